@@ -1,0 +1,45 @@
+# Two commands do all set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup check format lint types imports unit test demo bench constraints clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## Make the virtual environment, once.
+$(STAMP): constraints.txt pyproject.toml operator/pyproject.toml worker/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --constraint constraints.txt --group dev --editable . --editable operator --editable worker
+	touch $@
+
+check: lint types imports unit ## Format, lint, types, import rules, generated files, unit tests.
+
+format: setup ## Format the code.
+	ruff format .
+	ruff check --fix .
+
+lint: setup
+	ruff format --check .
+	ruff check .
+
+types: setup
+	mypy
+
+imports: setup
+	lint-imports
+
+unit: setup
+	pytest tests/unit
+
+test: setup ## Run every test that this machine can run.
+	pytest
+
+constraints: setup ## Pin anew the newest versions that fit.
+	uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-package agentqueue --universal --python-version 3.11 \
+	  --group dev --all-extras pyproject.toml operator/pyproject.toml worker/pyproject.toml --output-file constraints.txt
