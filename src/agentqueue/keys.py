@@ -54,8 +54,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=~-]*")
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9._-]+)*")
 _RESERVED_PREFIXES = ("aq:", "arq:job", "arq:in-progress", "arq:retry", "arq:result", "arq:abort")
 _SUFFIXES = frozenset(
-    ("urgent", "high", "low", "dead", "done", "paused", "limit", "wake", "stats", "workers", "reaped", "seq", "sweep")
-    + ("cron", "drain", "health-check")
+    "urgent high low dead done paused limit wake stats workers reaped seq sweep cron drain health-check".split()
 )
 
 
@@ -73,7 +72,7 @@ def level_of(priority: "int | str | Level") -> Level:
         except KeyError:
             names = ", ".join(level.label for level in Level)
             raise InvalidName(f"priority {priority!r} is none of {names}; or give a number from 1 (urgent)") from None
-    if isinstance(priority, bool) or not isinstance(priority, int) or priority < 1:
+    if type(priority) is not int or priority < 1:
         raise InvalidName(f"priority {priority!r} must be a name or a whole number from 1 (urgent) to 15 (low)")
     return next((level for level in reversed(Level) if PRIORITY_NUMBERS[level] <= priority), Level.URGENT)
 
@@ -84,7 +83,7 @@ def check_id(job_id: str) -> str:
     Raises:
         InvalidName: empty, longer than 256, or with a character outside letters, digits and `._:@/+=~-`.
     """
-    if isinstance(job_id, str) and len(job_id) <= MAX_ID and _ID.fullmatch(job_id):
+    if type(job_id) is str and len(job_id) <= MAX_ID and _ID.fullmatch(job_id):
         return job_id
     raise InvalidName(
         f"job id {job_id!r:.80} must have 1 to {MAX_ID} characters, letters, digits and ._:@/+=~- "
@@ -98,7 +97,7 @@ def check_queue(name: str) -> str:
     Raises:
         InvalidName: outside the alphabet, too long, or with a part that AgentQueue uses for its own keys.
     """
-    if not (isinstance(name, str) and len(name) <= MAX_QUEUE_NAME and _QUEUE.fullmatch(name)):
+    if not (type(name) is str and len(name) <= MAX_QUEUE_NAME and _QUEUE.fullmatch(name)):
         raise InvalidName(
             f"queue name {name!r:.80} must have 1 to {MAX_QUEUE_NAME} characters: letters, digits and ._- "
             "(and : between parts), starting with a letter or digit"

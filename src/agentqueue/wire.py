@@ -175,7 +175,8 @@ def encode(value: Any, *, what: str, max_bytes: int = MAX_BYTES, check: Any = No
         raise InvalidPayload(f"{what} is not JSON: {exc}") from exc
     if len(raw) > max_bytes:
         raise InvalidPayload(
-            f"{what} has {len(raw):,} bytes, over the limit of {max_bytes:,}; store the bulk elsewhere and pass a reference"
+            f"{what} has {len(raw):,} bytes, over the limit of {max_bytes:,}; "
+            "store the bulk elsewhere and pass a reference"
         )
     return raw
 
@@ -186,26 +187,35 @@ _PLAIN = frozenset((str, int, bool, type(None)))
 def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
     """What in `value` is not JSON, with its path (`.quotes[3].price is NaN`), or None."""
     kind = type(value)
+    name = path or "the payload"
     if kind in _PLAIN:
-        return _int_problem(value, path) if kind is int else None
+        return _int_problem(value, name) if kind is int else None
     if depth > MAX_DEPTH:
-        return f"{path[:80]}… is nested deeper than {MAX_DEPTH} levels"
+        return f"{name[:80]}… is nested deeper than {MAX_DEPTH} levels"
     if kind is float:
-        return None if math.isfinite(value) else f"{path or 'the payload'} is {value}, which JSON has no word for"
+        return None if math.isfinite(value) else f"{name} is {value}, which JSON has no word for"
     if kind is dict:
         return _dict_problem(value, path, depth)
     if kind is list or kind is tuple:
-        for index, item in enumerate(value):
-            if type(item) not in _PLAIN or type(item) is int:
-                problem = find_problem(item, f"{path}[{index}]", depth + 1)
-                if problem:
-                    return problem
-        return None
-    return f"{path or 'the payload'} is a {kind.__name__}, not JSON (an object, array, string, number, true, false or null)"
+        return _list_problem(value, path, depth)
+    return f"{name} is a {kind.__name__}, not JSON (object, array, string, number, true, false or null)"
+
+
+def _list_problem(value: Sequence[Any], path: str, depth: int) -> str | None:
+    for index, item in enumerate(value):
+        if type(item) not in _PLAIN or type(item) is int:
+            problem = find_problem(item, f"{path}[{index}]", depth + 1)
+            if problem:
+                return problem
+    return None
 
 
 def _int_problem(value: int, path: str) -> str | None:
-    return None if -(2**63) <= value < 2**64 else f"{path or 'the payload'} is an integer over 64 bits; send it as a string"
+    return (
+        None
+        if -(2**63) <= value < 2**64
+        else f"{path or 'the payload'} is an integer over 64 bits; send it as a string"
+    )
 
 
 def _dict_problem(value: Mapping[Any, Any], path: str, depth: int) -> str | None:
@@ -280,7 +290,9 @@ def decode_dead(raw: bytes) -> DeadLetter:
         raise InvalidPayload(f"the dead letter is not one: {exc}") from exc
 
 
-_VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|\d+(?:\.\d+)?|'[^']*'|\"[^\"]*\"", re.IGNORECASE)
+_VARIABLE = re.compile(
+    r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|\d+(?:\.\d+)?|'[^']*'|\"[^\"]*\"", re.IGNORECASE
+)
 
 
 def fingerprint(reason: Reason, name: str, error_type: str, message: str) -> str:
@@ -291,7 +303,7 @@ def fingerprint(reason: Reason, name: str, error_type: str, message: str) -> str
     True
     """
     shape = _VARIABLE.sub("*", message.splitlines()[0] if message else "")
-    return hashlib.sha256("\0".join((reason, name, error_type, shape)).encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{reason}\0{name}\0{error_type}\0{shape}".encode()).hexdigest()[:12]
 
 
 def child_id(parent: str, index: int) -> str:

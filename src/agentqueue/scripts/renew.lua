@@ -1,0 +1,79 @@
+-- Renews a worker's leases, writes its heartbeat, and does a bounded share of the queue's housekeeping.
+-- ARGV: 1 owner, 2 worker id, 3 heartbeat (JSON), 4 lease ms, 5 sweep (ids to look at), 6 dead letters ms, 7 history ms,
+-- 8 stale after ms, then {id, level}*. Returns {lost ids, drain mark ms or 0, jobs reaped, now ms, paused}.
+local owner, lease = ARGV[1], tonumber(ARGV[4])
+local ids, levels, lost = {}, {}, {}
+for i = 9, #ARGV, 2 do ids[#ids + 1] = ARGV[i] levels[#levels + 1] = tonumber(ARGV[i + 1]) end
+local held, leases = mget(HELD, ids), {{}, {}, {}, {}}
+for i = 1, #ids do
+  if is_held_by(held[i], owner) then
+    local list = leases[levels[i]]
+    list[#list + 1] = -(now + lease) list[#list + 1] = ids[i]
+    redis.call('PEXPIRE', HELD .. ids[i], DAY)
+  else
+    lost[#lost + 1] = ids[i]
+  end
+end
+for level = 1, 4 do zadd(KEYS[level], leases[level], 'XX') end
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[11], ARGV[2], text(now) .. '|' .. ARGV[3]) end
+local drain = redis.call('HGET', KEYS[15], ARGV[2])
+local reaped = 0
+pcall(function() reaped = reap(100) end)
+
+-- arq's clients let records expire after 24 h, running or not; clear that, some hundred ids a call.
+local function sweep_expiries(budget)
+  local level, cursor = string.match(redis.call('GET', KEYS[14]) or '1|0', '^(%d)|(%d+)$')
+  level = tonumber(level)
+  local page = redis.call('ZSCAN', KEYS[level], cursor, 'COUNT', budget)
+  for i = 1, math.min(#page[2], 2 * budget), 2 do
+    local id, score = page[2][i], tonumber(page[2][i + 1])
+    local left = redis.call('PTTL', JOB .. id)
+    if left > 0 then
+      local start = score
+      if score < 0 then start = tonumber(select(3, parse_held(redis.call('GET', HELD .. id))) or now) end
+      if math.abs(now + left - (start + DAY)) <= 600000 then redis.call('PERSIST', JOB .. id) end
+    end
+  end
+  if page[1] == '0' then level = level % 4 + 1 end
+  redis.call('SET', KEYS[14], level .. '|' .. page[1])
+end
+
+local function sweep_old(budget)
+  local old = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now - tonumber(ARGV[7]), 'LIMIT', 0, budget)
+  if #old > 0 then redis.call('ZREM', KEYS[6], unpack(old)) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now - tonumber(ARGV[6]), 'LIMIT', 0, budget)) do
+    if drop_dead(id) ~= QUEUE then redis.call('ZREM', KEYS[5], id) end
+  end
+end
+
+-- Requests to cancel, oldest first: a waiting job of this queue comes to the head, where the next claim finds it
+-- asked for; one without a record is dropped.
+local function sweep_aborts(budget)
+  for _, id in ipairs(redis.call('ZRANGE', ABORT, 0, budget - 1)) do
+    if redis.call('EXISTS', JOB .. id) == 0 then
+      redis.call('ZREM', ABORT, id)
+    else
+      for level = 1, 4 do
+        local score = tonumber(redis.call('ZSCORE', KEYS[level], id) or -1)
+        if score > now then redis.call('ZADD', KEYS[level], 'XX', 1, id) wake(QUEUE, 1) end
+      end
+    end
+  end
+end
+
+local function sweep_workers(budget)
+  local page = redis.call('HSCAN', KEYS[11], 0, 'COUNT', budget)[2]
+  for i = 1, math.min(#page, 2 * budget), 2 do
+    local seen = tonumber(string.match(page[i + 1], '^(%d+)|') or 0)
+    if seen < now - tonumber(ARGV[8]) then redis.call('HDEL', KEYS[11], page[i]) redis.call('HDEL', KEYS[15], page[i]) end
+  end
+end
+
+local budget = tonumber(ARGV[5])
+if budget > 0 then
+  pcall(sweep_expiries, budget)
+  pcall(sweep_old, 100)
+  pcall(sweep_aborts, 100)
+  pcall(sweep_workers, 100)
+end
+return {lost, tonumber(drain or 0), reaped, now, redis.call('EXISTS', KEYS[7])}

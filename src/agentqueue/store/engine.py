@@ -1,0 +1,351 @@
+"""What a worker does with its queue: one step that finishes and claims, lease renewal, notes, and giving back."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentqueue.keys import KeySpace, Level
+from agentqueue.scripts import load
+from agentqueue.store.server import Server
+
+MAX_STEP: Final = 500
+"""The most jobs a step claims or finishes: bounds the time a script keeps the server busy."""
+MAX_STEP_BYTES: Final = 4 * 1024 * 1024
+KEEP_FOREVER: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What a queue's workers agree on. Durations in milliseconds, as the scripts take them."""
+
+    lease_ms: int = 8_000
+    """A worker that has not renewed for so long has lost its jobs; renewed every quarter of it."""
+    age_limits_ms: tuple[int, int, int] = (60_000, 300_000, 900_000)
+    """How long a ready job of level high, normal, low may wait before it goes first (with at most a quarter of starts)."""
+    rate_max: int = 0
+    """Starts allowed in any window of `rate_window_ms`, over all workers; 0: no limit."""
+    rate_window_ms: int = 1_000
+    history_count: int = 1_000
+    """Completed jobs kept in the history; their results live by `keep_ms` alone."""
+    history_ms: int = 86_400_000
+    dead_ms: int = 604_800_000
+    sweep: int = 200
+    """Ids looked at per renewal for records that a plain arq client lets expire."""
+    stale_ms: int = 60_000
+    """A worker without a heartbeat for so long leaves the list."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to enqueue: its record is encoded already."""
+
+    queue: str
+    id: str
+    record: bytes
+    level: Level = Level.NORMAL
+    delay_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler returned. `children` are sent with it, or not at all (rule 12)."""
+
+    id: str
+    level: Level
+    result: bytes
+    keep_ms: int
+    run_ms: int
+    children: Sequence[NewJob] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The attempt failed; the next one starts after the delay. Counts one attempt."""
+
+    id: str
+    level: Level
+    delay_ms: int
+    notes: Mapping[str, bytes | str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """The job is dead: `letter` says why; its record is kept for a replay."""
+
+    id: str
+    level: Level
+    result: bytes
+    keep_ms: int
+    fingerprint: str
+    letter: bytes
+    children: Sequence[NewJob] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The job was cancelled, before or while it ran."""
+
+    id: str
+    level: Level
+    result: bytes
+    keep_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """The job goes back unfinished, without an attempt burnt: to where it stood, or after a delay."""
+
+    id: str
+    level: Level
+    delay_ms: int | None = None
+    notes: Mapping[str, bytes | str | int] = field(default_factory=dict)
+
+
+Outcome = Done | Again | Bury | Cancel | HandBack
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job this worker now holds."""
+
+    id: str
+    level: Level
+    score: float
+    """When it was due, ms since the epoch (1: arq's abort brought it forward)."""
+    record: bytes | None
+    """None: the id was in the queue without one (expired, or never written)."""
+    attempts: int
+    """Attempts that ended in failure so far."""
+    meta: Mapping[str, bytes]
+    """errors, crashes, `crash:N`, handbacks, progress, checkpoint, expires, and what `notes` wrote."""
+    cancel: bool
+    """Somebody asked to cancel it before it started."""
+
+    def count(self, name: str) -> int:
+        """A number in `meta` (crashes, handbacks), 0 if there is none."""
+        return int(self.meta.get(name, 0))
+
+    @property
+    def delivery(self) -> int:
+        """How many times it was started, this start included."""
+        return self.attempts + self.count("crashes") + self.count("handbacks") + 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepReply:
+    """What a step did."""
+
+    lost: Sequence[str]
+    """Outcomes not recorded: this worker no longer holds those jobs."""
+    claimed: Sequence[Claimed]
+    cancel: Sequence[str]
+    """Watched (running) ids that somebody asked to cancel."""
+    paused: bool
+    retry_after_ms: int | None
+    """The rate limit allows no more starts until then."""
+    next_due_ms: int | None
+    """When the next delayed job is due, if the queue had fewer ready jobs than wanted."""
+    now_ms: int
+    repeated: bool
+    """The step had been carried out before, and its answer lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewReply:
+    """What a renewal found."""
+
+    lost: Sequence[str]
+    drain: bool
+    """The worker is marked to drain: claim no more, say so in the heartbeat."""
+    reaped: int
+    now_ms: int
+    paused: bool
+
+
+def _children(jobs: Sequence[NewJob]) -> list[Any]:
+    out: list[Any] = [len(jobs)]
+    for job in jobs:
+        out += (job.queue, job.id, int(job.level), job.delay_ms, job.record)
+    return out
+
+
+def _pairs(notes: Mapping[str, bytes | str | int]) -> list[Any]:
+    out: list[Any] = [len(notes)]
+    for name, value in notes.items():
+        out += (name, value)
+    return out
+
+
+def encode_outcome(outcome: Outcome) -> list[Any]:
+    """The outcome's part of a step's arguments; `step.lua` names the fields."""
+    match outcome:
+        case Done(id, level, result, keep_ms, run_ms, children):
+            if not children:
+                return ["D", id, int(level), result, keep_ms, run_ms, 0]
+            return ["D", id, int(level), result, keep_ms, run_ms, *_children(children)]
+        case Again(id, level, delay_ms, notes):
+            return ["A", id, int(level), delay_ms, *_pairs(notes)]
+        case Bury(id, level, result, keep_ms, fingerprint, letter, children):
+            return ["B", id, int(level), result, keep_ms, fingerprint, letter, *_children(children)]
+        case Cancel(id, level, result, keep_ms):
+            return ["C", id, int(level), result, keep_ms]
+        case HandBack(id, level, delay_ms, notes):
+            return ["H", id, int(level), -1 if delay_ms is None else delay_ms, *_pairs(notes)]
+
+
+def outcome_bytes(outcome: Outcome) -> int:
+    """About how many bytes the outcome adds to a step."""
+    match outcome:
+        case Done() | Bury():
+            own = len(outcome.result) + (len(outcome.letter) if isinstance(outcome, Bury) else 0)
+            return own + sum(len(job.record) for job in outcome.children)
+        case Cancel():
+            return len(outcome.result)
+        case Again() | HandBack():
+            return sum(len(str(value)) for value in outcome.notes.values())
+
+
+def _decode_meta(flat: Sequence[bytes] | None) -> dict[str, bytes]:
+    if not flat:
+        return {}
+    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+_LEVELS = (Level.URGENT, *Level)  # the scripts count from 1
+_NO_META: Mapping[str, bytes] = {}
+
+
+def _decode_claimed(flat: Sequence[Any]) -> list[Claimed]:
+    return [
+        Claimed(
+            id=flat[i].decode(errors="surrogateescape"),
+            level=_LEVELS[int(flat[i + 1])],
+            score=float(flat[i + 2]),
+            record=flat[i + 3],
+            attempts=int(flat[i + 4] or 0),
+            meta=_decode_meta(flat[i + 5]) if flat[i + 5] else _NO_META,
+            cancel=bool(flat[i + 6]),
+        )
+        for i in range(0, len(flat), 7)
+    ]
+
+
+def _optional(value: int) -> int | None:
+    return value if value >= 0 else None
+
+
+def _ids(values: Iterable[bytes]) -> list[str]:
+    return [value.decode(errors="surrogateescape") for value in values]
+
+
+class Engine:
+    """One queue as a worker sees it. Every method is one round trip."""
+
+    def __init__(self, server: Server, queue: str, settings: EngineSettings | None = None) -> None:
+        self.server = server
+        self.keys = KeySpace(queue)
+        self.settings = settings or EngineSettings()
+        s = self.settings
+        self._tail = (*s.age_limits_ms, s.rate_max, s.rate_window_ms, s.history_count, s.history_ms, s.dead_ms)
+        self._step = load("step", allow_oom=True)
+        self._step_strict = load("step")
+        self._renew = load("renew", allow_oom=True)
+        self._annotate = load("annotate", allow_oom=True)
+        self._hand_back = load("hand_back", allow_oom=True)
+
+    async def step(
+        self,
+        *,
+        seq: int,
+        owner: str,
+        want: int,
+        aged: int = 0,
+        outcomes: Sequence[Outcome] = (),
+        watch: Sequence[str] = (),
+    ) -> StepReply:
+        """Record outcomes and claim up to `want` jobs, `aged` of them by age before priority.
+
+        A step whose answer was lost is sent again with the same `seq` and arguments: it is carried out once, and the
+        answer is the same. `owner` must be new for each process and each `seq` used once by it.
+        Outcomes with children are refused as a whole on a full server.
+
+        Raises:
+            QueueFull: the outcomes have children and the server is at `maxmemory`; nothing was done.
+            QueueUnavailable: it may or may not have been carried out; send it again.
+        """
+        args: list[Any] = [seq, owner, want, self.settings.lease_ms, aged, *self._tail, len(outcomes), len(watch)]
+        strict = False
+        for outcome in outcomes:
+            args += encode_outcome(outcome)
+            strict = strict or (isinstance(outcome, Done | Bury) and bool(outcome.children))
+        args += watch
+        reply = await self.server.run(self._step_strict if strict else self._step, self.keys.queue, args)
+        lost, claimed, cancel, paused, retry_after, due, now, repeated = reply
+        return StepReply(
+            lost=_ids(lost),
+            claimed=_decode_claimed(claimed),
+            cancel=_ids(cancel),
+            paused=bool(paused),
+            retry_after_ms=_optional(retry_after),
+            next_due_ms=_optional(due),
+            now_ms=now,
+            repeated=bool(repeated),
+        )
+
+    async def renew(
+        self, *, owner: str, worker: str, heartbeat: bytes, held: Iterable[tuple[str, Level]], sweep: bool = True
+    ) -> RenewReply:
+        """Push the deadlines of the named jobs out, write the heartbeat, reap and sweep a bounded number.
+
+        `worker` '' writes no heartbeat (the operator tends queues without workers this way).
+        """
+        s = self.settings
+        args: list[Any] = [
+            owner,
+            worker,
+            heartbeat,
+            s.lease_ms,
+            s.sweep if sweep else 0,
+            s.dead_ms,
+            s.history_ms,
+            s.stale_ms,
+        ]
+        for job_id, level in held:
+            args += (job_id, int(level))
+        lost, drain, reaped, now, paused = await self.server.run(self._renew, self.keys.queue, args)
+        return RenewReply(_ids(lost), bool(drain), reaped, now, bool(paused))
+
+    async def annotate(self, *, owner: str, job_id: str, notes: Mapping[str, bytes | str | int]) -> bool:
+        """Write notes (progress, checkpoint) of a running job. False: this worker no longer holds it."""
+        return bool(await self.server.run(self._annotate, self.keys.queue, [owner, job_id, *_pairs(notes)[1:]]))
+
+    async def hand_back_all(self, *, worker: str, why: str, spare: str = "") -> int:
+        """Give back every job held by the dead incarnations of `worker`; each counts as a crash. Returns how many.
+
+        `worker` is the part of the owner before `/`; `spare` an owner (the caller's own) to leave alone.
+        """
+        given, offset = 0, 0
+        while offset >= 0:
+            args = [f"{worker}/", spare, why, offset]
+            some, offset = await self.server.run(self._hand_back, self.keys.queue, args)
+            given += some
+        return given
+
+    async def say_goodbye(self, worker: str) -> None:
+        """Take the worker off the list, and its drain mark with it."""
+        redis = self.server.redis
+
+        async def forget() -> None:
+            async with redis.pipeline(transaction=False) as pipe:
+                pipe.hdel(self.keys.workers, worker)
+                pipe.hdel(self.keys.drain, worker)
+                await pipe.execute()
+
+        await self.server.call(forget)
+
+    async def wait_for_wake(self, timeout: float) -> bool:
+        """Block until somebody pushes a wake-up token, or `timeout` seconds. Needs a connection of its own."""
+
+        redis = self.server.redis
+        popped = await self.server.call(lambda: redis.execute_command("BLPOP", self.keys.wake, timeout))
+        return popped is not None

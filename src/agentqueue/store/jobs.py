@@ -1,0 +1,301 @@
+"""What producers and people do with queues: enqueue, look, cancel, replay, pause."""
+
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+from agentqueue.keys import DEAD, QUEUES, KeySpace, Level
+from agentqueue.scripts import load
+from agentqueue.store.engine import NewJob, _decode_meta, _ids
+from agentqueue.store.server import Server
+from agentqueue.wire import State
+
+T = TypeVar("T")
+BATCH: Final = 500
+"""Jobs per call: keeps the server responsive to others (a call of 500 takes under 5 ms)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that the server knows of one job at one instant; `agentqueue.client` turns it into a JobStatus."""
+
+    id: str
+    queue: str
+    record: bytes | None
+    held: bytes | None
+    """`owner|level|old score|claimed ms`"""
+    attempts: int
+    result: bytes | None
+    meta: dict[str, bytes]
+    dead: dict[str, bytes]
+    """letter, record, queue, level, fp"""
+    level: Level | None
+    """The level whose set has it, if any has."""
+    score: float | None
+    done_ms: int | None
+    now_ms: int
+    cancel_asked: bool
+
+    @property
+    def state(self) -> State | None:
+        """Where the job is; None: not known. COMPLETED for any final state that the result alone can tell."""
+        if self.score is not None:
+            if self.score < 0 or self.held:
+                return State.ACTIVE
+            return State.DELAYED if self.score >= self.now_ms + 1 else State.WAITING
+        if self.dead:
+            return State.DEAD
+        return State.COMPLETED if self.result or self.done_ms else None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A worker's last word."""
+
+    worker: str
+    seen_ms: int
+    raw: bytes
+    """JSON, as the worker wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSnapshot:
+    """A queue at one instant. The four numbers of a tuple are urgent, high, normal and low."""
+
+    queue: str
+    now_ms: int
+    ready: tuple[int, int, int, int]
+    delayed: tuple[int, int, int, int]
+    active: tuple[int, int, int, int]
+    oldest_ms: float | None
+    """When the longest waiting ready job became ready."""
+    next_due_ms: float | None
+    dead: int
+    done: int
+    paused: bytes | None
+    """The note of who paused it, or None."""
+    counters: dict[str, int]
+    """Since the beginning: enqueued, completed, retried, dead, cancelled, crashed, handed_back, lost, replayed,
+    run_ms."""
+    this_minute: dict[str, int]
+    last_minute: dict[str, int]
+    workers: Sequence[Heartbeat]
+    draining: dict[str, int]
+    """Workers marked to drain -> since when, ms."""
+
+    @property
+    def waiting(self) -> int:
+        """Ready jobs of all levels."""
+        return sum(self.ready)
+
+
+def _numbers(flat: Sequence[bytes]) -> dict[str, int]:
+    return {name: int(value) for name, value in _decode_meta(flat).items()}
+
+
+def _optional_float(value: bytes) -> float | None:
+    return float(value) if value else None
+
+
+def _heartbeats(flat: Sequence[bytes]) -> list[Heartbeat]:
+    out = []
+    for worker, value in _decode_meta(flat).items():
+        seen, _, raw = value.partition(b"|")
+        out.append(Heartbeat(worker, int(seen), raw))
+    return out
+
+
+class Store:
+    """Queues on one server. Ids and queue names are checked by the caller (`agentqueue.keys`)."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._scripts = {name: load(name) for name in ("enqueue", "inspect", "replay", "stats", "tick")} | {
+            name: load(name, allow_oom=True) for name in ("cancel", "discard", "pause")
+        }
+
+    async def _run(self, name: str, queue: str, args: Sequence[Any]) -> Any:
+        return await self.server.run(self._scripts[name], queue, args)
+
+    async def enqueue(self, jobs: Sequence[NewJob], *, fresh: bool = False) -> set[str]:
+        """Enqueue, 500 jobs of a queue a call. Returns the ids that were known already (nothing was done for those).
+
+        `fresh`: the ids were drawn at random just now, so the server need not look whether they are known.
+        On an error in the middle the earlier calls' jobs are enqueued; the same ids again are safe to send.
+
+        Raises:
+            QueueFull: the server is at `maxmemory`.
+        """
+        by_queue: dict[str, list[NewJob]] = {}
+        for job in jobs:
+            by_queue.setdefault(job.queue, []).append(job)
+        known: set[str] = set()
+        for queue, own in by_queue.items():
+            for chunk in _chunks(own):
+                args: list[Any] = [int(fresh)]
+                for job in chunk:
+                    args += (job.id, int(job.level), job.delay_ms, job.record)
+                positions = await self._run("enqueue", queue, args)
+                known.update(chunk[position - 1].id for position in positions)
+        return known
+
+    async def tick(self, cron: str, tick_ms: int, job: NewJob) -> bool:
+        """Enqueue a cron's tick, once over all workers. False: another worker had it."""
+        args = [cron, tick_ms, job.id, int(job.level), job.delay_ms, job.record]
+        return bool(await self._run("tick", job.queue, args))
+
+    async def inspect(self, queue: str, job_id: str) -> Snapshot:
+        """All that is known of a job of this queue."""
+        reply = await self._run("inspect", queue, [job_id])
+        record, held, attempts, result, meta, dead, scores, done, now, abort = reply
+        level = next((level for level, score in zip(Level, scores, strict=False) if score is not None), None)
+        letter = _decode_meta(dead)
+        return Snapshot(
+            id=job_id,
+            queue=queue,
+            record=record,
+            held=held,
+            attempts=int(attempts or 0),
+            result=result,
+            meta=_decode_meta(meta),
+            dead=letter if letter.get("queue", b"").decode() == queue else {},
+            level=level,
+            score=None if level is None else float(scores[level - 1]),
+            done_ms=None if done is None else int(float(done)),
+            now_ms=now,
+            cancel_asked=abort is not None,
+        )
+
+    async def cancel(self, queue: str, job_id: str, *, result: bytes, keep_ms: int) -> str:
+        """Cancel a waiting job, or ask a running one's worker to: `cancelled`, `asked`, `final` or `unknown`."""
+        return str((await self._run("cancel", queue, [job_id, result, keep_ms])).decode())
+
+    async def replay(self, queue: str, ids: Sequence[str]) -> list[str]:
+        """Put dead letters back: `replayed`, `unknown`, `live` (it runs again already) or `bare` (no record), per id."""
+        out: list[str] = []
+        for chunk in _chunks(ids):
+            out += [status.decode() for status in await self._run("replay", queue, chunk)]
+        return out
+
+    async def discard(self, queue: str, ids: Sequence[str]) -> int:
+        """Forget dead letters. Returns how many there were."""
+        return sum([int(await self._run("discard", queue, chunk)) for chunk in _chunks(ids)])
+
+    async def pause(self, queue: str, note: str) -> bool:
+        """Start no more jobs of the queue; running ones go on. False: it was paused already."""
+        return bool(await self._run("pause", queue, [note]))
+
+    async def resume(self, queue: str) -> bool:
+        """Start jobs again. False: it was not paused."""
+        return bool(await self._run("pause", queue, [""]))
+
+    async def snapshot(self, queue: str) -> QueueSnapshot:
+        """The queue at one instant."""
+        reply = await self._run("stats", queue, [])
+        now, ready, delayed, active, oldest, dead, done, paused, counters, minute, last, workers, due, drain = reply
+        return QueueSnapshot(
+            queue=queue,
+            now_ms=now,
+            ready=tuple(ready),
+            delayed=tuple(delayed),
+            active=tuple(active),
+            oldest_ms=_optional_float(oldest),
+            next_due_ms=_optional_float(due),
+            dead=dead,
+            done=done,
+            paused=paused or None,
+            counters=_numbers(counters),
+            this_minute=_numbers(minute),
+            last_minute=_numbers(last),
+            workers=_heartbeats(workers),
+            draining=_numbers(drain),
+        )
+
+    async def history(self, queue: str, *, until_ms: int, minutes: int) -> list[tuple[int, dict[str, int]]]:
+        """The counters of each of the last minutes, oldest first: (start ms, counters). At most 1,440."""
+        keys, last = KeySpace(queue), until_ms // 60_000
+        wanted = range(last - min(minutes, 1_440) + 1, last + 1)
+
+        async def read() -> list[list[bytes]]:
+            async with self.server.redis.pipeline(transaction=False) as pipe:
+                for minute in wanted:
+                    pipe.execute_command("HGETALL", keys.stats_of_minute(minute), keys=[])
+                return await pipe.execute()
+
+        replies = await self.server.call(read)
+        return [(minute * 60_000, _counters(reply)) for minute, reply in zip(wanted, replies, strict=True)]
+
+    async def queues(self) -> list[str]:
+        """The names of all queues ever used on this server, sorted."""
+        redis = self.server.redis
+        names = await self.server.call(lambda: cast("Awaitable[set[bytes]]", redis.smembers(QUEUES)))
+        return sorted(_ids(names))
+
+    async def ids(self, queue: str, state: State, *, offset: int = 0, limit: int = 100) -> list[str]:
+        """A page of a queue's ids: ready, delayed and active by level, soonest first; dead and completed newest first."""
+        keys = KeySpace(queue)
+        if state in (State.DEAD, State.COMPLETED):
+            key = keys.dead if state is State.DEAD else keys.done
+            return _ids(await self.server.call(lambda: self.server.redis.zrevrange(key, offset, offset + limit - 1)))
+        if state is State.CANCELLED:
+            return []
+        out: list[str] = []
+        for level_key in keys.levels:
+            if len(out) >= limit:
+                break
+            found, offset = await self._page(level_key, state, offset, limit - len(out))
+            out += found
+        return out
+
+    async def _page(self, key: str, state: State, offset: int, limit: int) -> tuple[list[str], int]:
+        redis = self.server.redis
+        now = int((await self.server.call(redis.time))[0]) * 1000
+        ranges = {State.ACTIVE: ("-inf", "(0"), State.DELAYED: (f"({now}", "+inf"), State.WAITING: ("0", str(now))}
+        low, high = ranges[state]
+        total = await self.server.call(lambda: redis.zcount(key, low, high))
+        if offset >= total:
+            return [], offset - total
+        ids = await self.server.call(lambda: redis.zrangebyscore(key, low, high, start=offset, num=limit))
+        return _ids(ids), 0
+
+    async def dead_letters(self, ids: Iterable[str]) -> list[tuple[str, bytes | None]]:
+        """The letters of these ids (JSON), None where there is none (any more)."""
+        wanted = list(ids)
+
+        async def read() -> list[bytes | None]:
+            async with self.server.redis.pipeline(transaction=False) as pipe:
+                for job_id in wanted:
+                    pipe.hget(DEAD + job_id, "letter")
+                return await pipe.execute()
+
+        return list(zip(wanted, await self.server.call(read) if wanted else [], strict=True))
+
+    async def fingerprints(self, queue: str) -> dict[str, int]:
+        """How many dead letters of each kind there are."""
+        redis, key = self.server.redis, KeySpace(queue).fingerprints
+        found = await self.server.call(lambda: cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(key)))
+        return {name.decode(): int(value) for name, value in found.items()}
+
+    async def ids_like(self, queue: str, fingerprint: str, *, offset: int = 0, limit: int = BATCH) -> list[str]:
+        """A page of the dead letters with that fingerprint, oldest first."""
+        key = KeySpace(queue).fingerprint(fingerprint)
+        return _ids(await self.server.call(lambda: self.server.redis.zrange(key, offset, offset + limit - 1)))
+
+    async def mark_drain(self, queue: str, worker: str, *, since_ms: int | None) -> None:
+        """Mark a worker to drain (None: take the mark back). It learns of it with its next renewal."""
+        redis, key = self.server.redis, KeySpace(queue).drain
+        if since_ms is None:
+            await self.server.call(lambda: cast("Awaitable[int]", redis.hdel(key, worker)))
+        else:
+            await self.server.call(lambda: cast("Awaitable[int]", redis.hset(key, worker, str(since_ms))))
+
+
+def _counters(reply: Any) -> dict[str, int]:
+    if isinstance(reply, dict):
+        return {name.decode(): int(value) for name, value in reply.items()}
+    return _numbers(reply)
+
+
+def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]

@@ -1,0 +1,187 @@
+"""One connection pool to a Redis or Valkey server, and the one place where its errors become ours."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from redis import asyncio as redis_asyncio
+from redis import exceptions as redis_errors
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer, UsageError
+from agentqueue.scripts import Script, queue_keys
+
+MIN_REDIS: Final = (7, 0)
+MIN_VALKEY: Final = (7, 2)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How to reach a server."""
+
+    url: str
+    connect_timeout: float = 5.0
+    """Seconds; a handshake over TLS to another region takes under 1."""
+    timeout: float = 15.0
+    """Seconds for an answer. A step of 4 MiB on a slow link takes a few; one that hangs longer is taken for gone."""
+    allow_eviction: bool = False
+    """Accept a server whose policy evicts keys: it may lose jobs when memory is short."""
+    max_connections: int = 32
+    ca_file: str | None = None
+    """CA bundle for `rediss://` where the system's does not know the server's certificate."""
+
+
+def describe_url(url: str) -> str:
+    """The URL without its password, for messages and logs."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return url
+    host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def _client(options: ServerOptions) -> redis_asyncio.Redis:
+    extra: dict[str, Any] = {"ssl_ca_certs": options.ca_file} if options.ca_file else {}
+    try:
+        client: redis_asyncio.Redis = redis_asyncio.Redis.from_url(
+            options.url,
+            protocol=2,  # RESP3 changes the shape of some answers; scripts don't need it
+            # A script sent twice by the client library could be carried out twice: whoever sends decides.
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=options.connect_timeout,
+            socket_timeout=options.timeout,
+            max_connections=options.max_connections,
+            **extra,
+        )
+        return client
+    except (ValueError, TypeError) as exc:
+        raise UsageError(
+            f"{describe_url(options.url)!r} is not a Redis URL ({exc}); "
+            "write redis://[:password@]host:port/db, rediss:// for TLS"
+        ) from exc
+
+
+class Server:
+    """A server, reached lazily. `async with Server(...)` checks it and closes it.
+
+    Every method raises QueueUnavailable (no answer, refused), QueueFull (at `maxmemory`) or UnsupportedServer.
+    """
+
+    def __init__(self, options: ServerOptions, *, client: redis_asyncio.Redis | None = None) -> None:
+        self.options = options
+        self.redis = client if client is not None else _client(options)
+        self.name = describe_url(options.url)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.check()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.redis.aclose()
+        await self.redis.connection_pool.disconnect()
+
+    async def run(self, script: Script, queue: str, args: Sequence[Any]) -> Any:
+        """Run a script on a queue's keys; it is loaded when the server does not know it (restart, SCRIPT FLUSH)."""
+        keys = queue_keys(queue)
+        try:
+            return await self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+        except redis_errors.NoScriptError:
+            return await self.call(lambda: self._load_and_run(script, keys, args))
+        except redis_errors.RedisError as exc:
+            raise await self._translated(exc) from exc
+
+    async def _load_and_run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        await self.redis.execute_command("SCRIPT LOAD", script.source)
+        return await self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+
+    async def call(self, command: Callable[[], Awaitable[T]]) -> T:
+        """Await a plain command, with its errors translated."""
+        try:
+            return await command()
+        except redis_errors.RedisError as exc:
+            raise await self._translated(exc) from exc
+
+    async def _translated(self, exc: redis_errors.RedisError) -> Exception:
+        if isinstance(exc, redis_errors.ReadOnlyError):
+            # The address may lead to the new primary by now: connections to the demoted one are of no use.
+            await self.redis.connection_pool.disconnect(inuse_connections=False)
+        return translate(exc, self.name)
+
+    async def check(self) -> None:
+        """Refuse what would lose jobs: too old, a cluster, a replica, evicting keys, or no Redis at all.
+
+        Raises:
+            UnsupportedServer: with what to change.
+            QueueUnavailable: no answer, or the password is wrong.
+        """
+        info = await self.call(self._info)
+        problem = find_server_problem(info, allow_eviction=self.options.allow_eviction)
+        if problem:
+            raise UnsupportedServer(f"Redis at {self.name}: {problem}")
+
+    async def _info(self) -> Mapping[str, Any]:
+        return cast("Mapping[str, Any]", await self.redis.info())
+
+
+def find_server_problem(info: Mapping[str, Any], *, allow_eviction: bool) -> str | None:
+    """Why jobs would not be safe on the server that says this of itself (INFO), or None."""
+    valkey = info.get("valkey_version")
+    version = _version(str(valkey or info.get("redis_version", "0")))
+    least = MIN_VALKEY if valkey else MIN_REDIS
+    if version < least:
+        found = ".".join(map(str, version))
+        return f"version {found} is too old; AgentQueue needs Redis 7.0 or Valkey 7.2 (script flags)"
+    if info.get("cluster_enabled"):
+        return "runs in cluster mode; jobs' keys have no hash tags: use one server, or a primary with replicas"
+    if info.get("role") in ("slave", "replica"):
+        return "is a read-only replica; give the primary's address"
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction" and info.get("maxmemory") and not allow_eviction:
+        return f"maxmemory-policy {policy} may evict jobs; set noeviction (or accept the loss with --allow-eviction)"
+    return None
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, _, rest = text.partition(".")
+    minor = rest.partition(".")[0]
+    return (int(major) if major.isdigit() else 0, int(minor) if minor.isdigit() else 0)
+
+
+def translate(exc: redis_errors.RedisError, server: str) -> Exception:
+    """One of ours for one of redis-py's: what happened, and what to do about it."""
+    text = str(exc)
+    if isinstance(exc, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
+        return QueueFull(
+            f"Redis at {server} is full (maxmemory) and takes no new jobs; running ones finish. Give it memory"
+        )
+    if isinstance(exc, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or "NOAUTH" in text:
+        return QueueUnavailable(f"Redis at {server} refuses the credentials ({text}); check the password in the URL")
+    if isinstance(exc, redis_errors.BusyLoadingError):
+        return QueueUnavailable(f"Redis at {server} is loading its data; try again in a moment")
+    if isinstance(exc, redis_errors.ReadOnlyError):
+        return QueueUnavailable(f"Redis at {server} is a read-only replica by now; the connection is made anew")
+    if isinstance(exc, redis_errors.InvalidResponse):
+        return UnsupportedServer(f"what answers at {server} is not Redis ({text[:80]}); check host and port")
+    if isinstance(exc, redis_errors.ConnectionError | redis_errors.TimeoutError):
+        return QueueUnavailable(
+            f"Redis at {server} does not answer ({text}); check that it runs, the URL and the network"
+        )
+    return QueueUnavailable(f"Redis at {server} refused a command: {text}")
+
+
+def resolve_url(explicit: str | None, environment: Mapping[str, str] | None = None) -> str | None:
+    """The server's URL: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else None."""
+    environment = os.environ if environment is None else environment
+    return explicit or environment.get("AGENTQUEUE_REDIS_URL") or environment.get("REDIS_URL") or None
