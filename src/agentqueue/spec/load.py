@@ -1,0 +1,240 @@
+"""YAML files to resources, with every error at its line."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from agentqueue.errors import AgentQueueError, InvalidSpec, NotFound
+from agentqueue.spec.check import check
+from agentqueue.spec.problems import InvalidResource, Path, Problem
+from agentqueue.spec.resource import API_VERSION, GROUP, KIND, AgentQueue
+
+if TYPE_CHECKING:
+    from pathlib import Path as FilePath
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+MAX_BYTES = 3 * 1024 * 1024
+"""The API server's own limit of a request."""
+MAX_NODES = 200_000
+"""Values in a document, aliases spelled out: a few lines of aliases of aliases would otherwise fill the memory."""
+MAX_DEPTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a file holds."""
+
+    queues: tuple[AgentQueue, ...]
+    others: tuple[Mapping[str, Any], ...]
+    """Documents of other kinds, as they are."""
+    source: str = "<text>"
+
+    def one(self) -> AgentQueue:
+        """The AgentQueue of the file.
+
+        Raises:
+            InvalidSpec: there is none, or more than one.
+        """
+        if len(self.queues) == 1:
+            return self.queues[0]
+        if self.queues:
+            names = ", ".join(queue.metadata.name for queue in self.queues)
+            raise InvalidSpec(f"{self.source}: has {len(self.queues)} AgentQueues ({names}): keep one per file")
+        kinds = ", ".join(sorted({str(other["kind"]) for other in self.others})) or "nothing"
+        raise InvalidSpec(f"{self.source}: has no AgentQueue (found: {kinds}); begin with apiVersion: {API_VERSION}")
+
+    def secret(self, name: str) -> dict[str, str] | None:
+        """Data of the Secret of that name in the same file, decoded; None if it isn't there.
+
+        Raises:
+            InvalidSpec: its data is not base64 of text.
+        """
+        found = self._named("Secret", name)
+        if found is None:
+            return None
+        data = {key: self._decoded(name, key, value) for key, value in (found.get("data") or {}).items()}
+        return data | {key: str(value) for key, value in (found.get("stringData") or {}).items()}
+
+    def config_map(self, name: str) -> dict[str, str] | None:
+        """Data of the ConfigMap of that name in the same file; None if it isn't there."""
+        found = self._named("ConfigMap", name)
+        return None if found is None else {key: str(value) for key, value in (found.get("data") or {}).items()}
+
+    def _named(self, kind: str, name: str) -> Mapping[str, Any] | None:
+        matches = (o for o in self.others if o["kind"] == kind and (o.get("metadata") or {}).get("name") == name)
+        return next(matches, None)
+
+    def _decoded(self, name: str, key: str, value: Any) -> str:
+        try:
+            return base64.b64decode(str(value), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            where = f"{self.source}: Secret {name}: data.{key}"
+            raise InvalidSpec(f"{where} is not base64 of text: write it under stringData as it is") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One YAML document as plain JSON values, with the line of each place."""
+
+    data: Any
+    lines: Mapping[Path, int]
+    problems: tuple[Problem, ...] = ()
+
+    def line(self, path: Path) -> int | None:
+        """The line of a place, or of the nearest key above it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.lines:
+                return self.lines[path[:end]]
+        return None
+
+
+def load_file(path: FilePath) -> Loaded:
+    """`load` of a file.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidResource: as `load`; or it can't be read as UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path}: can't be read as text: {error}") from error
+    return load(text, source=str(path))
+
+
+def load(text: str, source: str = "<text>") -> Loaded:
+    """The resources in a YAML text, checked as the API server would.
+
+    Raises:
+        InvalidResource: with everything that is wrong in any of its documents.
+    """
+    queues: list[AgentQueue] = []
+    others: list[Mapping[str, Any]] = []
+    problems: list[Problem] = []
+    for document in read(text, source):
+        wrong = [*document.problems, *_problems(document.data)]
+        problems += [replace(p, source=source, line=document.line(p.path)) for p in wrong]
+        if not wrong and document.data["kind"] == KIND:
+            queues.append(AgentQueue.model_validate(document.data))
+        elif not wrong:
+            others.append(document.data)
+    if problems:
+        raise InvalidResource(sorted(problems, key=lambda problem: problem.line or 0))
+    return Loaded(tuple(queues), tuple(others), source)
+
+
+def _problems(data: Any) -> list[Problem]:
+    if not isinstance(data, Mapping):
+        return [Problem((), f"a document must be an object with apiVersion and kind, is {type(data).__name__}")]
+    kind, version = data.get("kind"), data.get("apiVersion")
+    if kind == KIND or str(version).startswith(f"{GROUP}/"):
+        return check(data)
+    if isinstance(kind, str) and isinstance(version, str):
+        return []
+    return [
+        Problem((), f"apiVersion and kind are required; for an AgentQueue: apiVersion: {API_VERSION}, kind: {KIND}")
+    ]
+
+
+def read(text: str, source: str = "<text>") -> Iterator[Document]:
+    """The documents of a YAML text that are not empty.
+
+    Raises:
+        InvalidResource: it is not YAML, or larger than the API server takes.
+    """
+    if len(text) > MAX_BYTES:
+        raise InvalidResource([Problem((), f"larger than {MAX_BYTES // 1024 // 1024} MiB", source)])
+    yaml, malformed = _yaml()
+    try:
+        for node in yaml.load_all(text):
+            if node is not None:
+                yield _document(node)
+    except malformed as error:
+        raise InvalidResource([_syntax(error, source)]) from None
+    except RecursionError:
+        raise InvalidResource([Problem((), f"nested deeper than {MAX_DEPTH}", source)]) from None
+
+
+def _yaml() -> tuple[YAML, type[MarkedYAMLError]]:
+    """YAML 1.1 as kubectl reads it (`on` is true), but dates stay text; and the error that tells of malformed text."""
+    try:
+        from ruamel.yaml import YAML  # noqa: PLC0415 (slow to import, and an extra)
+        from ruamel.yaml.constructor import RoundTripConstructor  # noqa: PLC0415
+        from ruamel.yaml.error import MarkedYAMLError  # noqa: PLC0415
+    except ImportError:
+        raise AgentQueueError("YAML files need ruamel.yaml: pip install 'agentqueue[cli]'") from None
+
+    class Constructor(RoundTripConstructor):
+        pass
+
+    Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+    yaml = YAML(typ="rt", pure=True)
+    yaml.version = (1, 1)
+    yaml.Constructor = Constructor
+    return yaml, MarkedYAMLError
+
+
+def _syntax(error: MarkedYAMLError, source: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    message = str(error.problem or error.context).splitlines()[0]
+    hint = ": indent with spaces, not tabs" if "\\t" in message else ""
+    return Problem((), f"not YAML: {message}{hint}", source, mark.line + 1 if mark else None)
+
+
+def _document(node: Any) -> Document:
+    reader = _Reader()
+    data = reader.plain(node, ())
+    return Document(data, reader.lines, tuple(reader.problems))
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Turns ruamel's values into plain ones and keeps where they were."""
+
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    nodes: int = 0
+
+    def plain(self, node: Any, path: Path) -> Any:
+        self.nodes += 1
+        if self.nodes > MAX_NODES or len(path) > MAX_DEPTH:
+            raise RecursionError
+        if isinstance(node, Mapping):
+            return self._object(node, path)
+        if isinstance(node, list):
+            return self._list(node, path)
+        return self._scalar(node, path)
+
+    def _object(self, node: Any, path: Path) -> dict[str, Any]:
+        self.lines.setdefault(path, node.lc.line + 1)
+        result = {}
+        for key, value in node.items():
+            name = str(key).lower() if isinstance(key, bool) else str(key)
+            if key in node.lc.data:
+                self.lines[*path, name] = node.lc.key(key)[0] + 1
+            result[name] = self.plain(value, (*path, name))
+        return result
+
+    def _list(self, node: Any, path: Path) -> list[Any]:
+        for index in node.lc.data or ():
+            self.lines[*path, index] = node.lc.item(index)[0] + 1
+        return [self.plain(value, (*path, index)) for index, value in enumerate(node)]
+
+    def _scalar(self, node: Any, path: Path) -> Any:
+        for kind in (bool, int, str):
+            if isinstance(node, kind):
+                return kind(node)
+        if isinstance(node, float) and math.isfinite(node):
+            return float(node)
+        if node is not None:
+            self.problems.append(Problem(path, f"JSON has no such value: {node}; write it in quotes"))
+        return None
