@@ -52,8 +52,8 @@ MAX_ID: Final = 256
 MAX_QUEUE_NAME: Final = 128
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=~-]*")
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9._-]+)*")
-_RESERVED_PREFIXES = ("aq:", "arq:job", "arq:in-progress", "arq:retry", "arq:result", "arq:abort")
-_SUFFIXES = frozenset(
+RESERVED_PREFIXES: Final = ("aq:", "arq:job", "arq:in-progress", "arq:retry", "arq:result", "arq:abort")
+RESERVED_PARTS: Final = frozenset(
     "urgent high low dead done paused limit wake stats workers reaped seq sweep cron drain health-check".split()
 )
 
@@ -102,9 +102,9 @@ def check_queue(name: str) -> str:
             f"queue name {name!r:.80} must have 1 to {MAX_QUEUE_NAME} characters: letters, digits and ._- "
             "(and : between parts), starting with a letter or digit"
         )
-    if name.startswith(_RESERVED_PREFIXES) or name == "aq":
+    if name.startswith(RESERVED_PREFIXES) or name == "aq":
         raise InvalidName(f"queue name {name!r} starts with a prefix reserved for arq's and AgentQueue's own keys")
-    taken = _SUFFIXES.intersection(name.split(":")[1:])
+    taken = RESERVED_PARTS.intersection(name.split(":")[1:])
     if taken:
         raise InvalidName(f"queue name {name!r} has the reserved part {min(taken)!r}; use - instead of : before it")
     return name

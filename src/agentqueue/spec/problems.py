@@ -11,10 +11,13 @@ Path = tuple[str | int, ...]
 
 def dotted(path: Sequence[str | int]) -> str:
     """A path as Kubernetes writes it: spec.agents[0].scaling.maxReplicas."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+    return "".join(map(_step, path)).removeprefix(".")
+
+
+def _step(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    return f".{part}" if part.replace("-", "").replace("_", "").isalnum() else f'["{part}"]'
 
 
 @dataclass(frozen=True, slots=True)
