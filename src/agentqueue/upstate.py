@@ -1,0 +1,49 @@
+"""The note that a running `agentqueue up` leaves in its folder, so that other commands there find its server."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agentqueue.embedded import Process, private_folder, write_private
+
+FOLDER: Final = ".agentqueue"
+FILE: Final = "up.json"
+
+
+@dataclass(frozen=True, slots=True)
+class UpState:
+    """`{"redisUrl": …, "pid": …, "start": …}`: the server, and the `up` that runs it."""
+
+    redis_url: str
+    process: Process
+
+
+def write_up_state(folder: Path, redis_url: str, *, pid: int) -> Path:
+    """Note under `folder`/.agentqueue that the `up` with this pid runs; readable by its owner only."""
+    path = private_folder(folder / FOLDER) / FILE
+    process = Process.of(pid)
+    write_private(path, json.dumps({"redisUrl": redis_url, "pid": process.pid, "start": process.start}))
+    return path
+
+
+def remove_up_state(folder: Path) -> None:
+    """Take the note back."""
+    (folder / FOLDER / FILE).unlink(missing_ok=True)
+
+
+def read_up_state(folder: Path) -> UpState | None:
+    """The note in this very folder; None: there is none, it can't be read, or that `up` does not run any more."""
+    try:
+        note = json.loads((folder / FOLDER / FILE).read_text())
+        state = UpState(str(note["redisUrl"]), Process(int(note["pid"]), str(note.get("start", ""))))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return state if state.process.is_alive else None
+
+
+def find_up_state(folder: Path) -> UpState | None:
+    """The note of an `up` that runs for this folder or the nearest one above it."""
+    absolute = folder.absolute()
+    found = (read_up_state(place) for place in (absolute, *absolute.parents))
+    return next((state for state in found if state is not None), None)
