@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import orjson
 
@@ -240,8 +240,232 @@ class AttemptError:
     message: str
     traceback: str = ""
 
-    MAX_MESSAGE = 2_000
-    MAX_TRACEBACK = 8_000
+    MAX_MESSAGE: ClassVar[int] = 2_000
+    MAX_TRACEBACK: ClassVar[int] = 8_000
+
+    @property
+    def line(self) -> str:
+        """The error in one line."""
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def attempt_error(attempt: int, at_ms: int, type_: str, message: str, traceback: str = "") -> AttemptError:
+    """The error, cut to what is kept: a message's start, a traceback's end."""
+    return AttemptError(
+        attempt,
+        at_ms,
+        type_,
+        message[: AttemptError.MAX_MESSAGE],
+        traceback[-AttemptError.MAX_TRACEBACK :],
+    )
+
+
+MAX_ERRORS: Final = 10
+"""The last errors of a job that are kept."""
+
+
+def encode_errors(errors: Sequence[AttemptError]) -> bytes:
+    """The last errors, as meta `errors` holds them."""
+    return orjson.dumps([asdict(error) for error in errors[-MAX_ERRORS:]])
+
+
+def errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:
+    """Every error and crash that a job's meta tells of, oldest first. A crash's type is `Crashed`."""
+    errors = [AttemptError(**error) for error in orjson.loads(meta.get("errors", b"[]"))]
+    for name, value in meta.items():
+        if name.startswith("crash:"):
+            at, owner, why = value.decode().split("|", 2)
+            message = f"worker {owner.partition('/')[0]}: {why}"
+            errors.append(AttemptError(0, int(float(at)), "Crashed", message))
+    return sorted(errors, key=lambda error: error.at_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job says it is."""
+
+    percent: float
+    message: str | None = None
+    at_ms: int = 0
+
+
+def encode_progress(progress: Progress) -> bytes:
+    """The progress, as meta `progress` holds it."""
+    return orjson.dumps(asdict(progress))
+
+
+def decode_progress(raw: bytes | None) -> Progress | None:
+    """The progress in meta `progress`."""
+    return Progress(**orjson.loads(raw)) if raw else None
+
+
+@dataclass(slots=True)
+class ResultRecord:
+    """How a job ended: arq's result record, with ours beside it under `x`. Not frozen: one is made per job run."""
+
+    id: str
+    name: str
+    queue: str
+    success: bool
+    result: Any
+    """The handler's return value; of a failure the exception, read back as `{"$exc": name, "args": [...]}`."""
+    started_ms: int
+    """0: it never started."""
+    finished_ms: int
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    enqueued_ms: int = 0
+    job_try: int = 1
+    """The attempt that ended it, from 1."""
+    state: State = State.COMPLETED
+    priority: int | None = None
+    """The number, as in the job's record; None: normal."""
+    attempts: int = 0
+    """Attempts that ended by the handler's own doing, this one included."""
+    deliveries: int = 0
+    worker: str | None = None
+    reason: Reason | None = None
+    progress: Progress | None = None
+    errors: Sequence[AttemptError] = ()
+    tags: Sequence[str] = ()
+    parent: str | None = None
+
+    @property
+    def data(self) -> Any:
+        """The job's payload, as `JobRecord.data`."""
+        if self.kwargs:
+            return {"args": list(self.args), "kwargs": dict(self.kwargs)}
+        return self.args[0] if len(self.args) == 1 else (list(self.args) or None)
+
+    @property
+    def error(self) -> str | None:
+        """Why it is not completed, in one line."""
+        if self.success:
+            return None
+        if isinstance(self.result, BaseException):
+            return describe_exception(self.result)
+        if is_exception(self.result):
+            return ": ".join([self.result["$exc"], *(str(arg) for arg in self.result["args"][:1])])
+        return str(self.result)
+
+
+def describe_exception(exc: BaseException) -> str:
+    """Type and message in one line."""
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+
+
+def encode_exception(exc: BaseException) -> dict[str, Any]:
+    """`{"$exc": name, "args": [...]}`; arguments that are not JSON are written as text."""
+    args = [arg if find_problem(arg) is None else str(arg) for arg in exc.args]
+    if sum(len(arg) for arg in args if type(arg) is str) > AttemptError.MAX_TRACEBACK:
+        args = [str(exc)[: AttemptError.MAX_TRACEBACK]]
+    return {"$exc": type(exc).__name__, "args": args}
+
+
+def is_exception(value: Any) -> bool:
+    """Whether a decoded result is an exception's `{"$exc": name, "args": [...]}`."""
+    return type(value) is dict and value.keys() == {"$exc", "args"}
+
+
+def encode_result(record: ResultRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The record's bytes. A failure's can always be written.
+
+    Raises:
+        InvalidPayload: the handler's return value is not JSON, too deep or over `max_bytes`.
+    """
+    value = record.result
+    if isinstance(value, BaseException):
+        value = encode_exception(value)
+    else:
+        problem = find_problem(value, "the result")
+        if problem:
+            raise InvalidPayload(f"job {record.name!r}: {problem}")
+    raw = orjson.dumps(_result_wire(record, value))
+    if len(raw) > max_bytes and record.success:
+        own = len(orjson.dumps(value))
+        if own > max_bytes:
+            raise InvalidPayload(
+                f"job {record.name!r}: the result has {own:,} bytes, over the limit of {max_bytes:,}; "
+                "store the bulk elsewhere and return a reference"
+            )
+    return raw
+
+
+def _result_wire(record: ResultRecord, value: Any) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        "state": record.state,
+        "p": record.priority,
+        "attempts": record.attempts,
+        "deliveries": record.deliveries,
+        "worker": record.worker,
+    }
+    if record.reason is not None:
+        extra["reason"] = record.reason
+    if record.progress is not None:
+        extra["progress"] = asdict(record.progress)
+    if record.errors:
+        extra["errors"] = [asdict(error) for error in record.errors]
+    if record.tags:
+        extra["tags"] = list(record.tags)
+    if record.parent is not None:
+        extra["parent"] = record.parent
+    return {
+        "t": record.job_try,
+        "f": record.name,
+        "a": record.args,
+        "k": record.kwargs,
+        "et": record.enqueued_ms,
+        "s": record.success,
+        "r": value,
+        "st": record.started_ms,
+        "ft": record.finished_ms,
+        "q": record.queue,
+        "id": record.id,
+        "x": extra,
+    }
+
+
+def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
+    """The result in `raw`, ours or a JSON-writing arq worker's (which has no `x`).
+
+    Raises:
+        InvalidPayload: not JSON (`is_pickle(raw)` tells a pickle), or not a result record.
+    """
+    try:
+        wire = orjson.loads(raw)
+        extra = wire.get("x") or {}
+        success = _expect(wire["s"], bool)
+        return ResultRecord(
+            id=wire.get("id") or job_id,
+            name=_expect(wire["f"], str),
+            queue=wire.get("q") or "",
+            success=success,
+            result=wire["r"],
+            started_ms=wire["st"],
+            finished_ms=wire["ft"],
+            args=wire["a"],
+            kwargs=wire["k"],
+            enqueued_ms=wire["et"],
+            job_try=wire["t"] or 0,
+            state=State(extra.get("state") or _arq_state(success, wire["r"])),
+            priority=extra.get("p"),
+            attempts=extra.get("attempts", wire["t"] or 0),
+            deliveries=extra.get("deliveries", wire["t"] or 0),
+            worker=extra.get("worker"),
+            reason=Reason(extra["reason"]) if extra.get("reason") else None,
+            progress=Progress(**extra["progress"]) if extra.get("progress") else None,
+            errors=tuple(AttemptError(**error) for error in extra.get("errors", ())),
+            tags=extra.get("tags") or (),
+            parent=extra.get("parent"),
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise InvalidPayload(f"the job's result is not one: {exc} ({raw[:40]!r}…)") from exc
+
+
+def _arq_state(success: bool, result: Any) -> State:  # noqa: FBT001  # the wire's own field
+    if success:
+        return State.COMPLETED
+    return State.CANCELLED if is_exception(result) and result["$exc"] == "CancelledError" else State.DEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +491,7 @@ class DeadLetter:
     @property
     def error(self) -> str:
         """The last error in one line."""
-        return f"{self.errors[-1].type}: {self.errors[-1].message}" if self.errors else str(self.reason)
+        return self.errors[-1].line if self.errors else str(self.reason)
 
 
 def encode_dead(letter: DeadLetter) -> bytes:
