@@ -3,7 +3,12 @@
 Durations are in seconds, as in the resource.
 """
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from agentqueue.spec.resolve import ResolvedAgent
 
 REDIS_URL: Final = "AGENTQUEUE_REDIS_URL"
 REDIS_CA_FILE: Final = "AGENTQUEUE_REDIS_CA_FILE"
@@ -16,17 +21,26 @@ QUEUE: Final = "AGENTQUEUE_QUEUE"
 CONCURRENCY: Final = "AGENTQUEUE_CONCURRENCY"
 JOB_TIMEOUT: Final = "AGENTQUEUE_JOB_TIMEOUT_SECONDS"
 RETRY_ATTEMPTS: Final = "AGENTQUEUE_RETRY_ATTEMPTS"
+RETRY_CRASHES: Final = "AGENTQUEUE_RETRY_CRASHES"
+"""Workers that may die under a job before it is a dead letter."""
 BACKOFF_TYPE: Final = "AGENTQUEUE_RETRY_BACKOFF_TYPE"
 BACKOFF_DELAY: Final = "AGENTQUEUE_RETRY_BACKOFF_DELAY_SECONDS"
 BACKOFF_MAX_DELAY: Final = "AGENTQUEUE_RETRY_BACKOFF_MAX_DELAY_SECONDS"
 BACKOFF_JITTER: Final = "AGENTQUEUE_RETRY_BACKOFF_JITTER"
 RATE_LIMIT_MAX: Final = "AGENTQUEUE_RATE_LIMIT_MAX"
 RATE_LIMIT_DURATION: Final = "AGENTQUEUE_RATE_LIMIT_DURATION_SECONDS"
+RESULT_SECONDS: Final = "AGENTQUEUE_RETENTION_RESULT_SECONDS"
 COMPLETED_SECONDS: Final = "AGENTQUEUE_RETENTION_COMPLETED_SECONDS"
 COMPLETED_COUNT: Final = "AGENTQUEUE_RETENTION_COMPLETED_COUNT"
 DEAD_SECONDS: Final = "AGENTQUEUE_RETENTION_DEAD_SECONDS"
 ON_DEAD_LETTER_QUEUE: Final = "AGENTQUEUE_ON_DEAD_LETTER_QUEUE"
-"""The queue of the agent that gets a job named `dead-letter` for every dead letter of this one."""
+"""The queue of the agent that gets a job for every dead letter of this one."""
+ON_DEAD_LETTER_JOB: Final = "AGENTQUEUE_ON_DEAD_LETTER_JOB"
+"""That job's name, where it is not `dead-letter`."""
+AGEING_HIGH: Final = "AGENTQUEUE_AGEING_HIGH_SECONDS"
+"""A ready job of that level that has waited longer goes before the levels above it."""
+AGEING_NORMAL: Final = "AGENTQUEUE_AGEING_NORMAL_SECONDS"
+AGEING_LOW: Final = "AGENTQUEUE_AGEING_LOW_SECONDS"
 GRACE_PERIOD: Final = "AGENTQUEUE_TERMINATION_GRACE_PERIOD_SECONDS"
 """From SIGTERM to the kubelet's SIGKILL."""
 PROBE_PORT: Final = "AGENTQUEUE_PROBE_PORT"
@@ -39,3 +53,40 @@ LOG_FORMAT: Final = "AGENTQUEUE_LOG_FORMAT"
 """json or console; by default console on a terminal, JSON elsewhere."""
 DEAD_LETTER_JOB: Final = "dead-letter"
 """The name of the job that `onDeadLetter` sends; its data is the dead letter as camelCase JSON."""
+
+
+def worker_environment(agent: ResolvedAgent) -> dict[str, str]:
+    """What the resource says of an agent, as its workers read it: the same on a laptop and in a cluster.
+
+    The server's address, the worker's own name and the probe port depend on the place and are the caller's to add.
+    """
+    return {name: str(value) for name, value in _values(agent).items() if value is not None}
+
+
+def _values(agent: ResolvedAgent) -> dict[str, str | int | float | None]:
+    backoff, limit, dead_letter = agent.retry.backoff, agent.rate_limit, agent.on_dead_letter
+    return {
+        HANDLER: agent.handler,
+        AGENT: agent.name,
+        QUEUE: agent.queue_name,
+        CONCURRENCY: agent.concurrency,
+        JOB_TIMEOUT: agent.job_timeout_seconds,
+        RETRY_ATTEMPTS: agent.retry.attempts,
+        RETRY_CRASHES: agent.retry.crashes,
+        BACKOFF_TYPE: backoff.type.value,
+        BACKOFF_DELAY: backoff.delay_seconds,
+        BACKOFF_MAX_DELAY: backoff.max_delay_seconds,
+        BACKOFF_JITTER: backoff.jitter,
+        RATE_LIMIT_MAX: limit.max if limit else None,
+        RATE_LIMIT_DURATION: limit.duration_seconds if limit else None,
+        RESULT_SECONDS: agent.retention.result_seconds,
+        COMPLETED_SECONDS: agent.retention.completed_seconds,
+        COMPLETED_COUNT: agent.retention.completed_count,
+        DEAD_SECONDS: agent.retention.dead_seconds,
+        AGEING_HIGH: agent.ageing.high_seconds,
+        AGEING_NORMAL: agent.ageing.normal_seconds,
+        AGEING_LOW: agent.ageing.low_seconds,
+        ON_DEAD_LETTER_QUEUE: agent.dead_letter_queue,
+        ON_DEAD_LETTER_JOB: dead_letter.job if dead_letter else None,
+        GRACE_PERIOD: agent.termination_grace_period_seconds,
+    }
