@@ -122,8 +122,9 @@ IntOrPercent = Annotated[
     PlainValidator(_int_or_percent),
     WithJsonSchema({**INT_OR_STRING, "maxLength": 4, "pattern": INT_OR_PERCENT, "minimum": 0, "maximum": MAX_PODS}),
 ]
-Labels = Annotated[dict[str, ShortText], BeforeValidator(without_nulls), Field(max_length=64)]
-Quantities = Annotated[dict[str, Quantity], BeforeValidator(without_nulls), Field(max_length=16)]
+Labels = Annotated[dict[str, ShortText], Field(max_length=64), BeforeValidator(without_nulls)]
+Annotations = Annotated[dict[str, Text], Field(max_length=64), BeforeValidator(without_nulls)]
+Quantities = Annotated[dict[str, Quantity], Field(max_length=16), BeforeValidator(without_nulls)]
 
 
 def list_map(key: str) -> dict[str, Any]:

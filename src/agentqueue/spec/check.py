@@ -56,9 +56,9 @@ def _nested(model: type[Model], value: Any) -> Any:
 
 
 def as_json(default: Any) -> Any:
-    """A field's default as JSON; an object's own defaults are left to its fields."""
+    """A field's default as JSON, an object's with all of its own: the API server checks defaults as they stand."""
     if isinstance(default, Model):
-        return default.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return default.model_dump(mode="json", by_alias=True, exclude_none=True)
     return default.value if isinstance(default, StrEnum) else default
 
 

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from agentqueue.spec.base import (
     ATOMIC,
     ENV_NAME,
+    Annotations,
     Bool,
     DataKey,
     Int,
@@ -15,7 +16,6 @@ from agentqueue.spec.base import (
     ObjectName,
     Quantities,
     Quantity,
-    Text,
     list_map,
     unique,
 )
@@ -123,8 +123,8 @@ class PodMetadata(Model):
 
     labels: Labels | None = None
     """Labels to add. Those that begin with agentqueue.dev/ are ours and may not be set."""
-    annotations: Annotated[dict[str, Text], Field(max_length=64)] | None = None
-    """Annotations to add."""
+    annotations: Annotations | None = None
+    """Annotations to add. Those that begin with agentqueue.dev/ are ours and may not be set."""
 
 
 class PodSpec(Model):
@@ -135,7 +135,7 @@ class PodSpec(Model):
     restart_policy: Annotated[str, Field(max_length=16)] | None = None
     """May not be set: workers are always restarted."""
     termination_grace_period_seconds: Int | None = Field(None, ge=0, le=86_400)
-    """May not be set here: write the agent's terminationGracePeriodSeconds, which the drain goes by."""
+    """For workers may not be set here: write the agent's terminationGracePeriodSeconds, which the drain goes by."""
 
 
 class PodTemplate(Model):

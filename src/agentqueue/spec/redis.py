@@ -74,8 +74,8 @@ class ManagedRedis(Model):
     """Compute resources of the container. A memory limit also sets maxmemory, to three quarters of it."""
     config: Annotated[
         dict[str, Annotated[str, Field(max_length=256, pattern=ONE_LINE)]],
-        BeforeValidator(without_nulls),
         Field(max_length=64),
+        BeforeValidator(without_nulls),
     ] = Field(default={})
     """More lines for redis.conf: directive to value, in quotes. What durability and access rest on can't be set."""
     pod_template: PodTemplate | None = None

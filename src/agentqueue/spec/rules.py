@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from agentqueue.errors import InvalidName
-from agentqueue.keys import RESERVED_PREFIXES, RESERVED_PARTS, check_queue
+from agentqueue.keys import RESERVED_PARTS, RESERVED_PREFIXES, check_queue
 from agentqueue.spec import agents, pods, redis, resource
 from agentqueue.spec.base import LABEL, Model
 from agentqueue.spec.defaults import Fallback, Rollout, Scaling
@@ -420,7 +420,8 @@ def _storage_only_grows(self: Node, old: Node) -> Iterator[Path]:
 
 @_rule(
     redis.Storage,
-    "self.?storageClassName.orValue('') == oldSelf.?storageClassName.orValue('')",
+    "has(self.storageClassName) == has(oldSelf.storageClassName) && "
+    "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
     "storageClassName can't change, since a volume can't move: write the old one, or make another AgentQueue",
 )
 def _storage_class_stays(self: Node, old: Node) -> Iterator[Path]:
@@ -440,21 +441,21 @@ OWN_DIRECTIVES = (
 
 @_rule(
     redis.ManagedRedis,
-    f"!has(self.config) || self.config.all(k, !(k.lowerAscii() in {list(OWN_DIRECTIVES)}))",
+    f"!has(self.config) || self.config.all(k, !(k in {list(OWN_DIRECTIVES)}))",
     "config may not set what durability, access and the operator's wiring rest on, such as requirepass, dir, "
     "maxmemory-policy, appendfsync or port: write auth, tls or persistence.appendfsync instead, or take it out",
 )
 def _config_leaves_ours(self: Node, _: Node) -> Iterator[Path]:
-    yield from (("config", key) for key in self.get("config", {}) if key.lower() in OWN_DIRECTIVES)
+    yield from (("config", key) for key in self.get("config", {}) if key in OWN_DIRECTIVES)
 
 
-DIRECTIVE = "^[a-zA-Z][-a-zA-Z0-9]*$"
+DIRECTIVE = "^[a-z][-a-z0-9]*$"
 
 
 @_rule(
     redis.ManagedRedis,
     f"!has(self.config) || self.config.all(k, k.matches('{DIRECTIVE}'))",
-    "config's keys are names of redis.conf directives: write letters, digits and dashes",
+    "config's keys are names of redis.conf directives: write small letters, digits and dashes",
 )
 def _config_keys_are_directives(self: Node, _: Node) -> Iterator[Path]:
     yield from (("config", key) for key in self.get("config", {}) if not re.fullmatch(DIRECTIVE, key))
