@@ -1,0 +1,652 @@
+"""What the authors of handlers import: Agent, Context, Retry, Fatal, Backoff.
+
+    agent = Agent("flight-search")
+
+    @agent.job(timeout=60, attempts=3)
+    async def search_flights(ctx: Context, request: FlightRequest) -> Offers: ...
+
+Importing this module costs nothing heavy: pydantic comes in with the first payload that has an annotation to check.
+"""
+
+import inspect
+import math
+import re
+import threading
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, overload
+
+import orjson
+
+from agentqueue.clock import now_ms
+from agentqueue.errors import InvalidName, InvalidPayload, UsageError
+from agentqueue.keys import PRIORITY_NUMBERS, Level, check_id, check_queue, level_of
+from agentqueue.wire import JobRecord, Progress, child_id, encode, encode_job, find_problem
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from pydantic import TypeAdapter
+    from structlog.typing import FilteringBoundLogger
+
+    from agentqueue.store import NewJob
+
+Seconds = float | timedelta
+"""Durations in what people write: seconds, or a timedelta."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+MAX_CHILDREN: Final = 1_000
+"""Jobs that one job may enqueue: they are sent in one script, which keeps the server busy that long."""
+MAX_CHILDREN_BYTES: Final = 3 * 1024 * 1024
+_JOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+_PLAIN_TYPES: Final = (Any, object, inspect.Parameter.empty)
+
+
+class Retry(Exception):
+    """Raised by a handler: this attempt failed, try again, after `after` (seconds or timedelta) or the usual backoff.
+
+    While the worker drains (`ctx.should_yield`) it hands the job back instead, and no attempt is burnt.
+    """
+
+    def __init__(self, message: str = "", *, after: Seconds | None = None) -> None:
+        super().__init__(message or ("try again" if after is None else f"try again after {seconds(after):g} s"))
+        self.after = None if after is None else seconds(after)
+
+
+class Fatal(Exception):
+    """Raised by a handler: trying again is of no use; the job goes straight to the dead letters."""
+
+
+def seconds(value: Seconds) -> float:
+    """The duration in seconds.
+
+    Raises:
+        UsageError: negative, or not a number.
+    """
+    out = value.total_seconds() if isinstance(value, timedelta) else value
+    if type(out) not in (int, float) or math.isnan(out) or out < 0:
+        raise UsageError(f"duration {value!r} must be a number of seconds from 0, or a timedelta")
+    return float(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The delay before a failed job is tried again. Durations in seconds."""
+
+    type: Literal["exponential", "fixed"] = "exponential"
+    """exponential: the delay doubles with each attempt; fixed: it stays the same."""
+    delay: float = 2.0
+    max_delay: float = 600.0
+    """The delay never grows beyond this (10 minutes)."""
+    jitter: float = 0.1
+    """Share of the delay that is random, 0 to 1, so that jobs that failed together don't come back together."""
+
+    def __post_init__(self) -> None:
+        if self.type not in ("exponential", "fixed"):
+            raise UsageError(f"backoff type {self.type!r} must be exponential or fixed")
+        if not 0 <= self.jitter <= 1:
+            raise UsageError(f"backoff jitter {self.jitter!r} must be a share from 0 to 1")
+        seconds(self.delay)
+        seconds(self.max_delay)
+
+    @classmethod
+    def parse(cls, wire: "Mapping[str, Any] | Backoff", base: "Backoff | None" = None) -> "Backoff":
+        """From the resource's words `{type, delaySeconds, maxDelaySeconds, jitter}`; what is absent is `base`'s."""
+        if isinstance(wire, Backoff):
+            return wire
+        base = base or cls()
+        names = {"type": "type", "delaySeconds": "delay", "maxDelaySeconds": "max_delay", "jitter": "jitter"}
+        unknown = wire.keys() - names.keys()
+        if unknown:
+            raise UsageError(f"backoff has no {min(unknown)!r}; it knows {', '.join(names)}")
+        given = {names[key]: value for key, value in wire.items()}
+        return cls(
+            **({"type": base.type, "delay": base.delay, "max_delay": base.max_delay, "jitter": base.jitter} | given)
+        )
+
+
+class Payload:
+    """A handler's payload: checks and converts between the wire's JSON and the annotated type."""
+
+    def __init__(self, func: Callable[..., Any], parameter: str | None) -> None:
+        self.func = func
+        self.parameter = parameter
+
+    @cached_property
+    def annotation(self) -> Any:
+        """The payload's type; Any without an annotation; None for a handler that takes none."""
+        if self.parameter is None:
+            return None
+        try:
+            return typing.get_type_hints(inspect.unwrap(self.func), include_extras=True).get(self.parameter, Any)
+        except NameError as exc:
+            raise UsageError(
+                f"the annotation of {self.parameter!r} in {self.func.__qualname__} names something that is not "
+                f"known where the function is defined ({exc}); define the type at module level"
+            ) from exc
+
+    @cached_property
+    def _adapter(self) -> "TypeAdapter[Any] | None":
+        if self.annotation in _PLAIN_TYPES:
+            return None
+        from pydantic import TypeAdapter  # noqa: PLC0415  # 100 ms and 6 MB that plain handlers don't need
+        from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation  # noqa: PLC0415
+
+        try:
+            return TypeAdapter(self.annotation)
+        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as exc:
+            raise UsageError(
+                f"{self.func.__qualname__}: {self.annotation!r} can't be a payload; use a pydantic model, a dataclass, "
+                "a TypedDict or plain JSON types"
+            ) from exc
+
+    def load(self, data: Any) -> Any:
+        """What the handler gets for the wire's `data`.
+
+        Raises:
+            InvalidPayload: the model refuses it; the message is the model's, with paths.
+        """
+        adapter = self._adapter
+        if adapter is None:
+            return data
+        try:
+            return adapter.validate_json(orjson.dumps(data))
+        except ValueError as exc:
+            raise InvalidPayload(self._explain(exc)) from exc
+
+    def dump(self, value: Any) -> Any:
+        """The wire's data for what a producer passed, checked against the annotation.
+
+        Raises:
+            InvalidPayload: the handler would refuse it, or takes no payload.
+        """
+        if self.parameter is None:
+            if value is None:
+                return None
+            raise InvalidPayload(f"{self.func.__qualname__} takes no payload, but one was given")
+        adapter = self._adapter
+        if adapter is None:
+            return to_json(value)
+        try:
+            checked = adapter.validate_python(value) if find_problem(value) else self.load(value)
+            return adapter.dump_python(checked, mode="json", by_alias=True)
+        except ValueError as exc:
+            raise exc if isinstance(exc, InvalidPayload) else InvalidPayload(self._explain(exc)) from exc
+
+    def schema(self) -> dict[str, Any] | None:
+        """The payload's JSON schema; None without payload or annotation."""
+        if self.parameter is None or self._adapter is None:
+            return None
+        return self._adapter.json_schema(by_alias=True)
+
+    def _explain(self, exc: ValueError) -> str:
+        from pydantic import ValidationError  # noqa: PLC0415  # only where an adapter exists, so it is loaded
+
+        name = getattr(self.annotation, "__name__", None) or str(self.annotation)
+        if not isinstance(exc, ValidationError):
+            return f"{name}: {exc}"
+        problems = exc.errors(include_url=False, include_context=False)
+        lines = [f"{'.'.join(map(str, p['loc'])) or 'payload'}: {p['msg']}" for p in problems[:10]]
+        more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
+        return f"{name} refuses the payload: {'; '.join(lines)}{more}"
+
+
+def to_json(value: Any) -> Any:
+    """`value` as JSON types: what is JSON already stays; pydantic models, dataclasses, dates and the like are dumped.
+
+    Raises:
+        InvalidPayload: no way to write it as JSON.
+    """
+    problem = find_problem(value)
+    if problem is None:
+        return value
+    from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  # 100 ms, rarely needed
+
+    try:
+        return to_jsonable_python(value, by_alias=True)
+    except (PydanticSerializationError, ValueError) as exc:
+        raise InvalidPayload(problem) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class JobDefinition:
+    """A handler as an agent knows it. None in an option: the worker's settings decide."""
+
+    agent: "Agent"
+    name: str
+    func: Callable[..., Any]
+    payload: Payload
+    is_async: bool
+    timeout: float | None = None
+    """Seconds."""
+    attempts: int | None = None
+    backoff: Backoff | None = None
+    keep_result: float | None = None
+    """Seconds; infinite: for ever; 0: no result is kept."""
+
+    @property
+    def queue(self) -> str:
+        """The queue of its agent."""
+        return self.agent.queue
+
+
+@dataclass(frozen=True, slots=True)
+class CronDefinition:
+    """A job that is enqueued by the clock, once per tick over all workers."""
+
+    job: JobDefinition
+    expression: str
+    timezone: str
+
+    @property
+    def name(self) -> str:
+        """What tells it from other crons of the queue."""
+        return f"{self.job.name}:{self.expression}:{self.timezone}"
+
+
+def job_of(target: Any) -> JobDefinition | None:
+    """The definition behind a function decorated with `@agent.job`, or None."""
+    found = getattr(target, "__agentqueue_job__", None)
+    return found if isinstance(found, JobDefinition) else None
+
+
+class WorkerContext:
+    """What `@agent.startup` and `@agent.shutdown` functions get: `state` is every handler's `ctx.state`."""
+
+    def __init__(self, *, queue: str, worker: str, state: SimpleNamespace, log: "FilteringBoundLogger") -> None:
+        self.queue = queue
+        self.worker = worker
+        self.state = state
+        self.log = log
+
+
+Hook = TypeVar("Hook", bound=Callable[[WorkerContext], Any])
+
+
+@dataclass(slots=True, eq=False)
+class Agent:
+    """A named queue and its handlers."""
+
+    name: str
+    queue: str = ""
+    """By default the name."""
+    jobs: dict[str, JobDefinition] = field(default_factory=dict, init=False)
+    crons: list[CronDefinition] = field(default_factory=list, init=False)
+    on_startup: list[Callable[[WorkerContext], Any]] = field(default_factory=list, init=False)
+    on_shutdown: list[Callable[[WorkerContext], Any]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.queue = check_queue(self.queue or self.name)
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, jobs={list(self.jobs)})"
+
+    @overload
+    def job(self, func: Function, /) -> Function: ...
+    @overload
+    def job(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        timeout: Seconds | None = None,
+        attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | None = None,
+        keep_result: Seconds | None = None,
+    ) -> Callable[[Function], Function]: ...
+    def job(self, func: Any = None, /, **options: Any) -> Any:
+        """Make a function a handler of this agent. It stays callable as it is, for tests.
+
+        Args:
+            func: `async def f(ctx)` or `f(ctx, payload)`; a plain `def` runs in a thread.
+            options: `name` (by default the function's, with dashes); `timeout` in seconds; `attempts`, the first one
+                included; `backoff`; `keep_result`, how long the result can be read, in seconds (`math.inf`: for ever).
+
+        Raises:
+            UsageError: a signature that is neither, a name that is taken or outside `A-Za-z0-9_.:-`, a bad option.
+        """
+
+        def register(function: Function) -> Function:
+            self._define(function, **options)
+            return function
+
+        return register if func is None else register(func)
+
+    def cron(self, expression: str, *, timezone: str = "UTC", **options: Any) -> Callable[[Function], Function]:
+        """Run a handler without payload at the times of a cron expression, once per tick over all workers.
+
+        Args:
+            expression: five fields, or six with seconds first, as cronsim reads them.
+            timezone: an IANA name, such as `Europe/Berlin`.
+            options: as of `job`; not with a function that is a job already.
+        """
+
+        def register(function: Function) -> Function:
+            known = job_of(function)
+            job = known if known is not None and known.agent is self else self._define(function, **options)
+            self.crons.append(CronDefinition(job, expression, timezone))
+            return function
+
+        return register
+
+    def startup(self, func: Hook) -> Hook:
+        """Run a function (plain or async, one argument) before the first job: open what handlers share."""
+        self.on_startup.append(func)
+        return func
+
+    def shutdown(self, func: Hook) -> Hook:
+        """Run a function after the last job, the last registered first: close what startup opened."""
+        self.on_shutdown.insert(0, func)
+        return func
+
+    def _define(
+        self,
+        func: Callable[..., Any],
+        *,
+        name: str | None = None,
+        timeout: Seconds | None = None,
+        attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | None = None,
+        keep_result: Seconds | None = None,
+    ) -> JobDefinition:
+        job = JobDefinition(
+            agent=self,
+            name=self._check_name(name or func.__name__.strip("_").replace("_", "-")),
+            func=func,
+            payload=Payload(func, payload_parameter(func)),
+            is_async=is_async(func),
+            timeout=None if timeout is None else seconds(timeout),
+            attempts=check_attempts(attempts),
+            backoff=None if backoff is None else Backoff.parse(backoff),
+            keep_result=None if keep_result is None else seconds(keep_result),
+        )
+        if job.timeout == 0:
+            raise UsageError(f"job {job.name!r}: timeout must be more than 0 seconds")
+        self.jobs[job.name] = job
+        func.__agentqueue_job__ = job  # type: ignore[attr-defined]
+        return job
+
+    def _check_name(self, name: str) -> str:
+        check_job_name(name)
+        if name in self.jobs:
+            raise UsageError(f"agent {self.name!r} has a job {name!r} already; give one of them name=...")
+        return name
+
+
+def check_job_name(name: str) -> str:
+    """The name itself, if it may be a job's.
+
+    Raises:
+        InvalidName: empty, over 128 characters, or outside letters, digits and `_.:-`.
+    """
+    if type(name) is str and _JOB_NAME.fullmatch(name):
+        return name
+    raise InvalidName(f"job name {name!r:.80} must have 1 to 128 characters: letters, digits and _.:-")
+
+
+def check_attempts(attempts: int | None) -> int | None:
+    """The number itself, if it may be a number of attempts: 1 to 1,000."""
+    if attempts is None or (type(attempts) is int and 1 <= attempts <= 1_000):
+        return attempts
+    raise UsageError(f"attempts {attempts!r} must be a whole number from 1 to 1000, the first run included")
+
+
+def is_async(func: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine: else it runs in a thread.
+
+    Raises:
+        UsageError: a generator; a handler returns its result.
+    """
+    called = func if inspect.isroutine(inspect.unwrap(func)) else getattr(func, "__call__", func)  # noqa: B004
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise UsageError(f"{_name(func)} yields; a handler returns its result (and tells of progress by ctx.progress)")
+    return inspect.iscoroutinefunction(called)
+
+
+def payload_parameter(func: Callable[..., Any]) -> str | None:
+    """The name of a handler's second parameter, its payload; None if it takes `ctx` alone.
+
+    Raises:
+        UsageError: neither `(ctx)` nor `(ctx, payload)`.
+    """
+    parameters = list(inspect.signature(func).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in parameters[2:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not positional or required:
+        raise UsageError(
+            f"{_name(func)}{inspect.signature(func)} must take (ctx) or (ctx, payload); "
+            "put several values into one model or dict"
+        )
+    return positional[1].name if len(positional) > 1 else None
+
+
+def _name(func: Callable[..., Any]) -> str:
+    return getattr(func, "__qualname__", None) or repr(func)
+
+
+class Runtime(Protocol):
+    """What a context asks of the worker that runs its job."""
+
+    queue: str
+    own_queue: str
+    """The queue its agent names, which a deployment may override with `queue`."""
+    state: Any
+    draining: bool
+    thread: int
+    """The id of the event loop's thread."""
+    loop: "AbstractEventLoop"
+
+    def progress(self, job_id: str, progress: Progress) -> None:
+        """Note how far the job is; written now and then. Called in the loop's thread."""
+        ...
+
+    def checkpoint(self, job_id: str, raw: bytes) -> Coroutine[Any, Any, None]:
+        """Keep the job's checkpoint. Called in the loop's thread."""
+        ...
+
+
+class _Finished:
+    """An awaitable that is done: what `ctx.progress` gives, so that `await` is right and never needed."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+_FINISHED: Final = _Finished()
+
+
+class Context:
+    """What a handler knows of its job, and how it talks to the worker. Plain `def` handlers may use all of it too."""
+
+    __slots__ = (
+        "_checkpoint",
+        "_log",
+        "_record",
+        "_resume",
+        "_runtime",
+        "attempt",
+        "children",
+        "delivery",
+        "id",
+        "last_progress",
+        "stopping",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        record: JobRecord,
+        *,
+        id: str,  # noqa: A002  # the public name
+        attempt: int = 1,
+        delivery: int = 1,
+        resume: bytes | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._record = record
+        self._resume: Any = resume
+        self._checkpoint: bytes | None = resume
+        self._log: FilteringBoundLogger | None = None
+        self.id = id
+        """The job's id."""
+        self.attempt = attempt
+        """From 1; counts runs that ended in the handler's own failure."""
+        self.delivery = delivery
+        """From 1; counts starts, whatever ended them."""
+        self.children: list[NewJob] = []
+        """What `enqueue` collected."""
+        self.last_progress: Progress | None = None
+        self.stopping = False
+        """Set when the job was cancelled, ran out of time or lost its lease; a thread can't be stopped from outside."""
+
+    @property
+    def queue(self) -> str:
+        """The queue the job came from."""
+        return self._runtime.queue
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self._record.name
+
+    @property
+    def tags(self) -> Sequence[str]:
+        """The tags it was enqueued with."""
+        return self._record.tags
+
+    @property
+    def state(self) -> Any:
+        """What `@agent.startup` opened, shared by all jobs of this worker."""
+        return self._runtime.state
+
+    @property
+    def resume(self) -> Any:
+        """The last checkpoint of an earlier delivery, or None."""
+        if type(self._resume) is bytes:
+            self._resume = orjson.loads(self._resume)
+        return self._resume
+
+    @property
+    def should_yield(self) -> bool:
+        """True once the worker drains (or the job was cancelled): checkpoint and stop; `raise Retry()` hands back."""
+        return self._runtime.draining or self.stopping
+
+    @property
+    def log(self) -> "FilteringBoundLogger":
+        """A structlog logger with the job's id, name, queue and attempt bound."""
+        if self._log is None:
+            import structlog  # noqa: PLC0415  # jobs that don't log don't pay for it
+
+            self._log = structlog.get_logger("agentqueue.job").bind(
+                job_id=self.id, job=self.name, queue=self.queue, attempt=self.attempt
+            )
+        return self._log
+
+    def progress(self, percent: float, message: str | None = None) -> Awaitable[None]:
+        """Say how far the job is, 0 to 100, with a word on what it does. Cheap: written at most twice a second.
+
+        Raises:
+            UsageError: not a number from 0 to 100.
+        """
+        if type(percent) not in (int, float) or not 0 <= percent <= 100:
+            raise UsageError(f"progress {percent!r} must be a number from 0 to 100")
+        progress = Progress(percent, None if message is None else str(message)[:500], now_ms())
+        self.last_progress = progress
+        runtime = self._runtime
+        if threading.get_ident() == runtime.thread:
+            runtime.progress(self.id, progress)
+        else:
+            runtime.loop.call_soon_threadsafe(runtime.progress, self.id, progress)
+        return _FINISHED
+
+    def checkpoint(self, value: Any) -> Awaitable[None]:
+        """Keep a JSON value over drains, crashes and retries; it comes back as `ctx.resume`. Await it: then it is kept.
+
+        In a plain `def` handler the call itself waits. While Redis is away the value is kept by the worker and
+        written later.
+
+        Raises:
+            InvalidPayload: not JSON, or over 1 MiB.
+        """
+        raw = encode(to_json(value), what=f"the checkpoint of job {self.id}")
+        self._checkpoint = raw
+        runtime = self._runtime
+        if threading.get_ident() == runtime.thread:
+            return runtime.checkpoint(self.id, raw)
+        import asyncio  # noqa: PLC0415  # loaded where a loop runs
+
+        asyncio.run_coroutine_threadsafe(runtime.checkpoint(self.id, raw), runtime.loop).result()
+        return _FINISHED
+
+    @property
+    def last_checkpoint(self) -> bytes | None:
+        """The newest checkpoint as JSON, this delivery's or the one it resumed from."""
+        return self._checkpoint
+
+    def enqueue(
+        self,
+        target: Callable[..., Any] | tuple[str, str],
+        data: Any = None,
+        *,
+        priority: int | str | Level = Level.NORMAL,
+        delay: Seconds = 0,
+        id: str | None = None,  # noqa: A002  # the public name
+        tags: Sequence[str] = (),
+    ) -> str:
+        """Have a job sent with this one's success: both or neither, and once however often this one runs.
+
+        Args:
+            target: a function decorated with `@agent.job`, or `(queue, job name)`.
+            data: its payload, checked against the function's annotation.
+            priority: urgent, high, normal, low, or a number from 1.
+            delay: seconds until it may start.
+            id: by default made of this job's id and the number of the call, so that a rerun makes the same.
+            tags: words to find it by.
+
+        Returns:
+            The child's id.
+
+        Raises:
+            InvalidPayload: the payload is refused. UsageError: an unknown target, more than 1,000 children or 3 MiB.
+        """
+        from agentqueue.store import NewJob  # noqa: PLC0415  # needs redis-py, which a worker has loaded
+
+        queue, name, payload = self._resolve(target, data)
+        level = level_of(priority)
+        child = check_id(id) if id is not None else child_id(self.id, len(self.children))
+        record = JobRecord(
+            name=name,
+            args=() if payload is None else (payload,),
+            enqueued_ms=now_ms(),
+            queue=queue,
+            priority=priority if type(priority) is int else PRIORITY_NUMBERS[level],
+            tags=tuple(tags),
+            parent=self.id,
+            tenant=self._record.tenant,
+            trace=self._record.trace,
+        )
+        job = NewJob(queue, child, encode_job(record), level, round(seconds(delay) * 1000))
+        self._check_room(len(job.record))
+        self.children.append(job)
+        return child
+
+    def _resolve(self, target: Any, data: Any) -> tuple[str, str, Any]:
+        job = job_of(target)
+        if job is not None:
+            own = job.queue == self._runtime.own_queue
+            return (self.queue if own else job.queue), job.name, job.payload.dump(data)
+        if isinstance(target, tuple) and len(target) == 2:
+            return check_queue(target[0]), check_job_name(target[1]), to_json(data)
+        raise UsageError(f"{target!r} is not a job: pass a function decorated with @agent.job, or (queue, job name)")
+
+    def _check_room(self, size: int) -> None:
+        if len(self.children) >= MAX_CHILDREN:
+            raise UsageError(f"job {self.id} enqueues more than {MAX_CHILDREN:,} jobs; let children enqueue the rest")
+        if sum(len(job.record) for job in self.children) + size > MAX_CHILDREN_BYTES:
+            raise UsageError(f"the jobs that job {self.id} enqueues are over 3 MiB in all; pass references")
