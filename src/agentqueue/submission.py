@@ -1,0 +1,247 @@
+"""What a producer asks for, checked and turned into what is sent: one place for Client, `ctx.enqueue`, CLI and HTTP."""
+
+import difflib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, TypedDict
+
+from agentqueue.errors import InvalidName, InvalidPayload, UsageError
+from agentqueue.keys import PRIORITY_NUMBERS, Level, check_id, check_queue, level_of
+from agentqueue.store import NewJob
+from agentqueue.wire import MAX_BYTES, JobOptions, JobRecord, encode_job
+
+MAX_DELAY: Final = timedelta(days=3_650)
+MAX_TIMEOUT: Final = timedelta(days=365)
+MAX_ATTEMPTS: Final = 1_000
+MAX_NAME: Final = 256
+MAX_TAGS: Final = 20
+MAX_TAG: Final = 128
+_ID_BYTES = 16
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """The keywords of `enqueue`. None means the same as leaving one out. Durations in seconds, or a timedelta."""
+
+    priority: int | str | Level | None
+    """urgent (1), high (5), normal (10, the default) or low (15)."""
+    delay: float | timedelta | None
+    """Start no sooner than this from now, up to 10 years."""
+    at: datetime | None
+    """Start no sooner than this moment (with a time zone); one that has passed: at once."""
+    id: str | None
+    """The job's id; the same id again gives back the first job while it is known. Default: one drawn at random."""
+    tags: Sequence[str] | None
+    """Up to 20 words to find it by."""
+    timeout: float | timedelta | None
+    """How long one attempt may run, over the handler's own setting."""
+    attempts: int | None
+    """How many attempts before it is a dead letter, over the handler's own setting."""
+    backoff: Mapping[str, Any] | float | timedelta | None
+    """`{type: exponential|fixed, delaySeconds, maxDelaySeconds, jitter}`, or one fixed delay."""
+    tenant: str | None
+    """Whom it is for; goes along with the job."""
+    trace: str | None
+    """W3C `traceparent`."""
+
+
+OPTION_NAMES: Final = frozenset(EnqueueOptions.__annotations__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job ready to be sent."""
+
+    job: NewJob
+    fresh: bool
+    """Its id was drawn at random here, so that the server need not look whether it is known."""
+
+
+def prepare(
+    queue: str,
+    name: str,
+    data: Any,
+    options: Mapping[str, Any],
+    *,
+    now_ms: int,
+    new_id: str,
+    max_bytes: int = MAX_BYTES,
+    parent: str | None = None,
+) -> Prepared:
+    """Check a producer's wishes and encode them. `new_id` is taken where the options name none.
+
+    Raises:
+        InvalidName: queue, job name, id, priority, tag or tenant outside its alphabet or range.
+        InvalidPayload: `data` is not JSON, has NaN, is too deep or, encoded, over `max_bytes`.
+        UsageError: any other option out of range, or one that does not exist.
+    """
+    _check_queue(queue)
+    check_job_name(name)
+    given = _given(options)
+    level, number = _priority(given.get("priority"))
+    job_id = check_id(given["id"]) if "id" in given else new_id
+    record = JobRecord(
+        name=name,
+        args=() if data is None else (as_json_types(data),),
+        enqueued_ms=now_ms,
+        queue=queue,
+        priority=number,
+        options=_job_options(given) if given else _NO_OPTIONS,
+        tags=_tags(given.get("tags")),
+        parent=parent,
+        tenant=_short_text(given.get("tenant"), "tenant"),
+        trace=_short_text(given.get("trace"), "trace"),
+    )
+    delay_ms = _delay_ms(given, now_ms) if given else 0
+    return Prepared(NewJob(queue, job_id, encode_job(record, max_bytes=max_bytes), level, delay_ms), "id" not in given)
+
+
+_NO_OPTIONS = JobOptions()
+
+
+def new_ids() -> Iterator[str]:
+    """Job ids without end, 32 hex digits each: 128 random bits."""
+    while True:
+        block = os.urandom(_ID_BYTES * 256).hex()
+        for start in range(0, len(block), 2 * _ID_BYTES):
+            yield block[start : start + 2 * _ID_BYTES]
+
+
+def as_json_types(data: Any) -> Any:
+    """A pydantic model as JSON types; all else as it is (and refused later, where it is not JSON).
+
+    Raises:
+        InvalidPayload: the model has a value that JSON can't say.
+    """
+    dump = getattr(type(data), "model_dump", None)
+    if dump is None:
+        return data
+    try:
+        return dump(data, mode="json")
+    except (ValueError, TypeError) as exc:
+        raise InvalidPayload(f"the payload {type(data).__name__} can't be written as JSON: {exc}") from exc
+
+
+def check_job_name(name: str) -> str:
+    """The job's name itself, if it may be one.
+
+    Raises:
+        InvalidName: empty, over 256 characters, or with spaces or characters that don't print.
+    """
+    if type(name) is str and 0 < len(name) <= MAX_NAME and name.isprintable() and " " not in name:
+        return name
+    raise InvalidName(f"job name {name!r:.80} must have 1 to {MAX_NAME} printable characters and no space")
+
+
+def _check_queue(queue: str) -> None:
+    if type(queue) is str:
+        _check_queue_once(queue)
+    else:
+        check_queue(queue)
+
+
+@lru_cache(maxsize=1_024)
+def _check_queue_once(queue: str) -> str:
+    return check_queue(queue)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given.keys() <= OPTION_NAMES:
+        unknown = next(name for name in given if name not in OPTION_NAMES)
+        near = difflib.get_close_matches(unknown, OPTION_NAMES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it may be {', '.join(sorted(OPTION_NAMES))}"
+        raise UsageError(f"enqueue has no option {unknown!r}; {hint}")
+    return given
+
+
+def _priority(value: Any) -> tuple[Level, int | None]:
+    """Level, and the number to record: None for plain normal."""
+    if value is None:
+        return Level.NORMAL, None
+    level = level_of(value)
+    number = value if type(value) is int else PRIORITY_NUMBERS[level]
+    return level, None if number == PRIORITY_NUMBERS[Level.NORMAL] else number
+
+
+def _delay_ms(given: Mapping[str, Any], now_ms: int) -> int:
+    if "at" in given:
+        if "delay" in given:
+            raise UsageError("a job takes `delay` or `at`, not both")
+        return _until_ms(given["at"], now_ms)
+    if "delay" not in given:
+        return 0
+    return round(_seconds(given["delay"], "delay", most=MAX_DELAY) * 1000)
+
+
+def _until_ms(moment: Any, now_ms: int) -> int:
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise UsageError(f"`at` must be a datetime with a time zone, not {moment!r}; e.g. datetime.now(UTC) + …")
+    delay_ms = math.ceil(moment.timestamp() * 1000) - now_ms
+    if delay_ms > MAX_DELAY.total_seconds() * 1000:
+        raise UsageError(f"`at` is {moment.isoformat()}, over {MAX_DELAY.days // 365} years from now")
+    return max(delay_ms, 0)
+
+
+def _seconds(value: Any, what: str, *, most: timedelta, least: float = 0.0) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if type(value) not in (int, float) or not least <= value <= most.total_seconds():  # NaN fails the comparison
+        raise UsageError(
+            f"`{what}` must be seconds (or a timedelta) from {least:g} to {most.total_seconds():.0f}, not {value!r:.80}"
+        )
+    return float(value)
+
+
+def _job_options(given: Mapping[str, Any]) -> JobOptions:
+    timeout, attempts, backoff = given.get("timeout"), given.get("attempts"), given.get("backoff")
+    if attempts is not None and not (type(attempts) is int and 1 <= attempts <= MAX_ATTEMPTS):
+        raise UsageError(f"`attempts` must be a whole number from 1 to {MAX_ATTEMPTS}, not {attempts!r:.80}")
+    return JobOptions(
+        timeout=None if timeout is None else _seconds(timeout, "timeout", most=MAX_TIMEOUT, least=0.001),
+        attempts=attempts,
+        backoff=None if backoff is None else _backoff(backoff),
+    )
+
+
+def _backoff(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {"type": "fixed", "delaySeconds": _seconds(value, "backoff", most=timedelta(days=7))}
+    _check_backoff_keys(value)
+    kind = value.get("type", "exponential")
+    if kind not in ("exponential", "fixed"):
+        raise UsageError(f"`backoff.type` must be exponential or fixed, not {kind!r:.80}")
+    jitter = value.get("jitter")
+    if jitter is not None and not (type(jitter) in (int, float) and 0 <= jitter <= 1):
+        raise UsageError(f"`backoff.jitter` must be a number from 0 to 1, not {jitter!r:.80}")
+    for name in ("delaySeconds", "maxDelaySeconds"):
+        if value.get(name) is not None:
+            _seconds(value[name], f"backoff.{name}", most=timedelta(days=7))
+    return {name: item for name, item in value.items() if item is not None}
+
+
+def _check_backoff_keys(value: Mapping[str, Any]) -> None:
+    names = ("type", "delaySeconds", "maxDelaySeconds", "jitter")
+    unknown = next((name for name in value if name not in names), None)
+    if unknown is not None:
+        raise UsageError(f"`backoff` has no {unknown!r:.80}; it has {', '.join(names)}")
+
+
+def _tags(value: Any) -> Sequence[str]:
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > MAX_TAGS:
+        raise InvalidName(f"`tags` must be a list of at most {MAX_TAGS} strings, not {value!r:.80}")
+    for tag in value:
+        if type(tag) is not str or not 0 < len(tag) <= MAX_TAG or not tag.isprintable():
+            raise InvalidName(f"tag {tag!r:.80} must have 1 to {MAX_TAG} printable characters")
+    return value
+
+
+def _short_text(value: Any, what: str) -> str | None:
+    if value is None or (type(value) is str and 0 < len(value) <= MAX_NAME and value.isprintable()):
+        return value
+    raise InvalidName(f"`{what}` must have 1 to {MAX_NAME} printable characters, not {value!r:.80}")
