@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup check format lint types imports unit test demo bench constraints clean
+.PHONY: help setup check format lint types imports generated drift unit test demo bench constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -18,7 +18,7 @@ $(STAMP): constraints.txt pyproject.toml operator/pyproject.toml worker/pyprojec
 	$(BIN)/uv pip install --quiet --constraint constraints.txt --group dev --editable . --editable operator --editable worker
 	touch $@
 
-check: lint types imports unit ## Format, lint, types, import rules, generated files, unit tests.
+check: lint types imports drift unit ## Format, lint, types, import rules, generated files, unit tests.
 
 format: setup ## Format the code.
 	ruff format .
@@ -33,6 +33,12 @@ types: setup
 
 imports: setup
 	lint-imports
+
+generated: setup ## Make the generated files anew (CRD, references).
+	python tools/generate.py
+
+drift: setup
+	python tools/generate.py --check
 
 unit: setup
 	pytest tests/unit

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agentqueue.environment import DEAD_LETTER_JOB
+
 
 class BackoffType(StrEnum):
     """How the delay before a retry grows."""
@@ -85,7 +87,7 @@ class DeadLetter:
     """Which agent gets a job for each dead letter, and that job's name."""
 
     agent: str
-    job: str = "dead-letter"
+    job: str = DEAD_LETTER_JOB
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,15 +40,30 @@ class Loaded:
         """The AgentQueue of the file.
 
         Raises:
-            InvalidSpec: there is none, or more than one.
+            InvalidResource: there is none, or more than one.
         """
-        if len(self.queues) == 1:
-            return self.queues[0]
-        if self.queues:
+        queue, *more = self.some()
+        if more:
             names = ", ".join(queue.metadata.name for queue in self.queues)
-            raise InvalidSpec(f"{self.source}: has {len(self.queues)} AgentQueues ({names}): keep one per file")
+            wrong = f"has {len(self.queues)} AgentQueues ({names}): keep one per file"
+            raise InvalidResource([Problem((), wrong, self.source)])
+        return queue
+
+    def some(self) -> tuple[AgentQueue, ...]:
+        """The AgentQueues of the file, at least one.
+
+        Raises:
+            InvalidResource: there is none.
+        """
+        if self.queues:
+            return self.queues
         kinds = ", ".join(sorted({str(other["kind"]) for other in self.others})) or "nothing"
-        raise InvalidSpec(f"{self.source}: has no AgentQueue (found: {kinds}); begin with apiVersion: {API_VERSION}")
+        wrong = f"has no AgentQueue (found: {kinds}); write apiVersion: {API_VERSION} and kind: {KIND}"
+        raise InvalidResource([Problem((), wrong, self.source)])
+
+    def by_name(self) -> dict[str, dict[str, Any]]:
+        """Each AgentQueue of the file as JSON, by its name."""
+        return {q.metadata.name: q.model_dump(mode="json", by_alias=True, exclude_none=True) for q in self.queues}
 
     def secret(self, name: str) -> dict[str, str] | None:
         """Data of the Secret of that name in the same file, decoded; None if it isn't there.
@@ -95,7 +110,7 @@ class Document:
         return None
 
 
-def load_file(path: FilePath) -> Loaded:
+def load_file(path: FilePath, old: Loaded | None = None) -> Loaded:
     """`load` of a file.
 
     Raises:
@@ -108,11 +123,11 @@ def load_file(path: FilePath) -> Loaded:
         raise NotFound(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSpec(f"{path}: can't be read as text: {error}") from error
-    return load(text, source=str(path))
+    return load(text, str(path), old)
 
 
-def load(text: str, source: str = "<text>") -> Loaded:
-    """The resources in a YAML text, checked as the API server would.
+def load(text: str, source: str = "<text>", old: Loaded | None = None) -> Loaded:
+    """The resources in a YAML text, checked as the API server would; with `old`, also as changes of those.
 
     Raises:
         InvalidResource: with everything that is wrong in any of its documents.
@@ -120,8 +135,13 @@ def load(text: str, source: str = "<text>") -> Loaded:
     queues: list[AgentQueue] = []
     others: list[Mapping[str, Any]] = []
     problems: list[Problem] = []
+    before = (
+        {q.metadata.name: q.model_dump(mode="json", by_alias=True, exclude_none=True) for q in old.queues}
+        if old
+        else {}
+    )
     for document in read(text, source):
-        wrong = [*document.problems, *_problems(document.data)]
+        wrong = [*document.problems, *_problems(document.data, before)]
         problems += [replace(p, source=source, line=document.line(p.path)) for p in wrong]
         if not wrong and document.data["kind"] == KIND:
             queues.append(AgentQueue.model_validate(document.data))
@@ -132,12 +152,13 @@ def load(text: str, source: str = "<text>") -> Loaded:
     return Loaded(tuple(queues), tuple(others), source)
 
 
-def _problems(data: Any) -> list[Problem]:
+def _problems(data: Any, before: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     if not isinstance(data, Mapping):
         return [Problem((), f"a document must be an object with apiVersion and kind, is {type(data).__name__}")]
     kind, version = data.get("kind"), data.get("apiVersion")
     if kind == KIND or str(version).startswith(f"{GROUP}/"):
-        return check(data)
+        metadata = data.get("metadata")
+        return check(data, before.get(str(metadata.get("name"))) if isinstance(metadata, Mapping) else None)
     if isinstance(kind, str) and isinstance(version, str):
         return []
     return [

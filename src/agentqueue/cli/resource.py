@@ -1,0 +1,76 @@
+"""`agentqueue validate` and `agentqueue crd`: the resource, offline."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from agentqueue.spec import InvalidResource, Loaded
+
+# agentqueue.spec is imported inside the functions: `agentqueue --help` must not pay for pydantic and ruamel.
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or - for standard input.")]
+Old = Annotated[Path | None, typer.Option(help="The resource as it is now: also checks what may not change.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the `agentqueue` command (entry point group `agentqueue.commands`)."""
+    app.command()(validate)
+    app.command("crd")(print_crd)
+
+
+def validate(file: FileArgument, old: Old = None, as_json: AsJson = False) -> None:
+    """Check AgentQueue resources as the API server would, without a cluster.
+
+    Every problem is shown with its line and what to write instead. Exits with 1 if there is one.
+    """
+    from agentqueue.spec import InvalidResource, load, load_file  # noqa: PLC0415
+
+    before = load_file(old) if old else None
+    try:
+        loaded = load(sys.stdin.read(), "<stdin>", before) if file == "-" else load_file(Path(file), before)
+        loaded.some()
+    except InvalidResource as error:
+        _tell_problems(error, as_json)
+        raise typer.Exit(1) from None
+    _tell_valid(loaded, as_json)
+
+
+def print_crd(as_json: AsJson = False) -> None:
+    """Print the CustomResourceDefinition, for `kubectl apply -f -`."""
+    from agentqueue.spec import crd  # noqa: PLC0415
+
+    print(_dumped(crd.crd()) if as_json else crd.crd_yaml(), end="")
+
+
+def _tell_problems(error: InvalidResource, as_json: bool) -> None:
+    problems = [problem.as_json() for problem in error.problems]
+    if as_json:
+        print(_dumped({"valid": False, "problems": problems}), end="")
+    else:
+        print(error, file=sys.stderr)
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
+
+
+def _tell_valid(loaded: Loaded, as_json: bool) -> None:
+    found = {queue.metadata.name: [agent.name for agent in queue.spec.agents] for queue in loaded.queues}
+    others = [str(other["kind"]) for other in loaded.others]
+    if as_json:
+        queues = [{"name": name, "agents": agents} for name, agents in found.items()]
+        print(_dumped({"valid": True, "queues": queues, "others": others}), end="")
+        return
+    for name, agents in found.items():
+        print(f"{loaded.source}: AgentQueue {name} is valid (agents: {', '.join(agents)})")
+    if others:
+        print(f"{loaded.source}: not looked at: {', '.join(others)}")
+
+
+def _dumped(value: Any) -> str:
+    import orjson  # noqa: PLC0415
+
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()

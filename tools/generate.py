@@ -1,0 +1,49 @@
+"""Makes the generated files anew; with --check it only tells which of them would change, and fails if any would.
+
+Run it as `make generated`; `make check` runs it with --check. To add a file: add its path and what makes its text.
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from agentqueue.spec.crd import crd_yaml
+from agentqueue.spec.reference import reference
+
+ROOT = Path(__file__).parent.parent
+
+GENERATED: Mapping[str, Callable[[], str]] = {
+    "manifests/crd/agentqueues.agentqueue.dev.yaml": crd_yaml,
+    "docs/reference/agentqueue.md": reference,
+}
+
+
+def main() -> int:
+    """0 if all files are as they should be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, show the differences")
+    handle = _differs if parser.parse_args().check else _write
+    changed = [path for path, make in GENERATED.items() if handle(ROOT / path, make())]
+    return 1 if changed else 0
+
+
+def _write(path: Path, text: str) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return False
+
+
+def _differs(path: Path, text: str) -> bool:
+    there = path.read_text(encoding="utf-8") if path.exists() else ""
+    name = str(path.relative_to(ROOT))
+    before, after = there.splitlines(keepends=True), text.splitlines(keepends=True)
+    sys.stdout.writelines(difflib.unified_diff(before, after, name, f"{name} (made anew)"))
+    if there != text:
+        print(f"{name} is not as its source makes it: run `make generated` and commit it", file=sys.stderr)
+    return there != text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
