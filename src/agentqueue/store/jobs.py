@@ -1,6 +1,6 @@
 """What producers and people do with queues: enqueue, look, cancel, replay, pause."""
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
@@ -82,6 +82,8 @@ class QueueSnapshot:
     workers: Sequence[Heartbeat]
     draining: dict[str, int]
     """Workers marked to drain -> since when, ms."""
+    due_soon: int = 0
+    """Delayed jobs that come due within the time asked for."""
 
     @property
     def waiting(self) -> int:
@@ -193,10 +195,10 @@ class Store:
         """The queue at one instant."""
         return _queue_snapshot(queue, await self._run("stats", queue, []))
 
-    async def snapshots(self, queues: Sequence[str]) -> list[QueueSnapshot]:
-        """Each queue at about the same instant, in one round trip: what a scaling loop reads."""
-        replies = await self.server.run_each(self._scripts["stats"], queues)
-        return [_queue_snapshot(queue, reply) for queue, reply in zip(queues, replies, strict=True)]
+    async def snapshots(self, horizons_ms: Mapping[str, int]) -> dict[str, QueueSnapshot]:
+        """Many queues in one round trip, for a scaling loop: queue -> how far ahead a delayed job is due soon, ms."""
+        replies = await self.server.run_each(self._scripts["stats"], {q: [ms] for q, ms in horizons_ms.items()})
+        return {queue: _queue_snapshot(queue, reply) for queue, reply in zip(horizons_ms, replies, strict=True)}
 
     async def history(self, queue: str, *, until_ms: int, minutes: int) -> list[tuple[int, dict[str, int]]]:
         """The counters of each of the last minutes, oldest first: (start ms, counters). At most 1,440."""
@@ -278,7 +280,7 @@ class Store:
 
 
 def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
-    now, ready, delayed, active, oldest, dead, done, paused, counters, minute, last, workers, due, drain = reply
+    now, ready, delayed, active, oldest, dead, done, paused, counters, minute, last, workers, due, drain, soon = reply
     return QueueSnapshot(
         queue=queue,
         now_ms=now,
@@ -295,6 +297,7 @@ def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
         last_minute=_numbers(last),
         workers=_heartbeats(workers),
         draining=_numbers(drain),
+        due_soon=soon,
     )
 
 

@@ -106,18 +106,18 @@ class Server:
         await self.redis.execute_command("SCRIPT LOAD", script.source)
         return await self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
 
-    async def run_each(self, script: Script, queues: Sequence[str]) -> list[Any]:
-        """Run a script that takes no arguments on each queue, in one round trip."""
+    async def run_each(self, script: Script, calls: Mapping[str, Sequence[Any]]) -> list[Any]:
+        """Run a script that only reads on each queue with its arguments, in one round trip."""
 
         async def send() -> list[Any]:
             async with self.redis.pipeline(transaction=False) as pipe:
-                for queue in queues:
+                for queue, args in calls.items():
                     keys = queue_keys(queue)
-                    pipe.execute_command("EVALSHA", script.sha, len(keys), *keys)
+                    pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
                 return await pipe.execute()
 
         try:
-            return await send() if queues else []
+            return await send() if calls else []
         except redis_errors.NoScriptError:
             await self.call(lambda: self.redis.execute_command("SCRIPT LOAD", script.source))
             return await self.call(send)
