@@ -1,0 +1,245 @@
+"""What people see of a job: `JobStatus`, made from all that the server knows of it at one instant. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Final
+
+from agentqueue.clock import from_ms
+from agentqueue.errors import InvalidPayload
+from agentqueue.keys import PRIORITY_NUMBERS, Level, level_of
+from agentqueue.store import Snapshot
+from agentqueue.wire import (
+    DeadLetter,
+    JobRecord,
+    Progress,
+    ResultRecord,
+    State,
+    decode_dead,
+    decode_job,
+    decode_progress,
+    decode_result,
+    errors_of,
+    is_pickle,
+)
+
+FINAL: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job at one instant. Times are UTC."""
+
+    id: str
+    queue: str
+    name: str
+    """Empty where only the history remembers the job, or its record can't be read."""
+    state: State
+    priority: str
+    """urgent, high, normal or low."""
+    data: Any
+    """The payload; of a plain arq job with several arguments `{args, kwargs}`."""
+    progress: Progress | None
+    attempts: int
+    """Runs that ended by the handler's own doing."""
+    deliveries: int
+    """Starts, whatever ended them."""
+    enqueued_at: datetime | None
+    started_at: datetime | None
+    """Of the last start that is known."""
+    finished_at: datetime | None
+    result: Any
+    """What the handler returned; None until then."""
+    error: str | None
+    """The last error in one line, also while another attempt is due."""
+    worker: str | None
+    """Who runs it, or ran it last."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to it by itself."""
+        return self.state in FINAL
+
+    def to_json(self) -> dict[str, Any]:
+        """camelCase names and ISO 8601 times, as the command line and HTTP have them."""
+        return {camel(field.name): _json(getattr(self, field.name)) for field in fields(self)}
+
+
+def camel(name: str) -> str:
+    """`started_at` -> `startedAt`."""
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, Progress):
+        return {"percent": value.percent, "message": value.message, "at": iso(from_ms(value.at_ms))}
+    return value
+
+
+def iso(moment: datetime) -> str:
+    """`2026-03-01T12:00:00.123Z`."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def status_of(snapshot: Snapshot) -> JobStatus | None:
+    """The job's status, or None if the server does not know it.
+
+    A live record (a dead job enqueued again, say) goes before what is left of an earlier run of the same id.
+    """
+    match snapshot.state:
+        case None:
+            return None
+        case State.WAITING | State.DELAYED | State.ACTIVE as state:
+            return _live(snapshot, state)
+        case State.DEAD:
+            return _dead(snapshot)
+        case _:
+            return _ended(snapshot)
+
+
+def _live(snapshot: Snapshot, state: State) -> JobStatus:
+    record, problem = _record(snapshot.record)
+    owner, claimed_ms = _holder(snapshot.held)
+    errors = errors_of(snapshot.meta)
+    started = snapshot.attempts + sum(int(snapshot.meta.get(name, 0)) for name in ("crashes", "handbacks"))
+    return JobStatus(
+        id=snapshot.id,
+        queue=snapshot.queue,
+        name=record.name,
+        state=state,
+        priority=(snapshot.level or Level.NORMAL).label,
+        data=record.data,
+        progress=decode_progress(snapshot.meta.get("progress")),
+        attempts=snapshot.attempts,
+        deliveries=started + (state is State.ACTIVE),
+        enqueued_at=_moment(record.enqueued_ms),
+        started_at=_moment(claimed_ms),
+        finished_at=None,
+        result=None,
+        error=errors[-1].line if errors else problem,
+        worker=owner,
+    )
+
+
+def _dead(snapshot: Snapshot) -> JobStatus:
+    letter = decode_dead(snapshot.dead["letter"])
+    result = _result(snapshot)
+    return JobStatus(
+        id=snapshot.id,
+        queue=snapshot.queue,
+        name=letter.name,
+        state=State.DEAD,
+        priority=priority_label(letter.priority),
+        data=letter.data,
+        progress=result.progress if result else None,
+        attempts=letter.attempts,
+        deliveries=letter.deliveries,
+        enqueued_at=_moment(letter.enqueued_ms),
+        started_at=_moment(result.started_ms if result else 0),
+        finished_at=_moment(letter.died_ms),
+        result=None,
+        error=letter.error,
+        worker=result.worker if result else None,
+    )
+
+
+def _ended(snapshot: Snapshot) -> JobStatus:
+    """Completed, cancelled, or dead with its letter gone. Without a result the history knows the time only."""
+    result = _result(snapshot) or ResultRecord(
+        id=snapshot.id,
+        name="",
+        queue=snapshot.queue,
+        success=True,
+        result=None,
+        started_ms=0,
+        finished_ms=snapshot.done_ms or 0,
+    )
+    return JobStatus(
+        id=snapshot.id,
+        queue=result.queue or snapshot.queue,
+        name=result.name,
+        state=result.state,
+        priority=priority_label(result.priority),
+        data=result.data,
+        progress=result.progress,
+        attempts=result.attempts,
+        deliveries=result.deliveries,
+        enqueued_at=_moment(result.enqueued_ms),
+        started_at=_moment(result.started_ms),
+        finished_at=_moment(result.finished_ms),
+        result=result.result if result.success else None,
+        error=result.error,
+        worker=result.worker,
+    )
+
+
+def _record(raw: bytes | None) -> tuple[JobRecord, str | None]:
+    """The record, or an empty one and why it can't be read."""
+    if raw is None:
+        return JobRecord(name=""), "its record is missing"
+    try:
+        return decode_job(raw), None
+    except InvalidPayload as exc:
+        return JobRecord(name=""), "its record is a pickle, which is not read here" if is_pickle(raw) else str(exc)
+
+
+def _result(snapshot: Snapshot) -> ResultRecord | None:
+    if snapshot.result is None:
+        return None
+    try:
+        return decode_result(snapshot.result, job_id=snapshot.id)
+    except InvalidPayload as exc:
+        why = "its result is a pickle, which is not read here" if is_pickle(snapshot.result) else str(exc)
+        return ResultRecord(
+            id=snapshot.id,
+            name="",
+            queue=snapshot.queue,
+            success=False,
+            result=why,
+            started_ms=0,
+            finished_ms=snapshot.done_ms or 0,
+            state=State.COMPLETED,
+        )
+
+
+def _holder(held: bytes | None) -> tuple[str | None, int]:
+    """Worker id and claim time from `owner|level|old score|claimed ms`; a plain arq worker leaves neither."""
+    parts = (held or b"").decode(errors="replace").split("|")
+    if len(parts) != 4:
+        return None, 0
+    return parts[0].partition("/")[0], int(float(parts[3]))
+
+
+def _moment(value: int | None) -> datetime | None:
+    return from_ms(value) if value else None
+
+
+def priority_label(number: int | None) -> str:
+    """The level's name for the number in a record (None: normal)."""
+    return level_of(number if number and number > 0 else PRIORITY_NUMBERS[Level.NORMAL]).label
+
+
+def letter_to_json(letter: DeadLetter) -> Mapping[str, Any]:
+    """A dead letter with camelCase names and ISO 8601 times."""
+    wire = {camel(field.name): getattr(letter, field.name) for field in fields(letter)}
+    for name, value in (("enqueuedAt", wire.pop("enqueuedMs")), ("diedAt", wire.pop("diedMs"))):
+        wire[name] = iso(from_ms(value)) if value else None
+    errors = [
+        {
+            "attempt": e.attempt,
+            "at": iso(from_ms(e.at_ms)),
+            "type": e.type,
+            "message": e.message,
+            "traceback": e.traceback,
+        }
+        for e in letter.errors
+    ]
+    return wire | {
+        "priority": priority_label(letter.priority),
+        "error": letter.error,
+        "errors": errors,
+        "tags": list(letter.tags),
+    }
