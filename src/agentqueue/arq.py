@@ -1,0 +1,91 @@
+"""JSON serializers for arq's own clients: `create_pool(..., job_serializer=dumps, job_deserializer=loads)`.
+
+arq pickles by default, and AgentQueue reads no pickles unless asked to. With these two a plain arq client feeds a queue
+and reads its results, exceptions and aborts included. Nothing here imports arq.
+"""
+
+import builtins
+import sys
+from asyncio import CancelledError
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from agentqueue import errors
+from agentqueue.errors import InvalidPayload
+from agentqueue.wire import MAX_BYTES, encode, encode_exception, is_exception
+
+_RECORD_KEYS: Final = frozenset("fak")
+
+
+class JobExecutionFailed(errors.JobFailed, RuntimeError):
+    """Stands for an exception whose class is not rebuilt here; where arq is imported, its own class is raised."""
+
+
+def dumps(record: Mapping[str, Any], *, max_bytes: int = MAX_BYTES) -> bytes:
+    """An arq job or result record as JSON; a result that is an exception becomes `{"$exc": name, "args": [...]}`.
+
+    `max_bytes` is the limit of one record: give another with `functools.partial(dumps, max_bytes=...)`.
+
+    Raises:
+        InvalidPayload: not JSON (the message names the path), NaN, too deep or too large; arq's client wraps it in its
+            SerializationError.
+    """
+    wire = dict(record)
+    if isinstance(wire.get("r"), BaseException):
+        wire["r"] = encode_exception(wire["r"])
+    user_data = [wire.get(key) for key in "akr"]
+    return encode(wire, what=f"job {wire.get('f')!r}", max_bytes=max_bytes, check=user_data)
+
+
+def loads(raw: bytes) -> dict[str, Any]:
+    """The record in `raw`, as arq takes it: arguments as a tuple, a failed job's result as an exception.
+
+    Raises:
+        InvalidPayload: not JSON, or not a record; arq's client wraps it in its DeserializationError.
+    """
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidPayload(f"the record is not JSON: {exc} ({raw[:40]!r}…)") from exc
+    if not (isinstance(record, dict) and record.keys() >= _RECORD_KEYS and isinstance(record["a"], list)):
+        raise InvalidPayload(f"the record is not a job's or a result's: {raw[:40]!r}…")
+    record["a"] = tuple(record["a"])
+    if record.get("s") is False:
+        record["r"] = decode_exception(record.get("r"))
+    return record
+
+
+def decode_exception(value: Any) -> Any:
+    """The exception in `{"$exc": name, "args": [...]}`; what is none comes back as it is.
+
+    Rebuilt are asyncio's CancelledError, builtin exceptions, AgentQueue's and (where arq is imported) arq's own.
+    Another becomes JobExecutionFailed("Name: arguments"): a name from the wire makes this process import nothing.
+    """
+    if not is_exception(value):
+        return value
+    name, args = str(value["$exc"]), value["args"] if isinstance(value["args"], list) else [value["args"]]
+    kind = _find_class(name)
+    if kind is not None:
+        try:
+            return kind(*args)
+        except Exception:  # noqa: BLE001, S110  # a constructor with arguments of its own (UnicodeDecodeError)
+            pass
+    text = ", ".join(map(str, args))
+    return _execution_failed()(f"{name}: {text}" if text else name)
+
+
+def _find_class(name: str) -> type[BaseException] | None:
+    if name == CancelledError.__name__:
+        return CancelledError
+    for module in (builtins, sys.modules.get("arq.worker"), sys.modules.get("arq.jobs"), errors):
+        kind = getattr(module, name, None)
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            return kind
+    return JobExecutionFailed if name == JobExecutionFailed.__name__ else None
+
+
+def _execution_failed() -> type[BaseException]:
+    """arq's own class if this process has imported arq, since its users write `except JobExecutionFailed`."""
+    return _find_class(JobExecutionFailed.__name__) or JobExecutionFailed
