@@ -115,7 +115,7 @@ ShortText = Annotated[str, Field(max_length=316)]
 Quantity = Annotated[
     str,
     PlainValidator(_quantity),
-    WithJsonSchema({**INT_OR_STRING, "maxLength": QUANTITY_LENGTH, "pattern": QUANTITY}),
+    WithJsonSchema({**INT_OR_STRING, "minimum": 0, "maxLength": QUANTITY_LENGTH, "pattern": QUANTITY}),
 ]
 IntOrPercent = Annotated[
     int | str,
