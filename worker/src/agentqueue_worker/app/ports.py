@@ -1,0 +1,167 @@
+"""What the claim loop asks of the world. A registry stands for the user's code: an Agent's handlers, or arq's."""
+
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Protocol
+
+from agentqueue.agent import Backoff
+from agentqueue.wire import JobRecord, ResultRecord
+from agentqueue_worker.app.job import Job
+from agentqueue_worker.domain.verdict import Verdict
+
+
+class Handler(Protocol):
+    """What runs the jobs of one name. A job's record may override timeout, attempts, backoff."""
+
+    @property
+    def name(self) -> str:
+        """The job's name: labels metrics and logs, so it must come from a bounded set."""
+        ...
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds an attempt may take; None: no limit."""
+        ...
+
+    @property
+    def attempts(self) -> int:
+        """Attempts in all, the first one included."""
+        ...
+
+    @property
+    def backoff(self) -> Backoff:
+        """The delay between attempts."""
+        ...
+
+    @property
+    def keep_ms(self) -> int:
+        """How long the result is kept; 0: not at all, -1: for ever."""
+        ...
+
+    def call(self, job: Job) -> Awaitable[Any]:
+        """Start the handler, in the job's own task: what this awaits to is the result.
+
+        It is cancelled on a timeout, a cancellation, a lost lease and at the end of a drain; `job.ending` tells which.
+
+        Raises:
+            InvalidPayload: here, before anything ran, for a payload the handler's model refuses.
+        """
+        ...
+
+    def judge(self, exc: BaseException, job: Job) -> Verdict:
+        """How what `call` raised counts. Not asked when the worker ended the job itself (`job.ending` is set)."""
+        ...
+
+
+class Codec(Protocol):
+    """Records as bytes."""
+
+    def decode_job(self, raw: bytes) -> JobRecord:
+        """The job's record.
+
+        Raises:
+            InvalidPayload: can't be read.
+        """
+        ...
+
+    def encode_result(self, record: ResultRecord) -> bytes:
+        """The result's bytes. `record.result` is the handler's value, or an exception when `success` is false.
+
+        Raises:
+            InvalidPayload: the handler's value can't be written. A failure can always be.
+        """
+        ...
+
+
+class Cron(Protocol):
+    """A job that the clock enqueues."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from other crons of the queue; the last tick is remembered by it."""
+        ...
+
+    def next_tick(self, after_ms: int) -> int:
+        """The first tick after that time, both ms since the epoch."""
+        ...
+
+    def job_id(self, tick_ms: int) -> str:
+        """The same on every worker."""
+        ...
+
+    def record(self, tick_ms: int) -> bytes:
+        """The encoded job."""
+        ...
+
+
+class Registry(Protocol):
+    """The user's code."""
+
+    @property
+    def codec(self) -> Codec:
+        """How its records are written."""
+        ...
+
+    @property
+    def crons(self) -> Sequence[Cron]:
+        """What the clock enqueues."""
+        ...
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of the jobs it knows."""
+        ...
+
+    @property
+    def unknown_grace_ms(self) -> int:
+        """How long a job of an unknown name is handed back before it is buried; 0: not at all (arq)."""
+        ...
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether requests to cancel are followed (arq: `allow_abort_jobs`)."""
+        ...
+
+    def find(self, name: str) -> Handler | None:
+        """The handler of that name."""
+        ...
+
+    async def start(self, runtime: "WorkerRuntime") -> None:
+        """Open what handlers share, before the first claim."""
+        ...
+
+    async def stop(self) -> None:
+        """Close it, after the last job."""
+        ...
+
+    async def recorded(self, job: Job) -> None:
+        """The job's outcome is recorded (arq: `after_job_end`). Called only if `wants_recorded`."""
+        ...
+
+    @property
+    def wants_recorded(self) -> bool:
+        """Whether `recorded` is to be called: a task per job that most registries don't need."""
+        ...
+
+
+class WorkerRuntime(Protocol):
+    """What handlers may ask of the worker; an `agentqueue.agent.Runtime`, and more."""
+
+    queue: str
+    own_queue: str
+    worker: str
+    state: Any
+    draining: bool
+    thread: int
+    loop: Any
+
+    def progress(self, job_id: str, progress: Any) -> None:
+        """Note how far a job is."""
+        ...
+
+    def checkpoint(self, job_id: str, raw: bytes) -> Any:
+        """Keep a job's checkpoint."""
+        ...
+
+    def run_in_thread(self, function: Any, *args: Any) -> Awaitable[Any]:
+        """Run a blocking function in a thread; cancelled, it goes on and keeps its slot until it ends."""
+        ...
