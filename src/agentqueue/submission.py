@@ -3,13 +3,14 @@
 import difflib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, TypedDict
 
-from agentqueue.errors import InvalidName, InvalidPayload, UsageError
+from agentqueue.agent import check_job_name, job_of, to_json
+from agentqueue.errors import InvalidName, UsageError
 from agentqueue.keys import PRIORITY_NUMBERS, Level, check_id, check_queue, level_of
 from agentqueue.store import NewJob
 from agentqueue.wire import MAX_BYTES, JobOptions, JobRecord, encode_job
@@ -17,10 +18,9 @@ from agentqueue.wire import MAX_BYTES, JobOptions, JobRecord, encode_job
 MAX_DELAY: Final = timedelta(days=3_650)
 MAX_TIMEOUT: Final = timedelta(days=365)
 MAX_ATTEMPTS: Final = 1_000
-MAX_NAME: Final = 256
+MAX_WORD: Final = 256
 MAX_TAGS: Final = 20
 MAX_TAG: Final = 128
-_ID_BYTES = 16
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -85,7 +85,7 @@ def prepare(
     job_id = check_id(given["id"]) if "id" in given else new_id
     record = JobRecord(
         name=name,
-        args=() if data is None else (as_json_types(data),),
+        args=() if data is None else (data,),
         enqueued_ms=now_ms,
         queue=queue,
         priority=number,
@@ -102,38 +102,53 @@ def prepare(
 _NO_OPTIONS = JobOptions()
 
 
-def new_ids() -> Iterator[str]:
-    """Job ids without end, 32 hex digits each: 128 random bits."""
-    while True:
-        block = os.urandom(_ID_BYTES * 256).hex()
-        for start in range(0, len(block), 2 * _ID_BYTES):
-            yield block[start : start + 2 * _ID_BYTES]
+def new_id() -> str:
+    """A job id of 32 hex digits: 128 random bits."""
+    return os.urandom(16).hex()
 
 
-def as_json_types(data: Any) -> Any:
-    """A pydantic model as JSON types; all else as it is (and refused later, where it is not JSON).
+def request_of(args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """Queue, job name, payload and options of a call `enqueue(queue, name, data, **options)` or
+    `enqueue(function, payload, **options)`.
+
+    Raises:
+        InvalidPayload: the function's annotation refuses the payload.
+        UsageError: a missing or a surplus argument, or a function that is not a job.
+    """
+    options = dict(keywords)
+    names = ("function", "payload") if args and callable(args[0]) else ("queue", "name", "data")
+    if len(args) > len(names):
+        raise UsageError(f"enqueue takes {', '.join(names)} and keywords, but {len(args)} arguments were given")
+    for name, value in zip(names, args, strict=False):
+        if name in options:
+            raise UsageError(f"enqueue got {name!r} twice")
+        options[name] = value
+    if "function" in options:
+        return _typed(options)
+    missing = [name for name in ("queue", "name") if name not in options]
+    if missing:
+        raise UsageError(
+            f"enqueue needs {' and '.join(missing)}: enqueue(queue, name, data), or a function and a payload"
+        )
+    return options.pop("queue"), options.pop("name"), plain(options.pop("data", None)), options
+
+
+def _typed(options: dict[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
+    function, payload = options.pop("function"), options.pop("payload", None)
+    job = job_of(function)
+    if job is None:
+        name = getattr(function, "__qualname__", repr(function))
+        raise UsageError(f"{name} is not a job: decorate it with @agent.job, or give queue and job name as strings")
+    return job.queue, job.name, job.payload.dump(payload), options
+
+
+def plain(data: Any) -> Any:
+    """A pydantic model or a dataclass as JSON types; all else as it is (and refused later, where it is not JSON).
 
     Raises:
         InvalidPayload: the model has a value that JSON can't say.
     """
-    dump = getattr(type(data), "model_dump", None)
-    if dump is None:
-        return data
-    try:
-        return dump(data, mode="json")
-    except (ValueError, TypeError) as exc:
-        raise InvalidPayload(f"the payload {type(data).__name__} can't be written as JSON: {exc}") from exc
-
-
-def check_job_name(name: str) -> str:
-    """The job's name itself, if it may be one.
-
-    Raises:
-        InvalidName: empty, over 256 characters, or with spaces or characters that don't print.
-    """
-    if type(name) is str and 0 < len(name) <= MAX_NAME and name.isprintable() and " " not in name:
-        return name
-    raise InvalidName(f"job name {name!r:.80} must have 1 to {MAX_NAME} printable characters and no space")
+    return to_json(data) if hasattr(type(data), "model_dump") or is_dataclass(data) else data
 
 
 def _check_queue(queue: str) -> None:
@@ -242,6 +257,6 @@ def _tags(value: Any) -> Sequence[str]:
 
 
 def _short_text(value: Any, what: str) -> str | None:
-    if value is None or (type(value) is str and 0 < len(value) <= MAX_NAME and value.isprintable()):
+    if value is None or (type(value) is str and 0 < len(value) <= MAX_WORD and value.isprintable()):
         return value
-    raise InvalidName(f"`{what}` must have 1 to {MAX_NAME} printable characters, not {value!r:.80}")
+    raise InvalidName(f"`{what}` must have 1 to {MAX_WORD} printable characters, not {value!r:.80}")

@@ -1,0 +1,129 @@
+"""Sending many jobs: in chunks that the server answers fast, in order within a queue."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentqueue.errors import UsageError
+from agentqueue.store import NewJob
+from agentqueue.submission import Prepared
+
+CHUNK: Final = 500
+"""Jobs a call: keeps the server responsive to others (under 5 ms)."""
+CHUNK_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Jobs of one queue that are sent in one call, in order. An id is in a chunk once: `repeated` has the rest."""
+
+    queue: str
+    fresh: bool = True
+    """Every id was drawn at random just now."""
+    jobs: list[NewJob] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    """Where the caller had each."""
+    repeated: list[tuple[int, str]] = field(default_factory=list)
+    """Position and id of those whose id a job before them in this chunk has."""
+    bytes: int = 0
+    _named: set[str] = field(default_factory=set)
+
+    def add(self, position: int, prepared: Prepared) -> None:
+        """Take one more job in."""
+        job = prepared.job
+        if not prepared.fresh:
+            self.fresh = False
+            if job.id in self._named:
+                self.repeated.append((position, job.id))
+                return
+            self._named.add(job.id)
+        self.jobs.append(job)
+        self.positions.append(position)
+        self.bytes += len(job.record)
+
+    @property
+    def is_full(self) -> bool:
+        """Send it now."""
+        return len(self.jobs) >= CHUNK or self.bytes >= CHUNK_BYTES or len(self.repeated) >= CHUNK
+
+
+class Chunker:
+    """Sorts jobs into chunks by queue."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Chunk] = {}
+        self._position = 0
+
+    def add(self, prepared: Prepared) -> Chunk | None:
+        """Take a job in; the chunk to send now, if it filled one."""
+        queue = prepared.job.queue
+        chunk = self._open.get(queue)
+        if chunk is None:
+            chunk = self._open[queue] = Chunk(queue)
+        chunk.add(self._position, prepared)
+        self._position += 1
+        return self._open.pop(queue) if chunk.is_full else None
+
+    def rest(self) -> Iterator[Chunk]:
+        """What is left to send."""
+        yield from self._open.values()
+        self._open = {}
+
+
+def prepare_each(
+    items: Iterable[Mapping[str, Any]],
+    prepare: Callable[[Sequence[Any], Mapping[str, Any]], Prepared],
+    *,
+    first: int = 0,
+) -> Iterator[Prepared]:
+    """Each job of a bulk, prepared; an error says which one it was, counted from `first`."""
+    for index, item in enumerate(items, first):
+        if not isinstance(item, Mapping):
+            raise UsageError(f"jobs[{index}] must be a mapping with queue, name and data, not {item!r:.80}")
+        try:
+            yield prepare((), item)
+        except UsageError as exc:
+            raise type(exc)(f"jobs[{index}]: {exc}") from exc
+
+
+def known_of(chunk: Chunk, known: set[str]) -> Sequence[tuple[int, str, bool]]:
+    """Position, id and whether it was known, of every job of a chunk that was sent."""
+    sent = [(position, job.id, job.id in known) for position, job in zip(chunk.positions, chunk.jobs, strict=True)]
+    return [*sent, *((position, job_id, True) for position, job_id in chunk.repeated)]
+
+
+def chunks_of(jobs: Iterable[Prepared]) -> Iterator[Chunk]:
+    """The jobs in chunks, each as soon as it is full; what is left at the end."""
+    chunker = Chunker()
+    for prepared in jobs:
+        chunk = chunker.add(prepared)
+        if chunk is not None:
+            yield chunk
+    yield from chunker.rest()
+
+
+async def chunks_of_each(jobs: AsyncIterator[Prepared]) -> AsyncIterator[Chunk]:
+    """`chunks_of` for an async iterator."""
+    chunker = Chunker()
+    async for prepared in jobs:
+        chunk = chunker.add(prepared)
+        if chunk is not None:
+            yield chunk
+    for chunk in chunker.rest():
+        yield chunk
+
+
+async def send_in_order(chunks: AsyncIterator[Chunk], send: Callable[[Chunk], Coroutine[Any, Any, None]]) -> None:
+    """Send chunks one after the other, each while the next one is being filled."""
+    flying: asyncio.Task[None] | None = None
+    try:
+        async for chunk in chunks:
+            if flying is not None:
+                await flying
+            flying = asyncio.create_task(send(chunk))
+        if flying is not None:
+            await flying
+    finally:
+        if flying is not None:
+            await asyncio.wait([flying])  # never leave one behind: its outcome would be unknown

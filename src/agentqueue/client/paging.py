@@ -1,0 +1,58 @@
+"""Cursors: `state:offset` for jobs, `until:offset` for dead letters. Pure."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from agentqueue.errors import UsageError
+from agentqueue.wire import State
+
+LIVE_STATES: Final = (State.ACTIVE, State.WAITING, State.DELAYED)
+LISTED_STATES: Final = (*LIVE_STATES, State.COMPLETED, State.DEAD)
+MAX_PAGE: Final = 1_000
+
+
+def check_state(value: str) -> State:
+    """The state of that name, if jobs of it can be listed.
+
+    Raises:
+        UsageError: no such state; or cancelled, whose jobs are known by id only.
+    """
+    if value not in LISTED_STATES:
+        names = ", ".join(LISTED_STATES)
+        raise UsageError(f"state {value!r} can't be listed; it may be one of {names} (cancelled jobs are known by id)")
+    return State(value)
+
+
+def split_cursor(cursor: str | None) -> tuple[str, int]:
+    """What stands before the colon, and the offset; empty and 0 at the start.
+
+    Raises:
+        UsageError: not a cursor that a page had.
+    """
+    if cursor is None:
+        return "", 0
+    place, _, offset = cursor.rpartition(":")
+    if not (place and offset.isascii() and offset.isdigit()):
+        raise UsageError(f"cursor {cursor!r:.80} is not one that a page had; start without one")
+    return place, int(offset)
+
+
+def states_from(state: str | None, place: str) -> Sequence[State]:
+    """The states still to be listed, in order, when the cursor stands in `place`."""
+    wanted = LIVE_STATES if state is None else (check_state(state),)
+    if not place:
+        return wanted
+    if place not in wanted:
+        raise UsageError(f"the cursor is of state {place!r:.80}, which is not asked for; start without one")
+    return wanted[wanted.index(State(place)) :]
+
+
+def check_limit(limit: int) -> int:
+    """The page's size itself.
+
+    Raises:
+        UsageError: not from 1 to 1,000.
+    """
+    if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
+        raise UsageError(f"limit {limit!r} must be a whole number from 1 to {MAX_PAGE:,}")
+    return limit

@@ -1,0 +1,126 @@
+"""What people see of a queue: `QueueStats`, made from its snapshot. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import orjson
+
+from agentqueue.keys import Level
+from agentqueue.status import camel
+from agentqueue.store import Heartbeat, QueueSnapshot
+
+LIVE_MS: Final = 8_000
+"""A worker is live while its last heartbeat is no older than a lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStats:
+    """A worker, by its last heartbeat."""
+
+    name: str
+    busy: int
+    """Slots that run a job."""
+    slots: int
+    draining: bool
+    jobs: tuple[str, ...]
+    """Names of the jobs it knows."""
+    seen_seconds_ago: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """A queue at one instant."""
+
+    name: str
+    waiting: int
+    delayed: int
+    active: int
+    completed: int
+    """Since the queue's beginning."""
+    dead: int
+    """Dead letters that are kept now."""
+    paused: bool
+    paused_note: str | None
+    """Since when, and by whom."""
+    by_priority: Mapping[str, int]
+    """Waiting jobs of each level."""
+    oldest_waiting_seconds: float | None
+    next_due_seconds: float | None
+    """Until the next delayed job is due."""
+    enqueued_per_minute: float
+    completed_per_minute: float
+    failed_per_minute: float
+    """Attempts that failed and jobs that died, over the last 60 s as all three."""
+    workers: tuple[WorkerStats, ...]
+    """The live ones."""
+    counters: Mapping[str, int]
+    """Since the queue's beginning, as the engine counts: enqueued, completed, retried, dead, cancelled, crashed, …"""
+
+    @property
+    def busy(self) -> int:
+        """Busy slots of all live workers."""
+        return sum(worker.busy for worker in self.workers)
+
+    @property
+    def slots(self) -> int:
+        """Slots of all live workers."""
+        return sum(worker.slots for worker in self.workers)
+
+    def to_json(self) -> dict[str, Any]:
+        """camelCase names."""
+        wire = {camel(field.name): getattr(self, field.name) for field in fields(self)}
+        workers = [{camel(f.name): getattr(worker, f.name) for f in fields(worker)} for worker in self.workers]
+        return wire | {"workers": workers, "busy": self.busy, "slots": self.slots}
+
+
+def stats_of(snapshot: QueueSnapshot) -> QueueStats:
+    """The queue as people see it."""
+    now = snapshot.now_ms
+    beats = [beat for beat in snapshot.workers if now - beat.seen_ms < LIVE_MS]
+    return QueueStats(
+        name=snapshot.queue,
+        waiting=snapshot.waiting,
+        delayed=sum(snapshot.delayed),
+        active=sum(snapshot.active),
+        completed=snapshot.counters.get("completed", 0),
+        dead=snapshot.dead,
+        paused=snapshot.paused is not None,
+        paused_note=None if snapshot.paused is None else snapshot.paused.decode(errors="replace"),
+        by_priority={level.label: count for level, count in zip(Level, snapshot.ready, strict=True)},
+        oldest_waiting_seconds=None if snapshot.oldest_ms is None else max(0.0, (now - snapshot.oldest_ms) / 1000),
+        next_due_seconds=None if snapshot.next_due_ms is None else max(0.0, (snapshot.next_due_ms - now) / 1000),
+        enqueued_per_minute=_rate(snapshot, "enqueued"),
+        completed_per_minute=_rate(snapshot, "completed"),
+        failed_per_minute=_rate(snapshot, "retried") + _rate(snapshot, "dead"),
+        workers=tuple(_worker(beat, now) for beat in sorted(beats, key=lambda beat: beat.worker)),
+        counters=snapshot.counters,
+    )
+
+
+def _rate(snapshot: QueueSnapshot, counter: str) -> float:
+    """Of the last 60 s: all of this minute, and of the last one the share that is in the window still."""
+    share = 1 - (snapshot.now_ms % 60_000) / 60_000
+    return round(snapshot.this_minute.get(counter, 0) + share * snapshot.last_minute.get(counter, 0), 1)
+
+
+def _worker(beat: Heartbeat, now_ms: int) -> WorkerStats:
+    """A heartbeat that this version can't read still tells that the worker lives."""
+    try:
+        said = orjson.loads(beat.raw)
+    except orjson.JSONDecodeError:
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    jobs = said.get("jobs")
+    return WorkerStats(
+        name=beat.worker,
+        busy=_count(said.get("busy")),
+        slots=_count(said.get("slots")),
+        draining=said.get("draining") is True,
+        jobs=tuple(name for name in jobs if isinstance(name, str)) if isinstance(jobs, list) else (),
+        seen_seconds_ago=max(0, now_ms - beat.seen_ms) / 1000,
+    )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0
