@@ -67,6 +67,9 @@ class JobOptions:
     """`{type: exponential|fixed, delaySeconds, maxDelaySeconds, jitter}`, as in the resource."""
 
 
+NO_OPTIONS: Final = JobOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job as it was enqueued."""
@@ -80,7 +83,7 @@ class JobRecord:
     queue: str | None = None
     """None in a record that a plain arq client wrote."""
     priority: int | None = None
-    options: JobOptions = JobOptions()
+    options: JobOptions = NO_OPTIONS
     tags: Sequence[str] = ()
     parent: str | None = None
     tenant: str | None = None
@@ -103,22 +106,33 @@ def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
     """
     wire: dict[str, Any] = {"aq": 1, "t": record.job_try, "f": record.name, "a": record.args, "k": record.kwargs}
     wire |= {"et": record.enqueued_ms, "q": record.queue, "p": record.priority}
-    extra = {
-        key: value
-        for key, value in (
-            ("timeout", record.options.timeout),
-            ("attempts", record.options.attempts),
-            ("backoff", record.options.backoff),
-            ("tags", list(record.tags) or None),
-            ("parent", record.parent),
-            ("tenant", record.tenant),
-            ("trace", record.trace),
-        )
-        if value is not None
-    }
+    extra = _extra(record)
     if extra:
         wire["x"] = extra
-    return encode(wire, what=f"job {record.name!r}", max_bytes=max_bytes, check=(record.args, record.kwargs))
+    one = len(record.args) == 1 and not record.kwargs
+    return encode(
+        wire,
+        what=f"job {record.name!r}",
+        max_bytes=max_bytes,
+        check=record.args[0] if one else (record.args, record.kwargs),
+    )
+
+
+def _extra(record: JobRecord) -> dict[str, Any]:
+    """What most jobs have none of, without the fields that are not set."""
+    options = record.options
+    if options is NO_OPTIONS and not record.tags and record.parent is record.tenant is record.trace is None:
+        return {}
+    extra = {
+        "timeout": options.timeout,
+        "attempts": options.attempts,
+        "backoff": options.backoff,
+        "tags": list(record.tags) or None,
+        "parent": record.parent,
+        "tenant": record.tenant,
+        "trace": record.trace,
+    }
+    return {key: value for key, value in extra.items() if value is not None}
 
 
 def decode_job(raw: bytes) -> JobRecord:
@@ -181,41 +195,41 @@ def encode(value: Any, *, what: str, max_bytes: int = MAX_BYTES, check: Any = No
     return raw
 
 
-_PLAIN = frozenset((str, int, bool, type(None)))
+_PLAIN = frozenset((str, bool, type(None)))
+_MIN_INT: Final = -(2**63)
+_MAX_INT: Final = 2**64 - 1
+"""What JSON writers and readers elsewhere take; Python's own goes on."""
 
 
 def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
     """What in `value` is not JSON, with its path (`.quotes[3].price is NaN`), or None."""
     kind = type(value)
-    name = path or "the payload"
     if kind in _PLAIN:
-        return _int_problem(value, name) if kind is int else None
-    if depth > MAX_DEPTH:
-        return f"{name[:80]}… is nested deeper than {MAX_DEPTH} levels"
+        return None
+    if kind is dict or kind is list or kind is tuple:
+        if depth > MAX_DEPTH:
+            return f"{path[:80]}… is nested deeper than {MAX_DEPTH} levels"
+        return _dict_problem(value, path, depth) if kind is dict else _list_problem(value, path, depth)
+    name = path or "the payload"
     if kind is float:
         return None if math.isfinite(value) else f"{name} is {value}, which JSON has no word for"
-    if kind is dict:
-        return _dict_problem(value, path, depth)
-    if kind is list or kind is tuple:
-        return _list_problem(value, path, depth)
+    if kind is int:
+        return None if _MIN_INT <= value <= _MAX_INT else f"{name} is an integer over 64 bits; send it as a string"
     return f"{name} is a {kind.__name__}, not JSON (object, array, string, number, true, false or null)"
+
+
+# Both loops pass over what most values are without a call: every job that is enqueued goes through them.
 
 
 def _list_problem(value: Sequence[Any], path: str, depth: int) -> str | None:
     for index, item in enumerate(value):
-        if type(item) not in _PLAIN or type(item) is int:
-            problem = find_problem(item, f"{path}[{index}]", depth + 1)
-            if problem:
-                return problem
+        kind = type(item)
+        if kind in _PLAIN or (kind is int and _MIN_INT <= item <= _MAX_INT):
+            continue
+        problem = find_problem(item, f"{path}[{index}]", depth + 1)
+        if problem:
+            return problem
     return None
-
-
-def _int_problem(value: int, path: str) -> str | None:
-    return (
-        None
-        if -(2**63) <= value < 2**64
-        else f"{path or 'the payload'} is an integer over 64 bits; send it as a string"
-    )
 
 
 def _dict_problem(value: Mapping[Any, Any], path: str, depth: int) -> str | None:
@@ -223,10 +237,11 @@ def _dict_problem(value: Mapping[Any, Any], path: str, depth: int) -> str | None
         if type(key) is not str:
             return f"{path or 'the payload'} has the key {key!r}; keys must be strings"
         kind = type(item)
-        if kind not in _PLAIN or kind is int:
-            problem = find_problem(item, f"{path}.{key}", depth + 1)
-            if problem:
-                return problem
+        if kind in _PLAIN or (kind is int and _MIN_INT <= item <= _MAX_INT):
+            continue
+        problem = find_problem(item, f"{path}.{key}", depth + 1)
+        if problem:
+            return problem
     return None
 
 
