@@ -9,12 +9,18 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 
+START_SCATTER = 0.5
+"""Pods are started for the jobs expected and this part of their scatter."""
+KEEP_SCATTER = 1.5
+"""Pods are kept for the jobs expected and this many times their scatter: the gap to the above stops flapping."""
+NO_SLOT_FOR = 0.25
+"""So small a part of a job earns no slot: else every job of a trickle would start two pods."""
 UTILISATION = 0.85
-"""Share of the slots that steady arrivals should keep busy: the rest takes the chance out of Poisson arrivals."""
+"""Share of a rate-limited queue's slots that the limit can keep busy; the rest takes up their scatter."""
 LEAST_WAIT_S = 5.0
 """The backlog is never asked to be gone sooner than this: one look at the queue takes that long."""
-DOWN_WINDOW_S = (15.0, 120.0)
-"""Bounds of the scale-down window, by default twice a pod's start: what leaves now may be needed after that."""
+LEARNING_S = 60.0
+"""After the first look, and after missing metrics, nothing goes for so long: rates are learned anew."""
 ZERO_WINDOW_S = (30.0, 300.0)
 """Bounds of the quiet time before the last pod goes, by default four times a pod's start."""
 
@@ -40,10 +46,11 @@ class Reason(StrEnum):
 
     BACKLOG = "Backlog"
     ARRIVALS = "Arrivals"
-    FIRST_JOB = "FirstJob"
     BUSY_FLOOR = "BusyFloor"
     MIN_IDLE_SLOTS = "MinIdleSlots"
+    ENOUGH = "Enough"
     STARTING_WILL_DO = "StartingWillDo"
+    LEARNING = "Learning"
     COOLING_DOWN = "CoolingDown"
     LESS_WORK = "LessWork"
     SCALE_TO_ZERO = "ScaleToZero"
@@ -149,6 +156,8 @@ class Rates:
     """What was learned from looks before this one; see `domain.estimates`."""
 
     arrivals_per_s: float = 0.0
+    busy: float = 0.0
+    """Slots busy at once, a mean over the last minute or so."""
     service: timedelta = timedelta(seconds=30)
     """How long a job takes."""
     startup: timedelta = timedelta(seconds=20)
@@ -179,8 +188,10 @@ class Wish:
 class Memory:
     """What one decision leaves to the next. The first decision starts from an empty one."""
 
-    wishes: tuple[Wish, ...] = ()
-    """Falling numbers, oldest first: the greatest wish since any instant is the first one from then on."""
+    since: float | None = None
+    """The first look of the unbroken row of looks."""
+    keeps: tuple[Wish, ...] = ()
+    """Falling numbers of pods to keep, oldest first: the greatest since any instant is the first one from then on."""
     busy_at: float | None = None
     """When the queue last held or ran a job."""
     current: int | None = None
@@ -192,18 +203,32 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """The terms of the formula, in pods unless the unit is in the name."""
+    """The terms of the formula; jobs, pods where it says so."""
 
-    time_left_s: float
     steady: float
+    """Jobs that run at once in the long run."""
+    expected: float
+    """Jobs that will be here when a pod that is asked for now is up."""
+    time_left_s: float
+    """In which time the backlog should be gone."""
     drain: float
-    cap: float
+    """Jobs to run at once so that the backlog is gone in that time."""
+    wanted: float
+    """Jobs to have slots for: those expected, unless fewer slots clear the backlog in time."""
+    scatter: float
+    """By how much the jobs that come while a pod starts scatter."""
     busy_floor: int
+    """Pods for what runs."""
     idle_floor: int
+    """Pods for what runs and the idle slots asked for."""
     rate_cap: int | None
-    start_too_late: bool
-    pods: int
+    """Pods that the rate limit can feed."""
+    start: int
+    """Pods: as long as there are fewer, start some."""
+    keep: int
+    """Pods: those above may go."""
     reason: Reason
+    """What sets `start`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,14 +240,14 @@ class Terms:
     policy: ScalingPolicy
     need: Need | None = None
     """None: the mode, or missing metrics, decided without the formula."""
-    wish: int | None = None
-    """The formula's answer within min and max, before holding back."""
     down_window_s: float = 0.0
     zero_window_s: float = 0.0
-    window_peak: int | None = None
-    """The greatest wish in the scale-down window."""
+    keep_peak: int | None = None
+    """The greatest number to keep in the scale-down window, within min and max."""
     quiet_s: float = 0.0
     """For how long the queue has had no job."""
+    learning_s: float = 0.0
+    """For how long nothing goes yet, since too little is known."""
     added_last_minute: int = 0
     failures: int = 0
 
@@ -306,96 +331,114 @@ def _fallback(terms: Terms) -> tuple[int, Reason]:
 
 
 def _auto(terms: Terms, load: Load, memory: Memory) -> Decision:
-    if load.paused:
-        load = Load(active=load.active, paused=True)
+    policy, current = terms.policy, terms.current
+    need = compute_need(terms.snapshot, load, policy=policy)
     memory = _seen(memory, terms, load)
-    need = compute_need(terms.snapshot, load, current=terms.current, policy=terms.policy)
-    wish, reason = _within_bounds(need, terms.policy)
-    memory = replace(memory, wishes=_with_wish(memory.wishes, Wish(terms.snapshot.at, wish)))
-    terms = replace(
-        terms,
-        need=need,
-        wish=wish,
-        down_window_s=_down_window_s(terms),
-        zero_window_s=_zero_window_s(terms),
-        quiet_s=terms.snapshot.at - (memory.busy_at or 0.0),
-        added_last_minute=sum(raised.pods for raised in memory.raises),
-    )
-    if wish > terms.current:
-        return _up(wish, reason, terms, memory)
-    if wish < terms.current:
-        return _down(terms, memory)
-    return Hold(reason, terms, memory)
+    start, keep = _within_bounds(need.start, policy), _within_bounds(_keep(need, load, terms, memory), policy)
+    memory = replace(memory, keeps=_with_keep(memory.keeps, Wish(terms.snapshot.at, keep)))
+    peak = max(kept.pods for kept in memory.keeps if kept.at >= terms.snapshot.at - _down_window_s(policy))
+    peak = min(peak, policy.max_replicas)
+    terms = _with_history(terms, memory, need=need, keep_peak=peak)
+    if start > current:
+        return _up(start, _reason_up(need, policy), terms, memory)
+    if peak < current:
+        return _down(peak, terms, memory)
+    return Hold(_reason_to_stay(need, load, terms, keep), terms, memory)
 
 
-def compute_need(snapshot: Snapshot, load: Load, *, current: int, policy: ScalingPolicy) -> Need:
+def compute_need(snapshot: Snapshot, load: Load, *, policy: ScalingPolicy) -> Need:
     """The formula: how many pods the work calls for, without regard to min, max and history."""
     slots = policy.concurrency
-    service_s = snapshot.rates.service.total_seconds()
-    time_left_s = _time_left_s(snapshot, load, policy)
-    steady, drain, cap = _terms(snapshot, load, service_s=service_s, time_left_s=time_left_s, slots=slots)
-    too_late = _start_too_late(snapshot, load, policy)
-    busy_floor = math.ceil(load.active / slots)
-    idle_floor = math.ceil((load.active + policy.min_idle_slots) / slots)
-    rate_cap = _rate_cap(policy, service_s)
-    pods, reason = _first_wish(load, steady=steady, drain=drain, cap=cap)
-    if pods > current and too_late:
-        pods, reason = current, Reason.STARTING_WILL_DO
-    if rate_cap is not None and pods > rate_cap:
-        pods, reason = rate_cap, Reason.RATE_LIMITED
-    if pods < idle_floor:
-        pods, reason = idle_floor, Reason.BUSY_FLOOR if idle_floor == busy_floor else Reason.MIN_IDLE_SLOTS
+    work = _Work.of(snapshot, load, slots)
+    steady, time_left_s = work.steady, _time_left_s(snapshot, load, policy)
+    drain = (work.backlog / time_left_s + work.arrivals_per_s) * work.service_s if work.backlog else 0.0
+    expected = work.expected(work.backlog)
+    wanted = min(expected, max(drain, work.expected(0)))
+    scatter = math.sqrt(min(work.arrivals_per_s * work.startup_s, steady))
+    busy_floor, idle_floor = math.ceil(load.active / slots), math.ceil((load.active + policy.min_idle_slots) / slots)
+    rate_cap = _rate_cap(policy, work.service_s)
+    start, reason = _start(work, wanted + START_SCATTER * scatter, slots)
+    start, reason = (rate_cap, Reason.RATE_LIMITED) if rate_cap is not None and rate_cap < start else (start, reason)
+    if start <= idle_floor > 0:
+        start, reason = idle_floor, Reason.BUSY_FLOOR if idle_floor == busy_floor else Reason.MIN_IDLE_SLOTS
+    keep = _pods(wanted + KEEP_SCATTER * scatter, slots)
     return Need(
-        time_left_s=time_left_s,
         steady=steady,
+        expected=expected,
+        time_left_s=time_left_s,
         drain=drain,
-        cap=cap,
+        wanted=wanted,
+        scatter=scatter,
         busy_floor=busy_floor,
         idle_floor=idle_floor,
         rate_cap=rate_cap,
-        start_too_late=too_late,
-        pods=pods,
+        start=start,
+        keep=max(start, keep if rate_cap is None else min(keep, rate_cap)),
         reason=reason,
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """A snapshot's figures as the formula takes them; a paused queue's backlog and arrivals don't start."""
+
+    backlog: int
+    active: int
+    slots_ready: int
+    arrivals_per_s: float
+    steady: float
+    service_s: float
+    startup_s: float
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, load: Load, slots: int) -> "_Work":
+        rates = snapshot.rates
+        service_s = max(rates.service.total_seconds(), 0.001)
+        arrivals = 0.0 if load.paused else rates.arrivals_per_s
+        return cls(
+            backlog=0 if load.paused else load.backlog,
+            active=load.active,
+            slots_ready=max(snapshot.pods.ready * slots, load.active),
+            arrivals_per_s=arrivals,
+            steady=math.sqrt(arrivals * service_s * rates.busy),
+            service_s=service_s,
+            startup_s=rates.startup.total_seconds(),
+        )
+
+    def expected(self, backlog: int) -> float:
+        """Jobs that will be here after a pod's start, if the pods that are ready go on and others don't come.
+
+        While more jobs are here than slots are ready, their number falls by what all the slots do, less what arrives;
+        then it comes near the steady number, by the share of the jobs that ends in the time.
+        """
+        jobs, left_s = float(backlog + self.active), self.startup_s
+        if jobs > self.slots_ready:
+            falls_per_s = self.slots_ready / self.service_s - self.arrivals_per_s
+            if jobs - falls_per_s * left_s > self.slots_ready:
+                return jobs - falls_per_s * left_s
+            left_s -= (jobs - self.slots_ready) / falls_per_s
+            jobs = float(self.slots_ready)
+        return self.steady + (jobs - self.steady) * math.exp(-left_s / self.service_s)
+
+
+def _start(work: _Work, jobs: float, slots: int) -> tuple[int, Reason]:
+    """Pods to start for so many jobs; a queue without a job gets none."""
+    if work.backlog == 0 and work.active == 0:
+        return 0, Reason.IDLE
+    reason = Reason.BACKLOG if work.backlog else Reason.ARRIVALS
+    return max(1, _pods(jobs, slots)), reason
+
+
+def _pods(jobs: float, slots: int) -> int:
+    return math.ceil(math.ceil(jobs - NO_SLOT_FOR) / slots)
+
+
 def _time_left_s(snapshot: Snapshot, load: Load, policy: ScalingPolicy) -> float:
-    """In which time the backlog should be gone. Pods that start were asked for with the age in mind: no second alarm."""
+    """Pods that start were asked for with the oldest job's age in mind: no second alarm."""
     target_s = policy.target_wait.total_seconds()
     rates = snapshot.rates
     spent = load.oldest_ready + rates.startup if snapshot.pods.starting == 0 else timedelta()
     return max(target_s - spent.total_seconds(), min(rates.service.total_seconds(), target_s) / 2, LEAST_WAIT_S)
-
-
-def _terms(
-    snapshot: Snapshot, load: Load, *, service_s: float, time_left_s: float, slots: int
-) -> tuple[float, float, float]:
-    arrivals = snapshot.rates.arrivals_per_s
-    steady = arrivals * service_s / (slots * UTILISATION)
-    drain = (load.backlog / time_left_s + arrivals) * service_s / slots if load.backlog else 0.0
-    return steady, drain, load.jobs / slots
-
-
-def _first_wish(load: Load, *, steady: float, drain: float, cap: float) -> tuple[int, Reason]:
-    """A slot for each job is always enough, and arrivals to come get at most one pod more than that."""
-    if load.jobs == 0:
-        return 0, Reason.IDLE
-    if load.paused:
-        return 0, Reason.PAUSED
-    backlog = min(max(drain, steady), cap)
-    ahead = min(steady, cap + 1)
-    pods = math.ceil(max(backlog, ahead) - 1e-9)
-    if pods <= 1 and load.active == 0:
-        return 1, Reason.FIRST_JOB
-    return max(pods, 1), Reason.BACKLOG if drain > steady else Reason.ARRIVALS
-
-
-def _start_too_late(snapshot: Snapshot, load: Load, policy: ScalingPolicy) -> bool:
-    """The pods that are ready clear the backlog before a new one could help."""
-    if snapshot.pods.ready == 0 or load.oldest_ready >= policy.target_wait / 2:
-        return False
-    cleared_in = snapshot.rates.service * load.backlog / (policy.concurrency * snapshot.pods.ready)
-    return load.backlog > 0 and cleared_in <= snapshot.rates.startup
 
 
 def _rate_cap(policy: ScalingPolicy, service_s: float) -> int | None:
@@ -405,12 +448,37 @@ def _rate_cap(policy: ScalingPolicy, service_s: float) -> int | None:
     return math.ceil((policy.rate_limit.per_second * service_s / UTILISATION + 1) / policy.concurrency)
 
 
-def _within_bounds(need: Need, policy: ScalingPolicy) -> tuple[int, Reason]:
-    if need.pods > policy.max_replicas:
-        return policy.max_replicas, Reason.MAX
-    if need.pods < policy.min_replicas:
-        return policy.min_replicas, Reason.MIN
-    return need.pods, need.reason
+def _keep(need: Need, load: Load, terms: Terms, memory: Memory) -> int:
+    """Pods that a known job could use stay, and one stays until the queue has been quiet for long enough."""
+    work = load.active if load.paused else load.jobs
+    useful = min(terms.current, math.ceil(work / terms.policy.concurrency))
+    if work or _quiet_s(terms, memory) < _zero_window_s(terms):
+        return max(need.keep, useful, 1)
+    return need.idle_floor
+
+
+def _within_bounds(pods: int, policy: ScalingPolicy) -> int:
+    return max(policy.min_replicas, min(pods, policy.max_replicas))
+
+
+def _reason_up(need: Need, policy: ScalingPolicy) -> Reason:
+    if need.start > policy.max_replicas:
+        return Reason.MAX
+    return Reason.MIN if need.start < policy.min_replicas else need.reason
+
+
+def _reason_to_stay(need: Need, load: Load, terms: Terms, keep: int) -> Reason:
+    """Why nothing changes: what would be done otherwise, or that there is nothing to do."""
+    current, policy = terms.current, terms.policy
+    if keep < current:
+        return Reason.COOLING_DOWN
+    if load.paused:
+        return Reason.PAUSED
+    if need.start >= current:
+        return _reason_up(need, policy)
+    if load.backlog and terms.snapshot.pods.starting:
+        return Reason.STARTING_WILL_DO
+    return Reason.ENOUGH if load.jobs else Reason.COOLING_DOWN
 
 
 # Holding back
@@ -426,58 +494,62 @@ def _up(wish: int, reason: Reason, terms: Terms, memory: Memory) -> Decision:
     return ScaleTo(wish, reason, terms, memory)
 
 
-def _down(terms: Terms, memory: Memory) -> Decision:
-    """Only to the greatest wish in the window; the last pod goes after a longer quiet time."""
-    peak = max(w.pods for w in memory.wishes if w.at >= terms.snapshot.at - terms.down_window_s)
-    terms = replace(terms, window_peak=peak)
-    target = peak
-    if peak == 0 and terms.quiet_s < terms.zero_window_s:
-        target = 1
-    target = min(target, terms.policy.max_replicas)
-    if target >= terms.current:
-        return Hold(Reason.COOLING_DOWN, terms, memory)
-    return _towards(target, _reason_down(target, terms), terms, memory)
-
-
-def _reason_down(target: int, terms: Terms) -> Reason:
+def _down(target: int, terms: Terms, memory: Memory) -> Decision:
     if terms.current > terms.policy.max_replicas:
-        return Reason.MAX
-    return Reason.SCALE_TO_ZERO if target == 0 else Reason.LESS_WORK
+        return _towards(target, Reason.MAX, terms, memory)
+    if terms.learning_s > 0:
+        return Hold(Reason.LEARNING, terms, memory)
+    return _towards(target, Reason.SCALE_TO_ZERO if target == 0 else Reason.LESS_WORK, terms, memory)
 
 
-def _down_window_s(terms: Terms) -> float:
-    given = terms.policy.scale_down_window
-    return given.total_seconds() if given is not None else _times_startup(2, terms, DOWN_WINDOW_S)
+def _down_window_s(policy: ScalingPolicy) -> float:
+    return policy.scale_down_window.total_seconds() if policy.scale_down_window is not None else 0.0
 
 
 def _zero_window_s(terms: Terms) -> float:
-    given = terms.policy.scale_to_zero_after
-    return given.total_seconds() if given is not None else _times_startup(4, terms, ZERO_WINDOW_S)
-
-
-def _times_startup(times: int, terms: Terms, bounds: tuple[float, float]) -> float:
-    low, high = bounds
-    return min(max(times * terms.snapshot.rates.startup.total_seconds(), low), high)
+    if terms.policy.scale_to_zero_after is not None:
+        return terms.policy.scale_to_zero_after.total_seconds()
+    low, high = ZERO_WINDOW_S
+    return min(max(4 * terms.snapshot.rates.startup.total_seconds(), low), high)
 
 
 # Memory
 
 
 def _seen(memory: Memory, terms: Terms, load: Load) -> Memory:
-    """The memory with what this look shows; at the first look, what runs counts as wished for."""
+    """The memory with what this look shows."""
     at = terms.snapshot.at
-    wishes = memory.wishes or (Wish(at, terms.current),)
-    keep_s = max(_down_window_s(terms), _zero_window_s(terms))
     added = terms.current - memory.current if memory.current is not None else 0
     raises = (*memory.raises, Wish(at, added)) if added > 0 else memory.raises
+    works = load.active if load.paused else load.jobs
     return Memory(
-        wishes=tuple(w for w in wishes if w.at >= at - keep_s),
-        busy_at=at if load.jobs or memory.busy_at is None else memory.busy_at,
+        since=at if memory.since is None else memory.since,
+        keeps=tuple(kept for kept in memory.keeps if kept.at >= at - _down_window_s(terms.policy)),
+        busy_at=at if works or memory.busy_at is None else memory.busy_at,
         current=terms.current,
-        raises=tuple(r for r in raises if r.at > at - 60),
+        raises=tuple(raised for raised in raises if raised.at > at - 60),
     )
 
 
-def _with_wish(wishes: tuple[Wish, ...], new: Wish) -> tuple[Wish, ...]:
-    """Drop what the new wish outdoes: only falling numbers can be the greatest of a window that ends now."""
-    return (*(w for w in wishes if w.pods > new.pods), new)
+def _with_keep(keeps: tuple[Wish, ...], new: Wish) -> tuple[Wish, ...]:
+    """Drop what the new number outdoes: only falling numbers can be the greatest of a window that ends now."""
+    return (*(kept for kept in keeps if kept.pods > new.pods), new)
+
+
+def _quiet_s(terms: Terms, memory: Memory) -> float:
+    return terms.snapshot.at - memory.busy_at if memory.busy_at is not None else 0.0
+
+
+def _with_history(terms: Terms, memory: Memory, *, need: Need, keep_peak: int) -> Terms:
+    at = terms.snapshot.at
+    learnt_s = at - memory.since if memory.since is not None else 0.0
+    return replace(
+        terms,
+        need=need,
+        keep_peak=keep_peak,
+        down_window_s=_down_window_s(terms.policy),
+        zero_window_s=_zero_window_s(terms),
+        quiet_s=_quiet_s(terms, memory),
+        learning_s=max(0.0, LEARNING_S - learnt_s),
+        added_last_minute=sum(raised.pods for raised in memory.raises),
+    )

@@ -1,0 +1,88 @@
+"""AgentQueue's controller in the simulated world: the operator's own decision function and estimates, every 5 s."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from benchmarks.scaling.world import Pod, World
+
+from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
+from agentqueue_operator.domain.scaling import (
+    Load,
+    Memory,
+    Pods,
+    Rates,
+    ScaleTo,
+    ScalingPolicy,
+    Snapshot,
+    decide_replicas,
+)
+
+
+@dataclass(slots=True)
+class AgentQueue:
+    """The controller. `wrong_by`: the service time is taken for so many times what was measured."""
+
+    policy: ScalingPolicy
+    wrong_by: float = 1.0
+    look_every_s: float = 5.0
+    wakes_at_zero: bool = True
+    _estimates: Estimates = field(default_factory=Estimates)
+    _memory: Memory = field(default_factory=Memory)
+    _starts_seen: int = 0
+
+    def look(self, world: World) -> float:
+        self._learn(world)
+        live = world.live
+        snapshot = Snapshot(at=world.now, load=_load(world), pods=_pods(world), rates=self._rates())
+        decision = decide_replicas(snapshot, current=len(live), policy=self.policy, memory=self._memory)
+        self._memory = decision.memory
+        _act(world, live, decision.replicas if isinstance(decision, ScaleTo) else len(live))
+        return world.now + self.look_every_s
+
+    def _learn(self, world: World) -> None:
+        now = world.now
+        running = sum(now - started for pod in world.pods for started in pod.running.values())
+        seen = Seen(
+            at=now,
+            arrived=world.arrived,
+            ended=world.completed,
+            run=timedelta(seconds=world.run_s),
+            active=world.active,
+            running=timedelta(seconds=running),
+        )
+        self._estimates = learn(self._estimates, seen)
+        for took_s in world.started_pods[self._starts_seen :]:
+            self._estimates = learn_start(self._estimates, timedelta(seconds=took_s))
+        self._starts_seen = len(world.started_pods)
+
+    def _rates(self) -> Rates:
+        rates = self._estimates.rates()
+        return Rates(
+            arrivals_per_s=rates.arrivals_per_s,
+            busy=rates.busy,
+            service=rates.service * self.wrong_by,
+            startup=rates.startup,
+        )
+
+
+def _load(world: World) -> Load:
+    oldest_s = world.now - world.waiting[0].arrived if world.waiting else 0.0
+    return Load(ready=len(world.waiting), active=world.active, oldest_ready=timedelta(seconds=oldest_s))
+
+
+def _pods(world: World) -> Pods:
+    ready = sum(world.is_ready(pod) for pod in world.live)
+    return Pods(ready=ready, starting=len(world.live) - ready)
+
+
+def _act(world: World, live: list[Pod], wanted: int) -> None:
+    """Add pods, mark the idle ones beyond those wanted, or take marks back."""
+    marked = [pod for pod in live if pod.marked_at is not None]
+    leaving = max(0, len(live) - wanted)
+    if leaving < len(marked):
+        world.unmark(marked[leaving:])
+    idle = [pod for pod in live if pod.marked_at is None and not pod.running]
+    idle.sort(key=lambda pod: (world.is_ready(pod), pod.idle_since))
+    world.mark(idle[: max(0, leaving - len(marked))])
+    if wanted > len(live):
+        world.add(wanted - len(live))

@@ -1,0 +1,121 @@
+"""What is learned of a queue from look to look: how fast jobs arrive, how long they take, how long pods take to start.
+
+Pure folds: each look gives new estimates. Means are exponential, over about a minute or ten jobs.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from agentqueue_operator.domain.scaling import Rates
+
+MEMORY_S = 60.0
+"""Over which time arrivals and busy slots are averaged."""
+BURST_SIGMA = 3.0
+"""More arrivals at one look than this many standard deviations above the mean are a burst, and count up to there."""
+QUIET_JOBS = 3.0
+"""No arrival for t seconds: the rate is hardly (5 %) more than 3/t."""
+PER_JOB = 0.1
+"""Weight of one job's time in the mean service time."""
+PER_START = 0.2
+"""Weight of one pod's start in the mean start time."""
+MANY = 5
+"""So many running jobs say by their mean age that jobs take longer than the ended ones did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one look shows; counters since the beginning."""
+
+    at: float
+    """Monotonic seconds."""
+    arrived: int
+    """Jobs that ever became ready: those ready and running now, and those whose attempt ended."""
+    ended: int
+    """Attempts that `run` adds up."""
+    run: timedelta
+    """Time that all ended attempts took."""
+    active: int
+    """Busy slots."""
+    running: timedelta = timedelta()
+    """Ages of the running jobs, added up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """What was learned so far. None: nothing yet."""
+
+    seen: Seen | None = None
+    arrived_at: float | None = None
+    """When jobs last arrived."""
+    arrivals_per_s: float = 0.0
+    busy: float = 0.0
+    service_s: float | None = None
+    startup_s: float | None = None
+
+    def rates(self, default: Rates = Rates()) -> Rates:  # noqa: B008 -- frozen
+        """The rates for a decision; what is not known yet is taken from the default."""
+        service_s = default.service.total_seconds() if self.service_s is None else self.service_s
+        startup_s = default.startup.total_seconds() if self.startup_s is None else self.startup_s
+        return Rates(
+            arrivals_per_s=_within_quiet(self),
+            busy=self.busy,
+            service=timedelta(seconds=_raised_by_running(service_s, self)),
+            startup=timedelta(seconds=startup_s),
+        )
+
+
+def learn(known: Estimates, seen: Seen) -> Estimates:
+    """The estimates after one more look. Counters that went back (an emptied server) start anew."""
+    before = known.seen
+    if before is None or seen.at <= before.at or seen.ended < before.ended:
+        return replace(known, seen=seen, arrived_at=seen.at if known.arrived_at is None else known.arrived_at)
+    elapsed_s = seen.at - before.at
+    arrived = max(0, seen.arrived - before.arrived)
+    weight = 1 - math.exp(-elapsed_s / MEMORY_S)
+    return replace(
+        known,
+        seen=seen,
+        arrived_at=seen.at if arrived else known.arrived_at,
+        arrivals_per_s=_mean(known.arrivals_per_s, _without_burst(arrived, known, elapsed_s) / elapsed_s, weight),
+        busy=_mean(known.busy, seen.active, weight),
+        service_s=_service_s(known, before, seen),
+    )
+
+
+def learn_start(known: Estimates, took: timedelta) -> Estimates:
+    """The estimates after one more pod became ready, `took` after it was asked for."""
+    took_s = took.total_seconds()
+    return replace(known, startup_s=took_s if known.startup_s is None else _mean(known.startup_s, took_s, PER_START))
+
+
+def _mean(old: float, new: float, weight: float) -> float:
+    return old + weight * (new - old)
+
+
+def _without_burst(arrived: int, known: Estimates, elapsed_s: float) -> float:
+    """A hundred jobs at one instant are no rate: nothing says that more will come."""
+    expected = known.arrivals_per_s * elapsed_s
+    return min(arrived, expected + BURST_SIGMA * math.sqrt(expected) + 1)
+
+
+def _within_quiet(known: Estimates) -> float:
+    if known.seen is None or known.arrived_at is None or known.seen.at <= known.arrived_at:
+        return known.arrivals_per_s
+    return min(known.arrivals_per_s, QUIET_JOBS / (known.seen.at - known.arrived_at))
+
+
+def _service_s(known: Estimates, before: Seen, seen: Seen) -> float | None:
+    ended = seen.ended - before.ended
+    if ended == 0:
+        return known.service_s
+    took_s = max(0.0, (seen.run - before.run).total_seconds()) / ended
+    return took_s if known.service_s is None else _mean(known.service_s, took_s, 1 - (1 - PER_JOB) ** ended)
+
+
+def _raised_by_running(service_s: float, known: Estimates) -> float:
+    """Long jobs show by their age before they show by their end."""
+    seen = known.seen
+    if seen is None or seen.active == 0 or (known.service_s is not None and seen.active < MANY):
+        return service_s
+    return max(service_s, seen.running.total_seconds() / seen.active)
