@@ -1,7 +1,6 @@
 """What people see of a job: `JobStatus`, made from all that the server knows of it at one instant. Pure."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
@@ -222,7 +221,7 @@ def priority_label(number: int | None) -> str:
     return level_of(number if number and number > 0 else PRIORITY_NUMBERS[Level.NORMAL]).label
 
 
-def letter_to_json(letter: DeadLetter) -> Mapping[str, Any]:
+def letter_to_json(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter with camelCase names and ISO 8601 times."""
     wire = {camel(field.name): getattr(letter, field.name) for field in fields(letter)}
     for name, value in (("enqueuedAt", wire.pop("enqueuedMs")), ("diedAt", wire.pop("diedMs"))):

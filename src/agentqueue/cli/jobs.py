@@ -1,0 +1,171 @@
+"""`agentqueue status`, `jobs` and `cancel`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentqueue.cli.connect import RedisOption, with_client
+from agentqueue.cli.names import check_queue_known
+from agentqueue.cli.output import (
+    AsJson,
+    ago,
+    clean,
+    field_grid,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    to_text,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.console import RenderableType
+
+    from agentqueue.client import Cancellation, Client, JobStatus, Page
+
+COLUMNS = ("id", "job", "state", "priority", "attempts", "age", "progress", "error")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("status")(show_status)
+    app.command("jobs")(list_jobs)
+    app.command("cancel")(cancel)
+
+
+def show_status(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the job until it ends.")] = False,
+    as_json: AsJson = False,
+    redis: RedisOption = None,
+) -> None:
+    """Show a job: its state, progress, result or error."""
+    with_client(redis, lambda client: _show_status(client, job_id, watch=watch, as_json=as_json))
+
+
+async def _show_status(client: Client, job_id: str, *, watch: bool, as_json: bool) -> None:
+    if not watch:
+        status = await client.status(job_id)
+        print_json(status.to_json()) if as_json else print_fields(status_fields(status))
+        return
+    from agentqueue.cli.watch import Screen, follow  # noqa: PLC0415
+
+    def plain(status: JobStatus) -> None:
+        print_json(status.to_json(), indent=False) if as_json else say(status_line(status))
+
+    with Screen(status_grid, plain, live=not as_json) as screen:
+        async for status in follow(client, job_id):
+            screen.show(status)
+
+
+def status_fields(status: JobStatus) -> dict[str, Any]:
+    """A job's fields as people read them."""
+    wire = status.to_json()
+    return wire | {"progress": progress_text(status), "state": str(status.state)}
+
+
+def progress_text(status: JobStatus) -> str | None:
+    """`40% looking up airports`."""
+    if status.progress is None:
+        return None
+    return f"{status.progress.percent:g}% {status.progress.message or ''}".rstrip()
+
+
+def status_line(status: JobStatus) -> str:
+    """A job in one line, for a stream of changes."""
+    parts = [status.id, str(status.state), progress_text(status), status.error]
+    if status.result is not None:
+        parts.append(to_text(status.result))
+    return "  ".join(part for part in parts if part)
+
+
+def status_grid(status: JobStatus) -> RenderableType:
+    """A job as a live view, with a bar while it runs."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415
+
+    fields = {k: clean(to_text(v), lines=True) for k, v in status_fields(status).items() if v is not None}
+    percent = status.progress.percent if status.progress else 0
+    bar = [ProgressBar(total=100, completed=percent, width=60)] if not status.is_final and percent else []
+    return Group(field_grid(fields), *bar)
+
+
+def list_jobs(
+    queue: Annotated[str, typer.Argument(metavar="QUEUE")],
+    state: Annotated[
+        str | None,
+        typer.Option("--state", "-s", help="active, waiting, delayed, completed or dead. Default: the first three."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many, up to 1000.")] = 100,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")] = None,
+    as_json: AsJson = False,
+    redis: RedisOption = None,
+) -> None:
+    """List a queue's jobs."""
+    page, now = with_client(redis, lambda client: _list_jobs(client, queue, state, cursor, limit))
+    if as_json:
+        print_json({"jobs": [status.to_json() for status in page], "cursor": page.cursor})
+        return
+    print_table(COLUMNS, [_row(status, now) for status in page], empty=f"no such jobs in {queue}")
+    if page.cursor is not None:
+        warn(f"there are more: --cursor {page.cursor}")
+
+
+async def _list_jobs(
+    client: Client, queue: str, state: str | None, cursor: str | None, limit: int
+) -> tuple[Page[JobStatus], datetime]:
+    from agentqueue.clock import from_ms, now_ms  # noqa: PLC0415
+
+    page = await client.jobs(queue, state, cursor, limit=limit)
+    if not page:
+        await check_queue_known(client, queue)
+    return page, from_ms(now_ms())
+
+
+def _row(status: JobStatus, now: datetime) -> tuple[Any, ...]:
+    age = ago(status.enqueued_at, now)
+    return (
+        status.id,
+        status.name,
+        str(status.state),
+        status.priority,
+        status.attempts,
+        age,
+        progress_text(status),
+        status.error,
+    )
+
+
+def cancel(
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    as_json: AsJson = False,
+    redis: RedisOption = None,
+) -> None:
+    """Cancel jobs: at once before they start; running ones are stopped by their worker within a second.
+
+    Exits with 1 if one had ended already.
+    """
+    done = with_client(redis, lambda client: _cancel(client, job_ids))
+    if as_json:
+        print_json([{"id": job_id, "outcome": outcome} for job_id, outcome in done.items()])
+    else:
+        for job_id, outcome in done.items():
+            say(f"{job_id} {_CANCEL_WORDS[outcome]}")
+    if "too-late" in done.values():
+        raise typer.Exit(1)
+
+
+_CANCEL_WORDS: dict[str, str] = {
+    "cancelled": "is cancelled",
+    "requested": "is running: its worker was asked to cancel it",
+    "too-late": "had ended already; see `agentqueue status`",
+}
+
+
+async def _cancel(client: Client, job_ids: list[str]) -> dict[str, Cancellation]:
+    return {job_id: await client.cancel(job_id) for job_id in job_ids}

@@ -1,0 +1,161 @@
+"""How commands speak: tables and colours on a terminal, plain aligned text in a pipe, JSON when asked.
+
+What users sent (payloads, errors, names) is shown without its control characters.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import RenderableType
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+COLOURS = {
+    "waiting": "yellow",
+    "delayed": "blue",
+    "active": "cyan",
+    "completed": "green",
+    "dead": "red",
+    "cancelled": "magenta",
+    "paused": "yellow",
+}
+MAX_CELL = 120
+
+
+def on_terminal() -> bool:
+    """Whether people look at standard output."""
+    return sys.stdout.isatty()
+
+
+def print_json(value: Any, *, indent: bool = True) -> None:
+    """One JSON document; without `indent` on one line, for a stream of them."""
+    import orjson  # noqa: PLC0415
+
+    print(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode(), flush=True)
+
+
+def to_text(value: Any) -> str:
+    """A JSON value in one line; text as it is."""
+    import orjson  # noqa: PLC0415
+
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def clean(text: str, *, lines: bool = False) -> str:
+    """Without control characters, which could move the cursor or forge output; `lines` keeps line ends and tabs."""
+    return "".join(c if c.isprintable() or (lines and c in "\n\t") else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def cell(value: Any, most: int = MAX_CELL) -> str:
+    """A value as a table shows it: one line, cut."""
+    text = clean(" ".join(to_text(value).split()))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """Rows under columns; `empty` is said on standard error when there are none."""
+    cells = [[cell(value) for value in row] for row in rows]
+    if not cells:
+        print(empty, file=sys.stderr)
+    elif on_terminal():
+        _console().print(table(columns, cells))
+    else:
+        print(aligned(columns, cells))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    """A Rich table: numbers to the right, states coloured."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    out = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = bool(rows) and all(row[index].replace(".", "").isdigit() or row[index] == "-" for row in rows)
+        out.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        out.add_row(*(Text(text, style=COLOURS.get(text, "")) for text in row))
+    return out
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text: a header in capitals, columns two spaces apart."""
+    lines = [[name.upper().replace(" ", "-") for name in columns], *rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Names and values, one a line; what is None is left out."""
+    shown = {name: clean(to_text(value), lines=True) for name, value in fields.items() if value is not None}
+    if on_terminal():
+        _console().print(field_grid(shown))
+        return
+    width = max(map(len, shown)) + 1
+    for name, value in shown.items():
+        print(f"{name + ':':<{width}} {value}")
+
+
+def field_grid(fields: Mapping[str, str]) -> RenderableType:
+    """Names and values as a Rich grid."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in fields.items():
+        grid.add_row(Text(name, style="bold"), Text(value, style=COLOURS.get(value, "")))
+    return grid
+
+
+def say(message: str, *, style: str = "") -> None:
+    """One line on standard output."""
+    text = clean(message)
+    if on_terminal():
+        from rich.text import Text  # noqa: PLC0415
+
+        _console().print(Text(text, style=style))
+    else:
+        print(text, flush=True)
+
+
+def warn(message: str) -> None:
+    """One line on standard error."""
+    print(clean(message), file=sys.stderr, flush=True)
+
+
+def _console() -> Any:
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(highlight=False)
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """`12s`, `3m`, `5h`, `2d` before (or, with a plus, after) now."""
+    return "-" if moment is None else span((now - moment).total_seconds())
+
+
+def span(seconds: float | None) -> str:
+    """A duration in its largest unit; negative ones (still to come) with `in `."""
+    if seconds is None:
+        return "-"
+    prefix, rest = ("in ", timedelta(seconds=-seconds)) if seconds < 0 else ("", timedelta(seconds=seconds))
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if rest.total_seconds() >= size:
+            return f"{prefix}{int(rest.total_seconds() // size)}{unit}"
+    return f"{prefix}{int(rest.total_seconds())}s"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 job`, `2,000 jobs`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
