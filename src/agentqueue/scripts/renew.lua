@@ -16,6 +16,7 @@ for i = 1, #ids do
 end
 for level = 1, 4 do zadd(KEYS[level], leases[level], 'XX') end
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[11], ARGV[2], text(now) .. '|' .. ARGV[3]) end
+redis.call('SADD', QUEUES, QUEUE) -- plain arq clients note queues nowhere
 local drain = redis.call('HGET', KEYS[15], ARGV[2])
 local reaped = 0
 pcall(function() reaped = reap(100) end)
