@@ -1,0 +1,52 @@
+"""Making time pass on a test's server. Redis has no clock to move, so all that is stored is made older instead."""
+
+from typing import Any
+
+from agentqueue.keys import META, RESULT, KeySpace
+from agentqueue.store.jobs import Store
+
+
+async def make_older(store: Store, by_ms: int) -> None:
+    """As if `by_ms` had passed: delays and retries come due, retention ends, rate limits let go.
+
+    For servers of tests: it walks every key, and what runs meanwhile may be missed.
+    """
+    redis = store.server.redis
+    for queue in await store.queues():
+        keys = KeySpace(queue)
+        for key in (*keys.levels, keys.dead, keys.done):
+            await store.server.call(lambda key=key: _shift_scores(redis, key, by_ms))  # type: ignore[misc]
+        await store.server.call(lambda key=keys.of("limit"): _shift_starts(redis, key, by_ms))  # type: ignore[misc]
+    await store.server.call(lambda: _shift_retention(redis, by_ms))
+    await store.server.call(lambda: _shift_expiries(redis, by_ms))
+
+
+async def _shift_scores(redis: Any, key: str, by_ms: int) -> None:
+    """Scores of waiting jobs stay at 1 or more; running ones (negative) keep their lease."""
+    found = await redis.zrange(key, 0, -1, withscores=True)
+    older = {job_id: max(score - by_ms, 1.0) for job_id, score in found if score >= 0}
+    if older:
+        await redis.zadd(key, older, xx=True)
+
+
+async def _shift_starts(redis: Any, key: str, by_ms: int) -> None:
+    """The rate limit's log of starts."""
+    starts = await redis.lrange(key, 0, -1)
+    if starts:
+        await redis.delete(key)
+        await redis.rpush(key, *(str(int(start) - by_ms) for start in starts))
+
+
+async def _shift_retention(redis: Any, by_ms: int) -> None:
+    async for key in redis.scan_iter(match=f"{RESULT}*", count=1_000):
+        left = await redis.pttl(key)
+        if left >= 0:
+            await redis.pexpire(key, max(left - by_ms, 0))
+
+
+async def _shift_expiries(redis: Any, by_ms: int) -> None:
+    """What arq's `_expires` asked for."""
+    async for key in redis.scan_iter(match=f"{META}*", count=1_000):
+        expires = await redis.hget(key, "expires")
+        if expires is not None:
+            await redis.hset(key, "expires", str(int(expires) - by_ms))
