@@ -1,5 +1,6 @@
 """Making time pass on a test's server. Redis has no clock to move, so all that is stored is made older instead."""
 
+from functools import partial
 from typing import Any
 
 from agentqueue.keys import META, RESULT, KeySpace
@@ -15,10 +16,10 @@ async def make_older(store: Store, by_ms: int) -> None:
     for queue in await store.queues():
         keys = KeySpace(queue)
         for key in (*keys.levels, keys.dead, keys.done):
-            await store.server.call(lambda key=key: _shift_scores(redis, key, by_ms))  # type: ignore[misc]
-        await store.server.call(lambda key=keys.of("limit"): _shift_starts(redis, key, by_ms))  # type: ignore[misc]
-    await store.server.call(lambda: _shift_retention(redis, by_ms))
-    await store.server.call(lambda: _shift_expiries(redis, by_ms))
+            await store.server.call(partial(_shift_scores, redis, key, by_ms))
+        await store.server.call(partial(_shift_starts, redis, keys.of("limit"), by_ms))
+    await store.server.call(partial(_shift_retention, redis, by_ms))
+    await store.server.call(partial(_shift_expiries, redis, by_ms))
 
 
 async def _shift_scores(redis: Any, key: str, by_ms: int) -> None:
