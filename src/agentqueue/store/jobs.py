@@ -238,8 +238,9 @@ class Store:
 
     async def _page(self, key: str, state: State, offset: int, limit: int) -> tuple[list[str], int]:
         redis = self.server.redis
-        now = int((await self.server.call(redis.time))[0]) * 1000
-        ranges = {State.ACTIVE: ("-inf", "(0"), State.DELAYED: (f"({now}", "+inf"), State.WAITING: ("0", str(now))}
+        seconds, micros = await self.server.call(redis.time)
+        due = int(seconds) * 1000 + int(micros) // 1000 + 1  # as the scripts have it: what is due in this millisecond
+        ranges = {State.ACTIVE: ("-inf", "(0"), State.DELAYED: (str(due), "+inf"), State.WAITING: ("0", f"({due}")}
         low, high = ranges[state]
         total = await self.server.call(lambda: redis.zcount(key, low, high))
         if offset >= total:
