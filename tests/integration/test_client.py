@@ -1,0 +1,692 @@
+"""The clients against real servers: what producers rely on."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from agentqueue.agent import Agent, Context
+from agentqueue.client import Cancellation, Client, Job, Replayed, SyncClient
+from agentqueue.clock import from_ms, now_ms
+from agentqueue.errors import (
+    InvalidName,
+    InvalidPayload,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    QueueFull,
+    QueueUnavailable,
+    ResultTimeout,
+    UnsupportedServer,
+    UsageError,
+)
+from agentqueue.wire import State
+from tests.support.hand import Hand
+from tests.support.servers import RunningServer
+
+agent = Agent("flights")
+
+
+@dataclass
+class Request:
+    origin: str
+    passengers: int
+
+
+@agent.job
+async def search_flights(ctx: Context, request: Request) -> None:
+    """Never called here: only its definition is used."""
+
+
+@pytest.fixture
+async def client(server_url: str) -> AsyncIterator[Client]:
+    async with Client(server_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def sync_client(server_url: str) -> Iterator[SyncClient]:
+    with SyncClient(server_url) as connected:
+        yield connected
+
+
+def hand(client: Client, queue: str = "flights") -> Hand:
+    return Hand(client.server, queue)
+
+
+class TestEnqueue:
+    async def test_a_job_waits_as_it_was_sent(self, client: Client) -> None:
+        before = now_ms()
+        job = await client.enqueue("flights", "search", {"from": "BER"}, priority="urgent", id="trip-17", tags=["acme"])
+        status = await job.status()
+        assert (job.id, job.queue, job.deduplicated) == ("trip-17", "flights", False)
+        assert (status.queue, status.name, status.state) == ("flights", "search", State.WAITING)
+        assert (status.priority, status.data, status.attempts, status.deliveries) == ("urgent", {"from": "BER"}, 0, 0)
+        assert status.enqueued_at is not None
+        assert before <= status.enqueued_at.timestamp() * 1000 <= now_ms()
+        assert status.started_at is status.finished_at is status.result is status.error is status.worker is None
+
+    async def test_without_an_id_each_job_is_its_own(self, client: Client) -> None:
+        jobs = [await client.enqueue("flights", "search", {"from": "BER"}) for _ in range(3)]
+        assert len({job.id for job in jobs}) == 3
+        assert (await client.stats("flights")).waiting == 3
+
+    async def test_the_same_id_gives_back_the_first_job(self, client: Client) -> None:
+        await client.enqueue("flights", "search", {"n": 1}, id="trip")
+        again = await client.enqueue("hotels", "book", {"n": 2}, id="trip")
+        assert again.deduplicated
+        status = await again.status()
+        assert (status.queue, status.name, status.data) == ("flights", "search", {"n": 1})
+        assert (await client.stats("hotels")).waiting == 0
+
+    async def test_the_same_id_is_known_while_its_result_is(self, client: Client) -> None:
+        await client.enqueue("flights", "search", 1, id="trip")
+        worker = hand(client)
+        await worker.complete(await worker.claim_one(), "done")
+        again = await client.enqueue("flights", "search", 2, id="trip")
+        assert again.deduplicated
+        assert await again.result(timeout=1) == "done"
+
+    async def test_a_delayed_job_is_delayed(self, client: Client) -> None:
+        soon = await client.enqueue("flights", "search", delay=timedelta(hours=1))
+        later = await client.enqueue("flights", "search", at=from_ms(now_ms()) + timedelta(days=2))
+        past = await client.enqueue("flights", "search", at=datetime(2001, 1, 1, tzinfo=UTC))
+        states = [(await job.status()).state for job in (soon, later, past)]
+        assert states == [State.DELAYED, State.DELAYED, State.WAITING]
+        due = (await client.stats("flights")).next_due_seconds
+        assert due is not None
+        assert 3_590 < due <= 3_600
+
+    async def test_a_typed_enqueue_is_checked_by_the_handlers_annotation(self, client: Client) -> None:
+        job = await client.enqueue(search_flights, Request("BER", 6), priority="high")
+        status = await job.status()
+        assert (status.queue, status.name) == ("flights", "search-flights")
+        assert status.data == {"origin": "BER", "passengers": 6}
+        with pytest.raises(InvalidPayload, match="passengers"):
+            await client.enqueue(search_flights, {"origin": "BER", "passengers": "many"})
+
+    async def test_what_is_refused_is_not_sent(self, client: Client) -> None:
+        for data in ({"x": float("nan")}, {"x": object()}, {1: 2}, "x" * 2_000_000, _nested(200)):
+            with pytest.raises(InvalidPayload):
+                await client.enqueue("flights", "search", data)
+        with pytest.raises(InvalidName):
+            await client.enqueue("flights:dead", "search")
+        assert await client.queues() == []
+
+    async def test_jobs_of_many_tasks_at_once_all_arrive(self, client: Client) -> None:
+        await asyncio.gather(*(client.enqueue("flights", "search", n) for n in range(300)))
+        assert (await client.stats("flights")).waiting == 300
+
+
+def _nested(depth: int) -> list[Any]:
+    out: list[Any] = []
+    for _ in range(depth):
+        out = [out]
+    return out
+
+
+class TestEnqueueMany:
+    async def test_handles_come_in_the_callers_order_over_several_queues(self, client: Client) -> None:
+        items = [{"queue": f"q{n % 3}", "name": "search", "data": n} for n in range(2_500)]
+        jobs = await client.enqueue_many(items)
+        assert [job.queue for job in jobs] == [item["queue"] for item in items]
+        for n in (0, 1, 1_234, 2_499):
+            assert (await jobs[n].status()).data == n
+        assert {stats.name: stats.waiting for stats in await client.stats()} == {"q0": 834, "q1": 833, "q2": 833}
+
+    async def test_the_order_within_a_queue_is_kept(self, client: Client) -> None:
+        await client.enqueue_many([{"queue": "flights", "name": "search", "data": n} for n in range(1_800)])
+        worker, order = hand(client), []
+        while claimed := await worker.claim(400):
+            order += [(await client.status(job.id)).data for job in claimed[:: len(claimed) - 1]]
+        assert order == sorted(order)
+
+    async def test_known_ids_are_told_apart_within_one_bulk(self, client: Client) -> None:
+        await client.enqueue("flights", "search", id="old")
+        ids = ["new", "old", "new", "other"]
+        jobs = await client.enqueue_many([{"queue": "flights", "name": "search", "id": i} for i in ids])
+        assert [(job.id, job.deduplicated) for job in jobs] == [
+            ("new", False),
+            ("old", True),
+            ("new", True),
+            ("other", False),
+        ]
+        assert (await client.stats("flights")).waiting == 3
+
+    async def test_of_a_list_all_are_checked_before_one_is_sent(self, client: Client) -> None:
+        items = [{"queue": "flights", "name": "search", "data": n} for n in range(1_000)]
+        with pytest.raises(InvalidPayload, match=r"jobs\[700\]: .*\.x is nan"):
+            await client.enqueue_many(
+                [*items[:700], {"queue": "flights", "name": "search", "data": {"x": float("nan")}}]
+            )
+        assert await client.queues() == []
+
+    async def test_a_generator_is_sent_as_it_goes(self, client: Client) -> None:
+        seen: list[int] = []
+
+        def endless() -> Iterator[dict[str, Any]]:
+            n = 0
+            while not (seen and seen[-1] >= 1_000):
+                yield {"queue": "flights", "name": "search", "data": n}
+                n += 1
+
+        jobs = await client.enqueue_many(endless(), progress=seen.append)
+        assert seen[0] == 500
+        assert seen[-1] == len(jobs) == (await client.stats("flights")).waiting
+
+    async def test_an_async_generator_is_sent_too(self, client: Client) -> None:
+        async def items() -> AsyncIterator[dict[str, Any]]:
+            for n in range(600):
+                yield {"function": search_flights, "payload": {"origin": "BER", "passengers": n}}
+
+        assert len(await client.enqueue_many(items())) == 600
+        assert (await client.stats("flights")).waiting == 600
+
+    async def test_an_error_in_an_async_generator_names_the_job(self, client: Client) -> None:
+        async def items() -> AsyncIterator[dict[str, Any]]:
+            yield {"queue": "flights", "name": "search"}
+            yield {"queue": "flights", "name": "search", "priorty": 1}
+
+        with pytest.raises(UsageError, match=r"jobs\[1\]: enqueue has no option 'priorty'; did you mean 'priority'"):
+            await client.enqueue_many(items())
+
+    async def test_nothing_at_all_is_fine(self, client: Client) -> None:
+        assert await client.enqueue_many([]) == []
+
+
+class TestResult:
+    async def test_it_waits_for_what_the_handler_returned(self, client: Client) -> None:
+        job = await client.enqueue("flights", "search")
+        waiting = asyncio.create_task(job.result(timeout=20))
+        worker = hand(client)
+        claimed = await worker.claim_one()
+        await worker.note_progress(claimed, 40, "looking")
+        status = await job.status()
+        assert (status.state, status.deliveries, status.worker) == (State.ACTIVE, 1, "hand")
+        assert status.progress is not None
+        assert (status.progress.percent, status.progress.message) == (40, "looking")
+        await worker.complete(claimed, {"offers": [1, 2]})
+        assert await waiting == {"offers": [1, 2]}
+        assert (await job.status()).result == {"offers": [1, 2]}
+
+    async def test_a_dead_job_raises_its_last_error(self, client: Client) -> None:
+        job = await client.enqueue("flights", "search", id="trip")
+        worker = hand(client)
+        await worker.bury(await worker.claim_one(), "no airport 'XYZ'")
+        with pytest.raises(JobFailed, match=r"Fatal: no airport 'XYZ'.*agentqueue dead show flights trip"):
+            await job.result(timeout=5)
+        assert (await job.status()).error == "Fatal: no airport 'XYZ'"
+
+    async def test_a_job_between_attempts_tells_its_error_and_is_waited_for(self, client: Client) -> None:
+        job = await client.enqueue("flights", "search")
+        worker = hand(client)
+        await worker.fail(await worker.claim_one())
+        status = await job.status()
+        assert (status.state, status.attempts, status.error) == (State.DELAYED, 1, "ValueError: nope")
+        with pytest.raises(ResultTimeout, match="delayed still"):
+            await job.result(timeout=0.05)
+
+    async def test_an_unknown_job_is_not_waited_for(self, client: Client) -> None:
+        with pytest.raises(JobNotFound, match="no job nobody is known"):
+            await client.job("nobody").result(timeout=60)
+
+    async def test_a_pickled_result_is_named_as_such(self, client: Client, server_url: str) -> None:
+        await client.enqueue("flights", "search", id="trip")
+        worker = hand(client)
+        await worker.complete(await worker.claim_one())
+        with redis.Redis.from_url(server_url) as raw:
+            raw.set("arq:result:trip", b"\x80\x05}q\x00.")
+        with pytest.raises(InvalidPayload, match="pickle"):
+            await client.result("trip", 1)
+
+    @pytest.mark.parametrize("bad", [-1, float("nan"), "5"])
+    async def test_a_bad_timeout_is_refused(self, client: Client, bad: Any) -> None:
+        with pytest.raises(UsageError, match="timeout"):
+            await client.job("trip").result(bad)
+
+
+class TestCancel:
+    async def test_a_waiting_job_is_cancelled_at_once(self, client: Client) -> None:
+        job = await client.enqueue("flights", "search", {"from": "BER"}, priority="low")
+        assert await job.cancel() is Cancellation.CANCELLED
+        status = await job.status()
+        assert (status.state, status.name, status.data, status.priority) == (
+            "cancelled",
+            "search",
+            {"from": "BER"},
+            "low",
+        )
+        with pytest.raises(JobCancelled, match=job.id):
+            await job.result(timeout=1)
+        assert (await client.stats("flights")).waiting == 0
+
+    async def test_a_running_jobs_worker_is_asked(self, client: Client) -> None:
+        job = await client.enqueue("flights", "search")
+        worker = hand(client)
+        await worker.claim_one()
+        assert await job.cancel() is Cancellation.REQUESTED
+        reply = await worker.engine.step(seq=99, owner=worker.owner, want=0, watch=[job.id])
+        assert reply.cancel == [job.id]
+
+    async def test_an_ended_job_can_not_be_cancelled(self, client: Client) -> None:
+        job = await client.enqueue("flights", "search")
+        worker = hand(client)
+        await worker.complete(await worker.claim_one(), 5)
+        assert await job.cancel() is Cancellation.TOO_LATE
+        assert await job.result() == 5
+
+    async def test_an_unknown_job_is_not_found(self, client: Client) -> None:
+        with pytest.raises(JobNotFound):
+            await client.cancel("nobody")
+
+
+class TestFinding:
+    async def test_a_job_is_found_by_its_id_alone_in_every_state(self, client: Client) -> None:
+        for state in ("waiting", "active", "completed", "dead"):
+            await client.enqueue("flights", "search", id=state)
+        worker = hand(client)
+        claimed = {job.id: job for job in await worker.claim(4)}
+        await worker.engine.hand_back_all(worker="nobody", why="")
+        await worker.complete(claimed["completed"])
+        await worker.bury(claimed["dead"])
+        await worker.fail(claimed["waiting"], delay_ms=0)
+        for state in ("waiting", "active", "completed", "dead"):
+            status = await client.job(state).status()
+            assert (status.queue, status.state) == ("flights", state)
+
+    async def test_a_plain_arq_record_is_found_in_the_known_queues(self, client: Client, server_url: str) -> None:
+        for number in range(230):
+            await client.enqueue(f"q{number:03}", "search")
+        record = b'{"t":null,"f":"search","a":[1,2],"k":{"x":3},"et":1700000000000}'
+        with redis.Redis.from_url(server_url) as raw:
+            raw.set("arq:job:plain", record)
+            raw.zadd("q229", {"plain": now_ms()})
+            raw.set("arq:job:default", b"\x80\x05}q\x00.")
+            raw.zadd("arq:queue", {"default": now_ms()})
+        status = await client.job("plain").status()
+        assert (status.queue, status.data) == ("q229", {"args": [1, 2], "kwargs": {"x": 3}})
+        status = await client.job("default").status()
+        assert (status.queue, status.name, status.error) == (
+            "arq:queue",
+            "",
+            "its record is a pickle, which is not read here",
+        )
+
+    async def test_a_wrong_queue_does_not_mislead(self, client: Client) -> None:
+        await client.enqueue("flights", "search", id="trip")
+        assert (await client.status("trip", queue="hotels")).queue == "flights"
+
+    async def test_a_job_that_only_the_history_remembers_is_completed(self, client: Client, server_url: str) -> None:
+        await client.enqueue("flights", "search", id="trip")
+        worker = hand(client)
+        await worker.complete(await worker.claim_one())
+        with redis.Redis.from_url(server_url) as raw:
+            raw.delete("arq:result:trip")
+        status = await client.status("trip")
+        assert (status.state, status.name, status.queue) == (State.COMPLETED, "", "flights")
+        assert status.finished_at is not None
+
+    async def test_arqs_own_job_is_bound_to_the_right_zset(self, client: Client) -> None:
+        await client.enqueue("flights", "search", {"a": 1}, priority="urgent", id="trip")
+        job = await client.arq_job("trip")
+        assert (await job.status()).value == "queued"
+        info = await job.info()
+        assert info is not None
+        assert (info.function, info.args) == ("search", ({"a": 1},))
+
+
+class TestListing:
+    async def test_pages_lead_through_all_live_jobs(self, client: Client) -> None:
+        await client.enqueue_many([{"queue": "flights", "name": "search", "data": n} for n in range(25)])
+        await client.enqueue("flights", "search", "later", delay=100)
+        worker = hand(client)
+        await worker.claim(3)
+        states, cursor, pages = [], None, 0
+        while True:
+            page = await client.jobs("flights", cursor=cursor, limit=10)
+            states += [status.state for status in page]
+            pages, cursor = pages + 1, page.cursor
+            if cursor is None:
+                break
+        assert states == [State.ACTIVE] * 3 + [State.WAITING] * 22 + [State.DELAYED]
+        assert pages == 3
+
+    async def test_one_state_at_a_time(self, client: Client) -> None:
+        await client.enqueue("flights", "search", id="a", priority="low")
+        await client.enqueue("flights", "search", id="b", priority="urgent")
+        worker = hand(client)
+        await worker.complete(await worker.claim_one(), 1)
+        assert [s.id for s in await client.jobs("flights", "completed")] == ["b"]
+        assert [s.id for s in await client.jobs("flights", State.WAITING)] == ["a"]
+        assert await client.jobs("flights", "dead") == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            pytest.param({"state": "cancelled"}, "can't be listed", id="cancelled"),
+            pytest.param({"state": "lost"}, "can't be listed", id="no-such-state"),
+            pytest.param({"cursor": "12"}, "not one that a page had", id="no-cursor"),
+            pytest.param({"cursor": "dead:5"}, "not asked for", id="cursor-of-another-state"),
+            pytest.param({"limit": 0}, "from 1 to 1,000", id="limit-low"),
+            pytest.param({"limit": 1_001}, "from 1 to 1,000", id="limit-high"),
+        ],
+    )
+    async def test_bad_questions_are_refused(self, client: Client, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            await client.jobs("flights", **arguments)
+
+
+class TestQueues:
+    async def test_stats_count_and_tell_who_works(self, client: Client) -> None:
+        await client.enqueue("flights", "search", priority="urgent")
+        await client.enqueue("flights", "search", priority=7)
+        worker = hand(client)
+        await worker.beat(b'{"busy":1,"slots":5,"draining":false,"jobs":["search","book"]}')
+        await worker.complete(await worker.claim_one())
+        stats = await client.stats("flights")
+        assert (stats.waiting, stats.active, stats.completed, stats.dead) == (1, 0, 1, 0)
+        assert stats.by_priority == {"urgent": 0, "high": 1, "normal": 0, "low": 0}
+        assert (stats.busy, stats.slots) == (1, 5)
+        assert stats.workers[0].jobs == ("search", "book")
+        assert stats.enqueued_per_minute >= 1
+        assert stats.to_json()["byPriority"]["urgent"] == 0
+
+    async def test_pause_and_resume(self, client: Client) -> None:
+        await client.enqueue("flights", "search")
+        assert await client.pause("flights", "by ops")
+        assert not await client.pause("flights")
+        stats = await client.stats("flights")
+        assert (stats.paused, stats.paused_note) == (True, "by ops")
+        assert await hand(client).claim() == []
+        assert await client.resume("flights")
+        assert not await client.resume("flights")
+        assert len(await hand(client).claim()) == 1
+
+
+class TestDeadLetters:
+    async def bury(self, client: Client, number: int, message: str = "no airport 'A{}'") -> str:
+        worker = hand(client)
+        kind = ""
+        for n in range(number):
+            await client.enqueue("flights", "search", {"n": n}, id=f"{message[:2].strip()}-{n}")
+            kind = await worker.bury(await worker.claim_one(), message.format(n))
+        return kind
+
+    async def test_they_are_grouped_by_kind(self, client: Client) -> None:
+        airports = await self.bury(client, 3)
+        other = await self.bury(client, 1, "timed out after {} s")
+        groups = await client.dead_groups("flights")
+        assert [(group.fingerprint, group.count) for group in groups] == [(airports, 3), (other, 1)]
+        assert groups[0].newest.id == "no-2"
+        assert groups[1].newest.error == "Fatal: timed out after 0 s"
+
+    async def test_pages_go_from_the_newest_and_may_be_of_one_kind(self, client: Client) -> None:
+        kind = await self.bury(client, 5)
+        await self.bury(client, 1, "timed out after {} s")
+        first = await client.dead_letters("flights", like=kind, limit=3)
+        second = await client.dead_letters("flights", like=kind, limit=3, cursor=first.cursor)
+        assert [letter.id for letter in [*first, *second]] == ["no-4", "no-3", "no-2", "no-1", "no-0"]
+        assert second.cursor is None
+        assert len(await client.dead_letters("flights")) == 6
+        assert (await client.dead_letter("no-1")).data == {"n": 1}
+        with pytest.raises(JobNotFound, match="no dead letter"):
+            await client.dead_letter("nobody")
+
+    async def test_replay_by_id_says_what_was_not_sent(self, client: Client, server_url: str) -> None:
+        await self.bury(client, 3)
+        with redis.Redis.from_url(server_url) as raw:
+            raw.hdel("aq:dead:no-2", "record")
+        report = await client.replay("flights", ["no-0", "nobody", "no-2"])
+        assert (report.count, report.unknown, report.bare, report.left) == (1, ["nobody"], ["no-2"], 2)
+        assert (await client.status("no-0")).state is State.WAITING
+        assert await client.replay("flights", "no-0") == Replayed(0, ["no-0"], [], [])
+
+    async def test_replay_of_a_kind_leaves_the_others(self, client: Client) -> None:
+        kind = await self.bury(client, 3)
+        await self.bury(client, 2, "timed out after {} s")
+        seen: list[int] = []
+        assert (await client.replay("flights", like=kind, progress=seen.append)).count == 3
+        assert seen == [3]
+        assert {letter.id for letter in await client.dead_letters("flights")} == {"ti-0", "ti-1"}
+
+    async def test_bulk_replay_takes_what_was_dead_when_it_began_also_past_what_can_not_run(
+        self, client: Client, server_url: str
+    ) -> None:
+        worker = hand(client)
+        await client.enqueue_many([{"queue": "flights", "name": "search", "id": f"j{n}"} for n in range(1_100)])
+        for job in [job for _ in range(3) for job in await worker.claim(400)]:
+            await worker.bury(job)
+        bare = [f"j{n}" for n in range(0, 1_100, 2)]
+        with redis.Redis.from_url(server_url) as raw, raw.pipeline(transaction=False) as pipe:
+            for job_id in bare:
+                pipe.hdel(f"aq:dead:{job_id}", "record")
+            pipe.execute()
+        calls = 0
+
+        def kill_some(_: int) -> None:
+            nonlocal calls
+            calls += 1
+
+        report = await client.replay("flights", all=True, progress=kill_some)
+        assert (report.count, len(report.bare), calls) == (550, 550, 3)
+        stats = await client.stats("flights")
+        assert (stats.waiting, stats.dead) == (550, 550)
+        assert await client.discard("flights", all=True) == 550
+        assert (await client.stats("flights")).dead == 0
+
+    async def test_a_job_that_dies_again_during_a_bulk_is_sent_once(self, client: Client) -> None:
+        await self.bury(client, 3)
+        worker = hand(client)
+
+        original = client.store.replay
+        sent: list[str] = []
+
+        async def replay(queue: str, ids: Any) -> list[str]:
+            sent.extend(ids)
+            answers = await original(queue, ids)
+            for job in await worker.claim(10):
+                await worker.bury(job)
+            return answers
+
+        client.store.replay = replay  # type: ignore[method-assign]
+        await client.replay("flights", all=True)
+        assert sorted(sent) == ["no-0", "no-1", "no-2"]
+
+    async def test_discard_by_id(self, client: Client) -> None:
+        await self.bury(client, 2)
+        assert await client.discard("flights", ["no-0", "nobody"]) == 1
+        assert [letter.id for letter in await client.dead_letters("flights")] == ["no-1"]
+
+    @pytest.mark.parametrize("choice", [{}, {"ids": ["a"], "all": True}, {"all": True, "like": "abc"}])
+    async def test_the_choice_must_be_one(self, client: Client, choice: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match="exactly one"):
+            await client.replay("flights", **choice)
+
+
+class TestTrouble:
+    async def test_a_lost_answer_is_sent_again_and_enqueued_once(self, client: Client) -> None:
+        await client.enqueue("flights", "search", id="theirs")
+        original, lost = client.store.enqueue, []
+
+        async def enqueue(jobs: Any, *, fresh: bool = False) -> set[str]:
+            answer = await original(jobs, fresh=fresh)
+            if not lost:
+                lost.append(answer)
+                raise QueueUnavailable("the answer was lost")
+            return answer
+
+        for items, known in (
+            ([{"id": "ours"}, {"id": "theirs"}], [False, True]),
+            ([{}, {}], [False, False]),
+        ):
+            lost.clear()
+            client.store.enqueue = enqueue  # type: ignore[method-assign]
+            jobs = await client.enqueue_many([{"queue": "flights", "name": "search", **item} for item in items])
+            assert [job.deduplicated for job in jobs] == known
+            client.store.enqueue = original  # type: ignore[method-assign]
+        assert (await client.stats("flights")).waiting == 4
+
+    async def test_a_job_that_ran_before_the_second_try_is_ours(self, client: Client) -> None:
+        original, worker = client.store.enqueue, hand(client)
+
+        async def enqueue(jobs: Any, *, fresh: bool = False) -> set[str]:
+            client.store.enqueue = original  # type: ignore[method-assign]
+            await original(jobs, fresh=fresh)
+            await worker.complete(await worker.claim_one(), "quick")
+            raise QueueUnavailable("the answer was lost")
+
+        client.store.enqueue = enqueue  # type: ignore[method-assign]
+        job = await client.enqueue("flights", "search", id="ours")
+        assert not job.deduplicated
+        assert await job.result() == "quick"
+
+    async def test_a_full_server_says_so(self, start_server: Callable[..., RunningServer]) -> None:
+        server = start_server(maxmemory="24mb")
+        async with Client(server.url) as client:
+            with pytest.raises(QueueFull, match="maxmemory"):
+                await client.enqueue_many(
+                    {"queue": "flights", "name": "search", "data": "x" * 10_000} for _ in range(4_000)
+                )
+            assert (await client.stats("flights")).waiting > 0
+
+    async def test_a_server_that_is_away_says_so_within_the_time(
+        self, start_server: Callable[..., RunningServer]
+    ) -> None:
+        server = start_server()
+        async with Client(server.url, connect_timeout=1) as client:
+            server.kill()
+            with pytest.raises(QueueUnavailable, match=f"127.0.0.1:{server.port} does not answer"):
+                await client.enqueue("flights", "search")
+
+    async def test_a_wait_outlives_a_restart_of_the_server(self, start_server: Callable[..., RunningServer]) -> None:
+        server = start_server(appendonly="yes", appendfsync="always")
+        async with Client(server.url) as client:
+            job = await client.enqueue("flights", "search")
+            worker = hand(client)
+            claimed = await worker.claim_one()
+            waiting = asyncio.create_task(job.result(timeout=30))
+            await job.status()
+            server.kill()
+            with pytest.raises(QueueUnavailable):
+                await job.status()
+            await asyncio.to_thread(server.start)
+            await worker.complete(claimed, "late")
+            assert await waiting == "late"
+
+    async def test_a_wrong_password_and_a_wrong_program_are_told_apart(
+        self, start_server: Callable[..., RunningServer]
+    ) -> None:
+        server = start_server(requirepass="secret")
+        with pytest.raises(QueueUnavailable, match="password"):
+            async with Client(server.url.replace("secret", "wrong")):
+                raise AssertionError("connected")
+        http = await asyncio.start_server(_answer_http, "127.0.0.1", 0)
+        async with http:
+            port = http.sockets[0].getsockname()[1]
+            with pytest.raises((UnsupportedServer, QueueUnavailable), match=str(port)):
+                async with Client(f"redis://127.0.0.1:{port}", timeout=2):
+                    raise AssertionError("connected")
+
+    async def test_a_bad_url_is_a_usage_error(self) -> None:
+        with pytest.raises(UsageError, match="not a Redis URL"):
+            Client("http://localhost")
+
+    async def test_without_a_url_the_environment_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AGENTQUEUE_REDIS_URL", raising=False)
+        monkeypatch.delenv("REDIS_URL", raising=False)
+        with pytest.raises(UsageError, match="AGENTQUEUE_REDIS_URL or REDIS_URL"):
+            Client()
+        monkeypatch.setenv("REDIS_URL", "redis://somewhere:1")
+        assert Client().server.name == "redis://somewhere:1"
+
+
+async def _answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+class TestSyncClient:
+    def test_the_whole_way(self, sync_client: SyncClient) -> None:
+        job = sync_client.enqueue("flights", "search", {"a": 1}, id="trip", priority="high")
+        assert job.status().state is State.WAITING
+        assert sync_client.job("trip").status().data == {"a": 1}
+        assert sync_client.stats("flights").waiting == 1
+        assert [stats.name for stats in sync_client.stats()] == sync_client.queues() == ["flights"]
+        assert [status.id for status in sync_client.jobs("flights")] == ["trip"]
+        assert sync_client.pause("flights", "x")
+        assert sync_client.resume("flights")
+        assert sync_client.enqueue("flights", "search", id="trip").deduplicated
+        assert job.cancel() is Cancellation.CANCELLED
+        with pytest.raises(JobCancelled):
+            job.result(timeout=1)
+        assert sync_client.dead_groups("flights") == sync_client.dead_letters("flights") == []
+        assert sync_client.replay("flights", all=True).count == sync_client.discard("flights", all=True) == 0
+        with pytest.raises(JobNotFound):
+            sync_client.dead_letter("trip")
+
+    def test_a_bulks_generator_runs_in_the_callers_thread(self, sync_client: SyncClient) -> None:
+        threads, seen = set(), []
+
+        def items() -> Iterator[dict[str, Any]]:
+            for n in range(1_200):
+                threads.add(threading.get_ident())
+                yield {"queue": "flights", "name": "search", "data": n}
+
+        jobs = sync_client.enqueue_many(items(), progress=seen.append)
+        assert threads == {threading.get_ident()}
+        assert seen == [500, 1_000, 1_200]
+        assert jobs[1_199].status().data == 1_199
+
+    def test_a_bad_job_in_a_bulk_is_named(self, sync_client: SyncClient) -> None:
+        with pytest.raises(UsageError, match=r"jobs\[1\] must be a mapping"):
+            sync_client.enqueue_many([{"queue": "flights", "name": "search"}, 5])  # type: ignore[list-item]
+        assert sync_client.queues() == []
+
+    def test_threads_may_share_one(self, sync_client: SyncClient) -> None:
+        def send() -> None:
+            for _ in range(20):
+                sync_client.enqueue("flights", "search")
+            sync_client.enqueue_many({"queue": "flights", "name": "search"} for _ in range(50))
+
+        threads = [threading.Thread(target=send) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sync_client.stats("flights").waiting == 280
+
+    def test_closing_leaves_no_thread_and_ends_waits(self, server_url: str) -> None:
+        client = SyncClient(server_url)
+        job = client.enqueue("flights", "search")
+        outcome: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                job.result()
+            except BaseException as exc:  # noqa: BLE001  # whatever ended it
+                outcome.append(exc)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        job.status()
+        client.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert len(outcome) == 1
+        assert "agentqueue-client" not in {thread.name for thread in threading.enumerate()}
+
+    def test_a_server_that_is_away_leaves_no_thread(self) -> None:
+        with pytest.raises(QueueUnavailable), SyncClient("redis://127.0.0.1:1", connect_timeout=1):
+            raise AssertionError("connected")
+        assert "agentqueue-client" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_handle_says_what_it_is(server_url: str) -> None:
+    assert repr(Job(Client(server_url), "trip", "flights", True)) == "Job('trip', queue='flights', deduplicated=True)"

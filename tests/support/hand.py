@@ -1,0 +1,113 @@
+"""A worker by hand: claims and ends jobs one by one, where a test needs them in a certain state."""
+
+from collections.abc import Sequence
+
+from agentqueue.clock import now_ms
+from agentqueue.store import Again, Bury, Claimed, Done, Engine, Server
+from agentqueue.store.engine import Outcome
+from agentqueue.wire import (
+    DeadLetter,
+    Progress,
+    Reason,
+    ResultRecord,
+    State,
+    attempt_error,
+    decode_job,
+    encode_dead,
+    encode_errors,
+    encode_progress,
+    encode_result,
+    fingerprint,
+)
+
+HOUR_MS = 3_600_000
+
+
+class Hand:
+    """Serves one queue on a server."""
+
+    def __init__(self, server: Server, queue: str, *, worker: str = "hand") -> None:
+        self.engine = Engine(server, queue)
+        self.queue = queue
+        self.worker = worker
+        self.owner = f"{worker}/1"
+        self.seq = 0
+
+    async def claim(self, want: int = 1) -> Sequence[Claimed]:
+        """Start up to so many jobs."""
+        return (await self._step(want, ())).claimed
+
+    async def claim_one(self) -> Claimed:
+        """Start the next job."""
+        (job,) = await self.claim()
+        return job
+
+    async def _step(self, want: int, outcomes: Sequence[Outcome]):
+        self.seq += 1
+        return await self.engine.step(seq=self.seq, owner=self.owner, want=want, outcomes=outcomes)
+
+    async def end(self, outcome: Outcome) -> None:
+        """Record an outcome."""
+        reply = await self._step(0, [outcome])
+        assert not reply.lost
+
+    async def complete(self, job: Claimed, result: object = None) -> None:
+        """The handler returned."""
+        raw = encode_result(self._result(job, success=True, result=result, state=State.COMPLETED))
+        await self.end(Done(job.id, job.level, raw, HOUR_MS, 5))
+
+    async def bury(self, job: Claimed, message: str = "no airport 'XYZ'", *, error: str = "Fatal") -> str:
+        """The handler gave up. Returns the fingerprint."""
+        record = decode_job(job.record or b"")
+        kind = fingerprint(Reason.FATAL, record.name, error, message)
+        result = self._result(job, success=False, result=RuntimeError(message), state=State.DEAD)
+        letter = DeadLetter(
+            id=job.id,
+            queue=self.queue,
+            name=record.name,
+            data=record.data,
+            priority=record.priority or 10,
+            reason=Reason.FATAL,
+            errors=(attempt_error(1, now_ms(), error, message, "Traceback: …"),),
+            fingerprint=kind,
+            attempts=1,
+            deliveries=1,
+            enqueued_ms=record.enqueued_ms,
+            died_ms=now_ms(),
+        )
+        await self.end(Bury(job.id, job.level, encode_result(result), HOUR_MS, kind, encode_dead(letter)))
+        return kind
+
+    async def fail(self, job: Claimed, *, delay_ms: int = 60_000) -> None:
+        """The attempt failed; the job is to be tried again."""
+        notes = {"errors": encode_errors([attempt_error(1, now_ms(), "ValueError", "nope")])}
+        await self.end(Again(job.id, job.level, delay_ms, notes))
+
+    async def note_progress(self, job: Claimed, percent: float, message: str) -> None:
+        """The handler told how far it is."""
+        progress = encode_progress(Progress(percent, message, now_ms()))
+        assert await self.engine.annotate(owner=self.owner, job_id=job.id, notes={"progress": progress})
+
+    async def beat(self, raw: bytes) -> None:
+        """Write a heartbeat."""
+        await self.engine.renew(owner=self.owner, worker=self.worker, heartbeat=raw, held=())
+
+    def _result(self, job: Claimed, *, success: bool, result: object, state: State) -> ResultRecord:
+        record = decode_job(job.record or b"")
+        return ResultRecord(
+            id=job.id,
+            name=record.name,
+            queue=self.queue,
+            success=success,
+            result=result,
+            started_ms=now_ms(),
+            finished_ms=now_ms(),
+            args=record.args,
+            kwargs=record.kwargs,
+            enqueued_ms=record.enqueued_ms,
+            state=state,
+            priority=record.priority,
+            attempts=1,
+            deliveries=job.delivery,
+            worker=self.worker,
+        )
