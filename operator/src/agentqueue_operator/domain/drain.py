@@ -118,14 +118,15 @@ def plan_scale_in(
 
 def victims_of(pods: Iterable[WorkerPod], *, leaving: int) -> list[WorkerPod]:
     """Those that the ReplicaSet would take anyway, then the idle, idle longest first, then those that drain already,
-    then the least busy: no busy worker goes while an idle one exists (rule 7)."""
+    then the least busy: no busy worker goes while an idle one exists (rule 7). A mark is not moved without need."""
     return sorted(pods, key=_order)[: max(0, leaving)]
 
 
-def _order(pod: WorkerPod) -> tuple[int, int, float, str]:
-    if not pod.works:
-        return int(pod.stage), 0, -pod.idle_s, pod.name
-    return Stage.READY + (1 if pod.marked_s is not None else 2), pod.busy or 0, 0.0, pod.name
+def _order(pod: WorkerPod) -> tuple[int, bool, float, str]:
+    unmarked = pod.marked_s is None
+    if pod.works:
+        return Stage.READY + 1, unmarked, pod.busy or 0, pod.name
+    return pod.stage, unmarked, -pod.idle_s, pod.name
 
 
 def _marks(victims: Sequence[WorkerPod]) -> tuple[Action, ...]:

@@ -343,7 +343,7 @@ def _auto(terms: Terms, load: Load, memory: Memory) -> Decision:
         return _up(start, _reason_up(need, policy), terms, memory)
     if peak < current:
         return _down(peak, terms, memory)
-    return Hold(_reason_to_stay(need, load, terms, keep), terms, memory)
+    return Hold(_reason_to_stay(need, load, terms, start=start, keep=keep), terms, memory)
 
 
 def compute_need(snapshot: Snapshot, load: Load, *, policy: ScalingPolicy) -> Need:
@@ -467,15 +467,14 @@ def _reason_up(need: Need, policy: ScalingPolicy) -> Reason:
     return Reason.MIN if need.start < policy.min_replicas else need.reason
 
 
-def _reason_to_stay(need: Need, load: Load, terms: Terms, keep: int) -> Reason:
+def _reason_to_stay(need: Need, load: Load, terms: Terms, *, start: int, keep: int) -> Reason:
     """Why nothing changes: what would be done otherwise, or that there is nothing to do."""
-    current, policy = terms.current, terms.policy
-    if keep < current:
+    if keep < terms.current:
         return Reason.COOLING_DOWN
     if load.paused:
         return Reason.PAUSED
-    if need.start >= current:
-        return _reason_up(need, policy)
+    if start == terms.current:
+        return _reason_up(need, terms.policy)
     if load.backlog and terms.snapshot.pods.starting:
         return Reason.STARTING_WILL_DO
     return Reason.ENOUGH if load.jobs else Reason.COOLING_DOWN
