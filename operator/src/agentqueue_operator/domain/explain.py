@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import assert_never
 
 from agentqueue_operator.domain.scaling import (
     Decision,
-    Hold,
     Load,
     Mode,
     Need,
@@ -53,11 +53,9 @@ class JobFacts:
 def explain(decision: Decision) -> Explanation:
     """Why these many pods."""
     terms = decision.terms
-    match decision:
-        case ScaleTo(replicas=replicas):
-            what = f"From {_pods(terms.current)} to {replicas}"
-        case Hold():
-            what = f"{_pods(terms.current).capitalize()}, as before"
+    what = f"{_pods(terms.current).capitalize()}, as before"
+    if isinstance(decision, ScaleTo):
+        what = f"From {_pods(terms.current)} to {decision.replicas}"
     because = _BECAUSE[decision.reason](terms)
     return Explanation(f"{what}: {because}.", (*_inputs(terms.snapshot, terms.policy), *_formula(terms)))
 
@@ -71,6 +69,8 @@ def explain_job(job: JobFacts, decision: Decision) -> Explanation:
             return Explanation(f"Job {job.id} is delayed: it becomes ready in {_span(job.due_in)}.", ())
         case JobState.WAITING:
             return _explain_waiting(job, decision)
+        case _:
+            assert_never(job.state)
 
 
 def _explain_waiting(job: JobFacts, decision: Decision) -> Explanation:
@@ -112,11 +112,13 @@ def _turn(job: JobFacts, terms: Terms, load: Load) -> str:
     limit = terms.policy.rate_limit
     if limit is not None and limit.per_second < slots / max(service_s, 1e-9):
         turn = timedelta(seconds=job.ahead / limit.per_second)
-        return f"the rate limit starts {limit.max} in {_span(limit.duration)}, its turn comes in about {_span(turn)}"
+        return (
+            f"the rate limit starts {limit.max} in {_span(limit.duration)}, its turn comes within about {_span(turn)}"
+        )
     if load.active < slots and job.ahead == 0:
         return "a slot is free, it starts with the next claim"
     turn = timedelta(seconds=(job.ahead + 1) * service_s / slots)
-    return f"{load.active} of {slots} slots are busy, its turn comes in about {_span(turn)}"
+    return f"{load.active} of {slots} slots are busy, its turn comes within about {_span(turn)}"
 
 
 # The parts of an explanation

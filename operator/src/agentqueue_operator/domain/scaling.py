@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
+from typing import assert_never
 
 START_SCATTER = 0.5
 """Pods are started for the jobs expected and this part of their scatter."""
@@ -325,6 +326,8 @@ def _fallback(terms: Terms) -> tuple[int, Reason]:
             return min(fallback.replicas, terms.policy.max_replicas), Reason.FALLBACK_STATIC
         case FallbackBehavior.MAX:
             return terms.policy.max_replicas, Reason.FALLBACK_MAX
+        case _:
+            assert_never(fallback.behavior)
 
 
 # Auto

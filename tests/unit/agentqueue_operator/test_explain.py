@@ -1,0 +1,171 @@
+"""Decisions in plain words."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agentqueue_operator.domain.explain import _BECAUSE, JobFacts, JobState, explain, explain_job
+from agentqueue_operator.domain.scaling import (
+    Decision,
+    Fallback,
+    FallbackBehavior,
+    Load,
+    Memory,
+    Mode,
+    Pods,
+    RateLimit,
+    Rates,
+    Reason,
+    ScalingPolicy,
+    Snapshot,
+    decide_replicas,
+)
+
+RATES = Rates(arrivals_per_s=0.4, busy=8, service=timedelta(seconds=20), startup=timedelta(seconds=3.2))
+SETTLED = Memory(since=0.0, busy_at=970.0)
+
+
+def decide(
+    load: Load | None,
+    *,
+    current: int = 2,
+    pods: Pods | None = None,
+    memory: Memory = SETTLED,
+    rates: Rates = RATES,
+    **given: Any,
+) -> Decision:
+    snapshot = Snapshot(at=1000.0, load=load, pods=pods or Pods(ready=current), rates=rates)
+    return decide_replicas(snapshot, current=current, policy=ScalingPolicy(**given), memory=memory)
+
+
+BACKLOG = Load(ready=38, due_soon=2, active=10, oldest_ready=timedelta(seconds=12))
+
+
+def test_every_reason_has_its_words() -> None:
+    assert set(_BECAUSE) == set(Reason)
+
+
+@pytest.mark.parametrize(
+    ("decision", "headline"),
+    [
+        pytest.param(decide(BACKLOG), "From 2 pods to 10: 40 jobs ready or due soon want slots.", id="up"),
+        pytest.param(
+            decide(Load(active=1), current=9, rates=Rates()),
+            "From 9 pods to 1: the jobs expected need no more.",
+            id="down",
+        ),
+        pytest.param(
+            decide(Load(), current=1, rates=Rates(), memory=Memory(since=0.0, busy_at=900.0)),
+            "From 1 pod to 0: there has been no job for 100 s.",
+            id="to-zero",
+        ),
+        pytest.param(
+            decide(Load(), current=1, rates=Rates()),
+            "1 pod, as before: fewer would do, but the last ones go after 50 s more without a job.",
+            id="the-last-one-waits",
+        ),
+        pytest.param(
+            decide(
+                Load(active=1),
+                rates=Rates(),
+                current=5,
+                scale_down_window=timedelta(seconds=60),
+                memory=decide(Load(active=25), current=5, scale_down_window=timedelta(seconds=60)).memory,
+            ),
+            "5 pods, as before: fewer would do, but 5 were wanted within the last 60 s.",
+            id="cooling-down",
+        ),
+        pytest.param(decide(Load(), current=0, rates=Rates()), "No pods, as before: there is no job.", id="nothing"),
+        pytest.param(
+            decide(None, fallback=Fallback(behavior=FallbackBehavior.STATIC, replicas=3), memory=Memory(failures=3)),
+            "From 2 pods to 3: the queue could not be read, 4 times in a row, the fallback is Static with 3.",
+            id="fallback",
+        ),
+        pytest.param(
+            decide(BACKLOG, mode=Mode.EXTERNAL),
+            "2 pods, as before: scaling.mode is External, someone else sets the number.",
+            id="external",
+        ),
+    ],
+)
+def test_headlines(decision: Decision, headline: str) -> None:
+    assert explain(decision).headline == headline
+
+
+def test_details_give_each_input_and_each_term() -> None:
+    assert explain(decide(BACKLOG, current=3, pods=Pods(ready=2, starting=1))).details == (
+        "38 jobs ready (the oldest for 12 s), 2 due within a pod's start, 10 running.",
+        "0.4 jobs a second arrive and take 20 s each; 8.0 slots were busy in the last minute.",
+        "2 pods ready, 1 starting; each has 5 slots and starts in 3.2 s.",
+        "In the long run 8.0 jobs run at once.",
+        "49.7 jobs are expected to be here when a pod asked for now is up.",
+        "To have the backlog gone in 30 s, 34.7 must run at once.",
+        (
+            "So slots for 34.7 jobs are wanted, with a scatter of 1.1: below 7 pods some are started, "
+            "above 8 pods some may go."
+        ),
+        "What runs needs 2 pods.",
+        "At least 0, at most 10 pods are allowed.",
+    )
+
+
+def test_details_name_what_only_some_queues_have() -> None:
+    limits = {
+        "min_idle_slots": 12,
+        "rate_limit": RateLimit(max=1, duration=timedelta(seconds=1)),
+        "scale_down_window": timedelta(minutes=5),
+    }
+    details = " ".join(explain(decide(Load(paused=True), pods=Pods(unschedulable=2), **limits)).details)
+    assert "The queue is paused." in details
+    assert "2 without a node" in details
+    assert "There is no backlog." in details
+    assert "with the idle slots asked for 3." in details
+    assert "The rate limit can feed 5 pods." in details
+    assert "The greatest number to keep in the last 5 min was 3." in details
+
+
+def test_without_metrics_there_is_little_to_tell() -> None:
+    assert explain(decide(None)).details == ("The queue could not be read.",)
+
+
+WAITS = JobFacts(id="trip-17", state=JobState.WAITING, ahead=37, age=timedelta(seconds=11))
+NEXT = JobFacts(id="trip-17", state=JobState.WAITING)
+
+
+@pytest.mark.parametrize(
+    ("job", "decision", "words"),
+    [
+        pytest.param(
+            WAITS, decide(BACKLOG), "10 of 10 slots are busy, its turn comes within about 76 s", id="its-turn"
+        ),
+        pytest.param(NEXT, decide(Load(ready=1)), "a slot is free, it starts with the next claim", id="next"),
+        pytest.param(WAITS, decide(BACKLOG, suspended=True), "suspended", id="suspended"),
+        pytest.param(WAITS, decide(Load(ready=38, paused=True)), "paused", id="paused"),
+        pytest.param(WAITS, decide(None), "could not be read", id="unreadable"),
+        pytest.param(
+            WAITS, decide(BACKLOG, pods=Pods(starting=2)), "2 pods on the way, a start takes about 3.2 s", id="starting"
+        ),
+        pytest.param(WAITS, decide(BACKLOG, pods=Pods(unschedulable=2)), "finds no node", id="unschedulable"),
+        pytest.param(NEXT, decide(Load(ready=1), current=0), "its pod has just been asked for", id="asked-for"),
+        pytest.param(NEXT, decide(Load(ready=1), current=0, mode=Mode.EXTERNAL), "none was asked for", id="external"),
+        pytest.param(
+            WAITS,
+            decide(BACKLOG, rate_limit=RateLimit(max=1, duration=timedelta(seconds=10))),
+            "the rate limit starts 1 in 10 s, its turn comes within about 6 min",
+            id="rate-limited",
+        ),
+    ],
+)
+def test_why_a_job_waits(job: JobFacts, decision: Decision, words: str) -> None:
+    explained = explain_job(job, decision)
+    assert words in explained.headline
+    assert explained.details[0] == explain(decision).headline
+
+
+def test_jobs_that_do_not_wait() -> None:
+    active = JobFacts(id="a", state=JobState.ACTIVE, age=timedelta(hours=3))
+    delayed = JobFacts(id="b", state=JobState.DELAYED, due_in=timedelta(minutes=9))
+    decision = decide(Load())
+    assert explain_job(active, decision).headline == "Job a has run for 3.0 h."
+    assert explain_job(delayed, decision).headline == "Job b is delayed: it becomes ready in 9 min."
