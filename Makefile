@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup check format lint types imports generated drift unit test demo bench constraints clean
+.PHONY: help setup check format lint types imports generated drift unit test demo bench bench-scaling constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -46,6 +46,10 @@ unit: setup
 test: setup ## Run every test that this machine can run.
 	pytest
 
+bench-scaling: setup ## Simulate the autoscaler against KEDA; tables and plots go to docs/.
+	uv pip install --quiet --constraint constraints.txt --group bench
+	python -m benchmarks.scaling
+
 constraints: setup ## Pin anew the newest versions that fit.
 	uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-package agentqueue --universal --python-version 3.11 \
-	  --group dev --all-extras pyproject.toml operator/pyproject.toml worker/pyproject.toml --output-file constraints.txt
+	  --group dev --group bench --all-extras pyproject.toml operator/pyproject.toml worker/pyproject.toml --output-file constraints.txt
