@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import getpass
-import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,6 +69,8 @@ def _as_json(found: Sequence[QueueStats], queue: str | None) -> Any:
 
 
 async def _watch(client: Client, queue: str | None, interval: float, *, as_json: bool) -> None:
+    import asyncio  # noqa: PLC0415
+
     from agentqueue.cli.watch import Screen  # noqa: PLC0415
 
     def plain(found: Sequence[QueueStats]) -> None:
@@ -144,6 +143,9 @@ async def _resume(client: Client, queue: str) -> bool:
 
 
 def _who() -> str:
+    import getpass  # noqa: PLC0415
+    import socket  # noqa: PLC0415
+
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):  # a uid without a name, as in many containers

@@ -1,0 +1,472 @@
+"""The command line against real servers, in pipes, on a terminal, and as a process."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentqueue.cli.main import run
+from agentqueue.client import SyncClient
+from agentqueue.store import Server, ServerOptions
+from tests.support.hand import Hand
+
+Act = Callable[[Hand], Awaitable[Any]]
+
+
+@pytest.fixture(autouse=True)
+def environment(server_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AGENTQUEUE_REDIS_URL", server_url)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def client(server_url: str) -> Iterator[SyncClient]:
+    with SyncClient(server_url) as connected:
+        yield connected
+
+
+class Cli:
+    """Runs commands in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """What it printed; `err` has what it said beside."""
+        found = run(arguments)
+        self.out, self.err = self._capsys.readouterr()
+        assert found == code, f"exit {found}: {self.out}{self.err}"
+        assert "Traceback" not in self.err
+        return self.out
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """What it printed as JSON."""
+        return json.loads(self(*arguments, "--json", code=code))
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+@pytest.fixture
+def by_hand(server_url: str) -> Callable[..., Any]:
+    """Does something with a worker by hand."""
+    import asyncio
+
+    def work(act: Act, queue: str = "flights", worker: str = "hand") -> Any:
+        async def connected() -> Any:
+            async with Server(ServerOptions(server_url)) as server:
+                return await act(Hand(server, queue, worker=worker))
+
+        return asyncio.run(connected())
+
+    return work
+
+
+async def bury_all(hand: Hand) -> None:
+    while claimed := await hand.claim(10):
+        for job in claimed:
+            await hand.bury(job, f"no airport 'X{job.id}'")
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(text.encode())))
+
+
+class TestSubmit:
+    def test_in_a_pipe_it_prints_the_id(self, cli: Cli, client: SyncClient) -> None:
+        job_id = cli(
+            "submit", "flights", "search", '{"from": "BER"}', "-p", "urgent", "--tag", "a", "--delay", "60"
+        ).strip()
+        status = client.job(job_id).status()
+        assert (status.state, status.data, status.priority) == ("delayed", {"from": "BER"}, "urgent")
+
+    def test_json_tells_what_was_known(self, cli: Cli) -> None:
+        first = cli.json("submit", "flights", "search", "--id", "trip")
+        assert first == {"id": "trip", "queue": "flights", "name": "search", "deduplicated": False}
+        assert cli.json("submit", "flights", "search", "--id", "trip")["deduplicated"]
+
+    def test_a_mistyped_queue_is_refused_with_the_nearest(self, cli: Cli, client: SyncClient) -> None:
+        client.enqueue("flight-search", "search")
+        cli("submit", "flight-serch", "search", code=3)
+        assert "no queue 'flight-serch' is known here; did you mean 'flight-search'?" in cli.err
+        assert "--force" in cli.err
+        cli("submit", "flight-serch", "search", "--force")
+        assert client.queues() == ["flight-search", "flight-serch"]
+
+    def test_a_mistyped_job_is_refused_with_the_nearest_that_a_worker_knows(
+        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
+    ) -> None:
+        by_hand(lambda hand: hand.beat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}'))
+        cli("submit", "flights", "serch-flights", code=3)
+        assert "did you mean 'search-flights'?" in cli.err
+        cli("submit", "flights", "search-flights")
+        cli("submit", "flights", "serch-flights", "--force")
+        assert client.stats("flights").waiting == 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            pytest.param(("{a: 1}",), "the payload is not JSON", id="json"),
+            pytest.param(('{"a": NaN}',), "the payload is not JSON", id="nan"),
+            pytest.param(("[" * 300 + "]" * 300,), "nested deeper than 100", id="depth"),
+            pytest.param(("--delay", "-1"), "`delay` must be seconds", id="delay-negative"),
+            pytest.param(("--delay", "nan"), "`delay` must be seconds", id="delay-nan"),
+            pytest.param(("-p", "soon"), "none of urgent, high, normal, low", id="priority"),
+            pytest.param(("--id", "a b"), "job id", id="id"),
+            pytest.param(("--attempts", "0"), "`attempts`", id="attempts"),
+            pytest.param(("-", "--id", "x"), "--id is for one job", id="id-of-a-bulk"),
+            pytest.param(('{"a": 1}', "--id-field", "b"), "no field 'b'", id="id-field"),
+        ],
+    )
+    def test_bad_input_is_a_usage_error_and_sends_nothing(
+        self, cli: Cli, client: SyncClient, arguments: tuple[str, ...], message: str
+    ) -> None:
+        cli("submit", "flights", "search", *arguments, code=2)
+        assert message in cli.err
+        assert client.queues() == []
+
+    def test_a_bulk_of_lines_names_the_bad_ones_and_sends_the_rest(
+        self, cli: Cli, client: SyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stdin(monkeypatch, '{"id":"a"}\n\nnonsense\n{"id":"b"}\n{"n":1}\n{"id":"a"}\n')
+        out = cli("submit", "flights", "search", "-", "--id-field", "id", code=1)
+        assert out.split() == ["a", "b", "a"]
+        assert "refused: standard input line 3: it is not JSON" in cli.err
+        assert "refused: standard input line 5: the payload has no field 'id'" in cli.err
+        assert "2 jobs sent to flights, 1 known already, 2 refused" in cli.err
+        assert client.stats("flights").waiting == 2
+
+    def test_a_file_of_lines_is_a_bulk(self, cli: Cli, tmp_path: Path) -> None:
+        file = tmp_path / "requests.jsonl"
+        file.write_text("".join(f'{{"n":{n}}}\n' for n in range(1_200)))
+        lines = cli("submit", "flights", "search", f"@{file}", "--json").splitlines()
+        assert len(lines) == 1_200
+        assert json.loads(lines[0]).keys() == {"id", "queue", "name", "deduplicated"}
+
+    def test_many_bad_lines_are_counted(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        stdin(monkeypatch, "x\n" * 25)
+        cli("submit", "flights", "search", "-", code=1)
+        assert cli.err.count("it is not JSON") == 20
+        assert "refused: 5 more" in cli.err
+
+    def test_wait_prints_the_result(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+        client.enqueue("flights", "search", id="trip")
+
+        async def complete(hand: Hand) -> None:
+            await hand.complete(await hand.claim_one(), {"offers": 3})
+
+        by_hand(complete)
+        assert json.loads(cli("submit", "flights", "search", "--id", "trip", "--wait")) == {"offers": 3}
+        assert cli.json("submit", "flights", "search", "--id", "trip", "--wait")["state"] == "completed"
+
+    def test_wait_exits_with_1_if_the_job_died(
+        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("good", "bad"):
+            client.enqueue("flights", "search", id=name)
+
+        async def end(hand: Hand) -> None:
+            await hand.complete(await hand.claim_one(), 5)
+            await hand.bury(await hand.claim_one())
+
+        by_hand(end)
+        assert cli("submit", "flights", "search", "--id", "bad", "--wait", code=1) == ""
+        assert "bad is dead: Fatal: no airport 'XYZ'" in cli.err
+        assert cli.json("submit", "flights", "search", "--id", "bad", "--wait", code=1)["state"] == "dead"
+        stdin(monkeypatch, '{"id":"good"}\n{"id":"bad"}\n')
+        cli("submit", "flights", "search", "-", "--id-field", "id", "--wait", code=1)
+        assert "1 of 2 jobs completed" in cli.err
+
+    def test_wait_for_a_bulk_counts_what_completed(
+        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a", "b"):
+            client.enqueue("flights", "search", id=name)
+
+        async def end(hand: Hand) -> None:
+            await hand.complete(await hand.claim_one(), 5)
+            await hand.complete(await hand.claim_one(), 6)
+
+        by_hand(end)
+        stdin(monkeypatch, '{"id":"a"}\n{"id":"b"}\n')
+        cli("submit", "flights", "search", "-", "--id-field", "id", "--wait")
+        assert "2 of 2 jobs completed" in cli.err
+        stdin(monkeypatch, '{"id":"a"}\n{"id":"b"}\n')
+        lines = cli("submit", "flights", "search", "-", "--id-field", "id", "--wait", "--json").splitlines()
+        assert {json.loads(line)["result"] for line in lines} == {5, 6}
+
+
+class TestReading:
+    def test_status(self, cli: Cli, client: SyncClient) -> None:
+        client.enqueue("flights", "search", {"a": 1}, id="trip", priority="high")
+        out = cli("status", "trip")
+        assert "state:      waiting" in out
+        assert 'data:       {"a":1}' in out
+        wire = cli.json("status", "trip")
+        assert (wire["id"], wire["priority"], wire["startedAt"]) == ("trip", "high", None)
+        cli("status", "nobody", code=3)
+        assert "no job nobody is known here" in cli.err
+
+    def test_status_watch_follows_to_the_end(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+        client.enqueue("flights", "search", id="trip")
+        by_hand(bury_all)
+        assert cli("status", "trip", "--watch") == "trip  dead  Fatal: no airport 'Xtrip'\n"
+        assert json.loads(cli("status", "trip", "--watch", "--json"))["state"] == "dead"
+
+    def test_jobs(self, cli: Cli, client: SyncClient) -> None:
+        client.enqueue_many([{"queue": "flights", "name": "search", "id": f"j{n}"} for n in range(3)])
+        lines = cli("jobs", "flights", "-n", "2").splitlines()
+        assert [line.split()[0] for line in lines] == ["ID", "j0", "j1"]
+        assert "--cursor waiting:2" in cli.err
+        page = cli.json("jobs", "flights", "--cursor", "waiting:2")
+        assert ([job["id"] for job in page["jobs"]], page["cursor"]) == (["j2"], None)
+        assert cli("jobs", "flights", "-s", "dead") == ""
+        assert "no such jobs in flights" in cli.err
+        cli("jobs", "flihgts", code=3)
+        cli("jobs", "flights", "-s", "lost", code=2)
+
+    def test_stats(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+        assert cli("stats") == ""
+        assert "no queue has had a job yet" in cli.err
+        client.enqueue("flights", "search")
+        client.enqueue("hotels", "book", delay=60)
+        by_hand(lambda hand: hand.beat(b'{"busy":1,"slots":5,"draining":true,"jobs":[]}'))
+        client.pause("hotels")
+        header, flights, hotels = (line.split() for line in cli("stats").splitlines())
+        assert header[:6] == ["QUEUE", "WAITING", "DELAYED", "ACTIVE", "COMPLETED", "DEAD"]
+        assert flights[:2] == ["flights", "1"]
+        assert ("1/5" in flights, "draining)" in flights) == (True, True)
+        assert (hotels[2], hotels[-1]) == ("1", "paused")
+        assert [stats["name"] for stats in cli.json("stats")["stats"]] == ["flights", "hotels"]
+        assert cli.json("stats", "hotels")["paused"]
+        cli("stats", "hotles", code=3)
+
+    def test_pause_and_resume(self, cli: Cli, client: SyncClient) -> None:
+        client.enqueue("flights", "search")
+        assert cli("pause", "flights", "--note", "maintenance") == "flights is paused\n"
+        assert "maintenance" in (client.stats("flights").paused_note or "")
+        assert cli("pause", "flights") == "flights was paused already\n"
+        assert cli.json("resume", "flights") == {"queue": "flights", "paused": False, "changed": True}
+        assert cli("resume", "flights") == "flights was not paused\n"
+        cli("pause", "flihgts", code=3)
+
+    def test_cancel(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+        for name in ("a", "b"):
+            client.enqueue("flights", "search", id=name)
+        by_hand(lambda hand: hand.claim_one())
+        assert cli("cancel", "a", "b") == "a is running: its worker was asked to cancel it\nb is cancelled\n"
+        assert cli.json("cancel", "b", code=1) == [{"id": "b", "outcome": "too-late"}]
+        cli("cancel", "nobody", code=3)
+
+
+class TestDead:
+    @pytest.fixture
+    def letters(self, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+        client.enqueue_many([{"queue": "flights", "name": "search", "id": f"j{n}", "data": {"n": n}} for n in range(3)])
+        by_hand(bury_all)
+        client.enqueue("hotels", "book", id="h")
+        by_hand(bury_all, queue="hotels")
+
+    def test_list_groups_by_kind(self, cli: Cli, letters: None) -> None:
+        header, first, second = cli("dead", "list").splitlines()
+        assert header.split()[:4] == ["QUEUE", "FINGERPRINT", "COUNT", "REASON"]
+        assert first.split()[0::2][:2] == ["flights", "3"]
+        assert "Fatal: no airport 'Xj2'" in first
+        assert second.startswith("hotels")
+        (group,) = cli.json("dead", "list", "flights")["groups"]
+        assert (group["count"], group["newestId"], group["reason"]) == (3, "j2", "fatal")
+        cli("dead", "list", "flihgts", code=3)
+
+    def test_list_of_letters(self, cli: Cli, letters: None) -> None:
+        (group,) = cli.json("dead", "list", "flights")["groups"]
+        lines = cli("dead", "list", "flights", "--ids", "-n", "2").splitlines()
+        assert [line.split()[0] for line in lines] == ["ID", "j2", "j1"]
+        cursor = cli.err.rpartition(" ")[2].strip()
+        page = cli.json("dead", "list", "flights", "--cursor", cursor, "--like", group["fingerprint"][:4])
+        assert [letter["id"] for letter in page["dead"]] == ["j0"]
+        cli("dead", "list", "flights", "--like", "zzz", code=3)
+
+    def test_show(self, cli: Cli, letters: None) -> None:
+        out = cli("dead", "show", "flights", "j1", "j2")
+        assert out.count("Traceback: …") == 2
+        assert 'data:        {"n":1}' in out
+        assert cli.json("dead", "show", "flights")["id"] == "j2"
+        assert [letter["id"] for letter in cli.json("dead", "show", "flights", "j0", "j1")] == ["j0", "j1"]
+        cli("dead", "show", "flights", "h", code=3)
+        assert "died in queue 'hotels'" in cli.err
+        cli("dead", "show", "flights", "nobody", code=3)
+
+    def test_replay_all_of_all_queues(self, cli: Cli, client: SyncClient, letters: None) -> None:
+        assert cli("dead", "replay", "--all") == "4 jobs sent again\n"
+        assert [stats.waiting for stats in client.stats()] == [3, 1]
+        assert cli.json("dead", "replay", "--all") == {"replayed": 0, "unknown": [], "live": [], "bare": []}
+
+    def test_replay_of_some(self, cli: Cli, client: SyncClient, letters: None) -> None:
+        assert cli("dead", "replay", "flights", "j0", "nobody", code=1) == "1 job sent again\n"
+        assert "nobody: not a dead letter of this queue" in cli.err
+        cli("dead", "replay", "flights", "nobody", code=3)
+        (group,) = cli.json("dead", "list", "flights")["groups"]
+        assert cli.json("dead", "replay", "flights", "--like", group["fingerprint"])["replayed"] == 2
+
+    def test_discard(self, cli: Cli, client: SyncClient, letters: None) -> None:
+        assert cli("dead", "discard", "flights", "j0") == "1 dead letter discarded\n"
+        cli("dead", "discard", "flights", "j0", code=3)
+        assert "1 job had no dead letter in flights" in cli.err
+        cli("dead", "discard", "flights", "j0", "j1", code=1)
+        assert cli.json("dead", "discard", "--all") == {"discarded": 2}
+        assert cli("dead", "list") == ""
+
+    def test_a_kind_that_starts_two_ways_must_be_written_out(
+        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any], letters: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def bury_many(hand: Hand) -> None:
+            for job in await hand.claim(20):
+                await hand.bury(job, f"{'abcdefghijklmnopqrst'[int(job.id[1:])]} failed")
+
+        client.enqueue_many([{"queue": "flights", "name": "search", "id": f"k{n}"} for n in range(20)])
+        by_hand(bury_many)
+        kinds = [group["fingerprint"] for group in cli.json("dead", "list", "flights")["groups"]]
+        start = next(kind[0] for kind in kinds if sum(other[0] == kind[0] for other in kinds) > 1)
+        cli("dead", "replay", "flights", "--like", start, code=2)
+        assert "stands for several kinds" in cli.err
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from agentqueue.cli.main import main; main()", *arguments]
+
+
+def on_a_terminal(*arguments: str, keys: bytes = b"", until: bytes | None = None) -> tuple[int, str]:
+    """Run it on a terminal; with `until`, Ctrl-C is pressed once that was shown. Exit code and all that was shown."""
+    mine, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "150", "LINES": "40"}
+    process = subprocess.Popen(
+        command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    )
+    os.close(theirs)
+    os.write(mine, keys)
+    shown = b""
+    while chunk := _read(mine):
+        shown += chunk
+        if until is not None and until in shown:
+            process.send_signal(signal.SIGINT)
+            until = None
+    os.close(mine)
+    return process.wait(30), shown.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:  # Linux: the other side is closed
+        return b""
+
+
+class TestOnATerminal:
+    def test_tables_have_lines_and_colours(self, client: SyncClient) -> None:
+        client.enqueue("flights", "search", {"a": 1}, id="trip")
+        code, shown = on_a_terminal("jobs", "flights")
+        assert code == 0
+        assert "─" in shown
+        assert "\x1b[33mwaiting" in shown
+        code, shown = on_a_terminal("status", "trip")
+        assert "\x1b[1mid" in shown
+
+    def test_what_users_sent_can_not_move_the_cursor(self, client: SyncClient) -> None:
+        client.enqueue("flights", "search", {"a": "\x1b[2J\x1b[31mgone"}, id="trip")
+        _, shown = on_a_terminal("status", "trip")
+        assert "\x1b[2J" not in shown
+
+    def test_sending_is_said_in_words(self, client: SyncClient) -> None:
+        assert "trip sent to flights" in on_a_terminal("submit", "flights", "search", "--id", "trip")[1]
+        assert "trip was known already" in on_a_terminal("submit", "flights", "search", "--id", "trip")[1]
+
+    def test_a_bulk_has_a_progress_bar(self, client: SyncClient, tmp_path: Path) -> None:
+        file = tmp_path / "a.jsonl"
+        file.write_text("".join(f'{{"n":{n}}}\n' for n in range(3_000)))
+        code, shown = on_a_terminal("submit", "flights", "search", f"@{file}")
+        assert code == 0
+        assert "sending" in shown
+        assert "3,000 jobs sent to flights" in shown
+
+    def test_stats_watch_is_a_live_view_until_ctrl_c(self, client: SyncClient) -> None:
+        client.enqueue("flights", "search")
+        code, shown = on_a_terminal("stats", "--watch", "--interval", "0.1", until=b"flights")
+        assert code == 130
+        assert "Traceback" not in shown
+
+    def test_status_watch_and_wait_show_the_end(self, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+        client.enqueue("flights", "search", id="trip")
+
+        async def run_it(hand: Hand) -> None:
+            job = await hand.claim_one()
+            await hand.note_progress(job, 40, "looking")
+
+        by_hand(run_it)
+        code, shown = on_a_terminal("status", "trip", "--watch", until=b"40% looking")
+        assert code == 130
+        client.enqueue("flights", "search", id="dies")
+        by_hand(bury_all, worker="other")
+        code, shown = on_a_terminal("submit", "flights", "search", "--id", "dies", "--wait")
+        assert code == 1
+        assert "dies is dead: Fatal: no airport 'Xdies'" in shown
+
+    @pytest.mark.parametrize(("keys", "left"), [(b"n\n", 1), (b"y\n", 0)])
+    def test_discarding_all_is_asked_first(
+        self, client: SyncClient, by_hand: Callable[..., Any], keys: bytes, left: int
+    ) -> None:
+        client.enqueue("flights", "search", id="trip")
+        by_hand(bury_all)
+        _, shown = on_a_terminal("dead", "discard", "--all", keys=keys)
+        assert "Forget all dead letters of all queues?" in shown
+        assert client.stats("flights").dead == left
+
+
+class TestAsAProcess:
+    def test_a_reader_that_goes_away_is_no_error(self, client: SyncClient) -> None:
+        client.enqueue_many([{"queue": "flights", "name": "search", "data": "x" * 1_000} for _ in range(1_000)])
+        process = subprocess.Popen(
+            command("jobs", "flights", "-n", "1000", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        process.wait(30)
+
+    def test_watching_in_a_pipe_prints_a_line_per_look(self, client: SyncClient) -> None:
+        client.enqueue("flights", "search")
+        process = subprocess.Popen(
+            command("stats", "flights", "--watch", "--interval", "0.1", "--json"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert [json.loads(process.stdout.readline())["waiting"] for _ in range(2)] == [1, 1]
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert b"Traceback" not in err
+
+    def test_commands_complete_in_a_shell(self) -> None:
+        asked = {"_AGENTQUEUE_COMPLETE": "complete_bash", "COMP_WORDS": "agentqueue st", "COMP_CWORD": "1"}
+        done = subprocess.run(
+            command(), env=os.environ | asked, capture_output=True, text=True, check=False, timeout=30
+        )
+        assert done.stdout.split() == ["status", "stats"]
+
+    def test_a_server_that_is_away_is_1(self, cli: Cli) -> None:
+        cli("stats", "--redis", "redis://127.0.0.1:1", code=1)
+        assert "Redis at redis://127.0.0.1:1 does not answer" in cli.err
+        cli("stats", "--redis", "http://x", code=2)
