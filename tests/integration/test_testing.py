@@ -1,0 +1,134 @@
+"""The sandbox for users' own tests."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from agentqueue import testing
+from agentqueue.agent import Agent, Context
+from agentqueue.client import Client
+from agentqueue.errors import QueueUnavailable, UsageError
+from agentqueue.store import Server, ServerOptions
+from agentqueue.testing import Sandbox
+from agentqueue.wire import State
+from tests.support.hand import Hand
+
+first, second = Agent("first"), Agent("second")
+
+
+@first.job
+async def hop(ctx: Context, n: int) -> int:
+    return n
+
+
+@pytest.fixture
+async def box() -> AsyncIterator[Sandbox]:
+    async with Sandbox(first, second) as running:
+        yield running
+
+
+@pytest.fixture
+def burst(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """A worker that completes each job and passes a smaller number on to the other agent; its runs."""
+    runs: list[tuple[str, int]] = []
+
+    async def run(agent: Agent, *, url: str, concurrency: int) -> None:
+        runs.append((agent.name, concurrency))
+        async with Server(ServerOptions(url)) as server, Client(url) as client:
+            hand = Hand(server, agent.queue)
+            for job in await hand.claim(concurrency):
+                n = (await client.status(job.id)).data
+                if n > 0:
+                    other = "second" if agent.name == "first" else "first"
+                    await client.enqueue(other, "hop", n - 1)
+                await hand.complete(job, n)
+
+    monkeypatch.setattr(testing, "load_burst", lambda: run)
+    return runs
+
+
+async def test_it_runs_until_no_agent_has_anything_to_do(box: Sandbox, burst: list[tuple[str, int]]) -> None:
+    job = await box.client.enqueue(hop, 3)
+    await box.run_until_idle(concurrency=2)
+    assert await job.result(timeout=1) == 3
+    assert burst == [("first", 2), ("second", 2), ("first", 2), ("second", 2)]
+    assert [stats.completed for stats in await box.client.stats()] == [2, 2]
+
+
+async def test_delayed_jobs_stay_until_their_time_has_come(box: Sandbox, burst: list[tuple[str, int]]) -> None:
+    job = await box.client.enqueue(hop, 0, delay=timedelta(hours=1))
+    await box.run_until_idle()
+    assert (await job.status()).state is State.DELAYED
+    await box.advance(timedelta(minutes=59))
+    await box.run_until_idle()
+    assert (await job.status()).state is State.DELAYED
+    await box.advance(60)
+    await box.run_until_idle()
+    assert (await job.status()).state is State.COMPLETED
+
+
+async def test_a_paused_queue_is_idle(box: Sandbox, burst: list[tuple[str, int]]) -> None:
+    await box.client.enqueue(hop, 0)
+    await box.client.pause("first")
+    await box.run_until_idle()
+    assert burst == []
+
+
+async def test_what_never_gets_idle_is_given_up(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def idler(agent: Agent, **_: Any) -> None: ...
+
+    monkeypatch.setattr(testing, "load_burst", lambda: idler)
+    await box.client.enqueue(hop, 0)
+    with pytest.raises(TimeoutError):
+        await box.run_until_idle(timeout=0.1)
+
+
+async def test_time_ends_retention_and_rate_limits(box: Sandbox) -> None:
+    hand = Hand(box.client.server, "first")
+    job = await box.client.enqueue(hop, 1)
+    await hand.complete(await hand.claim_one(), 1)
+    buried = await box.client.enqueue(hop, 2)
+    kind = await hand.bury(await hand.claim_one())
+    waiting = await box.client.enqueue(hop, 3)
+    running = await box.client.enqueue(hop, 4, priority="urgent")
+    await hand.note_progress(await hand.claim_one(), 1, "taxiing")
+    with redis.Redis.from_url(box.url) as raw:
+        raw.rpush("first:limit", 5_000)
+        raw.hset(f"aq:meta:{waiting.id}", "expires", "9000")
+        before = raw.zscore("first:dead", buried.id), raw.zscore("first", waiting.id)
+        assert await job.result(timeout=1) == 1
+        await box.advance(2)
+        after = raw.zscore("first:dead", buried.id), raw.zscore("first", waiting.id)
+        assert [round(a - b) for a, b in zip(before, after, strict=True)] == [2_000, 2_000]  # type: ignore[operator]
+        assert raw.lrange("first:limit", 0, -1) == [b"3000"]
+        assert raw.hget(f"aq:meta:{waiting.id}", "expires") == b"7000"
+        assert 0 < raw.pttl(f"arq:result:{job.id}") <= 3_598_000  # type: ignore[operator]
+        await box.advance(3_600)
+        assert not raw.exists(f"arq:result:{job.id}")
+    assert (await running.status()).state is State.ACTIVE
+    assert (await box.client.dead_groups("first"))[0].fingerprint == kind
+
+
+async def test_a_server_of_ones_own_may_be_used(server_url: str) -> None:
+    async with Sandbox(url=server_url) as box:
+        assert box.url == server_url
+        await box.client.enqueue("first", "hop")
+        with pytest.raises(UsageError, match="no agents to run"):
+            await box.run_until_idle()
+        with pytest.raises(UsageError, match="forward only"):
+            await box.advance(-1)
+
+
+async def test_a_server_that_is_away_is_said() -> None:
+    with pytest.raises(QueueUnavailable):
+        async with Sandbox(url="redis://127.0.0.1:1"):
+            raise AssertionError("connected")
+
+
+def test_without_a_worker_installed_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "entry_points", lambda **_: ())
+    with pytest.raises(UsageError, match="pip install agentqueue-worker"):
+        testing.load_burst()
