@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from benchmarks.scaling.world import Pod, World
 
+from agentqueue_operator.domain.drain import Stage, WorkerPod, victims_of
 from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
 from agentqueue_operator.domain.scaling import (
     Load,
@@ -76,13 +77,23 @@ def _pods(world: World) -> Pods:
 
 
 def _act(world: World, live: list[Pod], wanted: int) -> None:
-    """Add pods, mark the idle ones beyond those wanted, or take marks back."""
-    marked = [pod for pod in live if pod.marked_at is not None]
-    leaving = max(0, len(live) - wanted)
-    if leaving < len(marked):
-        world.unmark(marked[leaving:])
-    idle = [pod for pod in live if pod.marked_at is None and not pod.running]
-    idle.sort(key=lambda pod: (world.is_ready(pod), pod.idle_since))
-    world.mark(idle[: max(0, leaving - len(marked))])
+    """Add pods, mark those that the operator's own planner would, or take marks back."""
+    seen = {str(pod.number): pod for pod in live}
+    victims = {victim.name for victim in victims_of(_seen(world, seen), leaving=len(live) - wanted)}
+    world.unmark([pod for name, pod in seen.items() if pod.marked_at is not None and name not in victims])
+    world.mark([pod for name, pod in seen.items() if pod.marked_at is None and name in victims])
     if wanted > len(live):
         world.add(wanted - len(live))
+
+
+def _seen(world: World, pods: dict[str, Pod]) -> list[WorkerPod]:
+    return [
+        WorkerPod(
+            name=name,
+            stage=Stage.READY if world.is_ready(pod) else Stage.PENDING,
+            busy=len(pod.running),
+            idle_s=world.now - pod.idle_since,
+            marked_s=None if pod.marked_at is None else world.now - pod.marked_at,
+        )
+        for name, pod in pods.items()
+    ]

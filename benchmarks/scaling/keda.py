@@ -98,7 +98,7 @@ class Keda:
 
 def desired_replicas(metric: float, *, target: float, current: int) -> int:
     """The HPA's ratio rule for an AverageValue metric."""
-    if abs(metric / (target * current) - 1) <= TOLERANCE:
+    if 1 - TOLERANCE <= metric / (target * current) <= 1 + TOLERANCE:
         return current
     return math.ceil(metric / target)
 

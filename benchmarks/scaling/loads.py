@@ -85,9 +85,7 @@ _SLOW = Setting(start=(60.0, 90.0))
 
 STUDY = (
     Load(name="steady", about="0.2 jobs/s of 20 s", arrivals=steady(0.2), service=_JOB),
-    Load(
-        name="diurnal", about="0.02 to 0.6 jobs/s of 20 s, a wave an hour", arrivals=poisson(_sine, 0.6), service=_JOB
-    ),
+    Load(name="diurnal", about="0.02-0.6 jobs/s of 20 s, a wave an hour", arrivals=poisson(_sine, 0.6), service=_JOB),
     Load(
         name="on-off",
         about="0.5 jobs/s of 25 s, 10 minutes on, 10 off",
