@@ -1,0 +1,41 @@
+"""What is kept of an exception."""
+
+import traceback
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+import orjson
+
+from agentqueue.wire import AttemptError, attempt_error, encode_errors
+
+
+def describe_failure(exc: BaseException, *, attempt: int, at_ms: int, hidden: Sequence[str] = ()) -> AttemptError:
+    """Type, message and traceback; frames at the top whose file is under one of the `hidden` folders are left out."""
+    return attempt_error(attempt, at_ms, type(exc).__name__, _message(exc), _traceback(exc, hidden))
+
+
+def _message(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as broken:  # noqa: BLE001  # the user's __str__ may raise anything; the job's end must be kept
+        return f"(its message can't be made: {type(broken).__name__})"
+
+
+def _traceback(exc: BaseException, hidden: Sequence[str]) -> str:
+    tb = exc.__traceback__
+    while tb is not None and _is_hidden(tb, hidden):
+        tb = tb.tb_next
+    try:
+        return "".join(traceback.format_exception(type(exc), exc, tb))
+    except Exception:  # noqa: BLE001  # again the user's __str__ or __repr__
+        return "".join(traceback.format_tb(tb))
+
+
+def _is_hidden(tb: TracebackType, hidden: Sequence[str]) -> bool:
+    return tb.tb_frame.f_code.co_filename.startswith(tuple(hidden))
+
+
+def add_error(meta: Mapping[str, bytes], error: AttemptError) -> bytes:
+    """The meta field `errors` with one more."""
+    earlier = [AttemptError(**wire) for wire in orjson.loads(meta.get("errors", b"[]"))]
+    return encode_errors([*earlier, error])

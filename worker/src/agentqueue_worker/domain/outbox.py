@@ -1,0 +1,96 @@
+"""Outcomes on their way to Redis. They ride with the next step; those with children go apart (a full Redis refuses them)."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from agentqueue.store import MAX_STEP, MAX_STEP_BYTES, Bury, Done, Outcome, outcome_bytes
+
+MAX_CHILDREN_PER_STEP: Final = 1_000
+"""Bounds the time that one script keeps the server busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step takes along."""
+
+    outcomes: list[Outcome]
+    strict: bool
+    """They have children: the step is refused as a whole on a full server, so it claims nothing."""
+
+
+class Outbox:
+    """Keeps order within each of its two rows, and lets neither starve the other."""
+
+    __slots__ = ("_plain", "_strict", "_strict_next", "blocked_until")
+
+    def __init__(self) -> None:
+        self._plain: deque[Outcome] = deque()
+        self._strict: deque[Outcome] = deque()
+        self._strict_next = False
+        self.blocked_until: float | None = None
+        """The server is full: those with children are not tried again before then (monotonic)."""
+
+    def __len__(self) -> int:
+        return len(self._plain) + len(self._strict)
+
+    def add(self, outcome: Outcome) -> None:
+        """An outcome to record."""
+        strict = isinstance(outcome, Done | Bury) and outcome.children
+        (self._strict if strict else self._plain).append(outcome)
+
+    def ready(self, now: float) -> bool:
+        """Whether there is one that may be sent now."""
+        return bool(self._plain) or self._strict_ready(now)
+
+    def _strict_ready(self, now: float) -> bool:
+        return bool(self._strict) and (self.blocked_until is None or now >= self.blocked_until)
+
+    def take(self, now: float) -> Batch:
+        """What goes with the next step, within the limits of a step. It is out of the box then."""
+        self._strict_next = self._strict_ready(now) and (self._strict_next or not self._plain)
+        strict = self._strict_next
+        self._strict_next = not strict  # with both rows filled they take turns
+        row = self._strict if strict else self._plain
+        if not strict and len(row) <= 16:  # the hot path: few and small
+            return Batch(self._take_few(row), strict=False)
+        return Batch(_take_bounded(row), strict)
+
+    def _take_few(self, row: deque[Outcome]) -> list[Outcome]:
+        if sum(map(outcome_bytes, row)) > MAX_STEP_BYTES:
+            return _take_bounded(row)
+        out = list(row)
+        row.clear()
+        return out
+
+    def refused(self, batch: Batch, *, retry_at: float) -> None:
+        """The server was full: the batch waits at the head of its row."""
+        self.blocked_until = retry_at
+        self._strict.extendleft(reversed(batch.outcomes))
+
+    def accepted(self, batch: Batch) -> None:
+        """The batch is recorded."""
+        if batch.strict:
+            self.blocked_until = None
+
+    def drain_strict(self) -> list[Outcome]:
+        """Give up on those with children: their jobs have to be handed back instead."""
+        out = list(self._strict)
+        self._strict.clear()
+        return out
+
+
+def _take_bounded(row: deque[Outcome]) -> list[Outcome]:
+    out: list[Outcome] = []
+    size = children = 0
+    while row and len(out) < MAX_STEP:
+        size += outcome_bytes(row[0])
+        children += _children(row[0])
+        if out and (size > MAX_STEP_BYTES or children > MAX_CHILDREN_PER_STEP):
+            break
+        out.append(row.popleft())
+    return out
+
+
+def _children(outcome: Outcome) -> int:
+    return len(outcome.children) if isinstance(outcome, Done | Bury) else 0
