@@ -1,0 +1,145 @@
+"""Images: built by buildah from the Dockerfiles, kept in the user's cache, handed over as OCI archives."""
+
+import contextlib
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.cluster.parts import PAUSE_IMAGE
+from tests.support.cluster.program import MODULE, ROOT, Program, cache_folder, only_one
+from tests.support.cluster.shell import ClusterError, run
+
+OFFICIAL_BASE = "docker.io/library/python:3.11-slim-bookworm"
+DEBIAN_BASE = "localhost/python-base:bookworm"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that is built from a Dockerfile of the repository (or a test's own)."""
+
+    name: str
+    dockerfile: Path
+    context: Path = ROOT
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+WORKER = Image("localhost/agentqueue-worker:dev", ROOT / "worker" / "Dockerfile")
+OPERATOR = Image("localhost/agentqueue-operator:dev", ROOT / "operator" / "Dockerfile")
+
+
+def pause_archive(program: Program) -> Path:
+    """The image of a pod's sandbox, kept beside the program that is in it."""
+    archive = program.folder / "pause.tar"
+    if not archive.exists():
+        image = Image(PAUSE_IMAGE, MODULE / "pause" / "Dockerfile", program.folder)
+        with only_one("images"):
+            _bud(image, {})
+            _push(image.name, archive)
+    return archive
+
+
+def build(image: Image) -> Path:
+    """The image's archive, built anew as far as what it is made of has changed."""
+    archive = cache_folder() / "images" / f"{image.name.replace('/', '_').replace(':', '_')}.tar"
+    archive.parent.mkdir(exist_ok=True)
+    with only_one("images"):
+        _bud(image, {"BASE": base()} | dict(image.arguments))
+        built, known = _identity(image.name), archive.with_suffix(".id")
+        if not archive.exists() or not known.exists() or known.read_text() != built:
+            known.unlink(missing_ok=True)
+            _push(image.name, archive)
+            known.write_text(built)
+    return archive
+
+
+def base() -> str:
+    """What the images stand on: the official Python image, or where no registry answers the same made of Debian."""
+    for name in (OFFICIAL_BASE, DEBIAN_BASE):
+        if _identity(name):
+            return name
+    try:
+        _buildah("pull", "--quiet", OFFICIAL_BASE, timeout=120)
+    except ClusterError:
+        _bootstrap()
+        return DEBIAN_BASE
+    return OFFICIAL_BASE
+
+
+def _bootstrap() -> None:
+    """Debian's smallest system with Python: a minute, once."""
+    packages = "python3,python3-venv,ca-certificates"
+    with tempfile.TemporaryDirectory(prefix="agentqueue-base-", dir="/var/tmp") as folder:
+        system, context = Path(folder) / "system", Path(folder) / "context"
+        context.mkdir()
+        command = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", system, *_mirror()]
+        run("unshare", "--mount", "--", *command, timeout=600)
+        for unused in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+            shutil.rmtree(system / unused, ignore_errors=True)
+        run("tar", "--create", "--file", context / "system.tar", "--directory", system, ".", timeout=300)
+        dockerfile = context / "Dockerfile"
+        dockerfile.write_text('FROM scratch\nADD system.tar /\nENV LANG=C.UTF-8\nCMD ["python3"]\n')
+        _bud(Image(DEBIAN_BASE, dockerfile, context), {})
+
+
+def _mirror() -> list[str]:
+    """Where this machine gets Debian from, if it is a Debian; else debootstrap's own default."""
+    if shutil.which("apt-get") is None:
+        return []
+    pattern = ["$(REPO_URI)", "Codename: bookworm", "Component: main", "Created-By: Packages"]
+    return run("apt-get", "indextargets", "--format", *pattern).splitlines()[:1]
+
+
+def _bud(image: Image, arguments: Mapping[str, str]) -> None:
+    given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+    with _network_settings() as mounts:
+        command = ["bud", "--quiet", "--layers", "--isolation", "chroot", *mounts, *given]
+        _buildah(*command, "--tag", image.name, "--file", image.dockerfile, image.context, timeout=900)
+
+
+def _push(name: str, archive: Path) -> None:
+    archive.unlink(missing_ok=True)
+    draft = archive.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    _buildah("push", "--quiet", "--disable-compression", name, f"oci-archive:{draft}:{name}", timeout=300)
+    draft.rename(archive)
+
+
+def _identity(name: str) -> str:
+    return _buildah("images", "--no-trunc", "--quiet", "--filter", f"reference={name}").strip()
+
+
+def _buildah(*arguments: str | Path, timeout: float = 60) -> str:
+    """In mounts of its own, which end with it, and in storage of its own, beside the machine's images."""
+    storage = cache_folder() / "buildah"
+    places = ("--root", storage / "root", "--runroot", storage / "run")
+    return run("unshare", "--mount", "--", "buildah", *places, *arguments, timeout=timeout)
+
+
+@contextlib.contextmanager
+def _network_settings() -> Iterator[list[str]]:
+    """What a build needs to fetch packages as this machine does: its index and authorities, mounted, never baked in."""
+    kept = cache_folder() / "pip"
+    kept.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", prefix="pip-", suffix=".conf") as config:
+        settings = _pip_settings()
+        authority = settings.pop("cert", None)
+        mounts = {str(kept): "/root/.cache/pip:rw", config.name: "/etc/pip.conf:ro"}
+        if authority:
+            settings["cert"] = "/etc/pip-authorities.pem"
+            mounts[authority] = f"{settings['cert']}:ro"
+        if Path("/etc/ssl/certs").exists():
+            mounts["/etc/ssl/certs"] = "/etc/ssl/certs:ro"
+        config.write("[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+        config.flush()
+        yield [word for source, target in mounts.items() for word in ("--volume", f"{source}:{target}")]
+
+
+def _pip_settings() -> dict[str, str]:
+    wanted = ("index-url", "extra-index-url", "trusted-host", "cert")
+    listed = run(sys.executable, "-m", "pip", "config", "list").splitlines()
+    found = (re.match(r"[\w:]+\.([\w-]+)='(.*)'$", line) for line in listed)
+    return {match[1]: match[2] for match in found if match and match[1] in wanted}
