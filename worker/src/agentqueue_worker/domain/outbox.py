@@ -1,4 +1,4 @@
-"""Outcomes on their way to Redis. They ride with the next step; those with children go apart (a full Redis refuses them)."""
+"""Outcomes on their way to Redis: they ride with the next step, those with children apart from the others."""
 
 from collections import deque
 from dataclasses import dataclass
