@@ -72,6 +72,13 @@ def test_victims(pods: list[WorkerPod], expected: list[str]) -> None:
         pytest.param([pod("a"), pod("b", marked_s=2.0, cost_seen_s=9.0)], 1, (), id="waits-for-the-answer"),
         pytest.param([pod("a"), gone_idle("b", cost_seen_s=None)], 1, (SetCost("b"),), id="annotates-again"),
         pytest.param([pod("a"), gone_idle("b", cost_seen_s=0.2)], 1, (), id="waits-for-the-annotation-to-settle"),
+        pytest.param([pod("a", busy=1), gone_idle("b", busy=1)], 1, (), id="a-job-claimed-before-the-mark-ends-first"),
+        pytest.param(
+            [gone_idle("a", idle_s=3), gone_idle("b", idle_s=9)],
+            1,
+            (Unmark("a"), ClearCost("a")),
+            id="not-in-the-moment-that-marks-are-taken-back",
+        ),
         pytest.param([pod("a"), gone_idle("b")], 1, (Lower(1),), id="lowers"),
         pytest.param(
             [pod("a"), gone_idle("b", busy=1)],
@@ -147,14 +154,14 @@ class Cluster:
             del self.pods[victim.name]
 
     def pass_time(self, draw: st.DataObject) -> None:
-        """Five seconds: marked workers answer and end their jobs, others may claim or end some, pods become Ready."""
+        """Five seconds: marked workers answer, those that had answered only end jobs, others claim, pods become Ready."""
         for name, seen in list(self.pods.items()):
             marked = seen.marked_s is not None
             if seen.stage is not Stage.READY:
                 up = draw.draw(st.booleans())
                 self.change(name, stage=Stage.READY, busy=0, draining=marked) if up else None
             else:
-                busy = draw.draw(st.integers(0, (seen.busy or 0) if marked else 3))
+                busy = draw.draw(st.integers(0, (seen.busy or 0) if seen.draining else 3))
                 self.change(name, busy=busy, draining=marked, idle_s=0.0 if busy else seen.idle_s + 5)
             later = self.pods[name]
             self.change(

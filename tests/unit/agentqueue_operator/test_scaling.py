@@ -75,6 +75,9 @@ STEADY_4 = Rates(arrivals_per_s=0.2, busy=4.0, service=seconds(20), startup=seco
         pytest.param({"load": BUSY_5, "current": 3}, (5, Reason.BUSY_FLOOR), id="never-below-busy"),
         pytest.param({"load": BUSY_5, "current": 8}, (5, Reason.LESS_WORK), id="idle-ones-go"),
         pytest.param({"load": BUSY_5, "current": 5, "min_idle_slots": 2}, (7, Reason.MIN_IDLE_SLOTS), id="idle-slots"),
+        pytest.param(
+            {"load": BUSY_5, "current": 7, "min_idle_slots": 2}, (None, Reason.MIN_IDLE_SLOTS), id="idle-slots-stay"
+        ),
         pytest.param({"load": Load(), "min_idle_slots": 2}, (2, Reason.MIN_IDLE_SLOTS), id="idle-slots-at-zero"),
         pytest.param(
             {"load": Load(active=1), "rates": STEADY_4, "current": 1},
@@ -227,6 +230,12 @@ def test_the_scale_down_window_keeps_the_greatest_number_in_it() -> None:
     five = decide(BUSY_5, memory=six.memory, at=1061.0, **window)
     assert answer(five) == (6, Reason.LESS_WORK)
     assert five.terms.keep_peak == 6
+
+
+def test_a_lowered_max_does_not_wait_for_the_window() -> None:
+    window = {"scale_down_window": seconds(60), "current": 8}
+    before = decide(Load(active=8), **window)
+    assert answer(decide(Load(active=1), memory=before.memory, at=1005.0, max_replicas=6, **window)) == (6, Reason.MAX)
 
 
 def test_pods_added_by_anyone_count_for_a_minute() -> None:
