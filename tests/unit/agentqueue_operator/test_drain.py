@@ -154,7 +154,7 @@ class Cluster:
             del self.pods[victim.name]
 
     def pass_time(self, draw: st.DataObject) -> None:
-        """Five seconds: marked workers answer, those that had answered only end jobs, others claim, pods become Ready."""
+        """Five seconds: marked workers answer; those that had only end jobs, others claim; pods become Ready."""
         for name, seen in list(self.pods.items()):
             marked = seen.marked_s is not None
             if seen.stage is not Stage.READY:
