@@ -1,5 +1,6 @@
 """One connection pool to a Redis or Valkey server, and the one place where its errors become ours."""
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def _client(options: ServerOptions) -> redis_asyncio.Redis:
             # A script sent twice by the client library could be carried out twice: whoever sends decides.
             retry=Retry(NoBackoff(), 0),
             socket_connect_timeout=options.connect_timeout,
-            socket_timeout=options.timeout,
+            # No socket_timeout: with one, redis-py sends under asyncio.wait_for, which swallows a cancellation now and
+            # then (CPython < 3.12, gh-86296) and makes a task per command. `Server._timed` watches the whole call.
             max_connections=options.max_connections,
             **extra,
         )
@@ -111,7 +113,7 @@ class Server:
         """Run a script on a queue's keys; it is loaded when the server does not know it (restart, SCRIPT FLUSH)."""
         keys = queue_keys(queue)
         try:
-            return await self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            return await self._timed(lambda: self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args))
         except redis_errors.NoScriptError:
             return await self.call(lambda: self._load_and_run(script, keys, args))
         except redis_errors.RedisError as exc:
@@ -132,7 +134,7 @@ class Server:
                 return await pipe.execute()
 
         try:
-            return await send() if calls else []
+            return await self._timed(send) if calls else []
         except redis_errors.NoScriptError:
             await self.call(lambda: self.redis.execute_command("SCRIPT LOAD", script.source))
             return await self.call(send)
@@ -140,11 +142,21 @@ class Server:
             raise await self._translated(exc) from exc
 
     async def call(self, command: Callable[[], Awaitable[T]]) -> T:
-        """Await a plain command, with its errors translated."""
+        """Await a plain command, with its errors translated. It may take `timeout` in all."""
         try:
-            return await command()
+            return await self._timed(command)
         except redis_errors.RedisError as exc:
             raise await self._translated(exc) from exc
+
+    async def _timed(self, command: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self.options.timeout):
+                return await command()
+        except TimeoutError as exc:
+            raise QueueUnavailable(
+                f"Redis at {self.name} does not answer (nothing within {self.options.timeout:g} s); "
+                "check that it runs and is not overloaded"
+            ) from exc
 
     async def _translated(self, exc: redis_errors.RedisError) -> Exception:
         if isinstance(exc, redis_errors.ReadOnlyError):
