@@ -510,7 +510,7 @@ class TestDeadLetters:
 
 class TestTrouble:
     async def test_a_lost_answer_is_sent_again_and_enqueued_once(self, client: Client) -> None:
-        await client.enqueue("flights", "search", id="theirs")
+        await client.enqueue("flights", "search", "another payload", id="theirs")
         original, lost = client.store.enqueue, []
 
         async def enqueue(jobs: Any, *, fresh: bool = False) -> set[str]:
@@ -563,6 +563,27 @@ class TestTrouble:
             with pytest.raises(QueueUnavailable, match=f"127.0.0.1:{server.port} does not answer"):
                 await client.enqueue("flights", "search")
 
+    async def test_a_server_that_hangs_is_given_up_within_the_timeout(
+        self, start_server: Callable[..., RunningServer]
+    ) -> None:
+        server = start_server()
+        async with Client(server.url, timeout=0.2) as client:
+            server.freeze()
+            with pytest.raises(QueueUnavailable, match=r"nothing within 0\.2 s"):
+                await client.stats("flights")
+            server.thaw()
+            assert await client.queues() == []
+
+    async def test_a_cancelled_call_ends_and_leaves_the_client_usable(self, client: Client) -> None:
+        for number in range(300):  # at each point of a call: sending, waiting for the answer
+            call = asyncio.create_task(_endless(client))
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(call, 5)
+        assert await client.queues() == []
+
     async def test_a_wait_outlives_a_restart_of_the_server(self, start_server: Callable[..., RunningServer]) -> None:
         server = start_server(appendonly="yes", appendfsync="always")
         async with Client(server.url) as client:
@@ -603,6 +624,11 @@ class TestTrouble:
             Client()
         monkeypatch.setenv("REDIS_URL", "redis://somewhere:1")
         assert Client().server.name == "redis://somewhere:1"
+
+
+async def _endless(client: Client) -> None:
+    while True:
+        await client.queues()
 
 
 async def _answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

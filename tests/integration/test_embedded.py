@@ -73,9 +73,10 @@ def test_after_a_crash_start_brings_it_back(server: EmbeddedServer) -> None:
     url = server.url
     with client(server) as before:
         before.set("a", 1)
-    assert server.pid is not None
-    os.kill(server.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+    pid = server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert not server.is_alive
     server.start()
     server.start()
