@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
 from agentqueue.spec.reference import reference
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 GENERATED: Mapping[str, Callable[[], str]] = {
     "manifests/crd/agentqueues.agentqueue.dev.yaml": crd_yaml,
     "docs/reference/agentqueue.md": reference,
+    "docs/reference/cli.md": cli_reference,
 }
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 GROUP_COLUMNS = ("queue", "fingerprint", "count", "reason", "job", "newest", "last error")
 LETTER_COLUMNS = ("id", "job", "reason", "attempts", "died", "fingerprint", "error")
 
-QueueArgument = Annotated[str | None, typer.Argument(metavar="[QUEUE]", help="Default: all queues.")]
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID...]")]
+QueueArgument = Annotated[str | None, typer.Argument(metavar="QUEUE", help="Default: all queues.")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID")]
 All = Annotated[bool, typer.Option("--all", help="All that are dead now.")]
 Like = Annotated[
     str | None, typer.Option("--like", metavar="FINGERPRINT", help="Those of one kind, as `dead list` names it.")
@@ -146,7 +146,7 @@ def _group_to_json(group: DeadGroup) -> dict[str, Any]:
 
 def show(
     queue: Annotated[str, typer.Argument(metavar="QUEUE")],
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="Default: the newest.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Default: the newest.")] = None,
     like: Like = None,
     as_json: AsJson = False,
     redis: RedisOption = None,

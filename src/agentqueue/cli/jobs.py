@@ -142,7 +142,7 @@ def _row(status: JobStatus, now: datetime) -> tuple[Any, ...]:
 
 
 def cancel(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID")],
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:

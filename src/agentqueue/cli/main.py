@@ -71,7 +71,7 @@ def build_app(*, rich_help: bool = False, extensions: bool = True) -> typer.Type
     for module in OWN:
         module.register(app)
     app.command("version")(print_version)
-    for extension in entry_points(group=GROUP) if extensions else ():
+    for extension in sorted(entry_points(group=GROUP) if extensions else (), key=lambda point: point.name):
         _load(extension, app)
     return app
 

@@ -39,7 +39,7 @@ def submit(
     data: Annotated[
         str | None,
         typer.Argument(
-            metavar="[JSON|@FILE|-]",
+            metavar="JSON|@FILE|-",
             help="The payload; @FILE: the one in a file (.jsonl: a bulk, a job per line); -: JSON lines from standard "
             "input, a job each. Default: none.",
         ),

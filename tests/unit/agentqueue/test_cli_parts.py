@@ -111,6 +111,7 @@ class TestMain:
         """As if another distribution had brought the command `broken`."""
 
         class Extension:
+            name = "other"
             value = "other.cli:register"
 
             def load(self) -> Any:
