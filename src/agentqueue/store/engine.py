@@ -343,6 +343,11 @@ class Engine:
 
         await self.server.call(forget)
 
+    async def wake_another(self) -> None:
+        """Pass a wake-up token on that this worker can't use."""
+        redis, key = self.server.redis, self.keys.wake
+        await self.server.call(lambda: redis.execute_command("LPUSH", key, "1"))
+
     async def wait_for_wake(self, timeout: float) -> bool:
         """Block until somebody pushes a wake-up token, or `timeout` seconds. Needs a connection of its own."""
 
