@@ -1,0 +1,143 @@
+"""What the parts of one worker share: what runs, what is held, and whether it may claim."""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from agentqueue.wire import Progress, encode_progress
+from agentqueue_worker.app.notes import Notes
+from agentqueue_worker.app.options import WorkerOptions
+from agentqueue_worker.domain.lease import Leases
+from agentqueue_worker.domain.outbox import Outbox
+
+if TYPE_CHECKING:
+    from agentqueue_worker.app.job import Job
+
+log = structlog.get_logger("agentqueue.worker")
+
+
+class WorkerState:
+    """Belongs to the event loop's thread; the renewing thread and the probes only read it.
+
+    Handlers see it as their `agentqueue.agent.Runtime`.
+    """
+
+    def __init__(self, options: WorkerOptions, notes: Notes) -> None:
+        self.options = options
+        self.queue = options.queue
+        self.own_queue = options.own_queue or options.queue
+        self.worker = options.identity.name
+        self.state: Any = SimpleNamespace()
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self.running: dict[str, Job] = {}
+        self.leases = Leases()
+        self.outbox = Outbox()
+        self.draining = False
+        """A signal came: jobs end or go back, and the worker exits."""
+        self.marked = False
+        """To be scaled in: no claims, as long as the mark stands."""
+        self.ready = False
+        """Handlers are loaded and opened."""
+        self.paused = False
+        self.finished = 0
+        """Jobs whose outcome was recorded."""
+        self.abandoned = 0
+        """Threads that run on though their job has ended; each keeps a slot."""
+        self.nudge: Callable[[], None] = lambda: None
+        """Has the claim loop look at once."""
+        self.lost: Callable[[Job], None] = lambda job: None  # noqa: ARG005
+        """Stops a running job that another worker has."""
+        self._notes = notes
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._executor: ThreadPoolExecutor | None = None
+
+    @property
+    def free(self) -> int:
+        """Slots that could take a job."""
+        return self.options.concurrency - len(self.running) - self.abandoned
+
+    @property
+    def want(self) -> int:
+        """Jobs to claim now."""
+        return 0 if self.draining or self.marked else max(self.free, 0)
+
+    @property
+    def busy(self) -> int:
+        """Jobs that run, or whose outcome is not recorded yet, and threads that can't be stopped."""
+        return max(len(self.running), len(self.leases)) + self.abandoned
+
+    def lose(self, job_id: str) -> None:
+        """Another worker has the job by now."""
+        self.leases.drop(job_id)
+        job = self.running.get(job_id)
+        if job is not None:
+            self.lost(job)
+
+    def progress(self, job_id: str, progress: Progress) -> None:
+        """Note how far a job is; written soon."""
+        job = self.running.get(job_id)
+        if job is not None:
+            self._notes.later(job, "progress", encode_progress(progress))
+
+    async def checkpoint(self, job_id: str, raw: bytes) -> None:
+        """Keep a job's checkpoint: written when this returns, or later if Redis is away."""
+        job = self.running.get(job_id)
+        if job is not None and not await self._notes.now(job, "checkpoint", raw):
+            self.lose(job_id)
+
+    async def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking function in a thread. Cancelled, it goes on there, and keeps its slot until it ends."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="handler")
+        context = contextvars.copy_context()
+        future: Future[Any] = self._executor.submit(context.run, _call, function, args)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.running():
+                self.abandoned += 1
+                future.add_done_callback(lambda _: self._call_soon(self._thread_ended))
+            raise
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it beside the rest; it is kept until it ends."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("hook_failed", exc_info=task.exception())
+
+    async def settle(self) -> None:
+        """Wait for what was spawned."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function)
+
+    def _thread_ended(self) -> None:
+        self.abandoned -= 1
+        self.nudge()
+
+    def close(self) -> None:
+        """Let the threads go; those that still run are not waited for."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return function(*args)
+    except StopIteration as exc:  # a future can't carry it
+        raise RuntimeError("the handler raised StopIteration") from exc

@@ -1,0 +1,39 @@
+"""What the parts of a worker report of themselves; adapters count and log it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from agentqueue.store import Outcome, RenewReply
+from agentqueue_worker.app.job import Job
+
+
+class Telemetry(Protocol):
+    """Called on the hot path: implementations add to plain numbers. The renewing thread calls `renewed` alone."""
+
+    def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: str | None) -> None:
+        """A job left its slot. `outcome` None: its lease was lost."""
+        ...
+
+    def stepped(self, seconds: float, outcomes: int, claimed: int) -> None:
+        """A step was answered."""
+        ...
+
+    def lost(self, ids: Sequence[str]) -> None:
+        """Outcomes that were not recorded, since another worker has the jobs (rule 2)."""
+        ...
+
+    def redis_failed(self, exc: Exception) -> None:
+        """Redis did not answer."""
+        ...
+
+    def redis_answered(self) -> None:
+        """Redis answers (again)."""
+        ...
+
+    def blocked(self, exc: Exception) -> None:
+        """Redis is full: outcomes with children wait."""
+        ...
+
+    def renewed(self, reply: RenewReply | None, seconds: float) -> None:
+        """A renewal was answered, or failed (None)."""
+        ...

@@ -1,0 +1,234 @@
+"""One worker: its parts, started and ended in order."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from agentqueue import __version__
+from agentqueue.clock import monotonic, now_ms
+from agentqueue.errors import QueueUnavailable, UnsupportedServer
+from agentqueue.store import Claimed, Engine, RenewReply, Server, Store
+from agentqueue_worker.app.cron import CronClock
+from agentqueue_worker.app.keeper import Keeper
+from agentqueue_worker.app.loop import FIRST_WAIT, LONGEST_WAIT, UNAVAILABLE, ClaimLoop
+from agentqueue_worker.app.notes import Notes
+from agentqueue_worker.app.options import WorkerOptions
+from agentqueue_worker.app.ports import Registry
+from agentqueue_worker.app.run import Runner
+from agentqueue_worker.app.shutdown import Drain
+from agentqueue_worker.app.state import WorkerState
+from agentqueue_worker.app.telemetry import Telemetry
+
+CHECK_EVERY: Final = 60.0
+"""Seconds between looks whether the server is still one that keeps jobs (a replica, an evicting policy)."""
+GOODBYE_SECONDS: Final = 2.0
+STUCK_AFTER: Final = 30.0
+"""Seconds without a turn of the renewing thread: it is dead, and so will the leases be."""
+log = structlog.get_logger("agentqueue.worker")
+
+
+class Worker:
+    """Serves one queue. Make it inside a running event loop, then `await run()`; `stop()` drains it.
+
+    Args:
+        options: what it is told.
+        registry: the user's code.
+        open_server: makes a connection pool; called here and once in the renewing thread, with its own timeouts.
+        telemetry: what is told of every event.
+        hidden: folders whose frames are left out of tracebacks.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        registry: Registry,
+        open_server: Callable[[bool], Server],
+        telemetry: Telemetry,
+        *,
+        hidden: Sequence[str] = (),
+    ) -> None:
+        self.options = options
+        self.registry = registry
+        self._open_server = open_server
+        self._telemetry = telemetry
+        self._server = open_server(False)  # noqa: FBT003
+        self._engine = Engine(self._server, options.queue, options.engine)
+        self._notes = Notes(self._engine, options.identity.owner)
+        self.state = WorkerState(options, self._notes)
+        self._runner = Runner(self.state, registry, ended=telemetry.ended, hidden=hidden)
+        self._loop = ClaimLoop(self._engine, self.state, self._runner, registry, telemetry)
+        self._started_ms = now_ms()
+        self._jobs = sorted(registry.names)[:100]
+        self._keeper = Keeper(
+            self._open_keepers_engine,
+            options.identity,
+            held=self.state.leases.snapshot,
+            beat=self.beat,
+            renewed=self._renewed_in_thread,
+            telemetry=telemetry,
+        )
+        self._drain = Drain(self.state, self._runner, began=self._keeper.poke)
+
+    @property
+    def live(self) -> bool:
+        """Whether the renewing thread gets round. Asked by the probes' thread."""
+        return monotonic() - self._keeper.turned_at < STUCK_AFTER
+
+    def stop(self, *, grace: float | None = None) -> None:
+        """Drain: no more claims from now on; running jobs get the grace period. The second call hurries."""
+        self._drain.begin(grace=grace)
+
+    async def run(self) -> None:
+        """Work until stopped; in burst mode until the queue is empty.
+
+        Raises:
+            UnsupportedServer: the server would lose jobs.
+            Exception: what a startup hook raised.
+        """
+        state = self.state
+        try:
+            await self.registry.start(state)
+            state.ready = True
+            if await self._connect():
+                await self._serve()
+        finally:
+            await self._close()
+
+    # --- starting
+
+    async def _connect(self) -> bool:
+        """Until the server answers and is fit. False: the worker was stopped before that."""
+        wait = FIRST_WAIT
+        while not self.state.draining:
+            try:
+                await self._server.check()
+                await self._give_back_own()
+                return True
+            except QueueUnavailable as exc:
+                self._telemetry.redis_failed(exc)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+        return False
+
+    async def _give_back_own(self) -> None:
+        """What this container held before it was restarted: nobody else can know so soon that it is dead."""
+        identity = self.options.identity
+        if identity.pod_uid is None:
+            return
+        given = await self._engine.hand_back_all(
+            worker=identity.slot, why="its container was restarted", spare=identity.owner
+        )
+        if given:
+            log.warning("jobs_given_back", jobs=given, reason="an earlier process of this container held them")
+
+    # --- serving
+
+    async def _serve(self) -> None:
+        self._keeper.start()
+        log.info("worker_started", queue=self.options.queue, concurrency=self.options.concurrency, jobs=self._jobs)
+        loop_task = asyncio.create_task(self._loop.run(), name="claim-loop")
+        deadline = asyncio.create_task(self._drain.run(), name="drain")
+        background = [asyncio.create_task(it, name=name) for name, it in self._background()]
+        try:
+            await self._watch(loop_task, deadline, background)
+        finally:
+            for task in (loop_task, deadline, *background):
+                task.cancel()
+            await asyncio.gather(loop_task, deadline, *background, return_exceptions=True)
+            await self.state.settle()
+
+    def _background(self) -> list[tuple[str, Any]]:
+        tasks: list[tuple[str, Any]] = [("notes", self._notes.run()), ("check", self._check_server())]
+        if not self.options.burst:
+            tasks.append(("listen", self._loop.listen()))
+        store = Store(self._server)
+        tasks += [(f"cron {cron.name}", CronClock(store, self.state, cron).run()) for cron in self.registry.crons]
+        return tasks
+
+    async def _watch(
+        self, loop_task: "asyncio.Task[None]", deadline: "asyncio.Task[None]", background: "list[asyncio.Task[None]]"
+    ) -> None:
+        """Until the loop ends or the grace period has. A part that breaks has the worker drain, and is raised then."""
+        pending = {loop_task, deadline, *background}
+        broken: BaseException | None = None
+        while not (loop_task.done() or deadline.done()):
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {loop_task, deadline}:
+                broken = task.exception()
+                log.critical("worker_broken", part=task.get_name(), exc_info=broken)
+                self.stop()
+        if loop_task.done():
+            loop_task.result()
+        if broken is not None:
+            raise broken
+
+    async def _check_server(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            try:
+                await self._server.check()
+            except UnsupportedServer as exc:
+                log.error("server_unsafe", error=str(exc))  # noqa: TRY400  # the message says all
+            except QueueUnavailable as exc:
+                self._telemetry.redis_failed(exc)
+
+    # --- the renewing thread
+
+    def _open_keepers_engine(self) -> Engine:
+        return Engine(self._open_server(True), self.options.queue, self.options.engine)  # noqa: FBT003
+
+    def beat(self) -> bytes:
+        """The heartbeat, as operator, console and command line read it."""
+        state = self.state
+        return orjson.dumps(
+            {
+                "busy": state.busy,
+                "slots": self.options.concurrency,
+                "draining": state.draining or state.marked,
+                "jobs": self._jobs,
+                "agent": self.options.agent,
+                "podUid": self.options.identity.pod_uid,
+                "pid": os.getpid(),
+                "version": __version__,
+                "startedMs": self._started_ms,
+                "finished": state.finished,
+                "blocked": "redis full" if state.outbox.blocked_until is not None else None,
+            }
+        )
+
+    def _renewed_in_thread(self, reply: RenewReply, held: dict[str, Claimed]) -> None:
+        loop = self.state.loop
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._renewed, reply, held)
+
+    def _renewed(self, reply: RenewReply, held: dict[str, Claimed]) -> None:
+        state = self.state
+        for job_id in state.leases.lost(reply.lost, held):
+            if job_id in state.running:
+                state.lose(job_id)
+        if reply.drain is not state.marked:
+            state.marked = reply.drain
+            log.info("marked_for_scale_in" if reply.drain else "mark_taken_back", running=len(state.running))
+            self._keeper.poke()
+            state.nudge()
+
+    # --- ending
+
+    async def _close(self) -> None:
+        self._keeper.stop()
+        self.state.ready = False
+        try:
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._engine.say_goodbye(self.options.identity.name)
+        except (*UNAVAILABLE, TimeoutError) as exc:
+            log.warning("goodbye_failed", error=str(exc) or "no answer in time")
+        try:
+            await self.registry.stop()
+        finally:
+            self.state.close()
+            await self._server.close()
+            log.info("worker_stopped", finished=self.state.finished, left=len(self.state.leases))
