@@ -574,6 +574,14 @@ class TestTrouble:
             server.thaw()
             assert await client.queues() == []
 
+    async def test_connections_that_the_server_closed_are_made_anew(self, client: Client, server_url: str) -> None:
+        await asyncio.gather(*(client.queues() for _ in range(5)))
+        with redis.Redis.from_url(server_url) as raw:
+            await asyncio.to_thread(raw.client_kill_filter, _type="normal", skipme=True)
+            await asyncio.to_thread(raw.ping)
+        for _ in range(10):
+            assert await client.queues() == []
+
     async def test_a_cancelled_call_ends_and_leaves_the_client_usable(self, client: Client) -> None:
         for number in range(300):  # at each point of a call: sending, waiting for the answer
             call = asyncio.create_task(_endless(client))
