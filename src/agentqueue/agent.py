@@ -143,6 +143,15 @@ class Payload:
                 "a TypedDict or plain JSON types"
             ) from exc
 
+    def prepare(self) -> None:
+        """Build what checks payloads now, where a worker starts, and not with the first job.
+
+        Raises:
+            UsageError: the annotation can't be a payload.
+        """
+        if self.parameter is not None:
+            _ = self._adapter
+
     def load(self, data: Any) -> Any:
         """What the handler gets for the wire's `data`.
 

@@ -1,0 +1,37 @@
+"""`python -m agentqueue_worker [module:attribute]`: the worker image's entry point, configured by the environment."""
+
+import os
+import signal
+import sys
+
+
+def _leave(*_: object) -> None:
+    os._exit(0)
+
+
+# Process 1 of a container ignores SIGTERM until it has a handler: set before anything heavy is imported. Nothing is
+# claimed yet, so there is nothing to drain.
+signal.signal(signal.SIGTERM, _leave)
+
+
+def main() -> int:
+    """Returns the exit code."""
+    from agentqueue.errors import AgentQueueError  # noqa: PLC0415
+    from agentqueue.store import resolve_url  # noqa: PLC0415
+    from agentqueue_worker.adapters.logs import set_up_logs  # noqa: PLC0415
+    from agentqueue_worker.process import exit_code, load_program, run_program  # noqa: PLC0415
+    from agentqueue_worker.settings import read_settings  # noqa: PLC0415
+
+    try:
+        settings = read_settings(os.environ)
+        settings = settings.override(redis_url=resolve_url(settings.redis_url), handler=next(iter(sys.argv[1:]), None))
+        set_up_logs(settings.log_level, settings.log_format)
+        run_program(load_program(settings))
+    except AgentQueueError as exc:
+        print(f"agentqueue worker: {exc}", file=sys.stderr)  # noqa: T201  # logs may not be set up
+        return exit_code(exc)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Loads the user's code: `module:attribute`."""
+
+import difflib
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from agentqueue.agent import Agent
+from agentqueue.errors import HandlerImportError
+
+
+def load_target(target: str, *, folder: str | None = None) -> Any:
+    """What `module:attribute` names; `module.attribute` and a bare module with one Agent in it will do.
+
+    Args:
+        target: as given.
+        folder: where modules are looked for first; by default the working directory, as Python itself does.
+
+    Raises:
+        HandlerImportError: the module does not import (the message has its own error), or has no such attribute.
+    """
+    path = str(Path(folder or ".").resolve())
+    if path not in sys.path:
+        sys.path.insert(0, path)
+    module_name, _, attribute = target.partition(":")
+    if attribute:
+        return _attribute(_import(module_name, target), attribute, target)
+    module = _try_import(module_name)
+    if module is not None:
+        return _only_agent(module, target)
+    parent, _, last = module_name.rpartition(".")
+    if not parent:
+        _import(module_name, target)
+    return _attribute(_import(parent, target), last, target)
+
+
+def _try_import(name: str) -> ModuleType | None:
+    """The module, or None if it is the name that is not one (an import that fails in it is its own error)."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
+            return None
+        raise HandlerImportError(_explain(name, name, exc)) from exc
+    except Exception as exc:
+        raise HandlerImportError(_explain(name, name, exc)) from exc
+
+
+def _import(name: str, target: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as exc:
+        raise HandlerImportError(_explain(name, target, exc)) from exc
+
+
+def _explain(name: str, target: str, exc: BaseException) -> str:
+    if isinstance(exc, ModuleNotFoundError) and exc.name and (name == exc.name or name.startswith(f"{exc.name}.")):
+        return (
+            f"handler {target!r}: no module {exc.name!r} in {Path.cwd()} or on the Python path; "
+            f"write module:attribute, start where the module is, or set PYTHONPATH{_near_module(exc.name)}"
+        )
+    where = traceback.extract_tb(exc.__traceback__)[-1]
+    return (
+        f"handler {target!r}: module {name!r} does not import: {type(exc).__name__}: {exc} "
+        f"({where.filename}, line {where.lineno})"
+    )
+
+
+def _near_module(name: str) -> str:
+    known = [path.stem for path in Path().glob("*.py")] + [path.parent.name for path in Path().glob("*/__init__.py")]
+    return _hint(name, known)
+
+
+def _hint(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _attribute(module: ModuleType, name: str, target: str) -> Any:
+    value: Any = module
+    for part in name.split("."):
+        if not hasattr(value, part):
+            agents = _agents(module)
+            known = f"; its agents are {', '.join(sorted(agents))}" if agents else ""
+            hint = _hint(part, [it for it in dir(value) if not it.startswith("_")])
+            raise HandlerImportError(f"handler {target!r}: module {module.__name__!r} has no {name!r}{hint or known}")
+        value = getattr(value, part)
+    return value
+
+
+def _agents(module: ModuleType) -> dict[str, Agent]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, Agent)}
+
+
+def _only_agent(module: ModuleType, target: str) -> Agent:
+    agents = _agents(module)
+    if len({id(agent) for agent in agents.values()}) == 1:
+        return next(iter(agents.values()))
+    what = f"has several agents: write {target}:{min(agents)}" if agents else "has no Agent: write module:attribute"
+    raise HandlerImportError(f"handler {target!r}: the module {what}")

@@ -1,0 +1,152 @@
+"""Counts what happens in plain numbers, and folds them into Prometheus metrics when somebody scrapes."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agentqueue.clock import monotonic
+from agentqueue.store import Again, Bury, Cancel, Done, HandBack, Outcome, RenewReply
+from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.state import WorkerState
+
+BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+"""Seconds: from a lookup to an agent that works for an hour."""
+STEP_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+OUTCOMES: Final = {Done: "completed", Again: "retried", Bury: "dead", Cancel: "cancelled", HandBack: "handed_back"}
+LOST: Final = "lost"
+
+
+class Histogram:
+    """Counts per bucket and a sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """One observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative, as Prometheus has them."""
+        out, sum_ = [], 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            sum_ += count
+            out.append((bound, float(sum_)))
+        return out
+
+
+class JobCounts:
+    """Of the jobs of one name."""
+
+    __slots__ = ("outcomes", "seconds")
+
+    def __init__(self) -> None:
+        self.outcomes = dict.fromkeys((*OUTCOMES.values(), LOST), 0)
+        self.seconds = Histogram(BUCKETS)
+
+
+class Metrics(Collector):
+    """A worker's own numbers. Labels are queue, job name and outcome: all bounded by the user's code."""
+
+    def __init__(self, queue: str, agent: str) -> None:
+        self.queue = queue
+        self.agent = agent
+        self.state: WorkerState | None = None
+        self.jobs: dict[str, JobCounts] = {}
+        self.step_seconds = Histogram(STEP_BUCKETS)
+        self.claimed = 0
+        self.lost_outcomes = 0
+        self.redis_errors = 0
+        self.blocked = 0
+        self.renewals_failed = 0
+        self.reaped = 0
+        self.renew_seconds = Histogram(STEP_BUCKETS)
+        self.renewed_at = monotonic()
+        self.loop_lag = 0.0
+
+    def ended(self, job: Job, outcome: Outcome | None, seconds: float) -> None:
+        """A job left its slot."""
+        counts = self.jobs.get(job.handler.name)
+        if counts is None:
+            counts = self.jobs[job.handler.name] = JobCounts()
+        counts.outcomes[LOST if outcome is None else OUTCOMES[type(outcome)]] += 1
+        counts.seconds.add(seconds)
+
+    def renewed(self, reply: RenewReply | None, seconds: float) -> None:
+        """Called in the renewing thread, which alone writes these."""
+        if reply is None:
+            self.renewals_failed += 1
+            return
+        self.renewed_at = monotonic()
+        self.renew_seconds.add(seconds)
+        self.reaped += reply.reaped
+
+    def collect(self) -> Iterable[Metric]:
+        """At a scrape, in the probes' thread."""
+        yield from self._jobs()
+        yield from self._gauges()
+        yield from self._counters()
+        labels = (("agentqueue_step_duration_seconds", "Round trips that finish and claim", self.step_seconds),)
+        for name, text, histogram in (
+            *labels,
+            ("agentqueue_renewal_duration_seconds", "Round trips that renew leases", self.renew_seconds),
+        ):
+            family = HistogramMetricFamily(name, text, labels=("queue",))
+            family.add_metric((self.queue,), histogram.buckets(), histogram.total)
+            yield family
+
+    def _jobs(self) -> Iterable[Metric]:
+        total = CounterMetricFamily(
+            "agentqueue_jobs", "Runs of jobs by how they ended", labels=("queue", "job", "outcome")
+        )
+        seconds = HistogramMetricFamily(
+            "agentqueue_job_duration_seconds", "How long runs took", labels=("queue", "job")
+        )
+        for name, counts in list(self.jobs.items()):
+            for outcome, count in counts.outcomes.items():
+                total.add_metric((self.queue, name, outcome), count)
+            seconds.add_metric((self.queue, name), counts.seconds.buckets(), counts.seconds.total)
+        return (total, seconds)
+
+    def _gauges(self) -> Iterable[Metric]:
+        state = self.state
+        if state is None:
+            return
+        for name, text, value in (
+            ("agentqueue_jobs_in_progress", "Jobs running now", len(state.running)),
+            ("agentqueue_outcomes_unrecorded", "Ended jobs whose outcome is on its way to Redis", len(state.outbox)),
+            ("agentqueue_worker_slots", "Jobs that may run at a time", state.options.concurrency),
+            ("agentqueue_worker_draining", "1 while no jobs are claimed", int(state.draining or state.marked)),
+            ("agentqueue_abandoned_threads", "Threads of ended jobs that run on", state.abandoned),
+            ("agentqueue_redis_full", "1 while Redis refuses outcomes with children", int(_is_blocked(state))),
+            ("agentqueue_renewal_age_seconds", "Since the last renewal", monotonic() - self.renewed_at),
+            ("agentqueue_loop_lag_seconds", "How late the event loop was lately", self.loop_lag),
+        ):
+            family = GaugeMetricFamily(name, text, labels=("queue",))
+            family.add_metric((self.queue,), float(value))
+            yield family
+
+    def _counters(self) -> Iterable[Metric]:
+        for name, text, value in (
+            ("agentqueue_jobs_claimed", "Jobs taken from the queue", self.claimed),
+            ("agentqueue_lost_outcomes", "Outcomes dropped since another worker had the job", self.lost_outcomes),
+            ("agentqueue_redis_errors", "Steps that Redis did not answer", self.redis_errors),
+            ("agentqueue_redis_full_refusals", "Steps that a full Redis refused", self.blocked),
+            ("agentqueue_renewals_failed", "Renewals that Redis did not answer", self.renewals_failed),
+            ("agentqueue_leases_reaped", "Jobs of dead workers that this one gave back", self.reaped),
+        ):
+            family = CounterMetricFamily(name, text, labels=("queue",))
+            family.add_metric((self.queue,), float(value))
+            yield family
+
+
+def _is_blocked(state: WorkerState) -> bool:
+    return state.outbox.blocked_until is not None

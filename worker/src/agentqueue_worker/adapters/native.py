@@ -1,0 +1,225 @@
+"""An Agent's handlers as the claim loop sees them."""
+
+import inspect
+import math
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from agentqueue.agent import (
+    Agent,
+    Backoff,
+    Context,
+    CronDefinition,
+    Fatal,
+    JobDefinition,
+    Retry,
+    WorkerContext,
+    to_json,
+)
+from agentqueue.clock import from_ms
+from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
+from agentqueue.store import KEEP_FOREVER
+from agentqueue.wire import JobRecord, Reason, ResultRecord, decode_job, encode_job, encode_result
+from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.ports import WorkerRuntime
+from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict, Yielded
+from agentqueue_worker.settings import Settings
+
+UNKNOWN_GRACE_MS: Final = 60_000
+"""A rolling deploy has workers of both versions for about so long."""
+
+
+class PayloadRefused(InvalidPayload):
+    """The handler's model refuses the job's payload: told apart from what the handler's own code raises."""
+
+
+PayloadRefused.__name__ = "InvalidPayload"  # what people read of it
+
+
+class AgentHandler:
+    """Runs the jobs of one name."""
+
+    def __init__(self, job: JobDefinition, settings: Settings) -> None:
+        self.name = job.name
+        self.timeout: float | None = settings.job_timeout if job.timeout is None else job.timeout
+        self.attempts = job.attempts or settings.attempts
+        self.backoff: Backoff = job.backoff or settings.backoff
+        self.keep_ms = keep_ms(settings.result_seconds if job.keep_result is None else job.keep_result)
+        self._func = job.func
+        self._is_async = job.is_async
+        self._load = job.payload.load
+        self._takes = job.payload.parameter is not None
+        self._optional = has_default(job)
+        self.runtime: WorkerRuntime  # set by the registry's start
+
+    def call(self, job: Job) -> Awaitable[Any]:
+        """The handler's coroutine, or its thread's end."""
+        record, claimed = job.record, job.claimed
+        meta = claimed.meta
+        delivery = claimed.delivery if meta else claimed.attempts + 1
+        resume = meta.get("checkpoint") if meta else None
+        context = job.context = Context(
+            self.runtime, record, id=job.id, attempt=job.attempt, delivery=delivery, resume=resume
+        )
+        arguments: tuple[Any, ...] = (context,)
+        if record.args or record.kwargs or (self._takes and not self._optional):
+            arguments = (context, self._payload(record))
+        if self._is_async:
+            coroutine: Awaitable[Any] = self._func(*arguments)
+            return coroutine
+        return self.runtime.run_in_thread(self._func, *arguments)
+
+    def _payload(self, record: JobRecord) -> Any:
+        if not self._takes:
+            raise PayloadRefused(f"job {self.name!r} takes no payload, but one was given")
+        if len(record.args) > 1 or record.kwargs:
+            raise PayloadRefused(
+                f"job {self.name!r} takes one payload, not several arguments; put them into one object"
+            )
+        try:
+            return self._load(record.args[0] if record.args else None)
+        except InvalidPayload as exc:
+            raise PayloadRefused(str(exc)) from None  # the model's message says all
+
+    def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
+        """Retry and Fatal as they say, a refused payload is final, all else failed this attempt."""
+        match exc:
+            case Retry():
+                return Yielded(exc.after) if self.runtime.draining else Failed(exc.after)
+            case Fatal():
+                return Hopeless(Reason.FATAL)
+            case PayloadRefused():
+                return Hopeless(Reason.INVALID_PAYLOAD)
+            case _:
+                return Failed()
+
+
+def keep_ms(seconds: float) -> int:
+    """Seconds as the engine takes them; infinite: for ever."""
+    return KEEP_FOREVER if math.isinf(seconds) else round(seconds * 1000)
+
+
+def has_default(job: JobDefinition) -> bool:
+    """Whether the handler may be called without a payload."""
+    if job.payload.parameter is None:
+        return False
+    return inspect.signature(job.func).parameters[job.payload.parameter].default is not inspect.Parameter.empty
+
+
+class AgentCodec:
+    """Records as JSON; what a handler returns may be a pydantic model, a dataclass, a date."""
+
+    decode_job = staticmethod(decode_job)
+
+    def encode_result(self, record: ResultRecord) -> bytes:
+        """See the port."""
+        try:
+            return encode_result(record)
+        except InvalidPayload:
+            if not record.success:
+                raise
+            record.result = to_json(record.result)
+            return encode_result(record)
+
+
+class AgentCron:
+    """A cron expression's ticks."""
+
+    def __init__(self, cron: CronDefinition, queue: str) -> None:
+        from cronsim import CronSim, CronSimError  # noqa: PLC0415  # agents without crons don't need it
+
+        self._cron = cron
+        self._queue = queue
+        self._simulate = CronSim
+        self.name = cron.name
+        try:
+            self._zone = _zone(cron.timezone)
+            next(CronSim(cron.expression, from_ms(0).astimezone(self._zone)))
+        except (CronSimError, StopIteration) as exc:
+            raise UsageError(
+                f"cron {cron.expression!r} of job {cron.job.name!r} is not a cron expression that ever comes ({exc}); "
+                "write five fields: minute hour day month weekday"
+            ) from exc
+
+    def next_tick(self, after_ms: int) -> int:
+        """The first tick after that time."""
+        moment = from_ms(after_ms).astimezone(self._zone)
+        return round(next(self._simulate(self._cron.expression, moment)).timestamp() * 1000)
+
+    def job_id(self, tick_ms: int) -> str:
+        """The same on every worker."""
+        return f"cron:{self._cron.job.name}:{tick_ms}"
+
+    def record(self, tick_ms: int) -> bytes:
+        """The job, as if enqueued at its tick."""
+        return encode_job(JobRecord(name=self._cron.job.name, enqueued_ms=tick_ms, queue=self._queue))
+
+
+def _zone(name: str) -> Any:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415
+
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as exc:
+        raise UsageError(f"time zone {name!r} is not known; write an IANA name such as Europe/Berlin, or UTC") from exc
+
+
+class AgentRegistry:
+    """The handlers of one Agent.
+
+    Raises:
+        HandlerImportError: an annotation or a cron expression that can't be used.
+    """
+
+    codec = AgentCodec()
+    unknown_grace_ms = UNKNOWN_GRACE_MS
+    cancellable = True
+    wants_recorded = False
+
+    def __init__(self, agent: Agent, settings: Settings) -> None:
+        self._agent = agent
+        self._handlers = {name: AgentHandler(job, settings) for name, job in agent.jobs.items()}
+        self.find = self._handlers.get
+        self._context: WorkerContext | None = None
+        try:
+            self.crons: Sequence[AgentCron] = [AgentCron(cron, settings.queue or agent.queue) for cron in agent.crons]
+            for job in agent.jobs.values():
+                job.payload.prepare()
+        except UsageError as exc:
+            raise HandlerImportError(f"agent {agent.name!r}: {exc}") from exc
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of the jobs it knows."""
+        return self._handlers.keys()
+
+    async def start(self, runtime: WorkerRuntime) -> None:
+        """Run the startup functions, in order."""
+        for handler in self._handlers.values():
+            handler.runtime = runtime
+        log = structlog.get_logger("agentqueue.agent").bind(queue=runtime.queue, worker=runtime.worker)
+        self._context = WorkerContext(queue=runtime.queue, worker=runtime.worker, state=runtime.state, log=log)
+        for hook in self._agent.on_startup:
+            await _call(hook, self._context)
+
+    async def stop(self) -> None:
+        """Run the shutdown functions, in order, each even if one before it failed."""
+        if self._context is None:
+            return
+        context, self._context = self._context, None
+        for hook in self._agent.on_shutdown:
+            try:
+                await _call(hook, context)
+            except Exception:  # noqa: BLE001  # the user's code; the other hooks must run
+                structlog.get_logger("agentqueue.agent").exception("shutdown_failed", hook=hook.__qualname__)
+
+    async def recorded(self, job: Job) -> None:
+        """Never asked for."""
+
+
+async def _call(hook: Any, context: WorkerContext) -> None:
+    result = hook(context)
+    if inspect.isawaitable(result):
+        await result

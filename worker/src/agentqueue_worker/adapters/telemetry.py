@@ -1,0 +1,106 @@
+"""What a worker tells of itself: metrics always, logs as far as they can be read."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from agentqueue.clock import monotonic
+from agentqueue.store import Again, Bury, Done, HandBack, Outcome, RenewReply
+from agentqueue_worker.adapters.metrics import Metrics
+from agentqueue_worker.app.job import Job
+
+LINES_PER_SECOND: Final = 20
+"""Successes logged per second at most: a line for each cuts the throughput in half. Failures are always told."""
+TELL_EVERY: Final = 30.0
+"""Seconds between two lines on a lasting trouble (Redis away, Redis full)."""
+log = structlog.get_logger("agentqueue.worker")
+
+
+class WorkerTelemetry:
+    """The port, with metrics and structlog behind it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._second = 0
+        self._lines = 0
+        self._untold = 0
+        self._away_since: float | None = None
+        self._told_at = float("-inf")
+        self._told_full_at = float("-inf")
+
+    def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: str | None) -> None:
+        """See the port."""
+        self.metrics.ended(job, outcome, seconds)
+        kind = type(outcome)
+        if kind is Done:
+            self._tell_done(job, seconds)
+        elif outcome is None:
+            log.warning("job_lost", job_id=job.id, job=job.record.name, attempt=job.attempt, reason=error)
+        else:
+            _tell_end(job, outcome, seconds, error)
+
+    def _tell_done(self, job: Job, seconds: float) -> None:
+        second = int(job.started + seconds)
+        if second != self._second:
+            if self._untold:
+                log.info("jobs_completed_untold", jobs=self._untold)
+            self._second, self._lines, self._untold = second, 0, 0
+        if self._lines >= LINES_PER_SECOND:
+            self._untold += 1
+            return
+        self._lines += 1
+        log.info("job_completed", job_id=job.id, job=job.record.name, attempt=job.attempt, seconds=round(seconds, 3))
+
+    def stepped(self, seconds: float, outcomes: int, claimed: int) -> None:  # noqa: ARG002  # the port's shape
+        """See the port."""
+        metrics = self.metrics
+        metrics.step_seconds.add(seconds)
+        metrics.claimed += claimed
+
+    def lost(self, ids: Sequence[str]) -> None:
+        """See the port."""
+        self.metrics.lost_outcomes += len(ids)
+        log.warning("outcomes_dropped", job_ids=list(ids[:20]), jobs=len(ids), reason="another worker has these jobs")
+
+    def redis_failed(self, exc: Exception) -> None:
+        """See the port."""
+        self.metrics.redis_errors += 1
+        now = monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        if now - self._told_at >= TELL_EVERY:
+            self._told_at = now
+            log.error("redis_away", error=str(exc), since_seconds=round(now - self._away_since, 1))
+
+    def redis_answered(self) -> None:
+        """See the port."""
+        if self._away_since is not None:
+            log.info("redis_back", after_seconds=round(monotonic() - self._away_since, 1))
+            self._away_since = None
+            self._told_at = float("-inf")
+
+    def blocked(self, exc: Exception) -> None:
+        """See the port."""
+        self.metrics.blocked += 1
+        now = monotonic()
+        if now - self._told_full_at >= TELL_EVERY:
+            self._told_full_at = now
+            log.error("blocked", reason="redis full", error=str(exc))
+
+    def renewed(self, reply: RenewReply | None, seconds: float) -> None:
+        """See the port."""
+        self.metrics.renewed(reply, seconds)
+
+
+def _tell_end(job: Job, outcome: Outcome, seconds: float, error: str | None) -> None:
+    facts = {"job_id": job.id, "job": job.record.name, "attempt": job.attempt, "seconds": round(seconds, 3)}
+    match outcome:
+        case Again(delay_ms=delay_ms):
+            log.warning("job_failed", **facts, error=error, again_in_ms=delay_ms)
+        case Bury():
+            log.error("job_dead", **facts, error=error)
+        case HandBack():
+            log.info("job_handed_back", **facts)
+        case _:
+            log.info("job_cancelled", **facts)

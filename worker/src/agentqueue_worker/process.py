@@ -1,0 +1,191 @@
+"""A worker process: settings and the user's code in, exit code out."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from prometheus_client import REGISTRY
+
+import agentqueue
+import agentqueue_worker
+from agentqueue.agent import Agent
+from agentqueue.errors import AgentQueueError, HandlerImportError, UsageError
+from agentqueue.store import Server, ServerOptions
+from agentqueue_worker.adapters.loader import load_target
+from agentqueue_worker.adapters.metrics import Metrics
+from agentqueue_worker.adapters.probes import Probes
+from agentqueue_worker.adapters.telemetry import WorkerTelemetry
+from agentqueue_worker.app.options import WorkerOptions
+from agentqueue_worker.app.ports import Registry
+from agentqueue_worker.app.worker import Worker
+from agentqueue_worker.settings import Settings
+
+KEEPER_TIMEOUT: Final = 2.0
+"""Seconds the renewing thread waits for an answer: several tries fit into a lease."""
+HIDDEN: Final = (
+    str(Path(agentqueue_worker.__file__).parent),
+    str(Path(agentqueue.__file__).parent),
+    os.path.dirname(asyncio.__file__),  # noqa: PTH120  # as tracebacks spell it
+)
+"""Frames of these folders are left out at the top of a handler's traceback."""
+log = structlog.get_logger("agentqueue.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The user's code, ready to be served."""
+
+    registry: Registry
+    settings: Settings
+    """With what the user's code says itself, where the settings were not given."""
+    own_queue: str
+    """The queue that the code names."""
+
+    def at(self, redis_url: str) -> "Program":
+        """Served on that Redis."""
+        return replace(self, settings=self.settings.override(redis_url=redis_url))
+
+
+def load_program(settings: Settings) -> Program:
+    """Import what `settings.handler` names.
+
+    Raises:
+        HandlerImportError: it does not import, or is neither an Agent nor an arq WorkerSettings.
+        UsageError: no handler is named.
+    """
+    if not settings.handler:
+        raise UsageError("no handler: name it as module:attribute (argument, or AGENTQUEUE_HANDLER)")
+    target = load_target(settings.handler)
+    if isinstance(target, Agent):
+        return program_of(target, settings)
+    if isinstance(target, type | dict):
+        from agentqueue_worker.adapters.arq import adapt  # noqa: PLC0415  # arq only for an arq program
+
+        program: Program = adapt(target, settings)
+        return program
+    raise HandlerImportError(
+        f"handler {settings.handler!r} is a {type(target).__name__}, neither an Agent nor an arq WorkerSettings class"
+    )
+
+
+def program_of(agent: Agent, settings: Settings) -> Program:
+    """An Agent to serve."""
+    from agentqueue_worker.adapters.native import AgentRegistry  # noqa: PLC0415  # not for an arq program
+
+    if not agent.jobs:
+        raise HandlerImportError(f"agent {agent.name!r} has no jobs: decorate a function with @agent.job")
+    return Program(AgentRegistry(agent, settings), settings, agent.queue)
+
+
+def server_opener(settings: Settings) -> Callable[[bool], Server]:
+    """Makes connection pools; True: the renewing thread's, which must not wait long.
+
+    Raises:
+        UsageError: nobody said where Redis is.
+    """
+    url = settings.redis_url
+    if not url:
+        raise UsageError(
+            "where is Redis? Give --redis URL, set AGENTQUEUE_REDIS_URL or REDIS_URL, or run `agentqueue up` here"
+        )
+
+    patient = ServerOptions(url, ca_file=settings.redis_ca_file, allow_eviction=settings.allow_eviction)
+    impatient = replace(patient, connect_timeout=KEEPER_TIMEOUT, timeout=KEEPER_TIMEOUT, max_connections=2)
+    return lambda hasty: Server(impatient if hasty else patient)
+
+
+def make_worker(program: Program, options: WorkerOptions | None = None, metrics: Metrics | None = None) -> Worker:
+    """The worker of a program; inside a running event loop."""
+    settings = program.settings
+    options = options or settings.options(program.own_queue)
+    metrics = metrics or Metrics(options.queue, options.agent)
+    worker = Worker(options, program.registry, server_opener(settings), WorkerTelemetry(metrics), hidden=HIDDEN)
+    metrics.state = worker.state
+    return worker
+
+
+async def serve(program: Program) -> None:
+    """Work until a signal came and all is drained; in burst mode until the queue is empty."""
+    settings = program.settings
+    options = settings.options(program.own_queue)
+    metrics = Metrics(options.queue, options.agent)
+    worker = make_worker(program, options, metrics)
+    set_signals(worker)
+    with _collected(metrics), _probes(settings, worker):
+        lag = asyncio.create_task(_measure_lag(metrics))
+        try:
+            await worker.run()
+        finally:
+            lag.cancel()
+    if worker.state.abandoned:  # the interpreter would wait for these threads at its end, past the SIGKILL
+        log.warning("threads_abandoned", threads=worker.state.abandoned)
+        _exit_now(0)
+
+
+def set_signals(worker: Worker) -> None:
+    """SIGTERM and SIGINT drain; the second one hurries."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        worker.state.loop.add_signal_handler(number, worker.stop)
+
+
+@contextlib.contextmanager
+def _collected(metrics: Metrics) -> Iterator[None]:
+    REGISTRY.register(metrics)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(metrics)
+
+
+@contextlib.contextmanager
+def _probes(settings: Settings, worker: Worker) -> Iterator[None]:
+    if not settings.probe_port:
+        yield
+        return
+    probes = Probes(settings.probe_port, live=lambda: worker.live, ready=lambda: worker.state.ready)
+    probes.start()
+    try:
+        yield
+    finally:
+        probes.stop()
+
+
+async def _measure_lag(metrics: Metrics) -> None:
+    """How late the loop is, once a second: a blocking handler shows here, not in the probes."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + 1.0
+        await asyncio.sleep(1.0)
+        metrics.loop_lag = max(loop.time() - due, 0.0)
+
+
+def run_program(program: Program) -> None:
+    """`serve` on uvloop where there is one."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(program))
+
+
+def _loop_factory() -> Callable[[], Any] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415
+
+    return uvloop.new_event_loop
+
+
+def _exit_now(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def exit_code(exc: AgentQueueError) -> int:
+    """2: the call is wrong; 1: it failed."""
+    return 2 if isinstance(exc, UsageError) else 1

@@ -1,0 +1,213 @@
+"""A worker's settings, read once from the environment (`agentqueue.environment`), over which the command line goes."""
+
+import math
+import os
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+
+from agentqueue import environment as env
+from agentqueue.agent import Backoff, check_attempts
+from agentqueue.errors import InvalidName, UsageError
+from agentqueue.keys import check_queue
+from agentqueue.store import EngineSettings
+from agentqueue_worker.app.options import DeadLetterTarget, Identity, WorkerOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Durations in seconds."""
+
+    redis_url: str | None = None
+    """None: the caller says where Redis is, or that nobody did."""
+    redis_ca_file: str | None = None
+    allow_eviction: bool = False
+    """Take a server that may evict jobs."""
+    handler: str | None = None
+    """`module:attribute`."""
+    agent: str = ""
+    queue: str | None = None
+    """None: the agent's own."""
+    concurrency: int = 5
+    """Jobs at a time. Agents' jobs wait for others most of their time; one that computes wants 1 per core."""
+    job_timeout: float = 300.0
+    """5 minutes: long enough for a chain of LLM calls, short enough that a hung one is noticed."""
+    attempts: int = 3
+    crashes: int = 3
+    """Workers that may die under a job before it counts as the culprit."""
+    backoff: Backoff = field(default_factory=Backoff)
+    rate_max: int = 0
+    """Starts per `rate_duration` over all workers; 0: no limit."""
+    rate_duration: float = 1.0
+    result_seconds: float = 3_600.0
+    """1 hour. Redis needs about this times the rate of jobs in result records."""
+    completed_seconds: float = 86_400.0
+    completed_count: int = 1_000
+    dead_seconds: float = 604_800.0
+    """7 days: a weekend and a working week to look at dead letters and replay them."""
+    ageing_high: float = 60.0
+    ageing_normal: float = 300.0
+    ageing_low: float = 900.0
+    on_dead_letter_queue: str | None = None
+    on_dead_letter_job: str = env.DEAD_LETTER_JOB
+    grace: float = 60.0
+    """From SIGTERM to SIGKILL. Kubernetes' own default is 30; the operator sets it as the resource says."""
+    drain_margin: float = 5.0
+    """Kept back from the grace period for hand-backs, so that exit comes before the kubelet's SIGKILL."""
+    probe_port: int = 0
+    """0: no probes, no metrics; the operator sets one."""
+    name: str = ""
+    pod_uid: str | None = None
+    log_level: str = "info"
+    log_format: str = ""
+    """json or console; '': console on a terminal, JSON elsewhere."""
+    burst: bool = False
+    arq_pickle: bool = False
+    """Read and write pickles for an arq program that did not set its serializers (rule 9: only if asked for)."""
+    given: frozenset[str] = frozenset()
+    """The names of the fields that were set, not defaulted: these go over an arq WorkerSettings' own."""
+
+    def override(self, **values: Any) -> "Settings":
+        """With these set; None leaves a field as it is."""
+        set_ = {name: value for name, value in values.items() if value is not None}
+        return replace(self, **set_, given=self.given | set_.keys())
+
+    def options(self, own_queue: str, *, incarnation: str | None = None) -> WorkerOptions:
+        """What the claim loop is told. `own_queue`: the one that the agent names itself."""
+        queue = self.queue or own_queue
+        dead_queue = self.on_dead_letter_queue
+        return WorkerOptions(
+            queue=queue,
+            own_queue=own_queue,
+            identity=Identity(self.name or default_name(), incarnation or uuid.uuid4().hex[:12], self.pod_uid),
+            agent=self.agent or own_queue,
+            concurrency=self.concurrency,
+            crash_limit=self.crashes,
+            grace=self.grace,
+            drain_margin=self.drain_margin,
+            burst=self.burst,
+            keep_ms=round(self.result_seconds * 1000),
+            dead_letters=DeadLetterTarget(dead_queue, self.on_dead_letter_job) if dead_queue else None,
+            engine=EngineSettings(
+                age_limits_ms=(ms(self.ageing_high), ms(self.ageing_normal), ms(self.ageing_low)),
+                rate_max=self.rate_max,
+                rate_window_ms=ms(self.rate_duration),
+                history_count=self.completed_count,
+                history_ms=ms(self.completed_seconds),
+                dead_ms=ms(self.dead_seconds),
+            ),
+        )
+
+
+def ms(seconds: float) -> int:
+    """Whole milliseconds."""
+    return round(seconds * 1000)
+
+
+def default_name() -> str:
+    """The host's name and the process id, in the alphabet of worker ids."""
+    host = "".join(char if char.isalnum() or char in "-._" else "-" for char in socket.gethostname())
+    return f"{host or 'worker'}-{os.getpid()}"
+
+
+def _number(least: float, most: float = math.inf) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not least <= value <= most:
+            raise ValueError(f"must be from {least:g} to {most:g}")
+        return value
+
+    return parse
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text.lower()
+
+    return parse
+
+
+def _worker_name(text: str) -> str:
+    if not text or len(text) > 253 or any(char in text for char in "/| \t\n"):
+        raise ValueError("must have 1 to 253 characters, without spaces, / and |")
+    return text
+
+
+def _attempts(text: str) -> int:
+    return check_attempts(int(text)) or 1
+
+
+_FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    env.REDIS_URL: ("redis_url", str),
+    env.REDIS_CA_FILE: ("redis_ca_file", str),
+    env.HANDLER: ("handler", str),
+    env.AGENT: ("agent", str),
+    env.QUEUE: ("queue", check_queue),
+    env.CONCURRENCY: ("concurrency", _whole(1, 10_000)),
+    env.JOB_TIMEOUT: ("job_timeout", _number(0.001)),
+    env.RETRY_ATTEMPTS: ("attempts", _attempts),
+    env.RETRY_CRASHES: ("crashes", _whole(1, 1_000)),
+    env.RATE_LIMIT_MAX: ("rate_max", _whole(0, 1_000_000)),
+    env.RATE_LIMIT_DURATION: ("rate_duration", _number(0.001)),
+    env.RESULT_SECONDS: ("result_seconds", _number(0)),
+    env.COMPLETED_SECONDS: ("completed_seconds", _number(0)),
+    env.COMPLETED_COUNT: ("completed_count", _whole(0, 1_000_000)),
+    env.DEAD_SECONDS: ("dead_seconds", _number(1)),
+    env.AGEING_HIGH: ("ageing_high", _number(0.001)),
+    env.AGEING_NORMAL: ("ageing_normal", _number(0.001)),
+    env.AGEING_LOW: ("ageing_low", _number(0.001)),
+    env.ON_DEAD_LETTER_QUEUE: ("on_dead_letter_queue", check_queue),
+    env.ON_DEAD_LETTER_JOB: ("on_dead_letter_job", str),
+    env.GRACE_PERIOD: ("grace", _number(0)),
+    env.PROBE_PORT: ("probe_port", _whole(0, 65_535)),
+    env.WORKER_NAME: ("name", _worker_name),
+    env.POD_UID: ("pod_uid", _worker_name),
+    env.LOG_LEVEL: ("log_level", _one_of("debug", "info", "warning", "error", "critical")),
+    env.LOG_FORMAT: ("log_format", _one_of("json", "console")),
+}
+_BACKOFF: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    env.BACKOFF_TYPE: ("type", _one_of("exponential", "fixed")),
+    env.BACKOFF_DELAY: ("delay", _number(0)),
+    env.BACKOFF_MAX_DELAY: ("max_delay", _number(0)),
+    env.BACKOFF_JITTER: ("jitter", _number(0, 1)),
+}
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings in the environment. Empty variables count as absent.
+
+    Raises:
+        UsageError: a value out of its range; the message names the variable.
+    """
+    values = _read(environ, _FIELDS)
+    backoff = _read(environ, _BACKOFF)
+    if backoff:
+        values["backoff"] = Backoff(**backoff)
+    assert values.keys() <= {it.name for it in fields(Settings)}
+    return Settings(**values, given=frozenset(values))
+
+
+def _read(environ: Mapping[str, str], names: Mapping[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
+    out = {}
+    for variable, (name, parse) in names.items():
+        text = environ.get(variable, "").strip()
+        if text:
+            try:
+                out[name] = parse(text)
+            except (ValueError, InvalidName) as exc:
+                raise UsageError(f"{variable}={text!r:.80}: {exc}") from exc
+    return out
