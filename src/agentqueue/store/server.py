@@ -59,7 +59,7 @@ class _Lean:
     async def can_read_destructive(self) -> bool:
         """Whether an idle connection is spoilt, which is asked before each command.
 
-        redis-py starts a read and cancels it at once (30 us); the loop has told the reader already.
+        redis-py before 8 starts a read and cancels it at once (30 us); the loop has told the reader already.
         """
         reader = self._reader
         if reader is None or reader.at_eof() or reader.exception() is not None:
@@ -82,8 +82,9 @@ def _client(options: ServerOptions) -> redis_asyncio.Redis:
             # A script sent twice by the client library could be carried out twice: whoever sends decides.
             retry=Retry(NoBackoff(), 0),
             socket_connect_timeout=options.connect_timeout,
-            # No socket_timeout: with one, redis-py sends under asyncio.wait_for, which swallows a cancellation now and
-            # then (CPython < 3.12, gh-86296) and makes a task per command. `Server._timed` watches the whole call.
+            # With one, redis-py sends under asyncio.wait_for, which now and then swallows a cancellation (CPython
+            # before 3.12, gh-86296) and makes a task per command. `Server._timed` watches the whole call instead.
+            socket_timeout=None,
             max_connections=options.max_connections,
             **extra,
         )
