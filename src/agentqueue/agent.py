@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, Unpack, overload
 
 import orjson
 
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
-from agentqueue.keys import PRIORITY_NUMBERS, Level, check_id, check_queue, level_of
-from agentqueue.wire import JobRecord, Progress, child_id, encode, encode_job, find_problem
+from agentqueue.keys import check_queue
+from agentqueue.wire import JobRecord, Progress, child_id, clean_text, encode, find_problem
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from agentqueue.store import NewJob
+    from agentqueue.submission import EnqueueOptions
 
 Seconds = float | timedelta
 """Durations in what people write: seconds, or a timedelta."""
@@ -565,7 +566,7 @@ class Context:
         """
         if type(percent) not in (int, float) or not 0 <= percent <= 100:
             raise UsageError(f"progress {percent!r} must be a number from 0 to 100")
-        progress = Progress(percent, None if message is None else str(message)[:500], now_ms())
+        progress = Progress(percent, None if message is None else clean_text(str(message)[:500]), now_ms())
         self.last_progress = progress
         runtime = self._runtime
         if threading.get_ident() == runtime.thread:
@@ -602,21 +603,16 @@ class Context:
         self,
         target: Callable[..., Any] | tuple[str, str],
         data: Any = None,
-        *,
-        priority: int | str | Level = Level.NORMAL,
-        delay: Seconds = 0,
-        id: str | None = None,  # noqa: A002  # the public name
-        tags: Sequence[str] = (),
+        **options: "Unpack[EnqueueOptions]",
     ) -> str:
         """Have a job sent with this one's success: both or neither, and once however often this one runs.
 
         Args:
             target: a function decorated with `@agent.job`, or `(queue, job name)`.
             data: its payload, checked against the function's annotation.
-            priority: urgent, high, normal, low, or a number from 1.
-            delay: seconds until it may start.
-            id: by default made of this job's id and the number of the call, so that a rerun makes the same.
-            tags: words to find it by.
+            options: a producer's: `priority`, `delay`, `at`, `tags`, `timeout`, `attempts`, `backoff`, `tenant` and
+                `trace` (by default this job's), `id` (by default made of this job's id and the number of the call, so
+                that a rerun makes the same).
 
         Returns:
             The child's id.
@@ -624,26 +620,22 @@ class Context:
         Raises:
             InvalidPayload: the payload is refused. UsageError: an unknown target, more than 1,000 children or 3 MiB.
         """
-        from agentqueue.store import NewJob  # noqa: PLC0415  # needs redis-py, which a worker has loaded
+        from agentqueue.submission import prepare  # noqa: PLC0415  # it imports this module
 
         queue, name, payload = self._resolve(target, data)
-        level = level_of(priority)
-        child = check_id(id) if id is not None else child_id(self.id, len(self.children))
-        record = JobRecord(
-            name=name,
-            args=() if payload is None else (payload,),
-            enqueued_ms=now_ms(),
-            queue=queue,
-            priority=priority if type(priority) is int else PRIORITY_NUMBERS[level],
-            tags=tuple(tags),
+        inherited = {"tenant": self._record.tenant, "trace": self._record.trace}
+        prepared = prepare(
+            queue,
+            name,
+            payload,
+            inherited | options,
+            now_ms=now_ms(),
+            new_id=child_id(self.id, len(self.children)),
             parent=self.id,
-            tenant=self._record.tenant,
-            trace=self._record.trace,
         )
-        job = NewJob(queue, child, encode_job(record), level, round(seconds(delay) * 1000))
-        self._check_room(len(job.record))
-        self.children.append(job)
-        return child
+        self._check_room(len(prepared.job.record))
+        self.children.append(prepared.job)
+        return prepared.job.id
 
     def _resolve(self, target: Any, data: Any) -> tuple[str, str, Any]:
         job = job_of(target)

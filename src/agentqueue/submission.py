@@ -68,8 +68,10 @@ def prepare(
     now_ms: int,
     new_id: str,
     max_bytes: int = MAX_BYTES,
+    parent: str | None = None,
 ) -> Prepared:
-    """Check a producer's wishes and encode them. `new_id` is taken where the options name none.
+    """Check a producer's wishes and encode them. `new_id` is taken where the options name none; `parent`
+    is the id of the job that sends this one.
 
     Raises:
         InvalidName: queue, job name, id, priority, tag or tenant outside its alphabet or range.
@@ -81,7 +83,7 @@ def prepare(
     args = () if data is None else (data,)
     given = _given(options) if options else options
     if not given:
-        record = JobRecord(name, args, enqueued_ms=now_ms, queue=queue)
+        record = JobRecord(name, args, enqueued_ms=now_ms, queue=queue, parent=parent)
         return Prepared(NewJob(queue, new_id, encode_job(record, max_bytes=max_bytes)), fresh=True)
     level, number = _priority(given.get("priority"))
     record = JobRecord(
@@ -92,6 +94,7 @@ def prepare(
         priority=number,
         options=_job_options(given),
         tags=_tags(given.get("tags")),
+        parent=parent,
         tenant=_short_text(given.get("tenant"), "tenant"),
         trace=_short_text(given.get("trace"), "trace"),
     )

@@ -270,9 +270,14 @@ def attempt_error(attempt: int, at_ms: int, type_: str, message: str, traceback:
         attempt,
         at_ms,
         type_,
-        message[: AttemptError.MAX_MESSAGE],
-        traceback[-AttemptError.MAX_TRACEBACK :],
+        clean_text(message[: AttemptError.MAX_MESSAGE]),
+        clean_text(traceback[-AttemptError.MAX_TRACEBACK :]),
     )
+
+
+def clean_text(text: str) -> str:
+    """The text without lone surrogates (as undecodable file names have them), which JSON in UTF-8 can't say."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 MAX_ERRORS: Final = 10
@@ -366,15 +371,32 @@ class ResultRecord:
 
 def describe_exception(exc: BaseException) -> str:
     """Type and message in one line."""
-    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    text = describe_value(exc)
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
 def encode_exception(exc: BaseException) -> dict[str, Any]:
     """`{"$exc": name, "args": [...]}`; arguments that are not JSON are written as text."""
-    args = [arg if find_problem(arg) is None else str(arg) for arg in exc.args]
-    if sum(len(arg) for arg in args if type(arg) is str) > AttemptError.MAX_TRACEBACK:
-        args = [str(exc)[: AttemptError.MAX_TRACEBACK]]
+    args = [arg if find_problem(arg) is None else describe_value(arg) for arg in exc.args]
+    try:
+        fits = len(orjson.dumps(args)) <= MAX_EXCEPTION
+    except orjson.JSONEncodeError:  # lone surrogates
+        fits = False
+    if not fits:
+        args = [clean_text(describe_value(exc)[: AttemptError.MAX_TRACEBACK])]
     return {"$exc": type(exc).__name__, "args": args}
+
+
+MAX_EXCEPTION: Final = 32 * 1024
+"""Bytes of an exception's arguments that are kept; of larger ones the text's beginning."""
+
+
+def describe_value(value: object) -> str:
+    """`str(value)`, whose own code may raise."""
+    try:
+        return str(value)
+    except Exception as exc:  # noqa: BLE001  # the user's __str__
+        return f"({type(value).__name__}, whose text can't be made: {type(exc).__name__})"
 
 
 def is_exception(value: Any) -> bool:
@@ -395,7 +417,10 @@ def encode_result(record: ResultRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
         problem = find_problem(value, "the result")
         if problem:
             raise InvalidPayload(f"job {record.name!r}: {problem}")
-    raw = orjson.dumps(_result_wire(record, value))
+    try:
+        raw = orjson.dumps(_result_wire(record, value))
+    except orjson.JSONEncodeError as exc:
+        raise InvalidPayload(f"job {record.name!r}: the result is not JSON: {exc}") from exc
     if len(raw) > max_bytes and record.success:
         own = len(orjson.dumps(value))
         if own > max_bytes:

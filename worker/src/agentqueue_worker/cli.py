@@ -1,4 +1,4 @@
-"""`agentqueue worker`, found by the entry point group `agentqueue.commands`. Nothing heavy is imported until it runs."""
+"""`agentqueue worker`, found by entry point (group `agentqueue.commands`). Nothing heavy is imported until it runs."""
 
 from pathlib import Path
 from typing import Annotated

@@ -6,19 +6,12 @@ from types import TracebackType
 
 import orjson
 
-from agentqueue.wire import AttemptError, attempt_error, encode_errors
+from agentqueue.wire import AttemptError, attempt_error, describe_value, encode_errors
 
 
 def describe_failure(exc: BaseException, *, attempt: int, at_ms: int, hidden: Sequence[str] = ()) -> AttemptError:
     """Type, message and traceback; frames at the top whose file is under one of the `hidden` folders are left out."""
-    return attempt_error(attempt, at_ms, type(exc).__name__, _message(exc), _traceback(exc, hidden))
-
-
-def _message(exc: BaseException) -> str:
-    try:
-        return str(exc)
-    except Exception as broken:  # noqa: BLE001  # the user's __str__ may raise anything; the job's end must be kept
-        return f"(its message can't be made: {type(broken).__name__})"
+    return attempt_error(attempt, at_ms, type(exc).__name__, describe_value(exc), _traceback(exc, hidden))
 
 
 def _traceback(exc: BaseException, hidden: Sequence[str]) -> str:
