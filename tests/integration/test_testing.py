@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from agentqueue import testing
-from agentqueue.agent import Agent, Context
+from agentqueue.agent import Agent, Context, Retry
 from agentqueue.client import Client
 from agentqueue.errors import QueueUnavailable, UsageError
 from agentqueue.store import Server, ServerOptions
@@ -56,6 +56,36 @@ async def test_it_runs_until_no_agent_has_anything_to_do(box: Sandbox, burst: li
     assert await job.result(timeout=1) == 3
     assert burst == [("first", 2), ("second", 2), ("first", 2), ("second", 2)]
     assert [stats.completed for stats in await box.client.stats()] == [2, 2]
+
+
+greeter = Agent("greeter")
+greeted: list[str] = []
+
+
+@greeter.job(attempts=2)
+async def greet(ctx: Context, name: str) -> str:
+    ctx.enqueue(("greeter", "note"), name)
+    if ctx.attempt == 1:
+        raise Retry(after=timedelta(minutes=10))
+    return f"hello {name}"
+
+
+@greeter.job
+def note(ctx: Context, name: str) -> None:
+    greeted.append(name)
+
+
+async def test_real_handlers_run_with_their_retries_and_what_they_enqueue() -> None:
+    greeted.clear()
+    async with Sandbox(greeter) as box:
+        job = await box.client.enqueue(greet, "Ada")
+        await box.run_until_idle()
+        status = await job.status()
+        assert (status.state, status.attempts, greeted) == (State.DELAYED, 1, [])
+        await box.advance(timedelta(minutes=10))
+        await box.run_until_idle()
+        assert await job.result(timeout=1) == "hello Ada"
+        assert greeted == ["Ada"]
 
 
 async def test_delayed_jobs_stay_until_their_time_has_come(box: Sandbox, burst: list[tuple[str, int]]) -> None:
