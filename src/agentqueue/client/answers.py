@@ -30,7 +30,7 @@ def outcome_of(status: JobStatus) -> Any:
     match status.state:
         case State.DEAD:
             raise JobFailed(
-                f"{where} is dead after {status.attempts} attempts: {status.error}; "
+                f"{where} is dead after {status.attempts} attempt{'s' * (status.attempts != 1)}: {status.error}; "
                 f"see `agentqueue dead show {status.queue} {status.id}`"
             )
         case State.CANCELLED:
