@@ -54,7 +54,11 @@ class _Lean:
     def pack_command(self, *args: Any) -> list[bytes]:
         """In C: a bulk's or a step's thousands of arguments cost 4 us a job otherwise."""
         name = args[0].encode() if isinstance(args[0], str) else args[0]
-        return [hiredis.pack_command((*name.split(), *args[1:]))]
+        words = (*name.split(), *args[1:])
+        try:
+            return [hiredis.pack_command(words)]
+        except UnicodeEncodeError:  # an id of any bytes, decoded with surrogateescape: it goes back as it came
+            return [hiredis.pack_command(tuple(_as_it_came(word) for word in words))]
 
     async def can_read_destructive(self) -> bool:
         """Whether an idle connection is spoilt, which is asked before each command.
@@ -65,6 +69,10 @@ class _Lean:
         if reader is None or reader.at_eof() or reader.exception() is not None:
             raise redis_errors.ConnectionError("the server closed the connection")
         return bool(reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio has no other way to ask
+
+
+def _as_it_came(word: Any) -> Any:
+    return word.encode(errors="surrogateescape") if isinstance(word, str) else word
 
 
 def _leaner(client: redis_asyncio.Redis) -> redis_asyncio.Redis:
