@@ -204,13 +204,15 @@ class Payload:
         return f"{name} refuses the payload: {'; '.join(lines)}{more}"
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: Any, what: str = "") -> Any:
     """`value` as JSON types: what is JSON already stays; pydantic models, dataclasses, dates and the like are dumped.
+
+    `what` names it in the message: by default "the payload".
 
     Raises:
         InvalidPayload: no way to write it as JSON.
     """
-    problem = find_problem(value)
+    problem = find_problem(value, what)
     if problem is None:
         return value
     from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  # 100 ms, rarely needed
@@ -584,7 +586,7 @@ class Context:
         Raises:
             InvalidPayload: not JSON, or over 1 MiB.
         """
-        raw = encode(to_json(value), what=f"the checkpoint of job {self.id}")
+        raw = encode(to_json(value, "the checkpoint"), what=f"the checkpoint of job {self.id}")
         self._checkpoint = raw
         runtime = self._runtime
         if threading.get_ident() == runtime.thread:

@@ -54,6 +54,8 @@ class Settings:
     on_dead_letter_job: str = env.DEAD_LETTER_JOB
     grace: float = 60.0
     """From SIGTERM to SIGKILL. Kubernetes' own default is 30; the operator sets it as the resource says."""
+    lease: float = 8.0
+    """Not in the environment: all workers of a queue must agree. A crashed worker's jobs start again after it."""
     drain_margin: float = 5.0
     """Kept back from the grace period for hand-backs, so that exit comes before the kubelet's SIGKILL."""
     probe_port: int = 0
@@ -91,6 +93,7 @@ class Settings:
             keep_ms=round(self.result_seconds * 1000),
             dead_letters=DeadLetterTarget(dead_queue, self.on_dead_letter_job) if dead_queue else None,
             engine=EngineSettings(
+                lease_ms=ms(self.lease),
                 age_limits_ms=(ms(self.ageing_high), ms(self.ageing_normal), ms(self.ageing_low)),
                 rate_max=self.rate_max,
                 rate_window_ms=ms(self.rate_duration),

@@ -21,7 +21,9 @@ def set_up_logs(level: str, form: str) -> None:
         shared.append(structlog.processors.format_exc_info)
         last: Any = structlog.processors.JSONRenderer(serializer=_dumps)
     else:
-        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        last = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     structlog.configure(
         processors=[*shared, last],
         wrapper_class=structlog.make_filtering_bound_logger(number),

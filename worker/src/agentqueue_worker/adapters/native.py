@@ -120,7 +120,7 @@ class AgentCodec:
         except InvalidPayload:
             if not record.success:
                 raise
-            record.result = to_json(record.result)
+            record.result = to_json(record.result, "the result")
             return encode_result(record)
 
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from agentqueue.clock import now_ms
 from agentqueue.keys import Level
 from agentqueue.status import letter_to_json
@@ -17,6 +19,7 @@ from agentqueue.wire import (
     State,
     attempt_error,
     child_id,
+    clean_text,
     encode_dead,
     encode_job,
     errors_of,
@@ -80,7 +83,7 @@ class Outcomes:
     def cancelled_unrun(self, claimed: Claimed, record: JobRecord, keep_ms: int) -> Cancel:
         """It was cancelled before it started."""
         result = ResultRecord(
-            id=claimed.id,
+            id=clean_text(claimed.id),
             name=record.name,
             queue=self.options.queue,
             success=False,
@@ -140,7 +143,7 @@ class Outcomes:
             return []
         record = JobRecord(
             name=target.job,
-            args=(letter_to_json(letter),),
+            args=(orjson.loads(orjson.dumps(letter_to_json(letter))),),
             enqueued_ms=letter.died_ms,
             queue=target.queue,
             tags=letter.tags,

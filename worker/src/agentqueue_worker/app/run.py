@@ -250,18 +250,26 @@ class Runner:
     # --- jobs that don't run
 
     def _settle_unrun(self, claimed: Claimed, record: JobRecord, verdict: Screened) -> None:
+        try:
+            self._put(self._unrun_outcome(claimed, record, verdict))
+        except Exception:
+            # Must not happen: but one job must not end the loop that serves all others.
+            log.exception("job_not_concluded", job_id=claimed.id, job=record.name)
+            self._put(HandBack(claimed.id, claimed.level, round(AGAIN_AFTER * 1000)))
+
+    def _unrun_outcome(self, claimed: Claimed, record: JobRecord, verdict: Screened) -> Outcome:
         handler = self._find(record.name)
         keep_ms = self._state.options.keep_ms if handler is None else handler.keep_ms
         match verdict:
             case DropCancelled():
                 log.info("job_cancelled", job_id=claimed.id, job=record.name)
-                self._put(self._make.cancelled_unrun(claimed, record, keep_ms))
+                return self._make.cancelled_unrun(claimed, record, keep_ms)
             case PutOff(delay_ms, since_ms):
                 log.warning("job_unknown", job_id=claimed.id, job=record.name, again_in_ms=delay_ms)
-                self._put(HandBack(claimed.id, claimed.level, delay_ms, {UNKNOWN_SINCE: since_ms}))
+                return HandBack(claimed.id, claimed.level, delay_ms, {UNKNOWN_SINCE: since_ms})
             case BuryUnrun(reason, message):
                 log.error("job_dead", job_id=claimed.id, job=record.name, reason=str(reason), error=message)
-                self._put(self._make.buried_unrun(claimed, record, reason, message, keep_ms))
+                return self._make.buried_unrun(claimed, record, reason, message, keep_ms)
             case Run():
                 raise AssertionError("a job that may run was not started")
             case _ as other:

@@ -11,6 +11,7 @@ from agentqueue.wire import (
     Reason,
     ResultRecord,
     State,
+    clean_text,
     decode_progress,
     errors_of,
     fingerprint,
@@ -56,7 +57,7 @@ class Burial:
     def letter(self) -> DeadLetter:
         """What is kept."""
         return DeadLetter(
-            id=self.claimed.id,
+            id=clean_text(self.claimed.id),  # a set may hold any bytes
             queue=self.queue,
             name=self.record.name,
             data=self.record.data,
@@ -76,7 +77,7 @@ class Burial:
     def result(self, exc: BaseException | None, *, started_ms: int, worker: str) -> ResultRecord:
         """What waiting clients read. `exc`: what the handler raised; None: the error as text stands for it."""
         return ResultRecord(
-            id=self.claimed.id,
+            id=clean_text(self.claimed.id),
             name=self.record.name,
             queue=self.queue,
             success=False,

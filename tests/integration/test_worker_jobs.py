@@ -1,0 +1,420 @@
+"""What a job may do while it runs, and jobs that can't run. Rules 1, 9 and 12."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from agentqueue import Agent, Backoff, Client, Context, Retry
+from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.store import Engine, Server, ServerOptions
+from agentqueue.wire import Reason, State
+from tests.support.hand import Hand
+from tests.support.workers import final, until, work_off, working
+
+FAST = Backoff("fixed", delay=0.05, jitter=0.0)
+
+
+@pytest.fixture
+async def client(server_url: str) -> AsyncIterator[Client]:
+    async with Client(server_url) as connected:
+        yield connected
+
+
+class Quotes(BaseModel):
+    prices: list[float]
+
+
+# --- checkpoints
+
+
+async def test_a_checkpoint_comes_back_after_a_failed_attempt(client: Client, server_url: str) -> None:
+    agent, seen = Agent("q"), []
+
+    @agent.job(attempts=3, backoff=FAST)
+    async def paged(ctx: Context) -> int:
+        seen.append(ctx.resume)
+        page = (ctx.resume or {"page": 0})["page"]
+        if page < 2:
+            await ctx.checkpoint({"page": page + 1})
+            raise ConnectionError("cut off")
+        return page
+
+    job = await client.enqueue(paged)
+    async with working(agent, server_url):
+        assert (await final(job)).result == 2
+    assert seen == [None, {"page": 1}, {"page": 2}]
+
+
+async def test_a_checkpoint_is_kept_when_await_returns(client: Client, server_url: str, server: Server) -> None:
+    agent, kept, go = Agent("q"), asyncio.Event(), asyncio.Event()
+
+    @agent.job
+    async def paged(ctx: Context) -> None:
+        await ctx.checkpoint([1, {"two": 2}])
+        kept.set()
+        await go.wait()
+
+    job = await client.enqueue(paged)
+    async with working(agent, server_url):
+        await kept.wait()
+        assert await server.redis.hget(f"aq:meta:{job.id}", "checkpoint") == b'[1,{"two":2}]'
+        go.set()
+        await final(job)
+
+
+async def test_a_checkpoint_that_is_not_json_is_refused_at_the_call(client: Client, server_url: str) -> None:
+    agent, refused = Agent("q"), []
+
+    @agent.job
+    async def paged(ctx: Context) -> None:
+        with pytest.raises(InvalidPayload, match="the checkpoint is a object"):
+            await ctx.checkpoint(object())
+        with pytest.raises(UsageError, match="0 to 100"):
+            await ctx.progress(101)
+        refused.append(True)
+
+    job = await client.enqueue(paged)
+    await work_off(agent, server_url)
+    assert (await job.status()).state is State.COMPLETED
+    assert refused == [True]
+
+
+async def test_progress_is_written_at_most_twice_a_second(client: Client, server_url: str, server: Server) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def chatty(ctx: Context) -> None:
+        for step in range(400):
+            await ctx.progress(step / 4)
+            await asyncio.sleep(0.002)
+
+    job = await client.enqueue(chatty)
+    async with working(agent, server_url):
+        before = (await server.redis.info("commandstats")).get("cmdstat_hset", {}).get("calls", 0)
+        status = await final(job)
+        after = (await server.redis.info("commandstats")).get("cmdstat_hset", {}).get("calls", 0)
+    assert status.progress.percent == 99.75
+    assert after - before <= 8, "about two a second, and the heartbeats"
+
+
+async def test_a_worker_that_lost_its_lease_is_told_at_its_next_checkpoint(
+    client: Client, server_url: str, server: Server
+) -> None:
+    agent, stopped = Agent("q"), asyncio.Event()
+
+    @agent.job
+    async def robbed(ctx: Context) -> str:
+        await server.redis.set(f"arq:in-progress:{ctx.id}", "thief/1|3|1|1")
+        await ctx.checkpoint(1)
+        try:
+            await asyncio.sleep(30)
+        finally:
+            stopped.set()
+        return "never recorded"
+
+    job = await client.enqueue(robbed)
+    async with working(agent, server_url):
+        await stopped.wait()
+        assert (await job.status()).worker == "thief"
+    assert await server.redis.exists(f"arq:result:{job.id}") == 0
+
+
+# --- children
+
+
+async def test_children_are_sent_with_their_parents_success(client: Client, server_url: str) -> None:
+    agent, other = Agent("q"), Agent("proposals")
+
+    @other.job
+    async def analyze(ctx: Context, quotes: Quotes) -> float:
+        return min(quotes.prices)
+
+    ids: list[str] = []
+
+    @agent.job
+    async def search(ctx: Context) -> None:
+        ids.append(ctx.enqueue(analyze, Quotes(prices=[3, 1, 2]), priority="high", tags=["acme"]))
+        ids.append(ctx.enqueue(("mail", "send"), {"to": "x"}, delay=60, id="mail-1"))
+        assert (await client.stats("proposals")).waiting == 0, "not before the job's end"
+
+    job = await client.enqueue(search)
+    await work_off(agent, server_url)
+    child = await client.job(ids[0]).status()
+    assert (child.queue, child.priority, child.data) == ("proposals", "high", {"prices": [3.0, 1.0, 2.0]})
+    assert ids[1] == "mail-1"
+    assert (await client.job("mail-1").status()).state is State.DELAYED
+    await work_off(other, server_url)
+    assert await client.job(ids[0]).result() == 1.0
+    assert (await job.status()).state is State.COMPLETED
+
+
+@pytest.mark.parametrize("ending", [Retry(after=60), ValueError("no")], ids=["retried", "dead"])
+async def test_a_failed_job_sends_no_children(client: Client, server_url: str, ending: Exception) -> None:
+    agent = Agent("q")
+
+    @agent.job(attempts=2 if isinstance(ending, Retry) else 1)
+    async def parent(ctx: Context) -> None:
+        ctx.enqueue(("children", "child"), 1)
+        raise ending
+
+    await client.enqueue(parent)
+    await work_off(agent, server_url)
+    assert (await client.stats("children")).waiting == 0
+
+
+async def test_a_rerun_sends_nothing_twice(client: Client, server_url: str) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def parent(ctx: Context) -> None:
+        for n in range(3):
+            ctx.enqueue(("children", "child"), n)
+
+    for _ in range(2):  # the same job again, after its result was forgotten
+        job = await client.enqueue(parent, id="parent-1")
+        await work_off(agent, server_url)
+        async with Server(ServerOptions(server_url)) as server:
+            await server.redis.delete(f"arq:result:{job.id}")
+    assert (await client.stats("children")).waiting == 3
+
+
+async def test_a_child_to_the_agents_own_queue_follows_where_the_agent_is_deployed(
+    client: Client, server_url: str
+) -> None:
+    agent = Agent("flight-search")
+
+    @agent.job
+    async def second(ctx: Context) -> str:
+        return ctx.queue
+
+    ids: list[str] = []
+
+    @agent.job
+    async def first(ctx: Context) -> None:
+        ids.append(ctx.enqueue(second))
+
+    await client.enqueue("eu:flight-search", "first")
+    await work_off(agent, server_url, queue="eu:flight-search")
+    assert await client.job(ids[0]).result() == "eu:flight-search"
+
+
+async def test_a_childs_payload_is_checked_where_it_is_enqueued(client: Client, server_url: str) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def analyze(ctx: Context, quotes: Quotes) -> None: ...
+
+    @agent.job(attempts=1)
+    async def parent(ctx: Context) -> None:
+        ctx.enqueue(analyze, {"prices": ["cheap"]})
+
+    job = await client.enqueue(parent)
+    await work_off(agent, server_url)
+    letter = await client.dead_letter(job.id)
+    assert letter.reason is Reason.FAILED, "the parent's own failure, not its payload's"
+    assert "prices.0" in letter.error
+
+
+# --- payloads
+
+
+async def test_a_payload_is_validated_and_converted(client: Client, server_url: str) -> None:
+    agent, seen = Agent("q"), []
+
+    @agent.job
+    async def analyze(ctx: Context, quotes: Quotes) -> None:
+        seen.append(quotes)
+
+    await client.enqueue("q", "analyze", {"prices": ["1.5", 2]})
+    await work_off(agent, server_url)
+    assert seen == [Quotes(prices=[1.5, 2.0])]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param({"prices": ["cheap"]}, id="wrong-type"),
+        pytest.param({}, id="missing-field"),
+        pytest.param(None, id="no-payload"),
+        pytest.param([1], id="not-an-object"),
+    ],
+)
+async def test_a_refused_payload_is_dead_at_once_with_the_models_message(
+    client: Client, server_url: str, payload: Any
+) -> None:
+    agent, runs = Agent("q"), []
+
+    @agent.job(attempts=5)
+    async def analyze(ctx: Context, quotes: Quotes) -> None:
+        runs.append(1)
+
+    job = await client.enqueue("q", "analyze", payload)
+    await work_off(agent, server_url)
+    letter = await client.dead_letter(job.id)
+    assert (letter.reason, runs) == (Reason.INVALID_PAYLOAD, [])
+    assert "Quotes refuses the payload" in letter.error
+
+
+async def test_a_payload_for_a_handler_that_takes_none_is_refused(client: Client, server_url: str) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def bare(ctx: Context) -> None: ...
+
+    @agent.job
+    async def optional(ctx: Context, n: int = 5) -> int:
+        return n
+
+    refused = await client.enqueue("q", "bare", 1)
+    fine, given = await client.enqueue("q", "optional"), await client.enqueue("q", "optional", 7)
+    await work_off(agent, server_url)
+    assert (await client.dead_letter(refused.id)).reason is Reason.INVALID_PAYLOAD
+    assert (await fine.result(), await given.result()) == (5, 7)
+
+
+# --- records that can't be read
+
+
+@pytest.fixture
+def agent() -> Agent:
+    made = Agent("q")
+
+    @made.job
+    async def fine(ctx: Context, n: int) -> int:
+        return n
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        pytest.param(b"\x00\x01garbage", (Reason.GARBAGE, "not one"), id="garbage"),
+        pytest.param(b"[]", (Reason.GARBAGE, "not one"), id="json-but-no-record"),
+        pytest.param(b'{"f":1,"a":[],"k":{},"et":1}', (Reason.GARBAGE, "expected str"), id="wrong-types"),
+        pytest.param(b"\x80\x04}\x94\x8c\x01f\x94\x8c\x04fine\x94s.", (Reason.PICKLED, "--arq-pickle"), id="pickle"),
+        pytest.param(None, (Reason.NO_RECORD, "no record"), id="id-without-a-record"),
+    ],
+)
+async def test_a_record_that_cant_be_read_is_dead_and_the_worker_goes_on(
+    client: Client, server: Server, agent: Agent, record: bytes | None, expected: tuple[Reason, str]
+) -> None:
+    if record is not None:
+        await server.redis.set("arq:job:bad-1", record)
+    await server.redis.zadd("q", {"bad-1": 1})
+    good = await client.enqueue("q", "fine", 3)
+    await work_off(agent, server.options.url)
+    letter = await client.dead_letter("bad-1")
+    assert letter.reason is expected[0]
+    assert expected[1] in letter.error
+    assert letter.replayable is (record is not None)
+    assert await good.result() == 3
+
+
+async def test_an_id_of_any_bytes_does_not_stop_the_worker(
+    client: Client, server_url: str, server: Server, agent: Agent
+) -> None:
+    await server.redis.zadd("q", {b"\xff\xfe|\x00 bad": 1})
+    good = await client.enqueue("q", "fine", 3)
+    await work_off(agent, server_url)
+    assert await good.result() == 3
+    stats = await client.stats("q")
+    assert (stats.dead, stats.active, stats.waiting) == (1, 0, 0)
+
+
+async def test_a_record_that_expired_before_its_turn_is_dead_as_expired(
+    client: Client, server_url: str, server: Server, agent: Agent
+) -> None:
+    now_ms = int((await server.redis.time())[0]) * 1000
+    await server.redis.zadd("q", {"late": now_ms - 5_000})  # arq's `_expires`: its record has gone, its id has not
+    await work_off(agent, server_url)
+    assert (await client.dead_letter("late")).reason is Reason.EXPIRED
+
+
+async def test_an_expiry_that_a_user_set_holds_for_retries_too(client: Client, server_url: str, server: Server) -> None:
+    agent, runs = Agent("q"), []
+
+    @agent.job(attempts=9, backoff=Backoff("fixed", delay=0.4, jitter=0))
+    async def flaky(ctx: Context) -> None:
+        runs.append(ctx.attempt)
+        raise ConnectionError
+
+    now_ms = int((await server.redis.time())[0]) * 1000
+    record = b'{"t":null,"f":"flaky","a":[],"k":{},"et":%d}' % now_ms
+    await server.redis.set("arq:job:soon", record, px=600)
+    await server.redis.zadd("q", {"soon": now_ms})
+    async with working(agent, server_url):
+        await until(lambda: _is_dead(client, "soon"), what="it is dead")
+    assert (await client.dead_letter("soon")).reason is Reason.EXPIRED
+    assert runs == [1, 2]
+
+
+async def _is_dead(client: Client, job_id: str) -> bool:
+    return (await client.job(job_id, queue="q").status()).state is State.DEAD
+
+
+async def test_a_job_of_an_unknown_name_waits_for_a_worker_that_knows_it(
+    client: Client, server_url: str, server: Server, agent: Agent
+) -> None:
+    job = await client.enqueue("q", "fin", 1)
+    await work_off(agent, server_url)
+    status = await job.status()
+    assert (status.state, status.attempts) == (State.DELAYED, 0)
+    assert 4 < (await client.stats("q")).next_due_seconds <= 5
+    await server.redis.hset(f"aq:meta:{job.id}", "unknown_since", 1)  # a minute later
+    await server.redis.zadd("q", {job.id: 1})
+    await work_off(agent, server_url)
+    letter = await client.dead_letter(job.id)
+    assert letter.reason is Reason.UNKNOWN_JOB
+    assert "did you mean 'fine'?" in letter.error
+
+
+async def test_a_job_whose_workers_died_three_times_is_dead_as_crashed(
+    client: Client, server_url: str, server: Server, agent: Agent
+) -> None:
+    job = await client.enqueue("q", "fine", 1)
+    for number in (1, 2, 3):
+        dying = Hand(server, "q", worker=f"dying-{number}")
+        await dying.claim()
+        assert await Engine(server, "q").hand_back_all(worker=dying.worker, why="OOMKilled") == 1
+    await work_off(agent, server_url)
+    letter = await client.dead_letter(job.id)
+    assert (letter.reason, letter.attempts, letter.deliveries) == (Reason.CRASHED, 0, 3)
+    assert [error.message for error in letter.errors[:3]] == [f"worker dying-{n}: OOMKilled" for n in (1, 2, 3)]
+
+
+async def test_a_handler_that_blocks_the_loop_keeps_its_lease(client: Client, server_url: str, server: Server) -> None:
+    """Blocked for 6 leases and past the 4 s for which nothing is reaped at first, beside one that would take it."""
+    agent, runs, done = Agent("q"), [], threading.Event()
+
+    @agent.job
+    async def blocking(ctx: Context) -> str:
+        runs.append(ctx.delivery)
+        done.wait(6)
+        return "held"
+
+    job = await client.enqueue(blocking)
+    agent_beside = Agent("q")
+
+    @agent_beside.job(name="blocking")
+    async def stolen(ctx: Context) -> str:
+        return "stolen"
+
+    running = threading.Thread(target=_in_thread, args=(agent, server_url))
+    running.start()
+    try:
+        await until(lambda: runs, what="it runs")
+        async with working(agent_beside, server_url):
+            assert (await final(job)).result == "held"
+    finally:
+        done.set()
+        await asyncio.to_thread(running.join, 10)
+    assert runs == [1]
+
+
+def _in_thread(agent: Agent, url: str) -> None:
+    asyncio.run(work_off(agent, url, lease=1.0))

@@ -1,0 +1,145 @@
+"""Workers for tests: in the test's own event loop, or as a process that signals can be sent to."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agentqueue import Agent
+from agentqueue.clock import monotonic
+from agentqueue.status import JobStatus
+from agentqueue_worker.app.worker import Worker
+from agentqueue_worker.process import make_worker, program_of
+from agentqueue_worker.settings import Settings
+
+DEADLINE = 15.0
+_numbers = itertools.count(1)
+
+
+async def until(condition: Callable[[], Any], *, what: str = "the condition", deadline: float = DEADLINE) -> Any:
+    """The first true value of the condition (a plain or async function), asked every 5 ms."""
+    ends = monotonic() + deadline
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert monotonic() < ends, f"{what} did not hold within {deadline} s"
+        await asyncio.sleep(0.005)
+
+
+async def final(job: Any, *, deadline: float = DEADLINE) -> JobStatus:
+    """The job's status once nothing more will happen to it."""
+
+    async def ask() -> JobStatus | None:
+        status: JobStatus = await job.status()
+        return status if status.is_final else None
+
+    return await until(ask, what=f"job {job.id} is final", deadline=deadline)
+
+
+def worker_for(agent: Agent, url: str, **settings: Any) -> Worker:
+    """A worker of the agent, not yet running."""
+    settings = {"name": f"worker-{next(_numbers)}", "concurrency": 5} | settings
+    return make_worker(program_of(agent, Settings(redis_url=url, **settings)))
+
+
+@contextlib.asynccontextmanager
+async def working(agent: Agent, url: str, **settings: Any) -> AsyncIterator[Worker]:
+    """A worker that runs beside the block, and is stopped at its end: what still runs then is handed back at once."""
+    worker = worker_for(agent, url, **settings)
+    running = asyncio.create_task(worker.run())
+    try:
+        await until(lambda: worker.state.ready or running.done(), what="the worker is ready")
+        yield worker
+    finally:
+        if not worker.state.draining and not running.done():
+            worker.stop(grace=0.0)
+        await asyncio.wait_for(running, DEADLINE)
+
+
+async def work_off(agent: Agent, url: str, **settings: Any) -> Worker:
+    """Run a worker until no job is ready and none runs."""
+    worker = worker_for(agent, url, burst=True, **settings)
+    await asyncio.wait_for(worker.run(), DEADLINE)
+    return worker
+
+
+class WorkerProcess:
+    """`python -m agentqueue_worker` with a module of the test's own. Its standard error is kept."""
+
+    def __init__(self, target: str, folder: Path, url: str, **environment: object) -> None:
+        own = {"AGENTQUEUE_REDIS_URL": url, "AGENTQUEUE_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
+        env = {**os.environ, **own, **{f"AGENTQUEUE_{name}": str(value) for name, value in environment.items()}}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agentqueue_worker", target],
+            cwd=folder,
+            env=env,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.lines.extend(iter(self.process.stderr.readline, ""))
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return "".join(self.lines)
+
+    async def said(self, word: str, *, deadline: float = DEADLINE) -> None:
+        """Until it has said that."""
+        try:
+            await until(lambda: word in self.output, what=f"the worker says {word!r}", deadline=deadline)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}; it said:\n{self.output}") from None
+
+    def send(self, number: signal.Signals) -> float:
+        """Send a signal; returns when, in monotonic seconds."""
+        self.process.send_signal(number)
+        return monotonic()
+
+    async def exit(self, *, deadline: float = DEADLINE) -> int:
+        """Its exit code, once it has ended and all it said is read."""
+        await until(lambda: self.process.poll() is not None, what="the worker exits", deadline=deadline)
+        await asyncio.to_thread(self._reader.join, 5)
+        return self.process.returncode
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._reader.join(5)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@contextlib.contextmanager
+def worker_process(target: str, folder: Path, url: str, **environment: object) -> Iterator[WorkerProcess]:
+    """A worker process for a block. Keywords are its variables without `AGENTQUEUE_`."""
+    worker = WorkerProcess(target, folder, url, **environment)
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def now() -> float:
+    """Seconds, as handlers in other processes may note them too."""
+    return time.monotonic()
