@@ -83,7 +83,7 @@ class ClaimLoop:
         state = self._state
         if state.running or state.outbox:
             return False
-        return state.draining or (state.options.burst and self._dry)
+        return state.draining or (state.options.burst and (self._dry or state.spent))
 
     def _due(self, now: float) -> bool:
         state = self._state
@@ -158,6 +158,7 @@ class ClaimLoop:
         state, now = self._state, monotonic()
         if step.batch.outcomes:
             self._settle(step.batch, reply.lost)
+        state.started += len(reply.claimed)
         for claimed in reply.claimed:
             self._runner.start(claimed)
         for job_id in reply.cancel:
@@ -194,7 +195,7 @@ class ClaimLoop:
         """When to claim next."""
         got = len(reply.claimed)
         full = got >= step.want or (got > 0 and _is_cut_short(reply.claimed))
-        self._dry = got == 0 and reply.retry_after_ms is None
+        self._dry = got == 0 and reply.retry_after_ms is None and not self._awaits(reply)
         if reply.retry_after_ms is not None:
             self._claim_at = now + reply.retry_after_ms / 1000
         elif full:
@@ -207,6 +208,9 @@ class ClaimLoop:
             self._hungry.clear()
         else:
             self._hungry.set()
+
+    def _awaits(self, reply: StepReply) -> bool:
+        return self._state.options.burst_delayed and reply.next_due_ms is not None
 
     # --- waking up
 

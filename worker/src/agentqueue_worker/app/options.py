@@ -52,6 +52,10 @@ class WorkerOptions:
     cancel a running one, is seen."""
     burst: bool = False
     """End when no job is ready and none runs."""
+    burst_delayed: bool = False
+    """In burst mode wait for delayed jobs too, as arq does."""
+    start_limit: int | None = None
+    """Jobs to start in all; in burst mode the worker ends after them (arq's `max_burst_jobs`)."""
     keep_ms: int = 3_600_000
     """For results of jobs that have no handler."""
     dead_letters: DeadLetterTarget | None = None

@@ -93,7 +93,7 @@ class Runner:
         state, started = self._state, monotonic()
         if claimed.id in state.running:  # its lease ran out, and it came back to this very worker
             self.lose(state.running[claimed.id])
-        attempt = max(claimed.attempts + 1, record.job_try or 1)
+        attempt = claimed.attempts + max(record.job_try or 1, 1)  # arq's `_job_try` is where counting starts
         job = Job(claimed, record, handler, attempt=attempt, started=started, started_ms=now_ms())
         timeout = record.options.timeout or handler.timeout
         if timeout is not None:

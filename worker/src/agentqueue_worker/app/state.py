@@ -46,6 +46,8 @@ class WorkerState:
         self.ready = False
         """Handlers are loaded and opened."""
         self.paused = False
+        self.started = 0
+        """Jobs that were claimed."""
         self.finished = 0
         """Jobs whose outcome was recorded."""
         self.abandoned = 0
@@ -66,7 +68,16 @@ class WorkerState:
     @property
     def want(self) -> int:
         """Jobs to claim now."""
-        return 0 if self.draining or self.marked else max(self.free, 0)
+        if self.draining or self.marked:
+            return 0
+        limit = self.options.start_limit
+        return max(self.free if limit is None else min(self.free, limit - self.started), 0)
+
+    @property
+    def spent(self) -> bool:
+        """All jobs that it was to start have been started."""
+        limit = self.options.start_limit
+        return limit is not None and self.started >= limit
 
     @property
     def busy(self) -> int:
