@@ -5,6 +5,7 @@ local JOB, HELD, RETRY, RESULT = 'arq:job:', 'arq:in-progress:', 'arq:retry:', '
 local META, DEAD, LAST, ABORT, QUEUES = 'aq:meta:', 'aq:dead:', 'aq:last:', 'arq:abort', 'aq:queues'
 local SUFFIX = {':urgent', ':high', '', ':low'}
 local DAY = 86400000
+local POLL = 500 -- workers look this often by themselves: jobs due sooner wake them, so that they set a timer
 local OLDEST = 1e12 -- ages ignore smaller scores: arq's abort() writes 1
 local QUEUE = KEYS[3]
 
@@ -93,7 +94,7 @@ local function put(queue, jobs, fresh)
       local list = adds[level]
       list[#list + 1] = score + (i - 1) / 4096 + delay
       list[#list + 1] = id
-      if delay <= 0 then ready = ready + 1 end
+      if delay < POLL then ready = ready + 1 end
     else
       known[#known + 1] = i
     end

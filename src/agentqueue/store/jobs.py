@@ -112,8 +112,8 @@ class Store:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._scripts = {name: load(name) for name in ("enqueue", "inspect", "replay", "stats", "tick")} | {
-            name: load(name, allow_oom=True) for name in ("cancel", "discard", "pause")
+        self._scripts = {name: load(name) for name in ("enqueue", "replay", "tick")} | {
+            name: load(name, allow_oom=True) for name in ("cancel", "discard", "inspect", "pause", "stats")
         }
 
     async def _run(self, name: str, queue: str, args: Sequence[Any]) -> Any:
