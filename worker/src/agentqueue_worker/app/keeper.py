@@ -14,6 +14,8 @@ from agentqueue_worker.app.options import Identity
 from agentqueue_worker.app.telemetry import Telemetry
 from agentqueue_worker.domain.lease import renew_every, to_renew
 
+KEEPER_TIMEOUT: Final = 2.0
+"""Seconds the renewing thread waits for an answer: several tries fit into a lease."""
 RETRY_AFTER: Final = 0.5
 """Seconds until a renewal that failed is tried again: several fit into a lease."""
 log = structlog.get_logger("agentqueue.worker")
@@ -68,7 +70,8 @@ class Keeper:
         """End the thread. It may be in the middle of a call that does not come back: then it ends with the process."""
         self._stopping = True
         self.poke()
-        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
 
     def _main(self) -> None:
         asyncio.run(self._run())

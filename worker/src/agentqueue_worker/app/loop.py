@@ -223,7 +223,7 @@ class ClaimLoop:
                 if woken and not self._state.want:
                     await self._engine.wake_another()  # the token was for somebody who can take a job
                     self._hungry.clear()
-            except UNAVAILABLE:
+            except (*UNAVAILABLE, QueueFull):
                 await asyncio.sleep(LONGEST_WAIT)  # the loop itself tells of it
                 continue
             if woken:
