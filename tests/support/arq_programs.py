@@ -2,16 +2,26 @@
 
 import asyncio
 import contextlib
+import pickle  # noqa: TID251  # arq's default, which its users may ask for
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import arq
 from arq.connections import ArqRedis, RedisSettings, create_pool
 
 from agentqueue.arq import dumps, loads
+from agentqueue.clock import from_ms, now_ms
 
 QUEUE = "arq:queue"
 DEADLINE = 15.0
+JSON: dict[str, Any] = {"job_serializer": dumps, "job_deserializer": loads}
+PICKLE: dict[str, Any] = {"job_serializer": pickle.dumps, "job_deserializer": pickle.loads}
+
+
+def moment() -> datetime:
+    """Now, in UTC."""
+    return from_ms(now_ms())
 
 
 def settings_of(url: str) -> RedisSettings:
@@ -22,8 +32,7 @@ def settings_of(url: str) -> RedisSettings:
 @contextlib.asynccontextmanager
 async def arq_client(url: str, **options: Any) -> AsyncIterator[ArqRedis]:
     """arq's own client; JSON unless a serializer is given (None: arq's default, pickle)."""
-    options = {"job_serializer": dumps, "job_deserializer": loads} | options
-    pool = await create_pool(settings_of(url), **options)
+    pool = await create_pool(settings_of(url), **(JSON | options))
     try:
         yield pool
     finally:

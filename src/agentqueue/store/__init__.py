@@ -19,7 +19,7 @@ from agentqueue.store.engine import (
     outcome_bytes,
 )
 from agentqueue.store.jobs import Heartbeat, QueueSnapshot, Snapshot, Store
-from agentqueue.store.server import Server, ServerOptions, resolve_url
+from agentqueue.store.server import Server, ServerOptions, leaner, resolve_url
 
 __all__ = [
     "KEEP_FOREVER",
@@ -43,6 +43,7 @@ __all__ = [
     "Snapshot",
     "StepReply",
     "Store",
+    "leaner",
     "outcome_bytes",
     "resolve_url",
 ]

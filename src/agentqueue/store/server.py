@@ -75,7 +75,8 @@ def _as_it_came(word: Any) -> Any:
     return word.encode(errors="surrogateescape") if isinstance(word, str) else word
 
 
-def _leaner(client: redis_asyncio.Redis) -> redis_asyncio.Redis:
+def leaner(client: redis_asyncio.Redis) -> redis_asyncio.Redis:
+    """The client itself, its connections made cheaper; for one that a caller made."""
     pool = client.connection_pool
     pool.connection_class = type("Connection", (_Lean, pool.connection_class), {})
     return client
@@ -96,7 +97,7 @@ def _client(options: ServerOptions) -> redis_asyncio.Redis:
             max_connections=options.max_connections,
             **extra,
         )
-        return _leaner(client)
+        return leaner(client)
     except (ValueError, TypeError) as exc:
         raise UsageError(
             f"{describe_url(options.url)!r} is not a Redis URL ({exc}); "

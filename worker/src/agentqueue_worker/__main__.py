@@ -24,9 +24,9 @@ def main() -> int:
 
     try:
         settings = read_settings(os.environ)
-        settings = settings.override(redis_url=resolve_url(settings.redis_url), handler=next(iter(sys.argv[1:]), None))
+        settings = settings.override(handler=next(iter(sys.argv[1:]), None))
         set_up_logs(settings.log_level, settings.log_format)
-        run_program(load_program(settings))
+        run_program(load_program(settings, lambda: resolve_url(None)))
     except AgentQueueError as exc:
         print(f"agentqueue worker: {exc}", file=sys.stderr)  # noqa: T201  # logs may not be set up
         return exit_code(exc)

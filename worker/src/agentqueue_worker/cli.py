@@ -79,6 +79,7 @@ def worker(
     set_up_logs(settings.log_level, settings.log_format)
     settings = settings.override(
         handler=target,
+        redis_url=redis,
         concurrency=concurrency,
         grace=grace,
         probe_port=port,
@@ -86,8 +87,5 @@ def worker(
         arq_pickle=arq_pickle or None,
         allow_eviction=allow_eviction or None,
     )
-    program = load_program(settings)
-    if program.settings.redis_url is None or redis is not None:  # an arq WorkerSettings may name its own
-        url = find_url(redis, Path.cwd())
-        program = program.at(url)
-    run_program(program)
+    # An arq WorkerSettings may name its own Redis, which --redis goes over.
+    run_program(load_program(settings, lambda: find_url(None, Path.cwd())))

@@ -22,13 +22,12 @@ from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.adapters.probes import Probes
 from agentqueue_worker.adapters.telemetry import WorkerTelemetry
+from agentqueue_worker.app.keeper import KEEPER_TIMEOUT
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.worker import Worker
 from agentqueue_worker.settings import Settings
 
-KEEPER_TIMEOUT: Final = 2.0
-"""Seconds the renewing thread waits for an answer: several tries fit into a lease."""
 HIDDEN: Final = (
     str(Path(agentqueue_worker.__file__).parent),
     str(Path(agentqueue.__file__).parent),
@@ -47,14 +46,23 @@ class Program:
     """With what the user's code says itself, where the settings were not given."""
     own_queue: str
     """The queue that the code names."""
+    adjust: Callable[[WorkerOptions], WorkerOptions] = lambda options: options
+    """What only the code can say of how it is served (an arq program)."""
+    open_server: Callable[[bool], Server] | None = None
+    """How to reach the Redis that the code names itself, in a way that a URL can't say."""
 
-    def at(self, redis_url: str) -> "Program":
-        """Served on that Redis."""
-        return replace(self, settings=self.settings.override(redis_url=redis_url))
+    @property
+    def options(self) -> WorkerOptions:
+        """What the claim loop is told."""
+        return self.adjust(self.settings.options(self.own_queue))
 
 
-def load_program(settings: Settings) -> Program:
+def load_program(settings: Settings, find_url: Callable[[], str | None] = lambda: None) -> Program:
     """Import what `settings.handler` names.
+
+    Args:
+        settings: as given.
+        find_url: where to look for Redis when neither the settings nor an arq program name one.
 
     Raises:
         HandlerImportError: it does not import, or is neither an Agent nor an arq WorkerSettings.
@@ -64,12 +72,11 @@ def load_program(settings: Settings) -> Program:
         raise UsageError("no handler: name it as module:attribute (argument, or AGENTQUEUE_HANDLER)")
     target = load_target(settings.handler)
     if isinstance(target, Agent):
-        return program_of(target, settings)
+        return program_of(target, settings.override(redis_url=settings.redis_url or find_url()))
     if isinstance(target, type | dict):
         from agentqueue_worker.adapters.arq import adapt  # noqa: PLC0415  # arq only for an arq program
 
-        program: Program = adapt(target, settings)
-        return program
+        return Program(*adapt(target, settings, find_url))
     raise HandlerImportError(
         f"handler {settings.handler!r} is a {type(target).__name__}, neither an Agent nor an arq WorkerSettings class"
     )
@@ -103,10 +110,10 @@ def server_opener(settings: Settings) -> Callable[[bool], Server]:
 
 def make_worker(program: Program, options: WorkerOptions | None = None, metrics: Metrics | None = None) -> Worker:
     """The worker of a program; inside a running event loop."""
-    settings = program.settings
-    options = options or settings.options(program.own_queue)
+    options = options or program.options
     metrics = metrics or Metrics(options.queue, options.agent)
-    worker = Worker(options, program.registry, server_opener(settings), WorkerTelemetry(metrics), hidden=HIDDEN)
+    opener = program.open_server or server_opener(program.settings)
+    worker = Worker(options, program.registry, opener, WorkerTelemetry(metrics), hidden=HIDDEN)
     metrics.state = worker.state
     return worker
 
@@ -114,7 +121,7 @@ def make_worker(program: Program, options: WorkerOptions | None = None, metrics:
 async def serve(program: Program) -> None:
     """Work until a signal came and all is drained; in burst mode until the queue is empty."""
     settings = program.settings
-    options = settings.options(program.own_queue)
+    options = program.options
     metrics = Metrics(options.queue, options.agent)
     worker = make_worker(program, options, metrics)
     set_signals(worker)
