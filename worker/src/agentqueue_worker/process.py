@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from prometheus_client import REGISTRY
 import agentqueue
 import agentqueue_worker
 from agentqueue.agent import Agent
+from agentqueue.clock import monotonic
 from agentqueue.errors import AgentQueueError, HandlerImportError, UsageError
 from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
@@ -26,8 +28,11 @@ from agentqueue_worker.app.keeper import KEEPER_TIMEOUT
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.worker import Worker
+from agentqueue_worker.domain.drain import DrainPlan, plan_drain
 from agentqueue_worker.settings import Settings
 
+LAST_WORDS: Final = 0.5
+"""Seconds for the last hand-backs of a process whose event loop is blocked."""
 HIDDEN: Final = (
     str(Path(agentqueue_worker.__file__).parent),
     str(Path(agentqueue.__file__).parent),
@@ -124,22 +129,56 @@ async def serve(program: Program) -> None:
     options = program.options
     metrics = Metrics(options.queue, options.agent)
     worker = make_worker(program, options, metrics)
-    set_signals(worker)
+    Signals(worker).take()
     with _collected(metrics), _probes(settings, worker):
         lag = asyncio.create_task(_measure_lag(metrics))
         try:
             await worker.run()
         finally:
             lag.cancel()
-    if worker.state.abandoned:  # the interpreter would wait for these threads at its end, past the SIGKILL
-        log.warning("threads_abandoned", threads=worker.state.abandoned)
+    if worker.state.abandoned or worker.state.strays:  # the interpreter would wait for these, past the SIGKILL
+        log.warning("handlers_abandoned", threads=worker.state.abandoned, tasks=len(worker.state.strays))
         _exit_now(0)
 
 
-def set_signals(worker: Worker) -> None:
-    """SIGTERM and SIGINT drain; the second one hurries."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        worker.state.loop.add_signal_handler(number, worker.stop)
+class Signals:
+    """SIGTERM and SIGINT drain; the second one hurries. A thread sees to it that the process ends in time.
+
+    Plain Python handlers, since they run while a handler blocks the event loop in `time.sleep` or Python code.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._plan: DrainPlan | None = None
+        self._changed = threading.Event()
+
+    def take(self) -> None:
+        """From now on; in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._received)
+
+    def _received(self, *_: object) -> None:
+        now, options = monotonic(), self._worker.options
+        if self._plan is None:
+            self._plan = plan_drain(now, grace=options.grace, margin=options.drain_margin)
+            threading.Thread(target=self._see_to_the_end, name="last-resort", daemon=True).start()
+        else:
+            self._plan = self._plan.hurry(now)
+        self._changed.set()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends anyway
+            self._worker.state.loop.call_soon_threadsafe(self._worker.stop)
+
+    def _see_to_the_end(self) -> None:
+        """Wait for the plan's last moment, which the process does not live to see unless something blocks it."""
+        while True:
+            plan = self._plan
+            assert plan is not None
+            self._changed.clear()
+            if not self._changed.wait(plan.exit_at - monotonic()):
+                break
+        log.error("drain_blocked", reason="the event loop or a thread does not end; jobs go back from beside it")
+        self._worker.hand_back_from_thread(LAST_WORDS)
+        _exit_now(0)
 
 
 @contextlib.contextmanager

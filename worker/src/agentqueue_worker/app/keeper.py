@@ -1,6 +1,7 @@
 """Renews leases and tells that the worker lives, from a thread: a handler that blocks the loop keeps its lease."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -9,13 +10,15 @@ import structlog
 
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
-from agentqueue.store import Claimed, Engine, RenewReply
+from agentqueue.store import MAX_STEP, Claimed, Engine, HandBack, RenewReply
 from agentqueue_worker.app.options import Identity
 from agentqueue_worker.app.telemetry import Telemetry
 from agentqueue_worker.domain.lease import renew_every, to_renew
 
 KEEPER_TIMEOUT: Final = 2.0
 """Seconds the renewing thread waits for an answer: several tries fit into a lease."""
+LAST_SEQ: Final = 2**52
+"""Numbers of the steps that end everything: never used by the claim loop."""
 RETRY_AFTER: Final = 0.5
 """Seconds until a renewal that failed is tried again: several fit into a lease."""
 log = structlog.get_logger("agentqueue.worker")
@@ -51,6 +54,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._main, name="renew", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poke: asyncio.Event | None = None
+        self._engine: Engine | None = None
         self._stopping = False
         self._lock = threading.Lock()
         self.turned_at = monotonic()
@@ -73,14 +77,35 @@ class Keeper:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
+    def hand_back(self, timeout: float) -> None:
+        """From any thread: give back all that is held. For when the event loop is blocked and the process must end."""
+        with self._lock:
+            loop = self._loop
+        if loop is None or not self._thread.is_alive():
+            return
+        held = self._held()
+        future = asyncio.run_coroutine_threadsafe(self._hand_back(held), loop)
+        with contextlib.suppress(TimeoutError, QueueUnavailable, UnsupportedServer):  # then the leases run out
+            future.result(timeout)
+
+    async def _hand_back(self, held: dict[str, Claimed]) -> None:
+        assert self._engine is not None
+        outcomes = [HandBack(claimed.id, claimed.level) for claimed in held.values()]
+        for number, start in enumerate(range(0, len(outcomes), MAX_STEP)):
+            await self._engine.step(
+                seq=LAST_SEQ + number,
+                owner=self._identity.owner,
+                want=0,
+                outcomes=outcomes[start : start + MAX_STEP],
+            )
+
     def _main(self) -> None:
         asyncio.run(self._run())
 
     async def _run(self) -> None:
-        poke = asyncio.Event()
+        poke, engine = asyncio.Event(), self._open_engine()
         with self._lock:
-            self._loop, self._poke = asyncio.get_running_loop(), poke
-        engine = self._open_engine()
+            self._loop, self._poke, self._engine = asyncio.get_running_loop(), poke, engine
         every = renew_every(engine.settings.lease_ms)
         try:
             while not self._stopping:

@@ -146,12 +146,20 @@ class Runner:
         if self._leave(job):
             self._ended(job, None, monotonic() - job.started, "the lease was lost")
             self.stop(job, Ending.LOST)
+            self._stray(job)
             self._state.nudge()
 
     def abandon(self, job: Job) -> None:
         """Hand back a job that does not end: the process is about to."""
         if self._leave(job):
+            self._stray(job)
             self._finish(job, self._make.hand_back(job, None), monotonic() - job.started, None)
+
+    def _stray(self, job: Job) -> None:
+        task, strays = job.task, self._state.strays
+        if task is not None and not task.done():
+            strays.add(task)
+            task.add_done_callback(strays.discard)
 
     # --- ending
 

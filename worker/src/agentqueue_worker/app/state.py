@@ -52,6 +52,8 @@ class WorkerState:
         """Jobs whose outcome was recorded."""
         self.abandoned = 0
         """Threads that run on though their job has ended; each keeps a slot."""
+        self.strays: set[asyncio.Task[None]] = set()
+        """Tasks that have not ended though their job left its slot: lost, or handed back by force."""
         self.nudge: Callable[[], None] = lambda: None
         """Has the claim loop look at once."""
         self.lost: Callable[[Job], None] = lambda job: None  # noqa: ARG005

@@ -82,6 +82,10 @@ class Worker:
         """Drain: no more claims from now on; running jobs get the grace period. The second call hurries."""
         self._drain.begin(grace=grace)
 
+    def hand_back_from_thread(self, timeout: float) -> None:
+        """Give back all that is held, though the event loop may be blocked: the process is about to end."""
+        self._keeper.hand_back(timeout)
+
     async def run(self) -> None:
         """Work until stopped; in burst mode until the queue is empty.
 
