@@ -1,0 +1,54 @@
+"""A context for calling handlers by hand, and a data folder of the test's own."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agentqueue.agent import Context
+from agentqueue.wire import JobRecord, Progress, decode_job
+
+# Without it, pytest-asyncio's look at "the current event loop" makes one (Python < 3.14) that nobody closes.
+asyncio.set_event_loop(None)
+
+
+class Bench:
+    """Stands in for the worker: keeps what handlers tell it."""
+
+    queue = own_queue = "bench"
+    draining = False
+
+    def __init__(self) -> None:
+        self.state = SimpleNamespace()
+        self.thread = threading.get_ident()
+        self.loop = asyncio.get_running_loop()
+        self.told: list[Progress] = []
+
+    def progress(self, job_id: str, progress: Progress) -> None:
+        self.told.append(progress)
+
+    def checkpoint(self, job_id: str, raw: bytes) -> Coroutine[Any, Any, None]:
+        raise AssertionError("no handler of the example keeps checkpoints")
+
+
+@pytest.fixture
+async def context() -> Callable[..., Context]:
+    bench = Bench()
+    return lambda job_id="job-1": Context(bench, JobRecord(name="a-job"), id=job_id)
+
+
+@pytest.fixture
+def children() -> Callable[[Context], list[tuple[str, str, Any]]]:
+    """What a handler enqueued: (queue, job name, data)."""
+    return lambda ctx: [(job.queue, decode_job(job.record).name, decode_job(job.record).data) for job in ctx.children]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRAVEL_DATA", str(tmp_path))
+    monkeypatch.delenv("SMTP_URL", raising=False)
+    return tmp_path

@@ -1,0 +1,1 @@
+"""A private-jet broker run by six agents, the first user of AgentQueue."""

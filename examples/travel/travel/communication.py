@@ -1,0 +1,95 @@
+"""Sends proposals: by SMTP where SMTP_URL is set, and into the outbox folder in any case."""
+
+import os
+import smtplib
+from email.message import EmailMessage
+from email.utils import formatdate
+from urllib.parse import unquote, urlsplit
+
+from agentqueue import Agent, Context, Fatal
+from travel.files import data_folder, write_once
+from travel.payloads import Proposal, Quote, Receipt
+
+SENDER = "Charter Desk <desk@jets.example>"
+SMTP_TIMEOUT = 20.0
+"""Seconds for each answer of the mail server; the job's own timeout is 60."""
+
+agent = Agent("communication")
+
+
+@agent.job(timeout=60, attempts=5)
+def send_proposal(ctx: Context, proposal: Proposal) -> Receipt:
+    """Send a proposal once. A plain `def`: it waits for the mail server, in a thread.
+
+    The outbox has one file per proposal, named by it, and it is written after the mail server took the message. So a
+    crash between the two sends a second copy with the same Message-ID, which mail programs show once.
+    """
+    path = data_folder() / "outbox" / f"{proposal.proposal_id}.eml"
+    message = compose(proposal)
+    smtp_url = os.environ.get("SMTP_URL")
+    if smtp_url and not path.exists():
+        deliver(message, smtp_url)
+    sent = write_once(path, bytes(message))
+    ctx.log.info("sent" if sent else "sent before", proposal=proposal.proposal_id)
+    best = proposal.offers[0]
+    return Receipt(
+        proposal_id=proposal.proposal_id,
+        recipient_email=proposal.recipient_email,
+        operator_name=best.operator_name,
+        price=best.price,
+        sent=sent,
+    )
+
+
+def compose(proposal: Proposal) -> EmailMessage:
+    """The proposal as an e-mail."""
+    message = EmailMessage()
+    message["From"] = SENDER
+    message["To"] = proposal.recipient_email
+    message["Subject"] = f"Your charter: {proposal.summary}"
+    message["Date"] = formatdate()
+    message["Message-ID"] = f"<{proposal.proposal_id}@jets.example>"
+    offers = "\n\n".join(_describe(number, quote) for number, quote in enumerate(proposal.offers, start=1))
+    message.set_content(
+        f"Hello,\n\nthank you for your request ({proposal.request_id}). For {proposal.summary}, we propose:\n\n"
+        f"{offers}\n\nReply with the number of your choice and we hold the aircraft for you.\n\nThe charter desk\n"
+    )
+    return message
+
+
+def _describe(number: int, quote: Quote) -> str:
+    stops = {0: "non-stop", 1: "1 fuel stop"}.get(quote.stops, f"{quote.stops} fuel stops")
+    return (
+        f"{number}. {quote.aircraft} by {quote.operator_name}: EUR {quote.price:,}\n"
+        f"   {quote.seats} seats, {quote.route}, {stops}, {quote.hours} h in the air and on stops"
+    )
+
+
+def deliver(message: EmailMessage, smtp_url: str) -> None:
+    """Hand the message to a mail server: `smtp://[user:password@]host[:port]`, `smtps://` for TLS from the start.
+
+    Raises:
+        Fatal: the server refuses the recipient for good, or the URL is none. All else is tried again.
+    """
+    parts = urlsplit(smtp_url)
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+        raise Fatal("SMTP_URL is not a mail server's; write smtp://[user:password@]host[:port], or smtps://")
+    try:
+        with _connect(parts.scheme, parts.hostname, parts.port) as server:
+            if parts.username:
+                server.login(unquote(parts.username), unquote(parts.password or ""))
+            server.send_message(message)
+    except smtplib.SMTPRecipientsRefused as exc:
+        if all(code >= 500 for code, _ in exc.recipients.values()):
+            raise Fatal(f"the mail server refuses the recipient: {exc.recipients}") from exc
+        raise
+
+
+def _connect(scheme: str, host: str, port: int | None) -> smtplib.SMTP:
+    if scheme == "smtps":
+        return smtplib.SMTP_SSL(host, port or 465, timeout=SMTP_TIMEOUT)
+    server = smtplib.SMTP(host, port or 25, timeout=SMTP_TIMEOUT)
+    server.ehlo()
+    if server.has_extn("starttls"):
+        server.starttls()
+    return server

@@ -1,0 +1,31 @@
+"""Reads a client's message, and sets the other agents to work on it."""
+
+from agentqueue import Agent, Context, Fatal, WorkerContext
+from travel.airports import atlas
+from travel.client_data import remember_trip
+from travel.errors import CannotServe
+from travel.flight_search import search_flights
+from travel.message import read_message
+from travel.payloads import ClientMessage, FlightRequest, Trip, TripRequest
+
+agent = Agent("orchestrator")
+
+
+@agent.startup
+async def open_atlas(_ctx: WorkerContext) -> None:
+    """Read the airports before the first message, not during it."""
+    atlas()
+
+
+@agent.job(timeout=30)
+async def plan_trip(ctx: Context, request: ClientMessage) -> Trip:
+    """A message to a trip; `client-data` and `flight-search` go on with it."""
+    try:
+        trip = read_message(request.message, request.received_on, atlas())
+    except CannotServe as exc:
+        raise Fatal(str(exc)) from exc
+    whose = request.model_dump(include={"request_id", "user_id", "priority", "client_email"}, by_alias=False)
+    ctx.enqueue(remember_trip, TripRequest(**whose, trip=trip), priority="low")
+    ctx.enqueue(search_flights, FlightRequest(**whose, **trip.model_dump(by_alias=False)), priority=request.priority)
+    ctx.log.info("planned", departure=trip.departure, arrival=trip.arrival, passengers=trip.passengers)
+    return trip
