@@ -1,0 +1,103 @@
+"""Reads the queues of one server for scaling, and does to them what scaling decides."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import orjson
+
+from agentqueue.clock import now_ms
+from agentqueue.keys import KeySpace
+from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store
+from agentqueue_operator.app.ports import Look, Report
+from agentqueue_operator.domain.scaling import Load
+
+LIVE_MS: Final = 8_000
+"""A heartbeat older than a lease tells of the dead."""
+TENDER: Final = "tender/0"
+"""Owner under which housekeeping is done where no worker does it; it never holds a job."""
+
+
+class QueueReader:
+    """The queues of one server, as `app.ports.Queues`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._store = Store(server)
+
+    async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
+        """All the queues in one round trip."""
+        horizons_ms = {queue: int(seconds * 1000) for queue, seconds in horizons_s.items()}
+        snapshots = await self._store.snapshots(horizons_ms)
+        return {queue: look_of(snapshot) for queue, snapshot in snapshots.items()}
+
+    async def mark(self, queue: str, worker: str, *, drain: bool) -> None:
+        """The worker learns of it with its next renewal."""
+        await self._store.mark_drain(queue, worker, since_ms=now_ms() if drain else None)
+
+    async def bury_worker(self, queue: str, worker: str, why: str) -> int:
+        """Its jobs go back to where they stood, each with a crash counted."""
+        engine = Engine(self._server, queue)
+        given = await engine.hand_back_all(worker=worker, why=why)
+        await engine.say_goodbye(worker)
+        return given
+
+    async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None:
+        """A renewal without a worker: it holds nothing, and does the housekeeping."""
+        settings = EngineSettings(dead_ms=dead_s * 1000, history_ms=history_s * 1000)
+        await Engine(self._server, queue, settings).renew(owner=TENDER, worker="", heartbeat=b"", held=())
+
+    async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
+        """Blocks on the queues' wake-up lists.
+
+        A token is taken and not put back: the caller waits only for queues without a worker, and a worker that starts
+        looks for jobs before it first waits.
+        """
+        keys = [KeySpace(queue).wake for queue in queues]
+        redis = self._server.redis
+        return await self._server.call(lambda: redis.execute_command("BLPOP", *keys, timeout_s)) is not None
+
+
+def look_of(snapshot: QueueSnapshot) -> Look:
+    """What scaling and people want to see of a queue's snapshot."""
+    live = [beat for beat in snapshot.workers if snapshot.now_ms - beat.seen_ms < LIVE_MS]
+    reports = {beat.worker: _report(beat) for beat in live}
+    counters = snapshot.counters
+    return Look(
+        load=_load(snapshot, reports),
+        reports=reports,
+        marked=frozenset(snapshot.draining),
+        delayed=sum(snapshot.delayed),
+        done=counters.get("completed", 0),
+        dead=snapshot.dead,
+        arrived=_arrived(snapshot),
+        run_ms=counters.get("run_ms", 0),
+    )
+
+
+def _load(snapshot: QueueSnapshot, reports: Mapping[str, Report]) -> Load:
+    """Running jobs count as far as live workers have slots for them: what dead ones held is about to be given back."""
+    oldest_ms = 0.0 if snapshot.oldest_ms is None else max(0.0, snapshot.now_ms - snapshot.oldest_ms)
+    return Load(
+        ready=snapshot.waiting,
+        due_soon=snapshot.due_soon,
+        active=min(sum(snapshot.active), sum(report.slots for report in reports.values())),
+        oldest_ready=timedelta(milliseconds=oldest_ms),
+        paused=snapshot.paused is not None,
+    )
+
+
+def _arrived(snapshot: QueueSnapshot) -> int:
+    """Counted where jobs are and where they end: a plain arq client's enqueue counts nothing. A delayed job arrives
+    when it comes due, a retried one again."""
+    ended = sum(snapshot.counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried"))
+    return snapshot.waiting + sum(snapshot.active) + ended
+
+
+def _report(beat: Heartbeat) -> Report:
+    """A worker of another version may write what this one can't read; it then counts as a busy one (rule 7)."""
+    try:
+        said: Any = orjson.loads(beat.raw)
+        return Report(busy=int(said["busy"]), slots=int(said["slots"]), draining=bool(said["draining"]))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return Report(busy=1, slots=1, draining=False)

@@ -1,0 +1,191 @@
+"""One agent's workers on this machine: what is seen of them, and how many there should be."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final
+
+from agentqueue_operator.app.ports import AgentRun, Look, Report, Row
+from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
+from agentqueue_operator.domain.fleet import Member, Phase
+from agentqueue_operator.domain.restarts import Restarts, after_death, after_ready
+from agentqueue_operator.domain.scaling import (
+    Decision,
+    Load,
+    Memory,
+    Mode,
+    Pods,
+    Rates,
+    ScaleTo,
+    Snapshot,
+    decide_replicas,
+)
+
+RATE_S: Final = 10.0
+"""The completed jobs per second that are shown are a mean over so long."""
+START_S: Final = 1.5
+"""How long a worker process takes to start, until it was measured."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker process, by what is known of it. Times are monotonic seconds."""
+
+    name: str
+    run: AgentRun
+    """What it was started as."""
+    version: int
+    """Of the code it was started with."""
+    started: float
+    ready: float | None = None
+    """When its first heartbeat was seen."""
+    idle_since: float = 0.0
+    report: Report | None = None
+    marked: bool = False
+    ended: float | None = None
+    """When it was told to stop."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where it is in its life."""
+        if self.ended is not None:
+            return Phase.ENDING
+        if self.ready is None:
+            return Phase.STARTING
+        return Phase.DRAINING if self.marked or (self.report and self.report.draining) else Phase.READY
+
+
+@dataclass(slots=True)
+class Agent:
+    """An agent and its workers. Nothing here reads a clock or does anything: `app.up` does."""
+
+    run: AgentRun
+    version: int = 0
+    wanted: int = 0
+    workers: dict[str, Worker] = field(default_factory=dict)
+    restarts: Restarts = field(default_factory=Restarts)
+    memory: Memory = field(default_factory=Memory)
+    estimates: Estimates = field(default_factory=lambda: Estimates(startup_s=START_S))
+    look: Look | None = None
+    note: str = ""
+    done_before: int | None = None
+    """Completed jobs when this `up` began."""
+    done_marks: list[tuple[float, int]] = field(default_factory=list)
+
+    def see(self, look: Look | None, *, at: float) -> list[Worker]:
+        """Take in what one look shows (None: the queue could not be read). Returns the workers that got ready."""
+        self.look = look
+        if look is None:
+            return []
+        self._count(look.done, at)
+        self.estimates = learn(self.estimates, _seen(look, at))
+        fresh = [self.workers[name] for name in look.reports if name in self.workers]
+        news = [worker for worker in fresh if worker.ready is None and worker.ended is None]
+        for worker in news:
+            worker.ready = worker.idle_since = at
+            self.estimates = learn_start(self.estimates, timedelta(seconds=at - worker.started))
+            self.restarts = after_ready(self.restarts)
+        for worker in self.workers.values():
+            _hear(worker, look, at)
+        return news
+
+    @property
+    def rates(self) -> Rates:
+        """What has been learnt of arrivals, service and start times."""
+        return self.estimates.rates()
+
+    def decide(self, *, at: float) -> Decision:
+        """How many workers from now on. Nothing on this machine sets the number from outside: External is Auto here."""
+        policy = self.run.policy
+        policy = replace(policy, mode=Mode.AUTO) if policy.mode is Mode.EXTERNAL else policy
+        load: Load | None = self.look.load if self.look else None
+        snapshot = Snapshot(at=at, load=load, pods=self._pods(at), rates=self.rates)
+        decision = decide_replicas(snapshot, current=self.wanted, policy=policy, memory=self.memory)
+        self.memory = decision.memory
+        if isinstance(decision, ScaleTo):
+            self.wanted = decision.replicas
+        return decision
+
+    def members(self, *, at: float) -> list[Member]:
+        """The workers as `domain.fleet.plan` takes them."""
+        return [self._member(worker, at) for worker in self.workers.values()]
+
+    def died(self, worker: Worker, *, at: float) -> float:
+        """A worker has ended without being told to. Returns in how many seconds another may be started."""
+        self.restarts = after_death(self.restarts, at=at, was_ready=worker.ready is not None)
+        return max(0.0, self.restarts.not_before - at)
+
+    def is_idle(self) -> bool:
+        """No worker, and as far as is known no job that could start: only a new job changes that."""
+        return not self.workers and self.look is not None and not self.look.load.jobs and not self.look.load.paused
+
+    def row(self) -> Row:
+        """The agent's line in the summary."""
+        phases = [worker.phase for worker in self.workers.values()]
+        row = Row(
+            agent=self.run.name,
+            ready=phases.count(Phase.READY),
+            starting=phases.count(Phase.STARTING),
+            draining=phases.count(Phase.DRAINING) + phases.count(Phase.ENDING),
+            wanted=self.wanted,
+            note=self.note,
+        )
+        if self.look is None:
+            return row
+        load = self.look.load
+        return replace(
+            row,
+            waiting=load.ready,
+            delayed=self.look.delayed,
+            active=load.active,
+            done=self.look.done - (self.done_before or 0),
+            dead=self.look.dead,
+            rate_per_s=self._rate(),
+            note="paused" if load.paused else self.note,
+        )
+
+    def _member(self, worker: Worker, at: float) -> Member:
+        report = worker.report
+        return Member(
+            name=worker.name,
+            phase=worker.phase,
+            busy=report.busy if report else 0,
+            idle_s=at - worker.idle_since,
+            drained=report is not None and report.draining and report.busy == 0,
+            outdated=worker.version != self.version or worker.run.environment != self.run.environment,
+        )
+
+    def _pods(self, at: float) -> Pods:
+        """Workers that may not start, since others have just died, are as good as unschedulable: no more are wished."""
+        phases = [worker.phase for worker in self.workers.values()]
+        ready, starting = phases.count(Phase.READY), phases.count(Phase.STARTING)
+        held_back = at < self.restarts.not_before or self.restarts.on_trial
+        missing = max(0, self.wanted - ready - starting) if held_back else 0
+        return Pods(ready=ready, starting=starting, unschedulable=missing)
+
+    def _count(self, done: int, at: float) -> None:
+        if self.done_before is None or done < self.done_before:  # the server forgot, or is another one
+            self.done_before, self.done_marks = done, []
+        kept = [mark for mark in self.done_marks if mark[0] > at - RATE_S]
+        self.done_marks = [*kept, (at, done)]
+
+    def _rate(self) -> float:
+        (first, before), (last, now) = self.done_marks[0], self.done_marks[-1]
+        return (now - before) / (last - first) if last > first else 0.0
+
+
+def _seen(look: Look, at: float) -> Seen:
+    run = timedelta(milliseconds=look.run_ms)
+    return Seen(at=at, arrived=look.arrived, ended=look.done, run=run, active=look.load.active)
+
+
+def _hear(worker: Worker, look: Look, at: float) -> None:
+    worker.report = look.reports.get(worker.name, worker.report)
+    worker.marked = worker.name in look.marked
+    if worker.report and worker.report.busy:
+        worker.idle_since = at
+
+
+def queues_of(agents: Iterable[Agent]) -> list[str]:
+    """Their queues."""
+    return [agent.run.queue for agent in agents]

@@ -1,0 +1,145 @@
+"""What the loops ask of the world, and what they are told."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agentqueue_operator.domain.scaling import Load, ScalingPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A worker's last heartbeat."""
+
+    busy: int
+    slots: int
+    draining: bool
+    """It claims no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A queue at one instant, as scaling and people want to see it."""
+
+    load: Load
+    reports: Mapping[str, Report]
+    """Worker -> heartbeat, live ones only."""
+    marked: frozenset[str]
+    """Workers marked to drain."""
+    delayed: int
+    done: int
+    """Completed since the queue was first used."""
+    dead: int
+    """Dead letters there are."""
+    arrived: int
+    """Jobs that ever became ready."""
+    run_ms: int
+    """Time that the completed ones took, added up."""
+
+
+class Queues(Protocol):
+    """The queues on one server. Every method raises QueueUnavailable when the server does not answer."""
+
+    async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
+        """Each queue; its delayed jobs count as due soon when they come due within so many seconds."""
+        ...
+
+    async def mark(self, queue: str, worker: str, *, drain: bool) -> None:
+        """Mark a worker to drain, or take the mark back."""
+        ...
+
+    async def bury_worker(self, queue: str, worker: str, why: str) -> int:
+        """Give back what a dead worker held and forget it. Returns how many jobs it held."""
+        ...
+
+    async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None:
+        """The share of housekeeping that workers do, for a queue without any: lost leases, expiries, old records."""
+        ...
+
+    async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
+        """Wait until somebody enqueues to one of these queues."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRun:
+    """An agent as it is to run on this machine."""
+
+    name: str
+    queue: str
+    policy: ScalingPolicy
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of its workers, over that of `up` itself."""
+    grace_s: float = 60.0
+    """From SIGTERM to SIGKILL."""
+    dead_s: int = 604_800
+    """How long dead letters are kept."""
+    history_s: int = 86_400
+    """How long completed jobs stay in the history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A worker process has ended."""
+
+    worker: str
+    code: int
+    """Its exit status; minus the signal's number if a signal ended it."""
+    last_words: Sequence[str] = ()
+    """The last lines that it wrote."""
+
+
+class Processes(Protocol):
+    """Worker processes of this machine."""
+
+    async def start(self, run: AgentRun) -> str:
+        """Start a worker; returns the name that its heartbeats and leases bear.
+
+        Raises:
+            OSError: the system gives no process.
+        """
+        ...
+
+    def end(self, worker: str) -> None:
+        """SIGTERM."""
+        ...
+
+    def kill(self, worker: str) -> None:
+        """SIGKILL, to all it has started too."""
+        ...
+
+    def exits(self) -> list[Exit]:
+        """The workers that have ended since the last call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """An agent in the summary."""
+
+    agent: str
+    ready: int
+    starting: int
+    draining: int
+    wanted: int
+    waiting: int = 0
+    delayed: int = 0
+    active: int = 0
+    done: int = 0
+    """Since this `up` began."""
+    dead: int = 0
+    rate_per_s: float = 0.0
+    note: str = ""
+    """The last change of the number of workers, or what is wrong."""
+
+
+class Screen(Protocol):
+    """Where people watch."""
+
+    def say(self, who: str, text: str, *, bad: bool = False) -> None:
+        """One line of what happens to an agent, or to `up` itself."""
+        ...
+
+    def show(self, rows: Iterable[Row]) -> None:
+        """The present state of all agents."""
+        ...

@@ -1,0 +1,228 @@
+"""The loop of `agentqueue up`: look at the queues, decide how many workers, start and end processes; then again."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from agentqueue.errors import AgentQueueError
+from agentqueue_operator.app.agents import Agent, Worker
+from agentqueue_operator.app.ports import Exit, Processes, Queues, Screen
+from agentqueue_operator.domain.fleet import Action, End, Mark, Start, Unmark, plan
+from agentqueue_operator.domain.restarts import may_start
+from agentqueue_operator.domain.scaling import ScaleTo
+
+PERIOD_S: Final = 0.5
+"""Between two looks: one round trip for all queues. A first job at zero wakes the loop at once."""
+LISTEN_S: Final = 1.0
+"""How long one wait for a first job blocks; queues that got or lost their workers meanwhile are heeded after it."""
+TEND_S: Final = 10.0
+"""How often a queue without workers gets the housekeeping that workers do."""
+KILL_AFTER_S: Final = 5.0
+"""Beyond its grace period a worker that was told to stop is killed: it hands its jobs back within that period."""
+ME: Final = "up"
+
+
+class Up:
+    """Runs the agents until told to stop.
+
+    Args:
+        agents: what to run.
+        clock: monotonic seconds.
+        wake: set by whoever knows of something new (a process ended); the loop clears it.
+        changed: asked at every look whether the handlers' code has changed.
+        revive: called at every look, to bring the embedded server back if it died.
+    """
+
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        queues: Queues,
+        processes: Processes,
+        screen: Screen,
+        *,
+        clock: Callable[[], float],
+        wake: asyncio.Event,
+        changed: Callable[[], bool] = lambda: False,
+        revive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.agents = agents
+        self._queues = queues
+        self._processes = processes
+        self._screen = screen
+        self._clock = clock
+        self._wake = wake
+        self._changed = changed
+        self._revive = revive
+        self._tended: dict[str, float] = {}
+        self._trouble = ""
+
+    async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+        """Until `stop`; then every worker drains. `hurry`: they hand back what they run, at once."""
+        listener = asyncio.create_task(self._listen())
+        stopping = asyncio.create_task(self._wake_on(stop))
+        try:
+            while not stop.is_set():
+                await self._turn()
+                await self._rest()
+        finally:
+            listener.cancel()
+            stopping.cancel()
+            await asyncio.gather(listener, stopping, return_exceptions=True)
+            await self._drain(hurry)
+
+    async def _wake_on(self, event: asyncio.Event) -> None:
+        await event.wait()
+        self._wake.set()
+
+    async def _rest(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), PERIOD_S)
+        self._wake.clear()
+
+    async def _turn(self) -> None:
+        self._revive()
+        if self._changed():
+            self._reload()
+        await self._bury(self._processes.exits())
+        await self._look()
+        for agent in self.agents:
+            await self._steer(agent)
+        self._screen.show(agent.row() for agent in self.agents)
+
+    def _reload(self) -> None:
+        self._screen.say(ME, "the code has changed: its workers are replaced as they drain")
+        for agent in self.agents:
+            agent.version += 1
+
+    async def _look(self) -> None:
+        horizons = {agent.run.queue: agent.rates.startup.total_seconds() for agent in self.agents}
+        looks = {}
+        try:
+            looks = await self._queues.look(horizons)
+            self._say_once("")
+        except AgentQueueError as error:
+            self._say_once(str(error))
+        at = self._clock()
+        for agent in self.agents:
+            for worker in agent.see(looks.get(agent.run.queue), at=at):
+                self._screen.say(worker.name, f"ready after {at - worker.started:.1f} s")
+
+    def _say_once(self, trouble: str) -> None:
+        if trouble and trouble != self._trouble:
+            self._screen.say(ME, trouble, bad=True)
+        elif self._trouble and not trouble:
+            self._screen.say(ME, "Redis answers again")
+        self._trouble = trouble
+
+    async def _steer(self, agent: Agent) -> None:
+        at = self._clock()
+        decision = agent.decide(at=at)
+        if isinstance(decision, ScaleTo):
+            agent.note = f"to {decision.replicas}: {decision.reason}"
+            self._screen.say(agent.run.name, f"scaled to {decision.replicas} ({decision.reason})")
+        members = agent.members(at=at)
+        starting = agent.row().starting
+        allowed = may_start(agent.restarts, at=at, starting=starting, most=agent.wanted)
+        for action in plan(members, wanted=agent.wanted, may_start=allowed):
+            await self._act(agent, action)
+        self._end_overdue(agent)
+        await self._tend(agent)
+
+    async def _act(self, agent: Agent, action: Action) -> None:
+        match action:
+            case Start(count):
+                for _ in range(count):
+                    name = await self._processes.start(agent.run)
+                    agent.workers[name] = Worker(name, agent.run, agent.version, self._clock())
+            case End(name):
+                self._end(agent.workers[name])
+            case Mark(name) | Unmark(name):
+                await self._mark(agent, name, drain=isinstance(action, Mark))
+
+    async def _mark(self, agent: Agent, name: str, *, drain: bool) -> None:
+        try:
+            await self._queues.mark(agent.run.queue, name, drain=drain)
+            agent.workers[name].marked = drain
+        except AgentQueueError as error:  # nothing was decided on it yet: the next look plans it anew
+            self._say_once(str(error))
+
+    def _end(self, worker: Worker) -> None:
+        worker.ended = self._clock()
+        self._processes.end(worker.name)
+
+    def _end_overdue(self, agent: Agent) -> None:
+        for worker in agent.workers.values():
+            if worker.ended is not None and self._clock() > worker.ended + worker.run.grace_s + KILL_AFTER_S:
+                self._screen.say(worker.name, "did not stop within its grace period: killed", bad=True)
+                self._processes.kill(worker.name)
+
+    async def _tend(self, agent: Agent) -> None:
+        queue, at = agent.run.queue, self._clock()
+        if agent.workers or at < self._tended.get(queue, 0.0) + TEND_S:
+            return
+        self._tended[queue] = at
+        try:
+            await self._queues.tend(queue, dead_s=agent.run.dead_s, history_s=agent.run.history_s)
+        except AgentQueueError as error:
+            self._say_once(str(error))
+
+    async def _bury(self, exits: Iterable[Exit]) -> None:
+        for gone in exits:
+            agent = next(agent for agent in self.agents if gone.worker in agent.workers)
+            worker = agent.workers.pop(gone.worker)
+            if gone.code != 0:
+                await self._give_back(agent, gone)
+            if worker.ended is None:
+                self._mourn(agent, worker, gone)
+
+    async def _give_back(self, agent: Agent, gone: Exit) -> None:
+        why = f"exit code {gone.code}" if gone.code >= 0 else f"signal {-gone.code}"
+        try:
+            given = await self._queues.bury_worker(agent.run.queue, gone.worker, why)
+        except AgentQueueError:
+            return  # its leases run out by themselves
+        if given:
+            self._screen.say(gone.worker, f"died ({why}); {given} running jobs went back to the queue")
+
+    def _mourn(self, agent: Agent, worker: Worker, gone: Exit) -> None:
+        pause = agent.died(worker, at=self._clock())
+        last = next((line for line in reversed(gone.last_words) if line.strip()), "it said nothing")
+        agent.note = f"worker died: {last}"[:120]
+        when = f"another one in {pause:.0f} s" if pause else "another one starts now"
+        self._screen.say(gone.worker, f"ended with {gone.code}: {last} ({when})", bad=True)
+
+    async def _listen(self) -> None:
+        """A queue at zero has no worker to hear of its first job."""
+        while True:
+            queues = [agent.run.queue for agent in self.agents if agent.is_idle()]
+            try:
+                if queues and await self._queues.wait_for_jobs(queues, LISTEN_S):
+                    self._wake.set()
+                await asyncio.sleep(PERIOD_S / 5)
+            except AgentQueueError:
+                await asyncio.sleep(LISTEN_S)  # the loop says what is wrong
+
+    async def _drain(self, hurry: asyncio.Event) -> None:
+        for agent in self.agents:
+            agent.wanted = 0
+        for worker in self._workers():
+            if worker.ended is None:
+                self._end(worker)
+        hurrying = asyncio.create_task(self._hurry_on(hurry))
+        while self._workers():
+            await self._bury(self._processes.exits())
+            for agent in self.agents:
+                self._end_overdue(agent)
+            self._screen.show(agent.row() for agent in self.agents)
+            if self._workers():
+                await self._rest()
+        hurrying.cancel()
+
+    async def _hurry_on(self, hurry: asyncio.Event) -> None:
+        await hurry.wait()
+        for worker in self._workers():  # a second SIGTERM, to a worker, says not to wait for its jobs
+            self._processes.end(worker.name)
+
+    def _workers(self) -> list[Worker]:
+        return [worker for agent in self.agents for worker in agent.workers.values()]

@@ -1,0 +1,71 @@
+"""From a resource file to what runs of it on this machine: agents, their variables, and the server they use."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from agentqueue import environment
+from agentqueue.errors import InvalidSpec
+from agentqueue.spec import Loaded
+from agentqueue.spec.redis import ExternalRedis
+from agentqueue.spec.resolve import ResolvedAgent, ResolvedQueue
+from agentqueue.store import resolve_url
+from agentqueue_operator.adapters.local import import_path, write_code
+from agentqueue_operator.app.ports import AgentRun
+from agentqueue_operator.domain.policy import policy_of
+from agentqueue_operator.domain.variables import Documents, resolve_variables
+
+
+def external_url(redis: ExternalRedis, loaded: Loaded, shell: Mapping[str, str]) -> str:
+    """The url of the Redis that the file names: from the Secret in the file, else from the shell.
+
+    Raises:
+        InvalidSpec: neither has it, or it takes what only a cluster does.
+    """
+    if redis.sentinel is not None:
+        raise InvalidSpec("spec.redis.external.sentinel is for the cluster: give the primary's url to run it here")
+    key = redis.url_secret_ref
+    url = (loaded.secret(key.name) or {}).get(key.key) or resolve_url(None, shell)
+    if url is None:
+        raise InvalidSpec(
+            f"the Redis url is in key {key.key} of the Secret {key.name}, which is not in {loaded.source}: "
+            "add the Secret as another document, or set AGENTQUEUE_REDIS_URL"
+        )
+    return url
+
+
+def agent_runs(queue: ResolvedQueue, loaded: Loaded, *, code: Path, data: Path) -> list[AgentRun]:
+    """The agents with the environment of their workers. `code`: the file's folder, where handlers are imported from."""
+    return [_run(queue, agent, loaded, code, data) for agent in queue.agents]
+
+
+def _run(queue: ResolvedQueue, agent: ResolvedAgent, loaded: Loaded, code: Path, data: Path) -> AgentRun:
+    folders = [code]
+    if agent.code_from is not None:
+        folders.insert(0, _code(agent, loaded, data))
+    names = {str(other["metadata"]["name"]): str(other["kind"]) for other in loaded.others}
+    documents = Documents(
+        secrets={name: loaded.secret(name) or {} for name, kind in names.items() if kind == "Secret"},
+        config_maps={name: loaded.config_map(name) or {} for name, kind in names.items() if kind == "ConfigMap"},
+        shell=os.environ,
+    )
+    variables = resolve_variables(agent.name, agent.env, agent.env_from, documents)
+    path = import_path(folders, variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH"))
+    return AgentRun(
+        name=agent.name,
+        queue=agent.queue_name,
+        policy=policy_of(agent, suspended=queue.suspend),
+        environment={**variables, **environment.worker_environment(agent), "PYTHONPATH": path},
+        grace_s=agent.termination_grace_period_seconds,
+        dead_s=agent.retention.dead_seconds,
+        history_s=agent.retention.completed_seconds,
+    )
+
+
+def _code(agent: ResolvedAgent, loaded: Loaded, data: Path) -> Path:
+    assert agent.code_from is not None
+    name = agent.code_from.config_map.name
+    files = loaded.config_map(name)
+    if files is None:
+        raise InvalidSpec(f"agent {agent.name}: codeFrom names the ConfigMap {name}, which is not in {loaded.source}")
+    return write_code(data / "code" / name, files)

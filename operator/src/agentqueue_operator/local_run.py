@@ -1,0 +1,153 @@
+"""Wires `agentqueue up`: the file, the folder, the server, the screen and the loop."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentqueue import environment
+from agentqueue.clock import monotonic
+from agentqueue.embedded import EmbeddedServer
+from agentqueue.errors import NotFound
+from agentqueue.spec import Loaded, load_file, resolve
+from agentqueue.spec.redis import ExternalRedis
+from agentqueue.spec.resolve import ResolvedQueue
+from agentqueue.store import Server, ServerOptions
+from agentqueue.upstate import FOLDER, remove_up_state, write_up_state
+from agentqueue_operator.adapters.changes import CodeWatch
+from agentqueue_operator.adapters.live import LiveScreen
+from agentqueue_operator.adapters.local import LocalProcesses, hold_folder
+from agentqueue_operator.adapters.queues import QueueReader
+from agentqueue_operator.adapters.screen import UP, PlainScreen
+from agentqueue_operator.app.agents import Agent
+from agentqueue_operator.app.up import Up
+from agentqueue_operator.local_files import agent_runs, external_url
+
+AnyScreen = LiveScreen | PlainScreen
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where it runs."""
+
+    code: Path
+    """The resource file's folder: handlers are imported from it."""
+    folder: Path
+    """`.agentqueue`"""
+    url: str
+    server: EmbeddedServer | None
+
+
+def run_file(file: Path, *, watch: bool, port: int | None, base: Path, quiet: bool) -> None:
+    """Run the AgentQueue of the file until SIGINT or SIGTERM; `base` gets the folder `.agentqueue`.
+
+    Raises:
+        NotFound: no such file.
+        InvalidSpec: the file breaks a rule.
+        UsageError: another `up` has the folder, or it can't be written.
+        QueueUnavailable: the server does not start or answer.
+    """
+    if not file.is_file():
+        raise NotFound(f"there is no file {file}; give the path of an AgentQueue resource")
+    loaded = load_file(file)
+    queue = resolve(loaded.one())
+    with ExitStack() as stack:
+        folder = stack.enter_context(hold_folder(base / FOLDER))
+        server = None if isinstance(queue.redis, ExternalRedis) else _embedded(queue, folder, port)
+        if server is not None:
+            stack.enter_context(server)
+        url = server.url if server is not None else _external(queue, loaded)
+        write_up_state(base, url, pid=os.getpid())
+        stack.callback(remove_up_state, base)
+        screen = _screen(queue, quiet=quiet)
+        with screen:
+            place = _Place(file.parent.absolute(), folder, url, server)
+            asyncio.run(_run(place, queue, loaded, screen, watch=watch))
+
+
+def _embedded(queue: ResolvedQueue, folder: Path, port: int | None) -> EmbeddedServer:
+    assert not isinstance(queue.redis, ExternalRedis)
+    return EmbeddedServer(folder / "data", port=port, appendfsync=queue.redis.persistence.appendfsync.value)
+
+
+def _external(queue: ResolvedQueue, loaded: Loaded) -> str:
+    assert isinstance(queue.redis, ExternalRedis)
+    return external_url(queue.redis, loaded, os.environ)
+
+
+def _screen(queue: ResolvedQueue, *, quiet: bool) -> AnyScreen:
+    width = max(len(agent.name) for agent in queue.agents) + len("-xxxxx")
+    return (
+        LiveScreen(quiet=quiet, width=width)
+        if sys.stdout.isatty()
+        else PlainScreen(sys.stdout, quiet=quiet, width=width)
+    )
+
+
+async def _run(place: _Place, queue: ResolvedQueue, loaded: Loaded, screen: AnyScreen, *, watch: bool) -> None:
+    wake, stop, hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    _stop_on_signals(stop, hurry, screen)
+    runs = agent_runs(queue, loaded, code=place.code, data=place.folder)
+    base = {
+        environment.LOG_FORMAT: "console",
+        **os.environ,
+        environment.REDIS_URL: place.url,
+        environment.PROBE_PORT: "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    processes = LocalProcesses(place.folder, base=base, cwd=place.code, tell=screen.tell, wake=wake.set)
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(Server(ServerOptions(place.url)))
+        reader = QueueReader(connection)
+        for leftover in processes.end_leftovers():
+            await reader.bury_worker(leftover.queue, leftover.worker, "agentqueue up was killed")
+        processes.forget_leftovers()
+        agents = [Agent(run) for run in runs]
+        images = sorted({agent.image for agent in queue.agents if agent.image})
+        screen.say(UP, f"{queue.name}: {len(agents)} agents on Redis at {connection.name}; Ctrl-C drains")
+        if images:
+            screen.say(UP, f"images are for the cluster ({', '.join(images)}); here handlers come from {place.code}")
+        loop = Up(
+            agents,
+            reader,
+            processes,
+            screen,
+            clock=monotonic,
+            wake=wake,
+            changed=CodeWatch(place.code).changed if watch else _never,
+            revive=_reviver(place.server, screen),
+        )
+        await loop.run(stop, hurry)
+        screen.finish([agent.row() for agent in agents])
+    shutil.rmtree(place.folder / "code", ignore_errors=True)
+
+
+def _never() -> bool:
+    return False
+
+
+def _reviver(server: EmbeddedServer | None, screen: AnyScreen) -> Callable[[], None]:
+    def revive() -> None:
+        if server is not None and not server.is_alive:
+            screen.say(UP, "the embedded Valkey has died: it starts again with its data", bad=True)
+            server.start()
+
+    return revive
+
+
+def _stop_on_signals(stop: asyncio.Event, hurry: asyncio.Event, screen: AnyScreen) -> None:
+    def asked() -> None:
+        if stop.is_set():
+            screen.say(UP, "hurrying: running jobs go back to the queue")
+            hurry.set()
+        else:
+            screen.say(UP, "draining: running jobs finish; again to hurry")
+            stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, asked)
