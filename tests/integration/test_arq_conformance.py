@@ -18,7 +18,8 @@ from arq.jobs import Job, JobStatus, ResultNotFound, SerializationError
 from arq.worker import FailedJobs, JobExecutionFailed, RetryJob
 
 from agentqueue.arq import dumps, loads
-from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, moment, running, settings_of, until
+from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, moment, running, settings_of
+from tests.support.workers import until
 
 # arq's own worker closes its pool by a name that redis-py has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")

@@ -12,7 +12,8 @@ from arq import cron
 from arq.connections import ArqRedis
 
 from agentqueue_worker.arq import Worker
-from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, moment, running, settings_of, until
+from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, moment, running, settings_of
+from tests.support.workers import until
 
 EVERY_SECOND = set(range(60))
 

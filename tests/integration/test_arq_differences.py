@@ -14,7 +14,8 @@ from agentqueue.arq import loads
 from agentqueue.client import Client
 from agentqueue.wire import Reason, State, decode_dead
 from agentqueue_worker.arq import Worker
-from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, running, settings_of, until
+from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, running, settings_of
+from tests.support.workers import until
 
 MakeWorker = Callable[..., Any]
 

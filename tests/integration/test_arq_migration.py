@@ -12,7 +12,8 @@ from arq.connections import ArqRedis
 from arq.jobs import JobStatus
 
 from agentqueue_worker.arq import Worker
-from tests.support.arq_programs import JSON, QUEUE, arq_client, running, settings_of, until
+from tests.support.arq_programs import JSON, QUEUE, arq_client, running, settings_of
+from tests.support.workers import until
 
 # arq's own worker closes its pool by a name that redis-py has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")

@@ -1,10 +1,14 @@
-"""What the arq tests share: a pool of arq's real client, workers that run beside a test, waiting for conditions."""
+"""What the arq tests share: a pool of arq's real client, workers that run beside a test, processes."""
 
 import asyncio
 import contextlib
+import os
 import pickle  # noqa: TID251  # arq's default, which its users may ask for
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import arq
@@ -14,7 +18,6 @@ from agentqueue.arq import dumps, loads
 from agentqueue.clock import from_ms, now_ms
 
 QUEUE = "arq:queue"
-DEADLINE = 15.0
 JSON: dict[str, Any] = {"job_serializer": dumps, "job_deserializer": loads}
 PICKLE: dict[str, Any] = {"job_serializer": pickle.dumps, "job_deserializer": pickle.loads}
 
@@ -39,24 +42,6 @@ async def arq_client(url: str, **options: Any) -> AsyncIterator[ArqRedis]:
         await pool.aclose(close_connection_pool=True)
 
 
-async def until(condition: Callable[[], Any], *, what: str = "the condition", deadline: float = DEADLINE) -> Any:
-    """The first true value of the condition (a plain or async function), asked every 5 ms."""
-
-    async def ask() -> Any:
-        while True:
-            value = condition()
-            if isinstance(value, Awaitable):
-                value = await value
-            if value:
-                return value
-            await asyncio.sleep(0.005)
-
-    try:
-        return await asyncio.wait_for(ask(), deadline)
-    except TimeoutError:
-        raise AssertionError(f"{what} did not hold within {deadline} s") from None
-
-
 @contextlib.asynccontextmanager
 async def running(worker: arq.Worker) -> AsyncIterator[arq.Worker]:
     """The worker at work beside the test; closed as arq's users close it. Its own errors fail the test."""
@@ -67,3 +52,23 @@ async def running(worker: arq.Worker) -> AsyncIterator[arq.Worker]:
         await worker.close()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def command(name: str) -> str:
+    """A program of this environment: agentqueue, arq."""
+    return str(Path(sys.executable).parent / name)
+
+
+def surroundings(url: str, **more: str) -> dict[str, str]:
+    """The environment of a program that finds Redis by REDIS_URL alone."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGENTQUEUE_")}
+    return inherited | {"REDIS_URL": url, "PYTHONUNBUFFERED": "1"} | more
+
+
+def execute(*words: str, folder: Path, env: dict[str, str], code: int = 0) -> str:
+    """Run a program to its end; what it said on both channels. Another exit code fails the test."""
+    done = subprocess.run(
+        words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, f"{words} exited {done.returncode}:\n{done.stdout}"
+    return done.stdout

@@ -516,15 +516,30 @@ class ArqRegistry:
         """The function of that name."""
         return self._unreadable if name == UNREADABLE else self._handlers.get(name)
 
-    async def start(self, runtime: WorkerRuntime) -> None:  # noqa: ARG002  # the port's shape
+    async def start(self, runtime: WorkerRuntime) -> None:
         """Connect, run on_startup, and begin what arq does beside its jobs."""
         worker = self.worker
-        await worker.open()
+        if not await self._connect(runtime):
+            return
         if worker.on_startup is not None:
             await worker.on_startup(worker.ctx)
         await worker.enqueue_startup_crons()
         besides = [worker.keep_health(), *map(worker.tick_plainly, self._plain_crons)]
         self._tasks = [asyncio.create_task(it) for it in besides]
+
+    async def _connect(self, runtime: WorkerRuntime) -> bool:
+        """Until Redis answers, as every worker waits for it. False: it was stopped before that."""
+        while True:
+            try:
+                await self.worker.open()
+                return True
+            except (RedisError, OSError) as exc:
+                if not self._owned:  # a program of the user's own: arq has it fail after `conn_retries`
+                    raise
+                if runtime.draining:
+                    return False
+                log.error("redis_away", error=str(exc))  # noqa: TRY400  # the message says all
+                await asyncio.sleep(1)
 
     async def stop(self) -> None:
         """End what `start` began; close the program if it is ours to close."""
