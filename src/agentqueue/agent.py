@@ -8,6 +8,8 @@
 Importing this module costs nothing heavy: pydantic comes in with the first payload that has an annotation to check.
 """
 
+import contextlib
+import functools
 import inspect
 import math
 import re
@@ -16,7 +18,6 @@ import typing
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, Unpack, overload
 
@@ -116,20 +117,20 @@ class Payload:
         self.func = func
         self.parameter = parameter
 
-    @cached_property
+    @functools.cached_property
     def annotation(self) -> Any:
         """The payload's type; Any without an annotation; None for a handler that takes none."""
         if self.parameter is None:
             return None
         try:
-            return typing.get_type_hints(inspect.unwrap(self.func), include_extras=True).get(self.parameter, Any)
+            return typing.get_type_hints(underlying(self.func), include_extras=True).get(self.parameter, Any)
         except NameError as exc:
             raise UsageError(
-                f"the annotation of {self.parameter!r} in {self.func.__qualname__} names something that is not "
+                f"the annotation of {self.parameter!r} in {_name(self.func)} names something that is not "
                 f"known where the function is defined ({exc}); define the type at module level"
             ) from exc
 
-    @cached_property
+    @functools.cached_property
     def _adapter(self) -> "TypeAdapter[Any] | None":
         if self.annotation in _PLAIN_TYPES:
             return None
@@ -140,7 +141,7 @@ class Payload:
             return TypeAdapter(self.annotation)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as exc:
             raise UsageError(
-                f"{self.func.__qualname__}: {self.annotation!r} can't be a payload; use a pydantic model, a dataclass, "
+                f"{_name(self.func)}: {self.annotation!r} can't be a payload; use a pydantic model, a dataclass, "
                 "a TypedDict or plain JSON types"
             ) from exc
 
@@ -176,7 +177,7 @@ class Payload:
         if self.parameter is None:
             if value is None:
                 return None
-            raise InvalidPayload(f"{self.func.__qualname__} takes no payload, but one was given")
+            raise InvalidPayload(f"{_name(self.func)} takes no payload, but one was given")
         adapter = self._adapter
         if adapter is None:
             return to_json(value)
@@ -366,7 +367,7 @@ class Agent:
     ) -> JobDefinition:
         job = JobDefinition(
             agent=self,
-            name=self._check_name(name or func.__name__.strip("_").replace("_", "-")),
+            name=self._check_name(name or getattr(func, "__name__", "").strip("_").replace("_", "-")),
             func=func,
             payload=Payload(func, payload_parameter(func)),
             is_async=is_async(func),
@@ -378,7 +379,8 @@ class Agent:
         if job.timeout == 0:
             raise UsageError(f"job {job.name!r}: timeout must be more than 0 seconds")
         self.jobs[job.name] = job
-        func.__agentqueue_job__ = job  # type: ignore[attr-defined]
+        with contextlib.suppress(AttributeError):  # a bound method has no room for it: it is enqueued by name
+            func.__agentqueue_job__ = job  # type: ignore[attr-defined]
         return job
 
     def _check_name(self, name: str) -> str:
@@ -412,10 +414,18 @@ def is_async(func: Callable[..., Any]) -> bool:
     Raises:
         UsageError: a generator; a handler returns its result.
     """
-    called = func if inspect.isroutine(inspect.unwrap(func)) else getattr(func, "__call__", func)  # noqa: B004
+    called = underlying(func)
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise UsageError(f"{_name(func)} yields; a handler returns its result (and tells of progress by ctx.progress)")
     return inspect.iscoroutinefunction(called)
+
+
+def underlying(func: Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind decorators that wrap, partials and objects that are called."""
+    func = inspect.unwrap(func)
+    while isinstance(func, functools.partial):
+        func = inspect.unwrap(func.func)
+    return func if inspect.isroutine(func) else type(func).__call__
 
 
 def payload_parameter(func: Callable[..., Any]) -> str | None:

@@ -198,7 +198,7 @@ class Runner:
     def _judge(self, job: Job, exc: BaseException) -> Verdict:
         match job.ending:
             case None | Ending.LOST:
-                return job.handler.judge(exc, job)
+                return self._ask(job, exc)
             case Ending.TIMEOUT:
                 return Failed()
             case Ending.CANCEL:
@@ -207,6 +207,14 @@ class Runner:
                 return Yielded()
             case _ as other:
                 assert_never(other)
+
+    def _ask(self, job: Job, exc: BaseException) -> Verdict:
+        try:
+            return job.handler.judge(exc, job)
+        except Exception:
+            # Must not happen: but a job that ended and is never recorded would hold its lease for ever.
+            log.exception("judge_failed", job_id=job.id, job=job.record.name)
+            return Failed()
 
     def _conclude(self, job: Job, exc: BaseException, verdict: Verdict, seconds: float) -> None:
         try:

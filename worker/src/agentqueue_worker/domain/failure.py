@@ -18,10 +18,7 @@ def _traceback(exc: BaseException, hidden: Sequence[str]) -> str:
     tb = exc.__traceback__
     while tb is not None and _is_hidden(tb, hidden):
         tb = tb.tb_next
-    try:
-        return "".join(traceback.format_exception(type(exc), exc, tb))
-    except Exception:  # noqa: BLE001  # again the user's __str__ or __repr__
-        return "".join(traceback.format_tb(tb))
+    return "".join(traceback.format_exception(type(exc), exc, tb))
 
 
 def _is_hidden(tb: TracebackType, hidden: Sequence[str]) -> bool:

@@ -1,0 +1,393 @@
+"""What authors of handlers import: definitions, payloads, contexts."""
+
+import asyncio
+import functools
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+import agentqueue
+from agentqueue import Agent, Backoff, Context, Retry
+from agentqueue.agent import JobDefinition, check_attempts, is_async, job_of, seconds, to_json
+from agentqueue.errors import InvalidName, InvalidPayload, UsageError
+from agentqueue.keys import Level
+from agentqueue.wire import JobRecord, child_id, decode_job
+
+
+class Trip(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    day: date
+    seat_count: int = Field(1, alias="seatCount")
+
+
+@dataclass
+class Quote:
+    price: float
+
+
+agent = Agent("flight-search")
+
+
+@agent.job(timeout=60, attempts=3)
+async def search_flights(ctx: Context, trip: Trip) -> None: ...
+
+
+def definition(func: Callable[..., Any]) -> JobDefinition:
+    found = job_of(Agent("q").job(func))
+    assert found is not None
+    return found
+
+
+# --- the package
+
+
+def test_the_packages_names_are_these_and_each_is_there() -> None:
+    assert agentqueue.__all__ == [
+        "Agent", "AgentQueueError", "Backoff", "Client", "Context", "Fatal", "JobStatus", "Retry", "SyncClient",
+        "WorkerContext", "__version__",
+    ]  # fmt: skip
+    for name in agentqueue.__all__:
+        assert getattr(agentqueue, name) is not None
+    assert dir(agentqueue) == sorted(agentqueue.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Agnet'; it has Agent"):
+        _ = agentqueue.Agnet
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = ("pydantic", "redis", "structlog", "asyncio")
+    code = f"import sys, agentqueue; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = f"import sys; from agentqueue import Agent; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# --- defining jobs
+
+
+def test_a_job_is_named_by_its_function_with_dashes() -> None:
+    job = job_of(search_flights)
+    assert job is not None
+    assert (job.name, job.queue, job.timeout, job.attempts, job.is_async) == (
+        "search-flights",
+        "flight-search",
+        60,
+        3,
+        True,
+    )
+    assert agent.jobs == {"search-flights": job}
+    assert repr(agent) == "Agent('flight-search', jobs=['search-flights'])"
+
+
+def test_a_decorated_function_stays_as_it_is() -> None:
+    def double(ctx: Any, n: int) -> int:
+        return 2 * n
+
+    assert Agent("q").job(double) is double
+    assert double(None, 4) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"timeout": 0}, "more than 0"),
+        ({"timeout": -1}, "from 0"),
+        ({"timeout": "60"}, "number of seconds"),
+        ({"attempts": 0}, "1 to 1000"),
+        ({"attempts": 2.5}, "1 to 1000"),
+        ({"backoff": {"delay": 5}}, "it knows type, delaySeconds"),
+        ({"backoff": {"type": "linear"}}, "exponential or fixed"),
+        ({"backoff": {"jitter": 2}}, "0 to 1"),
+        ({"keep_result": float("nan")}, "number of seconds"),
+        ({"name": "a b"}, "letters, digits"),
+    ],
+)
+def test_a_bad_option_is_refused_where_the_job_is_defined(options: dict[str, Any], error: str) -> None:
+    with pytest.raises(UsageError, match=error):
+
+        @Agent("q").job(**options)
+        async def job(ctx: Context) -> None: ...
+
+
+def test_two_jobs_of_one_name_are_refused() -> None:
+    own = Agent("q")
+    own.job(name="a")(lambda ctx: None)
+    with pytest.raises(UsageError, match="has a job 'a' already"):
+        own.job(name="a")(lambda ctx: None)
+
+
+def _generator(ctx: Any) -> Any:
+    yield 1
+
+
+async def _async_generator(ctx: Any) -> Any:
+    yield 1
+
+
+class _Callable:
+    async def __call__(self, ctx: Any, n: int) -> None: ...
+
+    def method(self, ctx: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("func", "error"),
+    [
+        (lambda: None, "must take"),
+        (lambda ctx, a, b: None, "must take"),
+        (lambda ctx, a, *, key: None, "must take"),
+        (_generator, "yields"),
+        (_async_generator, "yields"),
+    ],
+)
+def test_a_function_that_is_no_handler_is_refused(func: Callable[..., Any], error: str) -> None:
+    with pytest.raises(UsageError, match=error):
+        Agent("q").job(name="x")(func)
+
+
+def test_what_runs_in_a_thread() -> None:
+    async def coroutine(ctx: Any) -> None: ...
+
+    assert is_async(coroutine)
+    assert is_async(functools.partial(coroutine))
+    assert is_async(_Callable())
+    assert not is_async(lambda ctx: None)
+
+
+def test_objects_partials_and_methods_may_be_handlers() -> None:
+    own, called = Agent("q"), _Callable()
+    own.job(name="object")(called)
+    own.job(name="partial")(functools.partial(called.__call__, n=1))
+    own.job(called.method)
+    with pytest.raises(InvalidName):
+        own.job(functools.partial(called.method))
+    assert list(own.jobs) == ["object", "partial", "method"]
+    with pytest.raises(InvalidPayload, match="int refuses"):
+        own.jobs["object"].payload.load("x")
+    assert (job_of(called), job_of(called.method)) == (own.jobs["object"], None)
+
+
+def test_queues_and_names_outside_the_alphabet_are_refused() -> None:
+    with pytest.raises(InvalidName):
+        Agent("a b")
+    assert Agent("name", queue="eu:name").queue == "eu:name"
+
+
+def test_a_cron_makes_a_job_or_takes_one() -> None:
+    own = Agent("q")
+
+    @own.cron("0 9 * * *", timezone="Europe/Berlin")
+    @own.cron("0 17 * * *", name="report", attempts=1)
+    async def daily(ctx: Context) -> None: ...
+
+    assert [(cron.job.name, cron.expression, cron.timezone) for cron in own.crons] == [
+        ("report", "0 17 * * *", "UTC"),
+        ("report", "0 9 * * *", "Europe/Berlin"),
+    ]
+    assert own.crons[0].name == "report:0 17 * * *:UTC"
+
+
+@pytest.mark.parametrize(("value", "out"), [(5, 5.0), (0.5, 0.5), (timedelta(minutes=2), 120.0)])
+def test_durations(value: Any, out: float) -> None:
+    assert seconds(value) == out
+
+
+def test_retry_says_when() -> None:
+    assert (Retry(after=timedelta(seconds=5)).after, str(Retry(after=5)), str(Retry())) == (
+        5.0,
+        "try again after 5 s",
+        "try again",
+    )
+    assert check_attempts(None) is None
+
+
+def test_a_backoff_in_the_resources_words() -> None:
+    base = Backoff("fixed", delay=9)
+    assert Backoff.parse({"delaySeconds": 1}, base) == Backoff("fixed", delay=1)
+    assert Backoff.parse(base) is base
+
+
+# --- payloads
+
+
+def test_a_payload_is_checked_at_enqueue_and_written_by_its_aliases() -> None:
+    job = job_of(search_flights)
+    assert job is not None
+    wire = {"day": "2026-05-01", "seatCount": 2}
+    assert job.payload.dump(Trip(day=date(2026, 5, 1), seat_count=2)) == wire
+    assert job.payload.dump(wire) == wire
+    assert job.payload.load(wire) == Trip(day=date(2026, 5, 1), seat_count=2)
+    with pytest.raises(InvalidPayload, match=r"Trip refuses the payload: day: .*; seatCount: "):
+        job.payload.dump({"day": "soon", "seatCount": "two"})
+    schema = job.payload.schema()
+    assert schema is not None
+    assert set(schema["properties"]) == {"day", "seatCount"}
+
+
+def test_payloads_may_be_dataclasses_and_plain_types() -> None:
+    def quotes(ctx: Any, quotes: list[Quote]) -> None: ...
+
+    def positive(ctx: Any, n: Annotated[int, Field(gt=0)]) -> None: ...
+
+    def anything(ctx: Any, data: Any) -> None: ...
+
+    def bare(ctx: Any, data) -> None: ...  # type: ignore[no-untyped-def]
+
+    assert definition(quotes).payload.load([{"price": 1}]) == [Quote(1.0)]
+    assert definition(quotes).payload.dump([Quote(1.0)]) == [{"price": 1.0}]
+    with pytest.raises(InvalidPayload, match="greater than 0"):
+        definition(positive).payload.load(0)
+    for func in (anything, bare):
+        job = definition(func)
+        assert job.payload.load({"x": 1}) == {"x": 1}
+        assert job.payload.dump(Quote(1.0)) == {"price": 1.0}
+        assert job.payload.schema() is None
+        job.payload.prepare()
+
+
+def test_a_handler_without_a_payload_takes_none() -> None:
+    job = job_of(Agent("q").job(name="x")(lambda ctx: None))
+    assert job is not None
+    assert (job.payload.annotation, job.payload.schema()) == (None, None)
+    assert job.payload.dump(None) is None
+    job.payload.prepare()
+    with pytest.raises(InvalidPayload, match="takes no payload"):
+        job.payload.dump(1)
+
+
+def test_many_problems_are_told_in_part() -> None:
+    def numbers(ctx: Any, values: list[int]) -> None: ...
+
+    with pytest.raises(InvalidPayload, match=r"\(and 5 more\)"):
+        definition(numbers).payload.load(["x"] * 15)
+
+
+def test_an_annotation_that_cant_be_a_payload_is_explained() -> None:
+    def unknown(ctx: Any, x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    def odd(ctx: Any, x: threading.Lock) -> None: ...
+
+    with pytest.raises(UsageError, match="define the type at module level"):
+        definition(unknown).payload.prepare()
+    with pytest.raises(UsageError, match="can't be a payload"):
+        definition(odd).payload.prepare()
+
+
+def test_what_json_cant_say_is_refused() -> None:
+    assert to_json({"a": date(2026, 5, 1)}) == {"a": "2026-05-01"}
+    with pytest.raises(InvalidPayload, match="not JSON"):
+        to_json(threading.Lock())
+    with pytest.raises(InvalidPayload, match="the thing"):
+        to_json(object(), "the thing")
+
+
+# --- contexts
+
+
+class FakeRuntime:
+    queue, own_queue, draining = "eu:flight-search", "flight-search", False
+
+    def __init__(self) -> None:
+        self.state = SimpleNamespace(rate=7)
+        self.thread = threading.get_ident()
+        self.loop = asyncio.get_running_loop()
+        self.told: list[Any] = []
+
+    def progress(self, job_id: str, progress: Any) -> None:
+        self.told.append((job_id, progress.percent, progress.message))
+
+    async def checkpoint(self, job_id: str, raw: bytes) -> None:
+        self.told.append((job_id, raw))
+
+
+@pytest.fixture
+async def runtime() -> FakeRuntime:
+    return FakeRuntime()
+
+
+def context(runtime: FakeRuntime, **fields: Any) -> Context:
+    record = JobRecord("search-flights", tags=("acme",), tenant="t", trace="00-1-2-01")
+    return Context(runtime, record, **({"id": "job-1", "attempt": 2, "delivery": 3} | fields))
+
+
+async def test_a_context_tells_of_its_job(runtime: FakeRuntime) -> None:
+    ctx = context(runtime)
+    assert (ctx.id, ctx.attempt, ctx.delivery, ctx.queue, ctx.name) == (
+        "job-1",
+        2,
+        3,
+        "eu:flight-search",
+        "search-flights",
+    )
+    assert (list(ctx.tags), ctx.state.rate, ctx.resume, ctx.should_yield) == (["acme"], 7, None, False)
+    ctx.stopping = True
+    assert ctx.should_yield
+    assert context(runtime, resume=b'{"page":3}').resume == {"page": 3}
+    assert ctx.log is ctx.log
+
+
+async def test_progress_and_checkpoint_reach_the_worker_from_the_loop_and_from_threads(runtime: FakeRuntime) -> None:
+    ctx = context(runtime)
+    await ctx.progress(10, "looking")
+    await ctx.checkpoint({"page": 1})
+
+    def blocking() -> None:
+        ctx.progress(20)
+        ctx.checkpoint(Quote(1.5))
+
+    await asyncio.to_thread(blocking)
+    assert runtime.told == [
+        ("job-1", 10, "looking"),
+        ("job-1", b'{"page":1}'),
+        ("job-1", 20, None),
+        ("job-1", b'{"price":1.5}'),
+    ]
+    assert ctx.last_checkpoint == b'{"price":1.5}'
+    assert ctx.last_progress is not None
+    assert ctx.last_progress.percent == 20
+
+
+@pytest.mark.parametrize("percent", [-1, 101, float("nan"), True, "50"])
+async def test_progress_is_a_number_from_0_to_100(runtime: FakeRuntime, percent: Any) -> None:
+    with pytest.raises(UsageError, match="0 to 100"):
+        context(runtime).progress(percent)
+
+
+async def test_children_are_collected_with_ids_that_a_rerun_makes_again(runtime: FakeRuntime) -> None:
+    ctx = context(runtime)
+    first = ctx.enqueue(search_flights, Trip(day=date(2026, 5, 1)), priority="high", delay=2)
+    second = ctx.enqueue(("mail", "send"), {"to": "x"}, tenant="other")
+    assert (first, second) == (child_id("job-1", 0), child_id("job-1", 1))
+    one, two = ctx.children
+    assert (one.queue, one.level, one.delay_ms) == ("eu:flight-search", Level.HIGH, 2_000)
+    record = decode_job(one.record)
+    assert (record.parent, record.tenant, record.trace) == ("job-1", "t", "00-1-2-01")
+    assert record.args == [{"day": "2026-05-01", "seatCount": 1}]
+    assert (two.queue, decode_job(two.record).tenant) == ("mail", "other")
+
+
+async def test_what_cant_be_a_child_is_refused(runtime: FakeRuntime) -> None:
+    ctx = context(runtime)
+    with pytest.raises(UsageError, match="is not a job"):
+        ctx.enqueue("mail")  # type: ignore[arg-type]
+    with pytest.raises(InvalidName):
+        ctx.enqueue(("a b", "send"))
+    with pytest.raises(UsageError, match="has no option 'prio'"):
+        ctx.enqueue(("mail", "send"), prio=1)  # type: ignore[call-arg]
+    big = "x" * 900_000
+    for _ in range(3):
+        ctx.enqueue(("mail", "send"), big)
+    with pytest.raises(UsageError, match="3 MiB"):
+        ctx.enqueue(("mail", "send"), big)
+    many = context(runtime)
+    for _ in range(1_000):
+        many.enqueue(("mail", "send"))
+    with pytest.raises(UsageError, match="more than 1,000"):
+        many.enqueue(("mail", "send"))

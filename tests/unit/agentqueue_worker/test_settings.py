@@ -1,0 +1,81 @@
+"""What a worker reads from its environment."""
+
+import pytest
+
+from agentqueue import environment as env
+from agentqueue.agent import Backoff
+from agentqueue.errors import UsageError
+from agentqueue_worker.app.options import DeadLetterTarget
+from agentqueue_worker.settings import Settings, default_name, read_settings
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    settings = read_settings({env.QUEUE: "", "PATH": "/bin"})
+    assert settings == Settings()
+    options = settings.options("q", incarnation="1")
+    assert (options.queue, options.own_queue, options.concurrency, options.crash_limit) == ("q", "q", 5, 3)
+    assert options.identity.owner == f"{default_name()}/1"
+    assert options.dead_letters is None
+    assert options.engine.rate_max == 0
+
+
+def test_everything_the_operator_writes_is_read() -> None:
+    settings = read_settings(
+        {
+            env.REDIS_URL: "redis://r", env.HANDLER: "m:a", env.AGENT: "search", env.QUEUE: "eu:search",
+            env.CONCURRENCY: "20", env.JOB_TIMEOUT: "90.5", env.RETRY_ATTEMPTS: "7", env.RETRY_CRASHES: "2",
+            env.BACKOFF_TYPE: "fixed", env.BACKOFF_DELAY: "3", env.BACKOFF_MAX_DELAY: "9", env.BACKOFF_JITTER: "0.5",
+            env.RATE_LIMIT_MAX: "10", env.RATE_LIMIT_DURATION: "2", env.RESULT_SECONDS: "60",
+            env.COMPLETED_SECONDS: "70", env.COMPLETED_COUNT: "80", env.DEAD_SECONDS: "90",
+            env.AGEING_HIGH: "1", env.AGEING_NORMAL: "2", env.AGEING_LOW: "3",
+            env.ON_DEAD_LETTER_QUEUE: "errors", env.ON_DEAD_LETTER_JOB: "look", env.GRACE_PERIOD: "33",
+            env.PROBE_PORT: "8080", env.WORKER_NAME: "pod-1", env.POD_UID: "8a7b", env.LOG_LEVEL: "DEBUG",
+            env.LOG_FORMAT: "json",
+        }
+    )  # fmt: skip
+    assert settings.backoff == Backoff("fixed", 3.0, 9.0, 0.5)
+    assert (settings.job_timeout, settings.attempts, settings.probe_port, settings.log_level) == (
+        90.5,
+        7,
+        8080,
+        "debug",
+    )
+    options = settings.options("search", incarnation="1")
+    assert (options.queue, options.own_queue, options.agent) == ("eu:search", "search", "search")
+    assert (options.concurrency, options.crash_limit, options.grace, options.keep_ms) == (20, 2, 33.0, 60_000)
+    assert options.dead_letters == DeadLetterTarget("errors", "look")
+    assert (options.identity.slot, options.identity.owner) == ("pod-1/8a7b", "pod-1/8a7b/1")
+    engine = options.engine
+    assert (engine.rate_max, engine.rate_window_ms, engine.age_limits_ms) == (10, 2_000, (1_000, 2_000, 3_000))
+    assert (engine.history_ms, engine.history_count, engine.dead_ms) == (70_000, 80, 90_000)
+
+
+def test_given_names_what_was_set_so_that_it_goes_over_an_arq_programs_own() -> None:
+    settings = read_settings({env.CONCURRENCY: "5"}).override(grace=1.0, queue=None)
+    assert settings.given == {"concurrency", "grace"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (env.CONCURRENCY, "0", "from 1 to 10000"),
+        (env.CONCURRENCY, "many", "invalid literal"),
+        (env.JOB_TIMEOUT, "-1", "from 0.001"),
+        (env.JOB_TIMEOUT, "nan", "from 0.001"),
+        (env.RETRY_ATTEMPTS, "0", "1 to 1000"),
+        (env.BACKOFF_TYPE, "linear", "exponential, fixed"),
+        (env.BACKOFF_JITTER, "2", "from 0 to 1"),
+        (env.QUEUE, "a b", "queue name"),
+        (env.WORKER_NAME, "a/b", "without spaces"),
+        (env.LOG_LEVEL, "loud", "debug, info"),
+    ],
+)
+def test_a_bad_value_names_its_variable(name: str, value: str, words: str) -> None:
+    with pytest.raises(UsageError, match=name) as caught:
+        read_settings({name: value})
+    assert words in str(caught.value)
+
+
+def test_the_default_name_is_in_the_alphabet_of_worker_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "my host/1|x")
+    assert default_name().startswith("my-host-1-x-")
