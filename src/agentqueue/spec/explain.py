@@ -1,5 +1,6 @@
 """pydantic's errors in the words of the resource: what is wrong, the nearest right key, what to write instead."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from difflib import get_close_matches
 from typing import Any
@@ -89,7 +90,7 @@ def show(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f'"{value}"' if len(value) <= 60 else f'"{value[:57]}..."'
+            return json.dumps(value if len(value) <= 60 else f"{value[:57]}...", ensure_ascii=False)
         case Mapping():
             return "an object"
         case list() | tuple():

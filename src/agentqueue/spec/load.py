@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentqueue.errors import AgentQueueError, InvalidSpec, NotFound
 from agentqueue.spec.check import check
+from agentqueue.spec.explain import show
 from agentqueue.spec.problems import InvalidResource, Path, Problem
 from agentqueue.spec.resource import API_VERSION, GROUP, KIND, AgentQueue
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.error import YAMLError
 
 MAX_BYTES = 3 * 1024 * 1024
 """The API server's own limit of a request."""
@@ -154,7 +155,7 @@ def load(text: str, source: str = "<text>", old: Loaded | None = None) -> Loaded
 
 def _problems(data: Any, before: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     if not isinstance(data, Mapping):
-        return [Problem((), f"a document must be an object with apiVersion and kind, is {type(data).__name__}")]
+        return [Problem((), f"a document must be an object with apiVersion and kind, is {show(data)}")]
     kind, version = data.get("kind"), data.get("apiVersion")
     if kind == KIND or str(version).startswith(f"{GROUP}/"):
         metadata = data.get("metadata")
@@ -182,15 +183,17 @@ def read(text: str, source: str = "<text>") -> Iterator[Document]:
     except malformed as error:
         raise InvalidResource([_syntax(error, source)]) from None
     except RecursionError:
-        raise InvalidResource([Problem((), f"nested deeper than {MAX_DEPTH}", source)]) from None
+        raise InvalidResource(
+            [Problem((), f"nested deeper than {MAX_DEPTH} or with too many aliases", source)]
+        ) from None
 
 
-def _yaml() -> tuple[YAML, type[MarkedYAMLError]]:
+def _yaml() -> tuple[YAML, type[YAMLError]]:
     """YAML 1.1 as kubectl reads it (`on` is true), but dates stay text; and the error that tells of malformed text."""
     try:
         from ruamel.yaml import YAML  # noqa: PLC0415 (slow to import, and an extra)
         from ruamel.yaml.constructor import RoundTripConstructor  # noqa: PLC0415
-        from ruamel.yaml.error import MarkedYAMLError  # noqa: PLC0415
+        from ruamel.yaml.error import YAMLError  # noqa: PLC0415
     except ImportError:
         raise AgentQueueError("YAML files need ruamel.yaml: pip install 'agentqueue[cli]'") from None
 
@@ -201,12 +204,13 @@ def _yaml() -> tuple[YAML, type[MarkedYAMLError]]:
     yaml = YAML(typ="rt", pure=True)
     yaml.version = (1, 1)
     yaml.Constructor = Constructor
-    return yaml, MarkedYAMLError
+    return yaml, YAMLError
 
 
-def _syntax(error: MarkedYAMLError, source: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    message = str(error.problem or error.context).splitlines()[0]
+def _syntax(error: YAMLError, source: str) -> Problem:
+    """Most errors have marks; that of a forbidden character has none."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    message = str(getattr(error, "problem", None) or error).splitlines()[0]
     hint = ": indent with spaces, not tabs" if "\\t" in message else ""
     return Problem((), f"not YAML: {message}{hint}", source, mark.line + 1 if mark else None)
 
@@ -240,12 +244,13 @@ class _Reader:
         result = {}
         for key, value in node.items():
             name = str(key).lower() if isinstance(key, bool) else str(key)
-            if key in node.lc.data:
+            if key in (node.lc.data or ()):
                 self.lines[*path, name] = node.lc.key(key)[0] + 1
             result[name] = self.plain(value, (*path, name))
         return result
 
     def _list(self, node: Any, path: Path) -> list[Any]:
+        self.lines.setdefault(path, node.lc.line + 1)
         for index in node.lc.data or ():
             self.lines[*path, index] = node.lc.item(index)[0] + 1
         return [self.plain(value, (*path, index)) for index, value in enumerate(node)]

@@ -1,5 +1,6 @@
 """What is wrong with a resource, so that it can be shown with its place, and read by programs."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +18,7 @@ def dotted(path: Sequence[str | int]) -> str:
 def _step(part: str | int) -> str:
     if isinstance(part, int):
         return f"[{part}]"
-    return f".{part}" if part.replace("-", "").replace("_", "").isalnum() else f'["{part}"]'
+    return f".{part}" if part.replace("-", "").replace("_", "").isalnum() else f"[{json.dumps(part)}]"
 
 
 @dataclass(frozen=True, slots=True)

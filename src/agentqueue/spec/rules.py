@@ -32,6 +32,11 @@ class Rule:
     """Takes the object, and what it was before: only transition rules look at that."""
 
     @property
+    def name(self) -> str:
+        """The twin's name, in words."""
+        return self.find.__name__.strip("_").replace("_", "-")
+
+    @property
     def transition(self) -> bool:
         """True if the rule is about a change, so that it holds for new objects."""
         return "oldSelf" in self.cel

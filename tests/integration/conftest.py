@@ -1,0 +1,48 @@
+"""Every integration test runs on a real Valkey and on a real Redis 7."""
+
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from agentqueue.store import Server, ServerOptions
+from tests.support.servers import KINDS, RunningServer, run_server
+
+
+@pytest.fixture(scope="session")
+def _redis_installed() -> None:
+    if shutil.which("redis-server") is None:
+        from tests.support.debian import ensure_packages
+
+        ensure_packages("redis-server")
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def shared_server(request: pytest.FixtureRequest, _redis_installed: None) -> Iterator[RunningServer]:
+    """One server for many tests; they empty it before they start."""
+    with run_server(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def server_url(shared_server: RunningServer) -> str:
+    """The URL of an empty server that nobody else uses during the test."""
+    with shared_server.client() as client:
+        client.config_set("maxmemory", 0)
+        client.flushall()
+    return shared_server.url
+
+
+@pytest.fixture(params=KINDS)
+def start_server(request: pytest.FixtureRequest, _redis_installed: None) -> Iterator[Callable[..., RunningServer]]:
+    """`start_server(maxmemory="3mb", appendonly="yes")`: a server of the test's own, which it may kill and restart."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **config: stack.enter_context(run_server(request.param, **config))
+
+
+@pytest.fixture
+async def server(server_url: str) -> AsyncIterator[Server]:
+    """A checked connection to the empty server."""
+    async with Server(ServerOptions(server_url)) as connected:
+        yield connected

@@ -1,0 +1,35 @@
+"""Moving a queue's clock: the scripts read the server's own TIME, so tests move the scores instead."""
+
+from typing import TYPE_CHECKING
+
+from agentqueue.keys import IN_PROGRESS, KeySpace
+
+if TYPE_CHECKING:
+    import redis
+
+
+def travel(client: "redis.Redis", queue: str, seconds: float) -> None:
+    """Make everything in the queue `seconds` older: waiting since longer, due sooner, leases nearer their end."""
+    keys, ms = KeySpace(queue), seconds * 1000
+    for key in keys.levels:
+        for job_id, score in client.zrange(key, 0, -1, withscores=True):
+            client.zadd(key, {job_id: score - ms if score >= 0 else min(score + ms, -1)})
+            if score < 0:
+                _age_old_score(client, IN_PROGRESS + job_id.decode(), ms)
+    for key in (keys.dead, keys.done):
+        for job_id, score in client.zrange(key, 0, -1, withscores=True):
+            client.zadd(key, {job_id: score - ms})
+
+
+def _age_old_score(client: "redis.Redis", key: str, ms: float) -> None:
+    """Where a running job goes back to: `owner|level|old score|claimed ms`."""
+    value = client.get(key)
+    if value is not None:
+        owner, level, score, claimed = value.decode().rsplit("|", 3)
+        client.set(key, f"{owner}|{level}|{float(score) - ms!r}|{claimed}", keepttl=True)
+
+
+def attend(client: "redis.Redis", queue: str) -> None:
+    """As if a worker had looked after the queue a moment ago, and for long: run-out leases may be reaped at once."""
+    seconds, micros = client.time()
+    client.set(KeySpace(queue).of("reaped"), f"{seconds * 1000 + micros // 1000}|0")
