@@ -1,4 +1,4 @@
-"""Resources that keep and break each rule, and mutations of a resource: for the offline checks and a real API server."""
+"""Resources that keep and break each rule, and mutations of one: for the offline checks and a real API server."""
 
 import copy
 from collections.abc import Iterator, Mapping

@@ -21,7 +21,7 @@ class EngineSettings:
     lease_ms: int = 8_000
     """A worker that has not renewed for so long has lost its jobs; renewed every quarter of it."""
     age_limits_ms: tuple[int, int, int] = (60_000, 300_000, 900_000)
-    """How long a ready job of level high, normal, low may wait before it goes first (with at most a quarter of starts)."""
+    """How long a ready job of level high, normal, low may wait before it goes first (at most a quarter of starts)."""
     rate_max: int = 0
     """Starts allowed in any window of `rate_window_ms`, over all workers; 0: no limit."""
     rate_window_ms: int = 1_000

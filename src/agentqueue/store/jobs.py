@@ -173,7 +173,7 @@ class Store:
         return str((await self._run("cancel", queue, [job_id, result, keep_ms])).decode())
 
     async def replay(self, queue: str, ids: Sequence[str]) -> list[str]:
-        """Put dead letters back: `replayed`, `unknown`, `live` (it runs again already) or `bare` (no record), per id."""
+        """Put dead letters back: `replayed`, `unknown`, `live` (it runs already) or `bare` (no record), per id."""
         out: list[str] = []
         for chunk in _chunks(ids):
             out += [status.decode() for status in await self._run("replay", queue, chunk)]
@@ -221,7 +221,7 @@ class Store:
         return sorted(_ids(names))
 
     async def ids(self, queue: str, state: State, *, offset: int = 0, limit: int = 100) -> list[str]:
-        """A page of a queue's ids: ready, delayed and active by level, soonest first; dead and completed newest first."""
+        """A page of a queue's ids: ready, delayed, active by level, soonest first; dead, completed newest first."""
         keys = KeySpace(queue)
         if state in (State.DEAD, State.COMPLETED):
             key = keys.dead if state is State.DEAD else keys.done

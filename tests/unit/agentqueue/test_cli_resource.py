@@ -20,7 +20,8 @@ SAMPLES = ROOT / "manifests/samples"
 APP = typer.Typer()
 resource.register(APP)
 
-BAD = "apiVersion: agentqueue.dev/v1alpha1\nkind: AgentQueue\nmetadata: {name: q}\nspec: {agents: [{name: a, handler: x}]}\n"
+BAD = "apiVersion: agentqueue.dev/v1alpha1\nkind: AgentQueue\nmetadata: {name: q}\n"
+BAD += "spec: {agents: [{name: a, handler: x}]}\n"
 
 
 def run(*args: str, stdin: str | None = None) -> tuple[int, str, str]:

@@ -139,8 +139,8 @@ def test_pod_templates_keep_what_is_not_declared() -> None:
 def test_two_calls_share_nothing() -> None:
     first = crd()
     before = copy.deepcopy(first)
-    NODES_OF_SECOND = dict(nodes(crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
-    for node in NODES_OF_SECOND.values():
+    nodes_of_second = dict(nodes(crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
+    for node in nodes_of_second.values():
         node.clear()
     assert first == before
 

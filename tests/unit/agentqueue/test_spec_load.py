@@ -123,8 +123,10 @@ def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
         "f.yaml:7: spec.agents[0].nam: unknown key; did you mean name?",
         'f.yaml:8: spec.agents[0].handler: must be text, is 1: write it in quotes, "1"',
         "f.yaml:10: a document must be an object with apiVersion and kind, is a list",
-        "f.yaml:12: apiVersion and kind are required; for an AgentQueue: apiVersion: agentqueue.dev/v1alpha1, "
-        "kind: AgentQueue",
+        (
+            "f.yaml:12: apiVersion and kind are required; for an AgentQueue: apiVersion: agentqueue.dev/v1alpha1, "
+            "kind: AgentQueue"
+        ),
     ]
 
 
@@ -210,8 +212,10 @@ def test_a_wrong_kind_or_version_of_ours_is_not_taken_for_another_document() -> 
         "f.yaml:2: kind: must be 'AgentQueue', is \"AgentQeue\"; did you mean AgentQueue?"
     ]
     assert problems(GOOD.replace("v1alpha1", "v1")) == [
-        "f.yaml:1: apiVersion: must be 'agentqueue.dev/v1alpha1', is \"agentqueue.dev/v1\"; "
-        "did you mean agentqueue.dev/v1alpha1?"
+        (
+            "f.yaml:1: apiVersion: must be 'agentqueue.dev/v1alpha1', is \"agentqueue.dev/v1\"; "
+            "did you mean agentqueue.dev/v1alpha1?"
+        )
     ]
 
 
