@@ -54,8 +54,24 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=~-]*")
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9._-]+)*")
 RESERVED_PREFIXES: Final = ("aq:", "arq:job", "arq:in-progress", "arq:retry", "arq:result", "arq:abort")
 RESERVED_PARTS: Final = frozenset(
-    ["urgent", "high", "low", "dead", "done", "paused", "limit", "wake", "stats"]
-    + ["workers", "reaped", "seq", "sweep", "cron", "drain", "health-check"]
+    [
+        "urgent",
+        "high",
+        "low",
+        "dead",
+        "done",
+        "paused",
+        "limit",
+        "wake",
+        "stats",
+        "workers",
+        "reaped",
+        "seq",
+        "sweep",
+        "cron",
+        "drain",
+        "health-check",
+    ]
 )
 
 
