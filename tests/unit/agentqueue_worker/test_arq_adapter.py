@@ -14,7 +14,9 @@ from arq.worker import JobExecutionFailed, Retry, RetryJob
 from agentqueue.arq import dumps, loads
 from agentqueue.errors import InvalidPayload
 from agentqueue.wire import JobRecord, Reason, ResultRecord, State, decode_result, encode_job, is_pickle
-from agentqueue_worker.adapters.arq import UNREADABLE, ArqCron, ArqHandler, ArqRecord, Serializers, keep_ms_of
+from agentqueue_worker.adapters.arq.crons import ArqCron
+from agentqueue_worker.adapters.arq.functions import ArqHandler, keep_ms_of
+from agentqueue_worker.adapters.arq.records import UNREADABLE, ArqRecord, Serializers
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
 from tests.support.arq_programs import PICKLE

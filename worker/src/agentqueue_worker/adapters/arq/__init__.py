@@ -1,0 +1,34 @@
+"""arq programs on this engine: the only package that imports arq.
+
+`ArqWorker` is arq's own Worker (its arguments, checks, hooks and counters) with another engine underneath;
+`ArqRegistry` shows it to the claim loop. What differs from arq on purpose is listed in docs/migrate-from-arq.md.
+"""
+
+from arq import ArqRedis, cron, func
+from arq.connections import RedisSettings, create_pool
+from arq.cron import CronJob
+from arq.worker import FailedJobs, Function, JobExecutionFailed, Retry, RetryJob, check_health, get_kwargs
+
+from agentqueue_worker.adapters.arq.adapt import adapt
+from agentqueue_worker.adapters.arq.registry import ArqRegistry
+from agentqueue_worker.adapters.arq.worker import ArqWorker
+
+# The parts of arq that agentqueue_worker.arq offers under arq's own names.
+__all__ = [
+    "ArqRedis",
+    "ArqRegistry",
+    "ArqWorker",
+    "CronJob",
+    "FailedJobs",
+    "Function",
+    "JobExecutionFailed",
+    "RedisSettings",
+    "Retry",
+    "RetryJob",
+    "adapt",
+    "check_health",
+    "create_pool",
+    "cron",
+    "func",
+    "get_kwargs",
+]

@@ -1,0 +1,54 @@
+"""arq's crons: arq computes the times, the claim loop's clock enqueues them once over all workers."""
+
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+from arq.cron import CronJob, next_cron
+from arq.utils import to_unix_ms
+
+from agentqueue_worker.adapters.arq.records import Serializers
+
+
+class ArqCron:
+    """A cron whose ticks are enqueued once over all workers."""
+
+    def __init__(self, job: CronJob, timezone: tzinfo | None, serializers: Serializers) -> None:
+        self.job = job
+        self.timezone = timezone
+        self.serializers = serializers
+        schedule = (job.month, job.day, job.weekday, job.hour, job.minute, job.second, job.microsecond)
+        # Two schedules of one function share its name; the last tick is remembered for each.
+        self.name = f"{job.name} {' '.join(map(_schedule_part, schedule))}"
+
+    def next_tick(self, after_ms: int) -> int:
+        """The first tick after that time, both ms since the epoch."""
+        job = self.job
+        moment = datetime.fromtimestamp(after_ms / 1000, tz=self.timezone) - timedelta(seconds=1)
+        tick_ms = after_ms
+        while tick_ms <= after_ms:  # next_cron looks from a second later on
+            moment = next_cron(
+                moment,
+                month=job.month,
+                day=job.day,
+                weekday=job.weekday,
+                hour=job.hour,
+                minute=job.minute,
+                second=job.second,
+                microsecond=job.microsecond,
+            )
+            tick_ms = to_unix_ms(moment)
+        return tick_ms
+
+    def job_id(self, tick_ms: int) -> str:
+        """arq's own id of the tick."""
+        return self.job.job_id or f"{self.job.name}:{tick_ms}"
+
+    def record(self, tick_ms: int) -> bytes:  # noqa: ARG002  # every tick's record is the same
+        """The encoded job."""
+        return self.serializers.encode_job(self.job.name)
+
+
+def _schedule_part(value: Any) -> str:
+    if value is None:
+        return "*"
+    return ",".join(map(str, sorted(value))) if isinstance(value, set | list | tuple) else str(value)

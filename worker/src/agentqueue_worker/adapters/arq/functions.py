@@ -1,0 +1,126 @@
+"""arq functions as the claim loop sees them: hooks, tries and timeouts as arq has them."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from arq import jobs as arq_jobs
+from arq.cron import CronJob
+from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
+
+from agentqueue.agent import Backoff
+from agentqueue.store import KEEP_FOREVER
+from agentqueue.wire import Reason
+from agentqueue_worker.adapters.arq.records import UNREADABLE, ArqRecord
+from agentqueue_worker.app.job import Job
+from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
+
+if TYPE_CHECKING:
+    from agentqueue_worker.adapters.arq.worker import ArqWorker
+
+AT_ONCE: Final = Backoff(type="fixed", delay=0.0, jitter=0.0)
+
+
+class ArqHandler:
+    """One function, or the function of a cron."""
+
+    backoff = AT_ONCE
+    timeout = None  # arq's timeout does not cover the hooks, and is final: `call` keeps it
+
+    def __init__(self, worker: "ArqWorker", function: Function | CronJob) -> None:
+        self.worker = worker
+        self.name = function.name
+        self.coroutine = function.coroutine
+        own_tries, own_timeout = function.max_tries, function.timeout_s
+        self.attempts: int = worker.max_tries if own_tries is None else own_tries
+        self.limit: float | None = worker.job_timeout_s if own_timeout is None else own_timeout
+        self.keep_ms = keep_ms_of(worker, function)
+
+    async def call(self, job: Job) -> Any:
+        """The function between its hooks, which all get the job's own context."""
+        worker = self.worker
+        worker.tasks[job.id] = job.task  # type: ignore[assignment]  # it is this very task
+        try:
+            value = await self._between_hooks(job)
+        except BaseException as exc:
+            worker.count_failure(self.judge(exc, job), job)
+            raise
+        finally:
+            worker.tasks.pop(job.id, None)
+        worker.jobs_complete += 1
+        return value
+
+    async def _between_hooks(self, job: Job) -> Any:
+        tries = job.record.options.attempts or self.attempts
+        if job.attempt > tries:
+            raise _exceeded(tries)
+        worker = self.worker
+        ctx = job.extra = worker.context_of(job)
+        if worker.on_job_start is not None:
+            await worker.on_job_start(ctx)
+        try:
+            return await self._run(ctx, job)
+        except BaseException as exc:
+            if job.ending is None and job.attempt >= tries and isinstance(self.judge(exc, job), Failed):
+                # arq defers it once more, only to fail it at the next start: here it ends at once.
+                worker.jobs_retried += 1
+                raise _exceeded(tries) from exc
+            raise
+        finally:
+            if worker.on_job_end is not None:
+                await worker.on_job_end(ctx)
+
+    async def _run(self, ctx: dict[Any, Any], job: Job) -> Any:
+        record = job.record
+        limit = self.limit if record.options.timeout is None else None  # the record's own is kept by the claim loop
+        try:
+            async with asyncio.timeout(limit) as scope:
+                return await self.coroutine(ctx, *record.args, **record.kwargs)
+        except TimeoutError as exc:
+            if scope.expired():
+                raise TimeoutError(f"the job took longer than its timeout of {limit:g} s") from exc
+            raise
+
+    def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
+        """arq's rules: only Retry, RetryJob and CancelledError run it again; any other exception is final."""
+        if self.worker.retry_jobs and isinstance(exc, Retry):
+            return Failed(after=(exc.defer_score or 0) / 1000)
+        if self.worker.retry_jobs and isinstance(exc, RetryJob | asyncio.CancelledError):
+            return Failed(after=0.0)
+        return Hopeless(Reason.FAILED if isinstance(exc, JobExecutionFailed) else Reason.FATAL)
+
+
+def _exceeded(tries: int) -> JobExecutionFailed:
+    return JobExecutionFailed(f"max {tries} retries exceeded")
+
+
+class UnreadableHandler:
+    """Ends a job whose record the user's deserializer refused: for the claim loop a pickle is one that nobody reads."""
+
+    name = UNREADABLE
+    backoff = AT_ONCE
+    timeout = None
+    attempts = 1
+
+    def __init__(self, worker: "ArqWorker") -> None:
+        self.worker = worker
+        self.keep_ms = keep_ms_of(worker)
+
+    async def call(self, job: Job) -> Any:
+        """See the class."""
+        self.worker.jobs_failed += 1
+        problem = job.record.problem if isinstance(job.record, ArqRecord) else None
+        raise arq_jobs.DeserializationError(problem or "unable to deserialize job")
+
+    def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
+        """Final."""
+        return Hopeless(Reason.GARBAGE)
+
+
+def keep_ms_of(worker: "ArqWorker", function: Function | CronJob | None = None) -> int:
+    """How long a result is kept: the function's own wish, else the worker's."""
+    own_forever = own_seconds = None
+    if function is not None:
+        own_forever, own_seconds = function.keep_result_forever, function.keep_result_s
+    if worker.keep_result_forever if own_forever is None else own_forever:
+        return KEEP_FOREVER
+    return round((worker.keep_result_s if own_seconds is None else own_seconds) * 1000)

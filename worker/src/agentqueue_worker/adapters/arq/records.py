@@ -1,0 +1,132 @@
+"""Records of jobs and results: JSON, ours and arq's, or as the user's serializers have them."""
+
+import pickle  # noqa: TID251  # arq's default, for who asks for it
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+from arq import jobs as arq_jobs
+from arq.worker import JobExecutionFailed
+
+from agentqueue.arq import dumps, loads
+from agentqueue.clock import now_ms
+from agentqueue.errors import InvalidPayload
+from agentqueue.wire import MARK, JobRecord, Reason, ResultRecord, decode_job, encode_job, encode_result, find_problem
+
+Serializer = Callable[[dict[str, Any]], bytes]
+Deserializer = Callable[[bytes], dict[str, Any]]
+UNREADABLE: Final = "<unreadable>"
+"""Stands for the name of a job whose record the user's deserializer refused."""
+NOT_SERIALIZABLE: Final = "unable to serialize result"
+"""arq's own words; its client raises SerializationError with them."""
+log = structlog.get_logger("agentqueue.arq")
+
+
+@dataclass(frozen=True, slots=True)
+class ArqRecord(JobRecord):
+    """A job that the user's deserializer read: its arguments may be any Python objects."""
+
+    problem: str | None = None
+    """Why it could not be read after all."""
+
+    @property
+    def data(self) -> Any:
+        """The arguments as a dead letter shows them: what is not JSON by its repr."""
+        args = [_plain(value) for value in self.args]
+        if self.kwargs:
+            return {"args": args, "kwargs": {str(key): _plain(value) for key, value in self.kwargs.items()}}
+        return args[0] if len(args) == 1 else (args or None)
+
+
+def _plain(value: Any) -> Any:
+    return value if find_problem(value) is None else repr(value)[:1_000]
+
+
+@dataclass(frozen=True, slots=True)
+class Serializers:
+    """How a program's records are written and read: JSON, unless the user asked for another way (rule 9)."""
+
+    write: Serializer = dumps
+    read: Deserializer = loads
+
+    @classmethod
+    def choose(cls, write: Serializer | None, read: Deserializer | None, *, pickled: bool) -> "Serializers":
+        """arq's defaults (pickle) where pickle or a deserializer was asked for, JSON where not."""
+        if pickled or read is not None:
+            return cls(write or pickle.dumps, read or pickle.loads)
+        return cls(write or dumps, loads)
+
+    def decode_job(self, raw: bytes) -> JobRecord:
+        """The job's record: ours by its mark, another by the user's deserializer.
+
+        Raises:
+            InvalidPayload: not JSON, where JSON is what is read.
+        """
+        if self.read is loads or raw.startswith(MARK):
+            return decode_job(raw)
+        try:
+            name, args, kwargs, job_try, enqueued_ms = arq_jobs.deserialize_job_raw(raw, deserializer=self.read)
+        except arq_jobs.DeserializationError as exc:
+            return ArqRecord(name=UNREADABLE, problem=f"the job_deserializer refuses its record: {exc.__cause__!r}")
+        return ArqRecord(name=name, args=args, kwargs=kwargs, job_try=job_try, enqueued_ms=enqueued_ms)
+
+    def encode_job(self, name: str) -> bytes:
+        """A cron's job, so that plain arq workers on the same queue read it as well."""
+        if self.write is dumps:
+            return encode_job(JobRecord(name=name, enqueued_ms=now_ms()))
+        return arq_jobs.serialize_job(name, (), {}, None, now_ms(), serializer=self.write)
+
+    def encode_result(self, record: ResultRecord) -> bytes:
+        """The result; one that can't be written is recorded as a failure that says so, as arq does."""
+        if not record.success:
+            record = replace(record, result=_as_arq_has_it(record))
+        return _encode_json(record) if self.write is dumps else self._encode_own(record)
+
+    def _encode_own(self, record: ResultRecord) -> bytes:
+        raw = arq_jobs.serialize_result(
+            record.name,
+            tuple(record.args),
+            dict(record.kwargs),
+            record.job_try,
+            record.enqueued_ms,
+            record.success,
+            record.result,
+            record.started_ms,
+            record.finished_ms,
+            f"{record.id}:{record.name}",
+            record.queue,
+            record.id,
+            serializer=self.write,
+        )
+        # Twice refused: the arguments are not the serializer's either. Ours reads them as text.
+        return raw if raw is not None else encode_result(_unserializable(record))
+
+
+def _encode_json(record: ResultRecord) -> bytes:
+    try:
+        return encode_result(record)
+    except InvalidPayload as exc:
+        log.warning("result_not_json", job_id=record.id, job=record.name, error=str(exc))
+        return encode_result(_unserializable(record))
+
+
+def _unserializable(record: ResultRecord) -> ResultRecord:
+    args = [_plain(value) for value in record.args]
+    kwargs = {str(key): _plain(value) for key, value in record.kwargs.items()}
+    return replace(record, success=False, result=NOT_SERIALIZABLE, args=args, kwargs=kwargs)
+
+
+def _as_arq_has_it(record: ResultRecord) -> Any:
+    """What arq's client raises for a job that ended without its function's doing."""
+    match record.reason:
+        case Reason.EXPIRED | Reason.NO_RECORD:
+            return JobExecutionFailed("job expired")
+        case Reason.UNKNOWN_JOB:
+            return JobExecutionFailed(f"function {record.name!r} not found")
+        case Reason.GARBAGE:
+            return arq_jobs.DeserializationError("unable to deserialize job")
+        case Reason.PICKLED | Reason.CRASHED:
+            return JobExecutionFailed(str(record.result))
+        case _:
+            return record.result

@@ -1,0 +1,157 @@
+"""arq's Worker without its engine: what it is told, its hooks and counters."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from arq import worker as arq_worker
+from arq.connections import ArqRedis, create_pool
+from arq.utils import ms_to_datetime
+from redis.exceptions import RedisError
+
+from agentqueue.clock import now_ms
+from agentqueue.store import Server
+from agentqueue_worker.adapters.arq.connect import lazy_pool
+from agentqueue_worker.adapters.arq.crons import ArqCron
+from agentqueue_worker.adapters.arq.functions import keep_ms_of
+from agentqueue_worker.adapters.arq.records import Serializers
+from agentqueue_worker.adapters.borrowed import close_sentinels, server_like
+from agentqueue_worker.app.job import Ending, Job
+from agentqueue_worker.app.options import WorkerOptions
+from agentqueue_worker.domain.verdict import Failed, Verdict
+
+log = structlog.get_logger("agentqueue.arq")
+
+
+class ArqWorker(arq_worker.Worker):
+    """arq's Worker: what it is told, its hooks and counters. `agentqueue_worker.arq.Worker` runs one by itself.
+
+    Args:
+        functions: as arq's, like every other argument.
+        pickle: read and write pickles, arq's default; without it (and without a `job_deserializer`) records are JSON,
+            and a pickled one becomes a dead letter that says so. Unpickling runs code that the record names: only for
+            a Redis that nobody else can write to.
+    """
+
+    def __init__(
+        self, functions: Sequence[Any] = (), *, pickle: bool = False, redis_pool: ArqRedis | None = None, **options: Any
+    ) -> None:
+        write, read = options.pop("job_serializer", None), options.pop("job_deserializer", None)
+        if redis_pool is not None:  # the pool's own, where the worker is given none
+            write, read = write or redis_pool.job_serializer, read or redis_pool.job_deserializer
+        self.serializers = Serializers.choose(write, read, pickled=pickle)
+        super().__init__(
+            functions,
+            redis_pool=redis_pool,
+            job_serializer=self.serializers.write,
+            job_deserializer=self.serializers.read,
+            **options,
+        )
+
+    @property
+    def completion_wait(self) -> float:
+        """Seconds that running jobs get after a signal (`job_completion_wait`)."""
+        return float(self._job_completion_wait or 0)
+
+    async def open(self) -> None:
+        """Connect arq's pool, as far as it is not."""
+        if self._pool is None:
+            self._pool = await create_pool(
+                self.redis_settings,
+                job_serializer=self.serializers.write,
+                job_deserializer=self.serializers.read,
+                default_queue_name=self.queue_name,
+                expires_extra_ms=self.expires_extra_ms,
+            )
+        self.ctx["redis"] = self._context_pool()
+
+    def _context_pool(self) -> ArqRedis:
+        """What functions enqueue through. It writes what this worker reads; a pool of the user's own stays as it is."""
+        pool, (write, read) = self.pool, (self.serializers.write, self.serializers.read)
+        if (pool.job_serializer, pool.job_deserializer) == (write, read):
+            return pool
+        return ArqRedis(
+            pool.connection_pool,
+            job_serializer=write,
+            job_deserializer=read,
+            default_queue_name=pool.default_queue_name,
+            expires_extra_ms=pool.expires_extra_ms,
+        )
+
+    async def shut(self) -> None:
+        """What arq's close() does to Redis and the user's code."""
+        if self._pool is None:
+            return
+        await self.pool.delete(self.health_check_key)
+        if self.on_shutdown is not None:
+            await self.on_shutdown(self.ctx)
+        await self.pool.aclose(close_connection_pool=True)
+        await close_sentinels(self.pool.connection_pool)
+        self._pool = None
+
+    def context_of(self, job: Job) -> dict[Any, Any]:
+        """A job's own context: the worker's, and arq's four keys."""
+        return self.ctx | {
+            "job_id": job.id,
+            "job_try": job.attempt,
+            "enqueue_time": ms_to_datetime(job.record.enqueued_ms),
+            "score": int(job.claimed.score),
+        }
+
+    def count_failure(self, verdict: Verdict, job: Job) -> None:
+        """arq's counters, for a job that raised."""
+        match job.ending:
+            case Ending.LOST:
+                pass
+            case Ending.DRAIN:
+                self.jobs_retried += 1
+            case None if isinstance(verdict, Failed):
+                self.jobs_retried += 1
+            case _:
+                self.jobs_failed += 1
+
+    def adjust(self, options: WorkerOptions) -> WorkerOptions:
+        """The claim loop's options, with what arq's arguments say."""
+        limited = options.burst and self.max_burst_jobs >= 0
+        return replace(
+            options,
+            poll=self.poll_delay_s,
+            keep_ms=keep_ms_of(self),
+            burst_delayed=True,
+            start_limit=self.max_burst_jobs if limited else None,
+        )
+
+    def open_server(self, hasty: bool, *, allow_eviction: bool = False) -> Server:  # noqa: FBT001  # the opener's shape
+        """A connection pool for the claim loop, to where arq's own goes."""
+        pool = lazy_pool(self.redis_settings) if self._pool is None else self._pool.connection_pool
+        return server_like(pool, hasty=hasty, allow_eviction=allow_eviction)
+
+    async def keep_health(self) -> None:
+        """Write the record that `arq --check` reads, until cancelled."""
+        while True:
+            try:
+                await self.record_health()
+            except (RedisError, OSError) as exc:  # the claim loop tells of it
+                log.debug("health_not_recorded", error=str(exc))
+            await asyncio.sleep(max(self.health_check_interval, 0.01))
+            self._last_health_check = 0  # sleep may end a little early by the clock that arq looks at
+
+    async def tick_plainly(self, cron: ArqCron) -> None:
+        """Enqueue a cron with `unique=False`, which every worker does for itself, until cancelled."""
+        tick_ms = cron.next_tick(now_ms())
+        while True:
+            await asyncio.sleep(max(tick_ms - now_ms(), 0) / 1000)
+            try:
+                await self.pool.enqueue_job(cron.job.name, _queue_name=self.queue_name)
+            except (RedisError, OSError) as exc:
+                log.warning("cron_delayed", cron=cron.name, error=str(exc))
+            tick_ms = cron.next_tick(max(tick_ms, now_ms()))
+
+    async def enqueue_startup_crons(self) -> None:
+        """What runs at startup, by each worker that starts, as in arq."""
+        for job in self.cron_jobs:
+            if job.run_at_startup:
+                own = job.job_id or (f"{job.name}:{now_ms()}" if job.unique else None)
+                await self.ctx["redis"].enqueue_job(job.name, _job_id=own, _queue_name=self.queue_name)
