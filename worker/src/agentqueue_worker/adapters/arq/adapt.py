@@ -1,6 +1,8 @@
 """`agentqueue worker module.WorkerSettings`: the class, and what goes over it."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from arq.worker import get_kwargs
@@ -54,10 +56,28 @@ def _make(target: Any, options: dict[str, Any], settings: Settings) -> ArqWorker
     if "concurrency" in settings.given:
         told["max_jobs"] = settings.concurrency
     try:
-        return ArqWorker(pickle=settings.arq_pickle, **told)
-    except (RuntimeError, ValueError, TypeError) as exc:
+        with _event_loop():
+            return ArqWorker(pickle=settings.arq_pickle, **told)
+    except (RuntimeError, ValueError, TypeError, ImportError) as exc:
         name = getattr(target, "__qualname__", "the dict")
         raise HandlerImportError(f"{name} is not an arq WorkerSettings: {exc}") from exc
+
+
+@contextlib.contextmanager
+def _event_loop() -> Iterator[None]:
+    """arq's Worker takes hold of the current event loop, and makes one if there is none. This one runs in another."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            yield
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+    else:
+        yield
 
 
 def _sizes(worker: ArqWorker, settings: Settings) -> dict[str, Any]:
