@@ -174,7 +174,7 @@ class Signals:
             plan = self._plan
             assert plan is not None
             self._changed.clear()
-            if not self._changed.wait(plan.exit_at - monotonic()):
+            if not self._changed.wait(plan.last_resort_at - monotonic()):
                 break
         log.error("drain_blocked", reason="the event loop or a thread does not end; jobs go back from beside it")
         self._worker.hand_back_from_thread(LAST_WORDS)

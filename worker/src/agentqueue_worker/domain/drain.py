@@ -1,6 +1,12 @@
 """Rule 5: what happens when between SIGTERM and the kubelet's SIGKILL."""
 
 from dataclasses import dataclass
+from typing import Final
+
+ABANDON: Final = 0.4
+EXIT: Final = 0.6
+LAST_RESORT: Final = 0.75
+"""Shares of the margin: what is left after the last is for hand-backs from beside a blocked event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +19,13 @@ class DrainPlan:
     """What has not even ended by then (a thread, a handler that swallows its cancellation) is handed back as it is."""
     exit_at: float
     """The worker is gone by then, whatever is left: leases of what it could not hand back run out."""
+    last_resort_at: float
+    """If it is not, since something blocks it, a thread ends the process."""
 
     def hurry(self, now: float) -> "DrainPlan":
         """A second signal: jobs are stopped now."""
-        return plan_drain(now, grace=0.0, margin=self.exit_at - self.stop_jobs_at).at_latest(self)
+        margin = (self.last_resort_at - self.stop_jobs_at) / LAST_RESORT
+        return plan_drain(now, grace=0.0, margin=margin).at_latest(self)
 
     def at_latest(self, other: "DrainPlan") -> "DrainPlan":
         """The earlier of both plans, point by point."""
@@ -24,11 +33,12 @@ class DrainPlan:
             min(self.stop_jobs_at, other.stop_jobs_at),
             min(self.abandon_at, other.abandon_at),
             min(self.exit_at, other.exit_at),
+            min(self.last_resort_at, other.last_resort_at),
         )
 
 
 def plan_drain(now: float, *, grace: float, margin: float) -> DrainPlan:
-    """Jobs get the grace period but its last `margin` seconds: half of that for them to end, a quarter for hand-backs.
+    """Jobs get the grace period but its last `margin` seconds, which are shared by them to end and by hand-backs.
 
     Args:
         now: when the signal came, monotonic seconds.
@@ -38,4 +48,4 @@ def plan_drain(now: float, *, grace: float, margin: float) -> DrainPlan:
     if grace > 0:
         margin = min(margin, grace / 2)
     stop = now + max(grace - margin, 0.0)
-    return DrainPlan(stop, stop + margin / 2, stop + margin * 3 / 4)
+    return DrainPlan(stop, stop + margin * ABANDON, stop + margin * EXIT, stop + margin * LAST_RESORT)
