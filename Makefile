@@ -46,6 +46,9 @@ unit: setup
 test: setup ## Run every test that this machine can run.
 	pytest
 
+bench: setup ## Measure the engine beside arq, in turns, as ratios.
+	python -m benchmarks.throughput
+
 bench-scaling: setup ## Simulate the autoscaler against KEDA; tables and plots go to docs/.
 	uv pip install --quiet --constraint constraints.txt --group bench
 	python -m benchmarks.scaling

@@ -1,0 +1,132 @@
+"""AgentQueue beside arq: no-op jobs through one worker process, in turns in one run, as ratios with their spread.
+
+`python -m benchmarks.throughput [--jobs N] [--rounds N] [--fsync everysec|always]`, or `make bench`. Both workers use
+uvloop and the same embedded Valkey with an append-only file. AgentQueue runs with everything on (leases, results,
+retries, counters, metrics); arq with JSON serializers and its logging off. A round is a fresh process for each side;
+the time is from the worker's first claim to its last finish, without the process's start.
+"""
+
+import argparse
+import asyncio
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import orjson
+import uvloop
+from arq import create_pool
+from arq.connections import RedisSettings
+from arq.worker import Worker as ArqWorker
+from redis import Redis
+
+from agentqueue import Agent, Client
+from agentqueue.clock import monotonic
+from agentqueue.embedded import EmbeddedServer
+from agentqueue_worker.burst import burst
+
+QUEUE = "bench"
+ARQ_JOBS = 1_000
+"""arq is so much slower that its share is kept small; its rate does not depend on it."""
+agent = Agent(QUEUE)
+
+
+@agent.job(name="noop")
+async def noop(_ctx: object, n: int) -> int:
+    """No work."""
+    return n
+
+
+async def arq_noop(_ctx: dict[str, object], n: int) -> int:
+    """No work."""
+    return n
+
+
+async def ours(url: str, jobs: int, concurrency: int) -> tuple[float, float]:
+    """Jobs per second enqueued and run by AgentQueue."""
+    async with Client(url) as client:
+        started = monotonic()
+        await client.enqueue_many([{"queue": QUEUE, "name": "noop", "data": n} for n in range(jobs)])
+        sent = jobs / (monotonic() - started)
+    started = monotonic()
+    await burst(agent, url=url, concurrency=concurrency)
+    return sent, jobs / (monotonic() - started)
+
+
+async def theirs(url: str, jobs: int, concurrency: int) -> tuple[float, float]:
+    """The same of arq."""
+    pool = await create_pool(RedisSettings.from_dsn(url), job_serializer=orjson.dumps, job_deserializer=orjson.loads)
+    started = monotonic()
+    for n in range(jobs):
+        await pool.enqueue_job("arq_noop", n)
+    sent = jobs / (monotonic() - started)
+    worker = ArqWorker(
+        [arq_noop],
+        redis_pool=pool,
+        burst=True,
+        max_jobs=concurrency,
+        poll_delay=0,
+        handle_signals=False,
+        job_serializer=orjson.dumps,
+        job_deserializer=orjson.loads,
+    )
+    started = monotonic()
+    await worker.async_run()
+    ran = jobs / (monotonic() - started)
+    await worker.close()
+    return sent, ran
+
+
+def one_round(side: str, url: str, jobs: int, concurrency: int) -> tuple[float, float]:
+    """One side in a process of its own, on an empty server."""
+    with Redis.from_url(url) as client:
+        client.flushall()
+    command = [sys.executable, "-m", "benchmarks.throughput", "--side", side, "--url", url]
+    command += ["--jobs", str(jobs), "--concurrency", str(concurrency)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    sent, ran = map(float, out.split()[-2:])
+    return sent, ran
+
+
+def compare(url: str, *, jobs: int, rounds: int, concurrency: int) -> None:
+    """Rounds in turns; the ratio is taken pair by pair."""
+    pairs = [
+        (one_round("ours", url, jobs, concurrency), one_round("arq", url, ARQ_JOBS, concurrency)) for _ in range(rounds)
+    ]
+    for index, what in enumerate(("enqueue", "run")):
+        mine, other = [a[index] for a, _ in pairs], [b[index] for _, b in pairs]
+        ratios = sorted(a / b for a, b in zip(mine, other, strict=True))
+        print(
+            f"concurrency {concurrency:>3}, {what:<7}: AgentQueue {statistics.median(mine):>7,.0f}/s, "
+            f"arq {statistics.median(other):>6,.0f}/s, ratio {statistics.median(ratios):.1f} "
+            f"({ratios[0]:.1f} to {ratios[-1]:.1f})",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run one side, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=30_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
+    parser.add_argument("--side", choices=("ours", "arq"), help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--concurrency", type=int, default=100, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        logging.disable()
+        side = ours if given.side == "ours" else theirs
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            print(*runner.run(side(given.url, given.jobs, given.concurrency)))
+        return
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), appendfsync=given.fsync) as server:
+        print(f"one worker process, no-op jobs, appendfsync {given.fsync}, {given.rounds} rounds in turns")
+        for concurrency in (100, 10):
+            compare(server.url, jobs=given.jobs, rounds=given.rounds, concurrency=concurrency)
+
+
+if __name__ == "__main__":
+    main()
