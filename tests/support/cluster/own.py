@@ -82,7 +82,7 @@ class OwnCluster:
         return run(program, f"--kubeconfig={self.kubeconfig}", *arguments, timeout=timeout)
 
     def load(self, archive: Path) -> None:
-        """Put an image, an OCI archive, onto every node."""
+        """Put an image onto every node."""
         for node in self.nodes():
             self._load(self.machine(node), archive)
 
