@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
@@ -143,29 +143,43 @@ def decode_job(raw: bytes) -> JobRecord:
     """
     try:
         wire = orjson.loads(raw)
-        extra = wire.get("x") or {}
-        return JobRecord(
-            name=_expect(wire["f"], str),
-            args=_expect(wire["a"], list),
-            kwargs=_expect(wire["k"], dict),
-            enqueued_ms=_expect(wire["et"], int),
-            job_try=wire.get("t"),
-            queue=wire.get("q"),
-            priority=wire.get("p"),
-            options=JobOptions(extra.get("timeout"), extra.get("attempts"), extra.get("backoff")),
-            tags=extra.get("tags") or (),
-            parent=extra.get("parent"),
-            tenant=extra.get("tenant"),
-            trace=extra.get("trace"),
-        )
+        record = JobRecord(wire["f"], wire["a"], wire["k"], wire["et"], wire.get("t"), wire.get("q"), wire.get("p"))
+        _check_job(record)
+        extra = wire.get("x")
+        return _with_extra(record, extra) if extra else record
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
         raise InvalidPayload(f"the job's record is not one: {exc} ({raw[:40]!r}…)") from exc
 
 
-def _expect(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
-    return value
+def _check_job(record: JobRecord) -> None:
+    """In one expression, since every job that is run goes through it. Any client may have written the record."""
+    if not (
+        type(record.name) is str
+        and type(record.args) is list
+        and type(record.kwargs) is dict
+        and type(record.enqueued_ms) is int
+        and type(record.job_try) in _INT_OR_NONE
+        and type(record.priority) in _INT_OR_NONE
+    ):
+        raise TypeError("it needs f (string), a (array), k (object), et (integer); t and p are integers or null")
+
+
+_INT_OR_NONE: Final = (int, type(None))
+_NUMBER_OR_NONE: Final = (int, float, type(None))
+
+
+def _with_extra(record: JobRecord, extra: Mapping[str, Any]) -> JobRecord:
+    options = JobOptions(extra.get("timeout"), extra.get("attempts"), extra.get("backoff"))
+    if type(options.timeout) not in _NUMBER_OR_NONE or type(options.attempts) not in _INT_OR_NONE:
+        raise TypeError("x.timeout must be a number and x.attempts an integer")
+    return replace(
+        record,
+        options=options,
+        tags=[tag for tag in extra.get("tags") or () if type(tag) is str],
+        parent=extra.get("parent"),
+        tenant=extra.get("tenant"),
+        trace=extra.get("trace"),
+    )
 
 
 def is_pickle(raw: bytes) -> bool:
@@ -500,6 +514,12 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
         raise InvalidPayload(f"the job's result is not one: {exc} ({raw[:40]!r}…)") from exc
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
 
 
 def _arq_state(success: bool, result: Any) -> State:  # noqa: FBT001  # the wire's own field

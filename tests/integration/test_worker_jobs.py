@@ -295,7 +295,12 @@ def agent() -> Agent:
     [
         pytest.param(b"\x00\x01garbage", (Reason.GARBAGE, "not one"), id="garbage"),
         pytest.param(b"[]", (Reason.GARBAGE, "not one"), id="json-but-no-record"),
-        pytest.param(b'{"f":1,"a":[],"k":{},"et":1}', (Reason.GARBAGE, "expected str"), id="wrong-types"),
+        pytest.param(b'{"f":1,"a":[],"k":{},"et":1}', (Reason.GARBAGE, "f (string)"), id="wrong-types"),
+        pytest.param(
+            b'{"f":"fine","a":[1],"k":{},"et":1,"x":{"timeout":"soon"}}',
+            (Reason.GARBAGE, "x.timeout"),
+            id="wrong-options",
+        ),
         pytest.param(b"\x80\x04}\x94\x8c\x01f\x94\x8c\x04fine\x94s.", (Reason.PICKLED, "--arq-pickle"), id="pickle"),
         pytest.param(None, (Reason.NO_RECORD, "no record"), id="id-without-a-record"),
     ],
