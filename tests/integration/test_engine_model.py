@@ -81,6 +81,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.claims: list[Held] = []
         self.now = 0
+        self.order: dict[str, float] = {}
         self.serial = 0
         self.seq = 0
         self.paused = False
@@ -165,6 +166,7 @@ class EngineMachine(RuleBasedStateMachine):
         outcomes = [make_outcome(kind, held) for kind, held in zip(kinds, ended, strict=False)]
         for held in ended[: len(outcomes)]:
             self.claims.remove(held)
+        self.learn_order()
         self.seq += 1
         call = {"seq": self.seq, "owner": owner, "want": want, "outcomes": outcomes}
         self.redis.delete(f"{QUEUE}:reaped")  # else an idle claim reaps too; `renew` shows reaping
@@ -238,21 +240,19 @@ class EngineMachine(RuleBasedStateMachine):
 
     # The model
 
+    def learn_order(self) -> None:
+        """Where each job that does not run stands, in a time that journeys leave alone; kept while it runs."""
+        for level in Level:
+            for job_id, score in self.redis.zrange(keys.KeySpace(QUEUE).level(level), 0, -1, withscores=True):
+                if score >= 0:
+                    self.order[job_id.decode()] = score + self.now * UNIT * 1000
+
     def ready(self) -> list[str]:
-        scores = {
-            id_: score
-            for level in Level
-            for id_, score in self.redis.zrange(keys.KeySpace(QUEUE).level(level), 0, -1, withscores=True)
-        }
         for job in self.jobs.values():
             if job.state is State.DELAYED and job.due <= self.now:
                 job.state = State.WAITING
-        found = [
-            (job.level, scores[job_id.encode()], job_id)
-            for job_id, job in self.jobs.items()
-            if job.state is State.WAITING
-        ]
-        return [job_id for _, _, job_id in sorted(found)]
+        waiting = [job_id for job_id, job in self.jobs.items() if job.state is State.WAITING]
+        return sorted(waiting, key=lambda job_id: (self.jobs[job_id].level, self.order[job_id]))
 
     def end(self, outcome: Outcome) -> None:
         job = self.jobs[outcome.id]
@@ -281,6 +281,7 @@ class EngineMachine(RuleBasedStateMachine):
     def every_job_is_in_exactly_one_state(self) -> None:
         if not hasattr(self, "store"):
             return
+        self.learn_order()
         self.ready()
         for job_id, job in self.jobs.items():
             seen = self.run(self.store.inspect(QUEUE, job_id))
@@ -325,7 +326,7 @@ def test_the_engine_does_what_the_model_does(shared_server: RunningServer) -> No
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=150,
+            max_examples=60,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
