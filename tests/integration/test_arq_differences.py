@@ -2,13 +2,15 @@
 
 import asyncio
 import functools
+import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from arq import Retry, func
+from arq import Retry, cron, func
 from arq.connections import ArqRedis
 from arq.jobs import DeserializationError, Job
+from structlog.testing import capture_logs
 
 from agentqueue.arq import loads
 from agentqueue.client import Client
@@ -310,3 +312,138 @@ async def test_a_priority_job_is_found_by_its_levels_queue_name(
 
 def test_the_json_pair_is_what_the_docs_name() -> None:
     assert {function.__module__ for function in JSON.values()} == {"agentqueue.arq"}
+
+
+# --- signals, outages ------------------------------------------------------------------------------------------------
+
+
+class Long:
+    """A job that ends when it is let, and tells whether it was cancelled."""
+
+    def __init__(self) -> None:
+        self.started, self.open, self.cancelled = asyncio.Event(), asyncio.Event(), False
+
+    @property
+    def function(self) -> Any:
+        async def long(ctx: dict[str, Any]) -> str:
+            self.started.set()
+            try:
+                await self.open.wait()
+            except asyncio.CancelledError:
+                self.cancelled = True
+                raise
+            return "ended"
+
+        return func(long, name="long")
+
+
+async def test_a_signal_lets_jobs_end_within_job_completion_wait(make_worker: MakeWorker, redis: ArqRedis) -> None:
+    long, stopped_by = Long(), []
+    worker = make_worker([long.function, add], burst=False, job_completion_wait=20)
+    worker.on_stop = stopped_by.append
+    job = await redis.enqueue_job("long")
+    assert job is not None
+    serving = asyncio.create_task(worker.async_run())
+    await asyncio.wait_for(long.started.wait(), 5)
+    worker.handle_sig(signal.SIGTERM)
+    await redis.enqueue_job("add", 1, _job_id="too-late")
+    long.open.set()
+    await asyncio.wait_for(serving, 5)
+    await worker.close()
+    assert await job.result(timeout=5) == "ended"
+    assert (stopped_by, worker.jobs_complete) == ([signal.SIGTERM], 1)
+    assert await redis.zscore(QUEUE, "too-late") is not None
+
+
+async def test_a_second_signal_hurries(make_worker: MakeWorker, redis: ArqRedis) -> None:
+    long = Long()
+    worker = make_worker([long.function], burst=False, job_completion_wait=60)
+    job = await redis.enqueue_job("long")
+    assert job is not None
+    serving = asyncio.create_task(worker.async_run())
+    await asyncio.wait_for(long.started.wait(), 5)
+    for _ in range(2):
+        worker.handle_sig_wait_for_completion(signal.SIGINT)
+    await asyncio.wait_for(serving, 10)
+    await worker.close()
+    assert long.cancelled
+    assert await redis.zscore(QUEUE, job.job_id) is not None
+    assert (worker.jobs_retried, worker.jobs_failed) == (1, 0)
+
+
+async def test_a_worker_that_never_ran_can_be_closed(make_worker: MakeWorker) -> None:
+    await make_worker([add]).close()
+
+
+async def test_a_worker_closed_before_its_first_turn_does_not_run(make_worker: MakeWorker, redis: ArqRedis) -> None:
+    await redis.enqueue_job("add", 1, _job_id="one")
+    worker = make_worker([add])
+    serving = asyncio.create_task(worker.async_run())
+    await asyncio.sleep(0)  # one turn: the main task is made, and has not begun
+    assert worker.main_task is not None
+    worker.handle_sig(signal.SIGTERM)
+    await worker.close()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert await redis.zscore(QUEUE, "one") is not None
+
+
+async def test_the_server_may_restart_under_the_worker(start_server: Callable[..., Any]) -> None:
+    """arq's worker ends with the first command that Redis does not answer."""
+    server = start_server()
+    ticks: list[str] = []
+
+    async def tick(ctx: dict[str, Any]) -> None:
+        ticks.append(ctx["job_id"])
+
+    crons = [cron(tick, name="each", second=set(range(60)), microsecond=0, unique=False)]
+    options = {"health_check_interval": 0.02, "poll_delay": 0.05, "handle_signals": False}
+    worker = Worker([add], cron_jobs=crons, redis_settings=settings_of(server.url), **options)
+    async with running(worker):
+        async with arq_client(server.url) as client:
+            first = await client.enqueue_job("add", 1)
+            assert first is not None
+            assert await first.result(timeout=5, poll_delay=0.02) == 1
+        with capture_logs() as said:
+            server.stop()
+            await until(lambda: {"cron_delayed", "health_not_recorded"} <= {entry["event"] for entry in said})
+        server.start()
+        seen = len(ticks)
+        async with arq_client(server.url) as client:
+            second = await client.enqueue_job("add", 2)
+            assert second is not None
+            assert await second.result(timeout=15, poll_delay=0.02) == 2
+            await until(lambda: client.exists(f"{QUEUE}:health-check"))
+        await until(lambda: len(ticks) > seen)
+
+
+async def test_a_lost_lease_stops_the_job_and_counts_nothing(make_worker: MakeWorker, redis: ArqRedis) -> None:
+    long = Long()
+    job = await redis.enqueue_job("long")
+    assert job is not None
+    async with running(make_worker([long.function], burst=False)) as worker:
+        await asyncio.wait_for(long.started.wait(), 5)
+        await redis.set(f"arq:in-progress:{job.job_id}", "another/worker|3|1700000000000|1700000000000")
+        await until(lambda: long.cancelled)
+        await until(lambda: not worker.tasks)
+        assert (worker.jobs_complete, worker.jobs_failed, worker.jobs_retried) == (0, 0, 0)
+
+
+async def test_a_timeout_of_the_functions_own_stays_as_it_is(make_worker: MakeWorker, redis: ArqRedis) -> None:
+    async def impatient(ctx: dict[str, Any]) -> None:
+        raise TimeoutError("the airline did not answer")
+
+    job = await redis.enqueue_job("impatient")
+    assert job is not None
+    await burst(make_worker([func(impatient, name="impatient")]))
+    with pytest.raises(TimeoutError, match="the airline did not answer"):
+        await job.result(timeout=5)
+
+
+async def test_a_job_over_its_timeout_says_how_long_it_was(make_worker: MakeWorker, redis: ArqRedis) -> None:
+    long = Long()
+    job = await redis.enqueue_job("long")
+    assert job is not None
+    await burst(make_worker([long.function], job_timeout=0.05))
+    with pytest.raises(TimeoutError, match=r"took longer than its timeout of 0\.05 s"):
+        await job.result(timeout=5)
