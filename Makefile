@@ -46,6 +46,9 @@ unit: setup
 test: setup ## Run every test that this machine can run.
 	pytest
 
+demo: setup ## Run the travel example from end to end.
+	python examples/travel/demo.py
+
 bench: setup ## Measure the engine beside arq, in turns, as ratios.
 	python -m benchmarks.throughput
 
