@@ -10,6 +10,7 @@ from agentqueue.errors import InvalidPayload
 from agentqueue.keys import PRIORITY_NUMBERS, Level, level_of
 from agentqueue.store import Snapshot
 from agentqueue.wire import (
+    AttemptError,
     DeadLetter,
     JobRecord,
     Progress,
@@ -226,19 +227,15 @@ def letter_to_json(letter: DeadLetter) -> dict[str, Any]:
     wire = {camel(field.name): getattr(letter, field.name) for field in fields(letter)}
     for name, value in (("enqueuedAt", wire.pop("enqueuedMs")), ("diedAt", wire.pop("diedMs"))):
         wire[name] = iso(from_ms(value)) if value else None
-    errors = [
-        {
-            "attempt": e.attempt,
-            "at": iso(from_ms(e.at_ms)),
-            "type": e.type,
-            "message": e.message,
-            "traceback": e.traceback,
-        }
-        for e in letter.errors
-    ]
     return wire | {
         "priority": priority_label(letter.priority),
         "error": letter.error,
-        "errors": errors,
+        "errors": [error_to_json(error) for error in letter.errors],
         "tags": list(letter.tags),
     }
+
+
+def error_to_json(error: AttemptError) -> dict[str, Any]:
+    """How an attempt ended, with camelCase names and ISO 8601 times."""
+    wire: dict[str, Any] = {"attempt": error.attempt, "at": iso(from_ms(error.at_ms)), "type": error.type}
+    return wire | {"message": error.message, "traceback": error.traceback}

@@ -1,0 +1,96 @@
+"""What requests bring: bodies of JSON within a limit, and query parameters, checked."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+
+from agentqueue.console.problems import Problem
+from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.wire import MAX_BYTES
+
+MAX_BODY: Final = MAX_BYTES + 64 * 1024
+"""The largest job and its envelope; what is too large for a job is then told as such."""
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body, a JSON object; an empty body is an empty object.
+
+    Raises:
+        Problem: 413 too large, 415 not declared as JSON. InvalidPayload: not JSON, or not an object.
+    """
+    raw = await _read(request)
+    if not raw:
+        return {}
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send JSON with Content-Type: application/json, not {kind or 'none'!r}"
+        )
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidPayload(f"the body is not JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise InvalidPayload(f'the body must be a JSON object, like {{"name": …}}, not {type(value).__name__}')
+    return value
+
+
+async def _read(request: Request) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise Problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body is over {MAX_BODY:,} bytes; store the bulk elsewhere and pass a reference",
+                Connection="close",
+            )
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def take(body: Mapping[str, Any], **wanted: type | tuple[type, ...]) -> dict[str, Any]:
+    """The fields of these names and types; null is the same as absent.
+
+    Raises:
+        UsageError: a field of another type, or one that is not wanted.
+    """
+    unknown = body.keys() - wanted.keys()
+    if unknown:
+        raise UsageError(f"the body has no field {min(unknown)!r:.80}; it may have {', '.join(sorted(wanted))}")
+    given = {name: value for name, value in body.items() if value is not None}
+    for name, value in given.items():
+        kinds = wanted[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+            raise UsageError(f"the body's field {name!r} must not be a {type(value).__name__}")
+    return given
+
+
+def whole_number(request: Request, name: str, default: int) -> int:
+    """A query parameter; its range is checked where it is used.
+
+    Raises:
+        UsageError: not a whole number.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    raise UsageError(f"?{name}={text:.40} must be a whole number")
+
+
+def flag(request: Request, name: str) -> bool:
+    """A query parameter that is true or false.
+
+    Raises:
+        UsageError: neither.
+    """
+    text = request.query_params.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise UsageError(f"?{name}={text:.40} must be true or false")
+    return text == "true"

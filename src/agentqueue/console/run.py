@@ -1,0 +1,24 @@
+"""From settings to a running console. Free of typer, which a console's image need not have."""
+
+import asyncio
+from collections.abc import Mapping
+
+from agentqueue.console.server import serve
+from agentqueue.console.settings import read_settings
+
+
+def run(url: str, environ: Mapping[str, str], *, host: str | None = None, port: int | None = None) -> None:
+    """Serve on that Redis until SIGTERM or SIGINT; the rest of the settings are in `environ`.
+
+    Raises:
+        UsageError: a setting that can't be. AgentQueueError: the port is taken.
+    """
+    settings = read_settings(environ, host=host, port=port)
+
+    def announce(address: str) -> None:
+        # The token stands behind #, which browsers keep to themselves: it gets into no server's log.
+        print(
+            f"console: {address}/#token={settings.token}" if settings.generated else f"console: {address}/", flush=True
+        )
+
+    asyncio.run(serve(url, settings, announce=announce))

@@ -1,0 +1,49 @@
+"""The console's settings, from the environment."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentqueue.errors import UsageError
+
+TOKEN: Final = "AGENTQUEUE_CONSOLE_TOKEN"  # noqa: S105  # the variable's name
+HOST: Final = "AGENTQUEUE_CONSOLE_HOST"
+PORT: Final = "AGENTQUEUE_CONSOLE_PORT"
+DEFAULT_PORT: Final = 8400
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the console listens, and what it asks for."""
+
+    host: str = LOOPBACK[0]
+    """Loopback, unless told otherwise: the console can cancel jobs and discard dead letters."""
+    port: int = DEFAULT_PORT
+    """0: any free one."""
+    token: str = field(default="", repr=False)
+    generated: bool = False
+    """The token was drawn at random just now: nobody else knows it, so it is printed once."""
+
+
+def read_settings(environ: Mapping[str, str], *, host: str | None = None, port: int | None = None) -> Settings:
+    """The settings; arguments go before the environment.
+
+    Raises:
+        UsageError: a port that is none; or no token, and an address that others reach.
+    """
+    host = host or environ.get(HOST) or LOOPBACK[0]
+    token = environ.get(TOKEN, "").strip()
+    if not token and host not in LOOPBACK:
+        raise UsageError(f"a console that others reach (on {host}) needs a token: set {TOKEN} to a long random text")
+    found = _port(environ.get(PORT)) if port is None else port
+    return Settings(host, found, token or secrets.token_urlsafe(24), generated=not token)
+
+
+def _port(text: str | None) -> int:
+    if not text:
+        return DEFAULT_PORT
+    if text.isascii() and text.isdigit() and int(text) <= 65_535:
+        return int(text)
+    raise UsageError(f"{PORT}={text:.40} must be a port, a whole number up to 65535")

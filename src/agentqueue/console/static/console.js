@@ -1,0 +1,575 @@
+// The console's page. Plain DOM, no build step: text goes in as text nodes, so that no payload can become markup.
+
+const main = document.getElementById("main");
+const STATES = ["active", "waiting", "delayed", "completed"];
+const REFRESH_MS = 2000;
+const HISTORY_MS = 20000;
+const RETRY_MS = 5000;
+
+// Elements
+
+function h(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+function svg(tag, props = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(props)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const number = new Intl.NumberFormat("en");
+const count = (n) => number.format(n);
+
+function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+  return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+}
+
+function ago(iso) {
+  if (!iso) return "–";
+  const seconds = (Date.now() - new Date(iso)) / 1000;
+  const about = duration(Math.round(Math.abs(seconds))).replace(".0", "").split(" ").slice(0, 2).join(" ");
+  const text = Math.abs(seconds) < 3 ? "just now" : seconds < 0 ? `in ${about}` : `${about} ago`;
+  return h("time", { datetime: iso, title: new Date(iso).toLocaleString() }, text);
+}
+
+const label = (name, value, props = {}) => h("td", { "data-label": name, ...props }, value);
+const amount = (name, n, kind = "") =>
+  label(name, h("span", { class: n ? kind : "zero" }, count(n)), { class: "num" });
+const badge = (state) => h("span", { class: `state ${state}` }, state);
+const pretty = (value) => JSON.stringify(value, null, 2) ?? "null";
+
+// Rows that have not changed stay the same elements: focus, selection and open details survive a refresh.
+function patch(parent, items, keyOf, build) {
+  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const wanted = items.map((item) => {
+    const key = String(keyOf(item));
+    const signature = JSON.stringify(item);
+    const known = old.get(key);
+    if (known && known.signature === signature) {
+      for (const time of known.querySelectorAll("time")) time.textContent = ago(time.dateTime).textContent;
+      return known;
+    }
+    const fresh = build(item);
+    fresh.dataset.key = key;
+    fresh.signature = signature;
+    return fresh;
+  });
+  if (wanted.length !== parent.children.length || wanted.some((child, i) => parent.children[i] !== child)) {
+    parent.replaceChildren(...wanted);
+  }
+}
+
+// What is focused keeps the focus when it is made anew: links by their address, buttons by `data-focus`.
+function keepingFocus(change) {
+  const focused = document.activeElement;
+  const name = ["data-focus", "href"].find((each) => focused?.hasAttribute(each));
+  const value = name && focused.getAttribute(name);
+  change();
+  if (name && !focused.isConnected) focusOn(name, value);
+}
+
+function focusOn(name, value) {
+  [...main.querySelectorAll(`[${name}]`)].find((each) => each.getAttribute(name) === value)?.focus();
+}
+
+// The API
+
+class Problem extends Error {
+  constructor(status, body) {
+    super(body.detail || body.error || `the console answered ${status}`);
+    this.status = status;
+  }
+}
+
+const token = {
+  get: () => sessionStorage.getItem("token"),
+  set: (value) => (value ? sessionStorage.setItem("token", value) : sessionStorage.removeItem("token")),
+};
+
+async function call(path, { method = "GET", body, signal } = {}) {
+  const headers = { Authorization: `Bearer ${token.get() ?? ""}` };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const answer = await fetch(path, {
+    method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
+  });
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Problem(answer.status, told);
+  return told;
+}
+
+const at = (queue, rest = "") => `api/queues/${encodeURIComponent(queue)}${rest}`;
+const atJob = (id) => `api/jobs/${encodeURIComponent(id)}`;
+const toQueue = (queue, state = "") => `#/queues/${encodeURIComponent(queue)}${state ? `/${state}` : ""}`;
+const toJob = (id) => `#/jobs/${encodeURIComponent(id)}`;
+
+function toast(text) {
+  const line = h("p", {}, text);
+  document.getElementById("toasts").append(line);
+  setTimeout(() => line.remove(), 6000);
+}
+
+function confirmed(title, text, yes) {
+  const dialog = document.getElementById("confirm");
+  document.getElementById("confirm-title").textContent = title;
+  document.getElementById("confirm-text").textContent = text;
+  document.getElementById("confirm-yes").textContent = yes;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+// A button that does something on the server, tells what came of it, and looks again.
+function action(text, act, { kind = "", ask, ...props } = {}) {
+  const button = h("button", { type: "button", class: kind, ...props }, text);
+  let busy = false;
+  button.addEventListener("click", async () => {
+    if (ask && !(await confirmed(...ask))) return;
+    button.setAttribute("aria-disabled", "true"); // `disabled` would lose the focus
+    if (busy) return;
+    busy = true;
+    try {
+      toast(await act());
+    } catch (problem) {
+      if (problem.status === 401) return signIn();
+      toast(problem.message);
+    }
+    busy = false;
+    button.removeAttribute("aria-disabled");
+    await view?.refresh();
+  });
+  return button;
+}
+
+function pauseButton(queue) {
+  const name = queue.name;
+  if (queue.paused) {
+    return action("Resume", async () => {
+      await call(at(name, "/resume"), { method: "POST" });
+      return `${name} goes on`;
+    }, { "aria-label": `Resume ${name}`, "data-focus": `pause ${name}` });
+  }
+  return action("Pause", async () => {
+    await call(at(name, "/pause"), { method: "POST", body: { note: `in the console, ${new Date().toISOString()}` } });
+    return `${name} is paused; running jobs go on`;
+  }, { "aria-label": `Pause ${name}`, "data-focus": `pause ${name}` });
+}
+
+const jobs = (n) => `${count(n)} job${n === 1 ? "" : "s"}`;
+
+async function replay(queue, which) {
+  const done = await call(at(queue, "/dead/replay"), { method: "POST", body: which });
+  const left = done.unknown.length + done.live.length + done.bare.length;
+  return `${jobs(done.replayed)} sent again${left ? `; ${count(left)} could not be` : ""}`;
+}
+
+async function discard(queue, which) {
+  const done = await call(at(queue, "/dead/discard"), { method: "POST", body: which });
+  return `${count(done.discarded)} dead letter${done.discarded === 1 ? "" : "s"} discarded`;
+}
+
+const askDiscard = (what) =>
+  ["Discard dead letters?", `${what} will be forgotten and can't be sent again.`, "Discard"];
+
+// History: a bar a minute, failures on top of completions
+
+function spark(history, wide = false) {
+  const bad = history.retried.map((n, i) => n + history.dead[i]);
+  const total = history.completed.map((n, i) => n + bad[i]);
+  const top = Math.max(1, ...total);
+  const done = history.completed.reduce((a, b) => a + b, 0);
+  const failed = bad.reduce((a, b) => a + b, 0);
+  const text = `Last ${history.minutes} minutes: ${jobs(done)} completed, ${count(failed)} failed attempts`;
+  const height = 40;
+  const bars = total.flatMap((n, i) => {
+    if (!n) return [];
+    const whole = Math.max(1.5, (n / top) * (height - 1));
+    const part = bad[i] ? Math.max(1.5, (bad[i] / n) * whole) : 0;
+    return [
+      svg("rect", { class: "ok", x: i * 4, y: height - 1 - whole, width: 3, height: Math.max(0, whole - part) }),
+      svg("rect", { class: "bad", x: i * 4, y: height - 1 - part, width: 3, height: part }),
+    ];
+  });
+  const base = svg("rect", { class: "base", x: 0, y: height - 1, width: total.length * 4, height: 1 });
+  const picture = svg("svg", {
+    class: wide ? "spark wide" : "spark", role: "img", "aria-label": text, preserveAspectRatio: "none",
+    viewBox: `0 0 ${total.length * 4} ${height}`,
+  }, svg("title", {}, document.createTextNode(text)), base, ...bars);
+  return wide
+    ? h("figure", { class: "card pad" }, picture,
+        h("figcaption", { class: "legend" }, h("span", {}, h("i"), `completed ${count(done)}`),
+          h("span", {}, h("i", { class: "bad" }), `failed attempts ${count(failed)}`),
+          h("span", {}, `a bar a minute, ${history.minutes} minutes; highest ${count(Math.max(...total))}`)))
+    : picture;
+}
+
+// Views: { title, build() once, load() -> data, show(data) on every refresh }
+
+const headings = (...names) =>
+  h("thead", {}, h("tr", {}, names.map(([name, kind]) => h("th", { scope: "col", class: kind }, name))));
+
+function table(caption, names) {
+  const body = h("tbody");
+  const note = h("p", { class: "note" }, "Loading…");
+  const whole = h("table", { class: "stack", hidden: true }, h("caption", { class: "hidden" }, caption),
+    headings(...names), body);
+  const show = (items, keyOf, build, empty) => {
+    whole.hidden = items.length === 0;
+    note.hidden = items.length > 0;
+    note.textContent = empty;
+    patch(body, items, keyOf, build);
+  };
+  return { element: h("div", { class: "card" }, whole, note), show };
+}
+
+function queuesView() {
+  const rows = table("Queues", [
+    ["Queue"], ["Waiting", "num"], ["Active", "num"], ["Delayed", "num"], ["Completed", "num"], ["Dead", "num"],
+    ["Busy slots", "num"], ["Oldest waits", "num"], ["Last hour"], [h("span", { class: "hidden" }, "Actions")],
+  ]);
+  const histories = new Map();
+  let read = 0;
+  const readHistories = async (queues, signal) => {
+    if (Date.now() - read < HISTORY_MS) return;
+    read = Date.now();
+    const found = await Promise.all(queues.slice(0, 100).map((queue) => call(at(queue.name, "/history"), { signal })));
+    found.forEach((history, i) => histories.set(queues[i].name, history));
+  };
+  const row = ({ queue, history }) => h("tr", {},
+    h("th", { scope: "row", class: "wrap" }, h("a", { href: toQueue(queue.name) }, queue.name),
+      queue.paused && [" ", badge("paused")]),
+    amount("Waiting", queue.waiting, "waiting"), amount("Active", queue.active, "active"),
+    amount("Delayed", queue.delayed, "delayed"), amount("Completed", queue.completed),
+    label("Dead", queue.dead
+      ? h("a", { class: "dead", href: toQueue(queue.name, "dead"), "aria-label": `${queue.dead} dead letters` },
+          count(queue.dead))
+      : h("span", { class: "zero" }, "0"), { class: "num" }),
+    label("Busy slots", queue.workers.length ? `${queue.busy} of ${queue.slots}` : "no workers", { class: "num dim" }),
+    label("Oldest waits", duration(queue.oldestWaitingSeconds), { class: "num dim" }),
+    label("Last hour", history ? spark(history) : "", { class: "full" }),
+    h("td", { class: "full" }, h("div", { class: "actions right" }, pauseButton(queue))));
+  return {
+    title: "Queues",
+    build: () => [h("div", { class: "head" }, h("h1", {}, "Queues")), rows.element],
+    load: async (signal) => {
+      const { queues } = await call("api/queues", { signal });
+      await readHistories(queues, signal);
+      return queues.map((queue) => ({ queue: round(queue), history: histories.get(queue.name) }));
+    },
+    show: (queues) => rows.show(queues, ({ queue }) => queue.name, row,
+      "No queue yet. Send a job: agentqueue submit QUEUE JOB '{…}'"),
+  };
+}
+
+// What changes with every look would rebuild the row; nobody reads tenths of a second there.
+function round(queue) {
+  return {
+    ...queue, nextDueSeconds: null,
+    oldestWaitingSeconds: queue.oldestWaitingSeconds === null ? null : Math.ceil(queue.oldestWaitingSeconds),
+    workers: queue.workers.map((worker) => ({ ...worker, seenSecondsAgo: null })),
+  };
+}
+
+function tiles(queue) {
+  const tile = (name, value, note) => h("div", {}, h("dt", {}, name), h("dd", {}, value, note && h("small", {}, ` ${note}`)));
+  const levels = Object.entries(queue.byPriority).filter(([, n]) => n).map(([level, n]) => `${count(n)} ${level}`);
+  return [
+    tile("Waiting", count(queue.waiting), levels.join(", ")), tile("Active", count(queue.active)),
+    tile("Delayed", count(queue.delayed)), tile("Completed", count(queue.completed), `${queue.completedPerMinute}/min`),
+    tile("Dead", count(queue.dead)),
+    tile("Workers", count(queue.workers.length), `${queue.busy} of ${queue.slots} slots busy`),
+    tile("Oldest waits", duration(queue.oldestWaitingSeconds)),
+  ];
+}
+
+function queueHead(name) {
+  const state = h("span");
+  const buttons = h("div", { class: "actions" });
+  const numbers = h("dl", { class: "tiles" });
+  const chart = h("div");
+  let shown = "";
+  return {
+    elements: (tab) => [
+      h("p", { class: "crumbs" }, h("a", { href: "#/" }, "Queues"), " / ", name),
+      h("div", { class: "head" }, h("h1", {}, name), state, buttons), numbers, chart,
+      h("nav", { class: "tabs", "aria-label": "Jobs by state" },
+        [["", "live"], ...STATES.map((each) => [each, each]), ["dead", "dead letters"]].map(([key, text]) =>
+          h("a", { href: toQueue(name, key), "aria-current": key === tab ? "page" : null }, text))),
+    ],
+    show: (queue, history) => {
+      numbers.replaceChildren(...tiles(queue));
+      if (history) chart.replaceChildren(spark(history, true));
+      const now = `${queue.paused} ${queue.pausedNote}`;
+      if (now === shown) return;
+      shown = now;
+      state.replaceChildren(...(queue.paused ? [badge("paused"), ` ${queue.pausedNote ?? ""}`] : []));
+      buttons.replaceChildren(pauseButton(queue));
+    },
+  };
+}
+
+function timed(name) {
+  let read = 0;
+  let known = null;
+  return async (signal) => {
+    if (Date.now() - read >= HISTORY_MS) {
+      known = await call(at(name, "/history"), { signal });
+      read = Date.now();
+    }
+    return known;
+  };
+}
+
+function queueView(name, state) {
+  const head = queueHead(name);
+  const history = timed(name);
+  const rows = table(`Jobs of ${name}`, [
+    ["Job"], ["Name"], ["State"], ["Priority"], ["Attempts", "num"], ["When"], ["Progress or error"],
+  ]);
+  const more = h("div", { class: "more", hidden: true }, h("button", { type: "button" }, "Show more"));
+  let older = [];
+  let cursor = null;
+  const path = (from) => at(name, `/jobs?state=${state}${from ? `&cursor=${encodeURIComponent(from)}` : ""}`);
+  const row = (job) => h("tr", {},
+    h("th", { scope: "row", class: "mono wrap" }, h("a", { href: toJob(job.id) }, job.id)),
+    label("Name", job.name || "–", { class: "wrap" }), label("State", badge(job.state)),
+    label("Priority", job.priority), label("Attempts", String(job.attempts), { class: "num" }),
+    label("When", ago(job.finishedAt ?? job.startedAt ?? job.enqueuedAt)),
+    label("Progress or error", job.error ?? (job.progress ? `${job.progress.percent} % ${job.progress.message ?? ""}` : ""),
+      { class: "wrap full" }));
+  const show = (first) => {
+    const seen = new Set(first.map((job) => job.id));
+    rows.show([...first, ...older.filter((job) => !seen.has(job.id))], (job) => job.id, row,
+      state ? `No ${state} jobs.` : "Nothing waits, runs or is due.");
+    more.hidden = cursor === null;
+  };
+  let first = [];
+  more.firstChild.addEventListener("click", async () => {
+    try {
+      const page = await call(path(cursor));
+      older = [...older, ...page.jobs];
+      cursor = page.cursor;
+      show(first);
+    } catch (problem) {
+      toast(problem.message);
+    }
+  });
+  rows.element.append(more);
+  return {
+    title: name,
+    build: () => [...head.elements(state), rows.element],
+    load: async (signal) => Promise.all([call(at(name), { signal }), history(signal), call(path(null), { signal })]),
+    show: ([queue, past, page]) => {
+      head.show(queue, past);
+      first = page.jobs;
+      if (!older.length) cursor = page.cursor;
+      show(first);
+    },
+  };
+}
+
+function deadView(name) {
+  const head = queueHead(name);
+  const history = timed(name);
+  const all = h("div", { class: "actions right pad" },
+    action("Replay all", () => replay(name, { all: true }), {
+      kind: "main", ask: ["Send all again?", `All dead letters of ${name} go back to the queue's end.`, "Replay all"],
+    }),
+    action("Discard all", () => discard(name, { all: true }), { kind: "danger", ask: askDiscard(`All dead letters of ${name}`) }));
+  const rows = table(`Dead letters of ${name} by kind`, [
+    ["Last error", "grow"], ["Count", "num"], ["Reason"], ["Job"], ["Newest"], [h("span", { class: "hidden" }, "Actions")],
+  ]);
+  const row = (group) => h("tr", {},
+    h("th", { scope: "row", class: "wrap" }, h("a", { href: toJob(group.newest.id) }, group.newest.error)),
+    amount("Count", group.count, "dead"), label("Reason", group.newest.reason), label("Job", group.newest.name || "–"),
+    label("Newest", ago(group.newest.diedAt)),
+    h("td", { class: "full" }, h("div", { class: "actions right" },
+      action("Replay", () => replay(name, { like: group.fingerprint }), {
+        "aria-label": `Replay the ${jobs(group.count)} like ${group.newest.error}`, "data-focus": `replay ${group.fingerprint}`,
+      }),
+      action("Discard", () => discard(name, { like: group.fingerprint }), {
+        kind: "danger", ask: askDiscard(`All ${count(group.count)} of this kind`), "data-focus": `discard ${group.fingerprint}`,
+        "aria-label": `Discard the ${jobs(group.count)} like ${group.newest.error}`,
+      }))));
+  return {
+    title: `${name}: dead letters`,
+    build: () => [...head.elements("dead"), rows.element, all],
+    load: async (signal) =>
+      Promise.all([call(at(name), { signal }), history(signal), call(at(name, "/dead/groups"), { signal })]),
+    show: ([queue, past, { groups }]) => {
+      head.show(queue, past);
+      all.hidden = groups.length === 0;
+      rows.show(groups, (group) => group.fingerprint, row, "No dead letters. All is well.");
+    },
+  };
+}
+
+function facts(job) {
+  const fact = (name, value) => [h("dt", {}, name), h("dd", {}, value)];
+  const took = job.startedAt && job.finishedAt ? (new Date(job.finishedAt) - new Date(job.startedAt)) / 1000 : null;
+  return h("dl", { class: "facts" },
+    fact("Queue", h("a", { href: toQueue(job.queue, job.state === "dead" ? "dead" : "") }, job.queue)),
+    fact("Job", job.name || "–"), fact("Priority", job.priority),
+    fact("Attempts", `${job.attempts} (started ${job.deliveries} time${job.deliveries === 1 ? "" : "s"})`),
+    fact("Enqueued", ago(job.enqueuedAt)), fact("Started", ago(job.startedAt)),
+    fact("Finished", job.finishedAt ? [ago(job.finishedAt), took === null ? "" : `, took ${duration(took)}`] : "–"),
+    fact("Worker", job.worker ?? "–"),
+    job.progress && fact("Progress", [
+      h("progress", { max: 100, value: job.progress.percent, "aria-label": "Progress" }),
+      ` ${job.progress.percent} % ${job.progress.message ?? ""}`]));
+}
+
+function jobActions(job) {
+  if (job.state === "dead") {
+    return [
+      action("Replay", () => replay(job.queue, { ids: [job.id] }), { kind: "main" }),
+      action("Discard", () => discard(job.queue, { ids: [job.id] }), { kind: "danger", ask: askDiscard("This dead letter") }),
+    ];
+  }
+  if (["completed", "cancelled"].includes(job.state)) return [];
+  return [action("Cancel", async () => {
+    const done = await call(atJob(job.id), { method: "DELETE" });
+    return done.cancellation === "requested" ? "its worker will cancel it within a second" : "cancelled";
+  }, { kind: "danger", ask: ["Cancel this job?", `${job.name} ${job.id} will not run to its end.`, "Cancel the job"] })];
+}
+
+function attempt(error) {
+  const title = error.attempt ? `Attempt ${error.attempt}` : "A worker died";
+  const line = h("span", {}, h("strong", {}, title), " ", ago(error.at), h("br"), `${error.type}: ${error.message}`);
+  return error.traceback
+    ? h("details", {}, h("summary", {}, line), h("pre", {}, error.traceback))
+    : h("details", { open: true }, h("summary", {}, line));
+}
+
+function jobView(id) {
+  const body = h("div");
+  const build = (job) => h("div", {},
+    h("div", { class: "head" }, h("h1", { class: "mono" }, job.id), badge(job.state), h("div", { class: "actions" }, jobActions(job))),
+    job.error && h("div", { class: "alert" }, job.error),
+    h("div", { class: "card pad" }, facts(job)),
+    h("h2", {}, "Payload"), h("div", { class: "card" }, h("pre", { tabindex: 0, "aria-label": "Payload" }, pretty(job.data))),
+    job.state === "completed" && [h("h2", {}, "Result"),
+      h("div", { class: "card" }, h("pre", { tabindex: 0, "aria-label": "Result" }, pretty(job.result)))],
+    job.errors.length > 0 && [h("h2", {}, "Attempts that failed"), h("div", { class: "card" }, job.errors.map(attempt))]);
+  return {
+    title: id,
+    build: () => [h("p", { class: "crumbs" }, h("a", { href: "#/" }, "Queues"), " / job"), body],
+    load: (signal) => call(atJob(id), { signal }),
+    show: (job) => patch(body, [job], () => id, build),
+  };
+}
+
+// Signing in
+
+function signIn(wrong = false) {
+  leave();
+  const input = h("input", { id: "token", type: "password", required: true, autocomplete: "current-password" });
+  const form = h("form", {}, h("h1", {}, "AgentQueue console"),
+    h("label", { for: "token" }, "Token"), input,
+    h("p", { class: "dim" }, "The one in AGENTQUEUE_CONSOLE_TOKEN, or the one printed where the console was started."),
+    wrong && h("p", { class: "alert", role: "alert" }, "This is not the token."),
+    h("button", { class: "main" }, "Sign in"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    token.set(input.value.trim());
+    route();
+  });
+  main.replaceChildren(h("div", { class: "card pad login" }, form));
+  document.getElementById("sign-out").hidden = true;
+  input.focus();
+}
+
+// Looking again and again
+
+let view = null;
+
+function leave() {
+  view?.stop();
+  view = null;
+}
+
+function enter(made) {
+  leave();
+  const stop = new AbortController();
+  const trouble = h("div", { class: "alert", role: "alert", hidden: true });
+  let timer = 0;
+  let busy = false;
+  const look = async () => {
+    if (busy || stop.signal.aborted) return;
+    clearTimeout(timer);
+    busy = true;
+    let next = REFRESH_MS;
+    try {
+      const data = await made.load(stop.signal);
+      if (stop.signal.aborted) return;
+      keepingFocus(() => made.show(data));
+      trouble.hidden = true;
+      tellHealth(true);
+    } catch (problem) {
+      if (stop.signal.aborted) return;
+      if (problem.status === 401) return signIn(Boolean(token.get()));
+      trouble.textContent = problem instanceof Problem ? problem.message : "The console does not answer; trying again.";
+      trouble.hidden = false;
+      tellHealth(problem.status === 404);
+      next = RETRY_MS;
+    } finally {
+      busy = false;
+    }
+    timer = setTimeout(look, document.hidden ? next * 10 : next);
+  };
+  view = { refresh: look, stop: () => { stop.abort(); clearTimeout(timer); } };
+  document.title = `${made.title} – AgentQueue`;
+  document.getElementById("sign-out").hidden = false;
+  main.replaceChildren(trouble, ...made.build());
+  main.focus({ preventScroll: true });
+  window.scrollTo(0, 0);
+  look();
+}
+
+function tellHealth(good) {
+  const health = document.getElementById("health");
+  const text = good ? "live" : "not connected";
+  health.classList.toggle("bad", !good);
+  if (health.textContent !== text) health.textContent = text;
+}
+
+function route() {
+  const given = location.hash.match(/^#token=(.+)$/);
+  if (given) {
+    token.set(decodeURIComponent(given[1]));
+    history.replaceState(null, "", "#/"); // out of the address bar and the browser's history
+  }
+  if (!token.get()) return signIn();
+  const [place, name, state] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  if (place === "jobs" && name) return enter(jobView(name));
+  if (place === "queues" && name) return enter(state === "dead" ? deadView(name) : queueView(name, state ?? ""));
+  return enter(queuesView());
+}
+
+document.getElementById("find").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const id = document.getElementById("find-id").value.trim();
+  if (id) location.hash = toJob(id);
+});
+document.getElementById("sign-out").addEventListener("click", () => {
+  token.set(null);
+  signIn();
+});
+document.addEventListener("visibilitychange", () => document.hidden || view?.refresh());
+window.addEventListener("hashchange", () => location.hash === "#main" || route());
+route();
