@@ -20,17 +20,18 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("REDIS_URL", server_url)
-    for text in blocks("python"):
+    for text in blocks("python") + blocks("yaml"):
         name = text.partition("\n")[0].removeprefix("# ")
         (tmp_path / name).write_text(text)
     return tmp_path
 
 
-def test_the_page_has_python_and_shell_blocks_only() -> None:
+def test_every_block_of_the_page_is_run() -> None:
     languages = [language for language, _ in BLOCK.findall(PAGE.read_text())]
-    assert set(languages) == {"python", "sh"}
+    assert set(languages) == {"python", "sh", "yaml"}
     assert PAGE.read_text().count("```") == 2 * len(languages)
-    assert [text.partition("\n")[0] for text in blocks("python")] == ["# trips.py", "# own_worker.py", "# enqueue.py"]
+    files = [text.partition("\n")[0] for text in blocks("python") + blocks("yaml")]
+    assert files == ["# trips.py", "# own_worker.py", "# enqueue.py", "# agentqueue.yaml"]
 
 
 async def test_its_programs_and_commands_work_together(folder: Path, server_url: str) -> None:
@@ -47,6 +48,7 @@ async def test_its_programs_and_commands_work_together(folder: Path, server_url:
     assert said["python enqueue.py"] == "BER-LIS: 3 offers, try 1\n"
     assert "trip-18" in said["agentqueue submit"]
     assert "completed" in said["agentqueue status"]
+    assert "agentqueue.yaml" in said["agentqueue validate"]
 
 
 async def test_its_own_worker_does_what_waits(folder: Path, server_url: str) -> None:

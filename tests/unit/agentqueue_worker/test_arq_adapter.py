@@ -85,6 +85,15 @@ def test_what_the_users_deserializer_refuses_stands_for_itself(raw: bytes) -> No
 
 
 @pytest.mark.parametrize(
+    "changes", [{"t": "2"}, {"f": None}, {"a": "BER"}, {"k": []}, {"et": 1.5}, {"et": None}, {"f": ["search"]}]
+)
+def test_what_it_reads_must_be_a_jobs_record(changes: dict[str, Any]) -> None:
+    record = PICKLED.decode_job(PICKLE["job_serializer"]({**ARQ_RECORD, **changes}))
+    assert isinstance(record, ArqRecord)
+    assert (record.name, record.problem) == (UNREADABLE, "its record is not a job's")
+
+
+@pytest.mark.parametrize(
     ("args", "kwargs", "expected"),
     [
         ((), {}, None),

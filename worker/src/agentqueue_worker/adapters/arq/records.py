@@ -39,6 +39,16 @@ class ArqRecord(JobRecord):
         return args[0] if len(args) == 1 else (args or None)
 
 
+def _is_sound(record: JobRecord) -> bool:
+    return (
+        type(record.name) is str
+        and isinstance(record.args, list | tuple)
+        and isinstance(record.kwargs, dict)
+        and (record.job_try is None or type(record.job_try) is int)
+        and type(record.enqueued_ms) is int
+    )
+
+
 def _plain(value: Any) -> Any:
     return value if find_problem(value) is None else repr(value)[:1_000]
 
@@ -69,7 +79,8 @@ class Serializers:
             name, args, kwargs, job_try, enqueued_ms = arq_jobs.deserialize_job_raw(raw, deserializer=self.read)
         except arq_jobs.DeserializationError as exc:
             return ArqRecord(name=UNREADABLE, problem=f"the job_deserializer refuses its record: {exc.__cause__!r}")
-        return ArqRecord(name=name, args=args, kwargs=kwargs, job_try=job_try, enqueued_ms=enqueued_ms)
+        record = ArqRecord(name=name, args=args, kwargs=kwargs, job_try=job_try, enqueued_ms=enqueued_ms)
+        return record if _is_sound(record) else ArqRecord(name=UNREADABLE, problem="its record is not a job's")
 
     def encode_job(self, name: str) -> bytes:
         """A cron's job, so that plain arq workers on the same queue read it as well."""
