@@ -1,7 +1,12 @@
 """For every test."""
 
 import asyncio
+import signal
 
 # Without it, pytest-asyncio's look at "the current event loop" makes one (Python < 3.14) that nobody closes, and its
 # ResourceWarning fails whichever test runs when it is collected.
 asyncio.set_event_loop(None)
+
+# A shell that starts the tests in the background has them ignore SIGINT, and so every process that they start: those
+# that show what Ctrl-C does would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
