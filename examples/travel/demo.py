@@ -3,154 +3,229 @@
 Everything lives in a temporary folder, so it runs again and again, and without a network.
 """
 
-import email
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from email.policy import default
 from pathlib import Path
 from threading import Event
+from typing import Any, Final
 
 import orjson
+from rich import box
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from agentqueue.client import SyncClient
+from agentqueue.client import JobStatus, SyncClient
 from agentqueue.clock import monotonic
+from agentqueue.errors import AgentQueueError
 from agentqueue.upstate import read_up_state
+from agentqueue.wire import DeadLetter
 
-HERE = Path(__file__).parent
-QUEUES = ("orchestrator", "client-data", "flight-search", "proposal-analysis", "communication", "error-monitor")
-START_S = 30.0
-WORK_S = 90.0
-LOOK_EVERY_S = 0.1
-BAD_REQUESTS = 5
-console = Console()
+HERE: Final = Path(__file__).parent
+COMMAND: Final = str(Path(sys.executable).with_name("agentqueue"))
+START_S: Final = 30.0
+WORK_S: Final = 90.0
+DRAIN_S: Final = 30.0
+LOOK_EVERY_S: Final = 0.1
+BAD_REQUESTS: Final = 5
+LOG_TAIL: Final = 4_000
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 class DemoFailed(Exception):
     """What was waited for did not come."""
 
 
-@contextmanager
-def running(folder: Path) -> Iterator[str]:
-    """`agentqueue up` in the folder; its Redis URL. At the end it drains, and must exit with 0."""
-    log = folder / "up.log"
-    command = [
-        str(Path(sys.executable).with_name("agentqueue")),
-        "up",
-        str(HERE / "agentqueue.yaml"),
-        "--data",
-        str(folder),
-    ]
-    environment = {**os.environ, "TRAVEL_DATA": str(folder / "travel-data")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=folder)  # noqa: S603 - our own command
-    try:
-        yield wait_for_server(folder, process)
-    except BaseException:
-        console.print(log.read_text(errors="replace")[-3_000:], markup=False)
-        raise
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=START_S)
-    if code != 0:
-        raise DemoFailed(f"`agentqueue up` ended with {code}: {log.read_text(errors='replace')[-1_000:]}")
-    console.print("drained, nothing left running")
+class Running:
+    """`agentqueue up` as a child, in a folder of its own."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.travel = folder / "travel-data"
+        self.log = folder / "up.log"
+        self.started = monotonic()
+        command = [COMMAND, "up", str(HERE / "agentqueue.yaml"), "--data", str(folder)]
+        environment = {name: value for name, value in os.environ.items() if name != "SMTP_URL"}
+        environment["TRAVEL_DATA"] = str(self.travel)
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
+                command, stdout=output, stderr=output, env=environment, cwd=folder, start_new_session=True
+            )
 
-def wait_for_server(folder: Path, process: "subprocess.Popen[bytes]") -> str:
-    """The URL from the note that `up` leaves in its folder."""
-    deadline = monotonic() + START_S
-    while (state := read_up_state(folder)) is None:
-        if process.poll() is not None or monotonic() > deadline:
-            raise DemoFailed("`agentqueue up` did not start; its log is above")
-        Event().wait(LOOK_EVERY_S)
-    return state.redis_url
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return monotonic() - self.started
 
-
-def submit(client: SyncClient) -> int:
-    """Every request of requests.jsonl to the orchestrator; its id is the job's."""
-    requests = [orjson.loads(line) for line in (HERE / "requests.jsonl").read_text().splitlines() if line.strip()]
-    jobs = client.enqueue_many(
-        {
-            "queue": "orchestrator",
-            "name": "plan-trip",
-            "data": request,
-            "id": request["requestId"],
-            "priority": request["priority"],
-        }
-        for request in requests
-    )
-    return len(list(jobs))
-
-
-def follow(client: SyncClient, submitted: int, outbox: Path) -> None:
-    """Show progress until every request has a proposal or a dead letter, and nothing waits or runs."""
-    started, first = monotonic(), True
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("requests", total=submitted)
-        while True:
-            found = [client.stats(queue) for queue in QUEUES]
-            ended = len(list(outbox.glob("*.eml"))) + sum(stats.dead for stats in found)
-            progress.update(task, completed=ended)
-            if ended and first:
-                first = False
-                console.print(f"first result after {monotonic() - started:.1f} s")
-            if ended >= submitted and not any(stats.waiting + stats.active + stats.delayed for stats in found):
-                return
-            if monotonic() > started + WORK_S:
-                raise DemoFailed(f"{ended} of {submitted} requests ended within {WORK_S:.0f} s")
+    def wait_for_server(self) -> str:
+        """The Redis URL, from the note that `up` leaves in its folder."""
+        while (state := read_up_state(self.folder)) is None:
+            self.check()
+            if self.seconds > START_S:
+                raise DemoFailed(f"`agentqueue up` had no server after {START_S:.0f} s")
             Event().wait(LOOK_EVERY_S)
+        return state.redis_url
+
+    def check(self) -> None:
+        """See that it still runs."""
+        if self.process.poll() is not None:
+            raise DemoFailed(f"`agentqueue up` ended early, with {self.process.returncode}")
+
+    def drain(self) -> None:
+        """Ctrl-C, and once more if that takes long; it ends by itself, with 0."""
+        for _ in range(2):
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
+            try:
+                code = self.process.wait(DRAIN_S)
+            except subprocess.TimeoutExpired:
+                continue
+            if code != 0:
+                raise DemoFailed(f"`agentqueue up` ended with {code}")
+            return
+        raise DemoFailed(f"`agentqueue up` (process {self.process.pid}) did not drain within {2 * DRAIN_S:.0f} s")
 
 
-def show_proposals(outbox: Path) -> int:
-    """What was sent, from the outbox. Returns how many."""
-    table = Table("to", "proposal", "best offer", title="Proposals")
-    files = sorted(outbox.glob("*.eml"))
-    for path in files:
-        message = email.message_from_bytes(path.read_bytes(), policy=default)
-        body = message.get_body()
-        text = body.get_content() if body is not None else ""
-        best = next((line for line in text.splitlines() if line.startswith("1. ")), "")
-        table.add_row(str(message["To"]), str(message["Subject"]).removeprefix("Your charter: "), best[3:])
+@contextmanager
+def running(folder: Path) -> Iterator[Running]:
+    """`agentqueue up`, drained at the end; what fails in between shows the log's end."""
+    up = Running(folder)
+    try:
+        try:
+            yield up
+        finally:
+            up.drain()
+    except BaseException:
+        console.rule("the end of the log")
+        console.print(up.log.read_text(errors="replace")[-LOG_TAIL:], markup=False, highlight=False)
+        raise
+
+
+def read_requests() -> dict[str, dict[str, Any]]:
+    """The requests of requests.jsonl, by id."""
+    lines = (HERE / "requests.jsonl").read_text().splitlines()
+    return {request["requestId"]: request for request in map(orjson.loads, filter(None, lines))}
+
+
+def submit(client: SyncClient, requests: Mapping[str, dict[str, Any]]) -> None:
+    """Send each request to the orchestrator, under its own id: sent twice, it is done once."""
+    client.enqueue_many(
+        {"queue": "orchestrator", "name": "plan-trip", "data": request, "id": name, "priority": request["priority"]}
+        for name, request in requests.items()
+    )
+
+
+def follow(client: SyncClient, up: Running, requests: int) -> None:
+    """Show progress until every request has a proposal or a dead letter, and no agent has anything left to do."""
+    first: float | None = None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks = {name: progress.add_task(name, total=requests) for name in ("proposals", "dead letters")}
+        while True:
+            up.check()
+            found = client.stats()
+            sent = sum(1 for _ in up.travel.glob("outbox/*.eml"))
+            dead = sum(stats.dead for stats in found)
+            progress.update(tasks["proposals"], completed=sent)
+            progress.update(tasks["dead letters"], completed=dead)
+            if first is None and sent:
+                first = up.seconds
+                console.print(f"first proposal {first:.1f} s after `up` was started")
+            if sent + dead >= requests and not any(s.waiting + s.active + s.delayed for s in found):
+                break
+            if up.seconds > WORK_S:
+                raise DemoFailed(f"{sent + dead} of {requests} requests ended within {WORK_S:.0f} s")
+            Event().wait(LOOK_EVERY_S)
+    console.print(f"all {requests} requests ended {up.seconds:.1f} s after `up` was started")
+
+
+def show_proposals(jobs: list[JobStatus]) -> None:
+    """What `communication` sent."""
+    table = Table(title=f"{len(jobs)} proposals", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for name in ("request", "client", "trip", "best offer"):
+        table.add_column(name)
+    table.add_column("price", justify="right", style="green", no_wrap=True)
+    for job in sorted(jobs, key=lambda job: str(job.data["requestId"])):
+        best = job.data["offers"][0]
+        offer = f"{best['aircraft']}, {best['operatorName']}"
+        table.add_row(
+            job.data["requestId"], job.data["recipientEmail"], job.data["summary"], offer, f"€ {best['price']:,}"
+        )
     console.print(table)
-    return len(files)
 
 
-def show_dead(client: SyncClient) -> int:
-    """The requests that failed, and why, by kind. Returns how many."""
-    table = Table("queue", "job", "reason", "what is wrong", title="Requests that could not be served")
-    letters = [letter for queue in QUEUES for letter in client.dead_letters(queue)]
-    for letter in letters:
-        table.add_row(letter.queue, letter.id, str(letter.reason), letter.error.splitlines()[0])
+def show_dead(letters: list[DeadLetter], requests: Mapping[str, dict[str, Any]]) -> None:
+    """What the clients of the bad requests wrote, and why it can't be served."""
+    table = Table(title=f"{len(letters)} bad requests, explained", box=box.SIMPLE_HEAD, show_lines=True)
+    table.title_justify, table.title_style = "left", "bold"
+    for name in ("request", "what the client wrote", "refused by", "reason", "why"):
+        table.add_column(name)
+    for letter in sorted(letters, key=lambda letter: str(letter.data["requestId"])):
+        request = requests[letter.data["requestId"]]
+        wrote = f"{request['message']}\n{request['clientEmail']}"
+        table.add_row(request["requestId"], wrote, letter.queue, str(letter.reason), letter.errors[-1].message)
     console.print(table)
-    console.print("`agentqueue dead list` groups them by fingerprint; `dead replay --all` sends them again")
-    return len(letters)
+
+
+def show_command(url: str, *words: str) -> None:
+    """Run a command of the command line, and show it with what it prints."""
+    console.print(f"$ agentqueue {' '.join(words)}", style="bold", highlight=False)
+    environment = {**os.environ, "AGENTQUEUE_REDIS_URL": url, "COLUMNS": str(console.width)}
+    ran = subprocess.run(  # noqa: S603 - our own command
+        [COMMAND, *words], env=environment, capture_output=True, text=True, timeout=START_S, check=False
+    )
+    console.print(ran.stdout + ran.stderr, markup=False, highlight=False, soft_wrap=True)
+    if ran.returncode != 0:
+        raise DemoFailed(f"`agentqueue {' '.join(words)}` ended with {ran.returncode}")
+
+
+def check(up: Running, jobs: list[JobStatus], letters: list[DeadLetter], requests: Mapping[str, Any]) -> None:
+    """Every request has ended once: as a proposal in the outbox, or as a dead letter with an incident."""
+    sent = sorted(path.stem for path in up.travel.glob("outbox/*.eml"))
+    ended = sorted([*(name.removeprefix("P-") for name in sent), *(letter.data["requestId"] for letter in letters)])
+    incidents = sum(1 for _ in up.travel.glob("incidents/*.txt"))
+    if sent != sorted(job.data["proposalId"] for job in jobs):
+        raise DemoFailed("the outbox does not hold what `communication` says it sent")
+    if ended != sorted(requests) or len(letters) != BAD_REQUESTS:
+        raise DemoFailed(f"{len(sent)} proposals and {len(letters)} dead letters are not what was expected")
+    if incidents != len(letters):
+        raise DemoFailed(f"{incidents} incidents for {len(letters)} dead letters")
+
+
+def demo(folder: Path) -> None:
+    """The whole of it."""
+    requests = read_requests()
+    console.print(f"agentqueue up {HERE.name}/agentqueue.yaml: six agents, an embedded Valkey, nothing else")
+    with running(folder) as up:
+        url = up.wait_for_server()
+        with SyncClient(url) as client:
+            submit(client, requests)
+            console.print(f"{len(requests)} requests sent to the orchestrator")
+            follow(client, up, len(requests))
+            jobs = list(client.jobs("communication", "completed", limit=1_000))
+            letters = [letter for stats in client.stats() for letter in client.dead_letters(stats.name)]
+        show_proposals(jobs)
+        show_dead(letters, requests)
+        show_command(url, "dead", "list")
+        show_command(url, "stats")
+        check(up, jobs, letters, requests)
+    console.print(f"drained. {len(jobs)} proposals sent, {len(letters)} requests explained, none lost, none twice")
 
 
 def main() -> int:
     """0: every request ended as it should."""
     with tempfile.TemporaryDirectory(prefix="agentqueue-demo-") as name:
-        folder = Path(name)
-        outbox = folder / "travel-data" / "outbox"
         try:
-            with running(folder) as url, SyncClient(url) as client:
-                submitted = submit(client)
-                console.print(f"{submitted} requests sent to the orchestrator")
-                follow(client, submitted, outbox)
-                proposals, dead = show_proposals(outbox), show_dead(client)
-        except DemoFailed as failure:
-            console.print(f"the demo failed: {failure}", style="red", markup=False)
+            demo(Path(name))
+        except (DemoFailed, AgentQueueError) as failure:
+            console.print(f"the demo failed: {failure}", style="bold red", markup=False)
             return 1
-    console.print(f"{submitted} requests: {proposals} proposals, {dead} explained")
-    return 0 if proposals + dead == submitted and dead == BAD_REQUESTS else 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import smtplib
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import formatdate
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +14,8 @@ from travel.payloads import Proposal, Quote, Receipt
 SENDER = "Charter Desk <desk@jets.example>"
 SMTP_TIMEOUT = 20.0
 """Seconds for each answer of the mail server; the job's own timeout is 60."""
+LINES = SMTP.clone(max_line_length=200)
+"""Long enough that a subject stays on one line (RFC 5322 allows 998)."""
 
 agent = Agent("communication")
 
@@ -43,7 +46,7 @@ def send_proposal(ctx: Context, proposal: Proposal) -> Receipt:
 
 def compose(proposal: Proposal) -> EmailMessage:
     """The proposal as an e-mail."""
-    message = EmailMessage()
+    message = EmailMessage(policy=LINES)
     message["From"] = SENDER
     message["To"] = proposal.recipient_email
     message["Subject"] = f"Your charter: {proposal.summary}"
