@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.cluster.parts import PAUSE_IMAGE
@@ -24,10 +24,12 @@ class Image:
     name: str
     dockerfile: Path
     context: Path = ROOT
-    arguments: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[tuple[str, str], ...] = ()
 
 
 WORKER = Image("localhost/agentqueue-worker:dev", ROOT / "worker" / "Dockerfile")
+"""What agents' images start from."""
+
 OPERATOR = Image("localhost/agentqueue-operator:dev", ROOT / "operator" / "Dockerfile")
 
 
@@ -75,7 +77,14 @@ def _bootstrap() -> None:
     with tempfile.TemporaryDirectory(prefix="agentqueue-base-", dir="/var/tmp") as folder:
         system, context = Path(folder) / "system", Path(folder) / "context"
         context.mkdir()
-        command: list[str | Path] = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", system, *_mirror()]
+        command: list[str | Path] = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={packages}",
+            "bookworm",
+            system,
+            *_mirror(),
+        ]
         run("unshare", "--mount", "--", *command, timeout=600)
         for unused in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(system / unused, ignore_errors=True)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,11 @@ class OwnCluster:
         self._await_node(NODES[0])
         until(lambda: self._find("/api/v1/namespaces/default/serviceaccounts/default"), "the first ServiceAccount")
 
-    def add_node(self, name: str) -> None:
-        """Start another node, with what images the first one has been given so far left to the caller."""
+    def add_node(self, name: str, archives: Iterable[Path] = ()) -> None:
+        """Start another node with some images, or a crashed one again, and wait until it is ready."""
         self._boot_node(name)
+        for archive in archives:
+            self._load(self.machine(name), archive)
         self._start_kubelet(name)
         self._await_node(name)
 
@@ -120,15 +122,6 @@ class OwnCluster:
             self._request("DELETE", f"{where}?gracePeriodSeconds=0", missing_ok=True)
         self._request("DELETE", f"/api/v1/nodes/{name}", missing_ok=True)
         until(lambda: not self._find(f"/api/v1/nodes/{name}"), f"the end of {name}")
-
-    def boot_again(self, name: str) -> None:
-        """Switch a crashed node on and wait until it is ready."""
-        self.add_node(name)
-
-    def is_healthy(self) -> bool:
-        """Whether every part answers."""
-        machines = [CONTROL, *self.nodes()]
-        return len(machines) > 1 and all(ready for _, _, ready in self.status())
 
     def status(self) -> list[tuple[str, str, bool]]:
         """Machine, part and whether it is ready, for each."""
@@ -207,6 +200,13 @@ def find(state: Path, program: Program) -> OwnCluster | None:
     """The cluster that runs in a state folder."""
     control = next((init for init in inits() if (init.state, init.machine) == (state, CONTROL)), None)
     return OwnCluster(Layout(state, control.slot), program, control.owner) if control else None
+
+
+def of_kubeconfig(kubeconfig: Path, program: Callable[[], Program]) -> OwnCluster | None:
+    """The running cluster that wrote a kubeconfig, if it is one of ours."""
+    states = {init.state for init in inits()}
+    state = next((state for state in states if kubeconfig.resolve().parent == state), None)
+    return find(state, program()) if state else None
 
 
 def owner_of(state: Path) -> str | None:
