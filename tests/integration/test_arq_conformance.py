@@ -129,7 +129,7 @@ async def test_result_info_tells_how_it_went(make_worker: MakeWorker, redis: Arq
 
 async def test_status_follows_a_job_through_its_life(make_worker: MakeWorker, redis: ArqRedis) -> None:
     gate = Gate()
-    job = await job_of(redis, "gate", _defer_by=0.05)
+    job = await job_of(redis, "gate", _defer_by=0.3)
     assert await job.status() is JobStatus.deferred
     async with running(make_worker([gate.function])):
         await asyncio.wait_for(gate.started.wait(), 5)
