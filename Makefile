@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup check format lint types imports generated drift unit test demo bench bench-scaling constraints clean
+.PHONY: help setup check format lint types imports generated drift unit test test-cluster demo bench bench-scaling constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -45,6 +45,9 @@ unit: setup
 
 test: setup ## Run every test that this machine can run.
 	pytest
+
+test-cluster: setup ## Run the tests on a real Kubernetes (Linux, root, Go; the first build takes minutes).
+	pytest tests/cluster --timeout 1200
 
 demo: setup ## Run the travel example from end to end.
 	python examples/travel/demo.py
