@@ -447,3 +447,14 @@ async def test_a_job_over_its_timeout_says_how_long_it_was(make_worker: MakeWork
     await burst(make_worker([long.function], job_timeout=0.05))
     with pytest.raises(TimeoutError, match=r"took longer than its timeout of 0\.05 s"):
         await job.result(timeout=5)
+
+
+@pytest.mark.parametrize("job_id", ["trip 17", "Zürich→Lissabon", "a|b", "x" * 300])
+async def test_a_job_may_have_any_id(make_worker: MakeWorker, redis: ArqRedis, job_id: str) -> None:
+    job = await redis.enqueue_job("add", 1, _job_id=job_id)
+    assert job is not None
+    await redis.enqueue_job("fail", "x", _job_id=f"{job_id} fails")
+    worker = await burst(make_worker([add, fail]))
+    assert await job.result(timeout=5) == 1
+    assert (worker.jobs_complete, worker.jobs_failed) == (1, 1)
+    assert (await letter_of(redis, f"{job_id} fails")).error == "ValueError: x"
