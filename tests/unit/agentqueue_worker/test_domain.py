@@ -8,6 +8,7 @@ from agentqueue.agent import Backoff
 from agentqueue.keys import Level
 from agentqueue.store import MAX_STEP, Again, Bury, Cancel, Claimed, Done, HandBack, NewJob
 from agentqueue.wire import AttemptError, JobRecord, Reason, State, encode_errors
+from agentqueue_worker.domain.batch import most_per_step, moving_mean
 from agentqueue_worker.domain.burial import UNREADABLE, Burial
 from agentqueue_worker.domain.drain import plan_drain
 from agentqueue_worker.domain.failure import add_error, describe_failure
@@ -36,6 +37,30 @@ def claimed(job_id: str = "j", **fields: object) -> Claimed:
         "cancel": False,
     }  # fmt: skip
     return Claimed(**(base | fields))  # type: ignore[arg-type]
+
+
+# --- batches
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "mean_seconds", "most"),
+    [
+        pytest.param(1, 9.0, 1, id="one-slot"),
+        pytest.param(10, 0.0, 10, id="few-slots"),
+        pytest.param(100, 0.0, 50, id="short-jobs-half"),
+        pytest.param(100, 0.05, 9, id="long-jobs-few"),
+        pytest.param(10_000, 0.0, MAX_STEP, id="bounded"),
+    ],
+)
+def test_how_many_jobs_a_step_claims(concurrency: int, mean_seconds: float, most: int) -> None:
+    assert most_per_step(concurrency, mean_seconds) == most
+
+
+def test_the_mean_follows_the_newest_jobs() -> None:
+    mean = 0.0
+    for _ in range(60):
+        mean = moving_mean(mean, 1.0)
+    assert 0.9 < mean < 1.0
 
 
 # --- retry

@@ -16,6 +16,7 @@ from agentqueue_worker.app.job import Ending, Job
 from agentqueue_worker.app.outcomes import Outcomes
 from agentqueue_worker.app.ports import Handler, Registry
 from agentqueue_worker.app.state import WorkerState
+from agentqueue_worker.domain.batch import moving_mean
 from agentqueue_worker.domain.burial import UNREADABLE
 from agentqueue_worker.domain.failure import add_error
 from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry
@@ -255,6 +256,7 @@ class Runner:
 
     def _finish(self, job: Job, outcome: Outcome, seconds: float, error: str | None) -> None:
         self._ended(job, outcome, seconds, error)
+        self._state.mean_seconds = moving_mean(self._state.mean_seconds, seconds)
         if self._wants_recorded:
             self.unrecorded[job.id] = job
         self._put(outcome)

@@ -50,6 +50,8 @@ class WorkerState:
         """Jobs that were claimed."""
         self.finished = 0
         """Jobs whose outcome was recorded."""
+        self.mean_seconds = 0.0
+        """How long jobs take lately."""
         self.abandoned = 0
         """Threads that run on though their job has ended; each keeps a slot."""
         self.strays: set[asyncio.Task[None]] = set()
