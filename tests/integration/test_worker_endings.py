@@ -294,13 +294,14 @@ async def test_a_dead_letter_sends_a_job_to_the_agent_that_asked_for_it(client: 
 
     job = await client.enqueue(broken, 5)
     await work_off(agent, server_url, on_dead_letter_queue="error-monitor")
-    await work_off(monitor, server_url, on_dead_letter_queue="error-monitor")
+    await work_off(monitor, server_url, on_dead_letter_queue="q")
     (letter,) = letters
     assert (letter["id"], letter["queue"], letter["name"], letter["data"]) == (job.id, "q", "broken", 5)
     assert letter["reason"] == "failed"
     assert letter["errors"][0]["message"] == "no"
     stats = await client.stats("error-monitor")
     assert (stats.dead, stats.waiting, stats.delayed) == (1, 0, 0), "its own death sends no further job"
+    assert (await client.stats("q")).waiting == 0, "nor to whoever else wants to know"
 
 
 async def test_a_replayed_dead_letter_runs_with_its_attempts_counted_anew(client: Client, server_url: str) -> None:

@@ -123,6 +123,45 @@ async def test_a_worker_that_lost_its_lease_is_told_at_its_next_checkpoint(
     assert await server.redis.exists(f"arq:result:{job.id}") == 0
 
 
+async def test_a_worker_that_lost_its_lease_stops_the_job_and_records_nothing(
+    client: Client, server_url: str, server: Server
+) -> None:
+    """Told by the next renewal; the handler doesn't talk to the worker."""
+    agent, started, stopped = Agent("q"), asyncio.Event(), asyncio.Event()
+
+    @agent.job
+    async def robbed(ctx: Context) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(30)
+        finally:
+            stopped.set()
+
+    job = await client.enqueue(robbed)
+    async with working(agent, server_url) as worker:
+        await started.wait()
+        await server.redis.set(f"arq:in-progress:{job.id}", "thief/1|3|1|1")
+        await asyncio.wait_for(stopped.wait(), 3)
+        await until(lambda: not worker.state.leases, what="it is held no more")
+    assert await server.redis.get(f"arq:in-progress:{job.id}") == b"thief/1|3|1|1"
+
+
+async def test_the_outcome_of_a_job_that_another_worker_has_is_dropped_and_counted(
+    client: Client, server_url: str, server: Server
+) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def robbed(ctx: Context) -> str:
+        await server.redis.set(f"arq:in-progress:{ctx.id}", "thief/1|3|1|1")
+        return "never recorded"
+
+    job = await client.enqueue(robbed)
+    await work_off(agent, server_url)
+    assert await server.redis.exists(f"arq:result:{job.id}") == 0
+    assert (await client.stats("q")).counters["lost"] == 1
+
+
 # --- children
 
 

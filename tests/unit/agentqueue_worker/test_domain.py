@@ -374,7 +374,7 @@ def test_a_refused_batch_waits_at_the_head_of_its_row_while_others_go_on() -> No
     batch = box.take(5.0)
     box.refused(batch, retry_at=6.0)
     box.add(done("later", children=1))
-    assert (box.ready(5.5), box.blocked_until) == (False, 6.0)
+    assert (box.ready(5.5), box.blocked_until, box.blocked) == (False, 6.0, 2)
     box.add(HandBack("h", Level.NORMAL))
     other = box.take(5.5)
     assert ids(other) == ["h"]
@@ -383,7 +383,7 @@ def test_a_refused_batch_waits_at_the_head_of_its_row_while_others_go_on() -> No
     again = box.take(6.0)
     assert ids(again) == ["p", "later"]
     box.accepted(again)
-    assert box.blocked_until is None
+    assert (box.blocked_until, box.blocked) == (None, 0)
 
 
 def test_what_a_full_server_never_took_can_be_given_up() -> None:

@@ -30,6 +30,8 @@ from agentqueue_worker.app.ports import Codec
 from agentqueue_worker.domain.burial import KIND_OF, Burial
 from agentqueue_worker.domain.failure import describe_failure
 
+NOTICE = "dead-letter:"
+"""The ids of jobs that tell of a dead letter begin so, whatever their queue and name."""
 MAX_LETTER_BYTES = 8 * 1024 * 1024
 """A dead letter holds a record of 1 MiB and ten tracebacks: always less."""
 
@@ -137,9 +139,9 @@ class Outcomes:
         return Bury(claimed.id, claimed.level, raw, keep_ms, letter.fingerprint, encode_dead(letter), children)
 
     def _notification(self, letter: DeadLetter) -> list[NewJob]:
-        """The job that `onDeadLetter` sends. One that dies itself sends none: that would never end."""
+        """The job that `onDeadLetter` sends. Such a job that dies itself sends none: that might never end."""
         target = self.options.dead_letters
-        if target is None or (letter.queue, letter.name) == (target.queue, target.job):
+        if target is None or letter.id.startswith(NOTICE):
             return []
         record = JobRecord(
             name=target.job,
@@ -149,5 +151,5 @@ class Outcomes:
             tags=letter.tags,
             parent=letter.id,
         )
-        child = child_id(f"dead:{letter.queue}:{letter.id}", letter.died_ms)
+        child = NOTICE + child_id(f"{letter.queue}:{letter.id}", letter.died_ms)
         return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_LETTER_BYTES), Level.NORMAL)]

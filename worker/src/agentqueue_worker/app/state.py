@@ -67,7 +67,7 @@ class WorkerState:
     @property
     def free(self) -> int:
         """Slots that could take a job."""
-        return self.options.concurrency - len(self.running) - self.abandoned
+        return self.options.concurrency - len(self.running) - self.abandoned - self.outbox.blocked
 
     @property
     def want(self) -> int:

@@ -34,6 +34,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._plain) + len(self._strict)
 
+    @property
+    def blocked(self) -> int:
+        """Outcomes that a full server refuses: their jobs keep their slots, so that not ever more of them pile up."""
+        return 0 if self.blocked_until is None else len(self._strict)
+
     def add(self, outcome: Outcome) -> None:
         """An outcome to record."""
         strict = isinstance(outcome, Done | Bury) and outcome.children
