@@ -9,6 +9,8 @@ from datetime import timedelta
 
 from agentqueue_operator.domain.scaling import Rates
 
+SHORTEST_S = 0.001
+"""Two looks closer together tell no rate: a job between them would count as an endless stream."""
 MEMORY_S = 60.0
 """Over which time arrivals and busy slots are averaged."""
 BURST_SIGMA = 3.0
@@ -68,7 +70,7 @@ class Estimates:
 def learn(known: Estimates, seen: Seen) -> Estimates:
     """The estimates after one more look. Counters that went back (an emptied server) start anew."""
     before = known.seen
-    if before is None or seen.at <= before.at or seen.ended < before.ended:
+    if before is None or seen.at - before.at < SHORTEST_S or seen.ended < before.ended:
         return replace(known, seen=seen, arrived_at=seen.at if known.arrived_at is None else known.arrived_at)
     elapsed_s = seen.at - before.at
     arrived = max(0, seen.arrived - before.arrived)
