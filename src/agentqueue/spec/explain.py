@@ -118,8 +118,6 @@ def _plain(name: str) -> str:
 def _unknown_key(loc: Sequence[str | int], root: type[Model]) -> str:
     key = str(loc[-1])
     model = model_at(loc[:-1], root)
-    if model is None:
-        return "unknown key"
     here = [name for name, _ in keys(model)]
     below = {_plain(path[-1]): ".".join(path) for path in reversed(list(_below(model)))}
     if (exact := below.get(_plain(key))) and _plain(key) not in map(_plain, here):
@@ -133,13 +131,12 @@ def keys(model: type[Model]) -> Iterator[tuple[str, type[Model] | None]]:
         yield info.alias or name, model_in(info.annotation)
 
 
-def model_at(loc: Sequence[str | int], root: type[Model]) -> type[Model] | None:
-    """The model at a place of the resource."""
-    model: type[Model] | None = root
+def model_at(loc: Sequence[str | int], root: type[Model]) -> type[Model]:
+    """The model at the place of an object of the resource. Raises KeyError if there is none."""
     for part in loc:
-        if model is not None and not isinstance(part, int):
-            model = dict(keys(model)).get(part)
-    return model
+        if isinstance(part, str):
+            root = {name: inner for name, inner in keys(root) if inner is not None}[part]
+    return root
 
 
 def _below(model: type[Model]) -> Iterator[tuple[str, ...]]:

@@ -136,11 +136,7 @@ def load(text: str, source: str = "<text>", old: Loaded | None = None) -> Loaded
     queues: list[AgentQueue] = []
     others: list[Mapping[str, Any]] = []
     problems: list[Problem] = []
-    before = (
-        {q.metadata.name: q.model_dump(mode="json", by_alias=True, exclude_none=True) for q in old.queues}
-        if old
-        else {}
-    )
+    before = old.by_name() if old else {}
     for document in read(text, source):
         wrong = [*document.problems, *_problems(document.data, before)]
         problems += [replace(p, source=source, line=document.line(p.path)) for p in wrong]

@@ -20,8 +20,12 @@ SAMPLES = ROOT / "manifests/samples"
 APP = typer.Typer()
 resource.register(APP)
 
-BAD = "apiVersion: agentqueue.dev/v1alpha1\nkind: AgentQueue\nmetadata: {name: q}\n"
-BAD += "spec: {agents: [{name: a, handler: x}]}\n"
+BAD = """\
+apiVersion: agentqueue.dev/v1alpha1
+kind: AgentQueue
+metadata: {name: q}
+spec: {agents: [{name: a, handler: xyz}]}
+"""
 
 
 def run(*args: str, stdin: str | None = None) -> tuple[int, str, str]:
@@ -40,6 +44,11 @@ def test_a_valid_file_is_told_with_its_agents_and_what_else_is_in_it() -> None:
     )
 
 
+def test_a_valid_file_with_nothing_else_in_it() -> None:
+    code, out, err = run("validate", "-", stdin=BAD.replace("xyz", "'m:a'"))
+    assert (code, out, err) == (0, "<stdin>: AgentQueue q is valid (agents: a)\n", "")
+
+
 def test_a_valid_file_as_json() -> None:
     code, out, _ = run("validate", str(SAMPLES / "external-redis-tls.yaml"), "--json")
     assert code == 0
@@ -53,14 +62,14 @@ def test_a_valid_file_as_json() -> None:
 def test_problems_go_to_stderr_and_exit_1() -> None:
     code, out, err = run("validate", "-", stdin=BAD)
     assert (code, out) == (1, "")
-    assert err == (
-        '<stdin>:4: spec.agents[0].handler: must be module:attribute, as in travel.flight_search:agent; is "x"\n'
-        "1 problem\n"
-    ) or err.startswith("<stdin>:4: spec.agents[0].handler: must have at least 3 characters")
+    assert err.splitlines() == [
+        '<stdin>:4: spec.agents[0].handler: must be module:attribute, as in travel.flight_search:agent; is "xyz"',
+        "1 problem",
+    ]
 
 
 def test_problems_as_json() -> None:
-    code, out, _ = run("validate", "-", "--json", stdin=BAD.replace("handler: x", "hander: 'm:a'"))
+    code, out, _ = run("validate", "-", "--json", stdin=BAD.replace("handler: xyz", "hander: 'm:a'"))
     found = json.loads(out)
     assert (code, found["valid"]) == (1, False)
     assert [(p["path"], p["line"], p["source"]) for p in found["problems"]] == [
@@ -76,7 +85,7 @@ def test_a_file_without_an_agent_queue_is_a_problem() -> None:
 
 
 def test_a_change_is_checked_against_the_old_file(tmp_path: Path) -> None:
-    good = BAD.replace("handler: x", "handler: 'm:a'")
+    good = BAD.replace("handler: xyz", "handler: 'm:a'")
     (tmp_path / "old.yaml").write_text(good.replace("spec: {", "spec: {redis: {managed: {storage: {size: 3Gi}}}, "))
     code, _, err = run("validate", "-", "--old", str(tmp_path / "old.yaml"), stdin=good)
     assert code == 1

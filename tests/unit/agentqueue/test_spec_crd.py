@@ -122,12 +122,8 @@ def test_no_default_stands_in_agents_or_agent_defaults() -> None:
 def test_every_rule_is_in_the_schema_with_its_message() -> None:
     there = [(v["rule"], v["message"]) for n in NODES.values() for v in n.get("x-kubernetes-validations", ())]
     assert {(rule.cel, rule.message) for rule in RULES} == set(there)
-    assert (
-        there.count(
-            (rule := next(r for r in RULES if r.name == "restart-policy-is-ours")).cel and (rule.cel, rule.message)
-        )
-        == 4
-    )
+    (everywhere,) = (rule for rule in RULES if rule.name == "restart-policy-is-ours")
+    assert there.count((everywhere.cel, everywhere.message)) == 4
 
 
 def test_pod_templates_keep_what_is_not_declared() -> None:

@@ -178,6 +178,15 @@ def test_yaml_is_read_as_kubectl_reads_it() -> None:
     assert queue.metadata.annotations == {"1": "b"}
 
 
+def test_a_key_without_a_value_is_absent() -> None:
+    (queue,) = load(GOOD.replace("spec:", "spec:\n  suspend:\n  agentDefaults: ~")).queues
+    assert (queue.spec.suspend, queue.spec.agent_defaults) == (False, None)
+
+
+def test_a_text_alone_is_no_document() -> None:
+    assert problems("agentqueue") == ['f.yaml: a document must be an object with apiVersion and kind, is "agentqueue"']
+
+
 def test_keys_that_yaml_takes_for_booleans_are_text() -> None:
     (other,) = load("apiVersion: v1\nkind: ConfigMap\ndata: {on: x}").others
     assert other["data"] == {"true": "x"}
