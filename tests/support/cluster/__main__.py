@@ -54,7 +54,7 @@ def make_images() -> int:
     """Build the images, and load them if the cluster runs."""
     program = prepare(print)
     cluster = own.find(default_state(), program)
-    for image in (images.WORKER, images.OPERATOR):
+    for image in (images.WORKER, images.OPERATOR, images.REDIS):
         archive = images.build(image)
         if cluster:
             cluster.load(archive)

@@ -32,6 +32,11 @@ WORKER = Image("localhost/agentqueue-worker:dev", ROOT / "worker" / "Dockerfile"
 
 OPERATOR = Image("localhost/agentqueue-operator:dev", ROOT / "operator" / "Dockerfile")
 
+REDIS = Image(
+    "localhost/agentqueue-redis:dev", Path(__file__).parent / "redis" / "Dockerfile", Path(__file__).parent / "redis"
+)
+"""In place of the official image, which no registry here has: Redis 7 from Debian, not root, on a read-only root."""
+
 
 def pause_archive(program: Program) -> Path:
     """The image of a pod's sandbox, kept beside the program that is in it."""
