@@ -157,7 +157,7 @@ RULES: Mapping[str, RuleCases] = {
     ),
     "tunables-are-for-auto": RuleCases(
         [
-            (scaled(mode="Fixed", replicas=1, **{key: value}), f"spec.agents[0].scaling.{key}")
+            (scaled(None, mode="Fixed", replicas=1, **{key: value}), f"spec.agents[0].scaling.{key}")
             for key, value in {
                 "minReplicas": 1,
                 "maxReplicas": 2,

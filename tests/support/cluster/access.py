@@ -33,7 +33,7 @@ class Access:
         found = client.Configuration()
         config.load_kube_config(config_file=kubeconfig, client_configuration=found)  # type: ignore[no-untyped-call]
         authority = Path(found.ssl_ca_cert) if found.ssl_ca_cert else None
-        bearer = found.get_api_key_with_prefix("authorization") or ""
+        bearer = found.get_api_key_with_prefix("BearerToken", "authorization") or ""
         pair = (Path(found.cert_file), Path(found.key_file)) if found.cert_file and found.key_file else None
         return cls(found.host, authority, bearer.removeprefix("Bearer ") or None, pair)
 
