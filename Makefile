@@ -35,10 +35,10 @@ imports: setup
 	lint-imports
 
 generated: setup ## Make the generated files anew (CRD, references).
-	python tools/generate.py
+	python -m tools.generate
 
 drift: setup
-	python tools/generate.py --check
+	python -m tools.generate --check
 
 unit: setup
 	pytest tests/unit

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tools import chart
+
 from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
 from agentqueue.spec.reference import reference
@@ -19,6 +21,8 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "manifests/crd/agentqueues.agentqueue.dev.yaml": crd_yaml,
     "docs/reference/agentqueue.md": reference,
     "docs/reference/cli.md": cli_reference,
+    "charts/agentqueue/templates/crd.yaml": chart.crd_template,
+    "charts/agentqueue/README.md": chart.readme,
 }
 
 

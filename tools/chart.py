@@ -1,0 +1,83 @@
+"""What the Helm chart holds that is made of other sources: the CRD, the operator's rights, the table of values."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agentqueue.spec.crd import crd_yaml
+
+CHART = Path(__file__).parent.parent / "charts" / "agentqueue"
+README = CHART / "README.md"
+BEGIN, END = "<!-- values: made from values.yaml -->\n", "<!-- end of values -->\n"
+MADE = "{{- /* Made by tools/chart.py; `make generated` makes it anew. */ -}}\n"
+
+KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z]\w*):")
+DESCRIPTION = re.compile(r"^ *# -- (?P<text>.*)$")
+
+
+def crd_template() -> str:
+    """The CRD as a template that Helm upgrades and never removes (OPERATOR 13), labelled as all of the chart."""
+    text = crd_yaml().replace("{{", '{{ "{{" }}')
+    name = re.search(r"^  name: .*\n", text, re.MULTILINE)
+    if name is None:
+        raise ValueError("the CRD has no name")
+    kept = "  annotations:\n    helm.sh/resource-policy: keep\n"
+    kept += '  labels: {{- include "agentqueue.labels" . | nindent 4 }}\n'
+    comment, body = text[: text.index("apiVersion")], text[text.index("apiVersion") : name.end()]
+    return f"{{{{- if .Values.crds.enabled }}}}\n{comment}{body}{kept}{text[name.end() :]}{{{{- end }}}}\n"
+
+
+def readme() -> str:
+    """The chart's README with the table of values as values.yaml has it."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not after and END not in rest:
+        raise ValueError(f"{README} has lost its marks: {BEGIN.strip()} … {END.strip()}")
+    return f"{before}{BEGIN}{values_table((CHART / 'values.yaml').read_text(encoding='utf-8'))}{END}{after}"
+
+
+def values_table(source: str) -> str:
+    """A Markdown table of the values that `# --` comments describe.
+
+    Raises:
+        ValueError: a value has no description.
+    """
+    values = yaml.safe_load(source)
+    described = dict(_described(source))
+    missing = [".".join(path) for path in _leaves(values) if not any(path[: len(one)] == one for one in described)]
+    if missing:
+        raise ValueError(f"values.yaml describes nothing at {', '.join(missing)}: write `# -- …` above it")
+    rows = (f"| `{'.'.join(path)}` | `{_default(values, path)}` | {text} |\n" for path, text in described.items())
+    return "| value | default | what it does |\n|---|---|---|\n" + "".join(rows)
+
+
+def _described(source: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    path: list[tuple[int, str]] = []
+    text = ""
+    for line in source.splitlines():
+        if comment := DESCRIPTION.match(line):
+            text = comment["text"]
+        elif key := KEY.match(line):
+            path = [one for one in path if one[0] < len(key["indent"])] + [(len(key["indent"]), key["key"])]
+            if text:
+                yield tuple(name for _, name in path), text
+            text = ""
+
+
+def _leaves(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if not isinstance(values, dict) or not values:
+        yield path
+        return
+    for key, value in values.items():
+        yield from _leaves(value, (*path, key))
+
+
+def _default(values: Any, path: Sequence[str]) -> str:
+    for key in path:
+        values = values[key]
+    return json.dumps(values, ensure_ascii=False)
