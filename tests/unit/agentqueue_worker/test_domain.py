@@ -321,6 +321,7 @@ def test_when_what_happens_after_the_signal(grace: float, margin: float, plan: t
     made = plan_drain(100.0, grace=grace, margin=margin)
     assert astuple(made) == pytest.approx(plan)
     assert grace == 0 or made.last_resort_at < 100 + grace, "before the SIGKILL"
+    assert grace == 0 or made.last_resort_at + made.last_words == pytest.approx(100 + grace), "nor last words"
 
 
 def test_a_second_signal_brings_the_end_forward_and_never_back() -> None:

@@ -22,10 +22,18 @@ class DrainPlan:
     last_resort_at: float
     """If it is not, since something blocks it, a thread ends the process."""
 
+    @property
+    def last_words(self) -> float:
+        """Seconds between the last resort and the SIGKILL."""
+        return self._margin * (1 - LAST_RESORT)
+
+    @property
+    def _margin(self) -> float:
+        return (self.last_resort_at - self.stop_jobs_at) / LAST_RESORT
+
     def hurry(self, now: float) -> "DrainPlan":
         """A second signal: jobs are stopped now."""
-        margin = (self.last_resort_at - self.stop_jobs_at) / LAST_RESORT
-        return plan_drain(now, grace=0.0, margin=margin).at_latest(self)
+        return plan_drain(now, grace=0.0, margin=self._margin).at_latest(self)
 
     def at_latest(self, other: "DrainPlan") -> "DrainPlan":
         """The earlier of both plans, point by point."""
