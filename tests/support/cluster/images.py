@@ -1,6 +1,7 @@
 """Images: built by buildah from the Dockerfiles, kept in the user's cache, handed over as archives."""
 
 import contextlib
+import os
 import re
 import shutil
 import sys
@@ -10,11 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.cluster.parts import PAUSE_IMAGE
-from tests.support.cluster.program import MODULE, ROOT, Program, cache_folder, only_one
+from tests.support.cluster.program import (
+    KEPT,
+    MODULE,
+    ROOT,
+    Program,
+    cache_folder,
+    only_one,
+    remove_all_but_newest,
+)
 from tests.support.cluster.shell import ClusterError, run
 
 OFFICIAL_BASE = "docker.io/library/python:3.11-slim-bookworm"
 DEBIAN_BASE = "localhost/python-base:bookworm"
+
+LAYERS_KEPT = 300
+"""Layers in the builder's storage: a change of the code makes about five, of some MB together."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +62,31 @@ def pause_archive(program: Program) -> Path:
 
 
 def build(image: Image) -> Path:
-    """The image's archive, built anew as far as what it is made of has changed."""
-    archive = cache_folder() / "images" / f"{image.name.replace('/', '_').replace(':', '_')}.tar"
-    archive.parent.mkdir(exist_ok=True)
+    """The image's archive, built anew as far as what it is made of has changed.
+
+    Its file is never another image's, also when a second clone builds one of the same name meanwhile.
+    """
     with only_one("images"):
+        _forget_unused_layers()
         _bud(image, {"BASE": base()} | dict(image.arguments))
-        built, known = _identity(image.name), archive.with_suffix(".id")
-        if not archive.exists() or not known.exists() or known.read_text() != built:
-            known.unlink(missing_ok=True)
-            _push(image.name, archive)
-            known.write_text(built)
+        return _archive(image.name)
+
+
+def _archive(name: str) -> Path:
+    folder, stem = cache_folder() / "images", re.sub(r"[/:]", "_", name)
+    folder.mkdir(exist_ok=True)
+    archive = folder / f"{stem}-{_identity(name).removeprefix('sha256:')[:12]}.tar"
+    if not archive.exists():
+        _push(name, archive)
+    os.utime(archive)  # those used last are kept
+    remove_all_but_newest(folder.glob(f"{stem}-*"), KEPT)
     return archive
+
+
+def _forget_unused_layers() -> None:
+    """Each change of the code leaves layers behind; those of no image go once they are many, and one build is slow."""
+    if len(_buildah("images", "--all", "--quiet").splitlines()) > LAYERS_KEPT:
+        _buildah("rmi", "--prune", timeout=300)
 
 
 def base() -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.cluster.layout import HIDDEN, Layout
+from tests.support.cluster.prerequisites import NAMESPACES
 from tests.support.cluster.processes import Process, end, pid_namespace, processes
 from tests.support.cluster.program import Program
 from tests.support.cluster.shell import ClusterError, run, tail, until
@@ -81,9 +82,8 @@ class Machine:
 
     def boot(self) -> None:
         """Make the namespaces, with folders in memory where programs write by habit."""
-        namespaces = ("--net", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private")
         known_by = (self.layout.state, str(self.layout.slot), self.name, self.owner or "")
-        self._detached("init", "unshare", *namespaces, "--", self.program.machine, *known_by)
+        self._detached("init", *NAMESPACES, "--", self.program.machine, *known_by)
         until(lambda: self.pid, f"the first process of {self.name}")
         # Shared within the machine: a mount that the kubelet makes must show in containers.
         self.run("mount", "--make-rshared", "/")

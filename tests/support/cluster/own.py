@@ -87,10 +87,12 @@ class OwnCluster:
             self._load(self.machine(node), archive)
 
     def start(self) -> None:
-        """Start everything and wait until it is ready. Raises ClusterError with the logs' ends when it does not."""
+        """Start everything on the booted control plane, and the first node, and wait until it is ready.
+
+        Raises ClusterError with the logs' ends when it does not become so.
+        """
         parts.write_control_files(self.layout, NODES)
         control = self.control
-        control.boot()
         network.connect_host(self.layout, control)
         etcd, apiserver, *others = self.parts(CONTROL)
         control.start(etcd)
@@ -185,14 +187,43 @@ def bring_up(state: Path, program: Program, owner: str | None = None) -> OwnClus
     Raises ClusterError when one runs there, or when a part does not start; then nothing of it is left.
     """
     with only_one("cluster"):
-        sweep(state)
-        if any(init.state == state for init in inits()):
-            raise ClusterError(f"a cluster runs in {state}; use it, or take it down with `make cluster-down`")
-        cluster = OwnCluster(Layout(state, choose_slot(state, {init.slot for init in inits()})), program, owner)
-        state.mkdir(mode=0o700)
+        _sweep(state)
+        cluster = _claim(state, program, owner)
+    return _started(cluster)
+
+
+def share_or_bring_up(state: Path, program: Program, owner: str) -> tuple[OwnCluster, bool]:
+    """The cluster that was put up in a state folder to stay, else a new one of the owner's; and whether it is new.
+
+    While another owner's runs there, the new one gets a folder beside it.
+    """
+    with only_one("cluster"):
+        _sweep(state)
+        running = find(state, program)
+        if running is not None and running.owner is None:
+            return running, False
+        beside = state.with_name(f"{state.name}-{owner.partition(':')[0]}")
+        cluster = _claim(beside if running else state, program, owner)
+    return _started(cluster), True
+
+
+def _claim(state: Path, program: Program, owner: str | None) -> OwnCluster:
+    """A cluster of which nothing runs but the machine that marks its folder and its addresses as taken."""
+    if any(init.state == state for init in inits()):
+        raise ClusterError(f"a cluster runs in {state}; use it, or take it down with `make cluster-down`")
+    if state.exists() and any(state.iterdir()):
+        raise ClusterError(f"{state} holds something else than a cluster: set AGENTQUEUE_CLUSTER_DIR to a new folder")
+    cluster = OwnCluster(Layout(state, choose_slot(state, {init.slot for init in inits()})), program, owner)
+    state.mkdir(mode=0o700, exist_ok=True)
+    with _nothing_left_on_failure(state, _take_down):
         (state / MARK).write_text(json.dumps({"slot": cluster.layout.slot, "owner": owner}))
-        with _nothing_left_on_failure(state):
-            cluster.start()
+        cluster.control.boot()
+    return cluster
+
+
+def _started(cluster: OwnCluster) -> OwnCluster:
+    with _nothing_left_on_failure(cluster.layout.state, take_down):
+        cluster.start()
     return cluster
 
 
@@ -209,16 +240,16 @@ def of_kubeconfig(kubeconfig: Path, program: Callable[[], Program]) -> OwnCluste
     return find(state, program()) if state else None
 
 
-def owner_of(state: Path) -> str | None:
-    """The identity of the process that a running cluster belongs to; None for nobody's, or if none runs."""
-    return next((init.owner for init in inits() if init.state == state), None)
-
-
 def take_down(state: Path) -> None:
     """End a cluster and leave nothing of it: processes, mounts, namespaces, link, control groups, files.
 
     Works as well on what a killed start or a killed end left.
     """
+    with only_one("cluster"):
+        _take_down(state)
+
+
+def _take_down(state: Path) -> None:
     mine = [init for init in inits() if init.state == state]
     end(init.pid for init in mine)
     for slot in {init.slot for init in mine} | _noted_slot(state):
@@ -228,14 +259,14 @@ def take_down(state: Path) -> None:
     shutil.rmtree(state, ignore_errors=not state.exists())
 
 
-def sweep(state: Path) -> None:
+def _sweep(state: Path) -> None:
     """Take down what has lost its owner or its state folder, anywhere, and what lies about in or beside `state`."""
     for found in {init.state for init in inits() if _is_stale(init)}:
-        take_down(found)
+        _take_down(found)
     running = {init.state for init in inits()}
     for mark in state.parent.glob(f"{state.name}*/{MARK}"):
         if mark.parent not in running:
-            take_down(mark.parent)
+            _take_down(mark.parent)
 
 
 def _is_stale(init: Init) -> bool:
@@ -250,9 +281,9 @@ def _noted_slot(state: Path) -> set[int]:
 
 
 @contextlib.contextmanager
-def _nothing_left_on_failure(state: Path) -> Iterator[None]:
+def _nothing_left_on_failure(state: Path, undo: Callable[[Path], None]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        take_down(state)
+        undo(state)
         raise

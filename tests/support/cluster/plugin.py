@@ -1,9 +1,21 @@
-"""Fixtures for tests on a real Kubernetes.
+"""Fixtures for tests on a real Kubernetes; every test may use them, whatever its folder.
 
-For any cluster: `cluster`, `namespace`, `kube`, `load_image`, `api_proxy`.
-For the project's own: `faults`, `second_node`.
+For any cluster:
+- `cluster`: a running one with all rights in it, for the whole test run;
+- `namespace`: a namespace of the test's own, gone after it, and `kube`, a client bound to it: apply, get, watch, logs,
+  run, evict, and `until(kind, name, predicate)`, which fails with all that the cluster tells (see kube.py);
+- `worker_image`, `operator_image`, `redis_image`: names of images that are on every node; `load_image(Image(...))` for
+  others;
+- `api_proxy`: a proxy before the API server that counts, refuses, hangs and cuts watches, for whoever is given
+  `api_proxy.kubeconfig` (see proxy.py). A program under test runs on this machine with that file as its KUBECONFIG, or
+  with `cluster.kubeconfig`.
 
-With KUBECONFIG set they use that cluster, else the project's own, which lives as long as the test run.
+For the project's own cluster:
+- `faults`: parts stopped and started, containers killed, nodes cordoned, drained, cut off and crashed (see faults.py);
+- `second_node`: the name of a node that the test may lose.
+
+With KUBECONFIG set they use that cluster. Else they use the one that `make cluster-up` put up, else a new one that ends
+with the test run. Where none can be started, such tests are left out and one line says so; where CI is set, they fail.
 """
 
 import asyncio
@@ -11,7 +23,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,25 +34,49 @@ from tests.support.cluster.given import GivenCluster
 from tests.support.cluster.images import Image
 from tests.support.cluster.kube import Cluster, Kube
 from tests.support.cluster.layout import default_state
-from tests.support.cluster.prerequisites import NotOnThisMachine, prepare
-from tests.support.cluster.processes import identity, is_alive
+from tests.support.cluster.prerequisites import NotOnThisMachine, prepare, reason_against
+from tests.support.cluster.processes import identity
 from tests.support.cluster.program import Program
 from tests.support.cluster.proxy import ApiProxy
 from tests.support.cluster.shell import ClusterError
 
 SECOND_NODE = "node2"
 
+ORDER = ("unit", "integration", "cluster", "e2e")
+"""Folders of tests, the quick ones first."""
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build ahead of the first test: a build takes minutes, and a test's time is limited."""
-    needed = {name for item in session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
-    if session.config.option.collectonly or "cluster" not in needed:
+IMAGES = {"worker_image": images.WORKER, "operator_image": images.OPERATOR, "redis_image": images.REDIS}
+"""Fixture -> what it loads."""
+
+LEFT_OUT = pytest.StashKey[str]()
+READY_TO_START = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Quick tests first, so that what fails shows early; without tests that this machine can't run."""
+    items.sort(key=_rank)
+    needing = [item for item in items if _needs(item, "cluster")]
+    if not needing or _in_ci() or _given() is not None or (reason := reason_against()) is None:
         return
-    with contextlib.suppress(NotOnThisMachine, ClusterError):  # the fixtures meet the same, and say so in the test
-        if _given() is None:
-            prepare(print)
-        if "load_image" in needed:
-            images.build(images.WORKER)
+    config.stash[LEFT_OUT] = f"left out: {len(needing)} tests on a real Kubernetes: {reason}"
+    config.hook.pytest_deselected(items=needing)
+    items[:] = [item for item in items if not _needs(item, "cluster")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out."""
+    if LEFT_OUT in config.stash:
+        terminalreporter.write_line(config.stash[LEFT_OUT], yellow=True)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Build before the clock of the first test that needs it runs: a build takes minutes, a test's time is limited."""
+    if _needs(item, "cluster") and READY_TO_START not in item.config.stash:
+        item.config.stash[READY_TO_START] = True
+        with contextlib.suppress(NotOnThisMachine, ClusterError):  # the fixtures meet the same, and say so in the test
+            _build_for(item.session)
+    return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -49,20 +85,16 @@ def cluster() -> Iterator[Cluster]:
     if (given := _given()) is not None:
         yield given
         return
-    program = _program()
-    state = default_state()
-    own.sweep(state)
-    owner = own.owner_of(state)
-    if owner is None and (running := own.find(state, program)) is not None:
+    me = identity(os.getpid())
+    assert me is not None
+    running, is_new = own.share_or_bring_up(default_state(), _program(), me)
+    if not is_new:
         yield _healthy(running)
         return
-    if owner is not None and is_alive(owner):  # another test run's
-        state = state.with_name(f"{state.name}-{os.getpid()}")
-    started = own.bring_up(state, program, identity(os.getpid()))
     try:
-        yield started
+        yield running
     finally:
-        own.take_down(state)
+        own.take_down(running.layout.state)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +123,24 @@ def load_image(cluster: Cluster, _loaded: dict[str, Path]) -> Callable[[Image], 
         return image.name
 
     return load
+
+
+@pytest.fixture(scope="session")
+def worker_image(load_image: Callable[[Image], str]) -> str:
+    """The name of the worker's image, on every node."""
+    return load_image(IMAGES["worker_image"])
+
+
+@pytest.fixture(scope="session")
+def operator_image(load_image: Callable[[Image], str]) -> str:
+    """The name of the operator's image, on every node."""
+    return load_image(IMAGES["operator_image"])
+
+
+@pytest.fixture(scope="session")
+def redis_image(load_image: Callable[[Image], str]) -> str:
+    """The name of an image with a Redis, on every node."""
+    return load_image(IMAGES["redis_image"])
 
 
 @pytest.fixture
@@ -129,9 +179,32 @@ def faults(own_cluster: own.OwnCluster) -> Faults:
 @pytest.fixture
 async def second_node(own_cluster: own.OwnCluster, _loaded: dict[str, Path]) -> AsyncIterator[str]:
     """The name of a node that the test may lose; it is gone after the test, whatever became of it."""
+    if SECOND_NODE in own_cluster.nodes():  # an earlier run was killed
+        await asyncio.to_thread(own_cluster.remove_node, SECOND_NODE)
     await asyncio.to_thread(own_cluster.add_node, SECOND_NODE, list(_loaded.values()))
     yield SECOND_NODE
     await asyncio.to_thread(own_cluster.remove_node, SECOND_NODE)
+
+
+def _rank(item: pytest.Item) -> int:
+    named = item.nodeid.split("/")[:2]
+    return max((ORDER.index(folder) for folder in named if folder in ORDER), default=1)
+
+
+def _needs(item: pytest.Item, fixture: str) -> bool:
+    return isinstance(item, pytest.Function) and fixture in item.fixturenames
+
+
+def _in_ci() -> bool:
+    return bool(os.environ.get("CI"))
+
+
+def _build_for(session: pytest.Session) -> None:
+    if _given() is None:
+        prepare(print)
+    for fixture, image in IMAGES.items():
+        if any(_needs(item, fixture) for item in session.items):
+            images.build(image)
 
 
 def _given() -> Cluster | None:
@@ -145,7 +218,7 @@ def _program() -> Program:
     try:
         return prepare(print)
     except NotOnThisMachine as error:
-        if os.environ.get("CI"):
+        if _in_ci():
             pytest.fail(f"no cluster, and in CI nothing is left out: {error}", pytrace=False)
         pytest.skip(f"left out, no cluster on this machine: {error}")
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from tests.support.cluster import program
+from tests.support.cluster.shell import ClusterError, run
 from tests.support.debian import PackagesMissing, ensure_packages
 
 PACKAGES = {
@@ -26,23 +27,40 @@ PACKAGES = {
 """Program -> Debian's package. Asked by program: containerd may well be here from elsewhere."""
 
 
+ELSE = "; set KUBECONFIG to use another cluster"
+
+NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private")
+"""How a machine of a cluster begins."""
+
+
 class NotOnThisMachine(RuntimeError):
     """A cluster can't be started here; the message says why in one line."""
 
 
+def reason_against() -> str | None:
+    """Why no cluster can be started here, in one line; None where nothing speaks against trying."""
+    if sys.platform != "linux":
+        return f"Linux is needed, this is {sys.platform}{ELSE}"
+    if os.geteuid() != 0:
+        return f"root is needed for namespaces and mounts{ELSE}"
+    if program.built() is None and shutil.which("go") is None:
+        return f"Go 1.25 or newer is needed to build Kubernetes (https://go.dev/dl){ELSE}"
+    try:
+        run(*NAMESPACES, "true")
+    except ClusterError as error:
+        return f"this machine lets not even root make namespaces: {error}{ELSE}"
+    return None
+
+
 def prepare(say: Callable[[str], None]) -> program.Program:
     """Install what is missing and build the programs. Raises NotOnThisMachine, or ClusterError if the build fails."""
-    if sys.platform != "linux":
-        raise NotOnThisMachine(f"Linux is needed, this is {sys.platform}; set KUBECONFIG to use another cluster")
-    if os.geteuid() != 0:
-        raise NotOnThisMachine("root is needed for namespaces and mounts; set KUBECONFIG to use another cluster")
+    if (reason := reason_against()) is not None:
+        raise NotOnThisMachine(reason)
     try:
         ensure_packages(*(package for name, package in PACKAGES.items() if shutil.which(name) is None))
     except PackagesMissing as error:
         raise NotOnThisMachine(str(error)) from error
     if (found := program.built()) is not None:
         return found
-    if shutil.which("go") is None:
-        raise NotOnThisMachine("Go 1.25 or newer is needed to build Kubernetes: https://go.dev/dl")
     say("building Kubernetes for the test cluster: up to ten minutes the first time, seconds after that")
     return program.build()

@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[3]
 MODULE = ROOT / "tests" / "cluster" / "kube"
 VERSION = "v1.35.4"
 """Of Kubernetes, as go.mod pins it: a build from source knows none."""
+
+KEPT = 3
+"""Builds of different sources that stay, 160 MB each: another branch or clone has no need to build again."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,23 @@ def only_one(purpose: str) -> Iterator[None]:
 def built() -> Program | None:
     """The programs, if there is nothing to build."""
     program = Program(cache_folder() / f"kube-{_version_of_sources()}")
-    return program if program.folder.exists() else None
+    if not program.folder.exists():
+        return None
+    os.utime(program.folder)  # those used last are kept
+    return program
+
+
+def remove_all_but_newest(entries: Iterable[Path], kept: int) -> None:
+    """Remove files and folders but those used last, as their time of change tells."""
+    for entry in sorted(entries, key=_changed, reverse=True)[kept:]:
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _changed(entry: Path) -> float:
+    return entry.stat().st_mtime
 
 
 def build() -> Program:
@@ -84,6 +103,8 @@ def _build(program: Program) -> Program:
         (draft.folder / name).symlink_to("kube")
     draft.machine.hardlink_to(draft.pause)
     draft.folder.rename(program.folder)
+    # A cluster that still runs by an older program has its files open; it ends well without their names.
+    remove_all_but_newest(cache_folder().glob("kube-*"), KEPT)
     return program
 
 
