@@ -1,6 +1,7 @@
 """The environment variables a worker is configured by: written by the operator and `agentqueue up`, read by the worker.
 
-Durations are in seconds, as in the resource.
+Durations are in seconds, as in the resource. Those of the connection are read by clients, the command line and the
+console too: `agentqueue.store.server_options`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,33 @@ if TYPE_CHECKING:
     from agentqueue.spec.resolve import ResolvedAgent
 
 REDIS_URL: Final = "AGENTQUEUE_REDIS_URL"
+REDIS_TLS: Final = "AGENTQUEUE_REDIS_TLS"
+"""true: TLS, also where the url begins with redis://. Each of the next four asks for TLS as well."""
 REDIS_CA_FILE: Final = "AGENTQUEUE_REDIS_CA_FILE"
+"""The certificate authorities to trust, in PEM; by default the system's. Read anew for each connection."""
+REDIS_CERT_FILE: Final = "AGENTQUEUE_REDIS_CERT_FILE"
+"""The certificate to show the server, in PEM; with REDIS_KEY_FILE."""
+REDIS_KEY_FILE: Final = "AGENTQUEUE_REDIS_KEY_FILE"
+REDIS_INSECURE_SKIP_VERIFY: Final = "AGENTQUEUE_REDIS_INSECURE_SKIP_VERIFY"
+"""true: take any certificate."""
+REDIS_SENTINEL_NODES: Final = "AGENTQUEUE_REDIS_SENTINEL_NODES"
+"""host:port,host:port: Sentinels to ask for the primary; the url gives scheme, user, password and database only."""
+REDIS_SENTINEL_MASTER: Final = "AGENTQUEUE_REDIS_SENTINEL_MASTER"
+"""The name under which the Sentinels know the primary."""
+REDIS_SENTINEL_PASSWORD: Final = "AGENTQUEUE_REDIS_SENTINEL_PASSWORD"  # noqa: S105  # the variable's name
+"""The Sentinels' own, if they have one. With TLS, the Sentinels are asked over it too."""
+CONNECTION: Final = (
+    REDIS_URL,
+    REDIS_TLS,
+    REDIS_CA_FILE,
+    REDIS_CERT_FILE,
+    REDIS_KEY_FILE,
+    REDIS_INSECURE_SKIP_VERIFY,
+    REDIS_SENTINEL_NODES,
+    REDIS_SENTINEL_MASTER,
+    REDIS_SENTINEL_PASSWORD,
+)
+"""All that say where Redis is and how it is reached."""
 HANDLER: Final = "AGENTQUEUE_HANDLER"
 """`module:attribute`: an Agent, or an arq WorkerSettings class."""
 AGENT: Final = "AGENTQUEUE_AGENT"

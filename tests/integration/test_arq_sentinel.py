@@ -14,7 +14,7 @@ import redis as sync_redis
 from arq import func
 from arq.connections import RedisSettings, create_pool
 
-from agentqueue_worker.adapters.borrowed import close_sentinels
+from agentqueue.store import close_sentinels
 from agentqueue_worker.arq import Worker
 from tests.support.arq_programs import JSON, QUEUE
 from tests.support.servers import RunningServer, free_port, run_server

@@ -16,6 +16,7 @@ from typing import Any
 from agentqueue import Agent
 from agentqueue.clock import monotonic
 from agentqueue.status import JobStatus
+from agentqueue.store import ServerOptions
 from agentqueue_worker.app.worker import Worker
 from agentqueue_worker.process import make_worker, program_of
 from agentqueue_worker.settings import Settings
@@ -50,7 +51,7 @@ async def final(job: Any, *, deadline: float = DEADLINE) -> JobStatus:
 def worker_for(agent: Agent, url: str, **settings: Any) -> Worker:
     """A worker of the agent, not yet running."""
     settings = {"name": f"worker-{next(_numbers)}", "concurrency": 5} | settings
-    return make_worker(program_of(agent, Settings(redis_url=url, **settings)))
+    return make_worker(program_of(agent, Settings(redis=ServerOptions(url), **settings)))
 
 
 @contextlib.asynccontextmanager

@@ -1,37 +1,16 @@
-"""From a resource file to what runs of it on this machine: agents, their variables, and the server they use."""
+"""From a resource file to what runs of it on this machine: agents and their variables."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from agentqueue import environment
 from agentqueue.errors import InvalidSpec
 from agentqueue.spec import Loaded
-from agentqueue.spec.redis import ExternalRedis
 from agentqueue.spec.resolve import ResolvedAgent, ResolvedQueue
-from agentqueue.store import resolve_url
 from agentqueue_operator.adapters.local import import_path, write_code
 from agentqueue_operator.app.ports import AgentRun
 from agentqueue_operator.domain.policy import policy_of
 from agentqueue_operator.domain.variables import Documents, resolve_variables
-
-
-def external_url(redis: ExternalRedis, loaded: Loaded, shell: Mapping[str, str]) -> str:
-    """The url of the Redis that the file names: from the Secret in the file, else from the shell.
-
-    Raises:
-        InvalidSpec: neither has it, or it takes what only a cluster does.
-    """
-    if redis.sentinel is not None:
-        raise InvalidSpec("spec.redis.external.sentinel is for the cluster: give the primary's url to run it here")
-    key = redis.url_secret_ref
-    url = (loaded.secret(key.name) or {}).get(key.key) or resolve_url(None, shell)
-    if url is None:
-        raise InvalidSpec(
-            f"the Redis url is in key {key.key} of the Secret {key.name}, which is not in {loaded.source}: "
-            "add the Secret as another document, or set AGENTQUEUE_REDIS_URL"
-        )
-    return url
 
 
 def agent_runs(queue: ResolvedQueue, loaded: Loaded, *, code: Path, data: Path) -> list[AgentRun]:

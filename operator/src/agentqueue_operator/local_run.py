@@ -17,7 +17,7 @@ from agentqueue.errors import NotFound
 from agentqueue.spec import Loaded, load_file, resolve
 from agentqueue.spec.redis import ExternalRedis
 from agentqueue.spec.resolve import ResolvedQueue
-from agentqueue.store import Server, ServerOptions
+from agentqueue.store import Server, ServerOptions, connection_environment
 from agentqueue.upstate import FOLDER, remove_up_state, write_up_state
 from agentqueue_operator.adapters.changes import CodeWatch
 from agentqueue_operator.adapters.live import LiveScreen
@@ -26,7 +26,8 @@ from agentqueue_operator.adapters.queues import QueueReader
 from agentqueue_operator.adapters.screen import UP, PlainScreen
 from agentqueue_operator.app.agents import Agent
 from agentqueue_operator.app.up import Up
-from agentqueue_operator.local_files import agent_runs, external_url
+from agentqueue_operator.local_files import agent_runs
+from agentqueue_operator.local_redis import external_server
 
 AnyScreen = LiveScreen | PlainScreen
 
@@ -39,7 +40,7 @@ class _Place:
     """The resource file's folder: handlers are imported from it."""
     folder: Path
     """`.agentqueue`"""
-    url: str
+    redis: ServerOptions
     server: EmbeddedServer | None
 
 
@@ -61,12 +62,12 @@ def run_file(file: Path, *, watch: bool, port: int | None, base: Path, quiet: bo
         server = None if isinstance(queue.redis, ExternalRedis) else _embedded(queue, folder, port)
         if server is not None:
             stack.enter_context(server)
-        url = server.url if server is not None else _external(queue, loaded)
-        write_up_state(base, url, pid=os.getpid())
+        redis = ServerOptions(server.url) if server is not None else _external(queue, loaded, folder)
+        write_up_state(base, connection_environment(redis), pid=os.getpid())
         stack.callback(remove_up_state, base)
         screen = _screen(queue, quiet=quiet)
         with screen:
-            place = _Place(file.parent.absolute(), folder, url, server)
+            place = _Place(file.parent.absolute(), folder, redis, server)
             asyncio.run(_run(place, queue, loaded, screen, watch=watch))
 
 
@@ -75,9 +76,9 @@ def _embedded(queue: ResolvedQueue, folder: Path, port: int | None) -> EmbeddedS
     return EmbeddedServer(folder / "data", port=port, appendfsync=queue.redis.persistence.appendfsync.value)
 
 
-def _external(queue: ResolvedQueue, loaded: Loaded) -> str:
+def _external(queue: ResolvedQueue, loaded: Loaded, folder: Path) -> ServerOptions:
     assert isinstance(queue.redis, ExternalRedis)
-    return external_url(queue.redis, loaded, os.environ)
+    return external_server(queue.redis, loaded, os.environ, folder)
 
 
 def _screen(queue: ResolvedQueue, *, quiet: bool) -> AnyScreen:
@@ -95,14 +96,14 @@ async def _run(place: _Place, queue: ResolvedQueue, loaded: Loaded, screen: AnyS
     runs = agent_runs(queue, loaded, code=place.code, data=place.folder)
     base = {
         environment.LOG_FORMAT: "console",
-        **os.environ,
-        environment.REDIS_URL: place.url,
+        **{name: value for name, value in os.environ.items() if name not in environment.CONNECTION},
+        **connection_environment(place.redis),
         environment.PROBE_PORT: "0",
         "PYTHONUNBUFFERED": "1",
     }
     processes = LocalProcesses(place.folder, base=base, cwd=place.code, tell=screen.tell, wake=wake.set)
     async with AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(Server(ServerOptions(place.url)))
+        connection = await stack.enter_async_context(Server(place.redis))
         reader = QueueReader(connection)
         for leftover in processes.end_leftovers():
             await reader.bury_worker(leftover.queue, leftover.worker, "agentqueue up was killed")

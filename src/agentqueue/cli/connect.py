@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agentqueue.client import Client
+    from agentqueue.store import ServerOptions
 
 T = TypeVar("T")
 RedisOption = Annotated[
@@ -25,26 +27,26 @@ RedisOption = Annotated[
 ]
 
 
-def find_url(explicit: str | None, folder: Path | None = None) -> str:
-    """The Redis URL: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else the `up` that runs for `folder` (here).
+def find_server(explicit: str | None, folder: Path | None = None) -> ServerOptions:
+    """The server: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else of the `up` that runs for `folder` (here).
 
     Raises:
-        UsageError: none of the four.
+        UsageError: none of the four, or a variable of the connection that can't be.
     """
-    from agentqueue.store.server import resolve_url  # noqa: PLC0415  # redis-py takes 0.2 s to import
+    from agentqueue.store import server_options  # noqa: PLC0415  # redis-py takes 0.2 s to import
 
-    url = resolve_url(explicit)
-    if url is None:
+    options = server_options(os.environ, explicit)
+    if options is None:
         from agentqueue.upstate import find_up_state  # noqa: PLC0415
 
         state = find_up_state(folder or Path.cwd())
-        url = None if state is None else state.redis_url
-    if url is None:
+        options = None if state is None else server_options(state.connection)
+    if options is None:
         raise UsageError(
             "no Redis to connect to: pass --redis URL, set AGENTQUEUE_REDIS_URL or REDIS_URL, "
             "or run `agentqueue up FILE` in this folder"
         )
-    return url
+    return options
 
 
 def with_client(redis: str | None, work: Callable[[Client], Awaitable[T]]) -> T:
@@ -54,7 +56,7 @@ def with_client(redis: str | None, work: Callable[[Client], Awaitable[T]]) -> T:
     from agentqueue.client import Client  # noqa: PLC0415
 
     async def connected() -> T:
-        async with Client(find_url(redis)) as client:
+        async with Client.at(find_server(redis)) as client:
             return await work(client)
 
     return asyncio.run(connected())

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
@@ -12,12 +13,11 @@ from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
 from agentqueue.client.paging import check_limit, split_cursor, states_from
 from agentqueue.clock import from_ms, monotonic, now_ms
-from agentqueue.environment import REDIS_CA_FILE
 from agentqueue.errors import InvalidPayload, JobNotFound, QueueUnavailable, ResultTimeout, UsageError
 from agentqueue.keys import KeySpace, Level, check_id, check_queue
 from agentqueue.stats import QueueStats, stats_of
 from agentqueue.status import JobStatus, status_of
-from agentqueue.store import NewJob, Server, ServerOptions, Snapshot, Store, resolve_url
+from agentqueue.store import NewJob, Sentinels, Server, ServerOptions, Snapshot, Store, Tls, server_options
 from agentqueue.store.jobs import BATCH
 from agentqueue.store.lookup import DeadRange, find_queue
 from agentqueue.submission import EnqueueOptions, Prepared, new_id, prepare, request_of
@@ -87,11 +87,14 @@ class Client:
     """The queues of one Redis or Valkey server. For one event loop; `async with Client(url)` checks the server.
 
     Args:
-        url: `redis://[:password@]host:port/db`, `rediss://` for TLS; by default AGENTQUEUE_REDIS_URL, else REDIS_URL.
+        url: `redis://[:password@]host:port/db`, `rediss://` for TLS; by default the server that the environment names
+            (AGENTQUEUE_REDIS_URL, else REDIS_URL, with the AGENTQUEUE_REDIS_… variables for TLS and Sentinel).
         timeout: seconds the server may take to answer.
         connect_timeout: seconds a connection may take.
         max_bytes: the largest encoded job; a larger one is refused.
-        ca_file: CA bundle for `rediss://`; by default AGENTQUEUE_REDIS_CA_FILE, else the system's.
+        ca_file: short for `tls=Tls(ca_file=…)`.
+        tls: whom to trust and what to show; by default what the environment says, else the system's authorities.
+        sentinel: whom to ask for the primary; the url then gives scheme, user, password and database only.
         allow_eviction: accept a server that evicts keys when memory is short, and so may lose jobs.
 
     Every method raises QueueUnavailable (no answer, or refused), and QueueFull if it adds jobs.
@@ -105,22 +108,35 @@ class Client:
         connect_timeout: float = 5.0,
         max_bytes: int = MAX_BYTES,
         ca_file: str | None = None,
+        tls: Tls | None = None,
+        sentinel: Sentinels | None = None,
         allow_eviction: bool = False,
     ) -> None:
-        found = resolve_url(url)
+        found = server_options(os.environ, url or ("redis://" if sentinel else None))
         if found is None:
             raise UsageError("no Redis URL: pass one to Client(url), or set AGENTQUEUE_REDIS_URL or REDIS_URL")
-        options = ServerOptions(
-            url=found,
+        options = replace(
+            found,
             timeout=timeout,
             connect_timeout=connect_timeout,
-            ca_file=ca_file or os.environ.get(REDIS_CA_FILE),
+            tls=tls or (Tls(ca_file=ca_file) if ca_file else found.tls),
+            sentinel=sentinel or found.sentinel,
             allow_eviction=allow_eviction,
         )
+        self._set_up(options, max_bytes)
+
+    def _set_up(self, options: ServerOptions, max_bytes: int) -> None:
         self.server = Server(options)
         self.store = Store(self.server)
         self.max_bytes = max_bytes
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    @classmethod
+    def at(cls, options: ServerOptions) -> Self:
+        """A client of the server that these options, and nothing else, describe."""
+        client = cls.__new__(cls)
+        client._set_up(options, MAX_BYTES)  # noqa: SLF001  # its own
+        return client
 
     async def __aenter__(self) -> Self:
         await self.server.__aenter__()

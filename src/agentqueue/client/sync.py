@@ -12,6 +12,7 @@ from agentqueue.client.bulk import chunks_of, prepare_each
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
 from agentqueue.stats import QueueStats
 from agentqueue.status import JobStatus
+from agentqueue.store import Sentinels, Tls
 from agentqueue.submission import EnqueueOptions
 from agentqueue.wire import MAX_BYTES, DeadLetter, State
 
@@ -104,6 +105,8 @@ class SyncClient:
         connect_timeout: float = 5.0,
         max_bytes: int = MAX_BYTES,
         ca_file: str | None = None,
+        tls: Tls | None = None,
+        sentinel: Sentinels | None = None,
         allow_eviction: bool = False,
     ) -> None:
         self._client = Client(
@@ -112,6 +115,8 @@ class SyncClient:
             connect_timeout=connect_timeout,
             max_bytes=max_bytes,
             ca_file=ca_file,
+            tls=tls,
+            sentinel=sentinel,
             allow_eviction=allow_eviction,
         )
         self._thread = _LoopThread()

@@ -5,16 +5,16 @@ import sys
 
 from agentqueue.console.run import run
 from agentqueue.errors import AgentQueueError, UsageError
-from agentqueue.store.server import resolve_url
+from agentqueue.store import server_options
 
 
 def main() -> int:
     """Serve until SIGTERM. Returns the exit code: 0 stopped, 1 failed, 2 a setting is missing or wrong."""
     try:
-        url = resolve_url(None, os.environ)
-        if url is None:
+        options = server_options(os.environ)
+        if options is None:
             raise UsageError("no Redis to connect to: set AGENTQUEUE_REDIS_URL or REDIS_URL")
-        run(url, os.environ)
+        run(options, os.environ)
     except AgentQueueError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2 if isinstance(exc, UsageError) else 1

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 
 from agentqueue.console.server import serve
 from agentqueue.console.settings import read_settings
+from agentqueue.store import ServerOptions
 
 
-def run(url: str, environ: Mapping[str, str], *, host: str | None = None, port: int | None = None) -> None:
+def run(
+    options: ServerOptions, environ: Mapping[str, str], *, host: str | None = None, port: int | None = None
+) -> None:
     """Serve on that Redis until SIGTERM or SIGINT; the rest of the settings are in `environ`.
 
     Raises:
@@ -21,4 +24,4 @@ def run(url: str, environ: Mapping[str, str], *, host: str | None = None, port: 
             f"console: {address}/#token={settings.token}" if settings.generated else f"console: {address}/", flush=True
         )
 
-    asyncio.run(serve(url, settings, announce=announce))
+    asyncio.run(serve(options, settings, announce=announce))

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 import uvicorn
@@ -13,6 +14,7 @@ from agentqueue.client import Client
 from agentqueue.console.app import create_app
 from agentqueue.console.settings import Settings
 from agentqueue.errors import AgentQueueError
+from agentqueue.store import ServerOptions
 
 STOP_SECONDS: Final = 5
 """What requests under way may still take after SIGTERM."""
@@ -28,14 +30,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(url: str, settings: Settings, *, announce: Callable[[str], None]) -> None:
+async def serve(options: ServerOptions, settings: Settings, *, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. `announce` gets the page's address once it is open.
 
     Raises:
         AgentQueueError: the port is taken, or the address is not this machine's.
     """
     listener = listen(settings)
-    client = Client(url, connect_timeout=2.0, timeout=ANSWER_SECONDS)
+    client = Client.at(replace(options, connect_timeout=2.0, timeout=ANSWER_SECONDS))
     config = uvicorn.Config(
         create_app(client, token=settings.token),
         access_log=False,

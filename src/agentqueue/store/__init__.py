@@ -1,5 +1,6 @@
 """The only package that talks to Redis: typed faces of the scripts, one round trip each."""
 
+from agentqueue.store.dial import BehindSentinel, close_sentinels, leaner, open_client
 from agentqueue.store.engine import (
     KEEP_FOREVER,
     MAX_STEP,
@@ -19,13 +20,23 @@ from agentqueue.store.engine import (
     outcome_bytes,
 )
 from agentqueue.store.jobs import Heartbeat, QueueSnapshot, Snapshot, Store
-from agentqueue.store.server import Server, ServerOptions, leaner, resolve_url
+from agentqueue.store.options import (
+    Sentinels,
+    ServerOptions,
+    Tls,
+    connection_environment,
+    parse_nodes,
+    resolve_url,
+    server_options,
+)
+from agentqueue.store.server import Server
 
 __all__ = [
     "KEEP_FOREVER",
     "MAX_STEP",
     "MAX_STEP_BYTES",
     "Again",
+    "BehindSentinel",
     "Bury",
     "Cancel",
     "Claimed",
@@ -38,12 +49,19 @@ __all__ = [
     "Outcome",
     "QueueSnapshot",
     "RenewReply",
+    "Sentinels",
     "Server",
     "ServerOptions",
     "Snapshot",
     "StepReply",
     "Store",
+    "Tls",
+    "close_sentinels",
+    "connection_environment",
     "leaner",
+    "open_client",
     "outcome_bytes",
+    "parse_nodes",
     "resolve_url",
+    "server_options",
 ]

@@ -324,9 +324,16 @@ class Engine:
 
         `worker` is the part of the owner before `/`; `spare` an owner (the caller's own) to leave alone.
         """
+        return await self._give_back(f"{worker}/", why, spare)
+
+    async def hand_back_of(self, *, owner: str, why: str) -> int:
+        """The same for one incarnation: those of the same worker before and after it keep what they hold."""
+        return await self._give_back(f"{owner}|", why)
+
+    async def _give_back(self, prefix: str, why: str, spare: str = "") -> int:
         given, offset = 0, 0
         while offset >= 0:
-            args = [f"{worker}/", spare, why, offset]
+            args = [prefix, spare, why, offset]
             some, offset = await self.server.run(self._hand_back, self.keys.queue, args)
             given += some
         return given

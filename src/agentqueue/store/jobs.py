@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
-from agentqueue.keys import DEAD, QUEUES, KeySpace, Level
+from agentqueue.keys import DEAD, DECISION, QUEUES, KeySpace, Level
 from agentqueue.scripts import load
 from agentqueue.store.engine import NewJob, _decode_meta, _ids
 from agentqueue.store.server import Server
@@ -100,11 +100,12 @@ def _optional_float(value: bytes) -> float | None:
 
 
 def _heartbeats(flat: Sequence[bytes]) -> list[Heartbeat]:
-    out = []
-    for worker, value in _decode_meta(flat).items():
-        seen, _, raw = value.partition(b"|")
-        out.append(Heartbeat(worker, int(seen), raw))
-    return out
+    return [_heartbeat(worker, value) for worker, value in _decode_meta(flat).items()]
+
+
+def _heartbeat(worker: str, value: bytes) -> Heartbeat:
+    seen, _, raw = value.partition(b"|")
+    return Heartbeat(worker, int(seen), raw)
 
 
 class Store:
@@ -278,6 +279,44 @@ class Store:
             await self.server.call(lambda: cast("Awaitable[int]", redis.hdel(key, worker)))
         else:
             await self.server.call(lambda: cast("Awaitable[int]", redis.hset(key, worker, str(since_ms))))
+
+    async def heartbeat(self, queue: str, worker: str) -> Heartbeat | None:
+        """A worker's last word, however old; None: it has said nothing, or goodbye."""
+        redis, key = self.server.redis, KeySpace(queue).workers
+        value = await self.server.call(lambda: cast("Awaitable[bytes | None]", redis.hget(key, worker)))
+        return None if value is None else _heartbeat(worker, value)
+
+    async def publish_decisions(self, decisions: Mapping[str, bytes], *, keep_ms: int) -> None:
+        """Tell why queues have as many workers as they have: queue -> JSON, in one round trip."""
+
+        async def write() -> None:
+            async with self.server.redis.pipeline(transaction=False) as pipe:
+                for queue, decision in decisions.items():
+                    pipe.set(DECISION + queue, decision, px=keep_ms)
+                await pipe.execute()
+
+        await self.server.call(write)
+
+    async def decision(self, queue: str) -> bytes | None:
+        """What was published of a queue lately (JSON)."""
+        redis = self.server.redis
+        return cast("bytes | None", await self.server.call(lambda: redis.get(DECISION + queue)))
+
+    async def ahead(self, queue: str, level: Level, score: float) -> int:
+        """Ready jobs that go before one of this level and score, by priority and age in it."""
+        keys, redis = KeySpace(queue), self.server.redis
+        seconds, micros = await self.server.call(redis.time)
+        due = int(seconds) * 1000 + int(micros) // 1000 + 1
+
+        async def read() -> list[int]:
+            async with redis.pipeline(transaction=False) as pipe:
+                for other in Level:
+                    if other < level:
+                        pipe.zcount(keys.level(other), "0", f"({due}")
+                pipe.zcount(keys.level(level), "0", f"({score!r}")
+                return await pipe.execute()
+
+        return sum(await self.server.call(read))
 
 
 def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:

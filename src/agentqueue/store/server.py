@@ -1,108 +1,20 @@
 """One connection pool to a Redis or Valkey server, and the one place where its errors become ours."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar, cast
-from urllib.parse import urlsplit, urlunsplit
 
-import hiredis
 from redis import asyncio as redis_asyncio
 from redis import exceptions as redis_errors
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer, UsageError
+from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
 from agentqueue.scripts import Script, queue_keys
+from agentqueue.store.dial import open_client
+from agentqueue.store.options import ServerOptions
 
 MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (7, 2)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """How to reach a server."""
-
-    url: str
-    connect_timeout: float = 5.0
-    """Seconds; a handshake over TLS to another region takes under 1."""
-    timeout: float = 15.0
-    """Seconds for an answer. A step of 4 MiB on a slow link takes a few; one that hangs longer is taken for gone."""
-    allow_eviction: bool = False
-    """Accept a server whose policy evicts keys: it may lose jobs when memory is short."""
-    max_connections: int = 32
-    ca_file: str | None = None
-    """CA bundle for `rediss://` where the system's does not know the server's certificate."""
-
-
-def describe_url(url: str) -> str:
-    """The URL without its password, for messages and logs."""
-    parts = urlsplit(url)
-    if not parts.hostname:
-        return url
-    host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
-class _Lean:
-    """What redis-py does before and in each command, at a fraction of the price."""
-
-    _reader: asyncio.StreamReader | None
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """In C: a bulk's or a step's thousands of arguments cost 4 us a job otherwise."""
-        name = args[0].encode() if isinstance(args[0], str) else args[0]
-        words = (*name.split(), *args[1:])
-        try:
-            return [hiredis.pack_command(words)]
-        except UnicodeEncodeError:  # an id of any bytes, decoded with surrogateescape: it goes back as it came
-            return [hiredis.pack_command(tuple(_as_it_came(word) for word in words))]
-
-    async def can_read_destructive(self) -> bool:
-        """Whether an idle connection is spoilt, which is asked before each command.
-
-        redis-py before 8 starts a read and cancels it at once (30 us); the loop has told the reader already.
-        """
-        reader = self._reader
-        if reader is None or reader.at_eof() or reader.exception() is not None:
-            raise redis_errors.ConnectionError("the server closed the connection")
-        return bool(reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio has no other way to ask
-
-
-def _as_it_came(word: Any) -> Any:
-    return word.encode(errors="surrogateescape") if isinstance(word, str) else word
-
-
-def leaner(client: redis_asyncio.Redis) -> redis_asyncio.Redis:
-    """The client itself, its connections made cheaper; for one that a caller made."""
-    pool = client.connection_pool
-    pool.connection_class = type("Connection", (_Lean, pool.connection_class), {})
-    return client
-
-
-def _client(options: ServerOptions) -> redis_asyncio.Redis:
-    extra: dict[str, Any] = {"ssl_ca_certs": options.ca_file} if options.ca_file else {}
-    try:
-        client: redis_asyncio.Redis = redis_asyncio.Redis.from_url(
-            options.url,
-            protocol=2,  # RESP3 changes the shape of some answers; scripts don't need it
-            # A script sent twice by the client library could be carried out twice: whoever sends decides.
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=options.connect_timeout,
-            # With one, redis-py sends under asyncio.wait_for, which now and then swallows a cancellation (CPython
-            # before 3.12, gh-86296) and makes a task per command. `Server._timed` watches the whole call instead.
-            socket_timeout=None,
-            max_connections=options.max_connections,
-            **extra,
-        )
-        return leaner(client)
-    except (ValueError, TypeError) as exc:
-        raise UsageError(
-            f"{describe_url(options.url)!r} is not a Redis URL ({exc}); "
-            "write redis://[:password@]host:port/db, rediss:// for TLS"
-        ) from exc
 
 
 class Server:
@@ -113,8 +25,8 @@ class Server:
 
     def __init__(self, options: ServerOptions, *, client: redis_asyncio.Redis | None = None) -> None:
         self.options = options
-        self.redis = client if client is not None else _client(options)
-        self.name = describe_url(options.url)
+        self.redis = client if client is not None else open_client(options)
+        self.name = options.name
 
     async def __aenter__(self) -> Self:
         try:
@@ -247,9 +159,3 @@ def translate(exc: redis_errors.RedisError, server: str) -> Exception:
             f"Redis at {server} does not answer ({text}); check that it runs, the URL and the network"
         )
     return QueueUnavailable(f"Redis at {server} refused a command: {text}")
-
-
-def resolve_url(explicit: str | None, environment: Mapping[str, str] | None = None) -> str | None:
-    """The server's URL: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else None."""
-    environment = os.environ if environment is None else environment
-    return explicit or environment.get("AGENTQUEUE_REDIS_URL") or environment.get("REDIS_URL") or None

@@ -13,12 +13,13 @@ import pytest
 import typer
 
 from agentqueue.cli import main
-from agentqueue.cli.connect import find_url
+from agentqueue.cli.connect import find_server
 from agentqueue.cli.names import nearest
 from agentqueue.cli.output import ago, aligned, cell, clean, counted, span
 from agentqueue.cli.submit import field_of, number_or_name, open_bulk, read_payload
 from agentqueue.clock import from_ms
 from agentqueue.embedded import Process
+from agentqueue.environment import REDIS_URL
 from agentqueue.errors import (
     AgentQueueError,
     InvalidPayload,
@@ -196,33 +197,33 @@ class TestConnecting:
     URL = "redis://:secret@127.0.0.1:7"
 
     def test_the_order(self, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        write_up_state(nowhere, "redis://up:1", pid=os.getpid())
-        assert find_url(None) == "redis://up:1"
+        write_up_state(nowhere, {REDIS_URL: "redis://up:1"}, pid=os.getpid())
+        assert find_server(None).url == "redis://up:1"
         monkeypatch.setenv("REDIS_URL", "redis://plain:1")
-        assert find_url(None) == "redis://plain:1"
+        assert find_server(None).url == "redis://plain:1"
         monkeypatch.setenv("AGENTQUEUE_REDIS_URL", "redis://ours:1")
-        assert find_url(None) == "redis://ours:1"
-        assert find_url("redis://given:1") == "redis://given:1"
+        assert find_server(None).url == "redis://ours:1"
+        assert find_server("redis://given:1").url == "redis://given:1"
 
     def test_the_up_of_a_folder_above_counts(self, nowhere: Path) -> None:
-        write_up_state(nowhere, self.URL, pid=os.getpid())
+        write_up_state(nowhere, {REDIS_URL: self.URL}, pid=os.getpid())
         below = nowhere / "a" / "b"
         below.mkdir(parents=True)
-        assert find_url(None, below) == self.URL
+        assert find_server(None, below).url == self.URL
         remove_up_state(nowhere)
         remove_up_state(nowhere)
         with pytest.raises(UsageError, match="no Redis to connect to"):
-            find_url(None, below)
+            find_server(None, below)
 
     def test_the_note_is_private_and_kept_out_of_git(self, nowhere: Path) -> None:
-        path = write_up_state(nowhere, self.URL, pid=os.getpid())
+        path = write_up_state(nowhere, {REDIS_URL: self.URL}, pid=os.getpid())
         assert path.stat().st_mode & 0o077 == 0
-        assert json.loads(path.read_text())["redisUrl"] == self.URL
+        assert json.loads(path.read_text())["connection"] == {REDIS_URL: self.URL}
         assert (path.parent / ".gitignore").read_text() == "*\n"
 
     def test_the_note_of_a_process_that_is_gone_does_not_count(self, nowhere: Path) -> None:
         process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        write_up_state(nowhere, self.URL, pid=process.pid)
+        write_up_state(nowhere, {REDIS_URL: self.URL}, pid=process.pid)
         assert read_up_state(nowhere) is not None
         process.communicate()
         assert find_up_state(nowhere) is None
@@ -232,9 +233,11 @@ class TestConnecting:
         assert mine.is_alive
         assert not Process(mine.pid, "1").is_alive
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"redisUrl": "x", "pid": "y"}'])
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", '{"pid": 1}', '{"connection": {}, "pid": 1}', '{"connection": 1, "pid": 1}']
+    )
     def test_a_broken_note_does_not_count(self, nowhere: Path, text: str) -> None:
-        path = write_up_state(nowhere, self.URL, pid=os.getpid())
+        path = write_up_state(nowhere, {REDIS_URL: self.URL}, pid=os.getpid())
         path.write_text(text)
         assert read_up_state(nowhere) is None
 

@@ -10,6 +10,7 @@ from arq import cron
 from arq.connections import ArqRedis, RedisSettings, create_pool
 
 from agentqueue.errors import HandlerImportError
+from agentqueue.store import ServerOptions, Tls
 from agentqueue_worker.adapters.arq import adapt
 from agentqueue_worker.adapters.arq.adapt import Adapted
 from agentqueue_worker.adapters.arq.connect import lazy_pool, redis_settings_at
@@ -42,7 +43,7 @@ class Told:
 
 def adapted(target: Any = Told, *, found: str | None = None, **environ: str) -> Adapted:
     settings = read_settings({f"AGENTQUEUE_{name}": value for name, value in environ.items()})
-    return adapt(target, settings, lambda: found)
+    return adapt(target, settings, lambda: ServerOptions(found) if found else None)
 
 
 # --- place and size ------------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ def test_the_class_says_where_and_how_much_if_nobody_else_does() -> None:
     found = adapted()
     settings = found.settings
     assert (found.own_queue, settings.concurrency, settings.burst, settings.grace) == ("trips", 7, True, 9.0)
-    assert settings.redis_url is None
+    assert settings.redis is None
     assert _address(found) == ("redis.example", 6400, 2)
 
 
@@ -60,7 +61,7 @@ async def test_what_is_given_goes_over_the_class() -> None:
     found = adapted(REDIS_URL="redis://other:1", QUEUE="q", CONCURRENCY="2", TERMINATION_GRACE_PERIOD_SECONDS="44")
     settings = found.settings
     assert (found.own_queue, settings.concurrency, settings.grace) == ("q", 2, 44.0)
-    assert settings.redis_url == "redis://other:1"
+    assert settings.redis == ServerOptions("redis://other:1")
     assert found.open_server is None  # the URL says all
     assert found.registry.worker.redis_settings == RedisSettings(host="other", port=1)
     assert found.registry.worker.max_jobs == 2
@@ -68,7 +69,7 @@ async def test_what_is_given_goes_over_the_class() -> None:
 
 def test_a_class_without_redis_settings_is_served_where_redis_is_found() -> None:
     found = adapted({"functions": [search]}, found="redis://found:3")
-    assert found.settings.redis_url == "redis://found:3"
+    assert found.settings.redis == ServerOptions("redis://found:3")
     assert found.registry.worker.redis_settings == RedisSettings(host="found", port=3)
 
 
@@ -171,7 +172,7 @@ def test_what_arq_would_refuse_is_refused_with_its_words(target: Any, text: str)
     ],
 )
 def test_a_url_is_read_as_redis_py_reads_it(url: str, expected: RedisSettings) -> None:
-    found = redis_settings_at(url, "ca.pem" if url.startswith("rediss") else None)
+    found = redis_settings_at(ServerOptions(url, tls=Tls(ca_file="ca.pem") if url.startswith("rediss") else None))
     assert {k: v or None for k, v in vars(found).items()} == {k: v or None for k, v in vars(expected).items()}
 
 

@@ -17,7 +17,7 @@ signal.signal(signal.SIGTERM, _leave)
 def main() -> int:
     """Returns the exit code."""
     from agentqueue.errors import AgentQueueError  # noqa: PLC0415
-    from agentqueue.store import resolve_url  # noqa: PLC0415
+    from agentqueue.store import server_options  # noqa: PLC0415
     from agentqueue_worker.adapters.logs import set_up_logs  # noqa: PLC0415
     from agentqueue_worker.process import exit_code, load_program, run_program  # noqa: PLC0415
     from agentqueue_worker.settings import read_settings  # noqa: PLC0415
@@ -26,7 +26,7 @@ def main() -> int:
         settings = read_settings(os.environ)
         settings = settings.override(handler=next(iter(sys.argv[1:]), None))
         set_up_logs(settings.log_level, settings.log_format)
-        run_program(load_program(settings, lambda: resolve_url(None)))
+        run_program(load_program(settings, lambda: server_options(os.environ)))
     except AgentQueueError as exc:
         print(f"agentqueue worker: {exc}", file=sys.stderr)  # noqa: T201  # logs may not be set up
         return exit_code(exc)

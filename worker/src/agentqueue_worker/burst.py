@@ -1,6 +1,7 @@
 """Running an agent inside another program, for `agentqueue.testing` (entry point `burst` of `agentqueue.workers`)."""
 
 from agentqueue.agent import Agent
+from agentqueue.store import ServerOptions
 from agentqueue_worker.process import make_worker, program_of
 from agentqueue_worker.settings import Settings
 
@@ -10,5 +11,5 @@ async def burst(target: Agent, *, url: str, concurrency: int) -> None:
 
     Settings are the defaults, not the environment's: a test gives the same on every machine.
     """
-    settings = Settings().override(redis_url=url, concurrency=concurrency, burst=True)
+    settings = Settings().override(redis=ServerOptions(url), concurrency=concurrency, burst=True)
     await make_worker(program_of(target, settings)).run()

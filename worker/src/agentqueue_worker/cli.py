@@ -65,7 +65,7 @@ def worker(
     """
     import os  # noqa: PLC0415
 
-    from agentqueue.cli.connect import find_url  # noqa: PLC0415
+    from agentqueue.cli.connect import find_server  # noqa: PLC0415
     from agentqueue_worker.adapters.logs import set_up_logs  # noqa: PLC0415
     from agentqueue_worker.process import load_program, run_program  # noqa: PLC0415
     from agentqueue_worker.settings import read_settings  # noqa: PLC0415
@@ -79,7 +79,7 @@ def worker(
     set_up_logs(settings.log_level, settings.log_format)
     settings = settings.override(
         handler=target,
-        redis_url=redis,
+        redis=find_server(redis) if redis else None,
         concurrency=concurrency,
         grace=grace,
         probe_port=port,
@@ -88,4 +88,4 @@ def worker(
         allow_eviction=allow_eviction or None,
     )
     # An arq WorkerSettings may name its own Redis, which --redis goes over.
-    run_program(load_program(settings, lambda: find_url(None, Path.cwd())))
+    run_program(load_program(settings, lambda: find_server(None, Path.cwd())))

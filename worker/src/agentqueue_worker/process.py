@@ -31,8 +31,8 @@ from agentqueue_worker.app.worker import Worker
 from agentqueue_worker.domain.drain import DrainPlan, plan_drain
 from agentqueue_worker.settings import Settings
 
-LAST_WORDS: Final = 0.5
-"""Seconds for the last hand-backs of a process whose event loop is blocked."""
+LAST_WORDS: Final = 0.8
+"""The share of what is left until the SIGKILL that the last hand-backs get, when the event loop is blocked."""
 HIDDEN: Final = (
     str(Path(agentqueue_worker.__file__).parent),
     str(Path(agentqueue.__file__).parent),
@@ -62,12 +62,12 @@ class Program:
         return self.adjust(self.settings.options(self.own_queue))
 
 
-def load_program(settings: Settings, find_url: Callable[[], str | None] = lambda: None) -> Program:
+def load_program(settings: Settings, find_server: Callable[[], ServerOptions | None] = lambda: None) -> Program:
     """Import what `settings.handler` names.
 
     Args:
         settings: as given.
-        find_url: where to look for Redis when neither the settings nor an arq program name one.
+        find_server: where to look for Redis when neither the settings nor an arq program name one.
 
     Raises:
         HandlerImportError: it does not import, or is neither an Agent nor an arq WorkerSettings.
@@ -77,11 +77,11 @@ def load_program(settings: Settings, find_url: Callable[[], str | None] = lambda
         raise UsageError("no handler: name it as module:attribute (argument, or AGENTQUEUE_HANDLER)")
     target = load_target(settings.handler)
     if isinstance(target, Agent):
-        return program_of(target, settings.override(redis_url=settings.redis_url or find_url()))
+        return program_of(target, settings.override(redis=settings.redis or find_server()))
     if isinstance(target, type | dict):
         from agentqueue_worker.adapters.arq import adapt  # noqa: PLC0415  # arq only for an arq program
 
-        return Program(*adapt(target, settings, find_url))
+        return Program(*adapt(target, settings, find_server))
     raise HandlerImportError(
         f"handler {settings.handler!r} is a {type(target).__name__}, neither an Agent nor an arq WorkerSettings class"
     )
@@ -102,13 +102,11 @@ def server_opener(settings: Settings) -> Callable[[bool], Server]:
     Raises:
         UsageError: nobody said where Redis is.
     """
-    url = settings.redis_url
-    if not url:
+    if settings.redis is None:
         raise UsageError(
             "where is Redis? Give --redis URL, set AGENTQUEUE_REDIS_URL or REDIS_URL, or run `agentqueue up` here"
         )
-
-    patient = ServerOptions(url, ca_file=settings.redis_ca_file, allow_eviction=settings.allow_eviction)
+    patient = replace(settings.redis, allow_eviction=settings.allow_eviction)
     impatient = replace(patient, connect_timeout=KEEPER_TIMEOUT, timeout=KEEPER_TIMEOUT, max_connections=2)
     return lambda hasty: Server(impatient if hasty else patient)
 
@@ -177,7 +175,7 @@ class Signals:
             if not self._changed.wait(plan.last_resort_at - monotonic()):
                 break
         log.error("drain_blocked", reason="the event loop or a thread does not end; jobs go back from beside it")
-        self._worker.hand_back_from_thread(LAST_WORDS)
+        self._worker.hand_back_from_thread(plan.last_words * LAST_WORDS)
         _exit_now(0)
 
 

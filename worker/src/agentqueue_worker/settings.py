@@ -12,7 +12,7 @@ from agentqueue import environment as env
 from agentqueue.agent import Backoff, check_attempts
 from agentqueue.errors import InvalidName, UsageError
 from agentqueue.keys import check_queue
-from agentqueue.store import EngineSettings
+from agentqueue.store import EngineSettings, ServerOptions, server_options
 from agentqueue_worker.app.options import DeadLetterTarget, Identity, WorkerOptions
 
 
@@ -20,9 +20,8 @@ from agentqueue_worker.app.options import DeadLetterTarget, Identity, WorkerOpti
 class Settings:
     """Durations in seconds."""
 
-    redis_url: str | None = None
+    redis: ServerOptions | None = None
     """None: the caller says where Redis is, or that nobody did."""
-    redis_ca_file: str | None = None
     allow_eviction: bool = False
     """Take a server that may evict jobs."""
     handler: str | None = None
@@ -155,8 +154,6 @@ def _attempts(text: str) -> int:
 
 
 _FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
-    env.REDIS_URL: ("redis_url", str),
-    env.REDIS_CA_FILE: ("redis_ca_file", str),
     env.HANDLER: ("handler", str),
     env.AGENT: ("agent", str),
     env.QUEUE: ("queue", check_queue),
@@ -200,6 +197,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     backoff = _read(environ, _BACKOFF)
     if backoff:
         values["backoff"] = Backoff(**backoff)
+    # REDIS_URL is anybody's: an arq program's own Redis goes before it, so the caller looks for it.
+    redis = server_options({name: value for name, value in environ.items() if name != "REDIS_URL"})
+    if redis is not None:
+        values["redis"] = redis
     assert values.keys() <= {it.name for it in fields(Settings)}
     return Settings(**values, given=frozenset(values))
 

@@ -8,7 +8,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
-from agentqueue.store import Server, ServerOptions, leaner
+from agentqueue.store import BehindSentinel, Server, ServerOptions, leaner
 from agentqueue_worker.app.keeper import KEEPER_TIMEOUT
 
 
@@ -45,7 +45,7 @@ def _client(pool: ConnectionPool, options: ServerOptions) -> redis_asyncio.Redis
         "socket_connect_timeout": options.connect_timeout,
     }
     if isinstance(pool, SentinelConnectionPool):
-        client: redis_asyncio.Redis = _sentinel_of(pool).master_for(pool.service_name, _BehindSentinel, **ours)
+        client: redis_asyncio.Redis = _sentinel_of(pool).master_for(pool.service_name, BehindSentinel, **ours)
         return client
     own = ConnectionPool(
         connection_class=pool.connection_class,
@@ -53,22 +53,6 @@ def _client(pool: ConnectionPool, options: ServerOptions) -> redis_asyncio.Redis
         **(pool.connection_kwargs | ours),
     )
     return redis_asyncio.Redis(connection_pool=own)
-
-
-class _BehindSentinel(redis_asyncio.Redis):
-    """Closes what it asked for the primary's address too, which redis-py leaves open."""
-
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001  # redis-py's signature
-        """See Redis."""
-        await super().aclose(close_connection_pool)
-        await close_sentinels(self.connection_pool)
-
-
-async def close_sentinels(pool: ConnectionPool) -> None:
-    """Close a pool's connections to Sentinels, if it has any."""
-    if isinstance(pool, SentinelConnectionPool):
-        for client in pool.sentinel_manager.sentinels:
-            await client.aclose()
 
 
 def _sentinel_of(pool: SentinelConnectionPool) -> Sentinel:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from arq.worker import get_kwargs
 
 from agentqueue.errors import HandlerImportError
-from agentqueue.store import Server
+from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.arq.connect import redis_settings_at
 from agentqueue_worker.adapters.arq.registry import ArqRegistry
 from agentqueue_worker.adapters.arq.worker import ArqWorker
@@ -26,7 +26,7 @@ class Adapted(NamedTuple):
     open_server: Callable[[bool], Server] | None
 
 
-def adapt(target: Any, settings: Settings, find_url: Callable[[], str | None]) -> Adapted:
+def adapt(target: Any, settings: Settings, find_server: Callable[[], ServerOptions | None]) -> Adapted:
     """Take over a WorkerSettings class or dict. Place and size (Redis, queue, slots, grace) are the settings', where
     they were given; what jobs mean (tries, timeouts, results) is the class's.
 
@@ -34,9 +34,9 @@ def adapt(target: Any, settings: Settings, find_url: Callable[[], str | None]) -
         HandlerImportError: arq would not take it.
     """
     options = get_kwargs(target)
-    own_redis = settings.redis_url is None and ("redis_settings" in options or "redis_pool" in options)
+    own_redis = settings.redis is None and ("redis_settings" in options or "redis_pool" in options)
     if not own_redis:
-        settings = settings.override(redis_url=settings.redis_url or find_url())
+        settings = settings.override(redis=settings.redis or find_server())
     worker = _make(target, options, settings)
     settings = settings.override(**_sizes(worker, settings))
 
@@ -49,8 +49,8 @@ def adapt(target: Any, settings: Settings, find_url: Callable[[], str | None]) -
 
 def _make(target: Any, options: dict[str, Any], settings: Settings) -> ArqWorker:
     told: dict[str, Any] = {**options, "handle_signals": False}
-    if settings.redis_url is not None:
-        told |= {"redis_settings": redis_settings_at(settings.redis_url, settings.redis_ca_file), "redis_pool": None}
+    if settings.redis is not None:
+        told |= {"redis_settings": redis_settings_at(settings.redis), "redis_pool": None, "server": settings.redis}
     if settings.queue is not None:
         told["queue_name"] = settings.queue
     if "concurrency" in settings.given:

@@ -7,6 +7,8 @@ from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.sentinel import Sentinel
 
+from agentqueue.store import ServerOptions, open_client
+
 
 def lazy_pool(settings: RedisSettings | None) -> ConnectionPool:
     """What arq's create_pool would connect, not connected."""
@@ -31,10 +33,28 @@ def lazy_pool(settings: RedisSettings | None) -> ConnectionPool:
     ).connection_pool
 
 
-def redis_settings_at(url: str, ca_file: str | None = None) -> RedisSettings:
-    """The URL as arq's settings. arq's own from_dsn leaves %-escapes in a password as they are."""
-    settings, parts = RedisSettings.from_dsn(url), urlsplit(url)
+def redis_settings_at(options: ServerOptions) -> RedisSettings:
+    """The server as arq's settings, as far as these can say it: what programs read, and `pool_at` goes over.
+
+    arq's own from_dsn leaves %-escapes in a password as they are.
+    """
+    settings, parts = RedisSettings.from_dsn(options.url), urlsplit(options.url)
     settings.username = None if parts.username is None else unquote(parts.username)
     settings.password = None if parts.password is None else unquote(parts.password)
-    settings.ssl_ca_certs = ca_file
+    if options.tls is not None:
+        settings.ssl = True
+        settings.ssl_ca_certs = options.tls.ca_file
+    if options.sentinel is not None:
+        settings.host = list(options.sentinel.nodes)
+        settings.sentinel, settings.sentinel_master = True, options.sentinel.master
     return settings
+
+
+def pool_at(options: ServerOptions, **terms: Any) -> ArqRedis | None:
+    """arq's pool where its own settings can't say all: over TLS (they check no names), or behind Sentinels. Else None.
+
+    Not connected yet: the claim loop, which starts at the same time, tells what is wrong.
+    """
+    if options.tls is None and options.sentinel is None and not options.url.startswith("rediss:"):
+        return None
+    return ArqRedis(open_client(options).connection_pool, **terms)

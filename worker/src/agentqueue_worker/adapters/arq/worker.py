@@ -12,12 +12,12 @@ from arq.utils import ms_to_datetime
 from redis.exceptions import RedisError
 
 from agentqueue.clock import now_ms
-from agentqueue.store import Server
-from agentqueue_worker.adapters.arq.connect import lazy_pool
+from agentqueue.store import Server, ServerOptions, close_sentinels
+from agentqueue_worker.adapters.arq.connect import lazy_pool, pool_at
 from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.functions import keep_ms_of
 from agentqueue_worker.adapters.arq.records import Serializers
-from agentqueue_worker.adapters.borrowed import close_sentinels, server_like
+from agentqueue_worker.adapters.borrowed import server_like
 from agentqueue_worker.app.job import Ending, Job
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.domain.verdict import Failed, Verdict
@@ -33,11 +33,19 @@ class ArqWorker(arq_worker.Worker):
         pickle: read and write pickles, arq's default; without it (and without a `job_deserializer`) records are JSON,
             and a pickled one becomes a dead letter that says so. Unpickling runs code that the record names: only for
             a Redis that nobody else can write to.
+        server: where Redis is, over `redis_settings`, which can't say everything.
     """
 
     def __init__(
-        self, functions: Sequence[Any] = (), *, pickle: bool = False, redis_pool: ArqRedis | None = None, **options: Any
+        self,
+        functions: Sequence[Any] = (),
+        *,
+        pickle: bool = False,
+        redis_pool: ArqRedis | None = None,
+        server: ServerOptions | None = None,
+        **options: Any,
     ) -> None:
+        self._server = server
         write, read = options.pop("job_serializer", None), options.pop("job_deserializer", None)
         if redis_pool is not None:  # the pool's own, where the worker is given none
             write, read = write or redis_pool.job_serializer, read or redis_pool.job_deserializer
@@ -58,13 +66,14 @@ class ArqWorker(arq_worker.Worker):
     async def open(self) -> None:
         """Connect arq's pool, as far as it is not."""
         if self._pool is None:
-            self._pool = await create_pool(
-                self.redis_settings,
-                job_serializer=self.serializers.write,
-                job_deserializer=self.serializers.read,
-                default_queue_name=self.queue_name,
-                expires_extra_ms=self.expires_extra_ms,
-            )
+            terms: dict[str, Any] = {
+                "job_serializer": self.serializers.write,
+                "job_deserializer": self.serializers.read,
+                "default_queue_name": self.queue_name,
+                "expires_extra_ms": self.expires_extra_ms,
+            }
+            ours = pool_at(self._server, **terms) if self._server is not None else None
+            self._pool = ours or await create_pool(self.redis_settings, **terms)
         self.ctx["redis"] = self._context_pool()
 
     def _context_pool(self) -> ArqRedis:

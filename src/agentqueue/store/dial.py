@@ -1,0 +1,234 @@
+"""redis-py clients made for our use: lean connections, TLS that checks names, and the primary that Sentinels name."""
+
+import asyncio
+import ssl
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import hiredis
+from redis import asyncio as redis_asyncio
+from redis import exceptions as redis_errors
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool, SentinelManagedConnection
+from redis.backoff import NoBackoff
+
+from agentqueue.errors import UsageError
+from agentqueue.store.options import Sentinels, ServerOptions, Tls, describe_url, split_tls
+
+SENTINEL_TIMEOUT: Final = 2.0
+"""Seconds for a Sentinel's connection, and for its answer; then the next one is asked."""
+
+
+class _Lean:
+    """What redis-py does before and in each command, at a fraction of the price."""
+
+    _reader: asyncio.StreamReader | None
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """In C: a bulk's or a step's thousands of arguments cost 4 us a job otherwise."""
+        name = args[0].encode() if isinstance(args[0], str) else args[0]
+        words = (*name.split(), *args[1:])
+        try:
+            return [hiredis.pack_command(words)]
+        except UnicodeEncodeError:  # an id of any bytes, decoded with surrogateescape: it goes back as it came
+            return [hiredis.pack_command(tuple(_as_it_came(word) for word in words))]
+
+    async def can_read_destructive(self) -> bool:
+        """Whether an idle connection is spoilt, which is asked before each command.
+
+        redis-py before 8 starts a read and cancels it at once (30 us); the loop has told the reader already.
+        """
+        reader = self._reader
+        if reader is None or reader.at_eof() or reader.exception() is not None:
+            raise redis_errors.ConnectionError("the server closed the connection")
+        return bool(reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio has no other way to ask
+
+
+def _as_it_came(word: Any) -> Any:
+    return word.encode(errors="surrogateescape") if isinstance(word, str) else word
+
+
+def leaner(client: redis_asyncio.Redis) -> redis_asyncio.Redis:
+    """The client itself, its connections made cheaper; for one that a caller made."""
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_Lean, pool.connection_class), {})
+    return client
+
+
+def open_client(options: ServerOptions) -> redis_asyncio.Redis:
+    """A client that connects when it is first used.
+
+    Raises:
+        UsageError: the url is none, or a file of TLS can't be read.
+    """
+    url, said = split_tls(options.url)
+    try:
+        kwargs: dict[str, Any] = {**parse_url(url)}
+    except (ValueError, TypeError) as exc:
+        raise UsageError(
+            f"{describe_url(options.url)!r} is not a Redis URL ({exc}); "
+            "write redis://[:password@]host:port/db, rediss:// for TLS"
+        ) from exc
+    kind = kwargs.pop("connection_class", Connection)
+    tls = _merged(options.tls, said) if kind is SSLConnection or (options.tls and kind is Connection) else None
+    if tls is not None:
+        tls_context(tls)  # tells of an unreadable file now, not with each connection
+    kwargs |= _terms(options.connect_timeout)
+    if options.sentinel is not None:
+        return _behind(options.sentinel, kwargs, tls, options.max_connections)
+    pool = ConnectionPool(
+        connection_class=kind if tls is None else _secured(Connection, tls),
+        max_connections=options.max_connections,
+        **kwargs,
+    )
+    client = redis_asyncio.Redis(connection_pool=pool)
+    client.auto_close_connection_pool = True
+    return leaner(client)
+
+
+def _terms(connect_timeout: float) -> dict[str, Any]:
+    return {
+        "protocol": 2,  # RESP3 changes the shape of some answers; scripts don't need it
+        # A script sent twice by the client library could be carried out twice: whoever sends decides.
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": connect_timeout,
+        # With one, redis-py sends under asyncio.wait_for, which now and then swallows a cancellation (CPython
+        # before 3.12, gh-86296) and makes a task per command. `Server._timed` watches the whole call instead.
+        "socket_timeout": None,
+    }
+
+
+# TLS
+
+
+def _merged(tls: Tls | None, said: Mapping[str, Any]) -> Tls:
+    """What the url says of TLS, under what the options say."""
+    tls = tls or Tls()
+    fresh = Tls()
+    return replace(tls, **{name: value for name, value in said.items() if getattr(tls, name) == getattr(fresh, name)})
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """How the standard library says it.
+
+    Raises:
+        UsageError: a file that can't be read, or holds no PEM; the message names it.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file, cadata=tls.ca_data)
+    except (OSError, ValueError) as exc:
+        raise UsageError(_unreadable("certificate authorities", tls.ca_file, exc)) from exc
+    context.check_hostname = tls.check_hostname and not tls.skip_verify
+    if tls.skip_verify:
+        context.verify_mode = ssl.CERT_NONE
+    try:
+        _load_certificate(context, tls)
+    except OSError as exc:
+        files = f"{tls.cert_file} and {tls.key_file}" if tls.cert_file else None
+        raise UsageError(_unreadable("client certificate", files, exc)) from exc
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, tls: Tls) -> None:
+    if tls.cert_file and tls.key_file:
+        context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
+    elif tls.cert_data and tls.key_data:  # OpenSSL takes these from files only
+        with tempfile.TemporaryDirectory(prefix="agentqueue-tls-") as name:
+            folder = Path(name)
+            (folder / "tls.crt").write_text(tls.cert_data)
+            (folder / "tls.key").write_text(tls.key_data)
+            context.load_cert_chain(folder / "tls.crt", folder / "tls.key", password=_no_password)
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL's question on the terminal, in a program that nobody looks at."""
+    return ""
+
+
+def _unreadable(what: str, files: str | None, exc: Exception) -> str:
+    reason = exc.strerror if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError) else None
+    where = f" in {files}" if files else ""
+    return f"the {what} for TLS to Redis{where} can't be read ({reason or exc}); it must be PEM, and not encrypted"
+
+
+def _secured(kind: type[Connection], tls: Tls) -> type[Connection]:
+    """Connections of that kind over TLS.
+
+    redis-py's own check no names before 6, and know no server name but the address.
+    """
+
+    def arguments(self: Connection) -> Mapping[str, Any]:
+        plain: Mapping[str, Any] = kind._connection_arguments(self)  # noqa: SLF001  # where redis-py's own puts it too
+        name = {"server_hostname": tls.server_name} if tls.server_name else {}
+        return {**plain, "ssl": tls_context(tls), **name}
+
+    return type("SecureConnection", (kind,), {"_connection_arguments": arguments})
+
+
+# Sentinel
+
+
+def _behind(sentinels: Sentinels, kwargs: dict[str, Any], tls: Tls | None, max_connections: int) -> redis_asyncio.Redis:
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("host", "port")}
+    own = {**_terms(SENTINEL_TIMEOUT), "socket_timeout": SENTINEL_TIMEOUT, "password": sentinels.password}
+    known = _Discovery(sentinels.nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    kind: type[Connection] = SentinelManagedConnection
+    if tls is not None:
+        kind = _secured(SentinelManagedConnection, tls)
+        for sentinel in known.sentinels:
+            sentinel.connection_pool.connection_class = _secured(Connection, tls)
+    client: redis_asyncio.Redis = known.master_for(
+        sentinels.master, BehindSentinel, connection_class=kind, max_connections=max_connections, **kwargs
+    )
+    return leaner(client)
+
+
+class _Discovery(Sentinel):
+    """Tells why there is no primary: redis-py's own swallows half of it."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Its address, from the first Sentinel that has one.
+
+        Raises:
+            MasterNotFoundError: with what each said.
+        """
+        said: list[str] = []
+        for place, sentinel in enumerate(self.sentinels):
+            try:
+                known = await sentinel.sentinel_masters()
+            except (redis_errors.RedisError, OSError) as exc:
+                said.append(f"{_address(sentinel)}: {exc}")
+                continue
+            state = known.get(service_name)
+            if state is not None and self.check_master_state(state, service_name):
+                self.sentinels[0], self.sentinels[place] = sentinel, self.sentinels[0]
+                return state["ip"], state["port"]
+            knows = ", ".join(map(repr, sorted(known))) or "none"
+            down = "takes it for down" if state is not None else f"knows no such primary, only {knows}"
+            said.append(f"{_address(sentinel)} {down}")
+        raise MasterNotFoundError("; ".join(said))
+
+
+def _address(sentinel: redis_asyncio.Redis) -> str:
+    kwargs = sentinel.connection_pool.connection_kwargs
+    return f"{kwargs['host']}:{kwargs['port']}"
+
+
+class BehindSentinel(redis_asyncio.Redis):
+    """Closes what it asked for the primary's address too, which redis-py leaves open."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001  # redis-py's signature
+        """See Redis."""
+        await super().aclose(close_connection_pool)
+        await close_sentinels(self.connection_pool)
+
+
+async def close_sentinels(pool: ConnectionPool) -> None:
+    """Close a pool's connections to Sentinels, if it has any."""
+    if isinstance(pool, SentinelConnectionPool):
+        for client in pool.sentinel_manager.sentinels:
+            await client.aclose()
