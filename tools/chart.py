@@ -1,4 +1,5 @@
-"""What the Helm chart holds that is made of other sources: the CRD, the operator's rights, the table of values."""
+"""What the Helm charts hold that is made of other sources: the CRD, the operator's rights, the table of values, the
+travel example."""
 
 import json
 import re
@@ -9,11 +10,14 @@ from typing import Any
 import yaml
 
 from agentqueue.spec.crd import crd_yaml
+from agentqueue_operator.domain.rights import OWN, Right, rights
 
-CHART = Path(__file__).parent.parent / "charts" / "agentqueue"
+ROOT = Path(__file__).parent.parent
+CHART = ROOT / "charts" / "agentqueue"
 README = CHART / "README.md"
 BEGIN, END = "<!-- values: made from values.yaml -->\n", "<!-- end of values -->\n"
 MADE = "{{- /* Made by tools/chart.py; `make generated` makes it anew. */ -}}\n"
+TRAVEL_IMAGE = "agentqueue-travel:dev"
 
 KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z]\w*):")
 DESCRIPTION = re.compile(r"^ *# -- (?P<text>.*)$")
@@ -29,6 +33,43 @@ def crd_template() -> str:
     kept += '  labels: {{- include "agentqueue.labels" . | nindent 4 }}\n'
     comment, body = text[: text.index("apiVersion")], text[text.index("apiVersion") : name.end()]
     return f"{{{{- if .Values.crds.enabled }}}}\n{comment}{body}{kept}{text[name.end() :]}{{{{- end }}}}\n"
+
+
+def rules_template() -> str:
+    """The rules of the operator's Roles, as domain/rights.py declares them."""
+    always, without = rights(read_secrets=True), rights(read_secrets=False)
+    both = [right for right in always if right in without]
+    reading = "".join(_rule(right) for right in always if right not in without)
+    blind = "".join(_rule(right) for right in without if right not in always)
+    chosen = f"{{{{- if .Values.rbac.readSecrets }}}}\n{reading}{{{{- else }}}}\n{blind}{{{{- end }}}}\n"
+    return (
+        MADE
+        + _define("agentqueue.rules.own", "".join(map(_rule, OWN)))
+        + _define("agentqueue.rules", "".join(map(_rule, both)) + chosen)
+    )
+
+
+def _define(name: str, text: str) -> str:
+    return f'{{{{- define "{name}" -}}}}\n{text}{{{{- end }}}}\n'
+
+
+def _rule(right: Right) -> str:
+    group, verbs = right.group or '""', ", ".join(right.verbs)
+    return f"# {right.why}\n- apiGroups: [{group}]\n  resources: [{right.resource}]\n  verbs: [{verbs}]\n"
+
+
+def travel_template() -> str:
+    """The travel sample as a template: its name is the release's, its image a value."""
+    text = (ROOT / "manifests" / "samples" / "agentqueue.yaml").read_text(encoding="utf-8")
+    text = text[text.index("apiVersion:") :]
+    for given, value in (
+        ("name: travel\n", "name: {{ .Release.Name }}\n"),
+        (TRAVEL_IMAGE, "{{ .Values.image | quote }}"),
+    ):
+        if text.count(given) != 1:
+            raise ValueError(f"manifests/samples/agentqueue.yaml must have {given.strip()!r} once")
+        text = text.replace(given, value)
+    return MADE + text
 
 
 def readme() -> str:

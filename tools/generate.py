@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tools import chart
+from tools import chart, manifests
 
 from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
@@ -22,7 +22,10 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "docs/reference/agentqueue.md": reference,
     "docs/reference/cli.md": cli_reference,
     "charts/agentqueue/templates/crd.yaml": chart.crd_template,
+    "charts/agentqueue/templates/_rules.tpl": chart.rules_template,
     "charts/agentqueue/README.md": chart.readme,
+    "charts/agentqueue-travel/templates/agentqueue.yaml": chart.travel_template,
+    "manifests/install/agentqueue.yaml": manifests.install_yaml,
 }
 
 
