@@ -28,6 +28,19 @@ class Kind:
     kind: str
     plural: str
 
+    @property
+    def group(self) -> str:
+        """The API group; '' is the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """The version in its group."""
+        return self.api_version.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.plural
+
 
 AGENT_QUEUE: Final = Kind(API_VERSION, KIND, PLURAL)
 CONFIG_MAP: Final = Kind("v1", "ConfigMap", "configmaps")
