@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tools import chart, manifests
+from tools import chart, golden, manifests
 
 from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
@@ -26,6 +26,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "charts/agentqueue/README.md": chart.readme,
     "charts/agentqueue-travel/templates/agentqueue.yaml": chart.travel_template,
     "manifests/install/agentqueue.yaml": manifests.install_yaml,
+    **golden.golden_files(),
 }
 
 
