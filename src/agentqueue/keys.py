@@ -27,6 +27,8 @@ DEAD: Final = "aq:dead:"
 """+ id: hash of a dead letter."""
 LAST: Final = "aq:last:"
 """+ owner: the last step's sequence number and answer, so that a step sent twice is carried out once."""
+DECISION: Final = "aq:decision:"
+"""+ queue: why it has as many workers as it has, as whoever scales it decided last (JSON, kept for a minute)."""
 QUEUES: Final = "aq:queues"
 """Set of the queue names ever used on this server."""
 

@@ -1,5 +1,5 @@
 -- Gives back what a dead worker held, 500 running jobs looked at a call.
--- ARGV: 1 owner prefix (worker id and `/`), 2 an owner to spare or '', 3 why, 4 offset into the running jobs.
+-- ARGV: 1 prefix of what the in-progress keys hold (worker id and `/`, or an owner and `|`), 2 an owner to spare or '', 3 why, 4 offset into the running jobs.
 -- Returns {given back, next offset or -1 when all were looked at}.
 local prefix, spare, why, offset = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local given, looked, budget = 0, 0, 500

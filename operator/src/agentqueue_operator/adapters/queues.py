@@ -10,10 +10,13 @@ from agentqueue.clock import now_ms
 from agentqueue.keys import KeySpace
 from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store
 from agentqueue_operator.app.ports import Look, Report
+from agentqueue_operator.domain.deaths import Death
 from agentqueue_operator.domain.scaling import Load
 
 LIVE_MS: Final = 8_000
 """A heartbeat older than a lease tells of the dead."""
+DECISION_MS: Final = 60_000
+"""A decision that nobody has renewed for so long tells nothing any more."""
 TENDER: Final = "tender/0"
 """Owner under which housekeeping is done where no worker does it; it never holds a job."""
 
@@ -41,6 +44,27 @@ class QueueReader:
         given = await engine.hand_back_all(worker=worker, why=why)
         await engine.say_goodbye(worker)
         return given
+
+    async def bury_container(self, queue: str, death: Death) -> int:
+        """Its jobs go back to where they stood, each with a crash counted.
+
+        In a pod that lives on, only what the incarnation of the last heartbeat held: the one that has followed it may
+        hold jobs already. If that one's heartbeat is the last, it has itself given back what the dead one held.
+        """
+        engine = Engine(self._server, queue)
+        if death.of_pod:
+            given = await engine.hand_back_all(worker=f"{death.worker}/{death.pod_uid}", why=death.why)
+            await engine.say_goodbye(death.worker)
+            return given
+        beat = await self._store.heartbeat(queue, death.worker)
+        incarnation = None if beat is None else _incarnation(beat, death)
+        if incarnation is None:
+            return 0
+        return await engine.hand_back_of(owner=f"{death.worker}/{death.pod_uid}/{incarnation}", why=death.why)
+
+    async def publish(self, decisions: Mapping[str, bytes]) -> None:
+        """All of them in one round trip."""
+        await self._store.publish_decisions(decisions, keep_ms=DECISION_MS)
 
     async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None:
         """A renewal without a worker: it holds nothing, and does the housekeeping."""
@@ -98,6 +122,24 @@ def _report(beat: Heartbeat) -> Report:
     """A worker of another version may write what this one can't read; it then counts as a busy one (rule 7)."""
     try:
         said: Any = orjson.loads(beat.raw)
-        return Report(busy=int(said["busy"]), slots=int(said["slots"]), draining=bool(said["draining"]))
+        return Report(
+            busy=int(said["busy"]),
+            slots=int(said["slots"]),
+            draining=bool(said["draining"]),
+            running_s=int(said.get("runningMs", 0)) / 1000,
+        )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return Report(busy=1, slots=1, draining=False)
+
+
+def _incarnation(beat: Heartbeat, death: Death) -> str | None:
+    """The incarnation that the heartbeat names, if it is the dead one: it had started by the time of the death.
+
+    Both times are of the node's clock. Cut to seconds, a death's never is after the start of what follows it.
+    """
+    try:
+        said: Any = orjson.loads(beat.raw)
+        dead = said["podUid"] == death.pod_uid and said["startedMs"] < death.ended_ms
+        return str(said["incarnation"]) if dead else None
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None

@@ -175,8 +175,14 @@ class Agent:
 
 
 def _seen(look: Look, at: float) -> Seen:
-    run = timedelta(milliseconds=look.run_ms)
-    return Seen(at=at, arrived=look.arrived, ended=look.done, run=run, active=look.load.active)
+    return Seen(
+        at=at,
+        arrived=look.arrived,
+        ended=look.done,
+        run=timedelta(milliseconds=look.run_ms),
+        active=look.load.active,
+        running=timedelta(seconds=sum(report.running_s for report in look.reports.values())),
+    )
 
 
 def _hear(worker: Worker, look: Look, at: float) -> None:

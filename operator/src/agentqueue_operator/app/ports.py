@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agentqueue_operator.domain.deaths import Death
 from agentqueue_operator.domain.scaling import Load, ScalingPolicy
 
 
@@ -15,6 +16,8 @@ class Report:
     slots: int
     draining: bool
     """It claims no more."""
+    running_s: float = 0.0
+    """For how long its running jobs have run, added up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,14 @@ class Queues(Protocol):
 
     async def bury_worker(self, queue: str, worker: str, why: str) -> int:
         """Give back what a dead worker held and forget it. Returns how many jobs it held."""
+        ...
+
+    async def bury_container(self, queue: str, death: Death) -> int:
+        """Give back what a dead container held, and nothing of one that has taken its place. Returns how many jobs."""
+        ...
+
+    async def publish(self, decisions: Mapping[str, bytes]) -> None:
+        """Leave each queue's last decision where `agentqueue explain` finds it, for a minute."""
         ...
 
     async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None:

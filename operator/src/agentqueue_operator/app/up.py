@@ -7,15 +7,15 @@ from typing import Final
 
 from agentqueue.errors import AgentQueueError
 from agentqueue_operator.app.agents import Agent, Worker
+from agentqueue_operator.app.listening import listen
 from agentqueue_operator.app.ports import Exit, Processes, Queues, Screen
+from agentqueue_operator.app.publishing import Publisher
 from agentqueue_operator.domain.fleet import Action, End, Mark, Start, Unmark, plan
 from agentqueue_operator.domain.restarts import may_start
-from agentqueue_operator.domain.scaling import ScaleTo
+from agentqueue_operator.domain.scaling import Decision, ScaleTo
 
 PERIOD_S: Final = 0.5
 """Between two looks: one round trip for all queues. A first job at zero wakes the loop at once."""
-LISTEN_S: Final = 1.0
-"""How long one wait for a first job blocks; queues that got or lost their workers meanwhile are heeded after it."""
 TEND_S: Final = 10.0
 """How often a queue without workers gets the housekeeping that workers do."""
 KILL_AFTER_S: Final = 5.0
@@ -56,10 +56,11 @@ class Up:
         self._revive = revive
         self._tended: dict[str, float] = {}
         self._trouble = ""
+        self._publisher = Publisher(ME)
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Until `stop`; then every worker drains. `hurry`: they hand back what they run, at once."""
-        listener = asyncio.create_task(self._listen())
+        listener = asyncio.create_task(listen(self._queues, self._at_zero, self._wake.set))
         stopping = asyncio.create_task(self._wake_on(stop))
         try:
             while not stop.is_set():
@@ -86,8 +87,8 @@ class Up:
             self._reload()
         await self._bury(self._processes.exits())
         await self._look()
-        for agent in self.agents:
-            await self._steer(agent)
+        decisions = {agent.run.queue: await self._steer(agent) for agent in self.agents}
+        await self._publisher.publish(self._queues, decisions, at=self._clock())
         self._screen.show(agent.row() for agent in self.agents)
 
     def _reload(self) -> None:
@@ -115,7 +116,7 @@ class Up:
             self._screen.say(ME, "Redis answers again")
         self._trouble = trouble
 
-    async def _steer(self, agent: Agent) -> None:
+    async def _steer(self, agent: Agent) -> Decision:
         at = self._clock()
         decision = agent.decide(at=at)
         if isinstance(decision, ScaleTo):
@@ -128,6 +129,7 @@ class Up:
             await self._act(agent, action)
         self._end_overdue(agent)
         await self._tend(agent)
+        return decision
 
     async def _act(self, agent: Agent, action: Action) -> None:
         match action:
@@ -192,16 +194,8 @@ class Up:
         when = f"another one in {pause:.0f} s" if pause else "another one starts now"
         self._screen.say(gone.worker, f"ended with {gone.code}: {last} ({when})", bad=True)
 
-    async def _listen(self) -> None:
-        """A queue at zero has no worker to hear of its first job."""
-        while True:
-            queues = [agent.run.queue for agent in self.agents if agent.is_idle()]
-            try:
-                if queues and await self._queues.wait_for_jobs(queues, LISTEN_S):
-                    self._wake.set()
-                await asyncio.sleep(PERIOD_S / 5)
-            except AgentQueueError:
-                await asyncio.sleep(LISTEN_S)  # the loop says what is wrong
+    def _at_zero(self) -> list[str]:
+        return [agent.run.queue for agent in self.agents if agent.is_idle()]
 
     async def _drain(self, hurry: asyncio.Event) -> None:
         for agent in self.agents:

@@ -104,15 +104,18 @@ def plan_scale_in(
 ) -> tuple[Action, ...]:
     """What to do now. `current` is the Deployment's replicas, `wanted` what was decided.
 
-    With nothing to remove, or in a rollout (the controller would split the loss over two ReplicaSets, past the marks),
-    all marks and annotations are taken back.
+    With nothing to remove all marks and annotations are taken back; also in a rollout, where the controller would split
+    the loss over two ReplicaSets, past the marks. To zero there is nothing to split: all go, once all may.
     """
     seen = sorted(pods, key=lambda pod: pod.name)
-    victims = [] if rolling_out else victims_of(seen, leaving=len(seen) - wanted)
+    victims = [] if rolling_out and wanted > 0 else victims_of(seen, leaving=len(seen) - wanted)
     actions = (*_marks(victims), *_taken_back(seen, victims))
-    if rolling_out or current <= wanted:
+    if current <= wanted:
         return actions
-    lowered = _lowest(seen, victims, wanted=wanted, current=current)
+    if rolling_out:
+        lowered = 0 if wanted == 0 and all(map(_may_go, seen)) else current
+    else:
+        lowered = _lowest(seen, victims, wanted=wanted, current=current)
     return (*actions, Lower(lowered)) if lowered < current else actions
 
 

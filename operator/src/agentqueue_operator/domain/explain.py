@@ -100,6 +100,8 @@ def _without_ready_pod(pods: Pods, decision: Decision) -> str:
         return f"{_pods(pods.starting)} on the way, a start takes about {startup}"
     if pods.unschedulable:
         return "the scheduler finds no node for its pod"
+    if pods.failing:
+        return f"{_pods(pods.failing)} fail to start, the conditions of the AgentQueue say why"
     if isinstance(decision, ScaleTo) and decision.replicas:
         return f"its pod has just been asked for, a start takes about {startup}"
     return "no pod runs, and none was asked for"
@@ -129,7 +131,8 @@ def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
     if load is None:
         return ("The queue could not be read.",)
     oldest = f" (the oldest for {_span(load.oldest_ready)})" if load.ready else ""
-    unschedulable = f", {pods.unschedulable} without a node" if pods.unschedulable else ""
+    failing = f", {pods.failing} failing to start" if pods.failing else ""
+    unschedulable = f", {pods.unschedulable} without a node{failing}" if pods.unschedulable else failing
     paused = " The queue is paused." if load.paused else ""
     return (
         f"{_jobs(load.ready)} ready{oldest}, {load.due_soon} due within a pod's start, {load.active} running.{paused}",
@@ -198,6 +201,7 @@ _BECAUSE: dict[Reason, Callable[[Terms], str]] = {
     Reason.MAX: lambda t: f"maxReplicas is {t.policy.max_replicas}",
     Reason.MAX_PODS_PER_MINUTE: lambda t: f"maxPodsPerMinute is {t.policy.max_pods_per_minute}",
     Reason.UNSCHEDULABLE: lambda t: f"more are wanted, but {t.snapshot.pods.unschedulable} find no node",
+    Reason.PODS_FAIL: lambda t: f"more are wanted, but none gets ready, {t.snapshot.pods.failing} fail to start",
     Reason.ROLLOUT: lambda _: "fewer would do, but nothing goes during a rollout",
     Reason.PAUSED: lambda _: "the queue is paused, only what runs counts",
     Reason.SUSPENDED: lambda _: "the queue is suspended",

@@ -61,6 +61,7 @@ class Reason(StrEnum):
     MAX = "MaxReplicas"
     MAX_PODS_PER_MINUTE = "MaxPodsPerMinute"
     UNSCHEDULABLE = "Unschedulable"
+    PODS_FAIL = "PodsFail"
     ROLLOUT = "Rollout"
     PAUSED = "Paused"
     SUSPENDED = "Suspended"
@@ -148,6 +149,8 @@ class Pods:
     starting: int = 0
     """Neither Ready nor refused by the scheduler."""
     unschedulable: int = 0
+    failing: int = 0
+    """Neither, and it will not be Ready either: it crashes again and again, or its container can't be made."""
     rolling_out: bool = False
     """Two ReplicaSets: the Deployment's controller splits a scale-in over both and would pass by the marks."""
 
@@ -280,7 +283,8 @@ def decide_replicas(snapshot: Snapshot, *, current: int, policy: ScalingPolicy, 
 
     `current` is the number asked for at present. The answer carries the memory for the next call.
     Guarantees: within min and max; not below what the busy slots need unless the policy commands it (max, Fixed,
-    suspend: then the drain waits for the jobs); never down without metrics or during a rollout.
+    suspend: then the drain waits for the jobs); never down without metrics, nor during a rollout but to zero, where
+    there is no choice of victims.
     """
     terms = Terms(snapshot=snapshot, current=current, policy=policy)
     if policy.mode is Mode.EXTERNAL:
@@ -297,7 +301,7 @@ def decide_replicas(snapshot: Snapshot, *, current: int, policy: ScalingPolicy, 
 
 
 def _towards(target: int, reason: Reason, terms: Terms, memory: Memory) -> Decision:
-    if target < terms.current and terms.snapshot.pods.rolling_out:
+    if 0 < target < terms.current and terms.snapshot.pods.rolling_out:
         return Hold(Reason.ROLLOUT, terms, memory)
     if target == terms.current:
         return Hold(reason, terms, memory)
@@ -487,8 +491,11 @@ def _reason_to_stay(need: Need, load: Load, terms: Terms, *, start: int, keep: i
 
 
 def _up(wish: int, reason: Reason, terms: Terms, memory: Memory) -> Decision:
-    if terms.snapshot.pods.unschedulable > 0:
+    pods = terms.snapshot.pods
+    if pods.unschedulable > 0:
         return Hold(Reason.UNSCHEDULABLE, terms, memory)
+    if pods.failing > 0 and pods.ready == 0:
+        return Hold(Reason.PODS_FAIL, terms, memory)
     limit = terms.policy.max_pods_per_minute
     if limit is not None and wish - terms.current > limit - terms.added_last_minute:
         allowed = terms.current + max(0, limit - terms.added_last_minute)

@@ -88,6 +88,13 @@ class WorkerState:
         """Jobs that run, or whose outcome is not recorded yet, and threads that can't be stopped."""
         return max(len(self.running), len(self.leases)) + self.abandoned
 
+    def running_ms(self, now: float) -> int:
+        """For how long its running jobs have run, added up: long ones show by their age before they show by their end.
+
+        `now`: monotonic seconds.
+        """
+        return round(1000 * sum(now - job.started for job in tuple(self.running.values())))
+
     def lose(self, job_id: str) -> None:
         """Another worker has the job by now."""
         self.leases.drop(job_id)

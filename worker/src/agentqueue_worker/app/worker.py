@@ -196,10 +196,12 @@ class Worker:
                 "jobs": self._jobs,
                 "agent": self.options.agent,
                 "podUid": self.options.identity.pod_uid,
+                "incarnation": self.options.identity.incarnation,
                 "pid": os.getpid(),
                 "version": __version__,
                 "startedMs": self._started_ms,
                 "finished": state.finished,
+                "runningMs": state.running_ms(monotonic()),
                 "blocked": "redis full" if state.outbox.blocked_until is not None else None,
             }
         )

@@ -108,6 +108,11 @@ class Scaled:
     """Pods marked, or ending."""
     unschedulable: int = 0
     last_scale: LastScale | None = None
+    """If this pass changes the number; else what the status has stands."""
+    soon_s: float | None = None
+    """A scale-in is under way: the next pass is due after so long, not after a whole period."""
+    trouble: str = ""
+    """Why victims could not be annotated; they stay until they are."""
 
 
 class Scaler(Protocol):

@@ -1,0 +1,182 @@
+"""What the scaling of one agent remembers from pass to pass. Nothing here reads a clock or does anything."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final
+
+from agentqueue_operator.app.cluster.ports import AgentPods
+from agentqueue_operator.app.ports import Look, Report
+from agentqueue_operator.domain.drain import Stage, WorkerPod
+from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
+from agentqueue_operator.domain.kinds import Object
+from agentqueue_operator.domain.scaling import (
+    Decision,
+    Memory,
+    ScalingPolicy,
+    Snapshot,
+    decide_replicas,
+)
+from agentqueue_operator.domain.worker_pods import (
+    has_low_cost,
+    is_leaving,
+    is_observed,
+    replicas_of,
+    serves_or_will,
+    stage_of,
+    start_of,
+    summary_of,
+)
+
+LOOK_S: Final = 4.0
+"""Looks that failed within so long of one that counted are the same failure: passes come in bursts."""
+
+
+@dataclass(slots=True)
+class Sight:
+    """When passes have seen what of a pod; monotonic seconds."""
+
+    since: float
+    busy_at: float
+    """When a slot was last busy, or since the first sight."""
+    ready_at: float | None = None
+    heard_at: float | None = None
+    marked_at: float | None = None
+    cost_at: float | None = None
+
+    def hear(self, pod: Object, report: Report | None, *, marked: bool, at: float) -> None:
+        """Take in what one pass shows."""
+        if self.ready_at is None and stage_of(pod) is Stage.READY:
+            self.ready_at = at
+        if report is not None:
+            self.heard_at = at
+            self.busy_at = at if report.busy else self.busy_at
+        self.marked_at = (at if self.marked_at is None else self.marked_at) if marked else None
+        self.cost_at = (at if self.cost_at is None else self.cost_at) if has_low_cost(pod) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """An agent's pods at one instant, as the decision and the handshake want them."""
+
+    deployment: Object | None
+    living: Sequence[Object]
+    """Those that serve or will."""
+    leaving: int
+    look: Look | None
+
+    @property
+    def current(self) -> int:
+        """Pods asked for at present."""
+        return replicas_of(self.deployment)
+
+    @property
+    def is_observed(self) -> bool:
+        """What the Deployment's status tells is of its last change."""
+        return self.deployment is None or is_observed(self.deployment)
+
+    @property
+    def orphans(self) -> Sequence[str]:
+        """Marked workers of this Deployment that are gone without a word: nobody else takes their marks back."""
+        if self.look is None or self.deployment is None:
+            return ()
+        prefix, names = f"{self.deployment['metadata']['name']}-", {pod["metadata"]["name"] for pod in self.living}
+        silent = self.look.marked - self.look.reports.keys() - names
+        return () if self.leaving else sorted(name for name in silent if name.startswith(prefix))
+
+
+@dataclass(slots=True)
+class AgentMemory:
+    """One agent's past."""
+
+    memory: Memory = field(default_factory=Memory)
+    estimates: Estimates = field(default_factory=Estimates)
+    sights: dict[str, Sight] = field(default_factory=dict)
+    """By the pod's uid."""
+    started: set[str] = field(default_factory=set)
+    """Pods whose start has been learned from; by uid."""
+    was_read: bool = False
+    failed_at: float | None = None
+
+    @property
+    def horizon_s(self) -> float:
+        """Delayed jobs that come due within so long count: that is how long a pod takes to start."""
+        return self.estimates.rates().startup.total_seconds()
+
+    def see(self, agent: AgentPods, look: Look | None, *, at: float) -> View:
+        """Take in what one pass shows."""
+        living = [pod for pod in agent.pods if serves_or_will(pod)]
+        leaving = sum(map(is_leaving, agent.pods))
+        view = View(deployment=agent.deployment, living=living, leaving=leaving, look=look)
+        self._learn_starts(living)
+        if look is None:
+            return view
+        self.was_read = True
+        self.estimates = learn(self.estimates, _seen(look, at))
+        before, self.sights = self.sights, {}
+        for pod in living:
+            meta = pod["metadata"]
+            sight = self.sights[meta["uid"]] = before.get(meta["uid"]) or Sight(since=at, busy_at=at)
+            sight.hear(pod, look.reports.get(meta["name"]), marked=meta["name"] in look.marked, at=at)
+        return view
+
+    def decide(self, view: View, policy: ScalingPolicy, *, at: float, is_reachable: bool) -> Decision:
+        """How many pods from now on. `is_reachable`: there is a Redis to ask; without one nothing counts as failed."""
+        load = view.look.load if view.look is not None else None
+        pods = summary_of(view.living, view.deployment)
+        snapshot = Snapshot(at=at, load=load, pods=pods, rates=self.estimates.rates())
+        counts = load is not None or self._counts_as_failure(at, is_reachable=is_reachable)
+        memory = self.memory if counts else replace(self.memory, failures=max(0, self.memory.failures - 1))
+        decision = decide_replicas(snapshot, current=view.current, policy=policy, memory=memory)
+        if counts:
+            self.memory = decision.memory
+            self.failed_at = at if load is None else None
+        return decision
+
+    def worker_pods(self, view: View, *, at: float, age_s: Callable[[Object], float]) -> list[WorkerPod]:
+        """The pods as `domain.drain` takes them. The queue must have been read."""
+        reports = view.look.reports if view.look is not None else {}
+        return [
+            _worker_pod(pod, self.sights[pod["metadata"]["uid"]], reports, at=at, age_s=age_s(pod))
+            for pod in view.living
+        ]
+
+    def _counts_as_failure(self, at: float, *, is_reachable: bool) -> bool:
+        if not (is_reachable or self.was_read):
+            return False
+        return self.failed_at is None or at >= self.failed_at + LOOK_S
+
+    def _learn_starts(self, pods: Sequence[Object]) -> None:
+        self.started &= {pod["metadata"]["uid"] for pod in pods}
+        for pod in pods:
+            uid, took = pod["metadata"]["uid"], start_of(pod)
+            if took is not None and uid not in self.started:
+                self.started.add(uid)
+                self.estimates = learn_start(self.estimates, took)
+
+
+def _seen(look: Look, at: float) -> Seen:
+    return Seen(
+        at=at,
+        arrived=look.arrived,
+        ended=look.done,
+        run=timedelta(milliseconds=look.run_ms),
+        active=look.load.active,
+        running=timedelta(seconds=sum(report.running_s for report in look.reports.values())),
+    )
+
+
+def _worker_pod(pod: Object, sight: Sight, reports: Mapping[str, Report], *, at: float, age_s: float) -> WorkerPod:
+    name = pod["metadata"]["name"]
+    report = reports.get(name)
+    heard = max(sight.since if sight.ready_at is None else sight.ready_at, sight.heard_at or float("-inf"))
+    return WorkerPod(
+        name=name,
+        stage=stage_of(pod),
+        busy=report.busy if report is not None else None,
+        draining=report is not None and report.draining,
+        silent_s=at - heard,
+        idle_s=at - sight.busy_at,
+        marked_s=None if sight.marked_at is None else at - sight.marked_at,
+        cost_seen_s=None if sight.cost_at is None else max(at - sight.cost_at, age_s),
+    )

@@ -1,0 +1,212 @@
+"""Scaling of one AgentQueue's agents on a cluster: look, decide, mark and annotate; what to render comes back."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final, assert_never
+
+from agentqueue.clock import from_ms, now_ms
+from agentqueue.errors import AgentQueueError
+from agentqueue.spec import LastScale, ResolvedAgent, ResolvedQueue
+from agentqueue_operator.app.cluster.agents import AgentMemory, View
+from agentqueue_operator.app.cluster.deaths import Burials
+from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused, ApiUnavailable, Cache, Cluster, Scaled
+from agentqueue_operator.app.ports import Look, Queues
+from agentqueue_operator.app.publishing import Publisher
+from agentqueue_operator.domain.drain import (
+    SETTLE_S,
+    Action,
+    ClearCost,
+    Lower,
+    Mark,
+    SetCost,
+    Unmark,
+    WorkerPod,
+    plan_scale_in,
+)
+from agentqueue_operator.domain.kinds import POD, Object
+from agentqueue_operator.domain.policy import policy_of
+from agentqueue_operator.domain.scaling import Decision, Mode, ScaleTo
+from agentqueue_operator.domain.worker_pods import COST, LOW_COST
+
+Decided = Callable[[str, Decision], None]
+"""Told of each pass's decision for an agent: metrics count it by its reason."""
+ASK_AGAIN_S: Final = 1.0
+"""Between passes while marked workers are about to answer: they renew every 2 s."""
+ANSWERS_S: Final = 10.0
+"""One that has not answered by then, or still works, is asked with the ordinary passes."""
+PATCHES: Final = 10
+"""Pods annotated at once."""
+
+
+class QueueScaler:
+    """`app.cluster.ports.Scaler` of one AgentQueue.
+
+    Nothing that matters is remembered here only: marks are in Redis, annotations on the pods, the number in the
+    Deployment. After a restart rates are learned anew, and for that time nothing goes (`domain.scaling`).
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        *,
+        decided: Decided = lambda agent, decision: None,  # noqa: ARG005
+        now: Callable[[], datetime] = lambda: from_ms(now_ms()),
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._decided = decided
+        self._now = now
+        self._agents: dict[str, AgentMemory] = {}
+        self._burials = Burials()
+        self._publisher = Publisher("operator")
+        self._at_zero: Sequence[str] = ()
+
+    @property
+    def at_zero(self) -> Sequence[str]:
+        """Queues whose first job should start a worker at once: nobody else would see it before the next pass."""
+        return self._at_zero
+
+    async def scale(
+        self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues | None, at: float
+    ) -> Mapping[str, Scaled]:
+        """One pass; see `Scaler`."""
+        self._agents = {agent.name: self._agents.get(agent.name) or AgentMemory() for agent in queue.agents}
+        looks = await self._look(queue, queues)
+        scaled: dict[str, Scaled] = {}
+        decisions: dict[str, Decision] = {}
+        for agent in queue.agents:
+            memory, policy = self._agents[agent.name], policy_of(agent, suspended=queue.suspend)
+            view = memory.see(agents.get(agent.name, _NOTHING), looks.get(agent.queue_name), at=at)
+            decision = memory.decide(view, policy, at=at, is_reachable=queues is not None)
+            self._decided(agent.name, decision)
+            decisions[agent.queue_name] = decision
+            scaled[agent.name] = await self._carry_out(agent, view, decision, queues, at)
+        self._at_zero = [agent.queue_name for agent in queue.agents if _is_at_zero(scaled[agent.name])]
+        if queues is not None:
+            await self._publisher.publish(queues, decisions, at=at)
+        return scaled
+
+    async def bury(self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues) -> Iterable[str]:
+        """Give back what dead worker containers held; see `Scaler`."""
+        pods = {agent.queue_name: agents[agent.name].pods for agent in queue.agents if agent.name in agents}
+        return await self._burials.bury(pods, queues)
+
+    async def _look(self, queue: ResolvedQueue, queues: Queues | None) -> Mapping[str, Look]:
+        """All queues in one round trip; none if Redis does not answer."""
+        if queues is None:
+            return {}
+        try:
+            return await queues.look({a.queue_name: self._agents[a.name].horizon_s for a in queue.agents})
+        except AgentQueueError:  # the decision says so, and the dial tells why
+            return {}
+
+    async def _carry_out(
+        self, agent: ResolvedAgent, view: View, decision: Decision, queues: Queues | None, at: float
+    ) -> Scaled:
+        pods: Sequence[WorkerPod] = ()
+        actions: Sequence[Action] = ()
+        trouble = ""
+        if queues is not None and view.look is not None and view.is_observed:
+            pods = self._agents[agent.name].worker_pods(view, at=at, age_s=self._cache.age_s)
+            actions = _actions(pods, view, decision)
+            trouble = await self._act(agent.queue_name, view, actions, queues)
+        replicas = _replicas(view, decision, actions)
+        return Scaled(
+            replicas=replicas,
+            decision=decision,
+            look=view.look,
+            draining=view.leaving + sum(pod.marked_s is not None for pod in pods),
+            unschedulable=decision.terms.snapshot.pods.unschedulable,
+            last_scale=self._change(view, replicas, decision),
+            soon_s=_soon_s(view, decision, pods, actions),
+            trouble=trouble,
+        )
+
+    async def _act(self, queue: str, view: View, actions: Iterable[Action], queues: Queues) -> str:
+        """Mark and annotate. Returns why a pod could not be annotated: it stays, and the others go on."""
+        costs: dict[str, str | None] = {}
+        try:
+            for action in actions:
+                match action:
+                    case Mark(pod) | Unmark(pod):
+                        await queues.mark(queue, pod, drain=isinstance(action, Mark))
+                    case SetCost(pod) | ClearCost(pod):
+                        costs[pod] = LOW_COST if isinstance(action, SetCost) else None
+                    case Lower():
+                        pass  # rendered into the Deployment
+                    case _:
+                        assert_never(action)
+            for worker in view.orphans:
+                await queues.mark(queue, worker, drain=False)
+        except AgentQueueError:  # nothing was decided on it yet: the next look plans it anew
+            return ""
+        return await self._annotate(view, costs)
+
+    async def _annotate(self, view: View, costs: Mapping[str, str | None]) -> str:
+        namespaces = {pod["metadata"]["name"]: pod["metadata"]["namespace"] for pod in view.living}
+        turns = asyncio.Semaphore(PATCHES)
+
+        async def set_cost(pod: str, cost: str | None) -> str:
+            changes: Object = {"metadata": {"annotations": {COST: cost}}}
+            try:
+                async with turns:
+                    await self._cluster.patch(POD, namespaces[pod], pod, changes)
+            except (ApiRefused, ApiUnavailable) as error:
+                return "" if isinstance(error, ApiRefused) and error.status == HTTPStatus.NOT_FOUND else str(error)
+            return ""
+
+        told = await asyncio.gather(*(set_cost(pod, cost) for pod, cost in costs.items()))
+        return next(filter(None, told), "")
+
+    def _change(self, view: View, replicas: int | None, decision: Decision) -> LastScale | None:
+        if replicas is None or replicas == view.current:
+            return None
+        return LastScale(time=self._now(), from_=view.current, to=replicas, reason=decision.reason)
+
+
+_NOTHING: Final = AgentPods(deployment=None)
+
+
+def _wanted(view: View, decision: Decision) -> int:
+    return decision.replicas if isinstance(decision, ScaleTo) else view.current
+
+
+def _actions(pods: Sequence[WorkerPod], view: View, decision: Decision) -> tuple[Action, ...]:
+    """What to do to the pods. Where somebody else sets the number, suspended workers are only told to claim no more."""
+    terms = decision.terms
+    if terms.policy.mode is not Mode.EXTERNAL:
+        wanted, rolling_out = _wanted(view, decision), terms.snapshot.pods.rolling_out
+        return plan_scale_in(pods, wanted=wanted, current=view.current, rolling_out=rolling_out)
+    if terms.policy.suspended:
+        return tuple(Mark(pod.name) for pod in pods if pod.marked_s is None)
+    return plan_scale_in(pods, wanted=len(pods), current=len(pods))
+
+
+def _replicas(view: View, decision: Decision, actions: Iterable[Action]) -> int | None:
+    """What to render: more at once, fewer only as victims may go."""
+    if decision.terms.policy.mode is Mode.EXTERNAL:
+        return None
+    lowered = (action.replicas for action in actions if isinstance(action, Lower))
+    return next(lowered, max(view.current, _wanted(view, decision)))
+
+
+def _soon_s(view: View, decision: Decision, pods: Iterable[WorkerPod], actions: Iterable[Action]) -> float | None:
+    """When the next step of a scale-in may be due."""
+    if not view.is_observed and _wanted(view, decision) < view.current:
+        return SETTLE_S
+    settling = any(pod.cost_seen_s is not None and pod.cost_seen_s < SETTLE_S for pod in pods)
+    if settling or any(isinstance(action, SetCost) for action in actions):
+        return SETTLE_S
+    asked = any(pod.marked_s is not None and pod.marked_s < ANSWERS_S for pod in pods)
+    return ASK_AGAIN_S if asked or any(isinstance(action, Mark) for action in actions) else None
+
+
+def _is_at_zero(scaled: Scaled) -> bool:
+    """Its first job should start a worker at once."""
+    if scaled.replicas != 0 or scaled.look is None or scaled.decision is None:
+        return False
+    policy, load = scaled.decision.terms.policy, scaled.look.load
+    return policy.mode is Mode.AUTO and not (policy.suspended or load.paused or load.jobs)

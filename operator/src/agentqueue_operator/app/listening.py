@@ -1,0 +1,25 @@
+"""From zero to the first worker at once: nobody else hears of a first job before the next look."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from agentqueue.errors import AgentQueueError
+from agentqueue_operator.app.ports import Queues
+
+LISTEN_S: Final = 1.0
+"""How long one wait blocks; queues that got or lost their workers meanwhile are heeded after it."""
+PAUSE_S: Final = 0.1
+"""Between waits: time for whoever was woken to start something, and no hot loop while it can't."""
+
+
+async def listen(queues: Queues, at_zero: Callable[[], Sequence[str]], wake: Callable[[], None]) -> None:
+    """Call `wake` as soon as one of the queues without a worker gets a job. On a connection of its own; for ever."""
+    while True:
+        waiting = at_zero()
+        try:
+            if waiting and await queues.wait_for_jobs(waiting, LISTEN_S):
+                wake()
+            await asyncio.sleep(PAUSE_S)
+        except AgentQueueError:
+            await asyncio.sleep(LISTEN_S)  # whoever looks at the queues says what is wrong

@@ -1,0 +1,80 @@
+"""A decision as JSON, for `agentqueue explain`: who decided, when, on what, and the last change before."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from agentqueue_operator.domain.scaling import Decision, Hold, Memory, Reason, ScaleTo, Terms
+
+VERSION: Final = 1
+"""Of the JSON: another one's is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The number of pods was changed."""
+
+    at_ms: int
+    before: int
+    after: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The last decision on a queue."""
+
+    by: str
+    """`operator` or `up`."""
+    at_ms: int
+    decision: Decision
+    change: Change | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """The JSON."""
+
+    version: Literal[1]
+    by: str
+    at_ms: int
+    replicas: int | None
+    """None: held."""
+    reason: Reason
+    terms: Terms
+    change: Change | None
+
+
+_ADAPTER: Final = TypeAdapter(_Record)
+
+
+def encode(published: Published) -> bytes:
+    """The decision as JSON; what it leaves to the next decision stays out."""
+    decision = published.decision
+    record = _Record(
+        version=VERSION,
+        by=published.by,
+        at_ms=published.at_ms,
+        replicas=decision.replicas if isinstance(decision, ScaleTo) else None,
+        reason=decision.reason,
+        terms=decision.terms,
+        change=published.change,
+    )
+    return _ADAPTER.dump_json(record)
+
+
+def decode(raw: bytes) -> Published:
+    """The decision again.
+
+    Raises:
+        ValueError: another version wrote it, or it is no decision.
+    """
+    try:
+        record = _ADAPTER.validate_json(raw)
+    except ValidationError as error:
+        raise ValueError(f"not a decision that this version can read ({error.error_count()} problems)") from None
+    decision: Decision = Hold(record.reason, record.terms, Memory())
+    if record.replicas is not None:
+        decision = ScaleTo(record.replicas, record.reason, record.terms, Memory())
+    return Published(by=record.by, at_ms=record.at_ms, decision=decision, change=record.change)

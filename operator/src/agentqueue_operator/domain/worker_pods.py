@@ -1,0 +1,109 @@
+"""What scaling reads from an agent's pods and its Deployment."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from agentqueue_operator.domain.deaths import FINAL_PHASES, WORKER
+from agentqueue_operator.domain.drain import Stage
+from agentqueue_operator.domain.kinds import Object
+from agentqueue_operator.domain.pods import CONFIG_REASONS, IMAGE_REASONS
+from agentqueue_operator.domain.scaling import Pods
+
+COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+LOW_COST: Final = "-1000"
+"""Ours: another value is somebody else's and is left alone."""
+FAILS: Final = frozenset({"CrashLoopBackOff", *IMAGE_REASONS, *CONFIG_REASONS})
+"""What a container waits for that will not become Ready by itself."""
+LONGEST_START_S: Final = 600.0
+"""A start that took longer waited for something else, a node or an image that was not there."""
+SHORTEST_START_S: Final = 0.5
+"""The times that pods tell are cut to a second."""
+
+
+def serves_or_will(pod: Object) -> bool:
+    """As a ReplicaSet counts: neither ended nor on its way out."""
+    return not is_leaving(pod) and (pod.get("status") or {}).get("phase") not in FINAL_PHASES
+
+
+def is_leaving(pod: Object) -> bool:
+    """It was told to stop."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def stage_of(pod: Object) -> Stage:
+    """How far it has come."""
+    if not (pod.get("spec") or {}).get("nodeName"):
+        return Stage.UNSCHEDULED
+    if (pod.get("status") or {}).get("phase", "Pending") == "Pending":
+        return Stage.PENDING
+    return Stage.READY if _condition(pod, "Ready").get("status") == "True" else Stage.NOT_READY
+
+
+def has_low_cost(pod: Object) -> bool:
+    """It bears our deletion cost."""
+    return (pod["metadata"].get("annotations") or {}).get(COST) == LOW_COST
+
+
+def summary_of(pods: Sequence[Object], deployment: Object | None) -> Pods:
+    """How many are where. `pods`: those that serve or will."""
+    ready = sum(stage_of(pod) is Stage.READY for pod in pods)
+    unschedulable = sum(map(_is_unschedulable, pods))
+    failing = sum(map(_fails, pods))
+    return Pods(
+        ready=ready,
+        starting=len(pods) - ready - unschedulable - failing,
+        unschedulable=unschedulable,
+        failing=failing,
+        rolling_out=_is_rolling_out(deployment, pods),
+    )
+
+
+def is_observed(deployment: Object) -> bool:
+    """Its controller has seen the last change, so that its status tells of it."""
+    observed: int = (deployment.get("status") or {}).get("observedGeneration", 0)
+    return observed >= deployment["metadata"].get("generation", 0)
+
+
+def replicas_of(deployment: Object | None) -> int:
+    """How many pods are asked for."""
+    return int(deployment["spec"].get("replicas", 1)) if deployment is not None else 0
+
+
+def start_of(pod: Object) -> timedelta | None:
+    """How long it took from its being made to Ready; None: it is not Ready, or not for the first time."""
+    ready = _condition(pod, "Ready")
+    if ready.get("status") != "True" or any(one.get("restartCount") for one in _containers(pod)):
+        return None
+    took_s = (_moment(ready["lastTransitionTime"]) - _moment(pod["metadata"]["creationTimestamp"])).total_seconds()
+    return timedelta(seconds=min(max(took_s, SHORTEST_START_S), LONGEST_START_S))
+
+
+def _is_rolling_out(deployment: Object | None, pods: Iterable[Object]) -> bool:
+    """Pods of two templates, or some of an older one that have not gone."""
+    hashes = {(pod["metadata"].get("labels") or {}).get("pod-template-hash") for pod in pods}
+    status: Mapping[str, int] = (deployment or {}).get("status") or {}
+    return len(hashes) > 1 or status.get("replicas", 0) > status.get("updatedReplicas", 0)
+
+
+def _is_unschedulable(pod: Object) -> bool:
+    scheduled = _condition(pod, "PodScheduled")
+    return scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+
+
+def _fails(pod: Object) -> bool:
+    waiting = ((one.get("state") or {}).get("waiting") or {} for one in _containers(pod) if one.get("name") == WORKER)
+    return stage_of(pod) is not Stage.READY and any(one.get("reason") in FAILS for one in waiting)
+
+
+def _containers(pod: Object) -> Sequence[Mapping[str, Any]]:
+    return (pod.get("status") or {}).get("containerStatuses") or ()
+
+
+def _condition(pod: Object, kind: str) -> Mapping[str, Any]:
+    conditions: Sequence[Mapping[str, Any]] = (pod.get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one.get("type") == kind), {})
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
