@@ -278,10 +278,14 @@ end
 local last = redis.call('GET', LAST .. owner)
 last = last and cmsgpack.unpack(last)
 local again = last and last[1] == seq
+-- A copy that the network held back, of a step that was answered on a new connection, and others after it.
+local late = last and not again and tonumber(last[1]) > tonumber(seq)
 local paused = redis.call('EXISTS', KEYS[7]) == 1
 local lost, retry_after = {}, -1
 if again then
   lost = recall(last)
+elseif late then
+  lost, want, outcome_count = ids, 0, 0
 else
   if outcome_count > 0 then lost = finish() end
   if want > 0 and not paused then retry_after = claim() end

@@ -225,8 +225,8 @@ class Worker:
     # --- ending
 
     async def _close(self) -> None:
-        self._keeper.stop()
         self.state.ready = False
+        await asyncio.to_thread(self._keeper.stop)  # joins a thread: others may share this event loop
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._engine.say_goodbye(self.options.identity.name)
