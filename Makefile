@@ -27,6 +27,7 @@ format: setup ## Format the code.
 lint: setup
 	ruff format --check .
 	ruff check .
+	hadolint $$(git ls-files '*Dockerfile')
 
 types: setup
 	mypy
