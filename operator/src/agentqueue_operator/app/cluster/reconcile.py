@@ -1,0 +1,384 @@
+"""A pass over one AgentQueue: observe, decide, apply, prune, tell. Level-triggered: what the last pass left is seen."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+
+from agentqueue.errors import AgentQueueError, InvalidSpec
+from agentqueue.spec import (
+    AgentQueue,
+    ConditionType,
+    ManagedRedis,
+    ResolvedAgent,
+    ResolvedQueue,
+    ScalingMode,
+    check,
+    resolve,
+)
+from agentqueue_operator.app.cluster.contents import Contents, Missing
+from agentqueue_operator.app.cluster.keeper import Keeper, Kept
+from agentqueue_operator.app.cluster.link import Dial, Link
+from agentqueue_operator.app.cluster.ports import AgentPods, Cache, Cluster, Scaled, Scaler
+from agentqueue_operator.app.cluster.report import Report
+from agentqueue_operator.domain.kinds import SECRET, Object, QueueRef
+from agentqueue_operator.domain.parts import AgentParts, agent_parts
+from agentqueue_operator.domain.pods import Trouble, is_rolling_out, ready_count, trouble_of
+from agentqueue_operator.domain.reasons import Reason
+from agentqueue_operator.domain.render import (
+    Given,
+    Images,
+    Reference,
+    console_name,
+    redis_name,
+    references_of,
+    render,
+    worker_name,
+)
+from agentqueue_operator.domain.render.connection import PASSWORD_KEY
+from agentqueue_operator.domain.render.console import TOKEN_KEY
+from agentqueue_operator.domain.scaling import Load
+from agentqueue_operator.domain.status import (
+    AgentFacts,
+    Facts,
+    RedisFacts,
+    Verdict,
+    held,
+    invalid,
+    paused,
+    status_of,
+)
+
+PAUSED: Final = "agentqueue.dev/paused"
+"""Annotation: hands off."""
+LISTEN_S: Final = 5.0
+"""How long one wait for a first job blocks; queues that get or lose their workers meanwhile are heeded after it."""
+log = structlog.get_logger("agentqueue.operator")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What the passes over all AgentQueues share.
+
+    `pod_monitors`: whether the cluster knows PodMonitors. `make_secret`: a new password or token.
+    """
+
+    cluster: Cluster
+    cache: Cache
+    dial: Dial
+    make_scaler: Callable[[QueueRef], Scaler]
+    images: Images
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    now: Callable[[], datetime]
+    make_secret: Callable[[], str]
+    wake: Callable[[QueueRef], None]
+    operator_namespace: str | None = None
+    read_secrets: bool = True
+    pod_monitors: Callable[[], bool] = lambda: False
+    looked: Callable[[QueueRef, ResolvedQueue, Mapping[str, Scaled], Mapping[str, AgentFacts]], None] = (
+        lambda _ref, _queue, _scaled, _facts: None
+    )
+    """Told of each pass's figures: the metrics."""
+
+
+@dataclass(slots=True)
+class _Resolved:
+    """The resource at one generation."""
+
+    key: tuple[str, int]
+    queue: ResolvedQueue | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What a pass works on."""
+
+    live: Object
+    queue: ResolvedQueue
+    children: Sequence[Object]
+    parts: Mapping[str, AgentParts]
+
+
+@dataclass(slots=True)
+class _Secrets:
+    """Generated ones, once known: they are never made anew while anybody knows them."""
+
+    password: str | Missing | None = None
+    token: str | None = None
+
+
+@dataclass(slots=True)
+class _Content:
+    """What users' Secrets and ConfigMaps hold."""
+
+    hashes: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, frozenset[Reference]] = field(default_factory=dict)
+
+
+class QueueReconciler:
+    """`app.cluster.loops.Reconciler` of one AgentQueue."""
+
+    def __init__(self, ref: QueueRef, place: Place) -> None:
+        self._ref = ref
+        self._place = place
+        self._resolved: _Resolved | None = None
+        self._secrets = _Secrets()
+        self._scaler = place.make_scaler(ref)
+        self._contents = Contents(place.cluster, ref.namespace, clock=place.clock)
+        self._link = Link(self._contents, place.dial, clock=place.clock)
+        unwatched = frozenset() if place.read_secrets else frozenset({SECRET})
+        self._keeper = Keeper(place.cluster, ref, clock=place.clock, unwatched=unwatched)
+        self._report = Report(place.cluster, ref, clock=place.clock)
+        self._listened: tuple[str, ...] = ()
+        """Queues that nobody works on: a first job there wakes the loop."""
+        self._listener: asyncio.Task[None] | None = None
+
+    async def run(self) -> float | None:
+        """One pass."""
+        live = self._place.cache.queue(self._ref)
+        if live is None or "deletionTimestamp" in live["metadata"]:
+            self._listened = ()
+            return None
+        if (live["metadata"].get("annotations") or {}).get(PAUSED) == "true":
+            await self._hold(live, paused())
+            return None
+        resolved = self._resolve(live)
+        if resolved.queue is None:
+            await self._hold(live, invalid(resolved.problem))
+            return None
+        return await self._reconcile(live, resolved.queue)
+
+    async def close(self) -> None:
+        """The end of the listener and the connections."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+            self._listener = None
+        await self._link.close()
+
+    def _resolve(self, live: Object) -> _Resolved:
+        """The resource understood; a rule that an older CRD did not have may be broken."""
+        metadata = live["metadata"]
+        key = (metadata["uid"], metadata.get("generation", 0))
+        if self._resolved is None or self._resolved.key != key:
+            self._resolved = _resolved(key, live)
+        return self._resolved
+
+    async def _hold(self, live: Object, verdicts: Mapping[ConditionType, Verdict]) -> None:
+        """Nothing is touched but the status."""
+        self._listened = ()
+        generation = live["metadata"].get("generation", 0)
+        old = self._report.last(live)
+        await self._report.tell(live, held(old, verdicts, generation=generation, now=self._now()))
+
+    async def _reconcile(self, live: Object, queue: ResolvedQueue) -> float | None:
+        children = self._place.cache.children(self._ref)
+        parts = agent_parts(queue.name, [agent.name for agent in queue.agents], children, live)
+        seen = _Seen(live=live, queue=queue, children=children, parts=parts)
+        await self._learn_secrets(queue)
+        redis = await self._link.look(queue, self._ref.namespace, children, self._secrets.password or Missing(UNUSED))
+        scaled = await self._scale(seen)
+        try:
+            manifests, content = await self._render(seen, scaled)
+        except InvalidSpec as error:
+            await self._hold(live, invalid(str(error)))
+            return None
+        kept = await self._keeper.keep(manifests, children, live)
+        facts = self._facts(seen, redis, scaled, content, kept)
+        self._place.looked(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
+        await self._report.tell(live, status_of(facts, self._report.last(live), now=self._now()))
+        self._listen(facts)
+        return min((one.soon_s for one in scaled.values() if one.soon_s is not None), default=kept.again_s)
+
+    # --- observe
+
+    async def _learn_secrets(self, queue: ResolvedQueue) -> None:
+        """The managed Redis's password and the console's token: the user's, or generated once."""
+        if isinstance(queue.redis, ManagedRedis):
+            named = queue.redis.auth.password_secret_ref
+            known = self._secrets.password
+            if named is not None:
+                found = await self._contents.text(named.name, named.key)
+                self._secrets.password = known if isinstance(found, Missing) and isinstance(known, str) else found
+            elif not isinstance(known, str):
+                self._secrets.password = await self._generated(redis_name(queue.name), PASSWORD_KEY)
+        if queue.console.enabled and queue.console.token_secret_ref is None and self._secrets.token is None:
+            self._secrets.token = await self._generated(console_name(queue.name), TOKEN_KEY)
+
+    async def _generated(self, name: str, key: str) -> str:
+        """As the Secret has it, else a new one."""
+        found = await self._contents.text(name, key)
+        return self._place.make_secret() if isinstance(found, Missing) else found
+
+    async def _content(self, queue: ResolvedQueue, given: Given) -> _Content:
+        content = _Content()
+        for name, references in references_of(queue, given).items():
+            readable = references if self._place.read_secrets else {it for it in references if it.kind != SECRET}
+            found, missing = await self._contents.hash(readable)
+            if found is not None:
+                content.hashes[name] = found
+            if missing:
+                content.missing[name] = missing
+        return content
+
+    # --- decide
+
+    async def _scale(self, seen: _Seen) -> Mapping[str, Scaled]:
+        agents = {name: AgentPods(deployment=part.deployment, pods=part.pods) for name, part in seen.parts.items()}
+        queues = self._link.queues
+        if queues is not None:
+            try:
+                dead = list(await self._scaler.bury(seen.queue, agents, queues=queues))
+            except AgentQueueError as error:  # their leases run out by themselves, and the next pass tries again
+                log.warning("burial_failed", queue=str(self._ref), error=str(error))
+            else:
+                if dead:
+                    log.info("workers_died", queue=str(self._ref), workers=dead)
+        return await self._scaler.scale(seen.queue, agents, queues=queues, at=self._place.clock())
+
+    async def _render(self, seen: _Seen, scaled: Mapping[str, Scaled]) -> tuple[Sequence[Object], _Content]:
+        password = self._secrets.password
+        given = Given(
+            namespace=self._ref.namespace,
+            images=self._place.images,
+            owner=seen.live["metadata"]["uid"],
+            replicas={name: one.replicas for name, one in scaled.items()},
+            password=password if isinstance(password, str) else None,
+            console_token=self._secrets.token,
+            operator_namespace=self._place.operator_namespace,
+            pod_monitors=self._place.pod_monitors(),
+        )
+        content = await self._content(seen.queue, given)
+        return render(seen.queue, replace(given, content_hashes=content.hashes)), content
+
+    # --- tell
+
+    def _facts(
+        self, seen: _Seen, redis: RedisFacts, scaled: Mapping[str, Scaled], content: _Content, kept: Kept
+    ) -> Facts:
+        queue = seen.queue
+        before = {one["name"]: one.get("lastScale") for one in (self._report.last(seen.live) or {}).get("agents") or ()}
+        agents = tuple(
+            _agent_facts(
+                agent,
+                seen.parts[agent.name],
+                scaled[agent.name],
+                deployment=worker_name(queue.name, agent.name),
+                missing=content.missing.get(agent.name),
+                last_scale=before.get(agent.name),
+            )
+            for agent in queue.agents
+        )
+        warnings = [Trouble(Reason.WATCHES_DOWN, said) for said in self._place.cache.trouble()]
+        warnings += _missing_warnings(content)
+        warnings += [one for one in (kept.storage, redis.note) if one]
+        return Facts(
+            generation=seen.live["metadata"].get("generation", 0),
+            redis=replace(redis, note=kept.storage or redis.note),
+            agents=agents,
+            suspended=queue.suspend,
+            hurdles=tuple(kept.hurdles),
+            warnings=tuple(warnings),
+        )
+
+    def _now(self) -> str:
+        return self._place.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    # --- the first job of a queue at zero
+
+    def _listen(self, facts: Facts) -> None:
+        idle = () if facts.suspended else tuple(a.queue for a in facts.agents if a.auto and a.read and not a.desired)
+        self._listened = idle
+        if idle and self._listener is None:
+            self._listener = asyncio.create_task(self._hear(), name=f"listener {self._ref}")
+
+    async def _hear(self) -> None:
+        """Blocks on the queues at zero, and wakes the loop."""
+        while True:
+            queues, names = self._link.queues, self._listened
+            if queues is None or not names:
+                await asyncio.sleep(1.0)
+                continue
+            with suppress(AgentQueueError):  # the passes tell what is wrong with it
+                if await queues.wait_for_jobs(names, LISTEN_S):
+                    self._place.wake(self._ref)
+            await asyncio.sleep(0.2)
+
+
+UNUSED: Final = "no password is known yet"
+
+
+def _resolved(key: tuple[str, int], live: Object) -> _Resolved:
+    metadata = {name: live["metadata"][name] for name in ("name", "namespace", "uid") if name in live["metadata"]}
+    resource = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, "spec": live.get("spec")}
+    problems = check(resource)
+    if problems:
+        return _Resolved(key, None, "; ".join(map(str, problems)))
+    return _Resolved(key, resolve(AgentQueue.model_validate(resource)))
+
+
+def _agent_facts(
+    agent: ResolvedAgent,
+    part: AgentParts,
+    scaled: Scaled,
+    *,
+    deployment: str,
+    missing: frozenset[Reference] | None,
+    last_scale: Mapping[str, Any] | None,
+) -> AgentFacts:
+    live, look, load = part.deployment, scaled.look, scaled.look.load if scaled.look else Load()
+    present = live["spec"].get("replicas", 1) if live else 0
+    return AgentFacts(
+        name=agent.name,
+        queue=agent.queue_name,
+        deployment=deployment,
+        made=live is not None,
+        desired=present if scaled.replicas is None else scaled.replicas,
+        ready=ready_count(part.pods),
+        needed=_needed(agent),
+        draining=scaled.draining,
+        rolling_out=live is not None and is_rolling_out(live),
+        trouble=trouble_of(part.pods, live) or _waits_for(part, missing),
+        auto=agent.scaling.mode is ScalingMode.AUTO,
+        read=look is not None,
+        waiting=load.ready,
+        busy=load.active,
+        oldest_s=int(load.oldest_ready.total_seconds()),
+        last_scale=scaled.last_scale.model_dump(mode="json", by_alias=True) if scaled.last_scale else last_scale,
+    )
+
+
+def _waits_for(part: AgentParts, missing: frozenset[Reference] | None) -> Trouble | None:
+    """A pod whose volume can't be mounted says nothing itself."""
+    if not missing or not part.pods or ready_count(part.pods):
+        return None
+    return Trouble(Reason.REFERENCE_MISSING, _there_is_no(missing))
+
+
+def _needed(agent: ResolvedAgent) -> int:
+    """Pods without which the agent does not do what its resource promises."""
+    match agent.scaling.mode:
+        case ScalingMode.AUTO:
+            return agent.scaling.min_replicas
+        case ScalingMode.FIXED:
+            return agent.scaling.replicas or 0
+        case ScalingMode.EXTERNAL:
+            return 1
+
+
+def _missing_warnings(content: _Content) -> list[Trouble]:
+    return [
+        Trouble(Reason.REFERENCE_MISSING, f"{name}: {_there_is_no(missing)}")
+        for name, missing in content.missing.items()
+    ]
+
+
+def _there_is_no(missing: frozenset[Reference]) -> str:
+    names = sorted(f"{one.kind.kind} {one.name}" for one in missing)
+    return f"there is no {', no '.join(names)}"

@@ -1,0 +1,30 @@
+"""An AgentQueue's live objects, sorted by what they belong to."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, Object
+from agentqueue_operator.domain.plan import is_owned
+from agentqueue_operator.domain.render.names import AGENT_LABEL, worker_name
+
+
+@dataclass(frozen=True, slots=True)
+class AgentParts:
+    """An agent's Deployment, if the AgentQueue owns it, and the pods."""
+
+    deployment: Object | None
+    pods: Sequence[Object]
+
+
+def agent_parts(queue: str, agents: Iterable[str], children: Sequence[Object], owner: Object) -> dict[str, AgentParts]:
+    """Each agent's."""
+    deployments = {one["metadata"]["name"]: one for one in children if one["kind"] == DEPLOYMENT.kind}
+    pods: dict[str, list[Object]] = {}
+    for child in children:
+        if child["kind"] == POD.kind:
+            pods.setdefault((child["metadata"].get("labels") or {}).get(AGENT_LABEL, ""), []).append(child)
+    found = {agent: deployments.get(worker_name(queue, agent)) for agent in agents}
+    return {
+        agent: AgentParts(one if one is not None and is_owned(one, owner) else None, pods.get(agent, []))
+        for agent, one in found.items()
+    }

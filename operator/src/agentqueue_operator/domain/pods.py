@@ -1,0 +1,153 @@
+"""What the states of pods and Deployments tell: which work, and why the others don't."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentqueue_operator.domain.kinds import Object
+from agentqueue_operator.domain.reasons import Reason
+
+LONGEST: Final = 400
+"""Characters of what a kubelet or a program said that are shown."""
+IMAGE_REASONS: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+)
+CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+HANDLER_SAYS: Final = re.compile(r"agentqueue worker: handler .*", re.DOTALL)
+"""The worker's last words when the user's code does not import."""
+ORDER: Final = (
+    Reason.IMAGE_PULL_FAILED,
+    Reason.REFERENCE_MISSING,
+    Reason.CONTAINER_NOT_STARTED,
+    Reason.HANDLER_NOT_IMPORTED,
+    Reason.OUT_OF_MEMORY,
+    Reason.CRASH_LOOPING,
+    Reason.QUOTA_EXCEEDED,
+    Reason.PODS_REFUSED,
+    Reason.VOLUME_NOT_BOUND,
+    Reason.UNSCHEDULABLE,
+    Reason.ROLLOUT_STUCK,
+)
+"""Of several troubles the first is told: what a user must mend goes before what may pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something does not work: the reason, and the words of who noticed it."""
+
+    reason: Reason
+    said: str = ""
+    more: int = 0
+    """Other pods with the same reason."""
+
+
+def is_ready(pod: Object) -> bool:
+    """It serves, and is not on its way out."""
+    return "deletionTimestamp" not in pod["metadata"] and _condition(pod, "Ready").get("status") == "True"
+
+
+def ready_count(pods: Iterable[Object]) -> int:
+    """How many serve."""
+    return sum(map(is_ready, pods))
+
+
+def trouble_of(pods: Iterable[Object], parent: Object | None = None) -> Trouble | None:
+    """The first trouble in `ORDER` of pods and of the Deployment or StatefulSet that made them; None: there is none."""
+    found = [one for pod in pods if not is_ready(pod) and (one := _pod_trouble(pod))]
+    found += _parent_troubles(parent or {})
+    if not found:
+        return None
+    worst = min(found, key=lambda one: ORDER.index(one.reason))
+    return Trouble(worst.reason, worst.said, sum(one.reason is worst.reason for one in found) - 1)
+
+
+def _pod_trouble(pod: Object) -> Trouble | None:
+    if "deletionTimestamp" in pod["metadata"]:
+        return None
+    status = pod.get("status") or {}
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return next(filter(None, map(_container_trouble, containers)), None) or _scheduling_trouble(pod)
+
+
+def _container_trouble(container: Mapping[str, Any]) -> Trouble | None:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason, said = waiting.get("reason", ""), _short(waiting.get("message", ""))
+    if reason in IMAGE_REASONS:
+        return Trouble(Reason.IMAGE_PULL_FAILED, f"{container.get('image', '')}: {said or reason}")
+    if reason in CONFIG_REASONS:
+        missing = "not found" in said or "find key" in said
+        return Trouble(Reason.REFERENCE_MISSING if missing else Reason.CONTAINER_NOT_STARTED, said or reason)
+    return _end_trouble(container, looping=reason == "CrashLoopBackOff")
+
+
+def _end_trouble(container: Mapping[str, Any], *, looping: bool) -> Trouble | None:
+    """A container that has ended badly more than once, or may not be started again yet."""
+    ended = last_end(container)
+    if ended is None or not (looping or container.get("restartCount", 0) > 1 or "terminated" in _state(container)):
+        return None
+    said = _short(str(ended.get("message") or ""))
+    if ended.get("reason") == "OOMKilled":
+        return Trouble(Reason.OUT_OF_MEMORY, _ended(container, ended))
+    if handler := HANDLER_SAYS.search(said):
+        return Trouble(Reason.HANDLER_NOT_IMPORTED, handler[0].removeprefix("agentqueue worker: "))
+    if ended.get("exitCode", 0) == 0 and not looping:
+        return None
+    return Trouble(Reason.CRASH_LOOPING, ": ".join(part for part in (_ended(container, ended), said) if part))
+
+
+def last_end(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How a container ended last: `state` or `lastState` `terminated`."""
+    for state in (_state(container), container.get("lastState") or {}):
+        if ended := state.get("terminated"):
+            found: Mapping[str, Any] = ended
+            return found
+    return None
+
+
+def _state(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = container.get("state") or {}
+    return found
+
+
+def _ended(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
+    why = ended.get("reason") if ended.get("reason") == "OOMKilled" else None
+    return f"container {container.get('name')} ended with {why or 'exit code ' + str(ended.get('exitCode'))}"
+
+
+def _scheduling_trouble(pod: Object) -> Trouble | None:
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") != "False":
+        return None
+    said = _short(scheduled.get("message", ""))
+    unbound = "PersistentVolumeClaim" in said or "persistentvolumeclaim" in said or "volume node affinity" in said
+    return Trouble(Reason.VOLUME_NOT_BOUND if unbound else Reason.UNSCHEDULABLE, said)
+
+
+def _parent_troubles(parent: Object) -> Iterator[Trouble]:
+    failure = _condition(parent, "ReplicaFailure")
+    if failure.get("status") == "True":
+        said = _short(failure.get("message", ""))
+        yield Trouble(Reason.QUOTA_EXCEEDED if "exceeded quota" in said else Reason.PODS_REFUSED, said)
+    progressing = _condition(parent, "Progressing")
+    if progressing.get("reason") == "ProgressDeadlineExceeded":
+        yield Trouble(Reason.ROLLOUT_STUCK, _short(progressing.get("message", "")))
+
+
+def is_rolling_out(deployment: Object) -> bool:
+    """Pods of an older template are there still, or the newest template has not been looked at."""
+    status, spec = deployment.get("status") or {}, deployment["spec"]
+    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
+        return True
+    return bool(status.get("updatedReplicas", 0) < min(status.get("replicas", 0), spec.get("replicas", 1)))
+
+
+def _condition(given: Object, kind: str) -> Mapping[str, Any]:
+    conditions: Sequence[Mapping[str, Any]] = (given.get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one.get("type") == kind), {})
+
+
+def _short(text: str) -> str:
+    """On one line; of a traceback the last lines say most."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"… {line[-LONGEST:]}"

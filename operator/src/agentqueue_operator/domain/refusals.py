@@ -1,0 +1,20 @@
+"""What the API server's refusal of one of our objects means to people."""
+
+from agentqueue_operator.domain.plan import Key
+from agentqueue_operator.domain.pods import Trouble
+from agentqueue_operator.domain.reasons import Reason
+
+
+def refusal(key: Key, status: int, message: str) -> Trouble | None:
+    """What to tell of it; None: it passes by itself (a conflict, a namespace that ends), the next pass tries again."""
+    if status == 409 or "is being terminated" in message:
+        return None
+    return Trouble(_reason(status, message), f"{key} is refused: {message}")
+
+
+def _reason(status: int, message: str) -> Reason:
+    if "exceeded quota" in message:
+        return Reason.QUOTA_EXCEEDED
+    if status == 403 and "cannot" in message:
+        return Reason.FORBIDDEN
+    return Reason.OBJECT_INVALID

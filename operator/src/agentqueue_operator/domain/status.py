@@ -1,0 +1,331 @@
+"""What is told about an AgentQueue: facts in, the status out. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentqueue.spec import ConditionStatus, ConditionType
+from agentqueue_operator.domain.kinds import Object
+from agentqueue_operator.domain.pods import Trouble
+from agentqueue_operator.domain.reasons import REMEDIES, Reason
+
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+REWRITE_S: Final = 30.0
+"""Numbers that change all the time are written at most this often, unless one has changed by more than a tenth."""
+NO_ROOM: Final = frozenset({Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED})
+"""More pods are wanted and can't be had."""
+NOTABLE: Final = 0.1
+LONGEST: Final = 4_000
+"""Characters of a condition's message."""
+VOLATILE: Final = frozenset({"waiting", "active", "busySlots", "oldestWaitingSeconds"})
+"""Numbers that change all the time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentFacts:
+    """An agent, as a pass has seen it."""
+
+    name: str
+    queue: str
+    deployment: str
+    """Name of its Deployment."""
+    made: bool = False
+    """The Deployment is there."""
+    desired: int = 0
+    ready: int = 0
+    needed: int = 0
+    """Pods without which the agent does not do what its resource promises: minReplicas, or those of mode Fixed."""
+    draining: int = 0
+    rolling_out: bool = False
+    trouble: Trouble | None = None
+    auto: bool = True
+    """We set the number of pods by the queue."""
+    read: bool = False
+    """Its queue could be read; the numbers below are true."""
+    waiting: int = 0
+    busy: int = 0
+    oldest_s: int = 0
+    last_scale: Mapping[str, Any] | None = None
+    """As the status has it."""
+
+    @property
+    def serves(self) -> bool:
+        """It does what its resource promises."""
+        return self.made and self.ready >= min(self.needed, self.desired)
+
+    @property
+    def fails(self) -> bool:
+        """No worker runs though some should, or some that must run can't."""
+        return self.trouble is not None and self.desired > 0 and (self.ready == 0 or not self.serves)
+
+    @property
+    def is_stranded(self) -> bool:
+        """Jobs wait, and nobody who could start a worker wants to."""
+        return self.read and self.waiting > 0 and not self.auto and self.desired == 0 and self.ready == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisFacts:
+    """The queue's Redis, as a pass has seen it."""
+
+    endpoint: str | None = None
+    """host:port, without credentials."""
+    secret: str | None = None
+    """Name of the Secret with its url."""
+    answers: bool = False
+    starting: Trouble | None = None
+    """It does not answer yet, and nothing is known to be wrong."""
+    trouble: Trouble | None = None
+    note: Trouble | None = None
+    """It answers, and something about it should be known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that the status is made of."""
+
+    generation: int
+    redis: RedisFacts = field(default_factory=RedisFacts)
+    agents: tuple[AgentFacts, ...] = ()
+    suspended: bool = False
+    hurdles: tuple[Trouble, ...] = ()
+    """What keeps objects from being as they should be."""
+    warnings: tuple[Trouble, ...] = ()
+    """What works, but not as somebody may think."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A condition without its times."""
+
+    status: ConditionStatus
+    reason: Reason
+    message: str
+
+
+def conditions_of(facts: Facts) -> dict[ConditionType, Verdict]:
+    """Each condition but Paused by annotation, where nothing else is looked at (`paused`)."""
+    return {
+        ConditionType.READY: _ready(facts),
+        ConditionType.PROGRESSING: _progressing(facts),
+        ConditionType.REDIS_READY: _redis_ready(facts.redis),
+        ConditionType.METRICS_AVAILABLE: _metrics(facts),
+        ConditionType.SCALING_ACTIVE: _scaling(facts),
+        ConditionType.PAUSED: _suspended(facts),
+        ConditionType.CONFIGURATION_WARNING: warning_of((*facts.hurdles, *facts.warnings)),
+    }
+
+
+def _ready(facts: Facts) -> Verdict:
+    for obstacle in _obstacles(facts):
+        return obstacle
+    return Verdict(TRUE, Reason.AVAILABLE, "Redis answers, and every agent has the workers that it needs.")
+
+
+def _obstacles(facts: Facts) -> Iterator[Verdict]:
+    yield from (_trouble(hurdle) for hurdle in facts.hurdles)
+    if facts.suspended:
+        yield Verdict(FALSE, Reason.SUSPENDED, _say("spec.suspend is true: no job starts.", Reason.SUSPENDED))
+    redis = facts.redis
+    yield from (_trouble(one, "Redis") for one in (redis.trouble, redis.starting) if one)
+    yield from (_agent_trouble(agent) for agent in facts.agents if agent.fails)
+    stranded = [agent.name for agent in facts.agents if agent.is_stranded]
+    if stranded and not facts.suspended:
+        yield _about(stranded, Reason.NO_WORKERS, "jobs wait and no worker is wanted")
+    if starting := [agent.name for agent in facts.agents if not agent.serves]:
+        yield _about(starting, Reason.WORKERS_STARTING, "workers that it needs are not ready yet")
+
+
+def _progressing(facts: Facts) -> Verdict:
+    for hindrance in _hindrances(facts):
+        return hindrance
+    for reason, what, agents in _changes(facts):
+        if agents:
+            return _about(agents, reason, what, status=TRUE)
+    return Verdict(FALSE, Reason.SETTLED, "All is as it should be.")
+
+
+def _hindrances(facts: Facts) -> Iterator[Verdict]:
+    yield from (_trouble(hurdle) for hurdle in facts.hurdles)
+    if facts.redis.trouble:
+        yield _trouble(facts.redis.trouble, "Redis")
+    yield from (_agent_trouble(agent) for agent in facts.agents if agent.trouble)
+    if facts.redis.starting:
+        yield Verdict(TRUE, facts.redis.starting.reason, _trouble(facts.redis.starting, "Redis").message)
+
+
+def _changes(facts: Facts) -> Iterator[tuple[Reason, str, list[str]]]:
+    agents = facts.agents
+    yield Reason.ROLLING_OUT, "workers are replaced", [agent.name for agent in agents if agent.rolling_out]
+    yield Reason.WORKERS_STARTING, "workers start", [agent.name for agent in agents if not agent.serves]
+    yield Reason.SCALING, "workers come or go", [agent.name for agent in agents if agent.ready != agent.desired]
+
+
+def _redis_ready(redis: RedisFacts) -> Verdict:
+    if wrong := redis.trouble or redis.starting:
+        return _trouble(wrong, "Redis")
+    if redis.note:
+        return Verdict(TRUE, redis.note.reason, _trouble(redis.note, "Redis").message)
+    return Verdict(TRUE, Reason.AVAILABLE, f"Redis at {redis.endpoint} answers.")
+
+
+def _metrics(facts: Facts) -> Verdict:
+    unread = [agent.name for agent in facts.agents if not agent.read]
+    if not unread:
+        return Verdict(TRUE, Reason.QUEUES_READ, "Every queue can be read.")
+    if wrong := facts.redis.trouble or facts.redis.starting:
+        return _trouble(wrong, "The queues can't be read: Redis")
+    return _about(unread, Reason.NOT_CHECKED, "its queue could not be read")
+
+
+def _scaling(facts: Facts) -> Verdict:
+    if facts.suspended:
+        return Verdict(FALSE, Reason.SUSPENDED, _say("spec.suspend is true: workers go to zero.", Reason.SUSPENDED))
+    if not any(agent.auto for agent in facts.agents):
+        return Verdict(FALSE, Reason.NO_AUTO_SCALING, "No agent has scaling.mode Auto.")
+    metrics = _metrics(facts)
+    if metrics.status is not TRUE:
+        return metrics
+    if lacking := next((a for a in facts.agents if a.trouble and a.trouble.reason in NO_ROOM), None):
+        return _agent_trouble(lacking)
+    return Verdict(TRUE, Reason.FOLLOWS_QUEUES, "The number of workers follows the queues.")
+
+
+def _suspended(facts: Facts) -> Verdict:
+    if facts.suspended:
+        said = "spec.suspend is true: workers end what they run and go; jobs wait."
+        return Verdict(TRUE, Reason.SUSPENDED, _say(said, Reason.SUSPENDED))
+    return Verdict(FALSE, Reason.NOT_PAUSED, "The operator acts on this AgentQueue.")
+
+
+def warning_of(warnings: Iterable[Trouble]) -> Verdict:
+    """ConfigurationWarning: by the first, with the words of all."""
+    given = list(warnings)
+    if not given:
+        return Verdict(FALSE, Reason.NO_WARNING, "Nothing to warn of.")
+    return Verdict(TRUE, given[0].reason, " ".join(_trouble(one).message for one in given))
+
+
+def _trouble(trouble: Trouble, who: str = "") -> Verdict:
+    said = ": ".join(part for part in (who, trouble.said) if part) or str(trouble.reason)
+    return Verdict(FALSE, trouble.reason, _say(said, trouble.reason))
+
+
+def _agent_trouble(agent: AgentFacts) -> Verdict:
+    assert agent.trouble is not None
+    more = f" ({agent.trouble.more} more pods the same)" if agent.trouble.more else ""
+    return _trouble(Trouble(agent.trouble.reason, agent.trouble.said + more), f"agent {agent.name}")
+
+
+def _about(agents: list[str], reason: Reason, what: str, *, status: ConditionStatus = FALSE) -> Verdict:
+    return Verdict(status, reason, _say(f"{', '.join(agents)}: {what}.", reason))
+
+
+def _say(what: str, reason: Reason) -> str:
+    sentence = what if what.endswith((".", "!", "?")) else f"{what}."
+    return f"{sentence} {REMEDIES[reason]}"
+
+
+# The status itself
+
+
+def status_of(facts: Facts, old: Object | None, *, now: str) -> Object:
+    """The whole status. `old`: the one before, whose conditions' times are kept; `now`: RFC 3339."""
+    agents = [_agent(agent) for agent in facts.agents]
+    redis = {"endpoint": facts.redis.endpoint, "secretName": facts.redis.secret}
+    return {
+        "observedGeneration": facts.generation,
+        "conditions": _conditions(conditions_of(facts), old, facts.generation, now),
+        "redis": {name: value for name, value in redis.items() if value},
+        "agents": agents,
+        "readyAgents": f"{sum(a.made and a.ready >= a.desired for a in facts.agents)}/{len(agents)}",
+        "waiting": sum(agent.waiting for agent in facts.agents),
+        "active": sum(agent.busy for agent in facts.agents),
+    }
+
+
+def _agent(agent: AgentFacts) -> Object:
+    known = {
+        "name": agent.name,
+        "queueName": agent.queue,
+        "deployment": agent.deployment,
+        "desiredReplicas": agent.desired,
+        "readyReplicas": agent.ready,
+        "draining": agent.draining,
+    }
+    numbers = {"busySlots": agent.busy, "waiting": agent.waiting, "oldestWaitingSeconds": agent.oldest_s}
+    scaled = {"lastScale": dict(agent.last_scale)} if agent.last_scale else {}
+    return known | (numbers if agent.read else {}) | scaled
+
+
+def held(old: Object | None, verdicts: Mapping[ConditionType, Verdict], *, generation: int, now: str) -> Object:
+    """The status where nothing is done (paused, or a resource that can't be understood): the old one, but for these
+    conditions; one that was never told is Unknown."""
+    unknown = Verdict(UNKNOWN, Reason.NOT_CHECKED, _say("Not looked at.", Reason.NOT_CHECKED))
+    before = {one["type"]: one for one in (old or {}).get("conditions") or ()}
+    told = _conditions({kind: verdicts.get(kind, unknown) for kind in ConditionType}, old, generation, now)
+    conditions = [one if one["type"] in verdicts else before.get(one["type"], one) for one in told]
+    return {**(old or {}), "observedGeneration": generation, "conditions": conditions}
+
+
+def paused() -> dict[ConditionType, Verdict]:
+    """By the annotation: hands off."""
+    said = (
+        "The annotation agentqueue.dev/paused is true: the operator does nothing, and the rest of this status is old."
+    )
+    return {ConditionType.PAUSED: Verdict(TRUE, Reason.PAUSED, _say(said, Reason.PAUSED))}
+
+
+def invalid(said: str) -> dict[ConditionType, Verdict]:
+    """The resource breaks rules of this version."""
+    verdict = _trouble(Trouble(Reason.INVALID_SPEC, said))
+    warning = Verdict(TRUE, verdict.reason, verdict.message)
+    return {ConditionType.READY: verdict, ConditionType.CONFIGURATION_WARNING: warning}
+
+
+def _conditions(
+    verdicts: Mapping[ConditionType, Verdict], old: Object | None, generation: int, now: str
+) -> list[Object]:
+    before = {one["type"]: one for one in (old or {}).get("conditions") or ()}
+    return [_condition(kind, verdict, before.get(kind), generation, now) for kind, verdict in verdicts.items()]
+
+
+def _condition(kind: ConditionType, verdict: Verdict, old: Object | None, generation: int, now: str) -> Object:
+    status = str(verdict.status)
+    kept = old is not None and old["status"] == status
+    return {
+        "type": str(kind),
+        "status": status,
+        "reason": str(verdict.reason),
+        "message": verdict.message[:LONGEST],
+        "lastTransitionTime": old["lastTransitionTime"] if old is not None and kept else now,
+        "observedGeneration": generation,
+    }
+
+
+# When to write it
+
+
+def is_worth_writing(old: Object | None, new: Object, *, since_s: float) -> bool:
+    """Whether the difference is to be written now. `since_s`: since the last write."""
+    if old is None or _steady(old) != _steady(new):
+        return True
+    if old == new:
+        return False
+    return since_s >= REWRITE_S or any(map(_is_notable, _counts(old), _counts(new)))
+
+
+def _steady(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return {key: _steady(value) for key, value in given.items() if key not in VOLATILE}
+    return [_steady(item) for item in given] if isinstance(given, list) else given
+
+
+def _counts(status: Object) -> list[int]:
+    """Not the age of the oldest job: it grows by itself."""
+    parts = (status, *(status.get("agents") or ()))
+    return [part.get(name) or 0 for part in parts for name in ("waiting", "active", "busySlots")]
+
+
+def _is_notable(before: int, after: int) -> bool:
+    return abs(after - before) > NOTABLE * max(before, after)
