@@ -1,5 +1,6 @@
 """Why these many pods, and why a job waits: a decision's terms in plain words."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,10 @@ class Explanation:
 
     headline: str
     details: tuple[str, ...]
+
+    def of_workers(self) -> "Explanation":
+        """The same where workers are processes, not pods."""
+        return Explanation(_of_workers(self.headline), tuple(map(_of_workers, self.details)))
 
 
 class JobState(StrEnum):
@@ -58,6 +63,19 @@ def explain(decision: Decision) -> Explanation:
         what = f"From {_pods(terms.current)} to {decision.replicas}"
     because = _BECAUSE[decision.reason](terms)
     return Explanation(f"{what}: {because}.", (*_inputs(terms.snapshot, terms.policy), *_formula(terms)))
+
+
+def explain_unwatched(load: Load, *, workers: int, slots: int) -> Explanation:
+    """What is seen of a queue where nobody decides on the number of workers."""
+    free = max(0, slots - load.active)
+    return Explanation(
+        "Nobody decides on the number of its workers: no operator and no `agentqueue up` has looked at it in the last "
+        "minute, or Redis took no word of it.",
+        (
+            _jobs_now(load),
+            f"{_counted(workers, 'worker')} with {_counted(slots, 'slot')}, {free} of them free.",
+        ),
+    )
 
 
 def explain_job(job: JobFacts, decision: Decision) -> Explanation:
@@ -130,12 +148,10 @@ def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
     load, pods, rates = snapshot.load, snapshot.pods, snapshot.rates
     if load is None:
         return ("The queue could not be read.",)
-    oldest = f" (the oldest for {_span(load.oldest_ready)})" if load.ready else ""
     failing = f", {pods.failing} failing to start" if pods.failing else ""
     unschedulable = f", {pods.unschedulable} without a node{failing}" if pods.unschedulable else failing
-    paused = " The queue is paused." if load.paused else ""
     return (
-        f"{_jobs(load.ready)} ready{oldest}, {load.due_soon} due within a pod's start, {load.active} running.{paused}",
+        _jobs_now(load),
         (
             f"{rates.arrivals_per_s:.2g} jobs a second arrive and take {_span(rates.service)} each; "
             f"{rates.busy:.1f} slots were busy in the last minute."
@@ -144,6 +160,14 @@ def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
             f"{_pods(pods.ready)} ready, {pods.starting} starting{unschedulable}; "
             f"each has {policy.concurrency} slots and starts in {_span(rates.startup)}."
         ),
+    )
+
+
+def _jobs_now(load: Load) -> str:
+    oldest = f" (the oldest for {_span(load.oldest_ready)})" if load.ready else ""
+    paused = " The queue is paused." if load.paused else ""
+    return (
+        f"{_jobs(load.ready)} ready{oldest}, {load.due_soon} due within a pod's start, {load.active} running.{paused}"
     )
 
 
@@ -229,8 +253,17 @@ def _load(terms: Terms) -> Load:
     return terms.snapshot.load or Load()
 
 
+def _of_workers(sentence: str) -> str:
+    """Names of settings (maxPodsPerMinute) stay."""
+    return re.sub(r"\bpod(s?)\b", r"worker\1", sentence)
+
+
 def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number} jobs"
+    return _counted(number, "job")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _pods(number: int) -> str:

@@ -1,9 +1,10 @@
 """A decision as JSON, for `agentqueue explain`: who decided, when, on what, and the last change before."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
 
 from agentqueue_operator.domain.scaling import Decision, Hold, Memory, Reason, ScaleTo, Terms
 
@@ -32,11 +33,15 @@ class Published:
     change: Change | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Record:
-    """The JSON."""
+    """The JSON: names in camelCase, durations in seconds."""
 
-    version: Literal[1]
+    __pydantic_config__: ClassVar = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, ser_json_timedelta="float"
+    )
+
+    version: Literal[1] = VERSION
     by: str
     at_ms: int
     replicas: int | None
@@ -51,17 +56,13 @@ _ADAPTER: Final = TypeAdapter(_Record)
 
 def encode(published: Published) -> bytes:
     """The decision as JSON; what it leaves to the next decision stays out."""
-    decision = published.decision
-    record = _Record(
-        version=VERSION,
-        by=published.by,
-        at_ms=published.at_ms,
-        replicas=decision.replicas if isinstance(decision, ScaleTo) else None,
-        reason=decision.reason,
-        terms=decision.terms,
-        change=published.change,
-    )
-    return _ADAPTER.dump_json(record)
+    return _ADAPTER.dump_json(_record(published), by_alias=True)
+
+
+def to_json(published: Published) -> dict[str, Any]:
+    """The same as Python's own types."""
+    found: dict[str, Any] = _ADAPTER.dump_python(_record(published), mode="json", by_alias=True)
+    return found
 
 
 def decode(raw: bytes) -> Published:
@@ -78,3 +79,15 @@ def decode(raw: bytes) -> Published:
     if record.replicas is not None:
         decision = ScaleTo(record.replicas, record.reason, record.terms, Memory())
     return Published(by=record.by, at_ms=record.at_ms, decision=decision, change=record.change)
+
+
+def _record(published: Published) -> _Record:
+    decision = published.decision
+    return _Record(
+        by=published.by,
+        at_ms=published.at_ms,
+        replicas=decision.replicas if isinstance(decision, ScaleTo) else None,
+        reason=decision.reason,
+        terms=decision.terms,
+        change=published.change,
+    )

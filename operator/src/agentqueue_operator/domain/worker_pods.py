@@ -62,7 +62,8 @@ def summary_of(pods: Sequence[Object], deployment: Object | None) -> Pods:
 def is_observed(deployment: Object) -> bool:
     """Its controller has seen the last change, so that its status tells of it."""
     observed: int = (deployment.get("status") or {}).get("observedGeneration", 0)
-    return observed >= deployment["metadata"].get("generation", 0)
+    wanted: int = deployment["metadata"].get("generation", 0)
+    return observed >= wanted
 
 
 def replicas_of(deployment: Object | None) -> int:
