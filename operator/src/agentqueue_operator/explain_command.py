@@ -40,10 +40,16 @@ def explain(
     if as_json:
         print_json(_as_json(found))
         return
-    for explanation in _explanations(found):
-        say(explanation.headline, style="bold")
-        for detail in explanation.details:
-            say(f"  {detail}")
+    job, own = _of_job(found), _of_queue(found)
+    if job is not None:
+        _print("", job)
+    _print(f"{found.stats.name}: ", own)
+
+
+def _print(name: str, explanation: Explanation) -> None:
+    say(f"{name}{explanation.headline}", style="bold")
+    for detail in explanation.details:
+        say(f"  {detail}")
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,6 @@ async def _queue_of(client: Client, queue: str, job_id: str) -> str:
     if found not in (None, queue):
         raise NotFound(f"job {job_id} is in queue {found}, not in {queue}: agentqueue explain {found} {job_id}")
     return queue
-
-
-def _explanations(found: _Found) -> list[Explanation]:
-    """Of the job, if one is asked for, then of the queue."""
-    return [one for one in (_of_job(found), _of_queue(found)) if one is not None]
 
 
 def _of_queue(found: _Found) -> Explanation:

@@ -157,7 +157,7 @@ def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
             f"{rates.busy:.1f} slots were busy in the last minute."
         ),
         (
-            f"{_pods(pods.ready)} ready, {pods.starting} starting{unschedulable}; "
+            f"{_pods(pods.ready).capitalize()} ready, {pods.starting} starting{unschedulable}; "
             f"each has {policy.concurrency} slots and starts in {_span(rates.startup)}."
         ),
     )
@@ -189,11 +189,13 @@ def _terms(need: Need) -> tuple[str, ...]:
         f"In the long run {need.steady:.1f} jobs run at once.",
         f"{need.expected:.1f} jobs are expected to be here when a pod asked for now is up.",
         drain,
-        (
-            f"So slots for {need.wanted:.1f} jobs are wanted, with a scatter of {need.scatter:.1f}: "
-            f"below {_pods(need.start)} some are started, above {_pods(need.keep)} some may go."
-        ),
+        (f"So slots for {need.wanted:.1f} jobs are wanted, with a scatter of {need.scatter:.1f}: {_levels(need)}."),
     )
+
+
+def _levels(need: Need) -> str:
+    start = f"below {_pods(need.start)} some are started" if need.start else "none is started"
+    return f"{start}, " + (f"above {_pods(need.keep)} some may go" if need.keep else "and all may go")
 
 
 def _floors(need: Need) -> tuple[str, ...]:
