@@ -81,7 +81,7 @@ async def test_a_job_that_one_runs_is_left_alone_by_the_other(
     server_url: str, redis: ArqRedis, first: Any, second: Any
 ) -> None:
     held, other = Held(), Held()
-    async with running(make(first, server_url, [held.function])):
+    async with running(make(first, server_url, [held.function], max_jobs=1)):  # so that the later one is the other's
         job = await redis.enqueue_job("held")
         assert job is not None
         await asyncio.wait_for(held.started.wait(), 5)

@@ -49,7 +49,11 @@ async def running(worker: arq.Worker) -> AsyncIterator[arq.Worker]:
     try:
         yield worker
     finally:
-        await worker.close()
+        try:
+            await worker.close()
+        except asyncio.CancelledError:  # arq's own trips over a job that it cancels as the result is being written
+            worker.tasks.clear()
+            await worker.close()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
