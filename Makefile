@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup check format lint types imports generated drift unit test test-cluster demo bench bench-scaling constraints clean
+.PHONY: help setup check format lint types imports generated drift unit test test-cluster demo bench bench-scaling docs sbom constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -59,6 +59,12 @@ bench: setup ## Measure the engine beside arq, in turns, as ratios.
 bench-scaling: setup ## Simulate the autoscaler against KEDA; tables and plots go to docs/.
 	uv pip install --quiet --constraint constraints.txt --group bench
 	python -m benchmarks.scaling
+
+docs: setup ## Build the documentation into site/, strictly.
+	mkdocs build --strict --quiet
+
+sbom: setup ## Write the images' bills of materials (CycloneDX) into dist/.
+	python -m tools.sbom
 
 constraints: setup ## Pin anew the newest versions that fit.
 	uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-package agentqueue --universal --python-version 3.11 \
