@@ -9,11 +9,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tools import chart, golden, manifests
-
 from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
 from agentqueue.spec.reference import reference
+from tools import chart, golden, manifests
 
 ROOT = Path(__file__).parent.parent
 

@@ -42,10 +42,9 @@ def install_yaml() -> str:
 
 
 def _helm() -> str | None:
-    if found := shutil.which("helm"):
-        return found
+    """The test cluster's own before another: each version of Helm orders what it renders in its own way."""
     program = built()
-    return str(program.folder / "helm") if program else None
+    return str(program.folder / "helm") if program else shutil.which("helm")
 
 
 def _rendered(helm: str) -> str:
