@@ -1,8 +1,9 @@
 """Strategic merge of a partial pod template over a whole one, by the merge keys of Kubernetes' own types.
 
-The table is that of the `patchMergeKey` tags in k8s.io/api core/v1 types.go, with two differences where the plain merge
-makes what the API server refuses: a variable is replaced (value and valueFrom exclude each other), and a volume keeps
-no other source than the patch's (as `kubectl apply` does by its `retainKeys`). Lists that are not in it are replaced.
+The table is that of the `patchMergeKey` tags in k8s.io/api core/v1 types.go. Lists that are not in it are replaced.
+Where the plain merge only makes what the API server refuses, this one does what is meant: a variable is replaced (value
+and valueFrom exclude each other), a volume keeps no other source than the patch's (as `kubectl apply` has it, by
+`retainKeys`), ports are told apart by protocol too, and `$patch: delete` in an object takes the whole object out.
 """
 
 from __future__ import annotations
@@ -68,21 +69,19 @@ POD_TEMPLATE: Final[Fields] = {
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any], fields: Fields = POD_TEMPLATE, path: str = "") -> Json:
     """`patch` laid over `base`; neither is changed.
 
-    A null deletes a field. `$patch: replace` replaces an object or a list, `$patch: delete` empties an object or takes
-    an item out of a list.
+    A null takes a field out, and so does `$patch: delete` in an object or a list's item, which also survives `kubectl
+    apply`, where nulls are lost. `$patch: replace` replaces an object or a list.
 
     Raises:
         InvalidSpec: a list's item without its key, or a directive that is none; the message has its path.
     """
-    directive = _directive(patch, path)
-    result = {} if directive in ("replace", "delete") else copy.deepcopy(dict(base))
-    if directive == "delete":
-        return result
+    result = {} if _directive(patch, path) == "replace" else copy.deepcopy(dict(base))
     for key, value in patch.items():
-        if value is None or key == DIRECTIVE:
+        place = f"{path}.{key}".lstrip(".")
+        if value is None or key == DIRECTIVE or (isinstance(value, Mapping) and _directive(value, place) == "delete"):
             result.pop(key, None)
         else:
-            result[key] = _merged(result.get(key), value, fields.get(key, {}), f"{path}.{key}".lstrip("."))
+            result[key] = _merged(result.get(key), value, fields.get(key, {}), place)
     return result
 
 

@@ -46,9 +46,9 @@ def _templates(queue: ResolvedQueue, given: Given) -> Iterator[tuple[str, Object
 
 def _in_pod(template: Object) -> Iterator[Reference]:
     """Any podTemplate may have been laid over it, so nothing is sure but that it is JSON."""
-    spec = template["spec"]
-    volumes = [it for it in _list(spec.get("volumes")) if _get(it, "name") not in READ_ANEW]
-    containers = [*_list(spec.get("containers")), *_list(spec.get("initContainers"))]
+    spec = template.get("spec")
+    volumes = [it for it in _list(_get(spec, "volumes")) if _get(it, "name") not in READ_ANEW]
+    containers = [*_list(_get(spec, "containers")), *_list(_get(spec, "initContainers"))]
     for found in (*_in_volumes(volumes), *_in_variables(containers)):
         if isinstance(found.name, str):
             yield found
