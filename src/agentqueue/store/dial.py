@@ -1,11 +1,8 @@
 """redis-py clients made for our use: lean connections, TLS that checks names, and the primary that Sentinels name."""
 
 import asyncio
-import ssl
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import hiredis
@@ -16,8 +13,10 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
 
+from agentqueue import environment as env
 from agentqueue.errors import UsageError
 from agentqueue.store.options import Sentinels, ServerOptions, Tls, describe_url, split_tls
+from agentqueue.store.tls import advise_on_tls, find_tls_error, tls_context
 
 SENTINEL_TIMEOUT: Final = 2.0
 """Seconds for a Sentinel's connection, and for its answer; then the next one is asked."""
@@ -112,49 +111,6 @@ def _merged(tls: Tls | None, said: Mapping[str, Any]) -> Tls:
     return replace(tls, **{name: value for name, value in said.items() if getattr(tls, name) == getattr(fresh, name)})
 
 
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """How the standard library says it.
-
-    Raises:
-        UsageError: a file that can't be read, or holds no PEM; the message names it.
-    """
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file, cadata=tls.ca_data)
-    except (OSError, ValueError) as exc:
-        raise UsageError(_unreadable("certificate authorities", tls.ca_file, exc)) from exc
-    context.check_hostname = tls.check_hostname and not tls.skip_verify
-    if tls.skip_verify:
-        context.verify_mode = ssl.CERT_NONE
-    try:
-        _load_certificate(context, tls)
-    except OSError as exc:
-        files = f"{tls.cert_file} and {tls.key_file}" if tls.cert_file else None
-        raise UsageError(_unreadable("client certificate", files, exc)) from exc
-    return context
-
-
-def _load_certificate(context: ssl.SSLContext, tls: Tls) -> None:
-    if tls.cert_file and tls.key_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
-    elif tls.cert_data and tls.key_data:  # OpenSSL takes these from files only
-        with tempfile.TemporaryDirectory(prefix="agentqueue-tls-") as name:
-            folder = Path(name)
-            (folder / "tls.crt").write_text(tls.cert_data)
-            (folder / "tls.key").write_text(tls.key_data)
-            context.load_cert_chain(folder / "tls.crt", folder / "tls.key", password=_no_password)
-
-
-def _no_password() -> str:
-    """Instead of OpenSSL's question on the terminal, in a program that nobody looks at."""
-    return ""
-
-
-def _unreadable(what: str, files: str | None, exc: Exception) -> str:
-    reason = exc.strerror if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError) else None
-    where = f" in {files}" if files else ""
-    return f"the {what} for TLS to Redis{where} can't be read ({reason or exc}); it must be PEM, and not encrypted"
-
-
 def _secured(kind: type[Connection], tls: Tls) -> type[Connection]:
     """Connections of that kind over TLS.
 
@@ -187,35 +143,64 @@ def _behind(sentinels: Sentinels, kwargs: dict[str, Any], tls: Tls | None, max_c
     return leaner(client)
 
 
+class NoPrimary(MasterNotFoundError):
+    """No Sentinel names the primary."""
+
+    def __init__(self, said: str, advice: str) -> None:
+        super().__init__(said)
+        self.advice = advice
+
+
 class _Discovery(Sentinel):
-    """Tells why there is no primary: redis-py's own swallows half of it."""
+    """Asks all Sentinels at once, so that one that hangs costs nothing, and tells why there is no primary."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """Its address, from the first Sentinel that has one.
 
         Raises:
-            MasterNotFoundError: with what each said.
+            NoPrimary: with what each said.
         """
-        said: list[str] = []
-        for place, sentinel in enumerate(self.sentinels):
-            try:
-                known = await sentinel.sentinel_masters()
-            except (redis_errors.RedisError, OSError) as exc:
-                said.append(f"{_address(sentinel)}: {exc}")
-                continue
-            state = known.get(service_name)
-            if state is not None and self.check_master_state(state, service_name):
-                self.sentinels[0], self.sentinels[place] = sentinel, self.sentinels[0]
-                return state["ip"], state["port"]
-            knows = ", ".join(map(repr, sorted(known))) or "none"
-            down = "takes it for down" if state is not None else f"knows no such primary, only {knows}"
-            said.append(f"{_address(sentinel)} {down}")
-        raise MasterNotFoundError("; ".join(said))
+        questions = [asyncio.create_task(self._ask(sentinel, service_name)) for sentinel in self.sentinels]
+        refusals: list[NoPrimary] = []
+        try:
+            for answer in asyncio.as_completed(questions):
+                try:
+                    return await answer
+                except NoPrimary as exc:
+                    refusals.append(exc)
+        finally:
+            for question in questions:
+                question.cancel()
+            await asyncio.gather(*questions, return_exceptions=True)
+        advice = min((exc.advice for exc in refusals), key=_ADVICE.index)
+        raise NoPrimary("; ".join(map(str, refusals)), advice)
+
+    async def _ask(self, sentinel: redis_asyncio.Redis, service_name: str) -> tuple[str, int]:
+        kwargs = sentinel.connection_pool.connection_kwargs
+        address = f"{kwargs['host']}:{kwargs['port']}"
+        try:
+            known = await sentinel.sentinel_masters()
+        except (redis_errors.AuthenticationError, redis_errors.NoPermissionError) as exc:
+            raise NoPrimary(f"{address} refuses the password ({exc})", CHECK_PASSWORD) from exc
+        except (redis_errors.RedisError, OSError) as exc:
+            tls = find_tls_error(exc)
+            why = exc if tls is None else f"TLS fails: {advise_on_tls(tls)}"
+            raise NoPrimary(f"{address} does not answer ({why})", CHECK_ADDRESSES) from exc
+        state = known.get(service_name)
+        if state is None:
+            names = ", ".join(sorted(known)) or "none"
+            raise NoPrimary(f"{address} knows no primary of that name, only {names}", CHECK_NAME)
+        if not self.check_master_state(state, service_name):
+            raise NoPrimary(f"{address} takes the primary for down", WAIT)
+        return state["ip"], state["port"]
 
 
-def _address(sentinel: redis_asyncio.Redis) -> str:
-    kwargs = sentinel.connection_pool.connection_kwargs
-    return f"{kwargs['host']}:{kwargs['port']}"
+WAIT: Final = "wait for the failover, or see why it does not come (quorum, replicas)"
+CHECK_NAME: Final = f"check the primary's name ({env.REDIS_SENTINEL_MASTER})"
+CHECK_PASSWORD: Final = f"check the Sentinels' own password ({env.REDIS_SENTINEL_PASSWORD})"
+CHECK_ADDRESSES: Final = f"check the Sentinels' addresses ({env.REDIS_SENTINEL_NODES}) and the network"
+_ADVICE: Final = (WAIT, CHECK_NAME, CHECK_PASSWORD, CHECK_ADDRESSES)
+"""What helps most comes first."""
 
 
 class BehindSentinel(redis_asyncio.Redis):

@@ -80,6 +80,11 @@ class ServerOptions:
         nodes = ", ".join(f"{host}:{port}" for host, port in self.sentinel.nodes)
         return f"{self.sentinel.master} (Sentinel: {nodes})"
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS is asked for."""
+        return self.tls is not None or self.url.startswith("rediss:")
+
 
 def describe_url(url: str) -> str:
     """The URL without its password, for messages and logs."""
@@ -93,7 +98,8 @@ def describe_url(url: str) -> str:
 def resolve_url(explicit: str | None, environment: Mapping[str, str] | None = None) -> str | None:
     """The server's URL: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else None."""
     environment = os.environ if environment is None else environment
-    return explicit or environment.get(env.REDIS_URL) or environment.get("REDIS_URL") or None
+    found = (explicit, environment.get(env.REDIS_URL), environment.get("REDIS_URL"))
+    return next((url.strip() for url in found if url and url.strip()), None)  # Secrets' values often end with a newline
 
 
 def server_options(environ: Mapping[str, str], url: str | None = None) -> ServerOptions | None:
@@ -198,7 +204,7 @@ def split_tls(url: str) -> tuple[str, dict[str, Any]]:
             raise UsageError(f"the Redis URL's parameter {name} is not known; known are {', '.join(_KNOWN)}")
         else:
             rest.append((name, value))
-    return urlunsplit(parts._replace(query=urlencode(rest))), fields
+    return (urlunsplit(parts._replace(query=urlencode(rest))) if fields else url), fields
 
 
 _FILES: Final = {"ssl_ca_certs": "ca_file", "ssl_certfile": "cert_file", "ssl_keyfile": "key_file"}

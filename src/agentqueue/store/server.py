@@ -7,10 +7,11 @@ from typing import Any, Final, Self, TypeVar, cast
 from redis import asyncio as redis_asyncio
 from redis import exceptions as redis_errors
 
-from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
+from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.scripts import Script, queue_keys
 from agentqueue.store.dial import open_client
 from agentqueue.store.options import ServerOptions
+from agentqueue.store.translation import is_demoted, translate
 
 MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (7, 2)
@@ -94,10 +95,10 @@ class Server:
             ) from exc
 
     async def _translated(self, exc: redis_errors.RedisError) -> Exception:
-        if isinstance(exc, redis_errors.ReadOnlyError):
+        if is_demoted(exc):
             # The address may lead to the new primary by now: connections to the demoted one are of no use.
             await self.redis.connection_pool.disconnect(inuse_connections=False)
-        return translate(exc, self.name)
+        return translate(exc, self.options)
 
     async def check(self) -> None:
         """Refuse what would lose jobs: too old, a cluster, a replica, evicting keys, or no Redis at all.
@@ -107,6 +108,9 @@ class Server:
             QueueUnavailable: no answer, or the password is wrong.
         """
         info = await self.call(self._info)
+        if self.options.sentinel is not None and is_replica(info):
+            await self.redis.connection_pool.disconnect(inuse_connections=False)
+            raise QueueUnavailable(f"Redis at {self.name}: a failover is under way; the Sentinels are asked again")
         problem = find_server_problem(info, allow_eviction=self.options.allow_eviction)
         if problem:
             raise UnsupportedServer(f"Redis at {self.name}: {problem}")
@@ -125,7 +129,7 @@ def find_server_problem(info: Mapping[str, Any], *, allow_eviction: bool) -> str
         return f"version {found} is too old; AgentQueue needs Redis 7.0 or Valkey 7.2 (script flags)"
     if info.get("cluster_enabled"):
         return "runs in cluster mode; jobs' keys have no hash tags: use one server, or a primary with replicas"
-    if info.get("role") in ("slave", "replica"):
+    if is_replica(info):
         return "is a read-only replica; give the primary's address"
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction" and info.get("maxmemory") and not allow_eviction:
@@ -133,29 +137,12 @@ def find_server_problem(info: Mapping[str, Any], *, allow_eviction: bool) -> str
     return None
 
 
+def is_replica(info: Mapping[str, Any]) -> bool:
+    """Whether the server that says this of itself takes no writes."""
+    return info.get("role") in ("slave", "replica")
+
+
 def _version(text: str) -> tuple[int, int]:
     major, _, rest = text.partition(".")
     minor = rest.partition(".")[0]
     return (int(major) if major.isdigit() else 0, int(minor) if minor.isdigit() else 0)
-
-
-def translate(exc: redis_errors.RedisError, server: str) -> Exception:
-    """One of ours for one of redis-py's: what happened, and what to do about it."""
-    text = str(exc)
-    if isinstance(exc, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
-        return QueueFull(
-            f"Redis at {server} is full (maxmemory) and takes no new jobs; running ones finish. Give it memory"
-        )
-    if isinstance(exc, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or "NOAUTH" in text:
-        return QueueUnavailable(f"Redis at {server} refuses the credentials ({text}); check the password in the URL")
-    if isinstance(exc, redis_errors.BusyLoadingError):
-        return QueueUnavailable(f"Redis at {server} is loading its data; try again in a moment")
-    if isinstance(exc, redis_errors.ReadOnlyError):
-        return QueueUnavailable(f"Redis at {server} is a read-only replica by now; the connection is made anew")
-    if isinstance(exc, redis_errors.InvalidResponse):
-        return UnsupportedServer(f"what answers at {server} is not Redis ({text[:80]}); check host and port")
-    if isinstance(exc, redis_errors.ConnectionError | redis_errors.TimeoutError):
-        return QueueUnavailable(
-            f"Redis at {server} does not answer ({text}); check that it runs, the URL and the network"
-        )
-    return QueueUnavailable(f"Redis at {server} refused a command: {text}")

@@ -1,0 +1,57 @@
+"""redis-py's errors as ours: what happened, and what to do about it."""
+
+from redis import exceptions as redis_errors
+
+from agentqueue import environment as env
+from agentqueue.errors import AgentQueueError, QueueFull, QueueUnavailable, UnsupportedServer
+from agentqueue.store.dial import NoPrimary
+from agentqueue.store.options import ServerOptions
+from agentqueue.store.tls import advise_on_tls, find_tls_error
+
+
+def is_demoted(exc: redis_errors.RedisError) -> bool:
+    """Whether the server was a primary until now: it refuses writes, and ended what blocked on it."""
+    return isinstance(exc, redis_errors.ReadOnlyError) or str(exc).startswith("UNBLOCKED")
+
+
+def translate(exc: redis_errors.RedisError, options: ServerOptions) -> AgentQueueError:
+    """One of ours for one of redis-py's."""
+    return _refused(exc, options.name) or _unreachable(exc, options)
+
+
+def _refused(exc: redis_errors.RedisError, server: str) -> AgentQueueError | None:
+    """For what the server itself said."""
+    text = str(exc)
+    if isinstance(exc, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
+        return QueueFull(
+            f"Redis at {server} is full (maxmemory) and takes no new jobs; running ones finish. Give it memory"
+        )
+    if isinstance(exc, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or "NOAUTH" in text:
+        return QueueUnavailable(f"Redis at {server} refuses the credentials ({text}); check the password in the URL")
+    if isinstance(exc, redis_errors.BusyLoadingError):
+        return QueueUnavailable(f"Redis at {server} is loading its data; try again in a moment")
+    if is_demoted(exc):
+        return QueueUnavailable(f"Redis at {server} is a read-only replica by now; the connection is made anew")
+    if isinstance(exc, redis_errors.InvalidResponse):
+        return UnsupportedServer(f"what answers at {server} is not Redis ({text[:80]}); check host and port")
+    if isinstance(exc, redis_errors.ConnectionError | redis_errors.TimeoutError):
+        return None
+    return QueueUnavailable(f"Redis at {server} refused a command: {text}")
+
+
+def _unreachable(exc: redis_errors.RedisError, options: ServerOptions) -> QueueUnavailable:
+    if isinstance(exc, NoPrimary):
+        return QueueUnavailable(f"no Sentinel names the primary of {options.name}: {exc}; {exc.advice}")
+    tls = find_tls_error(exc)
+    if tls is not None:
+        return QueueUnavailable(f"TLS to Redis at {options.name} fails: {advise_on_tls(tls)}")
+    hint = ""
+    if isinstance(exc.__cause__ or exc.__context__, ConnectionResetError) or "closed by server" in str(exc):
+        hint = " (rediss:// if it wants TLS)"
+        if options.is_secure:  # TLS 1.3 refuses a certificate after the handshake, and its alert may be lost
+            hint = f", the certificate that it may want to see ({env.REDIS_CERT_FILE}),"
+    elif isinstance(exc, redis_errors.TimeoutError) and options.is_secure:
+        hint = " (redis:// if it speaks no TLS)"
+    return QueueUnavailable(
+        f"Redis at {options.name} does not answer ({exc}); check that it runs, the URL{hint} and the network"
+    )
