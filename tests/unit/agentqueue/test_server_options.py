@@ -134,7 +134,7 @@ class TestUrls:
     )
     def test_redis_pys_parameters_of_tls(self, query: str, rest: str, fields: dict[str, object]) -> None:
         url = "rediss://:p%40ss@host:1"
-        assert split_tls(f"{url}?{query}") == (url + (f"?{rest}" if rest else ""), fields)
+        assert split_tls(url + (f"?{query}" if query else "")) == (url + (f"?{rest}" if rest else ""), fields)
 
     def test_a_parameter_that_is_none(self) -> None:
         with pytest.raises(UsageError, match="ssl_ca_cert is not known; known are ssl_ca_certs"):
