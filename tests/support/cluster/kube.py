@@ -290,7 +290,7 @@ def has_condition(kind: str, status: str = "True", *, reason: str | None = None)
             (one["type"], one["status"]) == (kind, status)
             and reason in (None, one.get("reason"))
             and one.get("observedGeneration", generation) == generation
-            for one in found.get("status", {}).get("conditions", [])
+            for one in found.get("status", {}).get("conditions") or ()
         )
 
     holds.__doc__ = f"{kind}={status}" + (f" for {reason}" if reason else "")

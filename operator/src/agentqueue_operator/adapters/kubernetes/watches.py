@@ -1,8 +1,8 @@
 """The watches: kopf in a thread of its own, started anew whenever it ends, and listings that check what it tells.
 
 A thread, since kopf ends every task of its event loop with itself, and would take the process's signals. kopf ends for
-all kinds when one can't be watched (a right was taken away, a definition deleted): so each kind is asked for first, what
-is refused is left out and told as trouble, and asked for again until it is there.
+all kinds when one can't be watched (a right was taken away, a definition deleted): so each kind is asked for first,
+what is refused is left out and told as trouble, and asked for again until it is there.
 """
 
 import asyncio
@@ -192,7 +192,7 @@ class Watches:
         query = {"limit": PAGE}
         while True:
             page = await self._page(kind, place, query)
-            for item in page["items"]:
+            for item in page["items"] or ():  # null where the list of names has none
                 metadata = item["metadata"]
                 out[Address(kind.plural, metadata["namespace"], metadata["name"])] = version_of(item)
             more = page["metadata"].get("continue")
