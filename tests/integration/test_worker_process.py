@@ -197,6 +197,19 @@ async def test_an_idle_worker_exits_at_once(client: Client, start: Start) -> Non
     assert monotonic() - sent < 10.0, "of 60"
 
 
+async def test_signals_up_to_its_last_moment_leave_the_exit_code_alone(start: Start) -> None:
+    worker = start()
+    await worker.said("worker_started")
+
+    def ended() -> bool:
+        worker.process.send_signal(signal.SIGINT)
+        return worker.process.poll() is not None
+
+    worker.send(signal.SIGTERM)
+    await until(ended, what="the worker ends")
+    assert await worker.exit() == 0
+
+
 async def test_a_worker_exits_with_0_when_it_is_ended_while_it_still_imports(folder: Path, server_url: str) -> None:
     (folder / "slow.py").write_text("import sys, time\nprint('importing', file=sys.stderr)\ntime.sleep(30)\n")
     with worker_process("slow:agent", folder, server_url) as worker:

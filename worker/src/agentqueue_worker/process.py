@@ -214,6 +214,8 @@ def run_program(program: Program) -> None:
     """`serve` on uvloop where there is one."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(program))
+    for number in (signal.SIGTERM, signal.SIGINT):  # all is recorded: one that comes late must not become the exit code
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _loop_factory() -> Callable[[], Any] | None:
