@@ -71,6 +71,7 @@ def _spelled(value: Any) -> Any:
         return [_spelled(item) for item in value]
     if not isinstance(value, str):
         return value
-    if "\n" in value and all(char.isprintable() or char in "\n\t" for char in value):
+    if "\n" in value and value.replace("\n", "").isprintable():
         return LiteralScalarString(value)
-    return DoubleQuotedScalarString(value) if _NOT_TEXT_IN_YAML_1_1.fullmatch(value) else value
+    plain = value.isprintable() and not _NOT_TEXT_IN_YAML_1_1.fullmatch(value)
+    return value if plain else DoubleQuotedScalarString(value)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentqueue.errors import InvalidSpec
+
 if TYPE_CHECKING:
     from agentqueue.spec import Loaded
 
@@ -39,14 +41,12 @@ def render(
     Passwords and tokens are placeholders, and workers are as many as with empty queues. Images that the resource does
     not name are those of the operator's settings (AGENTQUEUE_OPERATOR_WORKER_IMAGE and so on).
     """
-    from agentqueue.spec import InvalidResource  # noqa: PLC0415
-
     try:
-        loaded = _load(file)
-    except InvalidResource as error:
+        text = _rendered(_load(file), namespace, output)
+    except InvalidSpec as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
-    print(_rendered(loaded, namespace, output), end="")
+    print(text, end="")
 
 
 def _load(file: str) -> Loaded:

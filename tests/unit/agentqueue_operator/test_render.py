@@ -303,7 +303,7 @@ def test_pod_templates_are_laid_over_in_order() -> None:
 
 def test_a_pod_template_that_cannot_be_laid_over_is_an_error_of_the_resource() -> None:
     data = resources.agent(podTemplate={"spec": {"containers": [{"image": "x"}]}})
-    with pytest.raises(InvalidSpec, match=r"podTemplate\.spec\.containers\[0\] has no name"):
+    with pytest.raises(InvalidSpec, match=r"agent a: podTemplate\.spec\.containers\[0\] has no name"):
         rendered(data)
 
 

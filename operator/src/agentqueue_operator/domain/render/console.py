@@ -65,6 +65,7 @@ def console_template(queue: ResolvedQueue, given: Given) -> Object:
     return pod_template(
         _container(queue, given),
         Pod(
+            of="console",
             labels=labels(queue.name, CONSOLE),
             annotations={CONTENT_ANNOTATION: digest(read)},
             service_account=console_name(queue.name),

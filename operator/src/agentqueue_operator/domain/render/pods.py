@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from agentqueue.errors import InvalidSpec
 from agentqueue.spec import PodTemplate, Resources
 from agentqueue_operator.domain.kinds import Object
 from agentqueue_operator.domain.merge import merge
@@ -35,6 +36,8 @@ class Container:
 class Pod:
     """The rest of the pod."""
 
+    of: str
+    """Whose it is, in words, for messages."""
     labels: Mapping[str, str]
     annotations: Mapping[str, str] = field(default_factory=dict)
     service_account: str
@@ -71,8 +74,11 @@ def pod_template(container: Container, pod: Pod) -> Object:
             "volumes": [{"name": TMP, "emptyDir": {}}, *container.volumes],
         },
     }
-    for laid_over in pod.templates:
-        template = merge(template, as_patch(laid_over))
+    try:
+        for laid_over in pod.templates:
+            template = merge(template, as_patch(laid_over))
+    except InvalidSpec as error:
+        raise InvalidSpec(f"{pod.of}: {error}") from None
     return template
 
 

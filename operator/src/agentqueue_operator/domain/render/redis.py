@@ -158,6 +158,7 @@ def redis_template(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> O
     return pod_template(
         _container(queue, redis, given),
         Pod(
+            of="redis.managed",
             labels=labels(queue.name, REDIS),
             annotations={CONTENT_ANNOTATION: digest(read)},
             service_account=redis_name(queue.name),

@@ -80,6 +80,7 @@ def worker_template(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) ->
     return pod_template(
         _container(queue, agent, given),
         Pod(
+            of=f"agent {agent.name}",
             labels=labels(queue.name, WORKER, agent.name),
             annotations={CONTENT_ANNOTATION: digest([given.password, given.content_hashes.get(agent.name)])},
             service_account=workers_name(queue.name),
