@@ -43,6 +43,22 @@ class Faults:
         status = next(one for one in statuses if container in (None, one["name"]))
         await asyncio.to_thread(self._kill, found["spec"]["nodeName"], status["containerID"].rpartition("/")[2])
 
+    async def cordon(self, node: str) -> None:
+        """Let no new pods onto a node."""
+        await asyncio.to_thread(self.cluster.kubectl, "cordon", node)
+
+    async def uncordon(self, node: str) -> None:
+        """Let pods onto a node again."""
+        await asyncio.to_thread(self.cluster.kubectl, "uncordon", node)
+
+    async def drain(self, node: str, *, timeout: float = 60) -> None:
+        """Cordon a node and evict its pods, as before maintenance; they are gone when this returns.
+
+        Raises ClusterError after `timeout` seconds, as when a disruption budget forbids it.
+        """
+        how = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", f"--timeout={timeout:g}s")
+        await asyncio.to_thread(self.cluster.kubectl, "drain", node, *how, timeout=timeout + 10)
+
     async def cut_off(self, node: str) -> None:
         """Pull a node's cable: its pods run on, and nobody hears of them."""
         await asyncio.to_thread(network.set_link, self.cluster.control, node, up=False)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tests.support.cluster.parts import PAUSE_IMAGE
+
 Object = dict[str, Any]
 
 RESTRICTED = {
@@ -17,6 +19,11 @@ def container(image: str, script: str, **fields: Any) -> Object:
     """A container that runs a Python script. TERM ends it: PID 1 would ignore it otherwise."""
     command = ["python", "-c", f"import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit())\n{script}"]
     return {"name": "main", "image": image, "command": command, "securityContext": RESTRICTED} | fields
+
+
+def idle_container(**fields: Any) -> Object:
+    """A container that waits for its end, of an image that every node of the project's own cluster has."""
+    return {"name": "main", "image": PAUSE_IMAGE, "securityContext": RESTRICTED} | fields
 
 
 def pod(name: str, main: Object, *, labels: Mapping[str, str] | None = None, **spec: Any) -> Object:

@@ -12,6 +12,9 @@ from tests.support.cluster.shell import ClusterError, run
 FORWARDING = ("net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1")
 """The second makes the addresses of Services work between pods of one node, whose frames only cross its bridge."""
 
+BRIDGE_ADDRESS = "02:00:00:00:00:01"
+"""Fixed, else it is the lowest of the links': as a node comes or goes it changes, and nobody finds it for 10 s."""
+
 
 def connect_host(layout: Layout, control: Machine) -> None:
     """Join this host and the control plane, and route pods and Services from both."""
@@ -19,7 +22,7 @@ def connect_host(layout: Layout, control: Machine) -> None:
     run("ip", "link", "add", name, "type", "veth", "peer", "name", peer)
     run("ip", "link", "set", peer, "netns", str(control.pid))
     batch = [
-        "link add wire type bridge",
+        f"link add wire address {BRIDGE_ADDRESS} type bridge",
         f"link set {peer} name host master wire up",
         f"addr add {layout.control}/{layout.machines.prefixlen} dev wire",
         "link set wire up",
