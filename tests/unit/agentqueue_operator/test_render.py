@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
-from tools.golden import golden_files
 
 from agentqueue import environment
 from agentqueue.errors import InvalidSpec
@@ -31,6 +30,7 @@ from agentqueue_operator.domain.render.offline import offline
 from agentqueue_operator.domain.render.quantity import amount
 from agentqueue_operator.domain.render.redis import quoted
 from tests.support import resources
+from tools.golden import golden_files
 
 ROOT = Path(__file__).parents[3]
 IMAGES = Images("worker:1", "redis:1", "console:1")
