@@ -31,7 +31,7 @@ class Access:
         from kubernetes import client, config  # half a second that the own cluster has no use for
 
         found = client.Configuration()
-        config.load_kube_config(config_file=kubeconfig, client_configuration=found)  # type: ignore[no-untyped-call]
+        config.load_kube_config(config_file=kubeconfig, client_configuration=found)
         authority = Path(found.ssl_ca_cert) if found.ssl_ca_cert else None
         bearer = found.get_api_key_with_prefix("BearerToken", "authorization") or ""
         pair = (Path(found.cert_file), Path(found.key_file)) if found.cert_file and found.key_file else None

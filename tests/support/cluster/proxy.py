@@ -1,6 +1,7 @@
 """A proxy before the API server that counts requests and answers in its place as a test asks.
 
-It speaks plain HTTP, on this machine's own end of the cluster's link, so that pods reach it as well.
+It speaks plain HTTP, on this machine's own end of the cluster's link, so that pods reach it as well. Who shows no
+token, as Go's clients over plain HTTP, is an administrator.
 """
 
 import asyncio
@@ -85,6 +86,11 @@ class ApiProxy:
         """Let everything through again."""
         self.faults.clear()
 
+    @property
+    def open_watches(self) -> int:
+        """How many watches are under way."""
+        return len(self._watches)
+
     def cut_watches(self) -> int:
         """Break all open watches off in mid-air; how many there were."""
         return self._end_watches(b"")
@@ -149,6 +155,8 @@ class ApiProxy:
 
     async def _forward(self, request: web.Request, verb: str) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+        if "Authorization" not in request.headers:
+            headers |= self.access.headers()
         target = URL(f"{self.access.server}{request.raw_path}", encoded=True)
         async with self._session.request(
             request.method, target, headers=headers, data=await request.read() or None
@@ -233,7 +241,7 @@ def _status(code: int, message: str) -> dict[str, object]:
 
 
 def _kubeconfig(url: str, token: str | None) -> dict[str, object]:
-    """Without a token the proxy's own certificate speaks for whoever asks."""
+    """Without a token the administrator's speaks for whoever asks, or the administrator's certificate."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
