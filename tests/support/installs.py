@@ -1,9 +1,16 @@
 """What is installed on the tests' Kubernetes: the project's images, by the names that samples and charts know."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from tests.support.cluster.images import OPERATOR, REDIS, WORKER, Image
-from tests.support.cluster.program import ROOT
+from tests.support.cluster.kube import Cluster, Object
+from tests.support.cluster.program import ROOT, build
+from tests.support.cluster.shell import run
 
 TRAVEL = Image(
     "docker.io/library/agentqueue-travel:dev",
@@ -15,3 +22,36 @@ TRAVEL = Image(
 
 IMAGES: Sequence[Image] = (WORKER, OPERATOR, REDIS, TRAVEL)
 """In the order in which they can be built."""
+
+
+@dataclass(frozen=True)
+class Helm:
+    """Helm for a cluster; without one it only renders."""
+
+    cluster: Cluster | None = None
+
+    def run(self, *arguments: str | Path, timeout: float = 300) -> str:
+        """Standard output. Raises ClusterError with what Helm says."""
+        given = () if self.cluster is None else (f"--kubeconfig={self.cluster.kubeconfig}",)
+        return run(build().folder / "helm", *arguments, *given, cwd=ROOT, timeout=timeout)
+
+    async def __call__(self, *arguments: str | Path, timeout: float = 300) -> str:
+        """The same, while the event loop goes on."""
+        return await asyncio.to_thread(self.run, *arguments, timeout=timeout)
+
+
+def rendered(*options: str | Path, release: str = "agentqueue", chart: str = "charts/agentqueue") -> Sequence[Object]:
+    """What the chart's templates make, hooks among it."""
+    text = Helm().run("template", release, chart, *options)
+    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
+
+
+def local_images() -> Sequence[str]:
+    """Options of Helm that put the locally built images in the place of the published ones."""
+    values = {
+        "image.registry": "localhost",
+        "image.tag": "dev",
+        "defaults.workerImage": WORKER.name,
+        "defaults.redisImage": REDIS.name,
+    }
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]

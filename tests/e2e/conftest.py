@@ -1,0 +1,57 @@
+"""What the tests of installed parts share: images, Helm, a namespace for the operator."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster.images import Image
+from tests.support.cluster.kube import Cluster, Kube
+from tests.support.installs import IMAGES, Helm
+
+HERE = Path(__file__).parent
+CRD = "agentqueues.agentqueue.dev"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test in this folder."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture
+def helm(cluster: Cluster) -> Helm:
+    """Helm for the tests' cluster."""
+    return Helm(cluster)
+
+
+@pytest.fixture(scope="session")
+def all_images(load_image: Callable[[Image], str]) -> None:
+    """The project's images on every node."""
+    for image in IMAGES:
+        load_image(image)
+
+
+@pytest.fixture
+async def system(cluster: Cluster, helm: Helm) -> AsyncIterator[str]:
+    """The name of an empty namespace for the operator, in a cluster that knows no AgentQueue yet.
+
+    After the test its releases, the definition and the namespace are gone.
+    """
+    name = f"system-{secrets.token_hex(3)}"
+    label = {"pod-security.kubernetes.io/enforce": "restricted"}
+    async with Kube(cluster, name) as kube:
+        await _forget_definition(kube)
+        await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": label}})
+        yield name
+        for release in (await helm("list", "--all", "--short", "--namespace", name)).split():
+            await helm("uninstall", release, "--namespace", name, "--wait")
+        await _forget_definition(kube)
+        await kube.delete("namespace", name)
+
+
+async def _forget_definition(kube: Kube) -> None:
+    await kube.delete("crd", CRD)
+    await kube.until_gone("crd", CRD)
