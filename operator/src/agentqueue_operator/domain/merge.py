@@ -8,7 +8,6 @@ and valueFrom exclude each other), a volume keeps no other source than the patch
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -67,7 +66,7 @@ POD_TEMPLATE: Final[Fields] = {
 
 
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any], fields: Fields = POD_TEMPLATE, path: str = "") -> Json:
-    """`patch` laid over `base`; neither is changed.
+    """`patch` laid over `base`; neither is changed, and the result shares with them what is the same.
 
     A null takes a field out, and so does `$patch: delete` in an object or a list's item, which also survives `kubectl
     apply`, where nulls are lost. `$patch: replace` replaces an object or a list.
@@ -75,7 +74,7 @@ def merge(base: Mapping[str, Any], patch: Mapping[str, Any], fields: Fields = PO
     Raises:
         InvalidSpec: a list's item without its key, or a directive that is none; the message has its path.
     """
-    result = {} if _directive(patch, path) == "replace" else copy.deepcopy(dict(base))
+    result = {} if _directive(patch, path) == "replace" else dict(base)
     for key, value in patch.items():
         place = f"{path}.{key}".lstrip(".")
         if value is None or key == DIRECTIVE or (isinstance(value, Mapping) and _directive(value, place) == "delete"):
@@ -91,12 +90,12 @@ def _merged(old: Any, new: Any, known: Keyed | Fields, path: str) -> Any:
     if isinstance(new, Mapping):
         below = {} if isinstance(known, Keyed) else known
         return merge(old if isinstance(old, Mapping) else {}, new, below, path)
-    return copy.deepcopy(new)
+    return new
 
 
 def _merged_list(old: list[Any], new: Sequence[Any], known: Keyed, path: str) -> list[Any]:
     places = [(_checked(item, known, f"{path}[{index}]"), f"{path}[{index}]") for index, item in enumerate(new)]
-    result = [] if any(item.get(DIRECTIVE) == "replace" for item, _ in places) else copy.deepcopy(old)
+    result = [] if any(item.get(DIRECTIVE) == "replace" for item, _ in places) else list(old)
     for item, place in places:
         directive = item.get(DIRECTIVE)
         at = next((at for at, it in enumerate(result) if known.identity(it) == known.identity(item)), None)

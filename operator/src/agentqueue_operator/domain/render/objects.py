@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, Kind, Object
 from agentqueue_operator.domain.render.given import Given
@@ -40,8 +41,7 @@ def _owner(queue: str, uid: str) -> Object:
 
 def digest(value: Any) -> str:
     """16 hex digits that tell one JSON value from another."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def encoded(data: Mapping[str, str]) -> dict[str, str]:
