@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KIND_KUBECONFIG := $(CURDIR)/$(VENV)/kind.kubeconfig
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup check format lint types imports generated drift unit test test-cluster demo bench bench-scaling docs sbom constraints clean
+.PHONY: help setup check format lint types imports generated drift unit test test-cluster cluster-up cluster-down cluster-shell cluster-status \
+  images kind-up kind-down demo bench bench-scaling docs sbom constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -47,8 +49,31 @@ unit: setup
 test: setup ## Run every test that this machine can run.
 	pytest
 
-test-cluster: setup ## Run the tests on a real Kubernetes (Linux, root, Go; the first build takes minutes).
-	pytest tests/cluster --timeout 1200
+test-cluster: setup ## Run the tests on a real Kubernetes alone (Linux, root, Go; the first build takes minutes).
+	pytest tests/cluster
+
+# The test cluster by hand: tests use the one that is up. Its state folder is AGENTQUEUE_CLUSTER_DIR.
+cluster-up: setup ## Start a real Kubernetes that stays, for tests and for you.
+	@python -m tests.support.cluster up
+
+cluster-down: setup ## End it and leave nothing of it.
+	@python -m tests.support.cluster down
+
+cluster-shell: setup ## A shell with kubectl and helm for it.
+	@python -m tests.support.cluster shell
+
+cluster-status: setup ## Tell which of its parts answer.
+	@python -m tests.support.cluster status
+
+images: setup ## Build the images, and load them into the cluster that is up or that KUBECONFIG names.
+	@python -m tests.support.cluster images
+
+kind-up: setup ## Start a Kubernetes in Docker by kind; with KUBECONFIG set, the tests use it.
+	kind create cluster --config tests/cluster/kind.yaml --kubeconfig $(KIND_KUBECONFIG) --wait 2m
+	@echo export KUBECONFIG=$(KIND_KUBECONFIG)
+
+kind-down: ## End it.
+	kind delete cluster --name agentqueue --kubeconfig $(KIND_KUBECONFIG)
 
 demo: setup ## Run the travel example from end to end.
 	python examples/travel/demo.py
