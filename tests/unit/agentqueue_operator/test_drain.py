@@ -111,6 +111,20 @@ def test_nothing_goes_in_a_rollout() -> None:
     assert plan_scale_in(pods, wanted=1, current=2, rolling_out=True) == (Unmark("b"), ClearCost("b"))
 
 
+@pytest.mark.parametrize(
+    ("pods", "expected"),
+    [
+        pytest.param([gone_idle("a"), gone_idle("b"), gone_idle("new")], (Lower(0),), id="all-together-once-all-may"),
+        pytest.param([gone_idle("a"), gone_idle("b", busy=1)], (), id="none-while-one-works"),
+        pytest.param(
+            [gone_idle("a"), starting("new")], (Mark("new"), SetCost("new")), id="those-of-the-new-template-too"
+        ),
+    ],
+)
+def test_in_a_rollout_all_may_go(pods: list[WorkerPod], expected: tuple[Any, ...]) -> None:
+    assert plan_scale_in(pods, wanted=0, current=2, rolling_out=True) == expected
+
+
 def test_replicas_without_a_pod_go_first() -> None:
     assert plan_scale_in([pod("a"), pod("b")], wanted=2, current=5) == (Lower(2),)
     assert plan_scale_in([pod("a"), pod("b")], wanted=1, current=5) == (Mark("a"), SetCost("a"), Lower(2))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.domain.explain import _BECAUSE, JobFacts, JobState, explain, explain_job
+from agentqueue_operator.domain.explain import _BECAUSE, JobFacts, JobState, explain, explain_job, explain_unwatched
 from agentqueue_operator.domain.scaling import (
     Decision,
     Fallback,
@@ -147,6 +147,7 @@ NEXT = JobFacts(id="trip-17", state=JobState.WAITING)
             WAITS, decide(BACKLOG, pods=Pods(starting=2)), "2 pods on the way, a start takes about 3.2 s", id="starting"
         ),
         pytest.param(WAITS, decide(BACKLOG, pods=Pods(unschedulable=2)), "finds no node", id="unschedulable"),
+        pytest.param(WAITS, decide(BACKLOG, pods=Pods(failing=2)), "2 pods fail to start", id="failing"),
         pytest.param(NEXT, decide(Load(ready=1), current=0), "its pod has just been asked for", id="asked-for"),
         pytest.param(NEXT, decide(Load(ready=1), current=0, mode=Mode.EXTERNAL), "none was asked for", id="external"),
         pytest.param(
@@ -161,6 +162,30 @@ def test_why_a_job_waits(job: JobFacts, decision: Decision, words: str) -> None:
     explained = explain_job(job, decision)
     assert words in explained.headline
     assert explained.details[0] == explain(decision).headline
+
+
+def test_words_for_a_machine_without_pods() -> None:
+    told = explain(decide(Load(), current=1, rates=Rates(), max_pods_per_minute=3)).of_workers()
+    assert told.headline == "1 worker, as before: fewer would do, but the last ones go after 50 s more without a job."
+    assert "pod" not in " ".join(told.details)
+    limited = explain(decide(BACKLOG, max_pods_per_minute=1)).of_workers()
+    assert limited.headline == "From 2 workers to 3: maxPodsPerMinute is 1."
+
+
+def test_a_queue_that_nobody_scales() -> None:
+    told = explain_unwatched(Load(ready=2, active=1), workers=1, slots=3)
+    assert told.headline.startswith("Nobody decides on the number of its workers")
+    assert told.details == (
+        "2 jobs ready (the oldest for 0 s), 0 due within a pod's start, 1 running.",
+        "1 worker with 3 slots, 2 of them free.",
+    )
+
+
+def test_nothing_is_wanted_in_words() -> None:
+    details = " ".join(explain(decide(Load(), rates=Rates())).details)
+    assert "none is started, and all may go" in details
+    failing = explain(decide(Load(ready=1), pods=Pods(unschedulable=1, failing=2))).details
+    assert "No pods ready, 0 starting, 1 without a node, 2 failing to start; each" in " ".join(failing)
 
 
 def test_jobs_that_do_not_wait() -> None:

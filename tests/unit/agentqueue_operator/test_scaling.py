@@ -115,6 +115,16 @@ STEADY_4 = Rates(arrivals_per_s=0.2, busy=4.0, service=seconds(20), startup=seco
             id="no-more-while-the-scheduler-refuses",
         ),
         pytest.param(
+            {"load": Load(ready=30), "current": 2, "pods": Pods(failing=2)},
+            (None, Reason.PODS_FAIL),
+            id="no-more-of-those-that-fail",
+        ),
+        pytest.param(
+            {"load": Load(ready=30), "current": 5, "pods": Pods(ready=4, failing=1)},
+            (28, Reason.BACKLOG),
+            id="one-that-fails-among-others-holds-nothing-up",
+        ),
+        pytest.param(
             {"load": BUSY_5, "current": 8, "pods": Pods(ready=8, rolling_out=True)},
             (None, Reason.ROLLOUT),
             id="nothing-goes-in-a-rollout",

@@ -1,0 +1,121 @@
+"""A decision's way through Redis: what comes back is what was decided; how often it is said; and listening."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentqueue.errors import QueueUnavailable
+from agentqueue_operator.app.listening import listen
+from agentqueue_operator.app.publishing import EVERY_S, Publisher
+from agentqueue_operator.domain.explain import explain
+from agentqueue_operator.domain.published import Change, Published, decode, encode, to_json
+from agentqueue_operator.domain.scaling import (
+    Decision,
+    Load,
+    Memory,
+    Mode,
+    Pods,
+    RateLimit,
+    Reason,
+    ScaleTo,
+    ScalingPolicy,
+    Snapshot,
+    decide_replicas,
+)
+from tests.support.scaling import FakeQueues
+
+
+def decide(ready: int = 0, *, current: int = 0, load: Load | None = None, **policy: Any) -> Decision:
+    """A decision on so many ready jobs."""
+    snapshot = Snapshot(at=5.0, load=load or Load(ready=ready), pods=Pods(ready=current))
+    return decide_replicas(snapshot, current=current, policy=ScalingPolicy(**policy), memory=Memory())
+
+
+@given(
+    st.builds(Load, ready=st.integers(0, 500), active=st.integers(0, 50), paused=st.booleans()) | st.none(),
+    st.integers(0, 20),
+    st.sampled_from(Mode),
+    st.booleans(),
+    st.none()
+    | st.builds(RateLimit, max=st.integers(1, 9), duration=st.builds(timedelta, seconds=st.integers(1, 86_400))),
+)
+def test_a_decision_comes_back_as_it_was(
+    load: Load | None, current: int, mode: Mode, suspended: bool, limit: RateLimit | None
+) -> None:
+    snapshot = Snapshot(at=5.0, load=load, pods=Pods(ready=current))
+    policy = ScalingPolicy(mode=mode, suspended=suspended, rate_limit=limit, scale_down_window=timedelta(seconds=9))
+    decision = decide_replicas(snapshot, current=current, policy=policy, memory=Memory())
+    given_ = Published(
+        by="up", at_ms=7, decision=replace(decision, memory=Memory()), change=Change(1, 2, 3, Reason.MAX)
+    )
+    assert decode(encode(given_)) == given_
+    assert explain(decode(encode(given_)).decision) == explain(decision)
+
+
+def test_json_has_camel_case_and_seconds() -> None:
+    told = to_json(Published(by="up", at_ms=7, decision=decide(9, target_wait=timedelta(minutes=1))))
+    assert (told["replicas"], told["reason"], told["terms"]["policy"]["targetWait"]) == (2, "Backlog", 60.0)
+
+
+@pytest.mark.parametrize("raw", [b"{}", b"no json", b'{"version": 2}'])
+def test_what_another_version_wrote_is_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError, match="not a decision that this version can read"):
+        decode(raw)
+
+
+async def test_news_are_published_at_once_and_the_same_again_after_a_while() -> None:
+    queues, publisher = FakeQueues(), Publisher("up", now=lambda: 7)
+
+    async def is_told(decision: Decision, at: float) -> bool:
+        queues.published.clear()
+        await publisher.publish(queues, {"work": decision}, at=at)
+        return "work" in queues.published
+
+    assert await is_told(decide(), 0.0)
+    assert not await is_told(decide(), EVERY_S - 0.1)
+    assert await is_told(decide(), EVERY_S)
+    assert await is_told(decide(9), EVERY_S + 0.1)
+    queues.down = True
+    assert not await is_told(decide(), EVERY_S + 0.2)
+    queues.down = False
+    assert await is_told(decide(), EVERY_S + 0.3)
+
+
+async def test_a_change_is_what_was_seen_to_change_and_why_it_was_decided() -> None:
+    queues, publisher = FakeQueues(), Publisher("operator", now=lambda: 7)
+    up = decide(9)
+    assert isinstance(up, ScaleTo)
+    for at, decision in enumerate((up, decide(9, current=up.replicas), decide(current=5))):
+        await publisher.publish(queues, {"work": decision}, at=float(at))
+    assert decode(queues.published["work"]).change == Change(7, up.replicas, 5, Reason.BACKLOG)
+
+
+class Ears(FakeQueues):
+    """Tells of what it is asked to wait for."""
+
+    def __init__(self, *answers: bool | Exception) -> None:
+        super().__init__()
+        self.answers = list(answers)
+        self.asked: list[Sequence[str]] = []
+
+    async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
+        self.asked.append(queues)
+        answer = self.answers.pop(0) if self.answers else False
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.mark.looptime
+async def test_a_first_job_wakes_the_loop_and_an_outage_ends_nothing() -> None:
+    ears, woken, at_zero = Ears(False, QueueUnavailable("gone"), True), asyncio.Event(), [["a"], [], ["a", "b"]]
+    task = asyncio.create_task(listen(ears, lambda: at_zero.pop(0) if len(at_zero) > 1 else at_zero[0], woken.set))
+    await asyncio.wait_for(woken.wait(), 30)
+    task.cancel()
+    assert ears.asked == [["a"], ["a", "b"], ["a", "b"]]
