@@ -26,7 +26,7 @@ def _refused(exc: redis_errors.RedisError, server: str) -> AgentQueueError | Non
         return QueueFull(
             f"Redis at {server} is full (maxmemory) and takes no new jobs; running ones finish. Give it memory"
         )
-    if isinstance(exc, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or "NOAUTH" in text:
+    if isinstance(exc, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or _wants_auth(text):
         return QueueUnavailable(f"Redis at {server} refuses the credentials ({text}); check the password in the URL")
     if isinstance(exc, redis_errors.BusyLoadingError):
         return QueueUnavailable(f"Redis at {server} is loading its data; try again in a moment")
@@ -55,3 +55,8 @@ def _unreachable(exc: redis_errors.RedisError, options: ServerOptions) -> QueueU
     return QueueUnavailable(
         f"Redis at {options.name} does not answer ({exc}); check that it runs, the URL{hint} and the network"
     )
+
+
+def _wants_auth(text: str) -> bool:
+    """Redis answers a large command of a client without a password as a protocol error, before it reads the rest."""
+    return "NOAUTH" in text or "unauthenticated" in text
