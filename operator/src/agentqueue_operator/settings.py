@@ -49,8 +49,6 @@ class Settings:
     resync: float = 5.0
     """An AgentQueue without news is looked at so often: its queues are read for scaling. Short bursts want it short,
     Redis and the API server want it long."""
-    passes: int = 8
-    """AgentQueues worked on at the same time: bounds memory and the API server's load when all change at once."""
     log_level: str = "info"
     log_format: str = ""
     """json or console. Default: console on a terminal, JSON elsewhere."""
@@ -124,7 +122,6 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "read_secrets": _truth,
     "port": _whole(0, 65_535),
     "resync": _seconds(0.5, 300),
-    "passes": _whole(1, 100),
     "log_level": _one_of("debug", "info", "warning", "error", "critical"),
     "log_format": _one_of("json", "console"),
 }

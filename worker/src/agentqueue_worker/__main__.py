@@ -17,8 +17,8 @@ signal.signal(signal.SIGTERM, _leave)
 def main() -> int:
     """Returns the exit code."""
     from agentqueue.errors import AgentQueueError  # noqa: PLC0415
+    from agentqueue.logs import set_up_logs  # noqa: PLC0415
     from agentqueue.store import server_options  # noqa: PLC0415
-    from agentqueue_worker.adapters.logs import set_up_logs  # noqa: PLC0415
     from agentqueue_worker.process import exit_code, load_program, run_program  # noqa: PLC0415
     from agentqueue_worker.settings import read_settings  # noqa: PLC0415
 

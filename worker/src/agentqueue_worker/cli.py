@@ -1,5 +1,6 @@
 """`agentqueue worker`, found by entry point (group `agentqueue.commands`). Nothing heavy is imported until it runs."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -65,8 +66,8 @@ def worker(
     """
     import os  # noqa: PLC0415
 
-    from agentqueue.cli.connect import find_server  # noqa: PLC0415
-    from agentqueue_worker.adapters.logs import set_up_logs  # noqa: PLC0415
+    from agentqueue.cli.connect import find_server, place_given, reached  # noqa: PLC0415
+    from agentqueue.logs import set_up_logs  # noqa: PLC0415
     from agentqueue_worker.process import load_program, run_program  # noqa: PLC0415
     from agentqueue_worker.settings import read_settings  # noqa: PLC0415
 
@@ -79,7 +80,6 @@ def worker(
     set_up_logs(settings.log_level, settings.log_format)
     settings = settings.override(
         handler=target,
-        redis=find_server(redis) if redis else None,
         concurrency=concurrency,
         grace=grace,
         probe_port=port,
@@ -87,5 +87,7 @@ def worker(
         arq_pickle=arq_pickle or None,
         allow_eviction=allow_eviction or None,
     )
-    # An arq WorkerSettings may name its own Redis, which --redis goes over.
-    run_program(load_program(settings, lambda: find_server(None, Path.cwd())))
+    # An arq WorkerSettings may name its own Redis, which --redis and --in go over.
+    with reached(redis) if redis or place_given() else nullcontext() as given_server:
+        settings = settings.override(redis=given_server)
+        run_program(load_program(settings, lambda: find_server(None, Path.cwd())))

@@ -57,6 +57,6 @@ def rights(*, read_secrets: bool) -> Sequence[Right]:
         Right.on(kinds.DISRUPTION_BUDGET, *READ, *WRITE, why="pods that a drain may take away"),
         Right.on(kinds.POD_MONITOR, *READ, *WRITE, why="metrics, where Prometheus' operator is installed"),
         Right.on(kinds.POD, *READ, "patch", why="their state; the cost of deleting one, before scaling in"),
-        Right.on(kinds.VOLUME_CLAIM, *READ, "patch", why="their state; larger storage"),
+        Right.on(kinds.VOLUME_CLAIM, "get", "patch", why="larger storage for Redis"),
         Right.on(kinds.EVENT, "create", "patch", why="what happened, for kubectl describe"),
     )

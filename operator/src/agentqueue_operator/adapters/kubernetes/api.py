@@ -12,6 +12,7 @@ from aiohttp import ClientError, ClientTimeout
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from agentqueue.clock import monotonic
 from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable
 
 DEADLINE_S: Final = 10.0
@@ -64,6 +65,12 @@ class ApiServer:
         self._noted = noted
         self._client: ApiClient | None = None
         self._logging_in = asyncio.Lock()
+        self._answered_at = monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Since the server last answered."""
+        return monotonic() - self._answered_at
 
     async def close(self) -> None:
         """Close the connections."""
@@ -126,6 +133,8 @@ class ApiServer:
             return self._client
 
     def _note(self, method: str, path: str, status: int) -> None:
+        if status:
+            self._answered_at = monotonic()
         if self._noted is not None:
             self._noted(method, plural_in(path), status)
 

@@ -32,7 +32,8 @@ TROUBLE_S: Final = 5.0
 """Between looks at what could not be watched."""
 BEHIND_S: Final = 20.0
 """A watch that has not shown in so long what a listing has is started anew."""
-STOP_S: Final = 2.0
+STOP_S: Final = 0.5
+"""For kopf to end; it takes some milliseconds."""
 RESTARTS: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before kopf is started again, when it ends again and again."""
 STEADY_S: Final = 60.0
@@ -50,6 +51,7 @@ class Watches:
     Args:
         kinds: to watch; AgentQueues among them.
         namespaces: to watch in; empty: all.
+        on_synced: is told when the cache is complete for the first time.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Watches:
         *,
         make_registry: MakeRegistry,
         make_settings: MakeSettings,
+        on_synced: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_synced = on_synced
         self._api = api
         self._cache = cache
         self._kinds = tuple(kinds)
@@ -70,16 +74,21 @@ class Watches:
         self._make_settings = make_settings
         self._hint = asyncio.Event()
         self._scopes: frozenset[Scope] = frozenset()
-        self._refused: dict[Kind, str] = {}
         self._behind: dict[Scope, tuple[frozenset[Address], float]] = {}
         self._restarts = 0
         self.synced = False
         """Whether the cache was complete at some time since the start."""
+        self.begun = 0
+        """How often kopf was started."""
 
     @property
     def down(self) -> int:
         """How many things can't be watched at present."""
         return len(self._cache.troubles)
+
+    def watches(self, kind: Kind) -> bool:
+        """Whether the kind is there and may be watched."""
+        return any(scope.plural == kind.plural for scope in self._scopes)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -96,6 +105,7 @@ class Watches:
         loop = asyncio.get_running_loop()
         self._scopes = frozenset(Scope(kind.plural, place) for kind in kinds for place in self._namespaces)
         self._behind.clear()
+        self.begun += 1
 
         def fed(kind: Kind, what: str | None, live: Object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
@@ -147,6 +157,7 @@ class Watches:
         if not self.synced and AGENT_QUEUE in kinds and self._cache.is_complete(self._scopes):
             self.synced = True
             log.info("caches_synced", objects=len(self._cache), kinds=len(kinds))
+            self._on_synced()
         return ""
 
     async def _audit(self, kind: Kind, *, watched: bool) -> str:

@@ -1,0 +1,53 @@
+"""`python -m agentqueue_operator`: the operator image's entry point, configured by the environment."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Final
+
+LAST_RESORT_S: Final = 1.8
+"""From the signal to the end, whatever hangs: the Lease runs out by itself."""
+
+
+def _leave(*_: object) -> None:
+    os._exit(0)
+
+
+# Process 1 of a container ignores SIGTERM until it has a handler: set before anything heavy is imported. Nothing has
+# been written yet, and the Lease is not held.
+signal.signal(signal.SIGTERM, _leave)
+
+
+def main() -> int:
+    """Returns the exit code."""
+    import asyncio  # noqa: PLC0415
+
+    from agentqueue.errors import AgentQueueError, UsageError  # noqa: PLC0415
+    from agentqueue.logs import set_up_logs  # noqa: PLC0415
+    from agentqueue_operator.process import serve  # noqa: PLC0415
+    from agentqueue_operator.settings import read_settings  # noqa: PLC0415
+
+    try:
+        settings = read_settings(os.environ)
+        set_up_logs(settings.log_level, settings.log_format)
+        asyncio.run(serve(settings, on_stop=_end_in_time))
+    except AgentQueueError as exc:
+        print(f"agentqueue operator: {exc}", file=sys.stderr)  # noqa: T201  # logs may not be set up
+        return 2 if isinstance(exc, UsageError) else 1
+    return 0
+
+
+def _end_in_time() -> None:
+    threading.Thread(target=_last_resort, name="last-resort", daemon=True).start()
+
+
+def _last_resort() -> None:
+    time.sleep(LAST_RESORT_S)
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
