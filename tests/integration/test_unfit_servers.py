@@ -181,6 +181,7 @@ async def test_a_password_that_changes_under_a_running_job_loses_nothing(start_s
             with pytest.raises(QueueUnavailable):  # Redis closes on a large command: its words may not get through
                 await client.enqueue(work.job)
             plain.config_set("requirepass", "")
+        await until(lambda: worker.state.finished == 1, what="its outcome is recorded")
         assert (await final(job)).deliveries == 1
         assert work.runs == [job.id]
 
