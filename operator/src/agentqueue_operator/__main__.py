@@ -33,6 +33,7 @@ def main() -> int:
         settings = read_settings(os.environ)
         set_up_logs(settings.log_level, settings.log_format)
         asyncio.run(serve(settings, on_stop=_end_in_time))
+        _exit_now(0)  # taking hundreds of modules apart would take longer than all the rest
     except AgentQueueError as exc:
         print(f"agentqueue operator: {exc}", file=sys.stderr)  # noqa: T201  # logs may not be set up
         return 2 if isinstance(exc, UsageError) else 1
@@ -45,8 +46,13 @@ def _end_in_time() -> None:
 
 def _last_resort() -> None:
     time.sleep(LAST_RESORT_S)
+    _exit_now(0)
+
+
+def _exit_now(code: int) -> None:
+    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 if __name__ == "__main__":
