@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agentqueue_operator.domain.kinds import Object
@@ -10,6 +11,8 @@ from agentqueue_operator.domain.reasons import Reason
 
 LONGEST: Final = 400
 """Characters of what a kubelet or a program said that are shown."""
+PATIENCE: Final = timedelta(seconds=10)
+"""A pod without a node for less is no trouble yet."""
 IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
@@ -52,9 +55,9 @@ def ready_count(pods: Iterable[Object]) -> int:
     return sum(map(is_ready, pods))
 
 
-def trouble_of(pods: Iterable[Object], parent: Object | None = None) -> Trouble | None:
+def trouble_of(pods: Iterable[Object], parent: Object | None = None, *, now: datetime) -> Trouble | None:
     """The first trouble in `ORDER` of pods and of the Deployment or StatefulSet that made them; None: there is none."""
-    found = [one for pod in pods if not is_ready(pod) and (one := _pod_trouble(pod))]
+    found = [one for pod in pods if not is_ready(pod) and (one := _pod_trouble(pod, now))]
     found += _parent_troubles(parent or {})
     if not found:
         return None
@@ -62,12 +65,12 @@ def trouble_of(pods: Iterable[Object], parent: Object | None = None) -> Trouble 
     return Trouble(worst.reason, worst.said, sum(one.reason is worst.reason for one in found) - 1)
 
 
-def _pod_trouble(pod: Object) -> Trouble | None:
+def _pod_trouble(pod: Object, now: datetime) -> Trouble | None:
     if "deletionTimestamp" in pod["metadata"]:
         return None
     status = pod.get("status") or {}
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    return next(filter(None, map(_container_trouble, containers)), None) or _scheduling_trouble(pod)
+    return next(filter(None, map(_container_trouble, containers)), None) or _scheduling_trouble(pod, now)
 
 
 def _container_trouble(container: Mapping[str, Any]) -> Trouble | None:
@@ -115,9 +118,10 @@ def _ended(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
     return f"container {container.get('name')} ended with {why or 'exit code ' + str(ended.get('exitCode'))}"
 
 
-def _scheduling_trouble(pod: Object) -> Trouble | None:
+def _scheduling_trouble(pod: Object, now: datetime) -> Trouble | None:
+    """Not at once: a volume is bound, and a node made free, in some seconds."""
     scheduled = _condition(pod, "PodScheduled")
-    if scheduled.get("status") != "False":
+    if scheduled.get("status") != "False" or age_of(scheduled, now) < PATIENCE:
         return None
     said = _short(scheduled.get("message", ""))
     unbound = "PersistentVolumeClaim" in said or "persistentvolumeclaim" in said or "volume node affinity" in said
@@ -142,9 +146,20 @@ def is_rolling_out(deployment: Object) -> bool:
     return bool(status.get("updatedReplicas", 0) < min(status.get("replicas", 0), spec.get("replicas", 1)))
 
 
+def ready_for(pods: Iterable[Object], now: datetime) -> timedelta:
+    """For how long one of them has served; zero: none does."""
+    return max((age_of(_condition(pod, "Ready"), now) for pod in pods if is_ready(pod)), default=timedelta())
+
+
 def _condition(given: Object, kind: str) -> Mapping[str, Any]:
     conditions: Sequence[Mapping[str, Any]] = (given.get("status") or {}).get("conditions") or ()
     return next((one for one in conditions if one.get("type") == kind), {})
+
+
+def age_of(condition: Mapping[str, Any], now: datetime) -> timedelta:
+    """Since its last change, by the cluster's clock."""
+    since = condition.get("lastTransitionTime")
+    return now - datetime.fromisoformat(since) if since else timedelta()
 
 
 def _short(text: str) -> str:

@@ -38,10 +38,13 @@ class _Read:
 class Contents:
     """Of one namespace, for one AgentQueue."""
 
-    def __init__(self, cluster: Cluster, namespace: str, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, *, clock: Callable[[], float], fresh_s: float = FRESH_S
+    ) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._clock = clock
+        self._fresh_s = fresh_s
         self._read: dict[Reference, _Read] = {}
 
     async def text(self, secret: str, key: str) -> str | Missing:
@@ -71,9 +74,12 @@ class Contents:
 
     async def _get(self, reference: Reference) -> _Read:
         known = self._read.get(reference)
-        if known is None or self._clock() - known.at > (FRESH_S if known.found or known.forbidden else MISSING_S):
+        if known is None or self._clock() - known.at > self._good_for(known):
             known = self._read[reference] = await self._ask(reference)
         return known
+
+    def _good_for(self, read: _Read) -> float:
+        return self._fresh_s if read.found or read.forbidden else min(MISSING_S, self._fresh_s)
 
     async def _ask(self, reference: Reference) -> _Read:
         try:

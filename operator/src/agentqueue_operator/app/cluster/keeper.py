@@ -114,7 +114,7 @@ class Keeper:
 
     async def _complete(self, wanted: Sequence[Object], children: list[Object]) -> list[Object]:
         """With what the cache does not show: it lags, and objects without our label are not in it."""
-        shown = [self._newest(one) for one in children if one["kind"] in KINDS]
+        shown = [self.newest(one) for one in children if one["kind"] in KINDS]
         missing = [one for one in unseen(wanted, shown) if not self._is_confirmed(one)]
         found = await asyncio.gather(*(self.get(KINDS[one["kind"]], one["metadata"]["name"]) for one in missing))
         for one in filter(None, found):
@@ -128,15 +128,16 @@ class Keeper:
         at = self._confirmed.get(key_of(given))
         return at is not None and self._clock() - at < CONFIRMED_S
 
-    def _newest(self, shown: Object) -> Object:
-        """The cache may be behind our own writes."""
+    def newest(self, shown: Object) -> Object:
+        """The object, newer than in the cache where that is behind our own writes."""
         key = key_of(shown)
         latest = self._latest.get(key)
         if latest is None:
             return shown
         if newer(latest, shown):
             return latest
-        del self._latest[key]
+        if shown["kind"] not in self._unwatched:
+            del self._latest[key]
         return shown
 
     def _forget(self, wanted: set[Key]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes
 from agentqueue_operator.app.cluster.contents import Contents, Missing
 from agentqueue_operator.app.ports import Queues
 from agentqueue_operator.domain.kinds import SERVICE, Object
-from agentqueue_operator.domain.pods import Trouble, is_ready, trouble_of
+from agentqueue_operator.domain.pods import Trouble, is_ready, ready_for, trouble_of
 from agentqueue_operator.domain.reasons import Reason
 from agentqueue_operator.domain.render import redis_name
 from agentqueue_operator.domain.render.connection import PORT, endpoint
@@ -22,8 +23,10 @@ from agentqueue_operator.domain.status import RedisFacts
 
 CHECK_S: Final = 10.0
 """Between two looks at a server that answers."""
-RETRY_S: Final = 2.0
+RETRY_S: Final = 1.0
 """Between two tries of one that does not."""
+NEW: Final = timedelta(seconds=15)
+"""Since its pod became ready; a server that can't be reached for longer is in trouble."""
 STARTING: Final = Trouble(Reason.REDIS_STARTING, "its pod is not ready yet")
 
 
@@ -56,15 +59,20 @@ class Address:
     secret: str
     trouble: Trouble | None = None
     starting: Trouble | None = None
+    is_new: bool = False
+    """Its pod has just become ready: the nodes may not know the way to it yet."""
 
 
 class Link:
     """To the Redis of one AgentQueue, over time."""
 
-    def __init__(self, contents: Contents, dial: Dial, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, contents: Contents, dial: Dial, *, clock: Callable[[], float], now: Callable[[], datetime]
+    ) -> None:
         self._contents = contents
         self._dial = dial
         self._clock = clock
+        self._now = now
         self._dialled: Dialled | None = None
         self._options: ServerOptions | None = None
         self._checked = float("-inf")
@@ -86,9 +94,9 @@ class Link:
             return replace(facts, trouble=address.trouble, starting=address.starting)
         await self._reach(address.options)
         if self._trouble is None:
-            return replace(facts, answers=True, trouble=address.trouble, note=_note(queue.redis))
-        if address.trouble or self._trouble.reason is Reason.REDIS_LOADING:
-            return replace(facts, trouble=address.trouble, starting=None if address.trouble else self._trouble)
+            return replace(facts, answers=True, note=_note(queue.redis))
+        if address.is_new or self._trouble.reason is Reason.REDIS_LOADING:
+            return replace(facts, starting=STARTING if address.is_new else self._trouble)
         return replace(facts, trouble=self._trouble)
 
     async def close(self) -> None:
@@ -118,13 +126,14 @@ class Link:
             return replace(known, trouble=Trouble(Reason.REFERENCE_MISSING, password.said))
         pods = [one for one in children if one["kind"] == "Pod" and _component(one) == REDIS]
         if not any(map(is_ready, pods)):
-            wrong = trouble_of(pods)
+            wrong = trouble_of(pods, now=self._now())
             return replace(known, trouble=wrong, starting=None if wrong else STARTING)
         tls = await self._managed_tls(queue.redis, queue.name, namespace)
         if isinstance(tls, Missing):
             return replace(known, trouble=Trouble(Reason.REFERENCE_MISSING, tls.said))
         url = f"redis://default:{quote(password, safe='')}@{_host(children) or place.removesuffix(f':{PORT}')}:{PORT}/0"
-        return replace(known, options=ServerOptions(url, tls=tls))
+        is_new = ready_for(pods, self._now()) < NEW
+        return replace(known, options=ServerOptions(url, tls=tls), is_new=is_new)
 
     async def _managed_tls(self, redis: ManagedRedis, name: str, namespace: str) -> Tls | Missing | None:
         if redis.tls is None:

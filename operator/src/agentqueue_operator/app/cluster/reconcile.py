@@ -20,9 +20,9 @@ from agentqueue.spec import (
     check,
     resolve,
 )
-from agentqueue_operator.app.cluster.contents import Contents, Missing
+from agentqueue_operator.app.cluster.contents import FRESH_S, Contents, Missing
 from agentqueue_operator.app.cluster.keeper import Keeper, Kept
-from agentqueue_operator.app.cluster.link import Dial, Link
+from agentqueue_operator.app.cluster.link import RETRY_S, Dial, Link
 from agentqueue_operator.app.cluster.ports import AgentPods, Cache, Cluster, Scaled, Scaler
 from agentqueue_operator.app.cluster.report import Report
 from agentqueue_operator.domain.kinds import SECRET, Object, QueueRef
@@ -79,6 +79,8 @@ class Place:
     wake: Callable[[QueueRef], None]
     operator_namespace: str | None = None
     read_secrets: bool = True
+    poll_s: float = FRESH_S
+    """How often users' Secrets and ConfigMaps are read."""
     pod_monitors: Callable[[], bool] = lambda: False
     looked: Callable[[QueueRef, ResolvedQueue, Mapping[str, Scaled], Mapping[str, AgentFacts]], None] = (
         lambda _ref, _queue, _scaled, _facts: None
@@ -121,6 +123,26 @@ class _Content:
     missing: dict[str, frozenset[Reference]] = field(default_factory=dict)
 
 
+class _Rendered:
+    """The manifests of the last pass: most passes change nothing that they are made of."""
+
+    def __init__(self) -> None:
+        self._made: tuple[ResolvedQueue, Given, Sequence[Object]] | None = None
+        self._named: tuple[ResolvedQueue, Mapping[str, frozenset[Reference]]] | None = None
+
+    def of(self, queue: ResolvedQueue, given: Given) -> Sequence[Object]:
+        """As `render`."""
+        if self._made is None or self._made[0] is not queue or self._made[1] != given:
+            self._made = (queue, given, render(queue, given))
+        return self._made[2]
+
+    def references(self, queue: ResolvedQueue, given: Given) -> Mapping[str, frozenset[Reference]]:
+        """As `references_of`: the resource's alone."""
+        if self._named is None or self._named[0] is not queue:
+            self._named = (queue, references_of(queue, given))
+        return self._named[1]
+
+
 class QueueReconciler:
     """`app.cluster.loops.Reconciler` of one AgentQueue."""
 
@@ -128,10 +150,11 @@ class QueueReconciler:
         self._ref = ref
         self._place = place
         self._resolved: _Resolved | None = None
+        self._rendered = _Rendered()
         self._secrets = _Secrets()
         self._scaler = place.make_scaler(ref)
-        self._contents = Contents(place.cluster, ref.namespace, clock=place.clock)
-        self._link = Link(self._contents, place.dial, clock=place.clock)
+        self._contents = Contents(place.cluster, ref.namespace, clock=place.clock, fresh_s=place.poll_s)
+        self._link = Link(self._contents, place.dial, clock=place.clock, now=place.now)
         unwatched = frozenset() if place.read_secrets else frozenset({SECRET})
         self._keeper = Keeper(place.cluster, ref, clock=place.clock, unwatched=unwatched)
         self._report = Report(place.cluster, ref, clock=place.clock)
@@ -194,7 +217,8 @@ class QueueReconciler:
         self._place.looked(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
         await self._report.tell(live, status_of(facts, self._report.last(live), now=self._now()))
         self._listen(facts)
-        return min((one.soon_s for one in scaled.values() if one.soon_s is not None), default=kept.again_s)
+        waits = [one.soon_s for one in scaled.values()] + [kept.again_s, None if redis.answers else RETRY_S]
+        return min((seconds for seconds in waits if seconds is not None), default=None)
 
     # --- observe
 
@@ -218,7 +242,7 @@ class QueueReconciler:
 
     async def _content(self, queue: ResolvedQueue, given: Given) -> _Content:
         content = _Content()
-        for name, references in references_of(queue, given).items():
+        for name, references in self._rendered.references(queue, given).items():
             readable = references if self._place.read_secrets else {it for it in references if it.kind != SECRET}
             found, missing = await self._contents.hash(readable)
             if found is not None:
@@ -255,7 +279,7 @@ class QueueReconciler:
             pod_monitors=self._place.pod_monitors(),
         )
         content = await self._content(seen.queue, given)
-        return render(seen.queue, replace(given, content_hashes=content.hashes)), content
+        return self._rendered.of(seen.queue, replace(given, content_hashes=content.hashes)), content
 
     # --- tell
 
@@ -267,11 +291,12 @@ class QueueReconciler:
         agents = tuple(
             _agent_facts(
                 agent,
-                seen.parts[agent.name],
+                self._newest(seen.parts[agent.name]),
                 scaled[agent.name],
                 deployment=worker_name(queue.name, agent.name),
                 missing=content.missing.get(agent.name),
                 last_scale=before.get(agent.name),
+                now=self._place.now(),
             )
             for agent in queue.agents
         )
@@ -286,6 +311,10 @@ class QueueReconciler:
             hurdles=tuple(kept.hurdles),
             warnings=tuple(warnings),
         )
+
+    def _newest(self, part: AgentParts) -> AgentParts:
+        """After what this pass has applied: a change is not rolled out before its controller has seen it."""
+        return part if part.deployment is None else replace(part, deployment=self._keeper.newest(part.deployment))
 
     def _now(self) -> str:
         return self._place.now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -331,6 +360,7 @@ def _agent_facts(
     deployment: str,
     missing: frozenset[Reference] | None,
     last_scale: Mapping[str, Any] | None,
+    now: datetime,
 ) -> AgentFacts:
     live, look, load = part.deployment, scaled.look, scaled.look.load if scaled.look else Load()
     present = live["spec"].get("replicas", 1) if live else 0
@@ -344,7 +374,7 @@ def _agent_facts(
         needed=_needed(agent),
         draining=scaled.draining,
         rolling_out=live is not None and is_rolling_out(live),
-        trouble=trouble_of(part.pods, live) or _waits_for(part, missing),
+        trouble=trouble_of(part.pods, live, now=now) or _waits_for(part, missing),
         auto=agent.scaling.mode is ScalingMode.AUTO,
         read=look is not None,
         waiting=load.ready,

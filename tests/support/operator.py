@@ -1,0 +1,244 @@
+"""The operator against a test cluster: in the test's own event loop, with everything real but the election."""
+
+import asyncio
+import base64
+import contextlib
+import inspect
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio.config import kube_config as aio_kube_config
+from kubernetes.config import kube_config
+
+from agentqueue.client import Client
+from agentqueue.clock import monotonic
+from agentqueue.spec.crd import crd
+from agentqueue_operator.adapters.dial import Switchboard
+from agentqueue_operator.adapters.kubernetes.api import ApiServer, find_access
+from agentqueue_operator.adapters.kubernetes.cache import StoreCache
+from agentqueue_operator.adapters.kubernetes.client import KubernetesCluster
+from agentqueue_operator.adapters.kubernetes.events import Recorder
+from agentqueue_operator.adapters.kubernetes.watches import Watches
+from agentqueue_operator.app.cluster.loops import Loops
+from agentqueue_operator.app.cluster.ports import Cluster
+from agentqueue_operator.app.cluster.reconcile import Place, QueueReconciler
+from agentqueue_operator.app.cluster.scaler import QueueScaler
+from agentqueue_operator.domain.kinds import AGENT_QUEUE, POD, POD_MONITOR, PRUNED, Object, QueueRef
+from agentqueue_operator.domain.render import Images, redis_name
+from agentqueue_operator.handlers import make_kopf_settings, make_registry
+from tests.support.cluster.kube import Kube, has_condition
+
+KIND = "agentqueues.agentqueue.dev"
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/agentqueues.agentqueue.dev"
+CODE = """
+import asyncio
+
+from agentqueue import Agent, Context
+
+agent = Agent("greetings")
+
+
+@agent.job(timeout=10)
+async def greet(ctx: Context, name: str) -> str:
+    return f"Hello {name}"
+
+
+@agent.job(timeout=60)
+async def nap(ctx: Context, seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "rested"
+"""
+
+
+@dataclass
+class Passes:
+    """Counts passes."""
+
+    seconds: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def passed(self, ref: QueueRef, seconds: float, error: str | None) -> None:
+        self.seconds.append(seconds)
+        if error:
+            self.errors.append(error)
+
+    def gone(self, ref: QueueRef) -> None:
+        pass
+
+
+@dataclass
+class Operator:
+    """One that runs."""
+
+    loops: Loops
+    cache: StoreCache
+    passes: Passes
+    calls: list[tuple[str, str, int]]
+    """HTTP method, plural and status of each call to the API server; not those of kopf's watches."""
+    tasks: list[asyncio.Task[Any]]
+
+    def writes(self) -> int:
+        """How many calls were to change something."""
+        return sum(verb not in ("get", "list", "GET") for verb, _, _ in self.calls)
+
+    async def kill(self) -> None:
+        """Ends like a process: nothing is finished, nothing is cleaned up."""
+        for task in self.tasks:
+            task.cancel()
+        await self.loops.close()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def run_operator(
+    kubeconfig: Path,
+    namespace: str,
+    images: Images,
+    *,
+    wrap: Callable[[Cluster], Cluster] = lambda cluster: cluster,
+    read_secrets: bool = True,
+) -> AsyncIterator[Operator]:
+    """Serves the AgentQueues of one namespace. `wrap` puts something between the loops and the API server."""
+    with _logging_in_by(kubeconfig):
+        async with _running(namespace, images, wrap, read_secrets=read_secrets) as operator:
+            yield operator
+
+
+@contextlib.contextmanager
+def _logging_in_by(kubeconfig: Path) -> Iterator[None]:
+    """The variable KUBECONFIG is read when these modules are imported."""
+    modules = (kube_config, aio_kube_config)
+    before = [module.KUBE_CONFIG_DEFAULT_LOCATION for module in modules]
+    for module in modules:
+        module.KUBE_CONFIG_DEFAULT_LOCATION = str(kubeconfig)
+    try:
+        yield
+    finally:
+        for module, location in zip(modules, before, strict=True):
+            module.KUBE_CONFIG_DEFAULT_LOCATION = location
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    namespace: str, images: Images, wrap: Callable[[Cluster], Cluster], *, read_secrets: bool
+) -> AsyncIterator[Operator]:
+    loops: list[Loops] = []
+
+    def wake(ref: QueueRef) -> None:
+        loops[0].wake(ref)
+
+    cache = StoreCache(wake)
+    calls: list[tuple[str, str, int]] = []
+    api = ApiServer(find_access, noted=lambda *call: calls.append(call))
+    cluster = wrap(KubernetesCluster(api, lambda: 10.0, Recorder("tests")))
+    board, passes = Switchboard(), Passes()
+    place = Place(
+        cluster=cluster,
+        cache=cache,
+        dial=board.dial,
+        make_scaler=lambda _: QueueScaler(cluster, cache),
+        images=images,
+        clock=monotonic,
+        now=lambda: datetime.now(UTC),  # noqa: TID251
+        make_secret=lambda: secrets.token_urlsafe(24),
+        wake=wake,
+        poll_s=2.0,
+        read_secrets=read_secrets,
+    )
+    loops.append(
+        Loops(
+            lambda ref: QueueReconciler(ref, place),
+            exists=lambda ref: cache.queue(ref) is not None,
+            leads=lambda: True,
+            clock=monotonic,
+            watcher=passes,
+        )
+    )
+    kinds = [kind for kind in (AGENT_QUEUE, *PRUNED, POD) if kind is not POD_MONITOR]
+    watches = Watches(api, cache, kinds, [namespace], make_registry=make_registry, make_settings=make_kopf_settings)
+    operator = Operator(loops[0], cache, passes, calls, [asyncio.create_task(watches.run())])
+    try:
+        yield operator
+    finally:
+        await operator.kill()
+        await api.close()
+
+
+async def install_crd(kube: Kube) -> None:
+    """The definition, as it is in this tree; there it stays."""
+    options = {"fieldManager": "tests", "force": "true"}
+    await kube.request("PATCH", CRD, crd(), content_type="application/apply-patch+yaml", **options)
+    async with asyncio.timeout(30):
+        while not has_condition("Established")(await kube.request("GET", CRD)):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def code(text: str = CODE, name: str = "code") -> Object:
+    """A ConfigMap with the agents' code."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"agents.py": text}}
+
+
+def agent_queue(name: str = "demo", **spec: Any) -> Object:
+    """An AgentQueue of one agent, whose code is in the ConfigMap `code`; one worker at least."""
+    agent = {
+        "name": "greetings",
+        "handler": "agents:agent",
+        "codeFrom": {"configMap": {"name": "code"}},
+        "scaling": {"minReplicas": 1, "maxReplicas": 3},
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+        "terminationGracePeriodSeconds": 10,
+    }
+    given = {"agents": [agent], "console": {"enabled": False}} | spec
+    return {"apiVersion": "agentqueue.dev/v1alpha1", "kind": "AgentQueue", "metadata": {"name": name}, "spec": given}
+
+
+def agent(name: str, **given: Any) -> Object:
+    """An agent like the one of `agent_queue`, with changes; None takes a field away."""
+    merged = agent_queue()["spec"]["agents"][0] | {"name": name} | given
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def is_ready(found: Object) -> bool:
+    """Ready."""
+    return has_condition("Ready")(found)
+
+
+def condition(found: Object, kind: str) -> Mapping[str, Any]:
+    """A condition of an AgentQueue."""
+    return next((one for one in (found.get("status") or {}).get("conditions", []) if one["type"] == kind), {})
+
+
+@contextlib.asynccontextmanager
+async def client_of(kube: Kube, queue: str = "demo") -> AsyncIterator[Client]:
+    """A client of the managed Redis, by the Service's address."""
+    secret = await kube.get("secret", redis_name(queue))
+    password = base64.b64decode(secret["data"]["password"]).decode()
+    service = await kube.get("service", redis_name(queue))
+    async with Client(f"redis://default:{password}@{service['spec']['clusterIP']}:6379/0") as client:
+        yield client
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], *, timeout: float = 60) -> None:
+    """Wait until something holds of what no watch tells."""
+    async with asyncio.timeout(timeout):
+        while not (await answer if inspect.isawaitable(answer := holds()) else answer):
+            await asyncio.sleep(0.1)
+
+
+async def owned(kube: Kube, kind: str, queue: str = "demo") -> list[Object]:
+    """Objects of a kind that bear the AgentQueue's label."""
+    return list(await kube.list(kind, labels=f"agentqueue.dev/queue={queue}"))
+
+
+async def settled(operator: Operator, *, quiet_s: float = 2.0, timeout: float = 60) -> None:
+    """Wait until the operator has written nothing for a while."""
+    async with asyncio.timeout(timeout):
+        writes, since = operator.writes(), monotonic()
+        while monotonic() - since < quiet_s:
+            await asyncio.sleep(0.1)
+            if operator.writes() != writes:
+                writes, since = operator.writes(), monotonic()
