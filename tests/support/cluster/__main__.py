@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from tests.support.cluster import images, own
+from tests.support.cluster.given import from_environment
 from tests.support.cluster.layout import default_state
 from tests.support.cluster.prerequisites import NotOnThisMachine, prepare
 from tests.support.cluster.shell import ClusterError
@@ -51,9 +52,8 @@ def shell() -> int:
 
 
 def make_images() -> int:
-    """Build the images, and load them if the cluster runs."""
-    program = prepare(print)
-    cluster = own.find(default_state(), program)
+    """Build the images, and load them into the cluster that runs, or that KUBECONFIG names."""
+    cluster = from_environment() or own.find(default_state(), prepare(print))
     for image in (images.WORKER, images.OPERATOR, images.REDIS):
         archive = images.build(image)
         if cluster:

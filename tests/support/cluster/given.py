@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tests.support.cluster import own
 from tests.support.cluster.access import Access
+from tests.support.cluster.kube import Cluster
+from tests.support.cluster.prerequisites import prepare
 from tests.support.cluster.program import build
 from tests.support.cluster.shell import ClusterError, run
 
@@ -50,3 +53,11 @@ class GivenCluster:
         if not context.startswith("kind-"):
             raise ClusterError(f"no way to load images into {context}: set {LOADER}='... {{archive}}'")
         return f"kind load image-archive {{archive}} --name {context.removeprefix('kind-')}"
+
+
+def from_environment() -> Cluster | None:
+    """The cluster that KUBECONFIG names: one of the project's own if it wrote that file, which may be broken then."""
+    named = os.environ.get("KUBECONFIG")
+    if not named:
+        return None
+    return own.of_kubeconfig(Path(named), lambda: prepare(print)) or GivenCluster(Path(named))

@@ -30,7 +30,7 @@ import pytest
 
 from tests.support.cluster import images, own
 from tests.support.cluster.faults import Faults
-from tests.support.cluster.given import GivenCluster
+from tests.support.cluster.given import from_environment
 from tests.support.cluster.images import Image
 from tests.support.cluster.kube import Cluster, Kube
 from tests.support.cluster.layout import default_state
@@ -49,14 +49,15 @@ IMAGES = {"worker_image": images.WORKER, "operator_image": images.OPERATOR, "red
 """Fixture -> what it loads."""
 
 LEFT_OUT = pytest.StashKey[str]()
-READY_TO_START = pytest.StashKey[bool]()
+BUILT = pytest.StashKey[dict[Image, Path]]()
+"""Archives of what was built ahead of the tests; none once a build has failed."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first, so that what fails shows early; without tests that this machine can't run."""
     items.sort(key=_rank)
     needing = [item for item in items if _needs(item, "cluster")]
-    if not needing or _in_ci() or _given() is not None or (reason := reason_against()) is None:
+    if not needing or _in_ci() or from_environment() is not None or (reason := reason_against()) is None:
         return
     config.stash[LEFT_OUT] = f"left out: {len(needing)} tests on a real Kubernetes: {reason}"
     config.hook.pytest_deselected(items=needing)
@@ -72,17 +73,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Build before the clock of the first test that needs it runs: a build takes minutes, a test's time is limited."""
-    if _needs(item, "cluster") and READY_TO_START not in item.config.stash:
-        item.config.stash[READY_TO_START] = True
+    if _needs(item, "cluster") and BUILT not in item.config.stash:
+        item.config.stash[BUILT] = {}
         with contextlib.suppress(NotOnThisMachine, ClusterError):  # the fixtures meet the same, and say so in the test
-            _build_for(item.session)
+            item.config.stash[BUILT] = _build_for(item.session)
     return (yield)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A running cluster with all rights in it."""
-    if (given := _given()) is not None:
+    if (given := from_environment()) is not None:
         yield given
         return
     me = identity(os.getpid())
@@ -112,12 +113,12 @@ def _loaded() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def load_image(cluster: Cluster, _loaded: dict[str, Path]) -> Callable[[Image], str]:
+def load_image(cluster: Cluster, _loaded: dict[str, Path], pytestconfig: pytest.Config) -> Callable[[Image], str]:
     """`load_image(WORKER)` builds an image, puts it onto every node, once, and gives its name for a manifest."""
 
     def load(image: Image) -> str:
         if image.name not in _loaded:
-            archive = images.build(image)
+            archive = pytestconfig.stash[BUILT].get(image) or images.build(image)
             cluster.load(archive)
             _loaded[image.name] = archive
         return image.name
@@ -199,19 +200,11 @@ def _in_ci() -> bool:
     return bool(os.environ.get("CI"))
 
 
-def _build_for(session: pytest.Session) -> None:
-    if _given() is None:
+def _build_for(session: pytest.Session) -> dict[Image, Path]:
+    if from_environment() is None:
         prepare(print)
-    for fixture, image in IMAGES.items():
-        if any(_needs(item, fixture) for item in session.items):
-            images.build(image)
-
-
-def _given() -> Cluster | None:
-    kubeconfig = os.environ.get("KUBECONFIG")
-    if not kubeconfig:
-        return None
-    return own.of_kubeconfig(Path(kubeconfig), lambda: prepare(print)) or GivenCluster(Path(kubeconfig))
+    needed = {fixture for item in session.items for fixture in IMAGES if _needs(item, fixture)}
+    return {IMAGES[fixture]: images.build(IMAGES[fixture]) for fixture in sorted(needed)}
 
 
 def _program() -> Program:
