@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import kopf
 import structlog
+from kopf._core.engines.peering import Identity
 
 from agentqueue.clock import monotonic
 from agentqueue_operator.adapters.kubernetes import paths
@@ -289,6 +290,7 @@ class KopfThread:
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
                 stop_flag=stop,
+                identity=Identity("agentqueue-operator"),  # else kopf asks for its user's name; a pod's has none
             )
         finally:
             with self._lock:
