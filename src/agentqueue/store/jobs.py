@@ -114,7 +114,7 @@ class Store:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._scripts = {name: load(name) for name in ("enqueue", "replay", "tick")} | {
-            name: load(name, allow_oom=True) for name in ("cancel", "discard", "inspect", "pause", "stats")
+            name: load(name, allow_oom=True) for name in ("cancel", "discard", "inspect", "mark", "pause", "stats")
         }
 
     async def _run(self, name: str, queue: str, args: Sequence[Any]) -> Any:
@@ -273,12 +273,11 @@ class Store:
         return _ids(await self.server.call(lambda: self.server.redis.zrange(key, offset, offset + limit - 1)))
 
     async def mark_drain(self, queue: str, worker: str, *, since_ms: int | None) -> None:
-        """Mark a worker to drain (None: take the mark back). It learns of it with its next renewal."""
-        redis, key = self.server.redis, KeySpace(queue).drain
-        if since_ms is None:
-            await self.server.call(lambda: cast("Awaitable[int]", redis.hdel(key, worker)))
-        else:
-            await self.server.call(lambda: cast("Awaitable[int]", redis.hset(key, worker, str(since_ms))))
+        """Mark a worker to drain (None: take the mark back). It learns of it with its next renewal.
+
+        Also on a full server.
+        """
+        await self._run("mark", queue, [worker, "" if since_ms is None else since_ms])
 
     async def heartbeat(self, queue: str, worker: str) -> Heartbeat | None:
         """A worker's last word, however old; None: it has said nothing, or goodbye."""
