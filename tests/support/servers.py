@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import redis
 
@@ -53,7 +54,7 @@ class RunningServer:
     def url(self) -> str:
         """With the password, if one is set."""
         password = self.config.get("requirepass")
-        return f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}"
+        return f"redis://{f':{quote(password, safe=str())}@' if password else ''}127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> "redis.Redis":
         """A plain client."""

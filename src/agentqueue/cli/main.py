@@ -10,12 +10,13 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from agentqueue import __version__
 from agentqueue.cli import dead, jobs, queues, submit
+from agentqueue.cli.connect import ContextOption, InOption, offer_places, take_place, takes_place
 from agentqueue.errors import AgentQueueError, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def build_app(*, rich_help: bool = False, extensions: bool = True) -> typer.Type
         name="agentqueue",
         help="Queues for AI agents: send jobs, follow them, look after queues and dead letters.",
         epilog="Where to connect: --redis URL, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else the `agentqueue up` "
-        "that runs for this folder. Exit codes: 0 done, 1 failed, 2 usage, 3 not found.",
+        "that runs for this folder; in a cluster: --in NAMESPACE/NAME. "
+        "Exit codes: 0 done, 1 failed, 2 usage, 3 not found.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich" if rich_help else None,
@@ -73,6 +75,7 @@ def build_app(*, rich_help: bool = False, extensions: bool = True) -> typer.Type
     app.command("version")(print_version)
     for extension in sorted(entry_points(group=GROUP) if extensions else (), key=lambda point: point.name):
         _load(extension, app)
+    offer_places(app)
     return app
 
 
@@ -91,12 +94,20 @@ def _show_version(value: bool) -> None:
 
 
 def _global_options(
+    ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="With an error, show the traceback too.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,
+    in_: InOption = None,
+    context: ContextOption = None,
 ) -> None:
-    pass  # both act before a command runs: --debug in main, from any place on the line
+    del debug, version  # both have acted: --debug in main, from any place on the line
+    commands: dict[str, Any] = getattr(ctx.command, "commands", {})
+    command = commands.get(ctx.invoked_subcommand or "")
+    if (in_ or context) and command is not None and not takes_place(command):
+        raise UsageError(f"`agentqueue {ctx.invoked_subcommand}` does not connect to a cluster's Redis: leave out --in")
+    take_place(in_, context, anew=True)
 
 
 def print_version() -> None:

@@ -22,6 +22,11 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 130 interrupted. An error sa
 
 Where to connect: `--redis URL`, else `AGENTQUEUE_REDIS_URL`, else `REDIS_URL`, else the `agentqueue up` that runs for
 this folder or one above it.
+
+In a cluster: `--in NAMESPACE/NAME` (or `NAME` in the kubeconfig's current namespace) connects to the Redis of that
+AgentQueue. It takes `kubectl`, and the rights to get the AgentQueue and the Secret of its Redis and to forward a port;
+`--context` names another context of the kubeconfig. An external Redis is connected to directly. Both options may stand
+before the command too: `agentqueue --in prod/travel stats`.
 """
 
 

@@ -71,10 +71,14 @@ class ServerOptions:
     """Asks for TLS whatever the url's scheme. None: `rediss://` alone does, with the system's authorities."""
     sentinel: Sentinels | None = None
     """Then the url gives scheme, user, password and database only."""
+    label: str | None = None
+    """What messages call the server, where its address would tell nobody anything (a forwarded port)."""
 
     @property
     def name(self) -> str:
         """The server as messages and logs name it: no password."""
+        if self.label is not None:
+            return self.label
         if self.sentinel is None:
             return describe_url(self.url)
         nodes = ", ".join(f"{host}:{port}" for host, port in self.sentinel.nodes)
