@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentqueue_operator.adapters.kubernetes.lease import claim_of, claimed, released
@@ -156,6 +156,12 @@ class Replica:
         if left_s > 0:
             self.writes.append(self.clock() + left_s)
 
+    def turn(self) -> None:
+        """All of it, unhindered."""
+        self.look()
+        self.send()
+        self.arrive(lost=False)
+
     def stop(self) -> None:
         """A clean end: nothing is under way any more, and the Lease is let go of."""
         self.writes.clear()
@@ -166,17 +172,18 @@ class Replica:
 
 
 ACTIONS = st.tuples(
-    st.integers(0, 2),
-    st.sampled_from(["look", "send", "arrive", "lose", "work", "work", "stop"]),
-    st.sampled_from([0.0, 0.1, 1.0, 2.0, 5.0, 9.9, 15.1, 40.0]),
+    st.integers(0, 1),
+    st.sampled_from(["turn", "turn", "turn", "work", "work", "look", "send", "arrive", "lose", "stop"]),
+    st.sampled_from([0.0, 0.1, 2.0, 9.9, 15.1]),
 )
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.lists(ACTIONS, max_size=80))
+@settings(max_examples=300, deadline=None)
+@example([(0, "turn", 0.0), (1, "turn", 9.9), (0, "work", 5.2), (1, "turn", 0.0)])  # frozen, and taken over at once
+@given(st.lists(ACTIONS, max_size=40))
 def test_two_never_write_at_the_same_time_whoever_freezes_when(actions: list[tuple[int, str, float]]) -> None:
     now, server = [0.0], Server()
-    replicas = [Replica(name, server, lambda: now[0]) for name in "abc"]
+    replicas = [Replica(name, server, lambda: now[0]) for name in "ab"]
     for who, action, then_s in actions:
         replica = replicas[who]
         match action:
@@ -194,19 +201,15 @@ def test_replicas_that_take_turns_elect_one_and_then_another() -> None:
     now, server = [0.0], Server()
     first, second = Replica("a", server, lambda: now[0]), Replica("b", server, lambda: now[0])
 
-    def turn(replica: Replica) -> None:
-        replica.look()
-        replica.send()
-        replica.arrive(lost=False)
-
     for _ in range(20):
-        turn(first)
-        turn(second)
+        first.turn()
+        second.turn()
         now[0] += 2.0
-        assert first.term and first.term.leads(now[0])
+        assert first.term
+        assert first.term.leads(now[0])
         assert second.term is None
     died_at = now[0]
     while second.term is None:  # the first one has died
         now[0] += 2.0
-        turn(second)
+        second.turn()
     assert now[0] - died_at <= 20.0
