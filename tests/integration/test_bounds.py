@@ -1,0 +1,54 @@
+"""Rule 10: what a job costs the server is bounded, however many wait."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentqueue import Client, scripts
+from agentqueue.store import Server
+from tests.support.hand import Hand
+
+SCRIPTS = Path(scripts.__file__).parent
+FORBIDDEN = re.compile(r"'(KEYS|SMEMBERS|SORT|LRANGE|HKEYS|HVALS|SCAN|ZUNION\w*|ZINTER\w*)'|'Z(REV)?RANGE'.*-1\)")
+
+
+async def _calls(server: Server) -> dict[str, int]:
+    """Commands that scripts and clients ran, by name."""
+    stats: dict[str, Any] = await server.redis.info("commandstats")
+    ours = {name.removeprefix("cmdstat_"): value["calls"] for name, value in stats.items()}
+    return {name: calls for name, calls in ours.items() if name not in ("info", "config|resetstat")}
+
+
+async def _cost_of_ten_steps(server: Server, client: Client, waiting: int) -> dict[str, int]:
+    await server.redis.flushall()
+    await client.enqueue_many([{"queue": "q", "name": "job", "data": n} for n in range(waiting)])
+    hand = Hand(server, "q")
+    first = await hand.claim(50)
+    await server.redis.config_resetstat()
+    for _ in range(10):
+        for job in first:
+            await hand.complete(job)
+        first = await hand.claim(50)
+        assert len(first) == 50
+    await client.enqueue("q", "job", id="new")
+    await client.job("new", queue="q").cancel()
+    return await _calls(server)
+
+
+async def test_a_job_costs_no_more_commands_with_many_waiting(server: Server) -> None:
+    async with Client(server.options.url) as client:
+        await _cost_of_ten_steps(server, client, 600)  # has the scripts loaded
+        few = await _cost_of_ten_steps(server, client, 1_000)
+        many = await _cost_of_ten_steps(server, client, 30_000)
+    assert many == few
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.lua")))
+def test_no_script_walks_a_set_that_users_fill(script: str) -> None:
+    """Ranges have a limit, and nothing asks for all of a key that grows with the jobs."""
+    for line in (SCRIPTS / script).read_text().splitlines():
+        code = line.partition("--")[0]
+        assert not FORBIDDEN.search(code), line
+        assert "RANGEBYSCORE'" not in code or "'LIMIT'" in code, line
