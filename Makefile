@@ -17,7 +17,7 @@ setup: $(STAMP) ## Make the virtual environment, once.
 $(STAMP): constraints.txt pyproject.toml operator/pyproject.toml worker/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --constraint constraints.txt --group dev --editable . --editable operator --editable worker
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group dev --editable . --editable operator --editable worker
 	touch $@
 
 check: lint types imports drift unit ## Format, lint, types, import rules, generated files, unit tests.
@@ -82,7 +82,7 @@ bench: setup ## Measure the engine beside arq, in turns, as ratios.
 	python -m benchmarks.throughput
 
 bench-scaling: setup ## Simulate the autoscaler against KEDA; tables and plots go to docs/.
-	uv pip install --quiet --constraint constraints.txt --group bench
+	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench
 	python -m benchmarks.scaling
 
 docs: setup ## Build the documentation into site/, strictly.
