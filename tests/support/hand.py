@@ -1,5 +1,6 @@
 """A worker by hand: claims and ends jobs one by one, where a test needs them in a certain state."""
 
+import itertools
 from collections.abc import Sequence
 
 from agentqueue.clock import now_ms
@@ -21,6 +22,7 @@ from agentqueue.wire import (
 )
 
 HOUR_MS = 3_600_000
+_incarnations = itertools.count(1)
 
 
 class Hand:
@@ -30,7 +32,7 @@ class Hand:
         self.engine = Engine(server, queue)
         self.queue = queue
         self.worker = worker
-        self.owner = f"{worker}/1"
+        self.owner = f"{worker}/{next(_incarnations)}"  # its steps are numbered from 1 again
         self.seq = 0
 
     async def claim(self, want: int = 1) -> Sequence[Claimed]:
