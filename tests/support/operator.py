@@ -153,13 +153,21 @@ async def _running(
         Loops(
             lambda ref: QueueReconciler(ref, place),
             exists=lambda ref: cache.queue(ref) is not None,
-            leads=lambda: True,
+            leads=lambda: watches.synced,
             clock=monotonic,
             watcher=passes,
         )
     )
     kinds = [kind for kind in (AGENT_QUEUE, *PRUNED, POD) if kind is not POD_MONITOR]
-    watches = Watches(api, cache, kinds, [namespace], make_registry=make_registry, make_settings=make_kopf_settings)
+    watches = Watches(
+        api,
+        cache,
+        kinds,
+        [namespace],
+        make_registry=make_registry,
+        make_settings=make_kopf_settings,
+        on_synced=loops[0].wake_all,
+    )
     operator = Operator(loops[0], cache, passes, calls, [asyncio.create_task(watches.run())])
     try:
         yield operator
@@ -225,7 +233,9 @@ async def client_of(kube: Kube, queue: str = "demo") -> AsyncIterator[Client]:
 async def until(holds: Callable[[], bool | Awaitable[bool]], *, timeout: float = 60) -> None:
     """Wait until something holds of what no watch tells."""
     async with asyncio.timeout(timeout):
-        while not (await answer if inspect.isawaitable(answer := holds()) else answer):
+        while not (  # noqa: ASYNC110
+            await answer if inspect.isawaitable(answer := holds()) else answer
+        ):
             await asyncio.sleep(0.1)
 
 

@@ -1,6 +1,6 @@
 """What happened between two statuses, as events for `kubectl describe`. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,9 +24,12 @@ class Happening:
     warning: bool = False
 
 
-def happenings(old: Object | None, new: Object) -> Iterator[Happening]:
-    """What is worth an event."""
-    yield from _scalings(old or {}, new)
+def happenings(old: Object | None, new: Object) -> Iterable[Happening]:
+    """What is worth an event; what two conditions say alike is one."""
+    return dict.fromkeys((*_scalings(old or {}, new), *_changes(old, new)))
+
+
+def _changes(old: Object | None, new: Object) -> Iterator[Happening]:
     before, after = _conditions(old or {}), _conditions(new)
     for kind in TOLD:
         if (now := after.get(kind)) and _told(before.get(kind)) != _told(now):

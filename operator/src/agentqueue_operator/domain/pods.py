@@ -140,10 +140,10 @@ def _parent_troubles(parent: Object) -> Iterator[Trouble]:
 
 def is_rolling_out(deployment: Object) -> bool:
     """Pods of an older template are there still, or the newest template has not been looked at."""
-    status, spec = deployment.get("status") or {}, deployment["spec"]
+    status = deployment.get("status") or {}
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return True
-    return bool(status.get("updatedReplicas", 0) < min(status.get("replicas", 0), spec.get("replicas", 1)))
+    return bool(status.get("replicas", 0) > status.get("updatedReplicas", 0))
 
 
 def ready_for(pods: Iterable[Object], now: datetime) -> timedelta:

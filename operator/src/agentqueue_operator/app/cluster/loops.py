@@ -90,13 +90,14 @@ class Loops:
         self._period_s = period_s
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._loops: dict[QueueRef, _Loop] = {}
+        self._closed = False
         self._jitter = random.Random()  # noqa: S311  # of no use to guess
 
     def wake(self, ref: QueueRef) -> None:
         """Something about this AgentQueue has changed. To be called in the event loop's thread."""
         loop = self._loops.get(ref)
         if loop is None:
-            if not self._exists(ref):
+            if self._closed or not self._exists(ref):
                 return
             loop = self._loops[ref] = _Loop(due=self._clock())
             loop.task = asyncio.create_task(self._run(ref, loop), name=f"agentqueue {ref}")
@@ -120,7 +121,8 @@ class Loops:
         return max((now - loop.due for loop in self._loops.values() if loop.due < now), default=0.0)
 
     async def close(self) -> None:
-        """End all loops."""
+        """End all loops, for good."""
+        self._closed = True
         tasks = [loop.task for loop in self._loops.values() if loop.task]
         for task in tasks:
             task.cancel()

@@ -1,0 +1,287 @@
+"""What is told about an AgentQueue."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agentqueue.spec import AgentQueueStatus, ConditionType
+from agentqueue_operator.domain.happenings import happenings
+from agentqueue_operator.domain.plan import Key
+from agentqueue_operator.domain.pods import Trouble
+from agentqueue_operator.domain.reasons import REMEDIES, Reason
+from agentqueue_operator.domain.refusals import refusal
+from agentqueue_operator.domain.status import (
+    AgentFacts,
+    Facts,
+    RedisFacts,
+    held,
+    invalid,
+    is_worth_writing,
+    paused,
+    status_of,
+)
+
+Object = dict[str, Any]
+NOW, LATER = "2026-01-01T12:00:00Z", "2026-01-01T12:05:00Z"
+REDIS = RedisFacts(endpoint="r.n.svc:6379", secret="r", answers=True)
+CRASHING = Trouble(Reason.CRASH_LOOPING, "container worker ended with exit code 1")
+
+
+def agent(name: str = "a", **given: Any) -> AgentFacts:
+    fine = {"queue": name, "deployment": f"q-{name}", "made": True, "desired": 1, "ready": 1, "needed": 1, "read": True}
+    return AgentFacts(name=name, **(fine | given))
+
+
+def facts(*agents: AgentFacts, **given: Any) -> Facts:
+    return Facts(generation=3, **({"redis": REDIS, "agents": agents or (agent(),)} | given))
+
+
+def told(given: Facts) -> dict[str, tuple[str, str]]:
+    status = status_of(given, None, now=NOW)
+    AgentQueueStatus.model_validate(status)
+    return {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
+
+
+def message(given: Facts, kind: str) -> str:
+    status = status_of(given, None, now=NOW)
+    return str(next(one["message"] for one in status["conditions"] if one["type"] == kind))
+
+
+def test_all_is_well() -> None:
+    assert told(facts()) == {
+        "Ready": ("True", "Available"),
+        "Progressing": ("False", "Settled"),
+        "RedisReady": ("True", "Available"),
+        "MetricsAvailable": ("True", "QueuesRead"),
+        "ScalingActive": ("True", "FollowsQueues"),
+        "Paused": ("False", "NotPaused"),
+        "ConfigurationWarning": ("False", "NoWarning"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(
+            facts(hurdles=(Trouble(Reason.FOREIGN_OBJECT, "Service r is there"),)),
+            {"Ready": ("False", "ForeignObject"), "ConfigurationWarning": ("True", "ForeignObject")},
+            id="hurdle",
+        ),
+        pytest.param(
+            facts(agent(desired=0, ready=0), suspended=True),
+            {"Ready": ("False", "Suspended"), "Paused": ("True", "Suspended"), "ScalingActive": ("False", "Suspended")},
+            id="suspended",
+        ),
+        pytest.param(
+            facts(agent(read=False), redis=RedisFacts(starting=Trouble(Reason.REDIS_STARTING, "soon"))),
+            {
+                "Ready": ("False", "RedisStarting"),
+                "Progressing": ("True", "RedisStarting"),
+                "RedisReady": ("False", "RedisStarting"),
+                "MetricsAvailable": ("False", "RedisStarting"),
+                "ScalingActive": ("False", "RedisStarting"),
+            },
+            id="redis-starts",
+        ),
+        pytest.param(
+            facts(agent(read=False), redis=RedisFacts(trouble=Trouble(Reason.REDIS_WRONG_PASSWORD, "WRONGPASS"))),
+            {
+                "Ready": ("False", "RedisWrongPassword"),
+                "Progressing": ("False", "RedisWrongPassword"),
+                "RedisReady": ("False", "RedisWrongPassword"),
+                "MetricsAvailable": ("False", "RedisWrongPassword"),
+            },
+            id="redis-in-trouble",
+        ),
+        pytest.param(
+            facts(redis=replace(REDIS, note=Trouble(Reason.INSECURE_TLS, "anybody may pose"))),
+            {"RedisReady": ("True", "InsecureTLS"), "Ready": ("True", "Available")},
+            id="redis-with-a-note",
+        ),
+        pytest.param(
+            facts(agent(read=False)),
+            {"MetricsAvailable": ("False", "NotChecked"), "ScalingActive": ("False", "NotChecked")},
+            id="queue-not-read",
+        ),
+        pytest.param(
+            facts(agent(ready=0, trouble=CRASHING)),
+            {"Ready": ("False", "CrashLooping"), "Progressing": ("False", "CrashLooping")},
+            id="no-worker-runs",
+        ),
+        pytest.param(
+            facts(agent(ready=0, needed=0, trouble=CRASHING)),
+            {"Ready": ("False", "CrashLooping")},
+            id="no-worker-runs-though-none-must",
+        ),
+        pytest.param(
+            facts(agent(desired=3, ready=2, needed=1, trouble=CRASHING)),
+            {"Ready": ("True", "Available"), "Progressing": ("False", "CrashLooping")},
+            id="some-run",
+        ),
+        pytest.param(
+            facts(agent(desired=0, ready=0, trouble=CRASHING)), {"Ready": ("True", "Available")}, id="none-is-wanted"
+        ),
+        pytest.param(
+            facts(agent(ready=0)),
+            {"Ready": ("False", "WorkersStarting"), "Progressing": ("True", "WorkersStarting")},
+            id="workers-start",
+        ),
+        pytest.param(facts(agent(made=False)), {"Ready": ("False", "WorkersStarting")}, id="not-made"),
+        pytest.param(
+            facts(agent(desired=4, ready=1)),
+            {"Ready": ("True", "Available"), "Progressing": ("True", "Scaling")},
+            id="scaling",
+        ),
+        pytest.param(facts(agent(rolling_out=True)), {"Progressing": ("True", "RollingOut")}, id="rolling-out"),
+        pytest.param(
+            facts(agent(auto=False, desired=0, ready=0, waiting=2)),
+            {"Ready": ("False", "NoWorkers"), "ScalingActive": ("False", "NoAutoScaling")},
+            id="jobs-wait-and-nobody-comes",
+        ),
+        pytest.param(
+            facts(agent(desired=2, trouble=Trouble(Reason.UNSCHEDULABLE, "0/1 nodes"))),
+            {"ScalingActive": ("False", "Unschedulable"), "Ready": ("True", "Available")},
+            id="no-room-for-more",
+        ),
+        pytest.param(
+            facts(warnings=(Trouble(Reason.WATCHES_DOWN, "pods: forbidden"),)),
+            {"ConfigurationWarning": ("True", "WatchesDown"), "Ready": ("True", "Available")},
+            id="warning",
+        ),
+    ],
+)
+def test_conditions(given: Facts, expected: dict[str, tuple[str, str]]) -> None:
+    found = told(given)
+    assert {kind: found[kind] for kind in expected} == expected
+
+
+def test_messages_name_what_and_what_to_do() -> None:
+    given = facts(agent(ready=0, trouble=replace(CRASHING, more=2)))
+    said = message(given, "Ready")
+    assert said.startswith("agent a: container worker ended with exit code 1 (2 more pods the same).")
+    assert said.endswith(REMEDIES[Reason.CRASH_LOOPING])
+    assert message(facts(hurdles=(Trouble(Reason.FORBIDDEN),)), "Ready").startswith("Forbidden.")
+    both = facts(warnings=(Trouble(Reason.WATCHES_DOWN, "pods."), Trouble(Reason.INSECURE_TLS, "x")))
+    assert message(both, "ConfigurationWarning").count(". ") >= 3
+
+
+def test_numbers_and_agents() -> None:
+    last = {"time": NOW, "from": 0, "to": 1, "reason": "Backlog"}
+    given = facts(
+        agent("a", waiting=5, busy=2, oldest_s=7, last_scale=last),
+        agent("b", ready=0, desired=2, read=False, waiting=1),
+    )
+    status = status_of(given, None, now=NOW)
+    AgentQueueStatus.model_validate(status)
+    assert (status["readyAgents"], status["waiting"], status["active"]) == ("1/2", 6, 2)
+    assert status["redis"] == {"endpoint": "r.n.svc:6379", "secretName": "r"}
+    first, second = status["agents"]
+    assert (first["waiting"], first["busySlots"], first["oldestWaitingSeconds"], first["lastScale"]) == (5, 2, 7, last)
+    assert "waiting" not in second
+
+
+def test_the_time_of_a_condition_is_kept_while_its_status_stays() -> None:
+    old = status_of(facts(agent(ready=0)), None, now=NOW)
+    new = status_of(facts(agent(ready=0, trouble=CRASHING)), old, now=LATER)
+    times = {one["type"]: one["lastTransitionTime"] for one in new["conditions"]}
+    assert times["Ready"] == NOW  # another reason, the same status
+    assert times["Progressing"] == LATER
+    assert all(one["observedGeneration"] == 3 for one in new["conditions"])
+
+
+def test_what_is_held_keeps_the_rest_as_it_was() -> None:
+    old = status_of(facts(), None, now=NOW)
+    status = held(old, paused(), generation=4, now=LATER)
+    AgentQueueStatus.model_validate(status)
+    found = {one["type"]: one for one in status["conditions"]}
+    assert (found["Paused"]["status"], found["Paused"]["reason"]) == ("True", "PausedByAnnotation")
+    assert found["Ready"] == next(one for one in old["conditions"] if one["type"] == "Ready")
+    assert status["agents"] == old["agents"]
+    assert status["observedGeneration"] == 4
+
+
+def test_what_was_never_told_is_unknown() -> None:
+    status = held(None, invalid("spec.agents: too many"), generation=1, now=NOW)
+    AgentQueueStatus.model_validate(status)
+    found = {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
+    assert found["Ready"] == ("False", "InvalidSpec")
+    assert found["ConfigurationWarning"] == ("True", "InvalidSpec")
+    assert found["RedisReady"] == ("Unknown", "NotChecked")
+    assert set(found) == set(map(str, ConditionType))
+
+
+# When to write
+
+
+def test_what_is_the_same_is_not_written() -> None:
+    status = status_of(facts(agent(waiting=10)), None, now=NOW)
+    assert is_worth_writing(None, status, since_s=0)
+    assert not is_worth_writing(status, status_of(facts(agent(waiting=10)), status, now=LATER), since_s=1000)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "since_s", "expected"),
+    [
+        pytest.param({"waiting": 100}, {"waiting": 105}, 5, False, id="a-small-change"),
+        pytest.param({"waiting": 100}, {"waiting": 105}, 30, True, id="a-small-change-after-a-while"),
+        pytest.param({"waiting": 100}, {"waiting": 120}, 5, True, id="a-notable-change"),
+        pytest.param({"waiting": 0}, {"waiting": 1}, 5, True, id="from-nothing"),
+        pytest.param({"busy": 10}, {"busy": 8}, 5, True, id="busy-slots"),
+        pytest.param({"oldest_s": 1}, {"oldest_s": 6}, 5, False, id="age-grows-by-itself"),
+        pytest.param({"oldest_s": 1}, {"oldest_s": 6}, 31, True, id="age-after-a-while"),
+        pytest.param({"ready": 1}, {"ready": 0}, 0, True, id="what-is-no-number-that-changes-all-the-time"),
+    ],
+)
+def test_volatile_numbers(before: Object, after: Object, since_s: float, expected: bool) -> None:
+    old, new = (status_of(facts(agent(**given)), None, now=NOW) for given in (before, after))
+    assert is_worth_writing(old, new, since_s=since_s) is expected
+
+
+# Events
+
+
+def events(old: Object | None, new: Object) -> list[tuple[str, bool]]:
+    return [(one.reason, one.warning) for one in happenings(old, new)]
+
+
+def test_events_of_a_start() -> None:
+    starting = status_of(
+        facts(agent(ready=0, read=False), redis=RedisFacts(starting=Trouble(Reason.REDIS_STARTING))), None, now=NOW
+    )
+    assert events(None, starting) == []
+    up = status_of(facts(agent(last_scale={"time": NOW, "from": 0, "to": 1, "reason": "Backlog"})), starting, now=LATER)
+    assert events(starting, up) == [("Scaled", False), ("Ready", False), ("RedisReady", False)]
+    assert events(up, up) == []
+
+
+def test_events_of_trouble_and_its_end() -> None:
+    well = status_of(facts(), None, now=NOW)
+    wrong = status_of(facts(hurdles=(Trouble(Reason.QUOTA_EXCEEDED, "x"),)), well, now=LATER)
+    assert events(well, wrong) == [("QuotaExceeded", True)]
+    assert events(wrong, well) == [("Ready", False), ("WarningGone", False)]
+    suspended = status_of(facts(suspended=True), well, now=LATER)
+    assert events(well, suspended) == [("Suspended", False)]
+    noted = status_of(facts(redis=replace(REDIS, note=Trouble(Reason.INSECURE_TLS, "x"))), well, now=LATER)
+    assert events(well, noted) == []
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "reason"),
+    [
+        (403, 'pods "x" is forbidden: exceeded quota: q', Reason.QUOTA_EXCEEDED),
+        (403, 'deployments is forbidden: User "u" cannot create resource', Reason.FORBIDDEN),
+        (403, "denied by policy", Reason.OBJECT_INVALID),
+        (422, "spec.template: Invalid value", Reason.OBJECT_INVALID),
+        (409, "uid mismatch", None),
+        (403, "unable to create new content in namespace n because it is being terminated", None),
+    ],
+)
+def test_refusals(status: int, said: str, reason: Reason | None) -> None:
+    trouble = refusal(Key("Deployment", "d"), status, said)
+    assert (trouble.reason if trouble else None) is reason
+    if trouble:
+        assert trouble.said == f"Deployment d is refused: {said}"
