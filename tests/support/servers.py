@@ -49,12 +49,14 @@ class RunningServer:
     process: subprocess.Popen[bytes] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that the server is started with, beside those of the tests."""
+    host: str = "127.0.0.1"
+    """Where it listens; another address than this needs a password."""
 
     @property
     def url(self) -> str:
         """With the password, if one is set."""
         password = self.config.get("requirepass")
-        return f"redis://{f':{quote(password, safe=str())}@' if password else ''}127.0.0.1:{self.port}"
+        return f"redis://{f':{quote(password, safe=str())}@' if password else ''}{self.host}:{self.port}"
 
     def client(self, **options: Any) -> "redis.Redis":
         """A plain client."""
@@ -62,7 +64,7 @@ class RunningServer:
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until it answers."""
-        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "daemonize": "no"}
+        options = {"port": str(self.port), "bind": self.host, "dir": str(self.folder), "save": "", "daemonize": "no"}
         args = [part for name, value in (options | self.config).items() for part in (f"--{name}", value)]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -116,11 +118,13 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def run_server(kind: str, *, environment: Mapping[str, str] | None = None, **config: str) -> Iterator[RunningServer]:
+def run_server(
+    kind: str, *, environment: Mapping[str, str] | None = None, host: str = "127.0.0.1", **config: str
+) -> Iterator[RunningServer]:
     """A server with an empty data folder; config keys take _ for -."""
     with tempfile.TemporaryDirectory(prefix="aq-server-") as folder:
         server = RunningServer(kind, Path(folder), free_port(), {k.replace("_", "-"): v for k, v in config.items()})
-        server.environment = environment or {}
+        server.environment, server.host = environment or {}, host
         server.start()
         try:
             yield server

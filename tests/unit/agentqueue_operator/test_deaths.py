@@ -54,6 +54,7 @@ def test_a_terminated_state_proves_a_death(given: Object, of_pod: bool) -> None:
     "given",
     [
         pytest.param(died(), id="it-runs"),
+        pytest.param(died(terminated("Completed", code=0), phase="Succeeded"), id="it-drained"),
         pytest.param(died(phase="Failed"), id="a-lost-nodes-pod-that-was-given-up"),
         pytest.param(died(terminated(), name="sidecar"), id="something-beside-it"),
         pytest.param(pod("w-1", containerStatuses=None), id="nothing-is-known"),

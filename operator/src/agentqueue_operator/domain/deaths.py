@@ -36,12 +36,15 @@ class Death:
 
 
 def death_of(pod: Object) -> Death | None:
-    """The last death of the pod's worker container; None: none of which there is a proof."""
+    """The last death of the pod's worker container; None: none of which there is a proof.
+
+    One that ended with 0 drained: it has handed back what it held, and that is no crash.
+    """
     status = pod.get("status") or {}
     containers: Sequence[Mapping[str, Any]] = status.get("containerStatuses") or ()
     container = next((one for one in containers if one.get("name") == WORKER), _NONE)
     ended = last_end(container)
-    if ended is None:
+    if ended is None or not (ended.get("exitCode") or ended.get("signal")):
         return None
     return Death(
         worker=pod["metadata"]["name"],

@@ -1,0 +1,89 @@
+"""A dead worker container's jobs run again as soon as the kubelet has told of it (rule 4), and why is kept."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from agentqueue.client import Client, Job
+from agentqueue.wire import Reason
+from tests.support.cluster.faults import Faults
+from tests.support.cluster.kube import Cluster, Kube
+from tests.support.field import Field
+from tests.support.operator import Operator, until
+from tests.support.servers import RunningServer, run_server
+
+
+@pytest.fixture
+def server(cluster: Cluster) -> Iterator[RunningServer]:
+    """A Redis on this machine, that pods reach."""
+    with run_server("valkey", host=cluster.host, requirepass="for-tests") as running:
+        yield running
+
+
+@pytest.fixture
+async def field(operator: Operator, kube: Kube, server: RunningServer) -> Field:
+    return Field(kube, server)
+
+
+@pytest.fixture
+async def client(field: Field) -> AsyncIterator[Client]:
+    async with field.client() as connected:
+        yield connected
+
+
+async def until_heard(client: Client, job: Job) -> str:
+    """Until a heartbeat of the job's worker tells that it is busy; its name."""
+
+    async def is_heard() -> bool:
+        worker = (await job.status()).worker
+        return any(one.name == worker and one.busy for one in (await client.stats("work")).workers)
+
+    await until(is_heard, timeout=30)
+    worker = (await job.status()).worker
+    assert worker is not None
+    return worker
+
+
+async def test_a_killed_containers_job_runs_again_at_once(field: Field, client: Client, faults: Faults) -> None:
+    await field.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 2})
+    job = await client.enqueue("work", "once-long")
+    worker = await until_heard(client, job)
+    killed = time.monotonic()
+    await faults.kill_container(field.kube, worker)
+    assert await job.result(timeout=30) == 2
+    took = time.monotonic() - killed
+    print(f"done again {took:.2f} s after the kill")
+    assert took < 6.0  # by its lease alone it would take 8, and up to 10
+    assert (await client.stats("work")).counters["crashed"] == 1
+
+
+async def test_an_oom_kill_is_named_in_the_jobs_history_and_counts_as_a_crash(field: Field, client: Client) -> None:
+    resources = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
+    await field.start(
+        concurrency=1, scaling={"mode": "Fixed", "replicas": 2}, resources=resources, retry={"crashes": 2}
+    )
+    job = await client.enqueue("work", "eat")
+
+    async def is_dead() -> bool:
+        return (await job.status()).is_final
+
+    await until(is_dead, timeout=90)
+    (letter,) = await client.dead_letters("work")
+    assert letter.reason is Reason.CRASHED
+    print([error.message for error in letter.errors])
+    crashes = [error for error in letter.errors if "OOMKilled" in error.message]
+    assert len(crashes) == 2
+
+
+async def test_a_restarted_container_keeps_what_it_claims(field: Field, client: Client, faults: Faults) -> None:
+    await field.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 1})
+    first = await client.enqueue("work", "once-long")
+    worker = await until_heard(client, first)
+    await faults.kill_container(field.kube, worker)
+    assert await first.result(timeout=60) == 2
+    second = await client.enqueue("work", "nap", 12.0)
+    assert await until_heard(client, second) == worker
+    assert await second.result(timeout=60) == worker
+    assert (await second.status()).deliveries == 1
+    assert (await client.stats("work")).counters["crashed"] == 1
