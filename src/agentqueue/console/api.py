@@ -111,6 +111,7 @@ async def history(request: Request) -> Response:
     minutes = whole_number(request, "minutes", 60)
     if not 1 <= minutes <= 1_440:
         raise UsageError(f"?minutes={minutes} must be from 1 to 1440 (a day)")
+    await check_queue_known(client, queue)
     found = await client.store.history(queue, until_ms=now_ms(), minutes=minutes)
     series = {name: [counters.get(name, 0) for _, counters in found] for name in SERIES}
     return Json({"since": iso(from_ms(found[0][0])), "minutes": minutes, **series})
@@ -228,8 +229,10 @@ async def cancel(request: Request) -> Response:
 
 async def list_dead(request: Request) -> Response:
     """A page of dead letters, newest first: `?like=FINGERPRINT&cursor=&limit=`."""
-    page = await client_of(request).dead_letters(
-        queue_of(request),
+    client, queue = client_of(request), queue_of(request)
+    await check_queue_known(client, queue)
+    page = await client.dead_letters(
+        queue,
         like=request.query_params.get("like"),
         cursor=request.query_params.get("cursor"),
         limit=whole_number(request, "limit", 50),
@@ -239,7 +242,9 @@ async def list_dead(request: Request) -> Response:
 
 async def dead_groups(request: Request) -> Response:
     """The dead letters by kind, the most frequent first."""
-    groups = await client_of(request).dead_groups(queue_of(request))
+    client, queue = client_of(request), queue_of(request)
+    await check_queue_known(client, queue)
+    groups = await client.dead_groups(queue)
     return Json({"groups": [_group(group) for group in groups]})
 
 
@@ -249,15 +254,19 @@ def _group(group: DeadGroup) -> dict[str, Any]:
 
 async def replay(request: Request) -> Response:
     """Send dead letters again: `{"ids": […]}`, `{"like": "fingerprint"}` or `{"all": true}`."""
+    client, queue = client_of(request), queue_of(request)
     which = _which(await read_object(request))
-    done = await client_of(request).replay(queue_of(request), **which)
+    await check_queue_known(client, queue)
+    done = await client.replay(queue, **which)
     return Json({"replayed": done.count, "unknown": done.unknown, "live": done.live, "bare": done.bare})
 
 
 async def discard(request: Request) -> Response:
     """Forget dead letters, chosen as for replay."""
+    client, queue = client_of(request), queue_of(request)
     which = _which(await read_object(request))
-    return Json({"discarded": await client_of(request).discard(queue_of(request), **which)})
+    await check_queue_known(client, queue)
+    return Json({"discarded": await client.discard(queue, **which)})
 
 
 def _which(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import orjson
 from starlette.requests import Request
 
 from agentqueue.console.problems import Problem
-from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.errors import UsageError
 from agentqueue.wire import MAX_BYTES
 
 MAX_BODY: Final = MAX_BYTES + 64 * 1024
@@ -19,7 +19,7 @@ async def read_object(request: Request) -> dict[str, Any]:
     """The body, a JSON object; an empty body is an empty object.
 
     Raises:
-        Problem: 413 too large, 415 not declared as JSON. InvalidPayload: not JSON, or not an object.
+        Problem: 413 too large, 415 not declared as JSON. UsageError: not JSON, or not an object.
     """
     raw = await _read(request)
     if not raw:
@@ -32,9 +32,9 @@ async def read_object(request: Request) -> dict[str, Any]:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
-        raise InvalidPayload(f"the body is not JSON: {exc}") from exc
+        raise UsageError(f"the body is not JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise InvalidPayload(f'the body must be a JSON object, like {{"name": …}}, not {type(value).__name__}')
+        raise UsageError(f'the body must be a JSON object, like {{"name": …}}, not {type(value).__name__}')
     return value
 
 

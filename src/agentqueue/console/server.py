@@ -35,23 +35,24 @@ async def serve(options: ServerOptions, settings: Settings, *, announce: Callabl
 
     Raises:
         AgentQueueError: the port is taken, or the address is not this machine's.
+        UsageError: the token is too short.
     """
-    listener = listen(settings)
     client = Client.at(replace(options, connect_timeout=2.0, timeout=ANSWER_SECONDS))
-    config = uvicorn.Config(
-        create_app(client, token=settings.token),
-        access_log=False,
-        lifespan="off",
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
-        ws="none",
-    )
-    server = _Server(config)
-    _stop_on_signals(server)
-    announce(address_of(listener))
     try:
-        await server.serve(sockets=[listener])
+        config = uvicorn.Config(
+            create_app(client, token=settings.token),
+            access_log=False,
+            lifespan="off",
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            ws="none",
+        )
+        server = _Server(config)
+        with listen(settings) as listener:
+            _stop_on_signals(server)
+            announce(address_of(listener))
+            await server.serve(sockets=[listener])
     finally:
         await client.close()
 

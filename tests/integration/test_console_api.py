@@ -1,0 +1,596 @@
+"""The REST API against real servers: every endpoint's answers, right and wrong."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from agentqueue import Agent, Client, Context, Fatal, Retry
+from agentqueue.console.app import create_app
+from agentqueue.console.bodies import MAX_BODY
+from agentqueue.errors import UsageError
+from agentqueue.store import Server
+from tests.support.hand import Hand
+from tests.support.servers import RunningServer, free_port
+from tests.support.workers import until, work_off, working
+
+TOKEN = "a-long-token"
+PROBLEM = "application/problem+json"
+
+
+@pytest.fixture
+async def client(server_url: str) -> AsyncIterator[Client]:
+    async with Client(server_url) as connected:
+        yield connected
+
+
+@contextlib.asynccontextmanager
+async def console(client: Client, *, token: str | None = TOKEN) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller of the API; `raise_app_exceptions` off: a bug is an answer here too."""
+    transport = httpx.ASGITransport(app=create_app(client, token=TOKEN), raise_app_exceptions=False)
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://console", headers=headers) as caller:
+        yield caller
+
+
+@pytest.fixture
+async def api(client: Client) -> AsyncIterator[httpx.AsyncClient]:
+    async with console(client) as caller:
+        yield caller
+
+
+def problem(answer: httpx.Response, status: int) -> str:
+    """The detail of a problem, whose shape is checked (RFC 9457)."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM
+    body = answer.json()
+    assert body.keys() == {"type", "title", "status", "detail", "instance"}
+    assert (body["status"], body["instance"]) == (status, answer.request.url.path)
+    return str(body["detail"])
+
+
+@contextlib.asynccontextmanager
+async def hand(client: Client, queue: str = "flights") -> AsyncIterator[Hand]:
+    async with Server(client.server.options) as server:
+        yield Hand(server, queue)
+
+
+# --- who may ask
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer ü"],
+)
+@pytest.mark.parametrize("path", ["/api/queue/stats", "/api/queues", "/api/jobs/x", "/api/nothing", "/docs"])
+async def test_without_the_token_nothing_is_told(client: Client, path: str, header: str | None) -> None:
+    async with console(client, token=None) as stranger:
+        headers = {} if header is None else {"Authorization": header.encode()}
+        answer = await stranger.get(path, headers=headers)
+    assert (answer.status_code, answer.json()) == (401, {"error": "Unauthorized"})
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_stranger_can_change_nothing(client: Client) -> None:
+    job = await client.enqueue("flights", "search")
+    async with console(client, token="wrong-token") as stranger:
+        for call in (
+            stranger.post("/api/queues/flights/jobs", json={"name": "search"}),
+            stranger.post("/api/queues/flights/pause"),
+            stranger.post("/api/queues/flights/dead/discard", json={"all": True}),
+            stranger.delete(f"/api/jobs/{job.id}"),
+        ):
+            assert (await call).status_code == 401
+    stats = await client.stats("flights")
+    assert (stats.waiting, stats.paused) == (1, False)
+
+
+async def test_the_page_is_open_and_every_answer_is_guarded(client: Client) -> None:
+    async with console(client, token=None) as stranger:
+        page = await stranger.get("/")
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/html")
+        for asset in ("console.js", "console.css", "icon.svg"):
+            assert asset in page.text
+            assert (await stranger.get(f"/static/{asset}")).status_code == 200
+        refused = await stranger.get("/api/queues")
+        for answer in (page, refused):
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["x-frame-options"] == "DENY"
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert refused.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/static/../api.py", "/static/%2e%2e/api.py", "/static//etc/passwd"])
+async def test_only_the_pages_files_are_served(client: Client, path: str) -> None:
+    async with console(client, token=None) as stranger:
+        assert (await stranger.get(path)).status_code in (401, 404)
+
+
+@pytest.mark.parametrize("token", ["", "short", " spaces-around "])
+def test_a_token_that_is_none_is_refused(token: str) -> None:
+    with pytest.raises(UsageError, match="token must have at least 8"):
+        create_app(Client("redis://localhost:1"), token=token)
+
+
+# --- health
+
+
+async def test_healthy(api: httpx.AsyncClient) -> None:
+    assert (await api.get("/healthz")).text == "ok\n"
+    answer = await api.get("/api/health/queue")
+    assert (answer.status_code, answer.json()) == (200, {"status": "healthy", "redis": "connected"})
+
+
+async def test_unhealthy_names_the_address_to_those_with_the_token_only() -> None:
+    url = f"redis://:s3cret@127.0.0.1:{free_port()}"
+    client = Client(url)
+    async with console(client) as told, console(client, token=None) as stranger:
+        mine, theirs = await told.get("/api/health/queue"), await stranger.get("/api/health/queue")
+        assert mine.status_code == theirs.status_code == 503
+        assert mine.json()["status"] == theirs.json()["status"] == "unhealthy"
+        assert "127.0.0.1" in mine.json()["error"]
+        assert "s3cret" not in mine.text
+        assert "127.0.0.1" not in theirs.text
+        assert (await stranger.get("/healthz")).status_code == 200, "the process itself is well"
+        answer = await told.get("/api/queues")
+        assert "does not answer" in problem(answer, 503)
+        assert answer.headers["retry-after"] == "2"
+    await client.close()
+
+
+async def test_a_server_that_evicts_jobs_is_unhealthy(start_server: Callable[..., RunningServer]) -> None:
+    server = start_server(maxmemory="50mb", maxmemory_policy="allkeys-lru")
+    client = Client(server.url)
+    async with console(client) as caller:
+        answer = await caller.get("/api/health/queue")
+        assert answer.status_code == 503
+        assert "may evict jobs" in answer.json()["error"]
+    await client.close()
+
+
+async def test_a_full_server_refuses_jobs_and_answers_the_rest(start_server: Callable[..., RunningServer]) -> None:
+    server = start_server(maxmemory="3mb")
+    with server.client() as plain, contextlib.suppress(Exception):
+        for number in range(1_000):
+            plain.set(f"fill:{number}", "x" * 20_000)
+    client = Client(server.url)
+    async with console(client) as caller:
+        answer = await caller.post("/api/queues/flights/jobs", json={"name": "search"})
+        assert "is full" in problem(answer, 507)
+        assert (await caller.get("/api/queue/stats")).status_code == 200
+    await client.close()
+
+
+# --- queues
+
+
+async def test_stats_in_the_words_of_other_consoles(client: Client, api: httpx.AsyncClient) -> None:
+    assert (await api.get("/api/queue/stats")).json() == {"stats": []}
+    await client.enqueue_many([{"queue": "flights", "name": "search"}] * 4)
+    await client.enqueue("flights", "search", delay=60)
+    async with hand(client) as worker:
+        await worker.complete(await worker.claim_one())
+        await worker.bury(await worker.claim_one())
+        await worker.claim_one()
+    await client.pause("flights")
+    assert (await api.get("/api/queue/stats")).json() == {
+        "stats": [
+            {
+                "name": "flights",
+                "waiting": 1,
+                "active": 1,
+                "completed": 1,
+                "failed": 1,
+                "delayed": 1,
+                "paused": True,
+            }
+        ]
+    }
+
+
+async def test_all_of_a_queue(client: Client, api: httpx.AsyncClient) -> None:
+    await client.enqueue("flights", "search", priority="urgent")
+    one = (await api.get("/api/queues/flights")).json()
+    assert one["byPriority"] == {"urgent": 1, "high": 0, "normal": 0, "low": 0}
+    assert (one["workers"], one["slots"], one["busy"]) == ([], 0, 0)
+    assert [queue["name"] for queue in (await api.get("/api/queues")).json()["queues"]] == ["flights"]
+
+
+async def test_the_history_of_a_queue(client: Client, api: httpx.AsyncClient) -> None:
+    await client.enqueue_many([{"queue": "flights", "name": "search"}] * 3)
+    found = (await api.get("/api/queues/flights/history?minutes=5")).json()
+    assert found["minutes"] == 5
+    assert found["since"].endswith("Z") or "+00:00" in found["since"]
+    assert len(found["enqueued"]) == len(found["completed"]) == len(found["retried"]) == len(found["dead"]) == 5
+    assert sum(found["enqueued"]) == 3
+    for minutes in ("0", "1441", "x", "-1", "1.5"):
+        assert "minutes" in problem(await api.get(f"/api/queues/flights/history?minutes={minutes}"), 400)
+
+
+async def test_pause_and_resume(client: Client, api: httpx.AsyncClient) -> None:
+    await client.enqueue("flights", "search")
+    assert (await api.post("/api/queues/flights/pause", json={"note": "airline down"})).json() == {
+        "paused": True,
+        "changed": True,
+    }
+    assert (await client.stats("flights")).paused_note == "airline down"
+    assert (await api.post("/api/queues/flights/pause")).json()["changed"] is False
+    assert (await api.post("/api/queues/flights/resume")).json() == {"paused": False, "changed": True}
+    assert (await api.post("/api/queues/flights/resume")).json() == {"paused": False, "changed": False}
+
+
+QUEUE_CALLS = [
+    ("GET", ""),
+    ("GET", "/history"),
+    ("GET", "/jobs"),
+    ("GET", "/dead"),
+    ("GET", "/dead/groups"),
+    ("POST", "/pause"),
+    ("POST", "/resume"),
+    ("POST", "/jobs"),
+    ("POST", "/dead/replay"),
+    ("POST", "/dead/discard"),
+]
+BODIES: dict[str, Any] = {
+    "/jobs": {"name": "search"},
+    "/dead/replay": {"all": True},
+    "/dead/discard": {"all": True},
+}
+
+
+@pytest.mark.parametrize(("method", "path"), QUEUE_CALLS)
+async def test_a_mistyped_queue_is_refused_with_the_nearest(
+    client: Client, api: httpx.AsyncClient, method: str, path: str
+) -> None:
+    await client.enqueue("flight-search", "search")
+    body = BODIES.get(path) if method == "POST" else None
+    answer = await api.request(method, f"/api/queues/flight-serch{path}", json=body)
+    assert "no queue 'flight-serch' is known here; did you mean 'flight-search'?" in problem(answer, 404)
+
+
+@pytest.mark.parametrize(("method", "path"), QUEUE_CALLS)
+async def test_what_can_not_be_a_queue_is_refused(api: httpx.AsyncClient, method: str, path: str) -> None:
+    body = BODIES.get(path) if method == "POST" else None
+    assert "a b" in problem(await api.request(method, f"/api/queues/a%20b{path}", json=body), 422)
+
+
+# --- jobs
+
+
+async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClient, server_url: str) -> None:
+    sent = await api.post(
+        "/api/queues/flights/jobs",
+        json={"name": "search", "data": {"from": "BER"}, "priority": "high", "id": "trip-1", "tags": ["acme"]},
+    )
+    assert sent.status_code == 202
+    assert sent.json() == {"id": "trip-1", "queue": "flights", "name": "search", "deduplicated": False}
+    place = sent.headers["location"]
+    assert place == "/api/jobs/trip-1"
+    waiting = (await api.get(place)).json()
+    assert (waiting["state"], waiting["priority"], waiting["data"]) == ("waiting", "high", {"from": "BER"})
+    assert waiting["errors"] == []
+    agent = Agent("flights")
+
+    @agent.job
+    async def search(ctx: Context, data: Any) -> Any:
+        return {"to": "LIS", **data}
+
+    await work_off(agent, server_url)
+    done = (await api.get(place)).json()
+    assert (done["state"], done["result"]) == ("completed", {"to": "LIS", "from": "BER"})
+    again = await api.post("/api/queues/flights/jobs", json={"name": "search", "id": "trip-1"})
+    assert (again.status_code, again.json()["deduplicated"]) == (202, True)
+
+
+async def test_an_id_of_any_kind_has_an_address(client: Client, api: httpx.AsyncClient) -> None:
+    sent = await api.post("/api/queues/flights/jobs", json={"name": "search", "id": "a:b.c@d"})
+    assert sent.status_code == 202, sent.text
+    assert (await api.get(sent.headers["location"])).json()["id"] == "a:b.c@d"
+
+
+async def test_every_attempts_error_is_shown(client: Client, api: httpx.AsyncClient, server_url: str) -> None:
+    agent = Agent("flights")
+
+    @agent.job(attempts=2)
+    async def search(ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise Retry(after=0)
+        raise Fatal("no airport 'XYZ'")
+
+    job = await client.enqueue("flights", "search")
+    async with working(agent, server_url):
+        await until(lambda: _is_dead(client, job.id), what="it is dead")
+    shown = (await api.get(f"/api/jobs/{job.id}")).json()
+    assert shown["state"] == "dead"
+    assert "no airport 'XYZ'" in shown["error"]
+    assert [error["attempt"] for error in shown["errors"]] == [1, 2]
+    assert shown["errors"][-1]["type"] == "Fatal"
+
+
+async def _is_dead(client: Client, job_id: str) -> bool:
+    return (await client.status(job_id)).state == "dead"
+
+
+async def test_pages_of_jobs(client: Client, api: httpx.AsyncClient) -> None:
+    await client.enqueue_many([{"queue": "flights", "name": "search", "id": f"j{n}"} for n in range(5)])
+    await client.enqueue("flights", "search", id="later", delay=60)
+    first = (await api.get("/api/queues/flights/jobs?limit=3")).json()
+    second = (await api.get("/api/queues/flights/jobs", params={"limit": 3, "cursor": first["cursor"]})).json()
+    assert [job["id"] for job in first["jobs"] + second["jobs"]] == ["j0", "j1", "j2", "j3", "j4", "later"]
+    last = (await api.get("/api/queues/flights/jobs", params={"limit": 3, "cursor": second["cursor"]})).json()
+    assert last == {"jobs": [], "cursor": None}
+    delayed = (await api.get("/api/queues/flights/jobs?state=delayed")).json()["jobs"]
+    assert [job["id"] for job in delayed] == ["later"]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("state=wating", "state 'wating' can't be listed"),
+        ("state=cancelled", "cancelled jobs are known by id"),
+        ("cursor=x", "not one that a page had"),
+        ("cursor=done:5", "is of state 'done'"),
+        ("limit=0", "limit 0 must be"),
+        ("limit=1001", "limit 1001 must be"),
+        ("limit=many", "must be a whole number"),
+    ],
+)
+async def test_pages_that_can_not_be(client: Client, api: httpx.AsyncClient, query: str, says: str) -> None:
+    await client.enqueue("flights", "search")
+    assert says in problem(await api.get(f"/api/queues/flights/jobs?{query}"), 400)
+
+
+async def test_cancelling(client: Client, api: httpx.AsyncClient, server_url: str) -> None:
+    waiting = await client.enqueue("flights", "search")
+    answer = await api.delete(f"/api/jobs/{waiting.id}")
+    assert (answer.status_code, answer.json()) == (200, {"id": waiting.id, "cancellation": "cancelled"})
+    assert "had ended before" in problem(await api.delete(f"/api/jobs/{waiting.id}"), 409)
+    agent = Agent("flights")
+    started = asyncio.Event()
+
+    @agent.job
+    async def search(ctx: Context) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    async with working(agent, server_url):
+        running = await client.enqueue("flights", "search")
+        await asyncio.wait_for(started.wait(), 15)
+        answer = await api.delete(f"/api/jobs/{running.id}")
+        assert (answer.status_code, answer.json()["cancellation"]) == (202, "requested")
+
+        async def cancelled() -> bool:
+            return bool((await api.get(f"/api/jobs/{running.id}")).json()["state"] == "cancelled")
+
+        await until(cancelled, what="its worker has cancelled it")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_job_that_nobody_knows(api: httpx.AsyncClient, method: str) -> None:
+    assert "no job nobody" in problem(await api.request(method, "/api/jobs/nobody"), 404)
+    problem(await api.request(method, "/api/jobs/a%20b"), 422)
+
+
+async def test_a_mistyped_job_is_refused_with_the_nearest_that_a_worker_knows(
+    client: Client, api: httpx.AsyncClient
+) -> None:
+    async with hand(client) as worker:
+        await worker.beat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}')
+    answer = await api.post("/api/queues/flights/jobs", json={"name": "serch-flights"})
+    assert "did you mean 'search-flights'?; send it anyway with ?force=true" in problem(answer, 404)
+    forced = await api.post("/api/queues/flights/jobs?force=true", json={"name": "serch-flights"})
+    assert forced.status_code == 202
+
+
+async def test_the_first_job_of_a_server_needs_no_force(api: httpx.AsyncClient) -> None:
+    assert (await api.post("/api/queues/flights/jobs", json={"name": "search"})).status_code == 202
+
+
+# --- bad requests
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        pytest.param({}, 400, "must name the job", id="empty"),
+        pytest.param({"name": "search", "dta": 1}, 400, "no field 'dta'; it may have", id="unknown-field"),
+        pytest.param({"name": 5}, 400, "'name' must not be a int", id="name-type"),
+        pytest.param({"name": "search", "attempts": True}, 400, "'attempts' must not be a bool", id="bool-for-int"),
+        pytest.param({"name": "search", "priority": "soon"}, 422, "soon", id="priority"),
+        pytest.param({"name": "search", "delay": -1}, 400, "delay", id="delay"),
+        pytest.param({"name": "search", "delay": 1e300}, 400, "delay", id="long-delay"),
+        pytest.param({"name": "search", "id": "a b"}, 422, "a b", id="id"),
+        pytest.param({"name": "se arch"}, 422, "se arch", id="name"),
+        pytest.param({"name": "search", "tags": ["x" * 1_000]}, 422, "tag", id="tag"),
+        pytest.param({"name": "search", "tags": [5]}, 422, "tag", id="tag-type"),
+        pytest.param({"name": "search", "attempts": 0}, 400, "attempts", id="attempts"),
+        pytest.param({"name": "search", "timeout": 0}, 400, "timeout", id="timeout"),
+        pytest.param({"name": "search", "backoff": {"type": "linear"}}, 400, "linear", id="backoff"),
+        pytest.param({"name": "search", "data": "x" * 1_048_576}, 422, "1,048,576", id="too-large"),
+    ],
+)
+async def test_a_job_that_can_not_be(
+    client: Client, api: httpx.AsyncClient, body: dict[str, Any], status: int, says: str
+) -> None:
+    answer = await api.post("/api/queues/flights/jobs", json=body)
+    assert says in problem(answer, status)
+    assert await client.queues() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "says"),
+    [
+        pytest.param(b'{"name":', "application/json", 400, "is not JSON", id="half"),
+        pytest.param(b'{"name": "x", "data": NaN}', "application/json", 400, "is not JSON", id="nan"),
+        pytest.param(b"\xff\xfe", "application/json", 400, "is not JSON", id="no-text"),
+        pytest.param(b"[]", "application/json", 400, "must be a JSON object", id="list"),
+        pytest.param(b'{"name": "x"}', "text/plain", 415, "Content-Type: application/json", id="kind"),
+        pytest.param(b'{"name": "x"}', None, 415, "not 'none'", id="no-kind"),
+        pytest.param(b" " * (MAX_BODY + 1), "application/json", 413, "the body is over", id="large"),
+        pytest.param(
+            b'{"name":"x","data":' + b"[" * 600 + b"]" * 600 + b"}", "application/json", 422, "deep", id="deep"
+        ),
+    ],
+)
+async def test_a_body_that_can_not_be(
+    api: httpx.AsyncClient, content: bytes, kind: str | None, status: int, says: str
+) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = await api.post("/api/queues/flights/jobs", content=content, headers=headers)
+    assert says in problem(answer, status)
+
+
+async def test_json_of_any_charset_parameter_is_json(api: httpx.AsyncClient) -> None:
+    answer = await api.post(
+        "/api/queues/flights/jobs",
+        content=orjson.dumps({"name": "search"}),
+        headers={"Content-Type": "Application/JSON; charset=utf-8"},
+    )
+    assert answer.status_code == 202
+
+
+async def test_paths_and_methods_that_are_none(api: httpx.AsyncClient) -> None:
+    assert "the console's page is at /" in problem(await api.get("/api/nothing"), 404)
+    answer = await api.put("/api/queues/flights/pause")
+    assert "PUT does not go here" in problem(answer, 405)
+    assert answer.headers["allow"] == "POST"
+
+
+async def test_a_flag_that_is_none(api: httpx.AsyncClient) -> None:
+    answer = await api.post("/api/queues/flights/jobs?force=maybe", json={"name": "search"})
+    assert "must be true or false" in problem(answer, 400)
+
+
+async def test_a_bug_is_told_without_its_details(
+    client: Client, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("s3cret inside")
+
+    monkeypatch.setattr(client, "stats", broken)
+    answer = await api.get("/api/queues")
+    assert "its log has the details" in problem(answer, 500)
+    assert "s3cret" not in answer.text
+
+
+# --- dead letters
+
+
+@pytest.fixture
+async def letters(client: Client) -> None:
+    for number in range(3):
+        await client.enqueue("flights", "search", {"n": number}, id=f"j{number}")
+    await client.enqueue("flights", "book", id="other")
+    async with hand(client) as worker:
+        for _ in range(3):
+            await worker.bury(await worker.claim_one(), "no airport 'XYZ'")
+        await worker.bury(await worker.claim_one(), "sold out")
+
+
+async def test_dead_letters_by_page_and_by_kind(letters: None, api: httpx.AsyncClient) -> None:
+    first = (await api.get("/api/queues/flights/dead?limit=3")).json()
+    second = (await api.get("/api/queues/flights/dead", params={"cursor": first["cursor"], "limit": 3})).json()
+    assert [letter["id"] for letter in first["dead"] + second["dead"]] == ["other", "j2", "j1", "j0"]
+    groups = (await api.get("/api/queues/flights/dead/groups")).json()["groups"]
+    assert [(group["count"], group["newest"]["id"]) for group in groups] == [(3, "j2"), (1, "other")]
+    like = (await api.get("/api/queues/flights/dead", params={"like": groups[0]["fingerprint"]})).json()["dead"]
+    assert [letter["id"] for letter in like] == ["j2", "j1", "j0"]
+    assert like[0]["errors"][-1]["type"] == "Fatal"
+
+
+async def test_replaying(letters: None, client: Client, api: httpx.AsyncClient) -> None:
+    path = "/api/queues/flights/dead/replay"
+    assert (await api.post(path, json={"ids": ["j1", "nobody"]})).json() == {
+        "replayed": 1,
+        "unknown": ["nobody"],
+        "live": [],
+        "bare": [],
+    }
+    groups = (await api.get("/api/queues/flights/dead/groups")).json()["groups"]
+    fingerprint = next(group["fingerprint"] for group in groups if group["count"] == 2)
+    assert (await api.post(path, json={"like": fingerprint})).json()["replayed"] == 2
+    assert (await api.post(path, json={"all": True})).json()["replayed"] == 1
+    stats = await client.stats("flights")
+    assert (stats.waiting, stats.dead) == (4, 0)
+
+
+async def test_discarding(letters: None, client: Client, api: httpx.AsyncClient) -> None:
+    path = "/api/queues/flights/dead/discard"
+    assert (await api.post(path, json={"ids": ["j0", "nobody"]})).json() == {"discarded": 1}
+    assert (await api.post(path, json={"all": True})).json() == {"discarded": 3}
+    assert (await client.stats("flights")).dead == 0
+
+
+@pytest.mark.parametrize("what", ["replay", "discard"])
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"all": False}, {"all": True, "ids": ["j0"]}, {"ids": ["j0"], "like": "x"}],
+    ids=["nothing", "false", "two", "two-others"],
+)
+async def test_it_must_be_said_which(letters: None, api: httpx.AsyncClient, what: str, body: dict[str, Any]) -> None:
+    answer = await api.post(f"/api/queues/flights/dead/{what}", json=body)
+    assert "by exactly one of" in problem(answer, 400)
+
+
+async def test_ids_that_are_none(letters: None, api: httpx.AsyncClient) -> None:
+    assert "5" in problem(await api.post("/api/queues/flights/dead/replay", json={"ids": [5]}), 422)
+
+
+# --- the process
+
+
+@pytest.fixture
+def console_process(server_url: str, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """`python -m agentqueue.console`, as a pod runs it."""
+    env = {
+        **os.environ,
+        "AGENTQUEUE_REDIS_URL": server_url,
+        "AGENTQUEUE_CONSOLE_PORT": str(free_port()),
+        "AGENTQUEUE_CONSOLE_TOKEN": f" {TOKEN}\n",
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentqueue.console"],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda it: it.name)
+def test_a_console_pod_serves_and_ends_cleanly(
+    console_process: "subprocess.Popen[str]", number: signal.Signals
+) -> None:
+    assert console_process.stdout is not None
+    line = console_process.stdout.readline()
+    address = line.removeprefix("console: ").strip()
+    assert address.startswith("http://127.0.0.1:")
+    assert TOKEN not in line, "the token that was given is not printed"
+    with httpx.Client(base_url=address.rstrip("/"), trust_env=False) as caller:
+        assert caller.get("/healthz").status_code == 200
+        assert caller.get("/api/queue/stats").status_code == 401
+        answer = caller.get("/api/queue/stats", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert answer.json() == {"stats": []}
+        assert "server" not in answer.headers
+    console_process.send_signal(number)
+    _, err = console_process.communicate(timeout=20)
+    assert (console_process.returncode, err) == (0, "")
