@@ -1,5 +1,7 @@
 """What the real API server says to rendered manifests: every field known, every pod let in as `restricted`."""
 
+import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.cluster.kube import ApiError, Kube, Object
+from agentqueue_operator.domain.merge import merge
+from tests.support.cluster.kube import ApiError, Cluster, Kube, Object
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "render"
 NOT_BUILT_IN = {"PodMonitor"}
@@ -66,3 +69,97 @@ async def test_a_pod_that_may_be_root_is_refused(kube: Kube) -> None:
     pod["spec"] = {**pod["spec"], "securityContext": {}}
     with pytest.raises(ApiError, match="runAsNonRoot"):
         await dry_run(kube, pod)
+
+
+BASE: Object = {
+    "metadata": {"labels": {"a": "1"}, "annotations": {"x": "1"}},
+    "spec": {
+        "terminationGracePeriodSeconds": 30,
+        "nodeSelector": {"disk": "ssd"},
+        "securityContext": {"runAsUser": 1, "supplementalGroups": [1, 2]},
+        "tolerations": [{"key": "a", "operator": "Exists"}],
+        "imagePullSecrets": [{"name": "one"}, {"name": "two"}],
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}],
+        "topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}],
+        "containers": [
+            {
+                "name": "worker",
+                "image": "a",
+                "args": ["x", "y"],
+                "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+                "ports": [{"containerPort": 80, "name": "http", "protocol": "TCP"}],
+                "volumeMounts": [{"name": "t", "mountPath": "/t"}],
+                "livenessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 5},
+                "resources": {"limits": {"cpu": "1"}},
+            }
+        ],
+        "volumes": [{"name": "t", "emptyDir": {}}],
+    },
+}
+
+
+def worker(**fields: Any) -> Object:
+    return {"spec": {"containers": [{"name": "worker", **fields}]}}
+
+
+def pod_spec(**fields: Any) -> Object:
+    return {"spec": fields}
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"metadata": {"labels": {"b": "2"}, "annotations": {"x": "2"}}}, id="metadata"),
+        pytest.param(pod_spec(nodeSelector={"b": "2"}, terminationGracePeriodSeconds=9), id="fields"),
+        pytest.param(pod_spec(nodeSelector=None, securityContext={"runAsUser": None}), id="nulls"),
+        pytest.param(pod_spec(securityContext={"supplementalGroups": [3]}), id="a-plain-list"),
+        pytest.param(pod_spec(tolerations=[{"key": "b", "operator": "Exists"}]), id="tolerations"),
+        pytest.param(pod_spec(imagePullSecrets=[{"name": "three"}]), id="pull-secrets"),
+        pytest.param(pod_spec(imagePullSecrets=[{"name": "one", "$patch": "delete"}]), id="an-item-deleted"),
+        pytest.param(pod_spec(imagePullSecrets=[{"$patch": "replace"}, {"name": "four"}]), id="a-list-replaced"),
+        pytest.param(pod_spec(hostAliases=[{"ip": "10.0.0.1", "hostnames": ["b"]}, {"ip": "10.0.0.2"}]), id="aliases"),
+        pytest.param(
+            pod_spec(topologySpreadConstraints=[
+                {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 2},
+                {"topologyKey": "host", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 3},
+            ]),
+            id="spread",
+        ),
+        pytest.param(pod_spec(volumes=[{"name": "t", "emptyDir": {"medium": "Memory"}}]), id="a-volume-of-ours"),
+        pytest.param(pod_spec(volumes=[{"name": "u", "secret": {"secretName": "s"}}]), id="another-volume"),
+        pytest.param(pod_spec(containers=[{"name": "other", "image": "b"}]), id="another-container"),
+        pytest.param(pod_spec(initContainers=[{"name": "i", "env": [{"name": "A", "value": "1"}]}]), id="init"),
+        pytest.param(worker(image="b", args=["z"]), id="image-and-arguments"),
+        pytest.param(worker(env=[{"name": "A", "value": "9"}, {"name": "C", "value": "3"}]), id="variables"),
+        pytest.param(worker(env=[{"name": "A", "$patch": "delete"}]), id="a-variable-deleted"),
+        pytest.param(worker(ports=[{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]), id="ports"),
+        pytest.param(worker(volumeMounts=[{"mountPath": "/t", "readOnly": True}, {"mountPath": "/u"}]), id="mounts"),
+        pytest.param(worker(livenessProbe={"periodSeconds": 9}), id="a-probe-changed"),
+        pytest.param(worker(livenessProbe={"$patch": "replace", "tcpSocket": {"port": 1}}), id="a-probe-replaced"),
+        pytest.param(worker(livenessProbe=None), id="a-probe-deleted"),
+        pytest.param(worker(resources={"limits": {"memory": "1Gi"}, "requests": {"cpu": "1"}}), id="resources"),
+        pytest.param(worker(lifecycle={"preStop": {"exec": {"command": ["a"]}}}), id="new-objects"),
+    ],
+)  # fmt: skip
+async def test_pod_templates_are_merged_as_kubectl_does(cluster: Cluster, tmp_path: Path, patch: Object) -> None:
+    kind = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}}
+    file = tmp_path / "deployment.json"
+    file.write_text(json.dumps({**kind, "spec": {"template": BASE}}))
+    given = json.dumps({"spec": {"template": patch}})
+    command = ("patch", "--local", f"--filename={file}", "--type=strategic", f"--patch={given}", "--output=json")
+    patched = json.loads(await asyncio.to_thread(cluster.kubectl, *command))["spec"]["template"]
+    assert in_order(merge(BASE, patch)) == in_order(patched)
+
+
+def in_order(value: Any) -> Any:
+    """Lists of objects without their order, which only initContainers and variables have a use for; no empty values."""
+    if isinstance(value, dict):
+        return {key: in_order(item) for key, item in value.items() if item not in ({}, None)}
+    if isinstance(value, list):
+        return (
+            sorted(map(in_order, value), key=lambda it: json.dumps(it, sort_keys=True))
+            if all(isinstance(it, dict) for it in value)
+            else value
+        )
+    return value
