@@ -34,6 +34,8 @@ TROUBLE_S: Final = 5.0
 BEHIND_S: Final = 20.0
 """A watch that has not shown in so long what a listing has is started anew."""
 STOP_S: Final = 0.5
+GOODBYE_S: Final = 0.1
+"""For aiohttp to end TLS connections, which it does not wait for: else their sockets stay until they are collected."""
 """For kopf to end; it takes some milliseconds."""
 RESTARTS: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before kopf is started again, when it ends again and again."""
@@ -292,6 +294,7 @@ class KopfThread:
                 stop_flag=stop,
                 identity=Identity("agentqueue-operator"),  # else kopf asks for its user's name; a pod's has none
             )
+            await asyncio.sleep(GOODBYE_S)
         finally:
             with self._lock:
                 self._loop = None
