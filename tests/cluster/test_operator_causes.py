@@ -1,0 +1,162 @@
+"""What can be wrong around an AgentQueue: a condition names it with what to do, and it heals when the cause goes."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+from redis.exceptions import OutOfMemoryError
+
+from agentqueue_operator.domain.reasons import REMEDIES, Reason
+from tests.support.cluster.kube import Kube, Object, has_condition
+from tests.support.operator import CODE, Operator, agent, agent_queue, code, condition, is_ready
+from tests.support.servers import RunningServer, run_server
+
+AQ = "agentqueue"
+
+
+async def told(kube: Kube, kind: str, reason: Reason, *, status: str = "False", timeout: float = 90) -> str:
+    """The condition's message, once it is there for that reason; it ends with what to do."""
+    found = await kube.until(AQ, "demo", has_condition(kind, status, reason=reason), timeout=timeout)
+    message = str(condition(found, kind)["message"])
+    assert REMEDIES[reason] in message
+    return message
+
+
+# Workers
+
+
+async def test_missing_secret_of_a_worker(operator: Operator, kube: Kube) -> None:
+    env = [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "api-key", "key": "key"}}}]
+    await kube.apply(code(), agent_queue(agents=[agent("greetings", env=env)]))
+    assert "api-key" in await told(kube, "Ready", Reason.REFERENCE_MISSING)
+    await kube.apply(secret("api-key", key="s3cret"))
+    await kube.until(AQ, "demo", is_ready, timeout=120)
+
+
+async def test_missing_code(operator: Operator, kube: Kube) -> None:
+    await kube.apply(agent_queue())
+    assert "ConfigMap code" in await told(kube, "Ready", Reason.REFERENCE_MISSING)
+    await kube.apply(code())
+    await kube.until(AQ, "demo", is_ready, timeout=150)  # the kubelet retries a mount after up to two minutes
+
+
+async def test_handler_that_does_not_import(operator: Operator, kube: Kube) -> None:
+    await kube.apply(code(CODE + "\nimport no_such_module\n"), agent_queue())
+    message = await told(kube, "Ready", Reason.HANDLER_NOT_IMPORTED)
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in message
+    assert message.startswith("agent greetings: handler 'agents:agent': module 'agents' does not import")
+    await kube.apply(code())
+    await kube.until(AQ, "demo", is_ready, timeout=120)
+
+
+async def test_image_that_is_not_there_and_a_rollout_of_it(operator: Operator, kube: Kube) -> None:
+    await kube.apply(code(), agent_queue(agents=[agent("greetings", image="localhost/no-such-image:1")]))
+    assert "localhost/no-such-image:1" in await told(kube, "Ready", Reason.IMAGE_PULL_FAILED)
+    await kube.apply(agent_queue(agents=[agent("greetings", image=None)]))
+    await kube.until(AQ, "demo", is_ready, timeout=120)
+    await kube.apply(agent_queue(agents=[agent("greetings", image="localhost/no-such-image:2")]))
+    assert "localhost/no-such-image:2" in await told(kube, "Progressing", Reason.IMAGE_PULL_FAILED)
+    assert is_ready(await kube.get(AQ, "demo"))  # the old pods serve on
+
+
+async def test_full_quota(operator: Operator, kube: Kube) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}}
+    await kube.apply(quota)
+    await kube.until("resourcequota", "few", lambda one: "hard" in one.get("status", {}), what="in force")
+    await kube.apply(code(), agent_queue())
+    assert "exceeded quota: few" in await told(kube, "Ready", Reason.QUOTA_EXCEEDED)
+    await kube.delete("resourcequota", "few")
+    await kube.until(AQ, "demo", is_ready, timeout=150)  # the ReplicaSet tries again after up to a minute or so
+
+
+async def test_volume_that_can_t_be_bound(operator: Operator, kube: Kube) -> None:
+    name = f"class-{kube.namespace[-6:]}"
+    await kube.apply(code(), agent_queue(redis={"managed": {"storage": {"storageClassName": name}}}))
+    assert "PersistentVolumeClaim" in await told(kube, "RedisReady", Reason.VOLUME_NOT_BOUND)
+    assert condition(await kube.get(AQ, "demo"), "Ready")["reason"] == Reason.VOLUME_NOT_BOUND
+    (default, *_) = await kube.list("storageclass")
+    await kube.apply(
+        {
+            "apiVersion": default["apiVersion"],
+            "kind": "StorageClass",
+            "metadata": {"name": name},
+            "provisioner": default["provisioner"],
+        }
+    )
+    await kube.until(AQ, "demo", is_ready, timeout=120)
+    await kube.delete("storageclass", name)
+
+
+async def test_pod_template_with_a_typo_leaves_the_rest_unharmed(operator: Operator, kube: Kube) -> None:
+    typo = {"spec": {"nodeSelektor": {"a": "b"}}}
+    await kube.apply(code(), agent_queue(agents=[agent("typo", podTemplate=typo), agent("greetings")]))
+    message = await told(kube, "Ready", Reason.OBJECT_INVALID)
+    assert "nodeSelektor" in message
+    await kube.until(
+        AQ, "demo", lambda one: one["status"]["agents"][1].get("readyReplicas") == 1, what="serving beside"
+    )
+    tries = sum(status in (422, 500) for _, plural, status in operator.calls if plural == "deployments")
+    assert tries < 20
+    await kube.apply(agent_queue(agents=[agent("typo"), agent("greetings")]))
+    await kube.until(AQ, "demo", is_ready, timeout=120)
+
+
+# Redis
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., RunningServer]]:
+    """Starts a server that the operator reaches; no worker needs to."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **config: stack.enter_context(run_server("valkey", **config))
+
+
+def external() -> Object:
+    """An AgentQueue without pods, on a given server."""
+    redis = {"external": {"urlSecretRef": {"name": "redis-url"}}}
+    return agent_queue(redis=redis, agents=[agent("greetings", scaling={"minReplicas": 0})])
+
+
+def secret(name: str, **data: str) -> Object:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+
+
+async def test_external_redis_without_its_secret_unreachable_and_with_a_wrong_password(
+    operator: Operator, kube: Kube, start: Callable[..., RunningServer]
+) -> None:
+    server = start(requirepass="right")
+    await kube.apply(code(), external())
+    assert "there is no Secret redis-url" in await told(kube, "RedisReady", Reason.REFERENCE_MISSING)
+    await kube.apply(secret("redis-url", other="x"))
+    assert "no key url" in await told(kube, "RedisReady", Reason.REFERENCE_MISSING)
+    await kube.apply(secret("redis-url", url="redis://127.0.0.1:1/0"))
+    assert "127.0.0.1:1" in await told(kube, "RedisReady", Reason.REDIS_UNREACHABLE)
+    await kube.apply(secret("redis-url", url=f"redis://:wrong@127.0.0.1:{server.port}/0"))
+    message = await told(kube, "Ready", Reason.REDIS_WRONG_PASSWORD)
+    assert "wrong" not in message.removesuffix(REMEDIES[Reason.REDIS_WRONG_PASSWORD]).lower().replace("wrongpass", "")
+    await kube.apply(secret("redis-url", url=f"redis://:right@127.0.0.1:{server.port}/0"))
+    found = await kube.until(AQ, "demo", is_ready)
+    assert found["status"]["redis"]["endpoint"] == f"127.0.0.1:{server.port}"
+    assert "right" not in str(found["status"]["redis"])
+
+
+def fill(client: Redis) -> None:
+    for number in range(1000):
+        client.set(f"fill:{number}", "x" * 10_000)
+
+
+async def test_full_redis(operator: Operator, kube: Kube, start: Callable[..., RunningServer]) -> None:
+    server = start(maxmemory="3mb")
+    await kube.apply(code(), secret("redis-url", url=server.url), external())
+    await kube.until(AQ, "demo", is_ready)
+    with server.client() as client:
+        with pytest.raises(OutOfMemoryError):
+            fill(client)
+        await told(kube, "Ready", Reason.REDIS_FULL)
+        client.flushall()
+        await kube.until(AQ, "demo", is_ready)
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert "noeviction" in await told(kube, "RedisReady", Reason.REDIS_UNSUPPORTED)
+        client.config_set("maxmemory-policy", "noeviction")
+        await kube.until(AQ, "demo", is_ready)

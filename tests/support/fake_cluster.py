@@ -1,0 +1,109 @@
+"""A cluster in memory, for unit tests of the loops' parts: server-side apply as far as they look at it."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentqueue_operator.app.cluster.ports import ApiRefused
+from agentqueue_operator.domain.kinds import Kind, Object, QueueRef
+from tests.support.objects import applied
+
+
+@dataclass
+class FakeCluster:
+    """`app.cluster.ports.Cluster` and `Cache` at once: the cache shows what is there, unless it is `behind`."""
+
+    objects: dict[tuple[str, str], Object] = field(default_factory=dict)
+    queues: dict[QueueRef, Object] = field(default_factory=dict)
+    calls: list[tuple[str, str, str]] = field(default_factory=list)
+    refuse: dict[tuple[str, str], Exception] = field(default_factory=dict)
+    """(verb, kind) -> what to raise."""
+    shown: list[Object] | None = None
+    """What the cache shows instead of what is there."""
+    statuses: list[Object] = field(default_factory=list)
+    events: list[tuple[str, bool]] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    managers: list[str] = field(default_factory=list)
+    version: int = 100
+
+    def put(self, live: Object) -> Object:
+        """The object is there."""
+        self.objects[live["kind"], live["metadata"]["name"]] = live
+        return live
+
+    def _call(self, verb: str, kind: str, name: str) -> None:
+        self.calls.append((verb, kind, name))
+        if error := self.refuse.get((verb, kind)):
+            raise error
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        self._call("get", kind.kind, name)
+        return copy.deepcopy(self.objects.get((kind.kind, name)))
+
+    async def apply(self, manifest: Object, *, manager: str = "agentqueue-operator") -> Object:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        self._call("apply", kind, name)
+        self.managers.append(manager)
+        before = self.objects.get((kind, name))
+        if manager != "agentqueue-operator":
+            assert before is not None
+            entry = {"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+            before["metadata"]["managedFields"].append(entry)
+            return before
+        live = applied({**manifest, "metadata": {n: v for n, v in manifest["metadata"].items() if n != "uid"}})
+        self.version += 1
+        live["metadata"]["resourceVersion"] = str(self.version)
+        if before is not None:
+            live["metadata"]["uid"] = before["metadata"]["uid"]
+        return copy.deepcopy(self.put(live))
+
+    async def patch(self, kind: Kind, namespace: str, name: str, changes: Object) -> Object:
+        self._call("patch", kind.kind, name)
+        live = self.objects[kind.kind, name]
+        _merge(live, changes)
+        return live
+
+    async def patch_status(self, ref: QueueRef, status: Object, *, uid: str) -> None:
+        self._call("status", "AgentQueue", ref.name)
+        self.statuses.append(copy.deepcopy(status))
+
+    async def delete(self, live: Object, *, orphan: bool = False) -> None:
+        self._call("orphan" if orphan else "delete", live["kind"], live["metadata"]["name"])
+        self.objects.pop((live["kind"], live["metadata"]["name"]), None)
+
+    async def tell(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
+        self.events.append((reason, warning))
+
+    # --- the cache
+
+    def queue(self, ref: QueueRef) -> Object | None:
+        return self.queues.get(ref)
+
+    def children(self, ref: QueueRef) -> list[Object]:
+        return copy.deepcopy(list(self.objects.values()) if self.shown is None else self.shown)
+
+    def age_s(self, live: Object) -> float:
+        return 1.0
+
+    def trouble(self) -> list[str]:
+        return self.troubles
+
+    # --- for tests
+
+    def writes(self) -> list[tuple[str, str, str]]:
+        """Calls that change something."""
+        return [call for call in self.calls if call[0] != "get"]
+
+
+def refused(status: int, message: str, reason: str = "Invalid") -> ApiRefused:
+    """As the API server says no."""
+    return ApiRefused(status, reason, message)
+
+
+def _merge(live: Any, changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            _merge(live.setdefault(key, {}), value)
+        else:
+            live[key] = value
