@@ -327,17 +327,17 @@ def test_a_pod_monitor_is_made_where_it_is_asked_for_and_known() -> None:
 # What rolls pods
 
 
-def content(given: Given, data: Object | None = None) -> dict[str, str]:
-    """The content hashes of all pods, by object."""
+def content(given: Given, data: Object | None = None) -> dict[str, Object]:
+    """The annotations of all pods, by object."""
     made = rendered(data, given)
     return {
-        it["metadata"]["name"]: it["spec"]["template"]["metadata"]["annotations"]["agentqueue.dev/content-hash"]
+        it["metadata"]["name"]: it["spec"]["template"]["metadata"]["annotations"]
         for it in made
         if "template" in it.get("spec", {})
     }
 
 
-def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+def changed(before: dict[str, Object], after: dict[str, Object]) -> set[str]:
     return {name for name in before if before[name] != after[name]}
 
 
@@ -358,6 +358,12 @@ A, B, R, C = worker_name("case", "a"), worker_name("case", "b"), redis_name("cas
 )
 def test_pods_start_anew_when_what_they_read_at_their_start_changes(now: Given, rolled: set[str]) -> None:
     assert changed(content(IN_CLUSTER), content(now)) == rolled
+
+
+def test_the_users_content_is_told_as_it_was_given_so_that_it_can_be_read_back() -> None:
+    annotations = content(replace(IN_CLUSTER, content_hashes={"a": "abc"}))
+    assert annotations[A]["agentqueue.dev/content-hash"] == "abc"
+    assert "agentqueue.dev/content-hash" not in annotations[B]
 
 
 def test_redis_starts_anew_when_its_configuration_changes_but_nothing_else_does() -> None:

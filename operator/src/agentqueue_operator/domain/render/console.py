@@ -9,8 +9,8 @@ from agentqueue.spec import ResolvedQueue
 from agentqueue_operator.domain.kinds import DEPLOYMENT, SECRET, SERVICE, SERVICE_ACCOUNT, Object
 from agentqueue_operator.domain.render.connection import connection
 from agentqueue_operator.domain.render.given import Given
-from agentqueue_operator.domain.render.names import CONSOLE, CONTENT_ANNOTATION, console_name, labels, selector
-from agentqueue_operator.domain.render.objects import digest, encoded, made
+from agentqueue_operator.domain.render.names import CONSOLE, console_name, labels, selector
+from agentqueue_operator.domain.render.objects import encoded, made
 from agentqueue_operator.domain.render.pods import (
     HTTP,
     Container,
@@ -61,13 +61,13 @@ def console_template(queue: ResolvedQueue, given: Given) -> Object:
     """The console's pods."""
     console = queue.console
     generated = given.console_token if console.token_secret_ref is None else None
-    read = [given.password, generated, given.content_hashes.get(CONSOLE)]
     return pod_template(
         _container(queue, given),
         Pod(
             of="console",
             labels=labels(queue.name, CONSOLE),
-            annotations={CONTENT_ANNOTATION: digest(read)},
+            read=[given.password, generated],
+            content=given.content_hashes.get(CONSOLE),
             service_account=console_name(queue.name),
             grace_s=GRACE_S,
             templates=(console.pod_template,) if console.pod_template else (),

@@ -12,8 +12,10 @@ COMPONENT_LABEL: Final = f"{GROUP}/component"
 WORKER, REDIS, CONSOLE = "worker", "redis", "console"
 HASH_ANNOTATION: Final = f"{GROUP}/manifest-hash"
 """On each object: what it was rendered as."""
+CONFIG_ANNOTATION: Final = f"{GROUP}/config-hash"
+"""On pods: what they read at their start of what is ours. A change rolls them."""
 CONTENT_ANNOTATION: Final = f"{GROUP}/content-hash"
-"""On pods: what they read at their start. A change rolls them."""
+"""On pods: what they read at their start of what is the user's, as `Given.content_hashes` has it; absent if that is."""
 
 
 def object_name(queue: str, part: str) -> str:

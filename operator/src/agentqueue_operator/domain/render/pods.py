@@ -1,13 +1,15 @@
 """What all pods share: Pod Security level `restricted`, a read-only root with a /tmp, and the user's podTemplate."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agentqueue.errors import InvalidSpec
 from agentqueue.spec import PodTemplate, Resources
 from agentqueue_operator.domain.kinds import Object
 from agentqueue_operator.domain.merge import merge
+from agentqueue_operator.domain.render.names import CONFIG_ANNOTATION, CONTENT_ANNOTATION
+from agentqueue_operator.domain.render.objects import digest
 
 USER: Final = 65_532
 """`nonroot` in our images and in the usual minimal base images."""
@@ -39,7 +41,10 @@ class Pod:
     of: str
     """Whose it is, in words, for messages."""
     labels: Mapping[str, str]
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    read: Any
+    """What the containers read at their start of what is ours."""
+    content: str | None
+    """The hash of what they read of what is the user's."""
     service_account: str
     grace_s: int
     templates: tuple[PodTemplate, ...] = ()
@@ -55,7 +60,7 @@ def pod_template(container: Container, pod: Pod) -> Object:
         "metadata": {
             "labels": dict(pod.labels),
             # Else the cluster autoscaler lets no node go that has a pod with an emptyDir.
-            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": TMP, **pod.annotations},
+            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": TMP, **_hashes(pod)},
         },
         "spec": {
             "serviceAccountName": pod.service_account,
@@ -80,6 +85,11 @@ def pod_template(container: Container, pod: Pod) -> Object:
     except InvalidSpec as error:
         raise InvalidSpec(f"{pod.of}: {error}") from None
     return template
+
+
+def _hashes(pod: Pod) -> dict[str, str]:
+    content = {} if pod.content is None else {CONTENT_ANNOTATION: pod.content}
+    return {CONFIG_ANNOTATION: digest(pod.read), **content}
 
 
 def as_patch(template: PodTemplate) -> Object:

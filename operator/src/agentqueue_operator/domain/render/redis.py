@@ -15,8 +15,8 @@ from agentqueue_operator.domain.kinds import (
 )
 from agentqueue_operator.domain.render.connection import PASSWORD_KEY, PORT, URL_KEY, url
 from agentqueue_operator.domain.render.given import Given
-from agentqueue_operator.domain.render.names import CONTENT_ANNOTATION, REDIS, labels, redis_name, selector
-from agentqueue_operator.domain.render.objects import digest, encoded, made
+from agentqueue_operator.domain.render.names import REDIS, labels, redis_name, selector
+from agentqueue_operator.domain.render.objects import encoded, made
 from agentqueue_operator.domain.render.pods import (
     MOUNTS,
     Container,
@@ -154,13 +154,13 @@ def _claim(queue: ResolvedQueue, redis: ManagedRedis) -> Object:
 
 def redis_template(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> Object:
     """The pod. It starts anew when what it reads at its start has changed."""
-    read = [[*_directives(redis)], given.password, given.content_hashes.get(REDIS)]
     return pod_template(
         _container(queue, redis, given),
         Pod(
             of="redis.managed",
             labels=labels(queue.name, REDIS),
-            annotations={CONTENT_ANNOTATION: digest(read)},
+            read=[[*_directives(redis)], given.password],
+            content=given.content_hashes.get(REDIS),
             service_account=redis_name(queue.name),
             grace_s=GRACE_S,
             templates=(redis.pod_template,) if redis.pod_template else (),

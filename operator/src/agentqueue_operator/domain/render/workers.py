@@ -12,14 +12,13 @@ from agentqueue_operator.domain.kinds import DEPLOYMENT, DISRUPTION_BUDGET, POD_
 from agentqueue_operator.domain.render.connection import connection
 from agentqueue_operator.domain.render.given import Given
 from agentqueue_operator.domain.render.names import (
-    CONTENT_ANNOTATION,
     WORKER,
     labels,
     selector,
     worker_name,
     workers_name,
 )
-from agentqueue_operator.domain.render.objects import digest, made
+from agentqueue_operator.domain.render.objects import made
 from agentqueue_operator.domain.render.pods import (
     HTTP,
     MOUNTS,
@@ -82,7 +81,8 @@ def worker_template(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) ->
         Pod(
             of=f"agent {agent.name}",
             labels=labels(queue.name, WORKER, agent.name),
-            annotations={CONTENT_ANNOTATION: digest([given.password, given.content_hashes.get(agent.name)])},
+            read=given.password,
+            content=given.content_hashes.get(agent.name),
             service_account=workers_name(queue.name),
             grace_s=agent.termination_grace_period_seconds,
             templates=agent.pod_templates,
