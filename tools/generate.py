@@ -12,6 +12,7 @@ from pathlib import Path
 from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
 from agentqueue.spec.reference import reference
+from agentqueue_operator.conditions_page import conditions_page
 from tools import chart, golden, manifests
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +21,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "manifests/crd/agentqueues.agentqueue.dev.yaml": crd_yaml,
     "docs/reference/agentqueue.md": reference,
     "docs/reference/cli.md": cli_reference,
+    "docs/reference/conditions.md": conditions_page,
     "charts/agentqueue/templates/crd.yaml": chart.crd_template,
     "charts/agentqueue/templates/_rules.tpl": chart.rules_template,
     "charts/agentqueue/README.md": chart.readme,
