@@ -16,6 +16,7 @@ from agentqueue import environment
 from agentqueue.errors import InvalidSpec
 from agentqueue.spec import AgentQueue, ResolvedQueue, resolve
 from agentqueue_operator.domain.kinds import CONFIG_MAP, PRUNED, SECRET, Object
+from agentqueue_operator.domain.parts import last_content
 from agentqueue_operator.domain.render import (
     Given,
     Images,
@@ -364,6 +365,14 @@ def test_the_users_content_is_told_as_it_was_given_so_that_it_can_be_read_back()
     annotations = content(replace(IN_CLUSTER, content_hashes={"a": "abc"}))
     assert annotations[A]["agentqueue.dev/content-hash"] == "abc"
     assert "agentqueue.dev/content-hash" not in annotations[B]
+
+
+@pytest.mark.parametrize("part", ["a", "redis", "console"])
+def test_content_that_may_not_be_read_any_more_is_told_by_the_live_pods(part: str) -> None:
+    made = rendered(given=replace(IN_CLUSTER, content_hashes={part: "abc"}))
+    assert last_content("case", part, made) == "abc"
+    assert last_content("case", "b", made) is None, "never read"
+    assert last_content("case", "c", made) is None, "not there"
 
 
 def test_redis_starts_anew_when_its_configuration_changes_but_nothing_else_does() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, Object
 from agentqueue_operator.domain.plan import is_owned
-from agentqueue_operator.domain.render.names import AGENT_LABEL, worker_name
+from agentqueue_operator.domain.render.names import AGENT_LABEL, CONTENT_ANNOTATION, object_name, worker_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +28,12 @@ def agent_parts(queue: str, agents: Iterable[str], children: Sequence[Object], o
         agent: AgentParts(one if one is not None and is_owned(one, owner) else None, pods.get(agent, []))
         for agent, one in found.items()
     }
+
+
+def last_content(queue: str, part: str, children: Iterable[Object]) -> str | None:
+    """The hash over the user's Secrets and ConfigMaps that an agent's, Redis's or the console's pods were made with."""
+    for child in children:
+        if child["metadata"]["name"] == object_name(queue, part) and "template" in child.get("spec", {}):
+            found = (child["spec"]["template"]["metadata"].get("annotations") or {}).get(CONTENT_ANNOTATION)
+            return None if found is None else str(found)
+    return None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -17,6 +17,7 @@ from agentqueue.spec import (
     ResolvedAgent,
     ResolvedQueue,
     ScalingMode,
+    SecretKey,
     check,
     resolve,
 )
@@ -25,8 +26,8 @@ from agentqueue_operator.app.cluster.keeper import Keeper, Kept
 from agentqueue_operator.app.cluster.link import RETRY_S, Dial, Link
 from agentqueue_operator.app.cluster.ports import AgentPods, Cache, Cluster, Scaled, Scaler
 from agentqueue_operator.app.cluster.report import Report
-from agentqueue_operator.domain.kinds import SECRET, Object, QueueRef
-from agentqueue_operator.domain.parts import AgentParts, agent_parts
+from agentqueue_operator.domain.kinds import SECRET, VOLUME_CLAIM, Object, QueueRef
+from agentqueue_operator.domain.parts import AgentParts, agent_parts, last_content
 from agentqueue_operator.domain.pods import Trouble, is_rolling_out, ready_count, trouble_of
 from agentqueue_operator.domain.reasons import Reason
 from agentqueue_operator.domain.render import (
@@ -55,6 +56,8 @@ from agentqueue_operator.domain.status import (
 
 PAUSED: Final = "agentqueue.dev/paused"
 """Annotation: hands off."""
+REUSE_TOLD: Final = timedelta(hours=1)
+"""For how long after it was made an AgentQueue says that it goes on with an earlier one's jobs."""
 LISTEN_S: Final = 5.0
 """How long one wait for a first job blocks; queues that get or lose their workers meanwhile are heeded after it."""
 log = structlog.get_logger("agentqueue.operator")
@@ -151,6 +154,7 @@ class QueueReconciler:
         self._place = place
         self._resolved: _Resolved | None = None
         self._rendered = _Rendered()
+        self._claim: Object | None = None
         self._secrets = _Secrets()
         self._scaler = place.make_scaler(ref)
         self._contents = Contents(place.cluster, ref.namespace, clock=place.clock, fresh_s=place.poll_s)
@@ -213,11 +217,13 @@ class QueueReconciler:
             await self._hold(live, invalid(str(error)))
             return None
         kept = await self._keeper.keep(manifests, children, live)
-        facts = self._facts(seen, redis, scaled, content, kept)
+        reused = await self._reused_volume(seen)
+        facts = self._facts(seen, replace(redis, note=kept.storage or redis.note), scaled, content, kept)
+        facts = replace(facts, warnings=(*facts.warnings, *((reused,) if reused else ())))
         self._place.looked(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
         await self._report.tell(live, status_of(facts, self._report.last(live), now=self._now()))
         self._listen(facts)
-        waits = [one.soon_s for one in scaled.values()] + [kept.again_s, None if redis.answers else RETRY_S]
+        waits = [one.soon_s for one in scaled.values()] + [kept.again_s, RETRY_S if redis.starting else None]
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     # --- observe
@@ -228,28 +234,48 @@ class QueueReconciler:
             named = queue.redis.auth.password_secret_ref
             known = self._secrets.password
             if named is not None:
-                found = await self._contents.text(named.name, named.key)
-                self._secrets.password = known if isinstance(found, Missing) and isinstance(known, str) else found
+                self._secrets.password = await self._users_password(named, redis_name(queue.name), known)
             elif not isinstance(known, str):
                 self._secrets.password = await self._generated(redis_name(queue.name), PASSWORD_KEY)
         if queue.console.enabled and queue.console.token_secret_ref is None and self._secrets.token is None:
             self._secrets.token = await self._generated(console_name(queue.name), TOKEN_KEY)
+
+    async def _users_password(self, named: SecretKey, own: str, known: str | Missing | None) -> str | Missing:
+        """As the user's Secret has it; if that is not there, as it was: else all pods would start anew without one."""
+        found = await self._contents.text(named.name, named.key)
+        if not isinstance(found, Missing):
+            return found
+        last = known if isinstance(known, str) else await self._contents.text(own, PASSWORD_KEY)
+        return found if isinstance(last, Missing) else last
 
     async def _generated(self, name: str, key: str) -> str:
         """As the Secret has it, else a new one."""
         found = await self._contents.text(name, key)
         return self._place.make_secret() if isinstance(found, Missing) else found
 
-    async def _content(self, queue: ResolvedQueue, given: Given) -> _Content:
+    async def _content(self, queue: ResolvedQueue, given: Given, children: Sequence[Object]) -> _Content:
         content = _Content()
         for name, references in self._rendered.references(queue, given).items():
             readable = references if self._place.read_secrets else {it for it in references if it.kind != SECRET}
             found, missing = await self._contents.hash(readable)
+            if found is None and readable:  # not to be read for now: no reason to start the pods anew
+                found = last_content(queue.name, name, children)
             if found is not None:
                 content.hashes[name] = found
             if missing:
                 content.missing[name] = missing
         return content
+
+    async def _reused_volume(self, seen: _Seen) -> Trouble | None:
+        """A volume claim outlives its AgentQueue; the next one of that name goes on with the jobs in it (OPERATOR 18)."""
+        made = datetime.fromisoformat(seen.live["metadata"]["creationTimestamp"])
+        if not isinstance(seen.queue.redis, ManagedRedis) or self._place.now() - made > REUSE_TOLD:
+            return None
+        if self._claim is None:
+            self._claim = await self._keeper.get(VOLUME_CLAIM, f"data-{redis_name(seen.queue.name)}-0")
+        if self._claim is None or datetime.fromisoformat(self._claim["metadata"]["creationTimestamp"]) >= made:
+            return None
+        return Trouble(Reason.VOLUME_REUSED, f"the volume claim {self._claim['metadata']['name']} was there before")
 
     # --- decide
 
@@ -278,7 +304,7 @@ class QueueReconciler:
             operator_namespace=self._place.operator_namespace,
             pod_monitors=self._place.pod_monitors(),
         )
-        content = await self._content(seen.queue, given)
+        content = await self._content(seen.queue, given, seen.children)
         return self._rendered.of(seen.queue, replace(given, content_hashes=content.hashes)), content
 
     # --- tell
@@ -302,10 +328,10 @@ class QueueReconciler:
         )
         warnings = [Trouble(Reason.WATCHES_DOWN, said) for said in self._place.cache.trouble()]
         warnings += _missing_warnings(content)
-        warnings += [one for one in (kept.storage, redis.note) if one]
+        warnings += [redis.note] if redis.note else []
         return Facts(
             generation=seen.live["metadata"].get("generation", 0),
-            redis=replace(redis, note=kept.storage or redis.note),
+            redis=redis,
             agents=agents,
             suspended=queue.suspend,
             hurdles=tuple(kept.hurdles),
