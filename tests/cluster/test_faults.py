@@ -9,7 +9,7 @@ import pytest
 from tests.support.cluster.faults import Faults
 from tests.support.cluster.kube import ApiError, Kube, Object, has_condition, is_ready, is_rolled_out
 from tests.support.cluster.layout import NODES
-from tests.support.cluster.manifests import deployment, idle_container, pod
+from tests.support.cluster.manifests import container, deployment, idle_container, pod
 from tests.support.cluster.own import CONTROL, OwnCluster
 from tests.support.cluster.shell import ClusterError
 
@@ -18,6 +18,8 @@ PARTS = [
     *((CONTROL, part) for part in ("coredns", "volumes")),
     *((NODES[0], part) for part in ("containerd", "kubelet", "kube-proxy")),
 ]
+
+FOREVER = "import time; time.sleep(3600)"
 
 
 def silent(cluster: OwnCluster) -> set[tuple[str, str]]:
@@ -104,8 +106,8 @@ async def test_a_killed_container_is_reported_and_restarted(kube: Kube, faults: 
     assert (ended["exitCode"], ended["containerID"]) == (137, container_of(survivor))
 
 
-async def test_an_evicted_pod_is_replaced(kube: Kube) -> None:
-    await kube.apply(deployment("web", idle_container()))
+async def test_an_evicted_pod_is_replaced(kube: Kube, worker_image: str) -> None:
+    await kube.apply(deployment("web", container(worker_image, FOREVER)))
     await kube.until("deployment", "web", is_rolled_out)
     (first,) = await kube.list("pod")
     await kube.evict(first["metadata"]["name"])
@@ -115,14 +117,15 @@ async def test_an_evicted_pod_is_replaced(kube: Kube) -> None:
     assert second["metadata"]["uid"] != first["metadata"]["uid"]
 
 
-async def test_a_disruption_budget_refuses_an_eviction(kube: Kube, survivor: Object) -> None:
-    budget = {"minAvailable": 1, "selector": {"matchLabels": {"app": "survivor"}}}
+async def test_a_disruption_budget_refuses_an_eviction(kube: Kube, worker_image: str) -> None:
+    await kube.apply(pod("stays", container(worker_image, FOREVER)))
+    budget = {"minAvailable": 1, "selector": {"matchLabels": {"app": "stays"}}}
     await kube.apply(
         {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "budget"}, "spec": budget}
     )
     await kube.until("pdb", "budget", lambda found: found.get("status", {}).get("currentHealthy") == 1, what="counted")
     with pytest.raises(ApiError) as refused:
-        await kube.evict("survivor")
+        await kube.evict("stays")
     assert refused.value.status == 429
 
 

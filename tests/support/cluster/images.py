@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def pause_archive(program: Program) -> Path:
         image = Image(PAUSE_IMAGE, MODULE / "pause" / "Dockerfile", program.folder)
         with only_one("images"):
             _bud(image, {})
-            _push(image.name, archive)
+            _save(archive, image.name, _push)
     return archive
 
 
@@ -67,20 +67,30 @@ def build(image: Image) -> Path:
     Its file is never another image's, also when a second clone builds one of the same name meanwhile.
     """
     with only_one("images"):
+        if _builds_by_docker():
+            return _archive(image.name, _docker_build(image), _docker_save)
         _forget_unused_layers()
         _bud(image, {"BASE": base()} | dict(image.arguments))
-        return _archive(image.name)
+        return _archive(image.name, _identity(image.name), _push)
 
 
-def _archive(name: str) -> Path:
+def _archive(name: str, identity: str, save: Callable[[str, Path], None]) -> Path:
     folder, stem = cache_folder() / "images", re.sub(r"[/:]", "_", name)
     folder.mkdir(exist_ok=True)
-    archive = folder / f"{stem}-{_identity(name).removeprefix('sha256:')[:12]}.tar"
+    archive = folder / f"{stem}-{identity.removeprefix('sha256:')[:12]}.tar"
     if not archive.exists():
-        _push(name, archive)
+        _save(archive, name, save)
     os.utime(archive)  # those used last are kept
     remove_all_but_newest(folder.glob(f"{stem}-*"), KEPT)
     return archive
+
+
+def _save(archive: Path, name: str, save: Callable[[str, Path], None]) -> None:
+    """Others see the archive only when it is whole."""
+    draft = archive.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    save(name, draft)
+    draft.rename(archive)
 
 
 def _forget_unused_layers() -> None:
@@ -142,10 +152,24 @@ def _bud(image: Image, arguments: Mapping[str, str]) -> None:
 
 def _push(name: str, archive: Path) -> None:
     """Not as oci-archive: that compresses the layers, and takes four times as long."""
-    draft = archive.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    _buildah("push", "--quiet", name, f"docker-archive:{draft}:{name}", timeout=300)
-    draft.rename(archive)
+    _buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}", timeout=300)
+
+
+def _builds_by_docker() -> bool:
+    """Where buildah can't work, as for a cluster of kind's on a Mac."""
+    by_buildah = sys.platform == "linux" and os.geteuid() == 0 and shutil.which("buildah")
+    return not by_buildah and shutil.which("docker") is not None
+
+
+def _docker_build(image: Image) -> str:
+    given = [word for name, value in image.arguments for word in ("--build-arg", f"{name}={value}")]
+    named = ("--tag", image.name, "--file", image.dockerfile)
+    run("docker", "build", "--quiet", *given, *named, image.context, timeout=900)
+    return run("docker", "image", "inspect", "--format", "{{.Id}}", image.name).strip()
+
+
+def _docker_save(name: str, archive: Path) -> None:
+    run("docker", "save", "--output", archive, name, timeout=300)
 
 
 def _identity(name: str) -> str:

@@ -56,12 +56,14 @@ BUILT = pytest.StashKey[dict[Image, Path]]()
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first, so that what fails shows early; without tests that this machine can't run."""
     items.sort(key=_rank)
-    needing = [item for item in items if _needs(item, "cluster")]
-    if not needing or _in_ci() or from_environment() is not None or (reason := reason_against()) is None:
+    if not any(_needs(item, "cluster") for item in items):
         return
-    config.stash[LEFT_OUT] = f"left out: {len(needing)} tests on a real Kubernetes: {reason}"
-    config.hook.pytest_deselected(items=needing)
-    items[:] = [item for item in items if not _needs(item, "cluster")]
+    fixture, reason = _what_can_not_be()
+    needing = [item for item in items if _needs(item, fixture)]
+    if reason and needing:
+        config.stash[LEFT_OUT] = f"left out: {len(needing)} tests on a real Kubernetes: {reason}"
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if not _needs(item, fixture)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -101,8 +103,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def own_cluster(cluster: Cluster) -> own.OwnCluster:
     """The project's own cluster, whose parts a test may break."""
-    if not isinstance(cluster, own.OwnCluster):
-        pytest.skip("faults of machines are made in the project's own cluster only: unset KUBECONFIG")
+    assert isinstance(cluster, own.OwnCluster)  # else its tests are left out
     return cluster
 
 
@@ -194,6 +195,15 @@ def _rank(item: pytest.Item) -> int:
 
 def _needs(item: pytest.Item, fixture: str) -> bool:
     return isinstance(item, pytest.Function) and fixture in item.fixturenames
+
+
+def _what_can_not_be() -> tuple[str, str | None]:
+    """A fixture that can't be had here, and why not; no reason if it can."""
+    given = from_environment()
+    if given is None:
+        return "cluster", None if _in_ci() else reason_against()
+    is_own = isinstance(given, own.OwnCluster)
+    return "own_cluster", None if is_own else "they break it, so they need the project's own: unset KUBECONFIG"
 
 
 def _in_ci() -> bool:

@@ -43,10 +43,12 @@ def reason_against() -> str | None:
         return f"Linux is needed, this is {sys.platform}{ELSE}"
     if os.geteuid() != 0:
         return f"root is needed for namespaces and mounts{ELSE}"
-    if program.built() is None and shutil.which("go") is None:
-        return f"Go 1.25 or newer is needed to build Kubernetes (https://go.dev/dl){ELSE}"
     try:
+        if program.built() is None and shutil.which("go") is None:
+            return f"Go 1.25 or newer is needed to build Kubernetes (https://go.dev/dl){ELSE}"
         run(*NAMESPACES, "true")
+    except OSError as error:
+        return f"the cache folder can't be used: {error}{ELSE}"
     except ClusterError as error:
         return f"this machine lets not even root make namespaces: {error}{ELSE}"
     return None
