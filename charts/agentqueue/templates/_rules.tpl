@@ -50,10 +50,10 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch]
-# their state; larger storage
+# larger storage for Redis
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, patch]
+  verbs: [get, patch]
 # what happened, for kubectl describe
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -185,7 +185,7 @@ class AgentDefaults(Overlay):
     termination_grace_period_seconds: Int | None = Field(None, ge=10, le=86_400)
     """Time a worker has from SIGTERM to SIGKILL. Jobs that can't end in it are checkpointed and handed back."""
     env: Env | None = None
-    """Environment variables of the worker."""
+    """Environment variables of the worker. Those that other fields set (AGENTQUEUE_CONCURRENCY) stay as they are."""
     env_from: EnvFroms | None = None
     """Secrets and ConfigMaps whose keys become environment variables; the agent's come after the defaults'."""
     resources: Resources | None = None

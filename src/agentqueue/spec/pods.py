@@ -144,7 +144,7 @@ class PodTemplate(Model):
     metadata: PodMetadata | None = None
     """Labels and annotations to add to the pods."""
     spec: PodSpec | None = None
-    """Anything of a pod's spec: nodeSelector, tolerations, volumes, containers by name, and so on."""
+    """Anything of a pod's spec: nodeSelector, volumes, containers by name, ...; `$patch: delete` takes a part out."""
 
 
 class ConfigMapFiles(Model):

@@ -54,7 +54,7 @@ class ServerTLS(Model):
     """TLS of the managed Redis."""
 
     secret_name: ObjectName
-    """Secret with tls.crt, tls.key and ca.crt, as cert-manager makes them."""
+    """Secret with tls.crt, tls.key and ca.crt, as cert-manager makes them; for the host in `status.redis.endpoint`."""
 
 
 class ManagedRedis(Model):
