@@ -54,6 +54,10 @@ async def test_deleted_resource_leaves_only_the_volume_claim(operator: Operator,
     await kube.until_gone("statefulset", redis_name("demo"))
     await gone(kube)
     assert len(await kube.list("pvc")) == 1
+    await kube.apply(agent_queue())
+    found = await kube.until(AQ, "demo", has_condition("ConfigurationWarning", reason="VolumeReused"))
+    assert "data-" in condition(found, "ConfigurationWarning")["message"]
+    await kube.until(AQ, "demo", is_ready, timeout=60)
 
 
 async def test_deleting_works_with_the_operator_gone(cluster: Cluster, kube: Kube, aq_images: Images) -> None:

@@ -8,7 +8,7 @@ from agentqueue_operator.domain.reasons import REMEDIES, Reason
 
 MEANINGS: Final = {
     ConditionType.READY: "Redis answers, and every agent has the workers that it needs.",
-    ConditionType.PROGRESSING: "a start, a rollout or scaling is on its way. False with a trouble's reason: it is stuck.",
+    ConditionType.PROGRESSING: "a start, a rollout or scaling is on its way. False with a trouble's reason: stuck.",
     ConditionType.REDIS_READY: "the operator reaches Redis, and it takes jobs.",
     ConditionType.METRICS_AVAILABLE: "every queue can be read; without that nothing is scaled down.",
     ConditionType.SCALING_ACTIVE: "the number of workers follows the queues.",

@@ -30,7 +30,6 @@ class Reason(StrEnum):
     REDIS_WRONG_PASSWORD = "RedisWrongPassword"  # noqa: S105  # a reason, not a password
     REDIS_UNSUPPORTED = "RedisUnsupported"
     REDIS_FULL = "RedisFull"
-    REDIS_NOT_READY = "RedisNotReady"
     STORAGE_NOT_EXPANDABLE = "StorageNotExpandable"
     VOLUME_REUSED = "VolumeReused"
     # Pods
@@ -79,7 +78,6 @@ REMEDIES: Final[Mapping[Reason, str]] = {
         "Raise spec.redis.managed.resources.limits.memory, or the external server's maxmemory; or keep results for "
         "a shorter time (retention)."
     ),
-    Reason.REDIS_NOT_READY: "Look at the Redis pod: kubectl describe pod, kubectl logs.",
     Reason.STORAGE_NOT_EXPANDABLE: (
         "Use a StorageClass with allowVolumeExpansion: true, or set spec.redis.managed.storage.size back."
     ),

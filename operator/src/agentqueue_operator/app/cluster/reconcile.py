@@ -267,7 +267,7 @@ class QueueReconciler:
         return content
 
     async def _reused_volume(self, seen: _Seen) -> Trouble | None:
-        """A volume claim outlives its AgentQueue; the next one of that name goes on with the jobs in it (OPERATOR 18)."""
+        """A volume claim outlives its AgentQueue; the next one of that name goes on with its jobs (OPERATOR 18)."""
         made = datetime.fromisoformat(seen.live["metadata"]["creationTimestamp"])
         if not isinstance(seen.queue.redis, ManagedRedis) or self._place.now() - made > REUSE_TOLD:
             return None
