@@ -3,11 +3,12 @@
 import base64
 import contextlib
 import os
+import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.support.certificates import issue
 from tests.support.servers import binary, free_port
 
 ETC = "/etc/agentqueue"
+SHELL = "/bin/sh"
 PASSWORD = 'it\'s "hard" \\ to $quote; # p/w@d:é '
 POLL_S = 0.02
 WAIT_S = 30.0
@@ -33,13 +35,14 @@ class Files:
     folder: Path
     port: int
     url: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=lambda: {"PATH": os.environ["PATH"]})
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Run the server."""
-        command = [binary("redis"), str(self.folder / ETC[1:] / "redis" / "redis.conf")]
+        """Run the container's command."""
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log)
 
     def end(self) -> None:
         """SIGKILL."""
@@ -54,8 +57,8 @@ class Files:
     def probe(self, what: str, password: str = PASSWORD) -> tuple[int, str]:
         """Exit code and output of the probe."""
         script = self.folder / ETC[1:] / "redis" / "probe.sh"
-        environment = {**os.environ, "REDISCLI_AUTH": password}
-        command = ["sh", str(script), what]
+        environment = {**self.environment, "REDISCLI_AUTH": password}
+        command = [SHELL, str(script), what]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
         return done.returncode, done.stdout.strip()
 
@@ -77,7 +80,9 @@ def rendered(folder: Path, **managed: Any) -> Files:
     mine = {it["kind"]: it for it in made if it["metadata"]["name"] == redis_name("q")}
     secret = {key: base64.b64decode(value).decode() for key, value in mine["Secret"]["data"].items()}
     port, host = free_port(), f"{redis_name('q')}.ns.svc:6379"
-    files = Files(folder, port, secret["url"].replace(host, f"localhost:{port}"))
+    (container,) = mine["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    command = [SHELL, *(part.replace(ETC, f"{folder}{ETC}") for part in container["command"][1:])]
+    files = Files(folder, port, secret["url"].replace(host, f"localhost:{port}"), command)
     (folder / "data").mkdir()
     contents = {"redis-auth/auth.conf": secret["auth.conf"]}
     contents |= {f"redis/{name}": text for name, text in mine["ConfigMap"]["data"].items()}
@@ -111,6 +116,24 @@ def test_the_server_is_as_the_resource_says_and_takes_only_the_password(tmp_path
         assert found["hz"] == "50"
         with redis.Redis(port=files.port) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
+
+
+def test_an_image_of_valkey_runs_too(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    client = shutil.which("redis-cli")
+    assert client is not None
+    (programs / "valkey-server").symlink_to(binary("valkey"))
+    (programs / "valkey-cli").symlink_to(client)
+    files = rendered(tmp_path)
+    files.environment = {"PATH": str(programs)}
+    try:
+        files.start()
+        files.until("ready", 0)
+        with files.client() as connected:
+            assert "valkey_version" in connected.info("server")
+    finally:
+        files.end()
 
 
 def test_what_was_written_is_there_after_kill_9(tmp_path: Path) -> None:
