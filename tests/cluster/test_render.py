@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from agentqueue.spec import load_file, resolve
 from agentqueue_operator.domain.merge import merge
+from agentqueue_operator.domain.render import render
+from agentqueue_operator.domain.render.offline import offline
+from agentqueue_operator.domain.same import is_same
 from tests.support.cluster.kube import ApiError, Cluster, Kube, Object
+from tools.golden import IMAGES, golden_sources
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "render"
 NOT_BUILT_IN = {"PodMonitor"}
@@ -59,6 +64,16 @@ async def test_the_api_server_takes_every_golden_manifest_and_its_pods_as_restri
         assert kept["metadata"]["labels"] == manifest["metadata"]["labels"]
         if "template" in manifest.get("spec", {}):
             await dry_run(kube, in_namespace(pod_of(manifest), kube.namespace))
+
+
+@pytest.mark.parametrize("source", golden_sources(), ids=lambda source: source.stem)
+async def test_what_was_applied_is_seen_to_be_as_rendered(kube: Kube, source: Path) -> None:
+    """Else the operator would write each object again and again. The server's defaults and spellings come back."""
+    for queue in map(resolve, load_file(source).queues):
+        for manifest in render(queue, offline(queue, kube.namespace, IMAGES)):
+            if manifest["kind"] not in NOT_BUILT_IN:
+                kept = await dry_run(kube, manifest)
+                assert is_same(kept, manifest), manifest
 
 
 async def test_a_pod_that_may_be_root_is_refused(kube: Kube) -> None:
