@@ -15,9 +15,15 @@ from tests.support.servers import RunningServer, run_server
 AQ = "agentqueue"
 
 
-async def told(kube: Kube, kind: str, reason: Reason, *, status: str = "False", timeout: float = 90) -> str:
-    """The condition's message, once it is there for that reason; it ends with what to do."""
-    found = await kube.until(AQ, "demo", has_condition(kind, status, reason=reason), timeout=timeout)
+async def told(
+    kube: Kube, kind: str, reason: Reason, *, says: str = "", status: str = "False", timeout: float = 90
+) -> str:
+    """The condition's message, once it is there for that reason and says that; it ends with what to do."""
+
+    def is_told(found: Object) -> bool:
+        return has_condition(kind, status, reason=reason)(found) and says in condition(found, kind)["message"]
+
+    found = await kube.until(AQ, "demo", is_told, timeout=timeout, what=f"{kind}={status} for {reason}: {says}")
     message = str(condition(found, kind)["message"])
     assert REMEDIES[reason] in message
     return message
@@ -29,14 +35,14 @@ async def told(kube: Kube, kind: str, reason: Reason, *, status: str = "False", 
 async def test_missing_secret_of_a_worker(operator: Operator, kube: Kube) -> None:
     env = [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "api-key", "key": "key"}}}]
     await kube.apply(code(), agent_queue(agents=[agent("greetings", env=env)]))
-    assert "api-key" in await told(kube, "Ready", Reason.REFERENCE_MISSING)
+    await told(kube, "Ready", Reason.REFERENCE_MISSING, says="api-key")
     await kube.apply(secret("api-key", key="s3cret"))
     await kube.until(AQ, "demo", is_ready, timeout=120)
 
 
 async def test_missing_code(operator: Operator, kube: Kube) -> None:
     await kube.apply(agent_queue())
-    assert "ConfigMap code" in await told(kube, "Ready", Reason.REFERENCE_MISSING)
+    await told(kube, "Ready", Reason.REFERENCE_MISSING, says="ConfigMap code")
     await kube.apply(code())
     await kube.until(AQ, "demo", is_ready, timeout=150)  # the kubelet retries a mount after up to two minutes
 
@@ -52,11 +58,11 @@ async def test_handler_that_does_not_import(operator: Operator, kube: Kube) -> N
 
 async def test_image_that_is_not_there_and_a_rollout_of_it(operator: Operator, kube: Kube) -> None:
     await kube.apply(code(), agent_queue(agents=[agent("greetings", image="localhost/no-such-image:1")]))
-    assert "localhost/no-such-image:1" in await told(kube, "Ready", Reason.IMAGE_PULL_FAILED)
+    await told(kube, "Ready", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:1")
     await kube.apply(agent_queue(agents=[agent("greetings", image=None)]))
     await kube.until(AQ, "demo", is_ready, timeout=120)
     await kube.apply(agent_queue(agents=[agent("greetings", image="localhost/no-such-image:2")]))
-    assert "localhost/no-such-image:2" in await told(kube, "Progressing", Reason.IMAGE_PULL_FAILED)
+    await told(kube, "Progressing", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:2")
     assert is_ready(await kube.get(AQ, "demo"))  # the old pods serve on
 
 
@@ -65,7 +71,7 @@ async def test_full_quota(operator: Operator, kube: Kube) -> None:
     await kube.apply(quota)
     await kube.until("resourcequota", "few", lambda one: "hard" in one.get("status", {}), what="in force")
     await kube.apply(code(), agent_queue())
-    assert "exceeded quota: few" in await told(kube, "Ready", Reason.QUOTA_EXCEEDED)
+    await told(kube, "Ready", Reason.QUOTA_EXCEEDED, says="exceeded quota: few")
     await kube.delete("resourcequota", "few")
     await kube.until(AQ, "demo", is_ready, timeout=150)  # the ReplicaSet tries again after up to a minute or so
 
@@ -73,12 +79,12 @@ async def test_full_quota(operator: Operator, kube: Kube) -> None:
 async def test_volume_that_can_t_be_bound(operator: Operator, kube: Kube) -> None:
     name = f"class-{kube.namespace[-6:]}"
     await kube.apply(code(), agent_queue(redis={"managed": {"storage": {"storageClassName": name}}}))
-    assert "PersistentVolumeClaim" in await told(kube, "RedisReady", Reason.VOLUME_NOT_BOUND)
+    await told(kube, "RedisReady", Reason.VOLUME_NOT_BOUND, says="PersistentVolumeClaim")
     assert condition(await kube.get(AQ, "demo"), "Ready")["reason"] == Reason.VOLUME_NOT_BOUND
     (default, *_) = await kube.list("storageclass")
     await kube.apply(
         {
-            "apiVersion": default["apiVersion"],
+            "apiVersion": "storage.k8s.io/v1",
             "kind": "StorageClass",
             "metadata": {"name": name},
             "provisioner": default["provisioner"],
@@ -127,11 +133,11 @@ async def test_external_redis_without_its_secret_unreachable_and_with_a_wrong_pa
 ) -> None:
     server = start(requirepass="right")
     await kube.apply(code(), external())
-    assert "there is no Secret redis-url" in await told(kube, "RedisReady", Reason.REFERENCE_MISSING)
+    await told(kube, "RedisReady", Reason.REFERENCE_MISSING, says="there is no Secret redis-url")
     await kube.apply(secret("redis-url", other="x"))
-    assert "no key url" in await told(kube, "RedisReady", Reason.REFERENCE_MISSING)
+    await told(kube, "RedisReady", Reason.REFERENCE_MISSING, says="no key url")
     await kube.apply(secret("redis-url", url="redis://127.0.0.1:1/0"))
-    assert "127.0.0.1:1" in await told(kube, "RedisReady", Reason.REDIS_UNREACHABLE)
+    await told(kube, "RedisReady", Reason.REDIS_UNREACHABLE, says="127.0.0.1:1")
     await kube.apply(secret("redis-url", url=f"redis://:wrong@127.0.0.1:{server.port}/0"))
     message = await told(kube, "Ready", Reason.REDIS_WRONG_PASSWORD)
     assert "wrong" not in message.removesuffix(REMEDIES[Reason.REDIS_WRONG_PASSWORD]).lower().replace("wrongpass", "")
@@ -157,6 +163,6 @@ async def test_full_redis(operator: Operator, kube: Kube, start: Callable[..., R
         client.flushall()
         await kube.until(AQ, "demo", is_ready)
         client.config_set("maxmemory-policy", "allkeys-lru")
-        assert "noeviction" in await told(kube, "RedisReady", Reason.REDIS_UNSUPPORTED)
+        await told(kube, "RedisReady", Reason.REDIS_UNSUPPORTED, says="noeviction")
         client.config_set("maxmemory-policy", "noeviction")
         await kube.until(AQ, "demo", is_ready)

@@ -102,7 +102,7 @@ def _decoded(secret: str, key: str, found: Object) -> str | Missing:
     if encoded is None:
         return Missing(f"the Secret {secret} has no key {key}")
     try:
-        text = base64.b64decode(encoded).decode()
+        text = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return Missing(f"key {key} of the Secret {secret} is not text")
     return text.strip() or Missing(f"key {key} of the Secret {secret} is empty")
