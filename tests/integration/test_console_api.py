@@ -1,6 +1,5 @@
 """The REST API against real servers: every endpoint's answers, right and wrong."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -14,14 +13,13 @@ import httpx
 import orjson
 import pytest
 
-from agentqueue import Agent, Client, Context, Fatal, Retry
+from agentqueue import Client
 from agentqueue.console.app import create_app
 from agentqueue.console.bodies import MAX_BODY
 from agentqueue.errors import UsageError
 from agentqueue.store import Server
 from tests.support.hand import Hand
 from tests.support.servers import RunningServer, free_port
-from tests.support.workers import until, work_off, working
 
 TOKEN = "a-long-token"
 PROBLEM = "application/problem+json"
@@ -267,7 +265,7 @@ async def test_what_can_not_be_a_queue_is_refused(api: httpx.AsyncClient, method
 # --- jobs
 
 
-async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClient, server_url: str) -> None:
+async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClient) -> None:
     sent = await api.post(
         "/api/queues/flights/jobs",
         json={"name": "search", "data": {"from": "BER"}, "priority": "high", "id": "trip-1", "tags": ["acme"]},
@@ -279,15 +277,10 @@ async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClie
     waiting = (await api.get(place)).json()
     assert (waiting["state"], waiting["priority"], waiting["data"]) == ("waiting", "high", {"from": "BER"})
     assert waiting["errors"] == []
-    agent = Agent("flights")
-
-    @agent.job
-    async def search(ctx: Context, data: Any) -> Any:
-        return {"to": "LIS", **data}
-
-    await work_off(agent, server_url)
+    async with hand(client) as worker:
+        await worker.complete(await worker.claim_one(), {"to": "LIS"})
     done = (await api.get(place)).json()
-    assert (done["state"], done["result"]) == ("completed", {"to": "LIS", "from": "BER"})
+    assert (done["state"], done["result"]) == ("completed", {"to": "LIS"})
     again = await api.post("/api/queues/flights/jobs", json={"name": "search", "id": "trip-1"})
     assert (again.status_code, again.json()["deduplicated"]) == (202, True)
 
@@ -298,27 +291,16 @@ async def test_an_id_of_any_kind_has_an_address(client: Client, api: httpx.Async
     assert (await api.get(sent.headers["location"])).json()["id"] == "a:b.c@d"
 
 
-async def test_every_attempts_error_is_shown(client: Client, api: httpx.AsyncClient, server_url: str) -> None:
-    agent = Agent("flights")
-
-    @agent.job(attempts=2)
-    async def search(ctx: Context) -> None:
-        if ctx.attempt == 1:
-            raise Retry(after=0)
-        raise Fatal("no airport 'XYZ'")
-
+async def test_every_attempts_error_is_shown(client: Client, api: httpx.AsyncClient) -> None:
     job = await client.enqueue("flights", "search")
-    async with working(agent, server_url):
-        await until(lambda: _is_dead(client, job.id), what="it is dead")
+    async with hand(client) as worker:
+        await worker.fail(await worker.claim_one(), delay_ms=0)
+        waiting = (await api.get(f"/api/jobs/{job.id}")).json()
+        assert [(error["attempt"], error["type"]) for error in waiting["errors"]] == [(1, "ValueError")]
+        await worker.bury(await worker.claim_one(), "no airport 'XYZ'")
     shown = (await api.get(f"/api/jobs/{job.id}")).json()
-    assert shown["state"] == "dead"
-    assert "no airport 'XYZ'" in shown["error"]
-    assert [error["attempt"] for error in shown["errors"]] == [1, 2]
-    assert shown["errors"][-1]["type"] == "Fatal"
-
-
-async def _is_dead(client: Client, job_id: str) -> bool:
-    return (await client.status(job_id)).state == "dead"
+    assert (shown["state"], shown["error"]) == ("dead", "Fatal: no airport 'XYZ'")
+    assert [(error["type"], error["traceback"]) for error in shown["errors"]] == [("Fatal", "Traceback: …")]
 
 
 async def test_pages_of_jobs(client: Client, api: httpx.AsyncClient) -> None:
@@ -350,29 +332,16 @@ async def test_pages_that_can_not_be(client: Client, api: httpx.AsyncClient, que
     assert says in problem(await api.get(f"/api/queues/flights/jobs?{query}"), 400)
 
 
-async def test_cancelling(client: Client, api: httpx.AsyncClient, server_url: str) -> None:
+async def test_cancelling(client: Client, api: httpx.AsyncClient) -> None:
     waiting = await client.enqueue("flights", "search")
     answer = await api.delete(f"/api/jobs/{waiting.id}")
     assert (answer.status_code, answer.json()) == (200, {"id": waiting.id, "cancellation": "cancelled"})
     assert "had ended before" in problem(await api.delete(f"/api/jobs/{waiting.id}"), 409)
-    agent = Agent("flights")
-    started = asyncio.Event()
-
-    @agent.job
-    async def search(ctx: Context) -> None:
-        started.set()
-        await asyncio.sleep(60)
-
-    async with working(agent, server_url):
-        running = await client.enqueue("flights", "search")
-        await asyncio.wait_for(started.wait(), 15)
+    running = await client.enqueue("flights", "search")
+    async with hand(client) as worker:
+        await worker.claim_one()
         answer = await api.delete(f"/api/jobs/{running.id}")
-        assert (answer.status_code, answer.json()["cancellation"]) == (202, "requested")
-
-        async def cancelled() -> bool:
-            return bool((await api.get(f"/api/jobs/{running.id}")).json()["state"] == "cancelled")
-
-        await until(cancelled, what="its worker has cancelled it")
+    assert (answer.status_code, answer.json()["cancellation"]) == (202, "requested")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -1,6 +1,5 @@
 """Redis over TLS: real certificates, a real server. Valkey's wheel has no TLS, so this is Redis 7 alone."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agentqueue import Client
 from agentqueue.errors import QueueUnavailable, UsageError
-from agentqueue.store import Server, ServerOptions, Tls, connection_environment
-from agentqueue.wire import State
+from agentqueue.store import Server, ServerOptions, Tls
 from tests.support.certificates import Certificates, issue
 from tests.support.servers import RunningServer, free_port, run_server
-from tests.support.workers import final, worker_process
 
 QUICK = {"connect_timeout": 3.0, "timeout": 5.0}
 
@@ -156,26 +152,3 @@ def test_files_that_cannot_be_used_are_named_at_once(
 def test_half_a_certificate_is_refused() -> None:
     with pytest.raises(UsageError, match="takes two"):
         Tls(cert_file="tls.crt")
-
-
-# --- the whole way
-
-
-async def test_a_worker_and_a_client_over_tls(
-    tls_server: RunningServer, port: str, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As pods have it: everything from variables, files for the certificates."""
-    (tmp_path / "shop.py").write_text(
-        "from agentqueue import Agent\nagent = Agent('shop')\n\n\n@agent.job\nasync def sell(ctx):\n    return 'sold'\n"
-    )
-    options = ServerOptions(f"redis://localhost:{port}", tls=certificates.tls)
-    for name, value in connection_environment(options).items():
-        monkeypatch.setenv(name, value)
-    with worker_process("shop:agent", tmp_path, options.url):
-        async with Client() as client:
-            job = await client.enqueue("shop", "sell")
-            status = await final(job, deadline=30)
-    assert (status.state, status.result) == (State.COMPLETED, "sold")
-    assert os.environ["AGENTQUEUE_REDIS_TLS"] == "true"
-    with tls_server.client() as plain:
-        assert plain.zcard("shop:done") == 1

@@ -9,43 +9,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 from agentqueue import Agent
 from agentqueue.clock import monotonic
-from agentqueue.status import JobStatus
 from agentqueue.store import ServerOptions
 from agentqueue_worker.app.worker import Worker
 from agentqueue_worker.process import make_worker, program_of
 from agentqueue_worker.settings import Settings
+from tests.support.waiting import DEADLINE, final, until
 
-DEADLINE = 15.0
+__all__ = ["DEADLINE", "WorkerProcess", "final", "until", "work_off", "worker_for", "worker_process", "working"]
 _numbers = itertools.count(1)
-
-
-async def until(condition: Callable[[], Any], *, what: str = "the condition", deadline: float = DEADLINE) -> Any:
-    """The first true value of the condition (a plain or async function), asked every 5 ms."""
-    ends = monotonic() + deadline
-    while True:
-        value = condition()
-        if isinstance(value, Awaitable):
-            value = await value
-        if value:
-            return value
-        assert monotonic() < ends, f"{what} did not hold within {deadline} s"
-        await asyncio.sleep(0.005)
-
-
-async def final(job: Any, *, deadline: float = DEADLINE) -> JobStatus:
-    """The job's status once nothing more will happen to it."""
-
-    async def ask() -> JobStatus | None:
-        status: JobStatus = await job.status()
-        return status if status.is_final else None
-
-    return await until(ask, what=f"job {job.id} is final", deadline=deadline)
 
 
 def worker_for(agent: Agent, url: str, **settings: Any) -> Worker:

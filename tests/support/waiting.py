@@ -1,0 +1,34 @@
+"""Waiting on conditions: tests never sleep for a time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agentqueue.clock import monotonic
+from agentqueue.status import JobStatus
+
+DEADLINE = 15.0
+"""Seconds after which a condition will not come true any more."""
+
+
+async def until(condition: Callable[[], Any], *, what: str = "the condition", deadline: float = DEADLINE) -> Any:
+    """The first true value of the condition (a plain or async function), asked every 5 ms."""
+    ends = monotonic() + deadline
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert monotonic() < ends, f"{what} did not hold within {deadline} s"
+        await asyncio.sleep(0.005)
+
+
+async def final(job: Any, *, deadline: float = DEADLINE) -> JobStatus:
+    """The job's status once nothing more will happen to it."""
+
+    async def ask() -> JobStatus | None:
+        status: JobStatus = await job.status()
+        return status if status.is_final else None
+
+    return await until(ask, what=f"job {job.id} is final", deadline=deadline)
