@@ -43,15 +43,19 @@ async def system(cluster: Cluster, helm: Helm) -> AsyncIterator[str]:
     name = f"system-{secrets.token_hex(3)}"
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     async with Kube(cluster, name) as kube:
-        await _forget_definition(kube)
+        await _forget(kube)
         await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": label}})
         yield name
-        for release in (await helm("list", "--all", "--short", "--namespace", name)).split():
+        for release in (await helm("list", "--short", "--namespace", name)).split():
             await helm("uninstall", release, "--namespace", name, "--wait")
-        await _forget_definition(kube)
+        await _forget(kube)
         await kube.delete("namespace", name)
 
 
-async def _forget_definition(kube: Kube) -> None:
+async def _forget(kube: Kube) -> None:
+    """The definition, which Helm keeps, and the cluster-wide rights of a release whose test was killed."""
+    for plural in ("clusterroles", "clusterrolebindings"):
+        path = f"/apis/rbac.authorization.k8s.io/v1/{plural}"
+        await kube.request("DELETE", path, labelSelector="app.kubernetes.io/part-of=agentqueue")
     await kube.delete("crd", CRD)
     await kube.until_gone("crd", CRD)
