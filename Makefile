@@ -7,7 +7,7 @@ KIND_KUBECONFIG := $(CURDIR)/$(VENV)/kind.kubeconfig
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup check format lint types imports generated drift unit test test-cluster cluster-up cluster-down cluster-shell cluster-status \
-  images kind-up kind-down demo bench bench-scaling docs sbom constraints clean
+  images kind-up kind-down demo bench bench-scaling bench-operator docs sbom constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -90,6 +90,9 @@ docs: setup ## Build the documentation into site/, strictly.
 
 sbom: setup ## Write the images' bills of materials (CycloneDX) into dist/.
 	python -m tools.sbom
+
+bench-operator: setup ## Measure the operator with 200 AgentQueues on a real API server (Linux, root, Go).
+	python -m benchmarks.operator
 
 constraints: setup ## Pin anew the newest versions that fit.
 	uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-package agentqueue --universal --python-version 3.11 \

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from agentqueue.embedded import EmbeddedServer
 from agentqueue_operator.domain.render import Images
 from tests.support.cluster.images import REDIS, Image
-from tests.support.cluster.kube import Cluster, Kube
+from tests.support.cluster.kube import Cluster, Kube, Object
 from tests.support.operator import Operator, install_crd, run_operator
+from tests.support.operator_process import Operators, grant, operators_of, write_kubeconfig
 
 HERE = Path(__file__).parent
 
@@ -32,3 +34,22 @@ async def operator(cluster: Cluster, kube: Kube, aq_images: Images) -> AsyncIter
     await install_crd(kube)
     async with run_operator(cluster.kubeconfig, kube.namespace, aq_images) as running:
         yield running
+
+
+@pytest.fixture
+async def operators(kube: Kube, tmp_path: Path) -> AsyncIterator[Operators]:
+    """Starts operators as processes, for the test's namespace and with the declared rights alone."""
+    await install_crd(kube)
+    await grant(kube)
+    kubeconfig = await write_kubeconfig(kube, tmp_path / "operator.kubeconfig")
+    async with operators_of(kube, tmp_path, kubeconfig) as started:
+        yield started
+
+
+@pytest.fixture
+async def valkey(kube: Kube) -> AsyncIterator[Object]:
+    """`spec.redis` for a server on this machine, which operators reach that run here too."""
+    with EmbeddedServer() as server:
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "valkey"}}
+        await kube.apply(secret | {"stringData": {"url": server.url}})
+        yield {"external": {"urlSecretRef": {"name": "valkey", "key": "url"}}}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
+from urllib.request import getproxies_environment
 
 import orjson
 from aiohttp import ClientError, ClientTimeout
@@ -34,7 +35,9 @@ async def find_access() -> Configuration:
     Raises:
         ApiUnavailable: none of them is there, or it can't be read.
     """
-    found = Configuration(connection_pool_maxsize=CONNECTIONS)
+    # Without a proxy there is no use in trusting the environment: aiohttp would look for a netrc file in each call.
+    trust = {"trust_env": bool(getproxies_environment())}
+    found = Configuration(connection_pool_maxsize=CONNECTIONS, client_session_kwargs=trust)
     try:
         if _in_a_pod():
             config.load_incluster_config(client_configuration=found)
