@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agentqueue.cli.main import run
 from agentqueue.spec import load_file, resolve
 from agentqueue_operator.domain.merge import merge
 from agentqueue_operator.domain.render import render
@@ -74,6 +75,21 @@ async def test_what_was_applied_is_seen_to_be_as_rendered(kube: Kube, source: Pa
             if manifest["kind"] not in NOT_BUILT_IN:
                 kept = await dry_run(kube, manifest)
                 assert is_same(kept, manifest), manifest
+
+
+@pytest.mark.parametrize("output", ["yaml", "json"])
+async def test_kubectl_takes_what_the_command_prints(
+    kube: Kube, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    source = GOLDEN.parent / "resources" / "shut-off.yaml"
+    assert await asyncio.to_thread(run, ["render", str(source), "-n", kube.namespace, "-o", output]) == 0
+    printed = tmp_path / f"printed.{output}"
+    printed.write_text(capsys.readouterr().out)
+    given = ("--dry-run=server", "--validate=strict", f"--filename={printed}", "--output=json")
+    taken = json.loads(await kube.kubectl("apply", *given))["items"]
+    worker = next(it for it in taken if it["kind"] == "Deployment" and "echo" in it["metadata"]["name"])
+    variables = {it["name"]: it.get("value") for it in worker["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert (variables["SWITCH"], variables["VERSION"]) == ("on", "1.10"), "as written, not as YAML 1.1 may read it"
 
 
 async def test_a_pod_that_may_be_root_is_refused(kube: Kube) -> None:
