@@ -20,7 +20,7 @@ $(STAMP): constraints.txt pyproject.toml operator/pyproject.toml worker/pyprojec
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group dev --editable . --editable operator --editable worker
 	touch $@
 
-check: lint types imports drift unit ## Format, lint, types, import rules, generated files, unit tests.
+check: lint types imports drift docs unit ## Format, lint, types, import rules, generated files, documentation, unit tests.
 
 format: setup ## Format the code.
 	ruff format .
@@ -86,7 +86,7 @@ bench-scaling: setup ## Simulate the autoscaler against KEDA; tables and plots g
 	python -m benchmarks.scaling
 
 docs: setup ## Build the documentation into site/, strictly.
-	mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 sbom: setup ## Write the images' bills of materials (CycloneDX) into dist/.
 	python -m tools.sbom
