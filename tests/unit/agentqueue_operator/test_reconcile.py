@@ -37,6 +37,7 @@ class FakeScaler:
     soon_s: float | None = None
     last: LastScale | None = None
     buried: int = 0
+    trouble: str = ""
     seen: Mapping[str, AgentPods] = field(default_factory=dict)
 
     async def scale(
@@ -51,6 +52,7 @@ class FakeScaler:
                 look=look if queues is not None else None,
                 soon_s=self.soon_s,
                 last_scale=self.last,
+                trouble=self.trouble,
             )
             for agent in queue.agents
         }
@@ -391,6 +393,14 @@ async def test_a_reused_volume_is_told_for_a_while(world: World) -> None:
     assert world.told("ConfigurationWarning") == ("False", "NoWarning")
 
 
+async def test_victims_that_can_t_be_annotated_are_told(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    world.scaler.trouble = "pods is forbidden"
+    await world.run()
+    assert world.told("ConfigurationWarning") == ("True", "Forbidden")
+
+
 async def test_the_first_job_of_a_queue_at_zero_wakes_the_loop(world: World) -> None:
     world.put_queue(agents=[{"name": "a", "handler": "m:agent"}])
     world.redis_up()
@@ -402,6 +412,14 @@ async def test_the_first_job_of_a_queue_at_zero_wakes_the_loop(world: World) -> 
         await world.hurried.wait()
     assert world.woken == [REF]
     assert world.redis.queues.listened[-1] == ("a",)
+    world.redis.queues.error = RuntimeError("a bug")
+    world.redis.queues.came.set()
+    await asyncio.sleep(0.5)
+    await world.run()  # the listener is replaced
+    world.hurried.clear()
+    world.redis.queues.came.set()
+    async with asyncio.timeout(10):
+        await world.hurried.wait()
     world.scaler.replicas = {"a": 1}
     await world.run()
     world.redis.queues.listened.clear()

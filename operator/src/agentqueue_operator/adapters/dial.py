@@ -15,6 +15,8 @@ from agentqueue_operator.domain.reasons import Reason
 CONNECT_S: Final = 3.0
 ANSWER_S: Final = 5.0
 """An operator waits less long than a worker: it has other AgentQueues to look after, and comes again."""
+CONNECTIONS: Final = 1_000
+"""On a server that all AgentQueues share each one listens for its first jobs, on a connection of its own."""
 FULL: Final = 0.995
 """Share of `maxmemory` from which a server counts as full: it refuses the next large job."""
 
@@ -42,7 +44,7 @@ class Switchboard:
         """
         shared = self._open.get(options)
         if shared is None:
-            server = Server(replace(options, connect_timeout=CONNECT_S, timeout=ANSWER_S))
+            server = Server(replace(options, connect_timeout=CONNECT_S, timeout=ANSWER_S, max_connections=CONNECTIONS))
             shared = self._open[options] = _Shared(server, QueueReader(server))
         shared.users += 1
         return Line(self, options, shared)

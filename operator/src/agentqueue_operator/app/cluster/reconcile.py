@@ -58,8 +58,9 @@ PAUSED: Final = "agentqueue.dev/paused"
 """Annotation: hands off."""
 REUSE_TOLD: Final = timedelta(hours=1)
 """For how long after it was made an AgentQueue says that it goes on with an earlier one's jobs."""
-LISTEN_S: Final = 5.0
-"""How long one wait for a first job blocks; queues that get or lose their workers meanwhile are heeded after it."""
+LISTEN_S: Final = 3.0
+"""How long one wait for a first job blocks, less than a server may take to answer. Queues that get or lose their
+workers meanwhile are heeded after it."""
 log = structlog.get_logger("agentqueue.operator")
 
 
@@ -329,6 +330,7 @@ class QueueReconciler:
         warnings = [Trouble(Reason.WATCHES_DOWN, said) for said in self._place.cache.trouble()]
         warnings += _missing_warnings(content)
         warnings += [redis.note] if redis.note else []
+        warnings += [Trouble(Reason.FORBIDDEN, f"{name}: {one.trouble}") for name, one in scaled.items() if one.trouble]
         return Facts(
             generation=seen.live["metadata"].get("generation", 0),
             redis=redis,
@@ -350,6 +352,9 @@ class QueueReconciler:
     def _listen(self, facts: Facts) -> None:
         idle = () if facts.suspended else tuple(a.queue for a in facts.agents if a.auto and a.read and not a.desired)
         self._listened = idle
+        if self._listener is not None and self._listener.done():
+            log.error("listener_ended", queue=str(self._ref), error=repr(self._listener.exception()))
+            self._listener = None
         if idle and self._listener is None:
             self._listener = asyncio.create_task(self._hear(), name=f"listener {self._ref}")
 
