@@ -74,8 +74,7 @@ async def test_a_long_job_survives_while_idle_pods_go(field: Field, client: Clie
     await field.until_replicas(1, timeout=50)
     status = await long.status()
     assert (str(status.state), status.deliveries) == ("active", 1)
-    (pod,) = await field.pods()
-    assert pod["metadata"]["name"] == status.worker
+    assert await field.until_one_pod() == status.worker
     assert await long.result(timeout=90) == status.worker
     assert (await long.status()).deliveries == 1
     await field.until_replicas(0)
@@ -191,6 +190,5 @@ async def test_a_fixed_number_goes_down_without_a_busy_one(field: Field, client:
     await field.apply(concurrency=1, scaling={"mode": "Fixed", "replicas": 1})
     await field.until_replicas(1, timeout=30)
     worker = (await job.status()).worker
+    assert await field.until_one_pod() == worker
     assert await job.result(timeout=60) == worker
-    (pod,) = await field.pods()
-    assert pod["metadata"]["name"] == worker

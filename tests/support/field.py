@@ -102,6 +102,16 @@ class Field:
         found = await self.kube.list("pod", labels=f"agentqueue.dev/agent={AGENT}")
         return [one for one in found if "deletionTimestamp" not in one["metadata"]]
 
+    async def until_one_pod(self) -> str:
+        """Until all but one have been told to stop; its name."""
+
+        async def is_one() -> bool:
+            return len(await self.pods()) == 1
+
+        await until(is_one, timeout=20)
+        (pod,) = await self.pods()
+        return str(pod["metadata"]["name"])
+
     @contextlib.asynccontextmanager
     async def recorded(self) -> AsyncIterator[list[int]]:
         """The numbers of replicas, as they come."""

@@ -182,9 +182,9 @@ def _facts(found: _Found, job: Snapshot, state: JobState) -> JobFacts:
 def _notes(found: _Found, status: JobStatus) -> tuple[str, ...]:
     """What else keeps a job from being done."""
     notes = []
-    if status.deliveries > 1 or status.error:
-        last = f", the last error is {status.error}" if status.error else ""
-        notes.append(f"It was started {status.deliveries} times, {status.attempts} of its attempts failed{last}.")
+    if status.error:
+        times = "once" if status.deliveries == 1 else f"{status.deliveries} times"
+        notes.append(f"It was started {times}, and {status.attempts} of these failed; the last error: {status.error}.")
     known = {name for worker in found.stats.workers for name in worker.jobs}
     if known and status.name and status.name not in known and not status.is_final:
         notes.append(f"None of the live workers knows a job named {status.name}: they know {', '.join(sorted(known))}.")

@@ -1,0 +1,231 @@
+"""`agentqueue explain`: why these many workers, why a job waits; of an `up` that runs, and of what was published."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentqueue.cli.main import run
+from agentqueue.client import SyncClient
+from agentqueue.clock import now_ms
+from agentqueue.store import Server, ServerOptions, Store
+from agentqueue_operator.adapters.queues import QueueReader
+from agentqueue_operator.app.publishing import Publisher
+from agentqueue_operator.domain.scaling import Load, Memory, Pods, ScalingPolicy, Snapshot, decide_replicas
+from tests.support.hand import Hand
+
+COMMAND = str(Path(sys.executable).parent / "agentqueue")
+HANDLERS = """
+import asyncio
+from agentqueue import Agent, Context
+
+agent = Agent("work")
+
+@agent.job
+async def hold(ctx: Context) -> None:
+    await asyncio.sleep(600)
+"""
+RESOURCE = """
+apiVersion: agentqueue.dev/v1alpha1
+kind: AgentQueue
+metadata: {name: tried}
+spec:
+  redis: {managed: {}}
+  agents:
+    - {name: work, image: example/work:1, handler: "handlers:agent", concurrency: 1, terminationGracePeriodSeconds: 10,
+       scaling: {maxReplicas: 1}}
+"""
+
+
+@pytest.fixture
+def client(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("AGENTQUEUE_REDIS_URL", server_url)
+    with SyncClient(server_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def explain(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the command in this process; what it printed, or said as an error."""
+
+    def explain(*arguments: str, code: int = 0) -> str:
+        found = run(["explain", *arguments])
+        out, err = capsys.readouterr()
+        assert found == code, out + err
+        return out if code == 0 else err
+
+    return explain
+
+
+def with_server(url: str, work: Callable[[Server], Any]) -> Any:
+    """In an event loop of its own, as the command has one."""
+    import asyncio
+
+    async def connected() -> Any:
+        async with Server(ServerOptions(url)) as server:
+            return await work(server)
+
+    return asyncio.run(connected())
+
+
+def published(url: str, *, by: str = "operator", current: int = 2, ready: int = 2) -> None:
+    """A decision on three waiting jobs, as whoever scales leaves it."""
+
+    async def publish(server: Server) -> None:
+        snapshot = Snapshot(at=1.0, load=Load(ready=3, active=1), pods=Pods(ready=ready))
+        policy = ScalingPolicy(concurrency=1, max_replicas=current, target_wait=timedelta(seconds=30))
+        decision = decide_replicas(snapshot, current=current, policy=policy, memory=Memory())
+        await Publisher(by, now=now_ms).publish(QueueReader(server), {"work": decision}, at=1.0)
+
+    with_server(url, publish)
+
+
+def claimed(url: str) -> None:
+    """One job is started by hand."""
+
+    async def claim(server: Server) -> None:
+        hand = Hand(server, "work")
+        await hand.claim(1)
+        beat = b'{"busy": 1, "slots": 1, "draining": false}'
+        await hand.engine.renew(owner=hand.owner, worker=hand.worker, heartbeat=beat, held=())
+
+    with_server(url, claim)
+
+
+def test_an_operators_decision_in_words(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+    client.enqueue("work", "hold")
+    published(server_url)
+    told = explain("work").splitlines()
+    assert told[0] == "work: 2 pods, as before: maxReplicas is 2."
+    assert "  3 jobs ready (the oldest for 0 s), 0 due within a pod's start, 1 running." in told
+    assert told[-1] == "  Decided 0s ago by the operator. It has not changed the number since it started."
+
+
+def test_of_an_up_it_speaks_of_workers(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+    client.enqueue("work", "hold")
+    published(server_url, by="up")
+    told = explain("work")
+    assert told.startswith("work: 2 workers, as before")
+    assert "Decided 0s ago by `agentqueue up`." in told
+    assert " pod" not in told
+
+
+def test_why_a_job_waits(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+    for number in range(4):
+        client.enqueue("work", "hold", id=f"j{number}")
+    client.enqueue("work", "hold", id="first", priority="urgent")
+    client.enqueue("work", "hold", id="later", delay=600)
+    claimed(server_url)  # the urgent one
+    published(server_url, ready=1)
+    assert "with 2 jobs before it: 1 of 1 slots are busy, its turn comes within about 90 s." in explain("work", "j2")
+    assert explain("work", "first").startswith("Job first has run for ")
+    assert explain("work", "later").startswith("Job later is delayed: it becomes ready in 10 min.")
+
+
+def test_as_json(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+    client.enqueue("work", "hold", id="j")
+    published(server_url)
+    told = json.loads(explain("work", "j", "--json"))
+    assert (told["queue"], told["decision"]["reason"], told["decision"]["terms"]["current"]) == (
+        "work",
+        "MaxReplicas",
+        2,
+    )
+    assert told["decision"]["terms"]["need"]["wanted"] > 2
+    assert (told["job"]["state"], told["job"]["ahead"], told["now"]["waiting"]) == ("waiting", 0, 1)
+    assert told["job"]["headline"].startswith("Job j has waited")
+    assert json.loads(explain("work", "--json"))["job"] is None
+
+
+def test_where_nobody_scales_it_says_so(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+    client.enqueue("work", "hold", id="j")
+    told = explain("work", "j")
+    assert "no job before it: no worker runs, and none was asked for." in told
+    assert "Nobody decides on the number of its workers" in told
+    assert json.loads(explain("work", "--json"))["decision"] is None
+
+
+def test_a_decision_of_another_version_is_named(
+    client: SyncClient, server_url: str, explain: Callable[..., str]
+) -> None:
+    client.enqueue("work", "hold")
+    with_server(server_url, lambda server: Store(server).publish_decisions({"work": b"{}"}, keep_ms=60_000))
+    assert "not a decision that this version can read" in explain("work")
+
+
+def test_what_a_job_has_been_through(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+    client.enqueue("work", "hold", id="j")
+
+    async def die(server: Server) -> None:
+        hand = Hand(server, "work")
+        job = await hand.claim_one()
+        await hand.engine.hand_back_all(worker="hand", why="OOMKilled")
+        assert job.id == "j"
+
+    with_server(server_url, die)
+    assert "It was started once, and 0 of these failed; the last error: Crashed: worker hand: OOMKilled." in (
+        explain("work", "j")
+    )
+
+
+def test_a_job_that_is_final_waits_for_nothing(
+    client: SyncClient, server_url: str, explain: Callable[..., str]
+) -> None:
+    client.enqueue("work", "hold", id="j")
+
+    async def complete(server: Server) -> None:
+        hand = Hand(server, "work")
+        await hand.complete(await hand.claim_one())
+
+    with_server(server_url, complete)
+    assert explain("work", "j").startswith("Job j is completed: it waits for nothing.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        pytest.param(["wrok"], 3, "did you mean 'work'?", id="unknown-queue"),
+        pytest.param(["work", "nobody"], 3, "nobody", id="unknown-job"),
+        pytest.param(["work", "other-job"], 3, "job other-job is in queue other, not in work", id="anothers-job"),
+        pytest.param(["work", "a b"], 2, "job id 'a b'", id="no-id"),
+        pytest.param(["wo rk"], 2, "queue name 'wo rk'", id="no-queue-name"),
+    ],
+)
+def test_wrong_input(
+    client: SyncClient, explain: Callable[..., str], arguments: list[str], code: int, said: str
+) -> None:
+    client.enqueue("work", "hold")
+    client.enqueue("other", "hold", id="other-job")
+    assert said in explain(*arguments, code=code)
+
+
+def test_an_up_that_runs_tells_why(tmp_path: Path) -> None:
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    (tmp_path / "agentqueue.yaml").write_text(RESOURCE)
+    environment = {name: value for name, value in os.environ.items() if "REDIS_URL" not in name}
+    given: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run([COMMAND, *arguments], capture_output=True, check=False, timeout=60, **given).stdout
+
+    with (tmp_path / "log").open("w") as log:
+        up = subprocess.Popen([COMMAND, "up", "agentqueue.yaml"], stdout=log, stderr=log, **given)
+    try:
+        ends = time.monotonic() + 60
+        while "busy, its turn comes" not in (told := ask("explain", "work", "second")):
+            assert time.monotonic() < ends, told + (tmp_path / "log").read_text()
+            for job in ("first", "second"):
+                ask("submit", "work", "hold", "--id", job)
+        assert "work: 1 worker, as before" in told
+        assert "by `agentqueue up`" in told
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(40) == 0
