@@ -3,6 +3,8 @@
 import asyncio
 import signal
 
+from hypothesis import HealthCheck, settings
+
 # Without it, pytest-asyncio's look at "the current event loop" makes one (Python < 3.14) that nobody closes, and its
 # ResourceWarning fails whichever test runs when it is collected.
 asyncio.set_event_loop(None)
@@ -10,3 +12,7 @@ asyncio.set_event_loop(None)
 # A shell that starts the tests in the background has them ignore SIGINT, and so every process that they start: those
 # that show what Ctrl-C does would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is no fault of the code's: pytest-timeout ends what hangs.
+settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no-clock")
