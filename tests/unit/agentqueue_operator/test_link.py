@@ -150,6 +150,7 @@ async def test_a_server_that_answers_is_checked_now_and_then_one_that_does_not_m
     assert wire.checks == 1
     wire.trouble = Trouble(Reason.REDIS_FULL, "full")
     await link.look(queue(), "n", children(), "p")
+    assert link.queues is not None
     wire.at += 1
     wire.trouble = None
     facts = await link.look(queue(), "n", children(), "p")

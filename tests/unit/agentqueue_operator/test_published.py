@@ -115,7 +115,9 @@ class Ears(FakeQueues):
 @pytest.mark.looptime
 async def test_a_first_job_wakes_the_loop_and_an_outage_ends_nothing() -> None:
     ears, woken, at_zero = Ears(False, QueueUnavailable("gone"), True), asyncio.Event(), [["a"], [], ["a", "b"]]
-    task = asyncio.create_task(listen(ears, lambda: at_zero.pop(0) if len(at_zero) > 1 else at_zero[0], woken.set))
+    task = asyncio.create_task(
+        listen(lambda: ears, lambda: at_zero.pop(0) if len(at_zero) > 1 else at_zero[0], woken.set)
+    )
     await asyncio.wait_for(woken.wait(), 30)
     task.cancel()
     assert ears.asked == [["a"], ["a", "b"], ["a", "b"]]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentqueue.errors import QueueUnavailable
 from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused, NotLeading, Scaled
 from agentqueue_operator.app.cluster.scaler import ASK_AGAIN_S, QueueScaler
 from agentqueue_operator.app.ports import Report
@@ -281,6 +282,20 @@ async def test_a_pod_that_is_gone_meanwhile_is_no_trouble(two_idle: Passes) -> N
     assert (await two_idle.settled()).trouble == ""
 
 
+async def test_marks_that_redis_does_not_take_are_planned_anew(two_idle: Passes) -> None:
+    mark = two_idle.queues.mark
+
+    async def refuse(queue: str, worker: str, *, drain: bool) -> None:
+        raise QueueUnavailable("Redis is gone in between")
+
+    two_idle.queues.mark = refuse  # type: ignore[method-assign]
+    assert (await two_idle.settled()).trouble == ""
+    assert two_idle.cluster.costs() == set()
+    two_idle.queues.mark = mark  # type: ignore[method-assign]
+    await two_idle.one()
+    assert two_idle.queues.marked == two_idle.cluster.costs() == {"a"}
+
+
 async def test_who_does_not_lead_does_nothing(two_idle: Passes) -> None:
     two_idle.cluster.refuses = NotLeading()  # type: ignore[assignment]
     with pytest.raises(NotLeading):
@@ -320,22 +335,6 @@ async def test_running_jobs_tell_by_their_age_that_jobs_are_long() -> None:
     scaled = await passes.one()
     assert scaled.decision is not None
     assert scaled.decision.terms.snapshot.rates.service == timedelta(seconds=300)
-
-
-async def test_queues_at_zero_are_listened_to() -> None:
-    passes = Passes(current=0)
-    await passes.one()
-    assert passes.scaler.at_zero == ["work"]
-    passes.queues.load = Load(ready=1)
-    await passes.one()
-    assert passes.scaler.at_zero == []
-
-
-@pytest.mark.parametrize("spec", [{"suspend": True}, {"mode": "External"}, {"mode": "Fixed", "replicas": 0}])
-async def test_queues_that_no_job_would_start_a_worker_for_are_not(spec: dict[str, Any]) -> None:
-    passes = Passes(current=0, **spec)
-    await passes.one()
-    assert passes.scaler.at_zero == []
 
 
 async def test_each_decision_is_published_with_the_last_change() -> None:

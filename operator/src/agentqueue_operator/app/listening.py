@@ -13,12 +13,17 @@ PAUSE_S: Final = 0.1
 """Between waits: time for whoever was woken to start something, and no hot loop while it can't."""
 
 
-async def listen(queues: Queues, at_zero: Callable[[], Sequence[str]], wake: Callable[[], None]) -> None:
-    """Call `wake` as soon as one of the queues without a worker gets a job. On a connection of its own; for ever."""
+async def listen(
+    queues: Callable[[], Queues | None], at_zero: Callable[[], Sequence[str]], wake: Callable[[], None]
+) -> None:
+    """Call `wake` as soon as one of the queues without a worker gets a job. On a connection of its own; for ever.
+
+    `queues`: None while there is no server.
+    """
     while True:
-        waiting = at_zero()
+        server, waiting = queues(), at_zero()
         try:
-            if waiting and await queues.wait_for_jobs(waiting, LISTEN_S):
+            if server is not None and waiting and await server.wait_for_jobs(waiting, LISTEN_S):
                 wake()
             await asyncio.sleep(PAUSE_S)
         except AgentQueueError:

@@ -60,7 +60,7 @@ class Up:
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Until `stop`; then every worker drains. `hurry`: they hand back what they run, at once."""
-        listener = asyncio.create_task(listen(self._queues, self._at_zero, self._wake.set))
+        listener = asyncio.create_task(listen(lambda: self._queues, self._at_zero, self._wake.set))
         stopping = asyncio.create_task(self._wake_on(stop))
         try:
             while not stop.is_set():

@@ -80,8 +80,9 @@ class Link:
 
     @property
     def queues(self) -> Queues | None:
-        """The queues, None while the server is not there."""
-        return self._dialled.queues if self._dialled is not None and self._trouble is None else None
+        """The queues, None while the server is not there. One that is full is: what is not needed goes, jobs end."""
+        is_there = self._trouble is None or self._trouble.reason is Reason.REDIS_FULL
+        return self._dialled.queues if self._dialled is not None and is_there else None
 
     async def look(
         self, queue: ResolvedQueue, namespace: str, children: Sequence[Object], password: str | Missing

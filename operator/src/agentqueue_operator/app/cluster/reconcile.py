@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -26,6 +25,7 @@ from agentqueue_operator.app.cluster.keeper import Keeper, Kept
 from agentqueue_operator.app.cluster.link import RETRY_S, Dial, Link
 from agentqueue_operator.app.cluster.ports import AgentPods, Cache, Cluster, Scaled, Scaler
 from agentqueue_operator.app.cluster.report import Report
+from agentqueue_operator.app.listening import listen
 from agentqueue_operator.domain.kinds import SECRET, VOLUME_CLAIM, Object, QueueRef
 from agentqueue_operator.domain.parts import AgentParts, agent_parts, last_content
 from agentqueue_operator.domain.pods import Trouble, is_rolling_out, ready_count, trouble_of
@@ -58,9 +58,6 @@ PAUSED: Final = "agentqueue.dev/paused"
 """Annotation: hands off."""
 REUSE_TOLD: Final = timedelta(hours=1)
 """For how long after it was made an AgentQueue says that it goes on with an earlier one's jobs."""
-LISTEN_S: Final = 3.0
-"""How long one wait for a first job blocks, less than a server may take to answer. Queues that get or lose their
-workers meanwhile are heeded after it."""
 log = structlog.get_logger("agentqueue.operator")
 
 
@@ -356,19 +353,8 @@ class QueueReconciler:
             log.error("listener_ended", queue=str(self._ref), error=repr(self._listener.exception()))
             self._listener = None
         if idle and self._listener is None:
-            self._listener = asyncio.create_task(self._hear(), name=f"listener {self._ref}")
-
-    async def _hear(self) -> None:
-        """Blocks on the queues at zero, and wakes the loop."""
-        while True:
-            queues, names = self._link.queues, self._listened
-            if queues is None or not names:
-                await asyncio.sleep(1.0)
-                continue
-            with suppress(AgentQueueError):  # the passes tell what is wrong with it
-                if await queues.wait_for_jobs(names, LISTEN_S):
-                    self._place.wake(self._ref)
-            await asyncio.sleep(0.2)
+            hear = listen(lambda: self._link.queues, lambda: self._listened, lambda: self._place.wake(self._ref))
+            self._listener = asyncio.create_task(hear, name=f"listener {self._ref}")
 
 
 UNUSED: Final = "no password is known yet"

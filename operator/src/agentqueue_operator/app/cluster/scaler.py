@@ -62,12 +62,6 @@ class QueueScaler:
         self._agents: dict[str, AgentMemory] = {}
         self._burials = Burials()
         self._publisher = Publisher("operator")
-        self._at_zero: Sequence[str] = ()
-
-    @property
-    def at_zero(self) -> Sequence[str]:
-        """Queues whose first job should start a worker at once: nobody else would see it before the next pass."""
-        return self._at_zero
 
     async def scale(
         self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues | None, at: float
@@ -84,7 +78,6 @@ class QueueScaler:
             self._decided(agent.name, decision)
             decisions[agent.queue_name] = decision
             scaled[agent.name] = await self._carry_out(agent, view, decision, queues, at)
-        self._at_zero = [agent.queue_name for agent in queue.agents if _is_at_zero(scaled[agent.name])]
         if queues is not None:
             await self._publisher.publish(queues, decisions, at=at)
         return scaled
@@ -202,11 +195,3 @@ def _soon_s(view: View, decision: Decision, pods: Iterable[WorkerPod], actions: 
         return SETTLE_S
     asked = any(pod.marked_s is not None and pod.marked_s < ANSWERS_S for pod in pods)
     return ASK_AGAIN_S if asked or any(isinstance(action, Mark) for action in actions) else None
-
-
-def _is_at_zero(scaled: Scaled) -> bool:
-    """Its first job should start a worker at once."""
-    if scaled.replicas != 0 or scaled.look is None or scaled.decision is None:
-        return False
-    policy, load = scaled.decision.terms.policy, scaled.look.load
-    return policy.mode is Mode.AUTO and not (policy.suspended or load.paused or load.jobs)
