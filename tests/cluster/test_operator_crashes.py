@@ -74,8 +74,7 @@ def is_chance(key: str, path: tuple[str, ...]) -> bool:
 
 async def objects(kube: Kube) -> Object:
     """All that belongs to the AgentQueue."""
-    found = [one for kind in KINDS for one in await owned(kube, kind)]
-    return {f"{one['kind']} {one['metadata']['name']}": essence(one) for one in found}
+    return {f"{kind} {one['metadata']['name']}": essence(one) for kind in KINDS for one in await owned(kube, kind)}
 
 
 @contextlib.asynccontextmanager
