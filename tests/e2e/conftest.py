@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.cluster.images import Image
 from tests.support.cluster.kube import Cluster, Kube
-from tests.support.installs import IMAGES, Helm
+from tests.support.installs import TRAVEL, Helm
 
 HERE = Path(__file__).parent
 CRD = "agentqueues.agentqueue.dev"
@@ -28,10 +28,9 @@ def helm(cluster: Cluster) -> Helm:
 
 
 @pytest.fixture(scope="session")
-def all_images(load_image: Callable[[Image], str]) -> None:
-    """The project's images on every node."""
-    for image in IMAGES:
-        load_image(image)
+def all_images(worker_image: str, operator_image: str, redis_image: str, load_image: Callable[[Image], str]) -> None:
+    """The project's images on every node, and the one that a user makes."""
+    load_image(TRAVEL)
 
 
 @pytest.fixture

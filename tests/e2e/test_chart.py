@@ -13,6 +13,8 @@ from tests.support.cluster.shell import ClusterError
 from tests.support.installs import Helm, rendered
 from tools import manifests
 
+pytestmark = pytest.mark.usefixtures("cluster")  # Helm comes with it
+
 FOREIGN = {"ServiceMonitor"}
 """Kinds of other projects, whose definitions the tests' cluster has not."""
 

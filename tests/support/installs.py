@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.cluster.images import OPERATOR, REDIS, WORKER, Image
+from tests.support.cluster.images import REDIS, WORKER, Image
 from tests.support.cluster.kube import Cluster, Object
 from tests.support.cluster.program import ROOT, build
 from tests.support.cluster.shell import run
@@ -19,9 +19,6 @@ TRAVEL = Image(
     (("WORKER", WORKER.name),),
 )
 """The example of an image that a user makes from the worker's; manifests/samples/agentqueue.yaml names it."""
-
-IMAGES: Sequence[Image] = (WORKER, OPERATOR, REDIS, TRAVEL)
-"""In the order in which they can be built."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""docs/quickstart-kind.md, run as it is written, on the tests' cluster in the place of kind; and `kubectl apply -k`."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.cluster.images import OPERATOR, REDIS, WORKER, Image
+from tests.support.cluster.kube import Cluster, Kube, is_ready, is_rolled_out
+from tests.support.cluster.program import ROOT, build
+from tests.support.installs import TRAVEL, Helm
+from tests.support.operator import agent_queue, code
+from tests.support.pages import Page
+from tools.manifests import NAMESPACE
+
+PAGE, README = Page(ROOT / "docs" / "quickstart-kind.md"), Page(ROOT / "README.md")
+PUBLISHED = {
+    "agentqueue-operator:0.1.0": replace(OPERATOR, name="docker.io/library/agentqueue-operator:0.1.0"),
+    "agentqueue-worker:0.1.0": replace(WORKER, name="docker.io/library/agentqueue-worker:0.1.0"),
+    "agentqueue-travel:dev": TRAVEL,
+}
+"""What the page builds, by the names that it gives them."""
+BY_OTHERS = replace(REDIS, name="docker.io/library/redis:7.4-alpine")
+"""What a node gets from a registry: the chart's own choice of a Redis, here Debian's by that name."""
+LOCAL = {"docker", "kind", "make"}
+"""Programs that this machine has not, or need not: their part is done by the fixtures."""
+
+
+@pytest.fixture(scope="session")
+def published_images(all_images: None, load_image: Callable[[Image], str]) -> None:
+    """On every node, as `kind load docker-image` and a registry bring them."""
+    for image in (*PUBLISHED.values(), BY_OTHERS):
+        load_image(image)
+
+
+@pytest.fixture
+async def fresh(cluster: Cluster, helm: Helm, system: str) -> AsyncIterator[Kube]:
+    """The default namespace of a cluster without AgentQueue, and what the page makes is gone after it."""
+    async with Kube(cluster) as kube:
+        yield kube
+        for name in ("travel", "demo"):
+            await kube.delete("agentqueue", name)
+        await kube.kubectl("delete", "pvc", "--selector=agentqueue.dev/queue")
+        if "agentqueue" in await helm("list", "--short", "--namespace", NAMESPACE):
+            await helm("uninstall", "agentqueue", "--namespace", NAMESPACE, "--wait")
+        await kube.delete("namespace", NAMESPACE)
+        await kube.until_gone("namespace", NAMESPACE, timeout=120)
+
+
+def surroundings(cluster: Cluster) -> Mapping[str, str]:
+    """Where kubectl, helm and agentqueue are found, and the cluster."""
+    path = os.pathsep.join([str(build().folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "KUBECONFIG": str(cluster.kubeconfig)}
+
+
+async def follow(words: Sequence[str], cluster: Cluster) -> str:
+    """Standard output of a command of the page, run in the repository's root."""
+
+    def run() -> str:
+        done = subprocess.run(
+            list(words), cwd=ROOT, env=surroundings(cluster), capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    return await asyncio.to_thread(run)
+
+
+def test_page_builds_what_the_tests_build() -> None:
+    built = {words[words.index("--tag") + 1]: words for words in PAGE.commands_of("docker")}
+    assert built.keys() == PUBLISHED.keys()
+    for name, words in built.items():
+        image = PUBLISHED[name]
+        context = ROOT / words[-1]
+        assert context.resolve() == image.context
+        given = words[words.index("--file") + 1] if "--file" in words else f"{words[-1]}/Dockerfile"
+        assert (ROOT / given).resolve() == image.dockerfile
+    (load,) = PAGE.commands_of("kind")
+    assert load[:5] == ["kind", "load", "docker-image", "--name", _kind_cluster()]
+    assert set(load[5:]) == PUBLISHED.keys()
+
+
+def _kind_cluster() -> str:
+    return str(yaml.safe_load((ROOT / "tests" / "cluster" / "kind.yaml").read_text())["name"])
+
+
+def test_readme_s_commands_are_among_the_page_s() -> None:
+    ours = {tuple(words) for words in PAGE.commands}
+    assert {tuple(words) for words in README.commands if words[0] in {"helm", "kubectl"}} <= ours
+
+
+@pytest.mark.timeout(900)
+async def test_its_commands_work_in_their_order(published_images: None, fresh: Kube) -> None:
+    said = {}
+    for words in (words for words in PAGE.commands if words[0] not in LOCAL):
+        said[" ".join(words)] = await follow(words, fresh.cluster)
+    assert "travel" in said["kubectl get agentqueues"]
+    (trip,) = [text for line, text in said.items() if line.startswith("agentqueue submit")]
+    assert "Lisbon" in trip
+    assert await fresh.list("agentqueue") == []
+    assert await fresh.list("pvc", labels="agentqueue.dev/queue=travel") == []
+
+
+@pytest.mark.timeout(600)
+async def test_kustomize_installs_the_same(published_images: None, fresh: Kube) -> None:
+    (line,) = [
+        text for text in PAGE.path.read_text().split("`") if text.startswith("kubectl apply") and "kustomize" in text
+    ]
+    await follow(line.split(), fresh.cluster)
+    async with Kube(fresh.cluster, NAMESPACE) as kube:
+        await kube.until("deployment", "agentqueue-operator", is_rolled_out, timeout=120)
+    await fresh.apply(code(), agent_queue())
+    await fresh.until("agentqueue", "demo", is_ready, timeout=120)
+    await follow(["kubectl", "delete", "agentqueue", "demo"], fresh.cluster)
+    await follow(["kubectl", "delete", "--kustomize", "manifests/install"], fresh.cluster)
