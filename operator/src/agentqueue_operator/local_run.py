@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from agentqueue import environment
 from agentqueue.clock import monotonic
 from agentqueue.embedded import EmbeddedServer
-from agentqueue.errors import NotFound
+from agentqueue.errors import NotFound, QueueUnavailable
 from agentqueue.spec import Loaded, load_file, resolve
 from agentqueue.spec.redis import ExternalRedis
 from agentqueue.spec.resolve import ResolvedQueue
@@ -21,7 +20,7 @@ from agentqueue.store import Server, ServerOptions, connection_environment
 from agentqueue.upstate import FOLDER, remove_up_state, write_up_state
 from agentqueue_operator.adapters.changes import CodeWatch
 from agentqueue_operator.adapters.live import LiveScreen
-from agentqueue_operator.adapters.local import LocalProcesses, hold_folder
+from agentqueue_operator.adapters.local import LocalProcesses, hold_folder, unwritable
 from agentqueue_operator.adapters.queues import QueueReader
 from agentqueue_operator.adapters.screen import UP, PlainScreen
 from agentqueue_operator.app.agents import Agent
@@ -30,6 +29,9 @@ from agentqueue_operator.local_files import agent_runs
 from agentqueue_operator.local_redis import external_server
 
 AnyScreen = LiveScreen | PlainScreen
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+"""Seconds until an embedded server that can't start is tried again: a full disk takes a while to be seen to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,10 @@ def run_file(file: Path, *, watch: bool, port: int | None, base: Path, quiet: bo
         if server is not None:
             stack.enter_context(server)
         redis = ServerOptions(server.url) if server is not None else _external(queue, loaded, folder)
-        write_up_state(base, connection_environment(redis), pid=os.getpid())
+        try:
+            write_up_state(base, connection_environment(redis), pid=os.getpid())
+        except OSError as error:
+            raise unwritable(folder, error) from error
         stack.callback(remove_up_state, base)
         screen = _screen(queue, quiet=quiet)
         with screen:
@@ -121,7 +126,7 @@ async def _run(place: _Place, queue: ResolvedQueue, loaded: Loaded, screen: AnyS
             clock=monotonic,
             wake=wake,
             changed=CodeWatch(place.code).changed if watch else _never,
-            revive=_reviver(place.server, screen),
+            revive=_Reviver(place.server, screen),
         )
         await loop.run(stop, hurry)
         screen.finish([agent.row() for agent in agents])
@@ -132,13 +137,28 @@ def _never() -> bool:
     return False
 
 
-def _reviver(server: EmbeddedServer | None, screen: AnyScreen) -> Callable[[], None]:
-    def revive() -> None:
-        if server is not None and not server.is_alive:
-            screen.say(UP, "the embedded Valkey has died: it starts again with its data", bad=True)
-            server.start()
+class _Reviver:
+    """Starts the embedded server again when it has died: at once, then ever less often while it can't start."""
 
-    return revive
+    def __init__(self, server: EmbeddedServer | None, screen: AnyScreen) -> None:
+        self._server = server
+        self._screen = screen
+        self._pause = FIRST_PAUSE
+        self._not_before = 0.0
+
+    def __call__(self) -> None:
+        server = self._server
+        if server is None or server.is_alive or monotonic() < self._not_before:
+            return
+        self._screen.say(UP, "the embedded Valkey has died: it starts again with its data", bad=True)
+        try:
+            server.start()
+        except QueueUnavailable as error:
+            self._screen.say(UP, f"{error}; tried again in {self._pause:g} s", bad=True)
+            self._not_before = monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        else:
+            self._pause = FIRST_PAUSE
 
 
 def _stop_on_signals(stop: asyncio.Event, hurry: asyncio.Event, screen: AnyScreen) -> None:

@@ -165,7 +165,10 @@ class LocalProcesses:
 
     def _note(self) -> None:
         running = [Leftover(r.name, r.run.queue, r.process.pid, r.start) for r in self._running.values()]
-        write_private(self._ledger, json.dumps([asdict(worker) for worker in (*self._leftovers, *running)]))
+        try:
+            write_private(self._ledger, json.dumps([asdict(worker) for worker in (*self._leftovers, *running)]))
+        except OSError as error:  # a full disk ends no worker; what a killed `up` leaves behind, the leases tell later
+            self._tell("up", f"can't note the running workers in {self._ledger} ({error.strerror}): make room there")
 
 
 async def _read_line(reader: asyncio.StreamReader) -> bytes:
@@ -202,10 +205,7 @@ def hold_folder(folder: Path) -> Iterator[Path]:
     try:
         file = (private_folder(folder) / "up.lock").open("a+")
     except OSError as error:
-        raise UsageError(
-            f"the data folder {folder} can't be written ({error.strerror}): make it writable, or give another one with "
-            "--data DIR"
-        ) from error
+        raise unwritable(folder, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -213,10 +213,18 @@ def hold_folder(folder: Path) -> Iterator[Path]:
             raise UsageError(_who_holds(folder, file.name)) from None
         since = from_ms(now_ms()).astimezone()
         file.truncate(0)
-        file.write(f"pid {os.getpid()}, since {since:%Y-%m-%d %H:%M:%S}")
-        file.flush()
+        with suppress(OSError):  # a full disk: only the words for a second `up` are missing then
+            os.write(file.fileno(), f"pid {os.getpid()}, since {since:%Y-%m-%d %H:%M:%S}".encode())
         yield folder
         file.truncate(0)
+
+
+def unwritable(folder: Path, error: OSError) -> UsageError:
+    """What to say of a data folder that is read-only or full."""
+    return UsageError(
+        f"the data folder {folder} can't be written ({error.strerror}): make room or make it writable, or give another "
+        "one with --data DIR"
+    )
 
 
 def _who_holds(folder: Path, lock: str) -> str:

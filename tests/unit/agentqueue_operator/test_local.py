@@ -1,0 +1,79 @@
+"""The laptop's runtime where the disk is full or the folder read-only."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentqueue.embedded import EmbeddedServer, write_private
+from agentqueue.errors import QueueUnavailable
+from agentqueue_operator import local_run
+from agentqueue_operator.adapters.local import LocalProcesses
+from agentqueue_operator.adapters.screen import PlainScreen
+
+
+class Server:
+    """An embedded server that has died, and can't start while there is no room."""
+
+    def __init__(self) -> None:
+        self.is_alive = False
+        self.room = False
+        self.starts = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        if not self.room:
+            raise QueueUnavailable("the embedded Valkey can't write to its folder (No space left on device)")
+        self.is_alive = True
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock: one number, which a test moves."""
+    clock = [100.0]
+    monkeypatch.setattr(local_run, "monotonic", lambda: clock[0])
+    return clock
+
+
+def test_a_server_that_cant_start_again_is_tried_ever_less_often_and_comes_back(
+    now: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server()
+    revive = local_run._Reviver(server, PlainScreen(sys.stdout, quiet=False, width=10))  # type: ignore[arg-type]
+    for _ in range(100):
+        revive()
+        now[0] += 1.0
+    assert server.starts == 8, "after 1, 2, 4, 8, 16, 30 and 30 s"
+    assert "No space left on device" in capsys.readouterr().out
+    server.room = True
+    now[0] += 30.0
+    revive()
+    assert server.is_alive
+    server.is_alive = False
+    revive()
+    assert server.is_alive, "and after its next death it starts at once"
+
+
+async def test_workers_that_cant_be_noted_are_told_and_run_on(tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+    ended = asyncio.Event()
+    processes = LocalProcesses(
+        tmp_path / "gone", base={}, cwd=tmp_path, tell=lambda *line: told.append(line), wake=ended.set
+    )
+    processes.forget_leftovers()
+    ((who, what),) = told
+    assert who == "up"
+    assert "workers.json (No such file or directory): make room there" in what
+
+
+def test_a_file_that_cant_be_written_whole_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_private(tmp_path / "file", "\udcff")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_embedded_server_says_why_it_cant_use_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(QueueUnavailable, match=r"can't write to .*file.* \(Not a directory|File exists\)"):
+        EmbeddedServer(tmp_path / "file").start()
