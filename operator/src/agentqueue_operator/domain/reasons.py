@@ -79,7 +79,7 @@ REMEDIES: Final[Mapping[Reason, str]] = {
         "a shorter time (retention)."
     ),
     Reason.STORAGE_NOT_EXPANDABLE: (
-        "Use a StorageClass with allowVolumeExpansion: true, or set spec.redis.managed.storage.size back."
+        "Set allowVolumeExpansion: true on the StorageClass if its driver can; until then Redis keeps the volume it has."
     ),
     Reason.VOLUME_REUSED: "Nothing to do if that is meant: jobs of the earlier AgentQueue of this name go on.",
     Reason.IMAGE_PULL_FAILED: "Check the image's name and tag, and imagePullSecrets in podTemplate.",

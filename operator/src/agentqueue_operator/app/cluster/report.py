@@ -36,8 +36,7 @@ class Report:
             ApiRefused, ApiUnavailable, NotLeading: it was not written.
         """
         old = self.last(live)
-        seen = old if self._written_at is not NEVER else live.get("status")
-        if not is_worth_writing(seen, status, since_s=self._clock() - self._written_at):
+        if not is_worth_writing(old, status, since_s=self._clock() - self._written_at):
             return False
         await self._cluster.patch_status(self._ref, status, uid=self._uid)
         self._last, self._written_at = status, self._clock()
