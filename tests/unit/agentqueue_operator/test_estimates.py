@@ -33,7 +33,13 @@ def after(*looks: Seen) -> Estimates:
 
 def test_nothing_known_gives_the_defaults() -> None:
     assert Estimates().rates() == Rates()
-    assert after(seen(0, arrived=500, ended=100, run_s=900)).rates() == Rates()
+    assert after(seen(0, arrived=500)).rates() == Rates()
+
+
+def test_who_has_just_started_knows_how_long_jobs_took_since_ever() -> None:
+    first = seen(0, arrived=500, ended=100, run_s=900)
+    assert after(first).rates() == Rates(service=timedelta(seconds=9))
+    assert after(first, seen(5, arrived=501, ended=101, run_s=919)).rates().service == timedelta(seconds=10)
 
 
 def test_a_steady_rate_is_learned_within_minutes() -> None:

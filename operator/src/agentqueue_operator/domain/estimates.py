@@ -71,7 +71,9 @@ def learn(known: Estimates, seen: Seen) -> Estimates:
     """The estimates after one more look. Counters that went back (an emptied server) start anew."""
     before = known.seen
     if before is None or seen.at - before.at < SHORTEST_S or seen.ended < before.ended:
-        return replace(known, seen=seen, arrived_at=seen.at if known.arrived_at is None else known.arrived_at)
+        arrived_at = seen.at if known.arrived_at is None else known.arrived_at
+        service_s = known.service_s if known.service_s is not None else _since_ever(seen)
+        return replace(known, seen=seen, arrived_at=arrived_at, service_s=service_s)
     elapsed_s = seen.at - before.at
     arrived = max(0, seen.arrived - before.arrived)
     weight = 1 - math.exp(-elapsed_s / MEMORY_S)
@@ -105,6 +107,11 @@ def _within_quiet(known: Estimates) -> float:
     if known.seen is None or known.arrived_at is None or known.seen.at <= known.arrived_at:
         return known.arrivals_per_s
     return min(known.arrivals_per_s, QUIET_JOBS / (known.seen.at - known.arrived_at))
+
+
+def _since_ever(seen: Seen) -> float | None:
+    """Who has just started knows this much: a guess instead would start pods for nothing at each restart."""
+    return seen.run.total_seconds() / seen.ended if seen.ended > 0 else None
 
 
 def _service_s(known: Estimates, before: Seen, seen: Seen) -> float | None:
