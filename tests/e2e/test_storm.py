@@ -208,6 +208,7 @@ async def test_no_job_is_lost_or_recorded_twice_whatever_is_killed(
         await storm.rage(MINUTES * 60)
         load.end()
         await enqueueing
+        await kube.until("agentqueue", "travel", is_ready, timeout=SETTLE_S)
         states = await all_final(client, [job.id for job in load.jobs], timeout=SETTLE_S)
         await idle(client)
         watching.cancel()

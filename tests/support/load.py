@@ -1,6 +1,7 @@
 """A steady stream of jobs, and whether all of them came to their end."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,11 +60,12 @@ async def all_final(client: Client, ids: Sequence[str], *, timeout: float) -> Ma
     states: dict[str, str] = {}
     open_ = list(ids)
     while open_:
-        for job_id in open_:
-            states[job_id] = (await client.job(job_id).status()).state
-        open_ = [job_id for job_id in ids if states[job_id] not in FINAL]
+        with contextlib.suppress(QueueUnavailable):  # it may come back in time
+            for job_id in open_:
+                states[job_id] = (await client.job(job_id).status()).state
+        open_ = [job_id for job_id in ids if states.get(job_id) not in FINAL]
         if open_ and monotonic() > deadline:
-            shown = {job_id: states[job_id] for job_id in open_[:10]}
+            shown = {job_id: states.get(job_id) for job_id in open_[:10]}
             raise AssertionError(f"{len(open_)} of {len(ids)} jobs are not final after {timeout:g} s: {shown}")
         if open_:
             await asyncio.sleep(0.2)
