@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 KIND_KUBECONFIG := $(CURDIR)/$(VENV)/kind.kubeconfig
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup check format lint types imports generated drift unit test test-cluster cluster-up cluster-down cluster-shell cluster-status \
+.PHONY: help setup check format lint types imports generated drift unit test test-versions test-cluster cluster-up cluster-down cluster-shell cluster-status \
   images kind-up kind-down demo bench bench-scaling bench-operator docs sbom constraints clean
 .DEFAULT_GOAL := help
 
@@ -48,6 +48,9 @@ unit: setup
 
 test: setup ## Run every test that this machine can run.
 	pytest
+
+test-versions: setup ## Run the library's tests on the lowest and the newest versions of what it depends on.
+	python tools/versions.py
 
 test-cluster: setup ## Run the tests on a real Kubernetes alone (Linux, root, Go; the first build takes minutes).
 	pytest tests/cluster
