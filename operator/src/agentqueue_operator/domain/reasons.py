@@ -79,7 +79,7 @@ REMEDIES: Final[Mapping[Reason, str]] = {
         "a shorter time (retention)."
     ),
     Reason.STORAGE_NOT_EXPANDABLE: (
-        "Set allowVolumeExpansion: true on the StorageClass if its driver can; until then Redis keeps the volume it has."
+        "Set allowVolumeExpansion: true on the StorageClass, if its driver can; until then Redis keeps its volume."
     ),
     Reason.VOLUME_REUSED: "Nothing to do if that is meant: jobs of the earlier AgentQueue of this name go on.",
     Reason.IMAGE_PULL_FAILED: "Check the image's name and tag, and imagePullSecrets in podTemplate.",
