@@ -85,6 +85,8 @@ async def test_news_are_published_at_once_and_the_same_again_after_a_while() -> 
     assert not await is_told(decide(), EVERY_S + 0.2)
     queues.down = False
     assert await is_told(decide(), EVERY_S + 0.3)
+    unread = decide_replicas(Snapshot(at=9.0, load=None), current=0, policy=ScalingPolicy(), memory=Memory())
+    assert not await is_told(unread, EVERY_S * 9)
 
 
 async def test_a_change_is_what_was_seen_to_change_and_why_it_was_decided() -> None:

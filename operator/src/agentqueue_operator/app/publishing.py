@@ -39,9 +39,11 @@ class Publisher:
     async def publish(self, queues: Queues, decisions: Mapping[str, Decision], *, at: float) -> None:
         """Publish what is new, in one round trip. `at`: monotonic seconds.
 
-        Nothing depends on it: what Redis does not take (it is full, or gone) is said with the next look.
+        Nothing depends on it: what Redis does not take (it is full, or gone) is said with the next look. Where it could
+        not be read just now, it is not asked again.
         """
-        fresh = {queue: decision for queue, decision in decisions.items() if self._is_news(queue, decision, at)}
+        read = {queue: decision for queue, decision in decisions.items() if decision.terms.snapshot.load is not None}
+        fresh = {queue: decision for queue, decision in read.items() if self._is_news(queue, decision, at)}
         if not fresh:
             return
         try:
