@@ -13,7 +13,7 @@ from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
 from agentqueue.spec.reference import reference
 from agentqueue_operator.conditions_page import conditions_page
-from tools import chart, golden, manifests
+from tools import chart, decisions, golden, manifests
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,6 +27,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "charts/agentqueue/README.md": chart.readme,
     "charts/agentqueue-travel/templates/agentqueue.yaml": chart.travel_template,
     "manifests/install/agentqueue.yaml": manifests.install_yaml,
+    "docs/decisions/index.md": decisions.index,
     **golden.golden_files(),
 }
 
