@@ -113,12 +113,12 @@ class Loops:
 
     def waiting(self) -> int:
         """Loops that are woken or overdue and whose pass has not begun: the queue of work."""
-        return sum(loop.woken.is_set() for loop in self._loops.values())
+        return sum(loop.woken.is_set() for loop in list(self._loops.values()))  # asked from a thread
 
     def oldest_pass_s(self) -> float:
         """For how long the slowest loop has been at its pass or late for it; a backoff is no lateness."""
         now = self._clock()
-        return max((now - loop.due for loop in self._loops.values() if loop.due < now), default=0.0)
+        return max((now - loop.due for loop in list(self._loops.values()) if loop.due < now), default=0.0)
 
     async def close(self) -> None:
         """End all loops, for good."""
