@@ -208,7 +208,7 @@ async def test_what_is_wrong_with_a_secret(cluster: FakeCluster) -> None:
         Missing("the Secret odd has no key d"),
     ]
     cluster.refuse["get", "Secret"] = refused(403, "cannot get", "Forbidden")
-    assert await contents.text("hidden", "a") == Missing("the operator may not read the Secret hidden")
+    assert await contents.text("hidden", "a") == Missing("the operator may not read the Secret hidden", forbidden=True)
     cluster.refuse["get", "Secret"] = refused(422, "what", "Invalid")
     with pytest.raises(type(refused(1, ""))):
         await contents.text("third", "a")

@@ -251,6 +251,21 @@ async def test_the_user_s_password_is_taken(world: World) -> None:
     assert world.told("Ready") == ("True", "Available")
 
 
+async def test_a_password_that_may_not_be_read_is_not_made_anew(world: World) -> None:
+    world.put_queue(console={"enabled": True})
+    await world.run()
+    world.set_up()  # another operator
+    world.cluster.refuse["get", "Secret"] = refused(403, "cannot get", "Forbidden")
+    world.cluster.calls.clear()
+    await world.run()
+    assert world.told("Ready") == ("False", "Forbidden")
+    assert world.cluster.writes() == [("status", "AgentQueue", "q")]
+    world.cluster.refuse.clear()
+    await world.run(6)
+    assert world.told("ConfigurationWarning") == ("False", "NoWarning")
+    assert world.made == 2
+
+
 async def test_paused_means_hands_off(world: World) -> None:
     world.put_queue()
     await world.run()

@@ -16,7 +16,7 @@ from agentqueue_operator.domain.status import (
     Facts,
     RedisFacts,
     held,
-    invalid,
+    hindered,
     is_worth_writing,
     paused,
     status_of,
@@ -202,7 +202,7 @@ def test_what_is_held_keeps_the_rest_as_it_was() -> None:
 
 
 def test_what_was_never_told_is_unknown() -> None:
-    status = held(None, invalid("spec.agents: too many"), generation=1, now=NOW)
+    status = held(None, hindered(Trouble(Reason.INVALID_SPEC, "spec.agents: too many")), generation=1, now=NOW)
     AgentQueueStatus.model_validate(status)
     found = {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
     assert found["Ready"] == ("False", "InvalidSpec")

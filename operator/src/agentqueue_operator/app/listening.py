@@ -23,7 +23,10 @@ async def listen(
     while True:
         server, waiting = queues(), at_zero()
         try:
-            if server is not None and waiting and await server.wait_for_jobs(waiting, LISTEN_S):
+            if server is None or not waiting:
+                await asyncio.sleep(LISTEN_S)  # what comes meanwhile leaves its token for the next wait
+                continue
+            if await server.wait_for_jobs(waiting, LISTEN_S):
                 wake()
             await asyncio.sleep(PAUSE_S)
         except AgentQueueError:

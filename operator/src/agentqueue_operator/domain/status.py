@@ -276,9 +276,9 @@ def paused() -> dict[ConditionType, Verdict]:
     return {ConditionType.PAUSED: Verdict(TRUE, Reason.PAUSED, _say(said, Reason.PAUSED))}
 
 
-def invalid(said: str) -> dict[ConditionType, Verdict]:
-    """The resource breaks rules of this version."""
-    verdict = _trouble(Trouble(Reason.INVALID_SPEC, said))
+def hindered(trouble: Trouble) -> dict[ConditionType, Verdict]:
+    """Nothing can be done: the resource breaks rules of this version, or what must be known may not be read."""
+    verdict = _trouble(trouble)
     warning = Verdict(TRUE, verdict.reason, verdict.message)
     return {ConditionType.READY: verdict, ConditionType.CONFIGURATION_WARNING: warning}
 

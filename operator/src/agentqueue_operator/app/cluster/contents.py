@@ -16,7 +16,7 @@ from agentqueue_operator.domain.render import Reference
 FRESH_S: Final = 60.0
 """How long what was read counts as true."""
 MISSING_S: Final = 5.0
-"""How long what was not there counts as missing: people wait for it."""
+"""How long what was not there, or may not be read, is not asked for again: people wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Missing:
     """What could not be read of a Secret, and why."""
 
     said: str
+    forbidden: bool = False
+    """Nobody knows whether it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Contents:
         """A key of a Secret."""
         read = await self._get(Reference(SECRET, secret))
         if read.forbidden:
-            return Missing(f"the operator may not read the Secret {secret}")
+            return Missing(f"the operator may not read the Secret {secret}", forbidden=True)
         if read.found is None:
             return Missing(f"there is no Secret {secret}")
         return _decoded(secret, key, read.found)
@@ -79,7 +81,7 @@ class Contents:
         return known
 
     def _good_for(self, read: _Read) -> float:
-        return self._fresh_s if read.found or read.forbidden else min(MISSING_S, self._fresh_s)
+        return self._fresh_s if read.found else min(MISSING_S, self._fresh_s)
 
     async def _ask(self, reference: Reference) -> _Read:
         try:

@@ -49,7 +49,7 @@ from agentqueue_operator.domain.status import (
     RedisFacts,
     Verdict,
     held,
-    invalid,
+    hindered,
     paused,
     status_of,
 )
@@ -144,6 +144,10 @@ class _Rendered:
         return self._named[1]
 
 
+class _Unreadable(Exception):
+    """A Secret of ours may not be read: to make it anew could be to overwrite a password that is in use."""
+
+
 class QueueReconciler:
     """`app.cluster.loops.Reconciler` of one AgentQueue."""
 
@@ -175,7 +179,7 @@ class QueueReconciler:
             return None
         resolved = self._resolve(live)
         if resolved.queue is None:
-            await self._hold(live, invalid(resolved.problem))
+            await self._hold(live, hindered(Trouble(Reason.INVALID_SPEC, resolved.problem)))
             return None
         return await self._reconcile(live, resolved.queue)
 
@@ -206,13 +210,17 @@ class QueueReconciler:
         children = self._place.cache.children(self._ref)
         parts = agent_parts(queue.name, [agent.name for agent in queue.agents], children, live)
         seen = _Seen(live=live, queue=queue, children=children, parts=parts)
-        await self._learn_secrets(queue)
+        try:
+            await self._learn_secrets(queue)
+        except _Unreadable as error:
+            await self._hold(live, hindered(Trouble(Reason.FORBIDDEN, str(error))))
+            return None
         redis = await self._link.look(queue, self._ref.namespace, children, self._secrets.password or Missing(UNUSED))
         scaled = await self._scale(seen)
         try:
             manifests, content = await self._render(seen, scaled)
         except InvalidSpec as error:
-            await self._hold(live, invalid(str(error)))
+            await self._hold(live, hindered(Trouble(Reason.INVALID_SPEC, str(error))))
             return None
         kept = await self._keeper.keep(manifests, children, live)
         reused = await self._reused_volume(seen)
@@ -249,6 +257,8 @@ class QueueReconciler:
     async def _generated(self, name: str, key: str) -> str:
         """As the Secret has it, else a new one."""
         found = await self._contents.text(name, key)
+        if isinstance(found, Missing) and found.forbidden:
+            raise _Unreadable(found.said)
         return self._place.make_secret() if isinstance(found, Missing) else found
 
     async def _content(self, queue: ResolvedQueue, given: Given, children: Sequence[Object]) -> _Content:
