@@ -87,3 +87,46 @@ async def test_a_restarted_container_keeps_what_it_claims(field: Field, client: 
     assert await second.result(timeout=60) == worker
     assert (await second.status()).deliveries == 1
     assert (await client.stats("work")).counters["crashed"] == 1
+
+
+SPREAD = {
+    "spec": {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {"matchLabels": {"agentqueue.dev/agent": "work"}},
+            }
+        ]
+    }
+}
+
+
+async def test_a_lost_node_proves_nothing_there_the_leases_run_out(
+    second_node: str, field: Field, client: Client, faults: Faults
+) -> None:
+    await field.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 2}, podTemplate=SPREAD)
+    await field.until_ready(2)
+    node_of = {one["metadata"]["name"]: one["spec"]["nodeName"] for one in await field.pods()}
+    jobs = {await until_heard(client, job): job for job in [await client.enqueue("work", "once-long") for _ in "12"]}
+    there = next(name for name, node in node_of.items() if node == second_node)
+    victim = jobs.pop(there)
+    for job in jobs.values():
+        await job.cancel()  # its worker is free for the other
+    cut = time.monotonic()
+    await faults.cut_off(second_node)
+    assert await victim.result(timeout=60) == 2
+    took = time.monotonic() - cut
+    print(f"done again {took:.1f} s after the cut")
+    assert took > 4.0  # nobody took it from a worker that may live
+    await faults.reconnect(second_node)
+
+    async def is_back() -> bool:
+        workers = (await client.stats("work")).workers
+        return any(one.name == there and one.busy == 0 for one in workers)
+
+    await until(is_back, timeout=60)
+    status = await victim.status()
+    assert (status.result, status.deliveries) == (2, 2)
+    assert (await client.stats("work")).counters["crashed"] == 1
