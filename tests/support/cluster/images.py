@@ -1,6 +1,7 @@
 """Images: built by buildah from the Dockerfiles, kept in the user's cache, handed over as archives."""
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.support.cluster.parts import PAUSE_IMAGE
 from tests.support.cluster.program import (
@@ -50,6 +52,66 @@ REDIS = Image(
 """In place of the official image, which no registry here has: Redis 7 from Debian, not root, on a read-only root."""
 
 
+class Builder(Protocol):
+    """What builds images and has them."""
+
+    def base(self) -> str:
+        """What images stand on that name no other."""
+
+    def identity(self, name: str) -> str:
+        """What tells an image from others of its name; empty if there is none."""
+
+    def build(self, image: Image) -> None:
+        """Build an image, as far as its layers are not there."""
+
+    def save(self, name: str, archive: Path) -> None:
+        """Write an image into a file."""
+
+
+class Buildah:
+    """For Linux and root."""
+
+    def base(self) -> str:
+        """The official Python image, or Debian's where no registry answers."""
+        return base()
+
+    def identity(self, name: str) -> str:
+        """The image's id."""
+        return _identity(name)
+
+    def build(self, image: Image) -> None:
+        """Each change of the code leaves layers behind: many at last, and then those of no image go first."""
+        if len(_buildah("images", "--all", "--quiet").splitlines()) > LAYERS_KEPT:
+            _buildah("rmi", "--prune", timeout=300)
+        _bud(image, {"BASE": base()} | dict(image.arguments))
+
+    def save(self, name: str, archive: Path) -> None:
+        """As Docker's format."""
+        _push(name, archive)
+
+
+class Docker:
+    """For machines where buildah can't work, as for a cluster of kind's on a Mac."""
+
+    def base(self) -> str:
+        """The Dockerfiles' own."""
+        return OFFICIAL_BASE
+
+    def identity(self, name: str) -> str:
+        """The image's id."""
+        return run("docker", "images", "--no-trunc", "--quiet", name).strip()
+
+    def build(self, image: Image) -> None:
+        """By its Dockerfile."""
+        given = [word for name, value in image.arguments for word in ("--build-arg", f"{name}={value}")]
+        named = ("--tag", image.name, "--file", image.dockerfile)
+        run("docker", "build", "--quiet", *given, *named, image.context, timeout=900)
+
+    def save(self, name: str, archive: Path) -> None:
+        """As Docker's format."""
+        run("docker", "save", "--output", archive, name, timeout=300)
+
+
 def pause_archive(program: Program) -> Path:
     """The image of a pod's sandbox, kept beside the program that is in it."""
     archive = program.folder / "pause.tar"
@@ -62,27 +124,49 @@ def pause_archive(program: Program) -> Path:
 
 
 def build(image: Image) -> Path:
-    """The image's archive, built anew as far as what it is made of has changed.
+    """The image's archive, built anew if what it is made of has changed.
 
     Its file is never another image's, also when a second clone builds one of the same name meanwhile.
     """
+    builder: Builder = Docker() if _builds_by_docker() else Buildah()
     with only_one("images"):
-        if _builds_by_docker():
-            return _archive(image.name, _docker_build(image), _docker_save)
-        _forget_unused_layers()
-        _bud(image, {"BASE": base()} | dict(image.arguments))
-        return _archive(image.name, _identity(image.name), _push)
+        folder, stem = cache_folder() / "images", re.sub(r"[/:]", "_", image.name)
+        folder.mkdir(exist_ok=True)
+        archive = folder / f"{stem}-{_made_of(image, builder)}.tar"
+        known = archive.with_suffix(".id")
+        if not (archive.exists() and known.exists() and known.read_text() == builder.identity(image.name)):
+            builder.build(image)
+            _save(archive, image.name, builder.save)
+            known.write_text(builder.identity(image.name))
+        os.utime(archive)  # those used last are kept
+        remove_all_but_newest(folder.glob(f"{stem}-*.tar"), KEPT)
+        remove_all_but_newest(folder.glob(f"{stem}-*.id"), 2 * KEPT)
+        return archive
 
 
-def _archive(name: str, identity: str, save: Callable[[str, Path], None]) -> Path:
-    folder, stem = cache_folder() / "images", re.sub(r"[/:]", "_", name)
-    folder.mkdir(exist_ok=True)
-    archive = folder / f"{stem}-{identity.removeprefix('sha256:')[:12]}.tar"
-    if not archive.exists():
-        _save(archive, name, save)
-    os.utime(archive)  # those used last are kept
-    remove_all_but_newest(folder.glob(f"{stem}-*"), KEPT)
-    return archive
+def _made_of(image: Image, builder: Builder) -> str:
+    """A name for all that goes into an image: its Dockerfile, the files it may copy, the images it stands on."""
+    made = hashlib.sha256(image.dockerfile.read_bytes() + builder.base().encode())
+    for name, value in image.arguments:
+        made.update(f"{name}={value}={builder.identity(value)}".encode())
+    for file in sorted(_files(image.context)):
+        made.update(f"{file.relative_to(image.context)}={file.stat().st_mode}={file.stat().st_size}=".encode())
+        made.update(file.read_bytes())
+    return made.hexdigest()[:12]
+
+
+def _files(context: Path) -> Iterator[Path]:
+    """A context's files; where it has a .dockerignore, those that it names (`!src`) after leaving out all (`*`)."""
+    listed = context / ".dockerignore"
+    lines = listed.read_text().splitlines() if listed.exists() else ["!."]
+    for line in lines:
+        if line.startswith("!"):
+            top = context / line.removeprefix("!")
+            yield from (file for file in ([top] if top.is_file() else top.rglob("*")) if _counts(file))
+
+
+def _counts(file: Path) -> bool:
+    return file.is_file() and "__pycache__" not in file.parts
 
 
 def _save(archive: Path, name: str, save: Callable[[str, Path], None]) -> None:
@@ -91,12 +175,6 @@ def _save(archive: Path, name: str, save: Callable[[str, Path], None]) -> None:
     draft.unlink(missing_ok=True)
     save(name, draft)
     draft.rename(archive)
-
-
-def _forget_unused_layers() -> None:
-    """Each change of the code leaves layers behind; those of no image go once they are many, and one build is slow."""
-    if len(_buildah("images", "--all", "--quiet").splitlines()) > LAYERS_KEPT:
-        _buildah("rmi", "--prune", timeout=300)
 
 
 def base() -> str:
@@ -156,20 +234,8 @@ def _push(name: str, archive: Path) -> None:
 
 
 def _builds_by_docker() -> bool:
-    """Where buildah can't work, as for a cluster of kind's on a Mac."""
     by_buildah = sys.platform == "linux" and os.geteuid() == 0 and shutil.which("buildah")
     return not by_buildah and shutil.which("docker") is not None
-
-
-def _docker_build(image: Image) -> str:
-    given = [word for name, value in image.arguments for word in ("--build-arg", f"{name}={value}")]
-    named = ("--tag", image.name, "--file", image.dockerfile)
-    run("docker", "build", "--quiet", *given, *named, image.context, timeout=900)
-    return run("docker", "image", "inspect", "--format", "{{.Id}}", image.name).strip()
-
-
-def _docker_save(name: str, archive: Path) -> None:
-    run("docker", "save", "--output", archive, name, timeout=300)
 
 
 def _identity(name: str) -> str:

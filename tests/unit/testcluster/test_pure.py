@@ -13,7 +13,7 @@ from tests.support.cluster.proxy import verb_of
 DOCKER = """#!/bin/sh
 echo "$@" >> "$DOCKER_CALLS"
 case "$1 $2" in
-  "image inspect") echo sha256:0123456789abcdef ;;
+  "images --no-trunc") echo sha256:0123456789abcdef ;;
   "save --output") echo image > "$3" ;;
 esac
 """
@@ -82,7 +82,9 @@ def test_of_what_is_kept_the_last_used_stays(tmp_path: Path) -> None:
     assert {entry.name for entry in tmp_path.iterdir()} == {"newest", "second"}
 
 
-def test_images_are_built_by_docker_where_buildah_can_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_built_once_and_by_docker_where_buildah_can_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     programs, calls = tmp_path / "bin", tmp_path / "calls"
     programs.mkdir()
     (programs / "docker").write_text(DOCKER)
@@ -91,12 +93,23 @@ def test_images_are_built_by_docker_where_buildah_can_not(tmp_path: Path, monkey
     monkeypatch.setenv("DOCKER_CALLS", str(calls))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    image = Image("localhost/x:dev", tmp_path / "Dockerfile", tmp_path, (("KIND", "test"),))
-    archive = build(image)
-    assert archive == tmp_path / "cache/agentqueue/images/localhost_x_dev-0123456789ab.tar"
-    assert archive.read_text() == "image\n"
-    told = calls.read_text().splitlines()
-    where = f"--tag localhost/x:dev --file {tmp_path}/Dockerfile {tmp_path}"
-    assert told[0] == f"build --quiet --build-arg KIND=test {where}"
-    assert build(image) == archive
-    assert [line.split()[0] for line in calls.read_text().splitlines()] == ["build", "image", "save", "build", "image"]
+    context = tmp_path / "context"
+    (context / "src").mkdir(parents=True)
+    for name in ("Dockerfile", "src/code", "notes"):
+        (context / name).write_text("1")
+    (context / ".dockerignore").write_text("*\n!src\n")
+    image = Image("localhost/x:dev", context / "Dockerfile", context, (("KIND", "test"),))
+
+    def builds() -> list[str]:
+        return [line for line in calls.read_text().splitlines() if line.startswith("build ")]
+
+    first = build(image)
+    assert (first.read_text(), first.parent) == ("image\n", tmp_path / "cache/agentqueue/images")
+    how = f"--build-arg KIND=test --tag localhost/x:dev --file {context}/Dockerfile {context}"
+    assert builds() == [f"build --quiet {how}"]
+    (context / "notes").write_text("2")  # no layer has it
+    assert build(image) == first
+    assert len(builds()) == 1
+    (context / "src/code").write_text("2")
+    assert build(image) != first
+    assert len(builds()) == 2
