@@ -1,7 +1,12 @@
 """The Tiltfile, run by a Starlark interpreter whose Tilt writes down what it is asked for."""
 
 import json
-from collections.abc import Sequence
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,3 +140,42 @@ def test_sample_waits_for_the_operator(tilt: Tilt) -> None:
     assert [named["resource_deps"] for given, named in tilt.asked("k8s_resource") if given == ("travel",)] == [
         ["agentqueue-operator"]
     ]
+
+
+@pytest.fixture
+def shell(tilt: Tilt, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The developing container's first process, whose worker writes down its starts and ends on TERM."""
+    (tmp_path / "python").write_text(f"#!{sys.executable}\n{WORKER}")
+    (tmp_path / "python").chmod(0o755)
+    (container,) = queue(tilt)["spec"]["agentDefaults"]["podTemplate"]["spec"]["containers"]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(container["command"], cwd=tmp_path, env={"PATH": path}, start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+WORKER = """
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with pathlib.Path("starts").open("a") as file:
+    print(*sys.argv[1:], file=file)
+signal.pause()
+"""
+
+
+def until_started(folder: Path, times: int) -> None:
+    """Until the worker has started so often, always in the same way."""
+    deadline = time.monotonic() + 30
+    starts = folder / "starts"
+    while not starts.exists() or starts.read_text() != "-m agentqueue_worker\n" * times:
+        assert time.monotonic() < deadline, starts.read_text() if starts.exists() else "never started"
+        time.sleep(0.02)
+
+
+def test_hup_starts_the_worker_anew_and_term_ends_both(shell: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    until_started(tmp_path, 1)
+    shell.send_signal(signal.SIGHUP)
+    until_started(tmp_path, 2)
+    shell.send_signal(signal.SIGTERM)
+    assert shell.wait(30) == 0
+    until_started(tmp_path, 2)
