@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentqueue.client import Client, Job
+from agentqueue.clock import monotonic
 from agentqueue_operator.domain.render import worker_name
 from tests.support.cluster.kube import Kube, Object
 from tests.support.operator import agent, agent_queue, code, is_ready, until
@@ -113,15 +114,15 @@ class Field:
         return str(pod["metadata"]["name"])
 
     @contextlib.asynccontextmanager
-    async def recorded(self) -> AsyncIterator[list[int]]:
-        """The numbers of replicas, as they come."""
-        numbers: list[int] = []
+    async def recorded(self) -> AsyncIterator[dict[float, int]]:
+        """The numbers of replicas, by when they came, in monotonic seconds."""
+        numbers: dict[float, int] = {}
 
         async def record() -> None:
             async for event in self.kube.watch("deployment", fieldSelector=f"metadata.name={DEPLOYMENT}"):
                 number = event["object"]["spec"]["replicas"]
-                if numbers[-1:] != [number]:
-                    numbers.append(number)
+                if [*numbers.values()][-1:] != [number]:
+                    numbers[monotonic()] = number
 
         recording = asyncio.create_task(record())
         try:
