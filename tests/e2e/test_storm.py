@@ -242,7 +242,7 @@ class Trips(Load):
 def report(storm: Storm, load: Load, progress: Progress, states: Mapping[str, str]) -> str:
     """What the storm did, and what became of the jobs."""
     blows = ", ".join(f"{count} x {name}" for name, count in storm.dealt.most_common())
-    ended = dict(Counter(states.values()))
+    ended = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).most_common())
     return (
         f"storm of {MINUTES:g} min, seed {SEED}: {blows}\n"
         f"{len(load.jobs)} trips accepted, {load.refused} refused while Redis was away: {ended}; "
