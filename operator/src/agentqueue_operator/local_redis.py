@@ -55,7 +55,7 @@ class _Sources:
         found = (self.loaded.secret(secret) or {}).get(key) or self.shell.get(variable)
         if not found:
             raise self.missing(what, secret, key, variable)
-        return found
+        return found.strip()
 
     def file(self, what: str, secret: str, key: str, variable: str) -> str:
         """A file with the text; the shell's variable names one."""

@@ -64,7 +64,7 @@ def open_client(options: ServerOptions) -> redis_asyncio.Redis:
     Raises:
         UsageError: the url is none, or a file of TLS can't be read.
     """
-    url, said = split_tls(options.url.strip())
+    url, said = split_tls(options.url)
     try:
         kwargs: dict[str, Any] = {**parse_url(url)}
     except (ValueError, TypeError) as exc:

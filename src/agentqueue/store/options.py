@@ -74,6 +74,9 @@ class ServerOptions:
     label: str | None = None
     """What messages call the server, where its address would tell nobody anything (a forwarded port)."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", self.url.strip())  # Secrets' values often end with a newline
+
     @property
     def name(self) -> str:
         """The server as messages and logs name it: no password."""
@@ -103,7 +106,7 @@ def resolve_url(explicit: str | None, environment: Mapping[str, str] | None = No
     """The server's URL: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else None."""
     environment = os.environ if environment is None else environment
     found = (explicit, environment.get(env.REDIS_URL), environment.get("REDIS_URL"))
-    return next((url.strip() for url in found if url and url.strip()), None)  # Secrets' values often end with a newline
+    return next((url.strip() for url in found if url and url.strip()), None)
 
 
 def server_options(environ: Mapping[str, str], url: str | None = None) -> ServerOptions | None:
