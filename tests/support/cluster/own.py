@@ -256,7 +256,18 @@ def _take_down(state: Path) -> None:
         layout = Layout(state, slot)
         network.disconnect_host(layout)
         remove_control_groups(layout.name)
-    shutil.rmtree(state, ignore_errors=not state.exists())
+    if state.exists():
+        _remove(state)
+
+
+def _remove(state: Path) -> None:
+    """The folder, its mark last: killed in the middle, it is still known for what it is."""
+    for entry in state.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARK:
+            entry.unlink()
+    shutil.rmtree(state)
 
 
 def _sweep(state: Path) -> None:
