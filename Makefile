@@ -72,6 +72,7 @@ images: setup ## Build the images, and load them into the cluster that is up or 
 	@python -m tests.support.cluster images
 
 kind-up: setup ## Start a Kubernetes in Docker by kind; with KUBECONFIG set, the tests use it.
+	@command -v kind >/dev/null || { echo "kind is not installed; without Docker, use make cluster-up" >&2; exit 1; }
 	kind create cluster --config tests/cluster/kind.yaml --kubeconfig $(KIND_KUBECONFIG) --wait 2m
 	@echo export KUBECONFIG=$(KIND_KUBECONFIG)
 

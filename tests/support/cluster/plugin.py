@@ -66,6 +66,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not _needs(item, fixture)]
 
 
+def pytest_report_header() -> str | None:
+    """Say whose cluster the tests will use, where it is not their own."""
+    named = os.environ.get("KUBECONFIG")
+    return f"cluster: the one that KUBECONFIG names ({named})" if named else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out."""
     if LEFT_OUT in config.stash:
