@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,22 @@ from tests.support.pages import Page
 from tools.manifests import NAMESPACE
 
 PAGE, README = Page(ROOT / "docs" / "quickstart-kind.md"), Page(ROOT / "README.md")
-PUBLISHED = {
-    "agentqueue-operator:0.1.0": replace(OPERATOR, name="docker.io/library/agentqueue-operator:0.1.0"),
-    "agentqueue-worker:0.1.0": replace(WORKER, name="docker.io/library/agentqueue-worker:0.1.0"),
-    "agentqueue-travel:dev": TRAVEL,
-}
+
+
+def published(name: str, built: Image) -> Image:
+    """A built image by the name that people know it by."""
+    folder = Path(__file__).parent / "published"
+    return Image(f"docker.io/library/{name}", folder / "Dockerfile", folder, (("BUILT", built.name),))
+
+
+BUILT = {"agentqueue-operator:0.1.0": OPERATOR, "agentqueue-worker:0.1.0": WORKER, "agentqueue-travel:dev": TRAVEL}
 """What the page builds, by the names that it gives them."""
-BY_OTHERS = replace(REDIS, name="docker.io/library/redis:7.4-alpine")
-"""What a node gets from a registry: the chart's own choice of a Redis, here Debian's by that name."""
+PUBLISHED = [
+    published("agentqueue-operator:0.1.0", OPERATOR),
+    published("agentqueue-worker:0.1.0", WORKER),
+    published("redis:7.4-alpine", REDIS),
+]
+"""What a node gets by these names; the last one from a registry: here it is Debian's."""
 LOCAL = {"docker", "kind", "make"}
 """Programs that this machine has not, or need not: their part is done by the fixtures."""
 
@@ -35,7 +42,7 @@ LOCAL = {"docker", "kind", "make"}
 @pytest.fixture(scope="session")
 def published_images(all_images: None, load_image: Callable[[Image], str]) -> None:
     """On every node, as `kind load docker-image` and a registry bring them."""
-    for image in (*PUBLISHED.values(), BY_OTHERS):
+    for image in PUBLISHED:
         load_image(image)
 
 
@@ -74,16 +81,16 @@ async def follow(words: Sequence[str], cluster: Cluster) -> str:
 
 def test_page_builds_what_the_tests_build() -> None:
     built = {words[words.index("--tag") + 1]: words for words in PAGE.commands_of("docker")}
-    assert built.keys() == PUBLISHED.keys()
+    assert built.keys() == BUILT.keys()
     for name, words in built.items():
-        image = PUBLISHED[name]
+        image = BUILT[name]
         context = ROOT / words[-1]
         assert context.resolve() == image.context
         given = words[words.index("--file") + 1] if "--file" in words else f"{words[-1]}/Dockerfile"
         assert (ROOT / given).resolve() == image.dockerfile
     (load,) = PAGE.commands_of("kind")
     assert load[:5] == ["kind", "load", "docker-image", "--name", _kind_cluster()]
-    assert set(load[5:]) == PUBLISHED.keys()
+    assert set(load[5:]) == BUILT.keys()
 
 
 def _kind_cluster() -> str:
