@@ -84,6 +84,7 @@ demo: setup ## Run the travel example from end to end.
 
 bench: setup ## Measure the engine beside arq, in turns, as ratios.
 	python -m benchmarks.throughput
+	python -m benchmarks.throughput.figures
 
 bench-scaling: setup ## Simulate the autoscaler against KEDA; tables and plots go to docs/.
 	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench
