@@ -37,7 +37,7 @@ def make_kopf_settings(kinds: Sequence[Kind]) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.watching.connect_timeout = 5
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100  # a page is in memory whole
     settings.queueing.idle_timeout = 1
     settings.queueing.exit_timeout = 0.5
     settings.persistence.finalizer = "agentqueue.dev/never"
