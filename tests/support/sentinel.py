@@ -33,6 +33,7 @@ class Watched:
     def wait_for_replica(self) -> None:
         """Until the replica has all that the primary has written so far, and the Sentinels know of it."""
         with self.primary.client() as client:
+            client.incr("tests:wait")  # WAIT looks at the writes of its own connection, and so at all before them
             _until(lambda: client.execute_command("WAIT", 1, 100) == 1, "the replica follows")
         for sentinel in self.sentinels:
             with sentinel.client() as client:

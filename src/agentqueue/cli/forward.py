@@ -23,6 +23,7 @@ START_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 0.5
 """Until an ended port-forward is started again: the pod it led to is gone, another takes a while to be Ready."""
 STOP_SECONDS: Final = 5.0
+SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Forward:
@@ -111,17 +112,18 @@ class Forward:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the program, so that it ends what it has started; unless somebody else takes them."""
+    """SIGTERM and SIGHUP unwind the program, so that it ends what it has started.
+
+    Who takes these signals in an event loop inside the block (a worker, the console) ends by itself.
+    """
 
     def leave(number: int, _frame: object) -> None:
         sys.exit(128 + number)
 
     mine = threading.current_thread() is threading.main_thread()
-    numbers = [it for it in (signal.SIGTERM, signal.SIGHUP) if mine and signal.getsignal(it) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, leave)
+    before = {number: signal.signal(number, leave) for number in (SIGNALS if mine else ())}
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -70,7 +70,7 @@ def advise_on_tls(exc: ssl.SSLError) -> str:
     """What went wrong, and what to do."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return _advise_on_certificate(exc)
-    reason = exc.reason or ""
+    reason = getattr(exc, "reason", None) or ""  # one that Python made has none
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
         return f"the server wants to see a certificate ({reason}); set {env.REDIS_CERT_FILE} and {env.REDIS_KEY_FILE}"
     if "ALERT" in reason:
