@@ -33,7 +33,7 @@ async def commands(server: Server) -> int:
 # --- waking up
 
 
-async def test_a_job_starts_within_2_ms_of_its_enqueue_on_an_idle_worker(client: Client, server_url: str) -> None:
+async def test_an_idle_worker_starts_a_job_at_once_and_not_at_its_next_look(client: Client, server_url: str) -> None:
     agent, started = Agent("q"), asyncio.Queue[float]()
 
     @agent.job
@@ -47,7 +47,7 @@ async def test_a_job_starts_within_2_ms_of_its_enqueue_on_an_idle_worker(client:
             await client.enqueue(now)
             waits.append(await started.get() - began)
             await asyncio.sleep(0.01)  # the worker is idle again
-    assert statistics.median(waits) < 0.004, "2 ms on a quiet machine; twice that beside other tests"
+    assert statistics.median(waits) < 0.1, "it looks every 0.5 s by itself; `make bench` measures the 2 ms"
 
 
 async def test_an_idle_worker_sends_under_3_commands_a_second(server: Server, server_url: str) -> None:
@@ -175,12 +175,13 @@ async def test_a_paused_queue_starts_nothing_and_running_jobs_go_on(client: Clie
         assert monotonic() - resumed < 1.0
 
 
-async def test_ten_a_second_means_ten_with_five_workers(client: Client, server_url: str) -> None:
+async def test_ten_a_second_means_ten_with_five_workers(client: Client, server_url: str, server: Server) -> None:
     agent, starts = Agent("q"), []
 
     @agent.job
     async def tick(ctx: Context) -> None:
-        starts.append(monotonic())
+        held = await server.redis.get(f"arq:in-progress:{ctx.id}")
+        starts.append(int(held.rpartition(b"|")[2]))  # when the server gave it out, ms
 
     for _ in range(25):
         await client.enqueue(tick)
@@ -188,9 +189,10 @@ async def test_ten_a_second_means_ten_with_five_workers(client: Client, server_u
         for _ in range(5):
             await stack.enter_async_context(working(agent, server_url, rate_max=10, rate_duration=1.0))
         await until(lambda: len(starts) == 25, what="all have started")
+    starts.sort()
     for first, eleventh in zip(starts, starts[10:], strict=False):
-        assert eleventh - first > 0.97, "at most 10 in any window of a second (less what a start takes)"
-    assert starts[-1] - starts[0] < 2.6, "and no slower than allowed"
+        assert eleventh - first >= 1_000, "at most 10 in any window of a second"
+    assert starts[-1] - starts[0] < 6_000, "25 take 2 s where nothing else runs, and not 25"
 
 
 # --- cron
