@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 KIND_KUBECONFIG := $(CURDIR)/$(VENV)/kind.kubeconfig
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup check format lint types imports generated drift unit test test-versions test-cluster cluster-up cluster-down cluster-shell cluster-status \
+.PHONY: help setup check format lint types imports generated drift unit test coverage test-versions test-cluster cluster-up cluster-down cluster-shell cluster-status \
   images kind-up kind-down demo bench bench-scaling bench-operator docs sbom constraints clean
 .DEFAULT_GOAL := help
 
@@ -51,6 +51,13 @@ test: setup ## Run every test that this machine can run.
 
 test-versions: setup ## Run the library's tests on the lowest and the newest versions of what it depends on.
 	python tools/versions.py
+
+coverage: setup ## Run the tests with branch coverage: all of domain and the contract modules, 90% of the rest.
+	coverage erase
+	coverage run -m pytest
+	coverage combine --quiet
+	coverage report --fail-under 90
+	coverage report --fail-under 100 --include '*/worker/src/*/domain/*,*/operator/src/*/domain/*,*/agentqueue/keys.py,*/agentqueue/wire.py,*/agentqueue/spec/*,*/agentqueue/environment.py,*/agentqueue/errors.py'
 
 test-cluster: setup ## Run the tests on a real Kubernetes alone (Linux, root, Go; the first build takes minutes).
 	pytest tests/cluster
