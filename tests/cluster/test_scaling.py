@@ -52,7 +52,8 @@ def how_slow() -> float:
 
 
 async def test_a_burst_gets_its_five_pods_in_one_step_and_they_go_when_it_is_done(field: Field, client: Client) -> None:
-    await field.start(concurrency=12, scaling=QUICK)
+    share = {"requests": {"cpu": "200m", "memory": "64Mi"}}  # of a busy machine they would get hardly anything
+    await field.start(concurrency=12, scaling=QUICK, resources=share)
     slowness = await asyncio.to_thread(how_slow)
     async with field.recorded() as recorded:
         enqueued = monotonic()
