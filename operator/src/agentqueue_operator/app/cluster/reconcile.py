@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import orjson
 import structlog
 
 from agentqueue.errors import AgentQueueError, InvalidSpec
@@ -125,17 +126,21 @@ class _Content:
 
 
 class _Rendered:
-    """The manifests of the last pass: most passes change nothing that they are made of."""
+    """The manifests of the last pass: most passes change nothing that they are made of.
+
+    Kept as JSON: as objects they take four times the memory, and there may be hundreds of AgentQueues.
+    """
 
     def __init__(self) -> None:
-        self._made: tuple[ResolvedQueue, Given, Sequence[Object]] | None = None
+        self._made: tuple[ResolvedQueue, Given, bytes] | None = None
         self._named: tuple[ResolvedQueue, Mapping[str, frozenset[Reference]]] | None = None
 
     def of(self, queue: ResolvedQueue, given: Given) -> Sequence[Object]:
         """As `render`."""
         if self._made is None or self._made[0] is not queue or self._made[1] != given:
-            self._made = (queue, given, render(queue, given))
-        return self._made[2]
+            self._made = (queue, given, orjson.dumps(render(queue, given)))
+        manifests: Sequence[Object] = orjson.loads(self._made[2])
+        return manifests
 
     def references(self, queue: ResolvedQueue, given: Given) -> Mapping[str, frozenset[Reference]]:
         """As `references_of`: the resource's alone."""
