@@ -534,7 +534,7 @@ class Client:
         check_queue(queue)
         seen = left = 0
         named = None if ids is None else [check_id(job_id) for job_id in ([ids] if isinstance(ids, str) else ids)]
-        dead = DeadRange(queue, await self._server_now(queue), like)
+        dead = DeadRange(queue, await self._moment(queue), like)
         while chunk := await self._chosen(named, dead, seen=seen, left=left):
             left += len(chunk) - await act(chunk)
             seen += len(chunk)
@@ -549,6 +549,13 @@ class Client:
     async def _letters(self, ids: Iterable[str]) -> list[DeadLetter]:
         found = await self._turn(self.store.dead_letters(ids))
         return [decode_dead(raw) for _, raw in found if raw is not None]
+
+    async def _moment(self, queue: str) -> int:
+        """A millisecond of the server's that is over: what dies from now on has died after it."""
+        moment = await self._server_now(queue)
+        while await self._server_now(queue) == moment:
+            pass  # a round trip takes a good part of it
+        return moment
 
     async def _server_now(self, queue: str) -> int:
         return (await self._turn(self.store.snapshot(check_queue(queue)))).now_ms
