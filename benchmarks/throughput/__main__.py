@@ -1,19 +1,24 @@
 """AgentQueue beside arq: no-op jobs through one worker process, in turns in one run, as ratios with their spread.
 
-`python -m benchmarks.throughput [--jobs N] [--rounds N] [--fsync everysec|always]`, or `make bench`. Both workers use
-uvloop and the same embedded Valkey with an append-only file. AgentQueue runs with everything on (leases, results,
-retries, counters, metrics); arq with JSON serializers and its logging off. A round is a fresh process for each side;
-the time is from the worker's first claim to its last finish, without the process's start.
+`python -m benchmarks.throughput [--jobs N] [--rounds N] [--fsync everysec|always]`, or `make bench`. All sides use the
+same embedded Valkey with an append-only file. AgentQueue runs with everything on (leases, results, retries, counters,
+metrics). arq runs twice: as it comes (asyncio's own loop, pickles, its default poll), and tuned as far as its settings
+go (uvloop, orjson, no pause between polls); its logging is off. A round is a fresh process for each side; the time is
+from the worker's first claim to its last finish, without the process's start.
 """
 
 import argparse
 import asyncio
+import functools
+import itertools
 import logging
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import orjson
 import uvloop
@@ -28,6 +33,8 @@ from agentqueue.embedded import EmbeddedServer
 from agentqueue_worker.burst import burst
 
 QUEUE = "bench"
+PEERS = {"arq": "arq as it comes", "tuned-arq": "arq tuned"}
+TUNED: dict[str, Any] = {"poll_delay": 0, "job_serializer": orjson.dumps, "job_deserializer": orjson.loads}
 ARQ_JOBS = 1_000
 """arq is so much slower that its share is kept small; its rate does not depend on it."""
 agent = Agent(QUEUE)
@@ -55,9 +62,10 @@ async def ours(url: str, jobs: int, concurrency: int) -> tuple[float, float]:
     return sent, jobs / (monotonic() - started)
 
 
-async def theirs(url: str, jobs: int, concurrency: int) -> tuple[float, float]:
-    """The same of arq."""
-    pool = await create_pool(RedisSettings.from_dsn(url), job_serializer=orjson.dumps, job_deserializer=orjson.loads)
+async def theirs(url: str, jobs: int, concurrency: int, **settings: Any) -> tuple[float, float]:
+    """The same of arq, with what goes over its defaults."""
+    serializers = {name: value for name, value in settings.items() if name.startswith("job_")}
+    pool = await create_pool(RedisSettings.from_dsn(url), **serializers)
     started = monotonic()
     for n in range(jobs):
         await pool.enqueue_job("arq_noop", n)
@@ -67,10 +75,8 @@ async def theirs(url: str, jobs: int, concurrency: int) -> tuple[float, float]:
         redis_pool=pool,
         burst=True,
         max_jobs=concurrency,
-        poll_delay=0,
         handle_signals=False,
-        job_serializer=orjson.dumps,
-        job_deserializer=orjson.loads,
+        **settings,
     )
     started = monotonic()
     await worker.async_run()
@@ -92,15 +98,17 @@ def one_round(side: str, url: str, jobs: int, concurrency: int) -> tuple[float, 
 
 def compare(url: str, *, jobs: int, rounds: int, concurrency: int) -> None:
     """Rounds in turns; the ratio is taken pair by pair."""
-    pairs = [
-        (one_round("ours", url, jobs, concurrency), one_round("arq", url, ARQ_JOBS, concurrency)) for _ in range(rounds)
+    turns = [
+        {"ours": one_round("ours", url, jobs, concurrency)}
+        | {peer: one_round(peer, url, ARQ_JOBS, concurrency) for peer in PEERS}
+        for _ in range(rounds)
     ]
-    for index, what in enumerate(("enqueue", "run")):
-        mine, other = [a[index] for a, _ in pairs], [b[index] for _, b in pairs]
+    for (index, what), (peer, name) in itertools.product(enumerate(("enqueue", "run")), PEERS.items()):
+        mine, other = [turn["ours"][index] for turn in turns], [turn[peer][index] for turn in turns]
         ratios = sorted(a / b for a, b in zip(mine, other, strict=True))
         print(
             f"concurrency {concurrency:>3}, {what:<7}: AgentQueue {statistics.median(mine):>7,.0f}/s, "
-            f"arq {statistics.median(other):>6,.0f}/s, ratio {statistics.median(ratios):.1f} "
+            f"{name} {statistics.median(other):>6,.0f}/s, ratio {statistics.median(ratios):.1f} "
             f"({ratios[0]:.1f} to {ratios[-1]:.1f})",
             flush=True,
         )
@@ -112,15 +120,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=30_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
-    parser.add_argument("--side", choices=("ours", "arq"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--concurrency", type=int, default=100, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
         logging.disable()
-        side = ours if given.side == "ours" else theirs
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            print(*runner.run(side(given.url, given.jobs, given.concurrency)))
+        sides: dict[str, Callable[..., Coroutine[Any, Any, tuple[float, float]]]]
+        sides = {"ours": ours, "arq": theirs, "tuned-arq": functools.partial(theirs, **TUNED)}
+        with asyncio.Runner(loop_factory=None if given.side == "arq" else uvloop.new_event_loop) as runner:
+            print(*runner.run(sides[given.side](given.url, given.jobs, given.concurrency)))
         return
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), appendfsync=given.fsync) as server:
         print(f"one worker process, no-op jobs, appendfsync {given.fsync}, {given.rounds} rounds in turns")
