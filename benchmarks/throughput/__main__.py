@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,6 @@ def main() -> None:
     given = parser.parse_args()
     if given.side:
         logging.disable()
-        sides: dict[str, Callable[..., Coroutine[Any, Any, tuple[float, float]]]]
         sides = {"ours": ours, "arq": theirs, "tuned-arq": functools.partial(theirs, **TUNED)}
         with asyncio.Runner(loop_factory=None if given.side == "arq" else uvloop.new_event_loop) as runner:
             print(*runner.run(sides[given.side](given.url, given.jobs, given.concurrency)))
