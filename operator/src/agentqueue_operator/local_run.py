@@ -56,7 +56,8 @@ def run_file(file: Path, *, watch: bool, port: int | None, base: Path, quiet: bo
         QueueUnavailable: the server does not start or answer.
     """
     if not file.is_file():
-        raise NotFound(f"there is no file {file}; give the path of an AgentQueue resource")
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise NotFound(f"{file} {what}; give the path of a file with an AgentQueue resource")
     loaded = load_file(file)
     queue = resolve(loaded.one())
     with ExitStack() as stack:

@@ -25,7 +25,7 @@ async def check_queue_known(client: Client, queue: str, *, way_out: str = "") ->
         return
     stats = await client.stats(queue)
     if not (stats.workers or stats.waiting or stats.delayed or stats.active or stats.dead):
-        raise NotFound(f"no queue {queue!r} is known here; {nearest(queue, known)}{way_out}")
+        raise NotFound(f"no queue {queue!r} is known here; {_or(nearest(queue, known), way_out)}")
 
 
 async def check_job_known(client: Client, queue: str, name: str, *, way_out: str = "") -> None:
@@ -37,7 +37,7 @@ async def check_job_known(client: Client, queue: str, name: str, *, way_out: str
     workers = (await client.stats(queue)).workers
     known = {job for worker in workers for job in worker.jobs}
     if known and name not in known:
-        raise NotFound(f"no worker of queue {queue!r} knows a job {name!r}; {nearest(name, known)}{way_out}")
+        raise NotFound(f"no worker of queue {queue!r} knows a job {name!r}; {_or(nearest(name, known), way_out)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -48,3 +48,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean {near[0]!r}?"
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"there is {', '.join(names[:10])}{more}"
+
+
+def _or(hint: str, way_out: str) -> str:
+    if not way_out:
+        return hint
+    return f"{hint} {way_out}" if hint.endswith("?") else f"{hint}. {way_out}"

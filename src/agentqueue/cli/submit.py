@@ -25,7 +25,7 @@ WAITS_AT_ONCE = 8
 MAX_SHOWN = 20
 """Refused lines that are named one by one."""
 LINES = (".jsonl", ".ndjson")
-FORCE = " Send it anyway with --force."
+FORCE = "Send it anyway with --force."
 
 
 def register(app: typer.Typer) -> None:
