@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 
 from agentqueue.clock import from_ms, monotonic, now_ms
+from agentqueue.probes import probing
 from agentqueue_operator.adapters.dial import Switchboard
 from agentqueue_operator.adapters.kubernetes.api import DEADLINE_S, ApiServer
 from agentqueue_operator.adapters.kubernetes.cache import StoreCache
@@ -20,14 +21,13 @@ from agentqueue_operator.adapters.kubernetes.events import Recorder
 from agentqueue_operator.adapters.kubernetes.lease import Elector
 from agentqueue_operator.adapters.kubernetes.watches import Watches, quieten_kopf
 from agentqueue_operator.adapters.metrics import Metrics
-from agentqueue_operator.adapters.probes import Probes
 from agentqueue_operator.app.cluster.loops import Loops
 from agentqueue_operator.app.cluster.reconcile import Place, QueueReconciler
 from agentqueue_operator.app.cluster.scaler import QueueScaler
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, POD, POD_MONITOR, PRUNED, SECRET, Kind, QueueRef
 from agentqueue_operator.domain.render import Images
 from agentqueue_operator.handlers import make_kopf_settings, make_registry
-from agentqueue_operator.settings import Settings
+from agentqueue_operator.settings import PORT, Settings
 
 PERIODS: Final = 3
 """A loop that is later than so many periods hangs."""
@@ -109,7 +109,14 @@ async def serve(settings: Settings, *, on_stop: Callable[[], None] = lambda: Non
         loop.add_signal_handler(number, stop.set)
     quieten_kopf()
     operator = assemble(settings)
-    with _probes(operator):
+    probes = probing(
+        operator.settings.port,
+        PORT,
+        live=operator.unhealthy,
+        ready=operator.unready,
+        registry=operator.metrics.registry,
+    )
+    with probes:
         async with _running(operator):
             log.info("started", holder=settings.holder, namespaces=settings.namespaces or "all")
             await stop.wait()
@@ -205,20 +212,6 @@ def add_gauges(operator: Operator) -> None:
     }
     for name, (text, read) in numbers.items():
         operator.metrics.gauge(f"agentqueue_operator_{name}", text, read)
-
-
-@contextlib.contextmanager
-def _probes(operator: Operator) -> Iterator[None]:
-    port = operator.settings.port
-    if not port:
-        yield
-        return
-    probes = Probes(port, operator.metrics.registry, live=operator.unhealthy, ready=operator.unready)
-    probes.start()
-    try:
-        yield
-    finally:
-        probes.stop()
 
 
 @contextlib.asynccontextmanager

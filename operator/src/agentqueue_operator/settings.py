@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from agentqueue import parsers
 from agentqueue.errors import UsageError
 
 PREFIX: Final = "AGENTQUEUE_OPERATOR_"
+PORT: Final = f"{PREFIX}PORT"
 NAMESPACE_FILE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 """Where a pod finds the namespace that it runs in."""
 LABEL_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -61,37 +63,8 @@ class Settings:
         return f"{self.identity or socket.gethostname()}_{self.instance}"
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return value
-
-    return parse
-
-
-def _seconds(least: float, most: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most:
-            raise ValueError(f"must be from {least:g} to {most:g} seconds")
-        return value
-
-    return parse
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return text.lower()
-
-    return parse
-
-
 def _truth(text: str) -> bool:
-    return _one_of("true", "false")(text) == "true"
+    return parsers.one_of("true", "false")(text) == "true"
 
 
 def _label(text: str) -> str:
@@ -120,10 +93,10 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "redis_image": _image,
     "console_image": _image,
     "read_secrets": _truth,
-    "port": _whole(0, 65_535),
-    "resync": _seconds(0.5, 300),
-    "log_level": _one_of("debug", "info", "warning", "error", "critical"),
-    "log_format": _one_of("json", "console"),
+    "port": parsers.port,
+    "resync": parsers.number(0.5, 300, unit="seconds"),
+    "log_level": parsers.log_level,
+    "log_format": parsers.log_format,
 }
 VARIABLES: Final = tuple(PREFIX + name.upper() for name in _PARSERS)
 

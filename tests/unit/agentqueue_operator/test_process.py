@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from agentqueue.errors import UsageError
+from agentqueue.probes import Probes
 from agentqueue_operator import process
 from agentqueue_operator.adapters.metrics import Metrics
-from agentqueue_operator.adapters.probes import Probes
 from agentqueue_operator.app.cluster.ports import Scaled
 from agentqueue_operator.app.ports import Look
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, SECRET, QueueRef
 from agentqueue_operator.domain.scaling import Load
 from agentqueue_operator.domain.status import AgentFacts
 from agentqueue_operator.process import Operator, Pulse, add_gauges, watched
-from agentqueue_operator.settings import Settings
+from agentqueue_operator.settings import PORT, Settings
 
 REF = QueueRef("ns", "demo")
 QUEUE: Any = SimpleNamespace(agents=(SimpleNamespace(name="search", queue_name="eu:search"),))
@@ -170,7 +170,7 @@ def said() -> dict[str, str]:
 
 @pytest.fixture
 def probes(said: dict[str, str]) -> Iterator[Probes]:
-    one = Probes(0, Metrics().registry, live=lambda: said["live"], ready=lambda: said["ready"])
+    one = Probes(0, PORT, registry=Metrics().registry, live=lambda: said["live"], ready=lambda: said["ready"])
     one.start()
     yield one
     one.stop()
@@ -197,4 +197,4 @@ def test_probes_answer_with_the_reason(probes: Probes, said: dict[str, str]) -> 
 
 def test_a_taken_port_is_told(probes: Probes) -> None:
     with pytest.raises(UsageError, match="AGENTQUEUE_OPERATOR_PORT"):
-        Probes(probes.port, Metrics().registry, live=lambda: "", ready=lambda: "")
+        Probes(probes.port, PORT, registry=Metrics().registry, live=lambda: "", ready=lambda: "")

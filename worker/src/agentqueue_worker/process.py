@@ -18,11 +18,12 @@ import agentqueue
 import agentqueue_worker
 from agentqueue.agent import Agent
 from agentqueue.clock import monotonic
+from agentqueue.environment import PROBE_PORT
 from agentqueue.errors import AgentQueueError, HandlerImportError, UsageError
+from agentqueue.probes import probing
 from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Metrics
-from agentqueue_worker.adapters.probes import Probes
 from agentqueue_worker.adapters.telemetry import WorkerTelemetry
 from agentqueue_worker.app.keeper import KEEPER_TIMEOUT
 from agentqueue_worker.app.options import WorkerOptions
@@ -128,7 +129,15 @@ async def serve(program: Program) -> None:
     metrics = Metrics(options.queue, options.agent)
     worker = make_worker(program, options, metrics)
     Signals(worker).take()
-    with _collected(metrics), _probes(settings, worker):
+    with (
+        _collected(metrics),
+        probing(
+            settings.probe_port,
+            PROBE_PORT,
+            live=lambda: "" if worker.live else "the lease thread does not turn",
+            ready=lambda: "" if worker.state.ready else "handlers are being loaded, or the worker ends",
+        ),
+    ):
         lag = asyncio.create_task(_measure_lag(metrics))
         try:
             await worker.run()
@@ -186,19 +195,6 @@ def _collected(metrics: Metrics) -> Iterator[None]:
         yield
     finally:
         REGISTRY.unregister(metrics)
-
-
-@contextlib.contextmanager
-def _probes(settings: Settings, worker: Worker) -> Iterator[None]:
-    if not settings.probe_port:
-        yield
-        return
-    probes = Probes(settings.probe_port, live=lambda: worker.live, ready=lambda: worker.state.ready)
-    probes.start()
-    try:
-        yield
-    finally:
-        probes.stop()
 
 
 async def _measure_lag(metrics: Metrics) -> None:

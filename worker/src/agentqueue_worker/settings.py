@@ -1,6 +1,5 @@
 """A worker's settings, read once from the environment (`agentqueue.environment`), over which the command line goes."""
 
-import math
 import os
 import socket
 import uuid
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from agentqueue import environment as env
+from agentqueue import parsers
 from agentqueue.agent import Backoff, check_attempts
 from agentqueue.errors import InvalidName, UsageError
 from agentqueue.keys import check_queue
@@ -114,35 +114,6 @@ def default_name() -> str:
     return f"{host or 'worker'}-{os.getpid()}"
 
 
-def _number(least: float, most: float = math.inf) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most:
-            raise ValueError(f"must be from {least:g} to {most:g}")
-        return value
-
-    return parse
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return value
-
-    return parse
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return text.lower()
-
-    return parse
-
-
 def _worker_name(text: str) -> str:
     if not text or len(text) > 253 or any(char in text for char in "/| \t\n"):
         raise ValueError("must have 1 to 253 characters, without spaces, / and |")
@@ -157,33 +128,33 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     env.HANDLER: ("handler", str),
     env.AGENT: ("agent", str),
     env.QUEUE: ("queue", check_queue),
-    env.CONCURRENCY: ("concurrency", _whole(1, 10_000)),
-    env.JOB_TIMEOUT: ("job_timeout", _number(0.001)),
+    env.CONCURRENCY: ("concurrency", parsers.whole(1, 10_000)),
+    env.JOB_TIMEOUT: ("job_timeout", parsers.number(0.001)),
     env.RETRY_ATTEMPTS: ("attempts", _attempts),
-    env.RETRY_CRASHES: ("crashes", _whole(1, 1_000)),
-    env.RATE_LIMIT_MAX: ("rate_max", _whole(0, 1_000_000)),
-    env.RATE_LIMIT_DURATION: ("rate_duration", _number(0.001)),
-    env.RESULT_SECONDS: ("result_seconds", _number(0)),
-    env.COMPLETED_SECONDS: ("completed_seconds", _number(0)),
-    env.COMPLETED_COUNT: ("completed_count", _whole(0, 1_000_000)),
-    env.DEAD_SECONDS: ("dead_seconds", _number(1)),
-    env.AGEING_HIGH: ("ageing_high", _number(0.001)),
-    env.AGEING_NORMAL: ("ageing_normal", _number(0.001)),
-    env.AGEING_LOW: ("ageing_low", _number(0.001)),
+    env.RETRY_CRASHES: ("crashes", parsers.whole(1, 1_000)),
+    env.RATE_LIMIT_MAX: ("rate_max", parsers.whole(0, 1_000_000)),
+    env.RATE_LIMIT_DURATION: ("rate_duration", parsers.number(0.001)),
+    env.RESULT_SECONDS: ("result_seconds", parsers.number(0)),
+    env.COMPLETED_SECONDS: ("completed_seconds", parsers.number(0)),
+    env.COMPLETED_COUNT: ("completed_count", parsers.whole(0, 1_000_000)),
+    env.DEAD_SECONDS: ("dead_seconds", parsers.number(1)),
+    env.AGEING_HIGH: ("ageing_high", parsers.number(0.001)),
+    env.AGEING_NORMAL: ("ageing_normal", parsers.number(0.001)),
+    env.AGEING_LOW: ("ageing_low", parsers.number(0.001)),
     env.ON_DEAD_LETTER_QUEUE: ("on_dead_letter_queue", check_queue),
     env.ON_DEAD_LETTER_JOB: ("on_dead_letter_job", str),
-    env.GRACE_PERIOD: ("grace", _number(0)),
-    env.PROBE_PORT: ("probe_port", _whole(0, 65_535)),
+    env.GRACE_PERIOD: ("grace", parsers.number(0)),
+    env.PROBE_PORT: ("probe_port", parsers.port),
     env.WORKER_NAME: ("name", _worker_name),
     env.POD_UID: ("pod_uid", _worker_name),
-    env.LOG_LEVEL: ("log_level", _one_of("debug", "info", "warning", "error", "critical")),
-    env.LOG_FORMAT: ("log_format", _one_of("json", "console")),
+    env.LOG_LEVEL: ("log_level", parsers.log_level),
+    env.LOG_FORMAT: ("log_format", parsers.log_format),
 }
 _BACKOFF: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
-    env.BACKOFF_TYPE: ("type", _one_of("exponential", "fixed")),
-    env.BACKOFF_DELAY: ("delay", _number(0)),
-    env.BACKOFF_MAX_DELAY: ("max_delay", _number(0)),
-    env.BACKOFF_JITTER: ("jitter", _number(0, 1)),
+    env.BACKOFF_TYPE: ("type", parsers.one_of("exponential", "fixed")),
+    env.BACKOFF_DELAY: ("delay", parsers.number(0)),
+    env.BACKOFF_MAX_DELAY: ("max_delay", parsers.number(0)),
+    env.BACKOFF_JITTER: ("jitter", parsers.number(0, 1)),
 }
 
 

@@ -1,17 +1,23 @@
-"""`/healthz`, `/readyz`, `/metrics` on one port, from a thread: a handler that blocks the event loop fails no probe."""
+"""`/healthz`, `/readyz`, `/metrics` on one port, from a thread: the loops may be busy when the kubelet asks.
 
+For processes that have prometheus-client: the library itself does without.
+"""
+
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from agentqueue.errors import UsageError
 
-TIMEOUT: Final = 10.0
-"""Seconds for a client to say what it wants."""
+TIMEOUT_S: Final = 10.0
+"""For a client to say what it wants."""
+Check = Callable[[], str]
+"""Gives what is wrong; '' if nothing is."""
 
 
 class Probes:
@@ -19,20 +25,23 @@ class Probes:
 
     Args:
         port: to listen on, on all addresses: the kubelet and Prometheus come from outside the pod.
-        live: whether the process does its work. Neither a blocked handler nor an absent Redis makes it false.
-        ready: whether handlers are loaded and opened.
+        variable: that sets the port; named when it is taken.
+        live: what a restart of the process would heal.
+        ready: what keeps the process from its work.
 
     Raises:
         UsageError: the port is taken.
     """
 
-    def __init__(self, port: int, *, live: Callable[[], bool], ready: Callable[[], bool]) -> None:
-        handler = type("Handler", (_Handler,), {"live": staticmethod(live), "ready": staticmethod(ready)})
+    def __init__(
+        self, port: int, variable: str, *, live: Check, ready: Check, registry: CollectorRegistry = REGISTRY
+    ) -> None:
+        parts = {"registry": registry, "live": staticmethod(live), "ready": staticmethod(ready)}
         try:
-            self._server = ThreadingHTTPServer(("", port), handler)
+            self._server = ThreadingHTTPServer(("", port), type("Handler", (_Handler,), parts))
         except OSError as exc:
             raise UsageError(
-                f"the probe port {port} can't be used ({exc.strerror}); set AGENTQUEUE_PROBE_PORT to another, or to 0"
+                f"the port {port} can't be used ({exc.strerror}); set {variable} to another, or to 0"
             ) from exc
         self._server.daemon_threads = True
         self._thread = threading.Thread(
@@ -55,26 +64,43 @@ class Probes:
         self._thread.join(2.0)
 
 
+@contextlib.contextmanager
+def probing(
+    port: int, variable: str, *, live: Check, ready: Check, registry: CollectorRegistry = REGISTRY
+) -> Iterator[None]:
+    """`Probes` for a while; none on port 0."""
+    if not port:
+        yield
+        return
+    probes = Probes(port, variable, live=live, ready=ready, registry=registry)
+    probes.start()
+    try:
+        yield
+    finally:
+        probes.stop()
+
+
 class _Handler(BaseHTTPRequestHandler):
-    timeout = TIMEOUT
-    live: Callable[[], bool]
-    ready: Callable[[], bool]
+    timeout = TIMEOUT_S
+    registry: CollectorRegistry
+    live: Check
+    ready: Check
 
     def do_GET(self) -> None:
         """Route."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
-            self._answer(200, encoder(REGISTRY), content_type)
+            self._answer(200, encoder(self.registry), content_type)
         elif path == "/healthz":
-            self._tell("alive", "the lease thread does not turn", self.live())
+            self._tell("alive", self.live())
         elif path == "/readyz":
-            self._tell("ready", "handlers are being loaded, or the worker ends", self.ready())
+            self._tell("ready", self.ready())
         else:
             self._answer(404, b"not found: /healthz, /readyz, /metrics\n")
 
-    def _tell(self, word: str, problem: str, ok: bool) -> None:  # noqa: FBT001
-        self._answer(200 if ok else 503, f"{word if ok else problem}\n".encode())
+    def _tell(self, word: str, problem: str) -> None:
+        self._answer(503 if problem else 200, f"{problem or word}\n".encode())
 
     def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)
