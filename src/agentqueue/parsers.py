@@ -1,4 +1,4 @@
-"""Readers of environment variables for the settings of our processes. Each raises ValueError that says what to write."""
+"""Readers of environment variables for our processes' settings. Each raises ValueError that says what to write."""
 
 import math
 from collections.abc import Callable
