@@ -26,7 +26,7 @@ from agentqueue.wire import AttemptError, decode_dead, decode_result, errors_of
 NUMBER: Final = (int, float)
 SERIES: Final = ("enqueued", "completed", "retried", "dead")
 """The counters of a queue's history."""
-FORCE: Final = "; send it anyway with ?force=true"
+FORCE: Final = "Send it anyway with ?force=true."
 
 
 class Json(Response):
