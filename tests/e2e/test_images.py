@@ -1,6 +1,7 @@
 """The images: small, not root, without compilers, honest about what is in them."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -71,7 +72,8 @@ def test_bill_of_materials_lists_what_is_installed(
     found = archive(OURS[part])
     bill = json.loads(found.read(path_of(part)))
     assert bill["bomFormat"] == "CycloneDX"
-    listed = {(one["name"].lower().replace("_", "-"), one["version"]) for one in bill["components"]}
+    parts = [bill["metadata"]["component"], *bill["components"]]  # what the image is for, and all that it rests on
+    listed = {(_normal(one["name"]), one["version"]) for one in parts}
     installed = {_installed(path) for path in found.files() if path.endswith(".dist-info/METADATA") and "opt/" in path}
     assert installed <= listed
     assert foreign.isdisjoint(name for name, _ in listed)
@@ -79,7 +81,12 @@ def test_bill_of_materials_lists_what_is_installed(
 
 def _installed(path: str) -> tuple[str, str]:
     name, _, version = path.split("/")[-2].removesuffix(".dist-info").partition("-")
-    return name.lower().replace("_", "-").replace(".", "-"), version
+    return _normal(name), version
+
+
+def _normal(name: str) -> str:
+    """As PEP 503 compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 async def test_users_image_brings_its_handlers_and_packages(all_images: None, kube: Kube) -> None:
