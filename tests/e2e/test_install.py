@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.support.cluster.program import ROOT
 from tests.support.installs import Helm, local_images
 from tests.support.load import Load, all_final
 from tests.support.operator import agent, agent_queue, client_of, code
+from tests.support.waiting import until
 
 PREVIOUS = Path(__file__).parent / "charts" / "agentqueue-0.0.1.tgz"
 """The chart before this one: with one field less in the definition."""
@@ -50,6 +51,15 @@ async def operator_pods(kube: Kube, system: str) -> set[str]:
         "GET", f"/api/v1/namespaces/{system}/pods", labelSelector="app.kubernetes.io/component=operator"
     )
     return {pod["metadata"]["name"] for pod in found["items"]}
+
+
+def gone(kube: Kube, system: str, pods: set[str]) -> Callable[[], Awaitable[bool]]:
+    """Whether none of the operator's pods by these names is left: Helm does not wait for those that end."""
+
+    async def are_gone() -> bool:
+        return not pods & await operator_pods(kube, system)
+
+    return are_gone
 
 
 async def knows(kube: Kube, field: str) -> bool:
@@ -97,7 +107,7 @@ async def test_upgrade_under_load_restarts_no_worker_and_uninstall_leaves_everyt
         load.end()
         await enqueueing
         assert await knows(kube, NEW_FIELD)
-        assert not old & await operator_pods(kube, system)
+        await until(gone(kube, system, old), what="the end of the old operator's pods")
         states = await all_final(client, [job.id for job in load.jobs], timeout=90)
         assert set(states.values()) == {"completed"}
         assert {(await job.status()).deliveries for job in load.jobs} == {1}
