@@ -1,6 +1,8 @@
 """What the watches make of kopf's ends, of rights that come and go, and of what kopf does not tell."""
 
 import asyncio
+import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from agentqueue_operator.adapters.kubernetes import watches as module
 from agentqueue_operator.adapters.kubernetes.cache import StoreCache
-from agentqueue_operator.adapters.kubernetes.watches import Watches
+from agentqueue_operator.adapters.kubernetes.watches import Watches, _Failures
 from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, POD, POD_MONITOR, Kind, Object, QueueRef
 from agentqueue_operator.handlers import make_kopf_settings, make_registry
@@ -59,6 +61,7 @@ class FakeKopf:
         self.kinds, self.fed = registry
         self.namespaces = namespaces
         self.ended = asyncio.Event()
+        self.failed = asyncio.Event()
         self.problem = "it ended"
         self.stopped = False
         self.runs.append(self)
@@ -298,3 +301,19 @@ async def test_an_event_s_kind_and_object_are_handed_on() -> None:
     assert set(handlers) == {"agentqueues", "pods"}
     await handlers["pods"].fn(event={"type": None, "object": {"a": 1}}, logger=None)  # type: ignore[arg-type, call-arg]
     assert fed == [(POD, None, {"a": 1})]
+
+
+def test_a_failed_watcher_is_heard_from_kopfs_own_thread_alone() -> None:
+    told: list[str] = []
+    listener = _Failures(told.append)
+    logger = logging.getLogger("kopf._core.reactor.running")
+    logging.getLogger("kopf").addHandler(listener)
+    try:
+        logger.error("Something else has failed")
+        other = threading.Thread(target=logger.error, args=("Watcher for %s has failed: gone", "services.v1"))
+        other.start()
+        other.join()
+        logger.error("Watcher for %s has failed: gone", "pods.v1")
+    finally:
+        logging.getLogger("kopf").removeHandler(listener)
+    assert told == ["Watcher for pods.v1 has failed: gone"]

@@ -137,7 +137,7 @@ class Watches:
     async def _attend(self, kinds: Sequence[Kind], thread: "KopfThread") -> str:
         """Check the cache from time to time. Returns why kopf must be started anew."""
         while True:
-            if thread.ended.is_set():
+            if thread.ended.is_set() or thread.failed.is_set():
                 return thread.problem
             why = await self._check(kinds)
             if why:
@@ -147,7 +147,7 @@ class Watches:
     async def _pause(self, thread: "KopfThread") -> None:
         complete = self._cache.is_complete(self._scopes)
         seconds = TROUBLE_S if self.down else AUDIT_S
-        await _first(thread.ended, self._hint, seconds=seconds if complete else SOON_S)
+        await _first(thread.ended, thread.failed, self._hint, seconds=seconds if complete else SOON_S)
         if self._hint.is_set():
             await _first(thread.ended, seconds=SOON_S)  # until kopf has told of the rest
             self._hint.clear()
@@ -253,6 +253,8 @@ class KopfThread:
         self._thread = threading.Thread(target=self._main, name="kopf", daemon=True)
         self.ended = asyncio.Event()
         """Set in the loop that made this."""
+        self.failed = asyncio.Event()
+        """Set when a watcher has failed: kopf ends then, but may hang on its way out."""
         self.problem = "it ended"
 
     def start(self) -> None:
@@ -269,12 +271,20 @@ class KopfThread:
             async with asyncio.timeout(STOP_S):
                 await self.ended.wait()
 
+    def _fail(self, problem: str) -> None:
+        self.problem = problem
+        with contextlib.suppress(RuntimeError):  # the home loop is closed: the process ends
+            self._home.call_soon_threadsafe(self.failed.set)
+
     def _main(self) -> None:
+        listener = _Failures(self._fail)
+        logging.getLogger("kopf").addHandler(listener)
         try:
             asyncio.run(self._run())
         except Exception as exc:  # noqa: BLE001  # whatever ends kopf is told, and it is started anew
             self.problem = f"{type(exc).__name__}: {exc}"
         finally:
+            logging.getLogger("kopf").removeHandler(listener)
             with contextlib.suppress(RuntimeError):  # the home loop is closed: the process ends
                 self._home.call_soon_threadsafe(self.ended.set)
 
@@ -298,6 +308,19 @@ class KopfThread:
         finally:
             with self._lock:
                 self._loop = None
+
+
+class _Failures(logging.Handler):
+    """Hears kopf say in this thread that a watcher has failed: nothing else tells before it has ended."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._told = told
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread and record.getMessage().startswith("Watcher for "):
+            self._told(record.getMessage())
 
 
 def quieten_kopf() -> None:
