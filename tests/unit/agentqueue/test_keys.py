@@ -1,0 +1,12 @@
+"""The names of a queue's keys, which the scripts get in one order."""
+
+from agentqueue.keys import KeySpace, Level
+from agentqueue.scripts import queue_keys
+
+
+def test_the_scripts_get_the_keys_that_the_key_space_names() -> None:
+    keys = KeySpace("flights")
+    given = queue_keys("flights")
+    assert [given[level - 1] for level in Level] == [keys.level(level) for level in Level]
+    named = {4: keys.dead, 5: keys.done, 6: keys.paused, 8: keys.wake, 9: keys.stats, 10: keys.workers, 14: keys.drain}
+    assert {place: given[place] for place in named} == named
