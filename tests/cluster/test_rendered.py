@@ -14,6 +14,7 @@ from tests.support import resources
 from tests.support.certificates import issue
 from tests.support.cluster.images import OPERATOR, REDIS, WORKER, Image
 from tests.support.cluster.kube import Kube, Object, is_ready, is_rolled_out
+from tests.support.operator import until
 
 PASSWORD = 'it\'s "hard" \\ to $quote; # p/w@d:é'
 TOKEN = "a-long-t0ken"
@@ -25,6 +26,14 @@ agent = Agent("greetings")
 @agent.job
 async def greet(ctx: Context, name: str) -> str:
     return f"Hello {name} from {ctx.queue}"
+"""
+ASK = """
+import sys, urllib.error, urllib.request
+asked = urllib.request.Request(sys.argv[1] + "/api/queue/stats", headers={"Authorization": "Bearer " + sys.argv[2]})
+try:
+    print(urllib.request.urlopen(asked).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
 """
 SUBMIT = """
 from agentqueue import SyncClient
@@ -98,19 +107,14 @@ async def test_workers_run_jobs_on_a_managed_redis_whose_password_nobody_sees(ku
 async def test_the_console_answers_who_has_the_token(kube: Kube, images: Images) -> None:
     await apply(kube, greeter(), given(kube, images))
     await kube.until("deployment", console_name("greeter"), is_rolled_out)
-    ask = """
-import sys, urllib.error, urllib.request
-for token in (sys.argv[2], "wrong"):
-    asked = urllib.request.Request(sys.argv[1] + "/api/queue/stats", headers={"Authorization": "Bearer " + token})
-    try:
-        print(urllib.request.urlopen(asked).status)
-    except urllib.error.HTTPError as error:
-        print(error.code)
-"""
     address = f"http://{console_name('greeter')}.{kube.namespace}.svc"
     console = await pod_of(kube, "console")
-    await kube.until("statefulset", redis_name("greeter"), lambda it: it.get("status", {}).get("readyReplicas") == 1)
-    assert (await kube.run(console, "python", "-c", ask, address, TOKEN)).split() == ["200", "401"]
+
+    async def answers(token: str, status: str) -> bool:
+        return (await kube.run(console, "python", "-c", ASK, address, token)).strip() == status
+
+    await until(lambda: answers(TOKEN, "200"))  # 503 until Redis is up and its Service leads there
+    assert await answers("wrong", "401")
 
 
 async def test_jobs_outlive_the_redis_pod_and_its_statefulset(kube: Kube, images: Images) -> None:

@@ -40,6 +40,9 @@ class Cluster(Protocol):
     def load(self, archive: Path) -> None:
         """Put an image onto every node."""
 
+    def condition(self) -> str:
+        """How its own parts are, for the report of a test that failed; empty where nobody can look inside."""
+
 
 class ApiError(Exception):
     """The API server's refusal: HTTP status, reason (such as AlreadyExists) and message."""
@@ -200,6 +203,7 @@ class Kube:
         for pod in await self.list("pod"):
             for status in pod["status"].get("containerStatuses", []):
                 sections += await self._container_logs(pod["metadata"]["name"], status)
+        sections.append(f"--- the cluster\n{await asyncio.to_thread(self.cluster.condition)}")
         return "\n\n".join(sections)
 
     async def _poll(

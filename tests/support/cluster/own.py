@@ -15,7 +15,7 @@ from tests.support.cluster.layout import NODES, Layout, choose_slot
 from tests.support.cluster.machine import Init, Machine, Part, inits, remove_control_groups
 from tests.support.cluster.processes import end, is_alive
 from tests.support.cluster.program import Program, only_one
-from tests.support.cluster.shell import ClusterError, run, until
+from tests.support.cluster.shell import ClusterError, run, tail, until
 
 CONTROL = "control"
 MARK = "cluster.json"
@@ -129,6 +129,14 @@ class OwnCluster:
         """Machine, part and whether it is ready, for each."""
         machines = [self.machine(name) for name in (CONTROL, *self.nodes())]
         return [(on.name, part.name, part.ready(part, on)) for on in machines for part in self.parts(on.name)]
+
+    def condition(self) -> str:
+        """Which parts don't answer, and the ends of their logs and of those that make and place pods."""
+        silent = {(machine, part) for machine, part, ready in self.status() if not ready}
+        told = [f"{part} on {machine} does not answer" for machine, part in sorted(silent)]
+        for machine, part in sorted(silent | {(CONTROL, "kube-controller-manager"), (NODES[0], "kubelet")}):
+            told.append(f"--- log of {part} on {machine}\n{tail(self.layout.log(machine, part))}")
+        return "\n".join(told)
 
     def _boot_node(self, name: str) -> None:
         machine = self.machine(name)

@@ -158,7 +158,7 @@ async def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIt
     name = f"{readable}-{secrets.token_hex(3)}"
     async with Kube(cluster, name) as kube:
         await kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        await kube.until("serviceaccount", "default", lambda _: True, what="made")  # no pod before it is there
+        await kube.until("serviceaccount", "default", lambda _: True, timeout=120, what="made")  # no pod before it
         yield name
         await kube.request("DELETE", f"/api/v1/namespaces/{name}/pods", {"gracePeriodSeconds": 1})
         await kube.delete("namespace", name)
