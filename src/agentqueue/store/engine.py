@@ -35,7 +35,7 @@ class EngineSettings:
     """A worker without a heartbeat for so long leaves the list."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
 class NewJob:
     """A job to enqueue: its record is encoded already."""
 
@@ -46,7 +46,7 @@ class NewJob:
     delay_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
 class Done:
     """The handler returned. `children` are sent with it, or not at all (rule 12)."""
 
@@ -104,7 +104,7 @@ class HandBack:
 Outcome = Done | Again | Bury | Cancel | HandBack
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
 class Claimed:
     """A job this worker now holds."""
 

@@ -81,7 +81,7 @@ class ClaimLoop:
 
     def _is_over(self) -> bool:
         state = self._state
-        if state.running or state.outbox:
+        if state.running or state.claimed or state.outbox:
             return False
         return state.draining or (state.options.burst and (self._dry or state.spent))
 
@@ -157,15 +157,31 @@ class ClaimLoop:
         state, now = self._state, monotonic()
         if step.batch.outcomes:
             self._settle(step.batch, reply.lost)
-        state.started += len(reply.claimed)
-        for claimed in reply.claimed:
-            self._runner.start(claimed)
+        if reply.claimed:
+            self._take(reply.claimed)
         for job_id in reply.cancel:
             self._cancel(job_id)
         state.paused = reply.paused
         self._credit.settle(offered=step.aged, started=len(reply.claimed))
         if step.want:
             self._plan(step, reply, now)
+
+    def _take(self, jobs: Sequence[Claimed]) -> None:
+        """Hold the jobs from now on, and start them as soon as the loop comes round.
+
+        By then the next step is on its way, if one is due: the server works on it while these jobs run.
+        """
+        state = self._state
+        for claimed in jobs:
+            state.leases.take(claimed)
+        state.started += len(jobs)
+        state.claimed += jobs
+        state.loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        jobs, self._state.claimed = self._state.claimed, []
+        for claimed in jobs:
+            self._runner.start(claimed)
 
     def _settle(self, batch: Batch, lost: Sequence[str]) -> None:
         state = self._state

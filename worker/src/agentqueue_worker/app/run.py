@@ -67,9 +67,8 @@ class Runner:
     # --- starting
 
     def start(self, claimed: Claimed) -> None:
-        """Run a claimed job, or say at once why it doesn't run."""
+        """Run a claimed job, whose lease is taken, or say at once why it doesn't run."""
         state = self._state
-        state.leases.take(claimed)
         if state.draining:  # claimed by a step that was on its way when the signal came
             self._put(HandBack(claimed.id, claimed.level))
             return

@@ -17,6 +17,7 @@ from agentqueue_worker.domain.lease import Leases
 from agentqueue_worker.domain.outbox import Outbox
 
 if TYPE_CHECKING:
+    from agentqueue.store import Claimed
     from agentqueue_worker.app.job import Job
 
 log = structlog.get_logger("agentqueue.worker")
@@ -37,6 +38,8 @@ class WorkerState:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.running: dict[str, Job] = {}
+        self.claimed: list[Claimed] = []
+        """What the last step brought: held, and about to start."""
         self.leases = Leases()
         self.outbox = Outbox()
         self.draining = False
@@ -67,7 +70,8 @@ class WorkerState:
     @property
     def free(self) -> int:
         """Slots that could take a job."""
-        return self.options.concurrency - len(self.running) - self.abandoned - self.outbox.blocked
+        taken = len(self.running) + len(self.claimed) + self.abandoned + self.outbox.blocked
+        return self.options.concurrency - taken
 
     @property
     def want(self) -> int:

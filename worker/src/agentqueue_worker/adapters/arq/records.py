@@ -23,7 +23,7 @@ NOT_SERIALIZABLE: Final = "unable to serialize result"
 log = structlog.get_logger("agentqueue.arq")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ArqRecord(JobRecord):
     """A job that the user's deserializer read: its arguments may be any Python objects."""
 
