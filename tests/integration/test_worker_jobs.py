@@ -13,7 +13,7 @@ from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.store import Engine, Server, ServerOptions
 from agentqueue.wire import Reason, State
 from tests.support.hand import Hand
-from tests.support.workers import final, until, work_off, working
+from tests.support.workers import final, until, work_off, worker_for, working
 
 FAST = Backoff("fixed", delay=0.05, jitter=0.0)
 
@@ -432,13 +432,13 @@ async def test_a_job_whose_workers_died_three_times_is_dead_as_crashed(
 
 
 async def test_a_handler_that_blocks_the_loop_keeps_its_lease(client: Client, server_url: str, server: Server) -> None:
-    """Blocked for 6 leases and past the 4 s for which nothing is reaped at first, beside one that would take it."""
+    """Blocked for 30 s, nearly four leases, beside a worker that would take the job."""
     agent, runs, done = Agent("q"), [], threading.Event()
 
     @agent.job
     async def blocking(ctx: Context) -> str:
         runs.append(ctx.delivery)
-        done.wait(6)
+        done.wait(30)
         return "held"
 
     job = await client.enqueue(blocking)
@@ -453,7 +453,7 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease(client: Client, se
     try:
         await until(lambda: runs, what="it runs")
         async with working(agent_beside, server_url):
-            assert (await final(job)).result == "held"
+            assert (await final(job, deadline=60)).result == "held"
     finally:
         done.set()
         await asyncio.to_thread(running.join, 10)
@@ -461,4 +461,4 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease(client: Client, se
 
 
 def _in_thread(agent: Agent, url: str) -> None:
-    asyncio.run(work_off(agent, url, lease=1.0))
+    asyncio.run(worker_for(agent, url, burst=True).run())
