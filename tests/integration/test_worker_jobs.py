@@ -13,7 +13,7 @@ from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.store import Engine, Server, ServerOptions
 from agentqueue.wire import Reason, State
 from tests.support.hand import Hand
-from tests.support.workers import final, until, work_off, worker_for, working
+from tests.support.workers import final, until, work_off, working
 
 FAST = Backoff("fixed", delay=0.05, jitter=0.0)
 
@@ -461,4 +461,4 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease(client: Client, se
 
 
 def _in_thread(agent: Agent, url: str) -> None:
-    asyncio.run(worker_for(agent, url, burst=True).run())
+    asyncio.run(work_off(agent, url, deadline=60))

@@ -45,10 +45,10 @@ async def working(agent: Agent, url: str, **settings: Any) -> AsyncIterator[Work
         await asyncio.wait_for(running, DEADLINE)
 
 
-async def work_off(agent: Agent, url: str, **settings: Any) -> Worker:
+async def work_off(agent: Agent, url: str, *, deadline: float = DEADLINE, **settings: Any) -> Worker:
     """Run a worker until no job is ready and none runs."""
     worker = worker_for(agent, url, burst=True, **settings)
-    await asyncio.wait_for(worker.run(), DEADLINE)
+    await asyncio.wait_for(worker.run(), deadline)
     return worker
 
 
