@@ -29,8 +29,7 @@ class Reader:
 
     def __init__(self, page: Page, folder: Path) -> None:
         self.page, self.folder = page, folder
-        for name, text in page.files.items():
-            (folder / name).write_text(text)
+        page.write(folder)
         self.log = folder / "up.log"
         with self.log.open("wb") as output:
             command = [str(BIN / UP[0]), *UP[1:], "--port", str(free_port()), "--quiet"]

@@ -1,42 +1,32 @@
 """docs/migrate-from-arq.md, run as it is written: Python blocks are files, shell blocks are commands."""
 
-import re
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.support.arq_programs import command, execute, surroundings
+from tests.support.pages import Page
 from tests.support.workers import until, worker_process
 
-PAGE = Path(__file__).parents[2] / "docs" / "migrate-from-arq.md"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(language: str) -> list[str]:
-    return [text for found, text in BLOCK.findall(PAGE.read_text()) if found == language]
+PAGE = Page(Path(__file__).parents[2] / "docs" / "migrate-from-arq.md")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("REDIS_URL", server_url)
-    for text in blocks("python") + blocks("yaml"):
-        name = text.partition("\n")[0].removeprefix("# ")
-        (tmp_path / name).write_text(text)
+    PAGE.write(tmp_path)
     return tmp_path
 
 
 def test_every_block_of_the_page_is_run() -> None:
-    languages = [language for language, _ in BLOCK.findall(PAGE.read_text())]
-    assert set(languages) == {"python", "sh", "yaml"}
-    assert PAGE.read_text().count("```") == 2 * len(languages)
-    files = [text.partition("\n")[0] for text in blocks("python") + blocks("yaml")]
-    assert files == ["# trips.py", "# own_worker.py", "# enqueue.py", "# agentqueue.yaml"]
+    assert {language for language, _ in PAGE.blocks} == {"python", "sh", "yaml"}
+    assert [*PAGE.files] == ["trips.py", "own_worker.py", "enqueue.py", "agentqueue.yaml"]
+    assert len(PAGE.files) == sum(language != "sh" for language, _ in PAGE.blocks)
 
 
 async def test_its_programs_and_commands_work_together(folder: Path, server_url: str) -> None:
-    lines = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
-    worker, *others = lines
+    worker, *others = PAGE.commands
     assert worker == ["agentqueue", "worker", "trips.WorkerSettings"]
     said: dict[str, str] = {}
     with worker_process(worker[-1], folder, server_url, QUEUE="arq:queue") as running:
@@ -53,13 +43,13 @@ async def test_its_programs_and_commands_work_together(folder: Path, server_url:
 
 async def test_its_own_worker_does_what_waits(folder: Path, server_url: str) -> None:
     _run(["agentqueue", "submit", "arq:queue", "search_flights", '"BER"', "--id", "one"], folder, server_url)
-    words = next(words for block in blocks("sh") if "own_worker" in (words := shlex.split(block))[-1])
+    words = next(words for words in PAGE.commands_of("python") if words[-1] == "own_worker.py")
     assert _run(words, folder, server_url).splitlines()[-1] == "jobs done: 1"
 
 
-def _run(words: list[str], folder: Path, url: str) -> str:
+def _run(words: Sequence[str], folder: Path, url: str) -> str:
     return execute(command(words[0]), *words[1:], folder=folder, env=surroundings(url))
 
 
-def _is_completed(words: list[str], folder: Path, url: str) -> bool:
+def _is_completed(words: Sequence[str], folder: Path, url: str) -> bool:
     return "completed" in _run(words, folder, url)

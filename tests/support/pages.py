@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
 
 
@@ -27,6 +28,16 @@ class Page:
         """Blocks whose first line is a comment with a file's name."""
         named = ((FILE.match(text), text) for _, text in self.blocks)
         return {match[1]: text for match, text in named if match}
+
+    @cached_property
+    def inline(self) -> Sequence[str]:
+        """Code within the text."""
+        return INLINE.findall(BLOCK.sub("", self.path.read_text()))
+
+    def write(self, folder: Path) -> None:
+        """Its files, into a folder."""
+        for name, text in self.files.items():
+            (folder / name).write_text(text)
 
     @cached_property
     def commands(self) -> Sequence[Sequence[str]]:

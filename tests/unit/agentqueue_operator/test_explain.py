@@ -1,6 +1,7 @@
 """Decisions in plain words."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from agentqueue_operator.domain.scaling import (
     Snapshot,
     decide_replicas,
 )
+from tests.support.pages import Page
 
 RATES = Rates(arrivals_per_s=0.4, busy=8, service=timedelta(seconds=20), startup=timedelta(seconds=3.2))
 SETTLED = Memory(since=0.0, busy_at=970.0)
@@ -162,6 +164,15 @@ def test_why_a_job_waits(job: JobFacts, decision: Decision, words: str) -> None:
     explained = explain_job(job, decision)
     assert words in explained.headline
     assert explained.details[0] == explain(decision).headline
+
+
+def test_docs_scaling_md_shows_these_words() -> None:
+    page = Page(Path(__file__).parents[3] / "docs" / "scaling.md")
+    (shown,) = [text.splitlines() for _, text in page.blocks if text.startswith("$ agentqueue explain")]
+    explained = explain_job(WAITS, decide(BACKLOG))
+    first, *details = explained.details
+    assert shown[1:3] == [explained.headline, f"flight-search: {first}"]
+    assert shown[3:6] == [f"  {detail}" for detail in details[:3]]
 
 
 def test_words_for_a_machine_without_pods() -> None:

@@ -1,0 +1,74 @@
+"""docs/write-an-agent.md and docs/migrate-from-bullmq.md, run as they are written."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from agentqueue import Client
+from agentqueue.console.app import create_app
+from tests.support.pages import Page
+from tests.support.workers import final, until, worker_process
+
+ROOT = Path(__file__).parents[2]
+AGENT, BULLMQ = (Page(ROOT / "docs" / name) for name in ("write-an-agent.md", "migrate-from-bullmq.md"))
+TOKEN = "a-long-token"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    AGENT.write(tmp_path)
+    return tmp_path
+
+
+def test_the_agent_s_test_passes_by_the_page_s_command(folder: Path) -> None:
+    (words,) = AGENT.commands
+    program = str(Path(sys.executable).parent / words[0])
+    done = subprocess.run([program, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+async def test_the_agent_does_what_the_page_says(folder: Path, server_url: str) -> None:
+    trip = {"departure": "BER", "arrival": "LIS"}
+    async with Client(server_url) as client:
+        with worker_process("search:agent", folder, server_url):
+            job = await client.enqueue("flight-search", "search-flights", trip)
+            assert await job.result(timeout=30) == [f"BER-LIS offer {number}" for number in (1, 2, 3)]
+            nowhere = await client.enqueue("flight-search", "search-flights", trip | {"arrival": "BER"})
+            assert (await final(nowhere)).state == "dead"
+
+            async def summarized() -> bool:
+                return (await client.stats("flight-search")).completed == 2
+
+            await until(summarized, what="the second job, which the first one sent")
+        (summary,) = [one for one in await client.jobs("flight-search", "completed") if one.name == "summarize"]
+        assert summary.result == "3 offers"
+
+
+def test_the_page_s_dockerfile_is_the_one_that_is_built() -> None:
+    (text,) = [text for language, text in AGENT.blocks if language == "dockerfile"]
+    assert (ROOT / "examples" / "travel" / "Dockerfile").read_text().endswith(text)
+
+
+async def test_node_s_request_enqueues_a_job_once(server_url: str) -> None:
+    """Its object literals are read as YAML, which they are too."""
+    ((language, text),) = BULLMQ.blocks
+    match = re.fullmatch(r"const answer = await fetch\(`(.*?)`, (\{.*\})\);\n(.*)", text, re.DOTALL)
+    assert language == "js"
+    assert match
+    path = match[1].removeprefix("${CONSOLE}")
+    given = yaml.safe_load(re.sub(r"JSON\.stringify\((.*)\)", r"\1", match[2]).replace("`", '"'))
+    headers = {name: value.replace("${TOKEN}", TOKEN) for name, value in given["headers"].items()}
+    async with Client(server_url) as client:
+        transport = httpx.ASGITransport(app=create_app(client, token=TOKEN))
+        async with httpx.AsyncClient(transport=transport, base_url="http://console", headers=headers) as console:
+            first, again = [await console.request(given["method"], path, json=given["body"]) for _ in range(2)]
+        assert f"{first.status_code}, and Location: {first.headers['Location']}" in match[3]
+        assert again.json()["id"] == first.json()["id"] == given["body"]["id"]
+        assert [(one.id, one.name) for one in await client.jobs("trips")] == [
+            (given["body"]["id"], given["body"]["name"])
+        ]

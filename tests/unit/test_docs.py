@@ -1,0 +1,197 @@
+"""Every block of the pages is run by some test or says why not; and what their text names is there."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from starlette.routing import Match
+
+from agentqueue import Context
+from agentqueue.cli.main import build_app, run
+from agentqueue.console import api
+from agentqueue.spec.crd import crd
+from agentqueue.submission import OPTION_NAMES
+from tests.support.pages import Page
+
+ROOT = Path(__file__).parents[2]
+PATHS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+"""Not `reference/`, which is made from what it tells of, and not `decisions/`, which tell of their day."""
+PAGES = {path.name: Page(path) for path in PATHS}
+
+LAPTOP, KIND = "tests/e2e/test_quickstart_laptop.py", "tests/e2e/test_quickstart_kind.py"
+ARQ, DOCS = "tests/integration/test_arq_docs.py", "tests/integration/test_docs.py"
+EXPLAIN = "tests/unit/agentqueue_operator/test_explain.py"
+
+BLOCKS: Mapping[str, Mapping[str, str]] = {
+    "README.md": {
+        "# agents.py": LAPTOP,
+        "# agentqueue.yaml": LAPTOP,
+        "agentqueue up agentqueue.yaml": LAPTOP,
+        "from agentqueue import Client": LAPTOP,
+        "helm install agentqueue": KIND,
+    },
+    "migrate-from-arq.md": {
+        "# trips.py": ARQ,
+        "agentqueue worker trips.WorkerSettings": ARQ,
+        "# own_worker.py": ARQ,
+        "python own_worker.py": ARQ,
+        "# enqueue.py": ARQ,
+        "python enqueue.py": ARQ,
+        "agentqueue submit arq:queue": ARQ,
+        "# agentqueue.yaml": ARQ,
+        "agentqueue validate": ARQ,
+    },
+    "migrate-from-bullmq.md": {"const answer = await fetch(": DOCS},
+    "quickstart-kind.md": {
+        "make kind-up": KIND,
+        "helm install": KIND,
+        "kubectl apply": KIND,
+        "agentqueue submit": KIND,
+        "kubectl delete": KIND,
+    },
+    "quickstart-laptop.md": {
+        "# agents.py": LAPTOP,
+        "# agentqueue.yaml": LAPTOP,
+        "agentqueue validate": LAPTOP,
+        "agentqueue submit greeter say-hello '\"world\"'": LAPTOP,
+        "agentqueue explain": LAPTOP,
+        "agentqueue submit greeter say-hello '\"\"'": LAPTOP,
+        "# enqueue.py": LAPTOP,
+        "python enqueue.py": LAPTOP,
+    },
+    "scaling.md": {"$ agentqueue explain": EXPLAIN},
+    "write-an-agent.md": {
+        "# search.py": DOCS,
+        "# test_search.py": DOCS,
+        "pytest test_search.py": DOCS,
+        "ARG WORKER": DOCS,
+    },
+}
+"""How each block begins, in its page's order, and the test that runs it."""
+
+NOT_RUN: Mapping[str, Mapping[str, str]] = {
+    "README.md": {
+        " your program": "a drawing",
+        "make demo ": "the demo on the 40 requests is examples/travel/tests/test_whole.py",
+    },
+    "index.md": {" your program": "a drawing"},
+    "operations.md": {"POD=$(kubectl get pod": "needs a cluster"},
+    "quickstart-laptop.md": {"make setup\n. .venv/bin/activate\n": "makes what the tests run in"},
+    "develop.md": {"make kind-up\ntilt up\n": "needs Docker and Tilt", "make docs\n": "part of `make check`"},
+}
+"""How blocks begin that no test runs, and why."""
+
+
+def named() -> Iterator[tuple[str, str]]:
+    """The pages' code in the text, and their lines of shell."""
+    for name, page in PAGES.items():
+        yield from ((name, text) for text in (*page.inline, *(" ".join(words) for words in page.commands)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_run_or_listed_with_a_reason(page: str) -> None:
+    text = PAGES[page].path.read_text()
+    assert text.count("```") == 2 * len(PAGES[page].blocks), "a fence that is not at a line's beginning"
+    expected = {**BLOCKS.get(page, {}), **NOT_RUN.get(page, {})}
+    blocks = [block for _, block in PAGES[page].blocks]
+    assert len(blocks) == len(expected), "one of them is not listed above"
+    for beginning in expected:
+        assert sum(block.startswith(beginning) for block in blocks) == 1, beginning
+
+
+@pytest.mark.parametrize("page", BLOCKS)
+def test_the_tests_that_run_blocks_know_the_page(page: str) -> None:
+    for test in {*BLOCKS[page].values()}:
+        assert page in (ROOT / test).read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "text"), [(name, text) for name, page in PAGES.items() for kind, text in page.blocks if kind == "yaml"]
+)
+def test_every_resource_is_valid(page: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "agentqueue.yaml").write_text(text)
+    assert run(["validate", str(tmp_path / "agentqueue.yaml")]) == 0
+
+
+def test_every_command_has_the_options_that_it_is_given() -> None:
+    app = typer.main.get_command(build_app())
+    lines = [text.split() for _, text in named() if text.startswith("agentqueue ")]
+    assert len(lines) > 20
+    for program, *words in lines:
+        command: Any = app
+        options = {option for parameter in app.params for option in parameter.opts} | {"--help"}
+        while words and hasattr(command, "commands") and not words[0].startswith("-"):
+            command = command.commands[words.pop(0)]
+            options |= {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if re.match("--?[a-z]", word)} <= options, (program, words)
+
+
+def test_every_make_target_is_there() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = {target for _, text in named() if (target := text.removeprefix("make ")) != text}
+    assert len(asked) > 10
+    assert asked <= targets
+
+
+def test_every_request_has_a_route() -> None:
+    requests = [text.split() for _, text in named() if re.match("(GET|POST|DELETE) /api", text)]
+    assert requests
+    for method, path in requests:
+        scope = {"type": "http", "path": path, "method": method}
+        assert any(route.matches(scope)[0] is Match.FULL for route in api.routes()), (method, path)
+
+
+def test_every_attribute_of_ctx_is_there() -> None:
+    names = {match[1] for page, text in named() if (match := re.search(r"\bctx\.(\w+)", text))}
+    assert len(names) > 5
+    assert {name for name in names if not hasattr(Context, name)} == set()
+
+
+def test_every_keyword_is_one_of_enqueue_s() -> None:
+    keywords = {text.removesuffix("=") for _, text in named() if re.fullmatch(r"\w+=", text)}
+    assert keywords
+    assert keywords <= OPTION_NAMES
+
+
+def test_every_dotted_name_is_a_field_of_the_resource_or_of_the_chart_or_python_s() -> None:
+    (version,) = crd()["spec"]["versions"]
+    values = yaml.safe_load((ROOT / "charts" / "agentqueue" / "values.yaml").read_text())
+    fields = {*_fields(version["schema"]["openAPIV3Schema"]), *_values(values)}
+    names = {text for _, text in named() if re.fullmatch(r"[a-z]\w*(\.[a-z]\w*)+(\[\])?(\.\w+)*", text)}
+    ours = {name for name in names if not name.startswith("ctx.")}
+    assert len(ours) > 10
+    assert {name for name in ours if not _ends_one(name, fields) and not _is_python(name)} == set()
+
+
+def _fields(schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, field in schema.get("properties", {}).items():
+        below = f"{path}.{name}"
+        yield below
+        if "additionalProperties" in field:
+            yield f"{below}.*"
+        yield from _fields(field.get("items", field), below)
+
+
+def _values(values: Any, path: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{path}.{name}"
+        if isinstance(value, dict):
+            yield from _values(value, f"{path}.{name}")
+
+
+def _ends_one(name: str, fields: set[str]) -> bool:
+    ends = {"." + name.replace("[]", ""), "." + name.rpartition(".")[0] + ".*"}
+    return any(field.endswith(end) for field in fields for end in ends)
+
+
+def _is_python(name: str) -> bool:
+    try:
+        resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return True
