@@ -1,17 +1,17 @@
 """The server's clock jumps, as after a wrong NTP answer or a failover: nothing is lost, run or recorded twice."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agentqueue import Agent, Client, Context
+from agentqueue import Client
 from agentqueue.client import Job
 from agentqueue.wire import State
 from tests.support.clocks import Clock, run_server_with_clock
 from tests.support.servers import KINDS, RunningServer
-from tests.support.workers import final, until, working
+from tests.support.workers import Work, final, until, working
 
 HOUR = 3_600
 Given = tuple[RunningServer, Clock]
@@ -21,23 +21,6 @@ Given = tuple[RunningServer, Clock]
 def given(request: pytest.FixtureRequest, tmp_path: Path, _redis_installed: None) -> Iterator[Given]:
     with run_server_with_clock(request.param, tmp_path) as made:
         yield made
-
-
-class Work:
-    """An agent whose jobs run until they are let go, and note each start."""
-
-    def __init__(self) -> None:
-        self.runs: list[str] = []
-        self.go = asyncio.Event()
-        self.agent = Agent("q")
-
-        @self.agent.job
-        async def job(ctx: Context) -> str:
-            self.runs.append(ctx.id)
-            await self.go.wait()
-            return "done"
-
-        self.job: Callable[..., object] = job
 
 
 async def all_done(jobs: list[Job]) -> None:

@@ -14,26 +14,9 @@ from agentqueue import Agent, Backoff, Client, Context, Fatal
 from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
 from agentqueue.wire import State
 from tests.support.servers import RunningServer, free_port
-from tests.support.workers import final, until, worker_for, worker_process, working
+from tests.support.workers import Work, final, until, worker_for, worker_process, working
 
 StartServer = Callable[..., RunningServer]
-
-
-class Work:
-    """An agent whose job runs until it is let go."""
-
-    def __init__(self) -> None:
-        self.runs: list[str] = []
-        self.go = asyncio.Event()
-        self.agent = Agent("q")
-
-        @self.agent.job
-        async def job(ctx: Context) -> str:
-            self.runs.append(ctx.id)
-            await self.go.wait()
-            return "done"
-
-        self.job: Callable[..., object] = job
 
 
 def _program(folder: Path) -> Path:

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agentqueue import Agent
+from agentqueue import Agent, Context
 from agentqueue.clock import monotonic
 from agentqueue.store import ServerOptions
 from agentqueue_worker.app.worker import Worker
@@ -21,8 +21,25 @@ from agentqueue_worker.process import make_worker, program_of
 from agentqueue_worker.settings import Settings
 from tests.support.waiting import DEADLINE, final, until
 
-__all__ = ["DEADLINE", "WorkerProcess", "final", "until", "work_off", "worker_for", "worker_process", "working"]
+__all__ = ["DEADLINE", "Work", "WorkerProcess", "final", "until", "work_off", "worker_for", "worker_process", "working"]
 _numbers = itertools.count(1)
+
+
+class Work:
+    """An agent whose jobs run until they are let go, and note each start."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.go = asyncio.Event()
+        self.agent = Agent("q")
+
+        @self.agent.job
+        async def job(ctx: Context) -> str:
+            self.runs.append(ctx.id)
+            await self.go.wait()
+            return "done"
+
+        self.job: Callable[..., object] = job
 
 
 def worker_for(agent: Agent, url: str, **settings: Any) -> Worker:
