@@ -13,7 +13,7 @@ from tests.support.cluster.access import Access
 from tests.support.cluster.images import pause_archive
 from tests.support.cluster.layout import NODES, Layout, choose_slot
 from tests.support.cluster.machine import Init, Machine, Part, inits, remove_control_groups
-from tests.support.cluster.processes import end, is_alive
+from tests.support.cluster.processes import Process, end, is_alive, processes
 from tests.support.cluster.program import Program, only_one
 from tests.support.cluster.shell import ClusterError, run, tail, until
 
@@ -260,12 +260,19 @@ def take_down(state: Path) -> None:
 def _take_down(state: Path) -> None:
     mine = [init for init in inits() if init.state == state]
     end(init.pid for init in mine)
+    until(lambda: not _starters(state), f"the end of what started the parts of {state}")
     for slot in {init.slot for init in mine} | _noted_slot(state):
         layout = Layout(state, slot)
         network.disconnect_host(layout)
         remove_control_groups(layout.name)
     if state.exists():
         _remove(state)
+
+
+def _starters(state: Path) -> list[Process]:
+    """The processes of this machine that wait for the cluster's, and end with them."""
+    starts = [one for one in processes() if one.argv[0] in {"unshare", "nsenter"}]
+    return [one for one in starts if any(str(state) in word for word in one.argv)]
 
 
 def _remove(state: Path) -> None:

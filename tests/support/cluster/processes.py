@@ -35,12 +35,16 @@ def processes() -> Iterator[Process]:
 
 
 def identity(pid: int) -> str | None:
-    """A process's number and start time, which no later process shares; None if it is gone."""
+    """A process's number and start time, which no later process shares; None if it is gone.
+
+    One whose first thread has ended is a zombie to look at, but lives until its other threads have ended too.
+    """
     try:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] == "Z" else f"{pid}:{fields[19]}"
+    state, threads, start = fields[0], fields[17], fields[19]
+    return None if state == "Z" and int(threads) <= 1 else f"{pid}:{start}"
 
 
 def is_alive(known: str) -> bool:
