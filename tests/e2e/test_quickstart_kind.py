@@ -1,10 +1,7 @@
 """docs/quickstart-kind.md, run as it is written, on the tests' cluster in the place of kind; and `kubectl apply -k`."""
 
-import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import shlex
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,8 @@ import yaml
 
 from tests.support.cluster.images import OPERATOR, REDIS, WORKER, Image
 from tests.support.cluster.kube import Cluster, Kube, is_ready, is_rolled_out
-from tests.support.cluster.program import ROOT, build
-from tests.support.installs import TRAVEL, Helm
+from tests.support.cluster.program import ROOT
+from tests.support.installs import TRAVEL, Helm, follow
 from tests.support.operator import agent_queue, code
 from tests.support.pages import Page
 from tools.manifests import NAMESPACE
@@ -60,25 +57,6 @@ async def fresh(cluster: Cluster, helm: Helm, system: str) -> AsyncIterator[Kube
         await kube.until_gone("namespace", NAMESPACE, timeout=120)
 
 
-def surroundings(cluster: Cluster) -> Mapping[str, str]:
-    """Where kubectl, helm and agentqueue are found, and the cluster."""
-    path = os.pathsep.join([str(build().folder), str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "KUBECONFIG": str(cluster.kubeconfig)}
-
-
-async def follow(words: Sequence[str], cluster: Cluster) -> str:
-    """Standard output of a command of the page, run in the repository's root."""
-
-    def run() -> str:
-        done = subprocess.run(
-            list(words), cwd=ROOT, env=surroundings(cluster), capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    return await asyncio.to_thread(run)
-
-
 def test_page_builds_what_the_tests_build() -> None:
     built = {words[words.index("--tag") + 1]: words for words in PAGE.commands_of("docker")}
     assert built.keys() == BUILT.keys()
@@ -106,7 +84,7 @@ def test_readme_s_commands_are_among_the_page_s() -> None:
 async def test_its_commands_work_in_their_order(published_images: None, fresh: Kube) -> None:
     said = {}
     for words in (words for words in PAGE.commands if words[0] not in LOCAL):
-        said[" ".join(words)] = await follow(words, fresh.cluster)
+        said[" ".join(words)] = await follow(shlex.join(words), fresh.cluster.kubeconfig)
     assert "travel" in said["kubectl get agentqueues"]
     (trip,) = [text for line, text in said.items() if line.startswith("agentqueue submit")]
     assert "Lisbon" in trip
@@ -119,10 +97,10 @@ async def test_kustomize_installs_the_same(published_images: None, fresh: Kube) 
     (line,) = [
         text for text in PAGE.path.read_text().split("`") if text.startswith("kubectl apply") and "kustomize" in text
     ]
-    await follow(line.split(), fresh.cluster)
+    await follow(line, fresh.cluster.kubeconfig)
     async with Kube(fresh.cluster, NAMESPACE) as kube:
         await kube.until("deployment", "agentqueue-operator", is_rolled_out, timeout=120)
     await fresh.apply(code(), agent_queue())
     await fresh.until("agentqueue", "demo", is_ready, timeout=120)
-    await follow(["kubectl", "delete", "agentqueue", "demo"], fresh.cluster)
-    await follow(["kubectl", "delete", "--kustomize", "manifests/install"], fresh.cluster)
+    await follow("kubectl delete agentqueue demo", fresh.cluster.kubeconfig)
+    await follow("kubectl delete --kustomize manifests/install", fresh.cluster.kubeconfig)

@@ -1,6 +1,9 @@
 """What is installed on the tests' Kubernetes: the project's images, by the names that samples and charts know."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,3 +55,17 @@ def local_images() -> Sequence[str]:
         "defaults.redisImage": REDIS.name,
     }
     return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+
+
+async def follow(script: str, kubeconfig: Path, *, folder: Path = ROOT) -> str:
+    """Standard output of shell that a page shows; kubectl, helm and agentqueue are those of here. Fails as it does."""
+    programs = [str(build().folder), str(Path(sys.executable).parent), os.environ["PATH"]]
+    env = {**os.environ, "PATH": os.pathsep.join(programs), "KUBECONFIG": str(kubeconfig)}
+    words = ("bash", "-o", "errexit", "-o", "pipefail", "-c", script)
+
+    def run_it() -> str:
+        done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    return await asyncio.to_thread(run_it)

@@ -25,8 +25,10 @@ PAGES = {path.name: Page(path) for path in PATHS}
 
 LAPTOP, KIND = "tests/e2e/test_quickstart_laptop.py", "tests/e2e/test_quickstart_kind.py"
 ARQ, DOCS = "tests/integration/test_arq_docs.py", "tests/integration/test_docs.py"
+OPERATIONS = "tests/e2e/test_operations.py"
 EXPLAIN = "tests/unit/agentqueue_operator/test_explain.py"
 
+GET_POD = "POD=$(kubectl get pod --selector agentqueue.dev/queue=travel,agentqueue.dev/component=redis --output name)\n"
 BLOCKS: Mapping[str, Mapping[str, str]] = {
     "README.md": {
         "# agents.py": LAPTOP,
@@ -47,6 +49,12 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
         "agentqueue validate": ARQ,
     },
     "migrate-from-bullmq.md": {"const answer = await fetch(": DOCS},
+    "operations.md": {
+        "helm upgrade": OPERATIONS,
+        f'{GET_POD}kubectl exec "$POD" -- tar': OPERATIONS,
+        f'{GET_POD}kubectl exec "$POD" -- redis-cli': OPERATIONS,
+        "kubectl create secret": OPERATIONS,
+    },
     "quickstart-kind.md": {
         "make kind-up": KIND,
         "helm install": KIND,
@@ -80,7 +88,6 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         "make demo ": "the demo on the 40 requests is examples/travel/tests/test_whole.py",
     },
     "index.md": {" your program": "a drawing"},
-    "operations.md": {"POD=$(kubectl get pod": "needs a cluster"},
     "quickstart-laptop.md": {"make setup\n. .venv/bin/activate\n": "makes what the tests run in"},
     "develop.md": {"make kind-up\ntilt up\n": "needs Docker and Tilt", "make docs\n": "part of `make check`"},
 }
