@@ -1,16 +1,19 @@
 """What the tests on a real Kubernetes share."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from agentqueue.client import Client
 from agentqueue.embedded import EmbeddedServer
 from agentqueue_operator.domain.render import Images
 from tests.support.cluster.images import REDIS, Image
 from tests.support.cluster.kube import Cluster, Kube, Object
+from tests.support.field import Field
 from tests.support.operator import Operator, install_crd, run_operator
 from tests.support.operator_process import Operators, grant, operators_of, write_kubeconfig
+from tests.support.servers import RunningServer, run_server
 
 HERE = Path(__file__).parent
 
@@ -55,3 +58,23 @@ async def valkey(kube: Kube) -> AsyncIterator[Object]:
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "valkey"}}
         await kube.apply(secret | {"stringData": {"url": server.url}})
         yield {"external": {"urlSecretRef": {"name": "valkey", "key": "url"}}}
+
+
+@pytest.fixture
+def server(cluster: Cluster) -> Iterator[RunningServer]:
+    """A Redis on this machine, that pods reach."""
+    with run_server("valkey", host=cluster.host, requirepass="for-tests") as running:
+        yield running
+
+
+@pytest.fixture
+async def field(operator: Operator, kube: Kube, server: RunningServer) -> Field:
+    """An AgentQueue on that Redis, for the test to start."""
+    return Field(kube, server)
+
+
+@pytest.fixture
+async def client(field: Field) -> AsyncIterator[Client]:
+    """Where its jobs are."""
+    async with field.client() as connected:
+        yield connected

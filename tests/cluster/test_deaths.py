@@ -1,35 +1,12 @@
 """A dead worker container's jobs run again as soon as the kubelet has told of it (rule 4), and why is kept."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
-
-import pytest
 
 from agentqueue.client import Client, Job
 from agentqueue.wire import Reason
 from tests.support.cluster.faults import Faults
-from tests.support.cluster.kube import Cluster, Kube
 from tests.support.field import Field
-from tests.support.operator import Operator, until
-from tests.support.servers import RunningServer, run_server
-
-
-@pytest.fixture
-def server(cluster: Cluster) -> Iterator[RunningServer]:
-    """A Redis on this machine, that pods reach."""
-    with run_server("valkey", host=cluster.host, requirepass="for-tests") as running:
-        yield running
-
-
-@pytest.fixture
-async def field(operator: Operator, kube: Kube, server: RunningServer) -> Field:
-    return Field(kube, server)
-
-
-@pytest.fixture
-async def client(field: Field) -> AsyncIterator[Client]:
-    async with field.client() as connected:
-        yield connected
+from tests.support.operator import until
 
 
 async def until_heard(client: Client, job: Job) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -11,10 +10,10 @@ import pytest
 from agentqueue.client import Client
 from agentqueue.clock import monotonic
 from agentqueue_operator.domain import scaling
-from tests.support.cluster.kube import Cluster, Kube, has_condition
+from tests.support.cluster.kube import has_condition
 from tests.support.field import AQ, DEPLOYMENT, Field, stays
-from tests.support.operator import Operator, until
-from tests.support.servers import RunningServer, run_server
+from tests.support.operator import until
+from tests.support.servers import RunningServer
 
 IMPORTS_S = 0.8
 QUICK = {"minReplicas": 0, "scaleToZeroAfterSeconds": 5}
@@ -24,24 +23,6 @@ QUICK = {"minReplicas": 0, "scaleToZeroAfterSeconds": 5}
 def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute of learning rates in each test would be most of it."""
     monkeypatch.setattr(scaling, "LEARNING_S", 5.0)
-
-
-@pytest.fixture
-def server(cluster: Cluster) -> Iterator[RunningServer]:
-    """A Redis on this machine, that pods reach."""
-    with run_server("valkey", host=cluster.host, requirepass="for-tests") as running:
-        yield running
-
-
-@pytest.fixture
-async def field(operator: Operator, kube: Kube, server: RunningServer) -> Field:
-    return Field(kube, server)
-
-
-@pytest.fixture
-async def client(field: Field) -> AsyncIterator[Client]:
-    async with field.client() as connected:
-        yield connected
 
 
 def how_slow() -> float:
