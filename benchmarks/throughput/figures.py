@@ -85,7 +85,7 @@ async def _drain(url: str, name: str, jobs: int, concurrency: int) -> float:
 
 
 async def efficiency(url: str) -> float:
-    """Percent of the ideal 2,000/s that 50 ms jobs reach at concurrency 100, over 10 s: its start and end count little."""
+    """Percent of the ideal 2,000/s that 50 ms jobs reach at concurrency 100, over 10 s: starting counts little."""
     return 100 * 20_000 / await _drain(url, "nap", 20_000, 100) / 2_000
 
 
