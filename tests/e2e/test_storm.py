@@ -154,19 +154,24 @@ class Progress:
 
     client: Client
     final: int = 0
-    longest_stall: float = 0.0
+    longest_stall: tuple[float, float] = (0.0, 0.0)
+    """Its seconds, and those of them in which Redis did not answer: the kubelet lets a container wait for up to five
+    minutes that has been killed often."""
 
     async def watch(self) -> None:
         """For ever."""
-        moved = monotonic()
+        looked = moved = monotonic()
+        away = 0.0
         while True:
+            before, final = looked, self.final
             try:
                 final = sum(map(finals, (await counters(self.client)).values()))
             except QueueUnavailable:
-                final = self.final
+                away += monotonic() - before
+            looked = monotonic()
             if final > self.final:
-                self.final, moved = final, monotonic()
-            self.longest_stall = max(self.longest_stall, monotonic() - moved)
+                self.final, moved, away = final, looked, 0.0
+            self.longest_stall = max(self.longest_stall, (looked - moved, away))
             await asyncio.sleep(0.2)
 
 
@@ -243,8 +248,9 @@ def report(storm: Storm, load: Load, progress: Progress, states: Mapping[str, st
     """What the storm did, and what became of the jobs."""
     blows = ", ".join(f"{count} x {name}" for name, count in storm.dealt.most_common())
     ended = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).most_common())
+    stall, away = progress.longest_stall
     return (
         f"storm of {MINUTES:g} min, seed {SEED}: {blows}\n"
         f"{len(load.jobs)} trips accepted, {load.refused} refused while Redis was away: {ended}; "
-        f"{progress.final} jobs final in all, longest stall {progress.longest_stall:.1f} s"
+        f"{progress.final} jobs final in all, longest stall {stall:.1f} s, {away:.1f} s of it without Redis"
     )
