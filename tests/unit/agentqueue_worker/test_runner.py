@@ -135,6 +135,14 @@ async def test_a_job_that_cant_be_refused_goes_back_and_the_loop_goes_on() -> No
     assert await world.outcome() == HandBack("j", Level.NORMAL, 5_000)
 
 
+async def test_a_job_that_cant_be_started_goes_back_and_takes_no_other_with_it() -> None:
+    world = World(forever)
+    world.start("bad", meta={"crashes": b"many"})
+    world.start("good")
+    assert await world.outcome() == HandBack("bad", Level.NORMAL, 5_000)
+    assert [*world.state.running] == ["good"]
+
+
 async def test_a_job_that_yields_goes_back_after_its_own_delay() -> None:
     world = World(fail, Yielded(after=2.5))
     world.start()

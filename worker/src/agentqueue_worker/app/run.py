@@ -68,20 +68,28 @@ class Runner:
 
     def start(self, claimed: Claimed) -> None:
         """Run a claimed job, whose lease is taken, or say at once why it doesn't run."""
-        state = self._state
-        if state.draining:  # claimed by a step that was on its way when the signal came
+        try:
+            self._start(claimed)
+        except Exception:
+            # Must not happen: but one job must not keep those that were claimed with it from starting.
+            self._put(HandBack(claimed.id, claimed.level, round(AGAIN_AFTER * 1000)))
+            log.exception("job_not_started", job_id=claimed.id)
+
+    def _start(self, claimed: Claimed) -> None:
+        if self._state.draining:  # claimed by a step that was on its way when the signal came
             self._put(HandBack(claimed.id, claimed.level))
             return
         try:
             record = self._decode(claimed.record or b"")
         except InvalidPayload as exc:
-            self._settle_unrun(claimed, UNREADABLE, screen_unreadable(claimed, str(exc), now_ms=now_ms()))
+            unreadable = screen_unreadable(claimed, str(exc), now_ms=now_ms())
+            self._put(self._unrun_outcome(claimed, UNREADABLE, unreadable))
             return
         handler = self._find(record.name)
         if handler is None or claimed.meta or claimed.cancel:
             verdict = self._screen(claimed, record, handler)
             if handler is None or not isinstance(verdict, Run):
-                self._settle_unrun(claimed, record, verdict)
+                self._put(self._unrun_outcome(claimed, record, verdict))
                 return
         self._launch(claimed, record, handler)
 
@@ -265,14 +273,6 @@ class Runner:
         self._state.nudge()
 
     # --- jobs that don't run
-
-    def _settle_unrun(self, claimed: Claimed, record: JobRecord, verdict: Screened) -> None:
-        try:
-            self._put(self._unrun_outcome(claimed, record, verdict))
-        except Exception:
-            # Must not happen: but one job must not end the loop that serves all others.
-            log.exception("job_not_concluded", job_id=claimed.id, job=record.name)
-            self._put(HandBack(claimed.id, claimed.level, round(AGAIN_AFTER * 1000)))
 
     def _unrun_outcome(self, claimed: Claimed, record: JobRecord, verdict: Screened) -> Outcome:
         handler = self._find(record.name)
