@@ -272,7 +272,7 @@ def _take_down(state: Path) -> None:
 def _starters(state: Path) -> list[Process]:
     """The processes of this machine that wait for the cluster's, and end with them."""
     starts = [one for one in processes() if one.argv[0] in {"unshare", "nsenter"}]
-    return [one for one in starts if any(str(state) in word for word in one.argv)]
+    return [one for one in starts if any(word == str(state) or f"{state}/" in word for word in one.argv)]
 
 
 def _remove(state: Path) -> None:
