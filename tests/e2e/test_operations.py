@@ -18,15 +18,7 @@ from tests.support.cluster.kube import Kube, Object, has_condition, is_ready, is
 from tests.support.cluster.program import ROOT
 from tests.support.hand import Hand
 from tests.support.installs import Helm, follow
-from tests.support.operator import (
-    CODE,
-    Operator,
-    agent,
-    agent_queue,
-    client_of,
-    code,
-    until,
-)
+from tests.support.operator import CODE, Operator, agent, agent_queue, client_of, code, until
 from tests.support.pages import Page
 from tools.manifests import NAMESPACE
 
@@ -204,10 +196,8 @@ async def test_full_redis_finishes_what_runs_and_gets_more_memory(operator: Oper
     async with client_of(kube, "travel") as client:
         running = await client.enqueue(QUEUE, "nap", 5)
         await until(lambda: is_active(running))
-        before, jobs = (
-            await used_memory(client),
-            ({"queue": "backlog", "name": "x", "data": "x" * 298} for _ in range(100_000)),
-        )
+        before = await used_memory(client)
+        jobs = ({"queue": "backlog", "name": "x", "data": "x" * 298} for _ in range(100_000))
         with pytest.raises(QueueFull, match="is full"):
             await client.enqueue_many(jobs)
         waiting = (await client.stats("backlog")).waiting

@@ -1,12 +1,12 @@
 """The claim loop beside a stand-in for Redis: what is asked when."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
 from agentqueue.keys import Level
-from agentqueue.store import Claimed, Outcome, StepReply
+from agentqueue.store import Claimed, StepReply
 from agentqueue.wire import JobRecord, encode_job
 from agentqueue_worker.app.loop import ClaimLoop
 from agentqueue_worker.app.notes import Notes
@@ -26,12 +26,10 @@ class Queue:
     def __init__(self, jobs: int, asked: Callable[[], None]) -> None:
         self.left = jobs
         self.asked = asked
-        self.recorded: list[str] = []
 
-    async def step(self, *, want: int, outcomes: Sequence[Outcome], **_: Any) -> StepReply:
+    async def step(self, *, want: int, **_: Any) -> StepReply:
         self.asked()
         await asyncio.sleep(0)
-        self.recorded += [outcome.id for outcome in outcomes]
         ids = range(self.left, self.left - min(want, self.left), -1)
         self.left -= len(ids)
         claimed = [Claimed(str(n), Level.NORMAL, 1.0, RECORD, 0, {}, cancel=False) for n in ids]
