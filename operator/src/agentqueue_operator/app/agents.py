@@ -110,10 +110,20 @@ class Agent:
         """The workers as `domain.fleet.plan` takes them."""
         return [self._member(worker, at) for worker in self.workers.values()]
 
-    def died(self, worker: Worker, *, at: float) -> float:
-        """A worker has ended without being told to. Returns in how many seconds another may be started."""
-        self.restarts = after_death(self.restarts, at=at, was_ready=worker.ready is not None)
-        return max(0.0, self.restarts.not_before - at)
+    def died(self, worker: Worker, *, at: float) -> None:
+        """A worker has ended without being told to."""
+        was_ready = worker.ready is not None
+        self.restarts = after_death(self.restarts, at=at, started=worker.started, was_ready=was_ready)
+
+    def next_start(self, *, at: float) -> str:
+        """When the next worker is started, in words: what follows a death."""
+        serving = [m.phase for m in self.members(at=at) if m.phase in (Phase.STARTING, Phase.READY) and not m.outdated]
+        if len(serving) >= self.wanted:
+            return "as many as are wanted are left"
+        if self.restarts.on_trial and Phase.STARTING in serving:
+            return "the next one starts once one is ready"
+        pause = self.restarts.not_before - at
+        return f"another one in {max(1, round(pause))} s" if pause > 0 else "another one starts now"
 
     def is_idle(self) -> bool:
         """No worker, and as far as is known no job that could start: only a new job changes that."""

@@ -170,13 +170,17 @@ class Up:
             self._say_once(str(error))
 
     async def _bury(self, exits: Iterable[Exit]) -> None:
+        dead = []
         for gone in exits:
             agent = next(agent for agent in self.agents if gone.worker in agent.workers)
             worker = agent.workers.pop(gone.worker)
             if gone.code != 0:
                 await self._give_back(agent, gone)
             if worker.ended is None:
-                self._mourn(agent, worker, gone)
+                agent.died(worker, at=self._clock())
+                dead.append((agent, gone))
+        for agent, gone in dead:  # only now is it known how many are left
+            self._mourn(agent, gone)
 
     async def _give_back(self, agent: Agent, gone: Exit) -> None:
         why = f"exit code {gone.code}" if gone.code >= 0 else f"signal {-gone.code}"
@@ -187,12 +191,12 @@ class Up:
         if given:
             self._screen.say(gone.worker, f"died ({why}); {given} running jobs went back to the queue")
 
-    def _mourn(self, agent: Agent, worker: Worker, gone: Exit) -> None:
-        pause = agent.died(worker, at=self._clock())
-        last = next((line for line in reversed(gone.last_words) if line.strip()), "it said nothing")
+    def _mourn(self, agent: Agent, gone: Exit) -> None:
+        last = next((line for line in reversed(gone.last_words) if line.strip()), "none")
         agent.note = f"worker died: {last}"[:120]
-        when = f"another one in {pause:.0f} s" if pause else "another one starts now"
-        self._screen.say(gone.worker, f"ended with {gone.code}: {last} ({when})", bad=True)
+        how = f"ended with {gone.code}" if gone.code >= 0 else f"was killed by signal {-gone.code}"
+        then = agent.next_start(at=self._clock())
+        self._screen.say(gone.worker, f"{how} ({then}); its last line: {last}", bad=True)
 
     def _at_zero(self) -> list[str]:
         return [agent.run.queue for agent in self.agents if agent.is_idle()]

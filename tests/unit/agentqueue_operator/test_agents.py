@@ -1,0 +1,135 @@
+"""What `agentqueue up` knows of an agent's workers, and says when they die."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+import pytest
+
+from agentqueue_operator.app.agents import Agent, Worker
+from agentqueue_operator.app.ports import AgentRun, Exit, Look, Report, Row
+from agentqueue_operator.app.up import Up
+from agentqueue_operator.domain.deaths import Death
+from agentqueue_operator.domain.scaling import Load, ScalingPolicy
+
+RUN = AgentRun(name="work", queue="work", policy=ScalingPolicy(min_replicas=3, max_replicas=3))
+LOOK = {"marked": frozenset[str](), "delayed": 0, "done": 0, "dead": 0, "arrived": 0, "run_ms": 0}
+
+
+def agent(*, ready: int = 0, starting: int = 0, wanted: int = 3) -> Agent:
+    """Its workers were started at 90, and got ready at 92."""
+    names = [f"work-{number}" for number in range(ready + starting)]
+    workers = {
+        name: Worker(name, RUN, 0, 90.0, ready=92.0 if number < ready else None) for number, name in enumerate(names)
+    }
+    return Agent(RUN, wanted=wanted, workers=workers)
+
+
+def lose(agent: Agent, *names: str, at: float = 100.0) -> str:
+    for name in names:
+        agent.died(agent.workers.pop(name), at=at)
+    return agent.next_start(at=at)
+
+
+@pytest.mark.parametrize(
+    ("before", "lost", "said"),
+    [
+        pytest.param(agent(ready=3), ["work-0"], "another one starts now", id="one"),
+        pytest.param(agent(ready=3), ["work-0", "work-1", "work-2"], "another one starts now", id="all-at-once"),
+        pytest.param(agent(starting=3), ["work-0", "work-1", "work-2"], "another one in 1 s", id="none-got-ready"),
+        pytest.param(agent(starting=3), ["work-0"], "the next one starts once one is ready", id="others-still-start"),
+        pytest.param(agent(ready=3, wanted=2), ["work-0"], "as many as are wanted are left", id="not-missed"),
+    ],
+)
+def test_a_death_says_when_the_next_worker_starts(before: Agent, lost: Sequence[str], said: str) -> None:
+    assert lose(before, *lost) == said
+
+
+def test_a_pause_is_told_in_whole_seconds_and_never_as_none() -> None:
+    shop = agent(starting=3)
+    lose(shop, *shop.workers)
+    assert shop.next_start(at=100.7) == "another one in 1 s"
+    assert shop.next_start(at=101.0) == "another one starts now"
+
+
+class World:
+    """A machine whose clock stands still between the turns: queues, processes and a screen."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.running: list[str] = []
+        self.gone: list[Exit] = []
+        self.said: list[str] = []
+        self.rows: list[Row] = []
+        self.started = 0
+
+    async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
+        reports = {name: Report(busy=0, slots=5, draining=False) for name in self.running}
+        return {queue: Look(load=Load(), reports=reports, **LOOK) for queue in horizons_s}  # type: ignore[arg-type]
+
+    async def mark(self, queue: str, worker: str, *, drain: bool) -> None: ...
+
+    async def bury_worker(self, queue: str, worker: str, why: str) -> int:
+        return 0
+
+    async def bury_container(self, queue: str, death: Death) -> int:
+        return 0
+
+    async def publish(self, decisions: Mapping[str, bytes]) -> None: ...
+
+    async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None: ...
+
+    async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
+        return False
+
+    async def start(self, run: AgentRun) -> str:
+        self.now += 0.01
+        self.started += 1
+        self.running.append(name := f"{run.name}-{self.started}")
+        return name
+
+    def end(self, worker: str) -> None:
+        self.kill(worker, 0)
+
+    def kill(self, worker: str, code: int = -9) -> None:
+        self.running.remove(worker)
+        self.gone.append(Exit(worker, code, ("worker_started",)))
+
+    def exits(self) -> list[Exit]:
+        gone, self.gone = self.gone, []
+        return gone
+
+    def say(self, who: str, text: str, *, bad: bool = False) -> None:
+        del who, bad
+        self.said.append(text)
+
+    def show(self, rows: Iterable[Row]) -> None:
+        self.rows = list(rows)
+
+
+async def test_all_workers_killed_at_once_are_replaced_in_the_next_turn() -> None:
+    world = World()
+    up = Up([Agent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    await up._turn()
+    world.now += 2.0
+    await up._turn()
+    assert world.rows[0].ready == 3
+    for name in list(world.running):
+        world.kill(name)
+    world.now += 1.0
+    await up._turn()
+    assert len(world.running) == 3
+    assert [text for text in world.said if "killed" in text] == [
+        "was killed by signal 9 (another one starts now); its last line: worker_started"
+    ] * 3
+
+
+async def test_a_worker_that_ends_by_itself_is_told_with_its_exit_code() -> None:
+    world = World()
+    up = Up([Agent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    await up._turn()
+    for name in list(world.running):
+        world.kill(name, code=7)
+    world.now += 1.0
+    await up._turn()
+    assert world.said[-3:] == ["ended with 7 (another one in 1 s); its last line: worker_started"] * 3
+    assert world.running == []
