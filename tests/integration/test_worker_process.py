@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import textwrap
 import urllib.error
 import urllib.request
@@ -344,6 +346,42 @@ async def test_logs_are_json_lines_and_failures_are_always_told(client: Client, 
     assert events.count("job_completed") < 100, "successes are sampled"
     (dead,) = [line for line in lines if line["event"] == "job_dead"]
     assert (dead["job"], dead["error"], dead["level"]) == ("fail", "ValueError: no", "error")
+
+
+@pytest.mark.parametrize("broken", ["full-disk", "closed-pipe"])
+async def test_a_log_that_cant_be_written_costs_no_job_and_no_exit_code(
+    client: Client, server_url: str, folder: Path, broken: str
+) -> None:
+    jobs = [await client.enqueue("q", "quick", n) for n in range(3)] + [await client.enqueue("q", "fail")]
+    with _unwritable(broken) as log:
+        worker = subprocess.Popen(  # noqa: ASYNC220  # starts at once
+            [sys.executable, "-m", "agentqueue_worker", "handlers:agent"],
+            cwd=folder,
+            env={**os.environ, "AGENTQUEUE_REDIS_URL": server_url, "AGENTQUEUE_LOG_FORMAT": "json"},
+            stderr=log,
+        )
+        try:
+            states = [(await final(job)).state for job in jobs]
+            worker.send_signal(signal.SIGTERM)
+            code = await asyncio.to_thread(worker.wait, 20)
+        finally:
+            worker.kill()
+            worker.wait()
+    assert states == [*[State.COMPLETED] * 3, State.DEAD]
+    assert code == 0
+
+
+@contextlib.contextmanager
+def _unwritable(broken: str) -> Iterator[int]:
+    if broken == "full-disk":
+        log = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, log = os.pipe()
+        os.close(reader)
+    try:
+        yield log
+    finally:
+        os.close(log)
 
 
 async def test_a_workers_resident_memory_is_under_60_mb(

@@ -1,6 +1,7 @@
 """The runner and the drain beside a stand-in for Redis: what must not happen, and what happens rarely."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -129,18 +130,23 @@ async def test_an_outcome_that_cant_be_made_hands_the_job_back() -> None:
     assert world.ended[-1][2] == "its outcome could not be made"
 
 
-async def test_a_job_that_cant_be_refused_goes_back_and_the_loop_goes_on() -> None:
-    world = World(forever)
-    world.start(cancel=True)  # its cancellation can't be written
-    assert await world.outcome() == HandBack("j", Level.NORMAL, 5_000)
-
-
 async def test_a_job_that_cant_be_started_goes_back_and_takes_no_other_with_it() -> None:
     world = World(forever)
-    world.start("bad", meta={"crashes": b"many"})
+    world.start("bad", cancel=True)  # its cancellation can't be written
     world.start("good")
     assert await world.outcome() == HandBack("bad", Level.NORMAL, 5_000)
     assert [*world.state.running] == ["good"]
+
+
+async def test_what_cant_be_told_of_a_jobs_end_is_recorded_all_the_same() -> None:
+    world = World(fail, Yielded())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    world.runner._ended = full  # a log on a full disk
+    world.start()
+    assert await world.outcome() == HandBack("j", Level.NORMAL)
 
 
 async def test_a_job_that_yields_goes_back_after_its_own_delay() -> None:

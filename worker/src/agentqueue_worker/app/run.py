@@ -152,10 +152,10 @@ class Runner:
     def lose(self, job: Job) -> None:
         """Another worker has the job: it is stopped, and what it comes to is dropped."""
         if self._leave(job):
-            self._ended(job, None, monotonic() - job.started, "the lease was lost")
             self.stop(job, Ending.LOST)
             self._stray(job)
             self._state.nudge()
+            self._ended(job, None, monotonic() - job.started, "the lease was lost")
 
     def abandon(self, job: Job) -> None:
         """Hand back a job that does not end: the process is about to."""
@@ -262,11 +262,11 @@ class Runner:
                 return Again(job.id, job.claimed.level, delay_ms, notes), error.line
 
     def _finish(self, job: Job, outcome: Outcome, seconds: float, error: str | None) -> None:
-        self._ended(job, outcome, seconds, error)
         self._state.mean_seconds = moving_mean(self._state.mean_seconds, seconds)
         if self._wants_recorded:
             self.unrecorded[job.id] = job
         self._put(outcome)
+        self._ended(job, outcome, seconds, error)  # last: what goes wrong with the telling must not keep it from Redis
 
     def _put(self, outcome: Outcome) -> None:
         self._state.outbox.add(outcome)
