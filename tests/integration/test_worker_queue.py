@@ -68,6 +68,29 @@ async def _has_beat(server: Server) -> bool:
     return bool(await server.redis.hlen("q:workers"))
 
 
+async def test_a_burst_ends_after_what_its_last_job_enqueued(client: Client, server: Server, server_url: str) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def parent(ctx: Context) -> None:
+        base = await commands(server)
+        await until(lambda: _has_sent(server, base + 3), what="the queue was found empty")
+        ctx.enqueue(child, 7)
+
+    @agent.job
+    async def child(ctx: Context, n: int) -> int:
+        return n
+
+    await client.enqueue(parent)
+    await work_off(agent, server_url)
+    stats = await client.stats("q")
+    assert (stats.completed, stats.waiting) == (2, 0)
+
+
+async def _has_sent(server: Server, least: int) -> bool:
+    return await commands(server) >= least
+
+
 async def test_a_delayed_job_starts_at_its_time(client: Client, server_url: str) -> None:
     agent, started = Agent("q"), asyncio.Queue[float]()
 

@@ -165,6 +165,8 @@ class ClaimLoop:
         self._credit.settle(offered=step.aged, started=len(reply.claimed))
         if step.want:
             self._plan(step, reply, now)
+        elif step.batch.strict:  # its jobs may have enqueued some for this very queue
+            self._dry, self._claim_at = False, now
 
     def _take(self, jobs: Sequence[Claimed]) -> None:
         """Hold the jobs from now on, and start them as soon as the loop comes round.
