@@ -22,6 +22,7 @@ from agentqueue.wire import (
     decode_result,
     errors_of,
     is_pickle,
+    returns_of,
 )
 
 FINAL: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
@@ -104,7 +105,7 @@ def _live(snapshot: Snapshot, state: State) -> JobStatus:
     record, problem = _record(snapshot.record)
     owner, claimed_ms = _holder(snapshot.held)
     errors = errors_of(snapshot.meta)
-    started = snapshot.attempts + sum(int(snapshot.meta.get(name, 0)) for name in ("crashes", "handbacks"))
+    started = snapshot.attempts + returns_of(snapshot.meta)
     return JobStatus(
         id=snapshot.id,
         queue=snapshot.queue,

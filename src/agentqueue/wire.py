@@ -303,15 +303,43 @@ def encode_errors(errors: Sequence[AttemptError]) -> bytes:
     return orjson.dumps([asdict(error) for error in errors[-MAX_ERRORS:]])
 
 
+# A job's meta is a hash beside its record. What can't be read there (somebody else wrote it) counts as not there: it
+# must neither keep the job from running nor stop the worker.
+
+
+def number_of(raw: bytes | None) -> int:
+    """A count in a job's meta or beside it; 0 if there is none."""
+    try:
+        return int(raw or 0)
+    except ValueError:
+        return 0
+
+
+def returns_of(meta: Mapping[str, bytes]) -> int:
+    """How many times the job came back without an attempt's end: its worker died, or handed it back."""
+    return number_of(meta.get("crashes")) + number_of(meta.get("handbacks"))
+
+
+def attempt_errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:
+    """How the job's attempts ended, the oldest that is kept first."""
+    try:
+        return [AttemptError(**error) for error in orjson.loads(meta.get("errors", b"[]"))]
+    except (orjson.JSONDecodeError, TypeError):
+        return []
+
+
 def errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:
     """Every error and crash that a job's meta tells of, oldest first. A crash's type is `Crashed`."""
-    errors = [AttemptError(**error) for error in orjson.loads(meta.get("errors", b"[]"))]
-    for name, value in meta.items():
-        if name.startswith("crash:"):
-            at, owner, why = value.decode().split("|", 2)
-            message = f"worker {owner.partition('/')[0]}: {why}"
-            errors.append(AttemptError(0, int(float(at)), "Crashed", message))
-    return sorted(errors, key=lambda error: error.at_ms)
+    crashes = [_crash(value) for name, value in meta.items() if name.startswith("crash:")]
+    return sorted([*attempt_errors_of(meta), *filter(None, crashes)], key=lambda error: error.at_ms)
+
+
+def _crash(raw: bytes) -> AttemptError | None:
+    try:
+        at, owner, why = raw.decode().split("|", 2)
+        return AttemptError(0, int(float(at)), "Crashed", f"worker {owner.partition('/')[0]}: {why}")
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +358,10 @@ def encode_progress(progress: Progress) -> bytes:
 
 def decode_progress(raw: bytes | None) -> Progress | None:
     """The progress in meta `progress`."""
-    return Progress(**orjson.loads(raw)) if raw else None
+    try:
+        return Progress(**orjson.loads(raw)) if raw else None
+    except (orjson.JSONDecodeError, TypeError):
+        return None
 
 
 @dataclass(slots=True)

@@ -359,6 +359,19 @@ async def test_a_record_that_cant_be_read_is_dead_and_the_worker_goes_on(
     assert await good.result() == 3
 
 
+async def test_notes_that_cant_be_read_count_as_none(
+    client: Client, server_url: str, server: Server, agent: Agent
+) -> None:
+    job, other = await client.enqueue("q", "fine", 3), await client.enqueue("q", "fine", 4)
+    notes = dict.fromkeys(("crashes", "handbacks", "errors", "progress", "expires", "unknown_since", "crash:1"), "many")
+    await server.redis.hset(f"aq:meta:{job.id}", mapping=notes)
+    await server.redis.set(f"arq:retry:{job.id}", "often")
+    status = await job.status()
+    assert (status.attempts, status.deliveries, status.progress, status.error) == (0, 0, None, None)
+    await work_off(agent, server_url)
+    assert [await it.result() for it in (job, other)] == [3, 4]
+
+
 async def test_an_id_of_any_bytes_does_not_stop_the_worker(
     client: Client, server_url: str, server: Server, agent: Agent
 ) -> None:

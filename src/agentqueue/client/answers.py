@@ -10,7 +10,7 @@ from agentqueue.client.model import Replayed
 from agentqueue.errors import InvalidPayload, JobCancelled, JobFailed, JobNotFound, UsageError
 from agentqueue.status import JobStatus
 from agentqueue.store import Snapshot
-from agentqueue.wire import JobRecord, ResultRecord, State, decode_job
+from agentqueue.wire import JobRecord, ResultRecord, State, decode_job, returns_of
 
 
 def not_found(job_id: str) -> JobNotFound:
@@ -62,7 +62,7 @@ def cancelled_record(found: Snapshot, now_ms: int) -> ResultRecord:
         state=State.CANCELLED,
         priority=record.priority,
         attempts=found.attempts,
-        deliveries=found.attempts + sum(int(found.meta.get(name, 0)) for name in ("crashes", "handbacks")),
+        deliveries=found.attempts + returns_of(found.meta),
         tags=record.tags,
         parent=record.parent,
     )

@@ -115,13 +115,21 @@ local function parse_held(value)
   return string.match(value or '', '^([^|]*)|(%d)|([^|]+)|(%d+)$')
 end
 
+-- One more in a hash's field. What is no number there, somebody else wrote: it counts as none.
+local function tally(key, field)
+  local n = redis.pcall('HINCRBY', key, field, 1)
+  if type(n) == 'number' then return n end
+  redis.call('HSET', key, field, 1)
+  return 1
+end
+
 -- A job whose worker is gone goes back to where it stood, at the head of its queue.
 local function give_back(level, id, value, why)
   local owner, _, score = parse_held(value)
   redis.call('ZADD', KEYS[level], 'XX', score or now, id)
   redis.call('DEL', HELD .. id)
   if owner then
-    local crashes = redis.call('HINCRBY', META .. id, 'crashes', 1)
+    local crashes = tally(META .. id, 'crashes')
     redis.call('HSET', META .. id, 'crash:' .. crashes, text(now) .. '|' .. owner .. '|' .. why)
   end
 end

@@ -73,7 +73,7 @@ local function finish()
   function act.A(a, id, level)
     redis.call('ZADD', KEYS[level], now + tonumber(ARGV[a + 3]), id)
     redis.call('DEL', HELD .. id)
-    redis.call('INCR', RETRY .. id)
+    if type(redis.pcall('INCR', RETRY .. id)) ~= 'number' then redis.call('SET', RETRY .. id, 1) end
     redis.call('HSET', META .. id, 'touched', text(now), unpack(meta_fields(a + 5, tonumber(ARGV[a + 4]))))
     add('retried', 1)
   end
@@ -83,7 +83,7 @@ local function finish()
     if delay >= 0 then score = now + delay end
     redis.call('ZADD', KEYS[level], score, id)
     redis.call('DEL', HELD .. id)
-    redis.call('HINCRBY', META .. id, 'handbacks', 1)
+    tally(META .. id, 'handbacks')
     local fields = meta_fields(a + 5, tonumber(ARGV[a + 4]))
     if #fields > 0 then redis.call('HSET', META .. id, unpack(fields)) end
     add('handed_back', 1)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from agentqueue.keys import KeySpace, Level
 from agentqueue.scripts import load
 from agentqueue.store.server import Server
+from agentqueue.wire import number_of, returns_of
 
 MAX_STEP: Final = 500
 """The most jobs a step claims or finishes: bounds the time a script keeps the server busy."""
@@ -123,12 +124,12 @@ class Claimed:
 
     def count(self, name: str) -> int:
         """A number in `meta` (crashes, handbacks), 0 if there is none."""
-        return int(self.meta.get(name, 0))
+        return number_of(self.meta.get(name))
 
     @property
     def delivery(self) -> int:
         """How many times it was started, this start included."""
-        return self.attempts + self.count("crashes") + self.count("handbacks") + 1
+        return self.attempts + returns_of(self.meta) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ def _decode_claimed(flat: Sequence[Any]) -> list[Claimed]:
             level=_LEVELS[int(flat[i + 1])],
             score=float(flat[i + 2]),
             record=flat[i + 3],
-            attempts=int(flat[i + 4] or 0),
+            attempts=number_of(flat[i + 4]),
             meta=_decode_meta(flat[i + 5]) if flat[i + 5] else _NO_META,
             cancel=bool(flat[i + 6]),
         )

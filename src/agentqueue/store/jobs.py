@@ -8,7 +8,7 @@ from agentqueue.keys import DEAD, DECISION, QUEUES, KeySpace, Level
 from agentqueue.scripts import load
 from agentqueue.store.engine import NewJob, _decode_meta, _ids
 from agentqueue.store.server import Server
-from agentqueue.wire import State
+from agentqueue.wire import State, number_of
 
 T = TypeVar("T")
 BATCH: Final = 500
@@ -158,7 +158,7 @@ class Store:
             queue=queue,
             record=record,
             held=held,
-            attempts=int(attempts or 0),
+            attempts=number_of(attempts),
             result=result,
             meta=_decode_meta(meta),
             dead=letter if letter.get("queue", b"").decode() == queue else {},

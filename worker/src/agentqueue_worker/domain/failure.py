@@ -4,9 +4,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-import orjson
-
-from agentqueue.wire import AttemptError, attempt_error, describe_value, encode_errors
+from agentqueue.wire import AttemptError, attempt_error, attempt_errors_of, describe_value, encode_errors
 
 
 def describe_failure(exc: BaseException, *, attempt: int, at_ms: int, hidden: Sequence[str] = ()) -> AttemptError:
@@ -27,5 +25,4 @@ def _is_hidden(tb: TracebackType, hidden: Sequence[str]) -> bool:
 
 def add_error(meta: Mapping[str, bytes], error: AttemptError) -> bytes:
     """The meta field `errors` with one more."""
-    earlier = [AttemptError(**wire) for wire in orjson.loads(meta.get("errors", b"[]"))]
-    return encode_errors([*earlier, error])
+    return encode_errors([*attempt_errors_of(meta), error])

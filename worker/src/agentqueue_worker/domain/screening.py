@@ -60,8 +60,7 @@ def screen(
     """Decide on a job whose record could be read. `known`: there is a handler for its name."""
     if claimed.cancel and rules.cancellable:
         return DropCancelled()
-    expires = float(claimed.meta.get("expires", b"inf"))
-    if expires <= now_ms:
+    if 0 < claimed.count("expires") <= now_ms:
         return BuryUnrun(Reason.EXPIRED, "its _expires passed before a worker came to it")
     crashes = claimed.count("crashes")
     if crashes >= rules.crash_limit:
