@@ -26,6 +26,7 @@ import orjson
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.keys import check_queue
+from agentqueue.parsers import LONGEST_S
 from agentqueue.wire import JobRecord, Progress, child_id, clean_text, encode, find_problem
 
 if TYPE_CHECKING:
@@ -62,16 +63,16 @@ class Fatal(Exception):
     """Raised by a handler: trying again is of no use; the job goes straight to the dead letters."""
 
 
-def seconds(value: Seconds) -> float:
-    """The duration in seconds.
+def seconds(value: Seconds, *, endless: bool = False) -> float:
+    """The duration in seconds; `endless`: it may be `math.inf`.
 
     Raises:
-        UsageError: negative, or not a number.
+        UsageError: negative, over 10 years, or not a number.
     """
     out = value.total_seconds() if isinstance(value, timedelta) else value
-    if type(out) not in (int, float) or math.isnan(out) or out < 0:
-        raise UsageError(f"duration {value!r} must be a number of seconds from 0, or a timedelta")
-    return float(out)
+    if type(out) in (int, float) and (0 <= out <= LONGEST_S or (endless and out == math.inf)):
+        return float(out)
+    raise UsageError(f"duration {value!r} must be a number of seconds from 0 to {LONGEST_S:.0f}, or a timedelta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,10 +372,10 @@ class Agent:
             func=func,
             payload=Payload(func, payload_parameter(func)),
             is_async=is_async(func),
-            timeout=None if timeout is None else seconds(timeout),
+            timeout=None if timeout is None else seconds(timeout, endless=True),
             attempts=check_attempts(attempts),
             backoff=None if backoff is None else Backoff.parse(backoff),
-            keep_result=None if keep_result is None else seconds(keep_result),
+            keep_result=None if keep_result is None else seconds(keep_result, endless=True),
         )
         if job.timeout == 0:
             raise UsageError(f"job {job.name!r}: timeout must be more than 0 seconds")

@@ -1,26 +1,41 @@
-"""Readers of environment variables for our processes' settings. Each raises ValueError that says what to write."""
+"""Readers of numbers and words for our processes' settings. Each raises ValueError that says what to write."""
 
 import math
 from collections.abc import Callable
+from typing import Final
+
+LONGEST_S: Final = 315_360_000.0
+"""10 years: no duration is longer. Clocks, threads and Redis count in whole numbers, which an endless one overflows."""
 
 
-def number(least: float, most: float = math.inf, *, unit: str = "") -> Callable[[str], float]:
+def number(least: float, most: float, *, unit: str = "") -> Callable[[str], float]:
     """A number from `least` to `most`."""
 
     def parse(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most:
-            raise ValueError(f"must be from {least:g} to {most:g}{unit and f' {unit}'}")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:  # NaN fails the comparison
+            raise ValueError(f"must be a number from {least:.12g} to {most:.12g}{unit and f' {unit}'}")
         return value
 
     return parse
+
+
+def seconds(least: float = 0.0) -> Callable[[str], float]:
+    """A duration in seconds, from `least` to the longest."""
+    return number(least, LONGEST_S, unit="seconds")
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
     """A whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
-        value = int(text)
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
         if not least <= value <= most:
             raise ValueError(f"must be a whole number from {least} to {most}")
         return value

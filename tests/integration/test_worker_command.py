@@ -57,6 +57,8 @@ async def test_it_works_a_queue_off_in_burst_mode(client: Client, server_url: st
         pytest.param(["mine:agnet"], 1, "did you mean 'agent'", id="misspelt"),
         pytest.param(["mine:agent", "-c", "0"], 2, "concurrency", id="no-slots"),
         pytest.param(["mine:agent", "--queue", "a b"], 2, "queue name", id="bad-queue"),
+        pytest.param(["mine:agent", "--grace", "inf"], 2, "--grace 'inf': must be a number from 0", id="endless-grace"),
+        pytest.param(["mine:agent", "--name", ""], 2, "--name '': must have 1 to 253", id="empty-name"),
         pytest.param(["mine:agent", "--redis", "http://x"], 2, "not a Redis URL", id="bad-url"),
     ],
 )

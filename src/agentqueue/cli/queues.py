@@ -42,7 +42,9 @@ def register(app: typer.Typer) -> None:
 def show_stats(
     queue: Annotated[str | None, typer.Argument(metavar="QUEUE", help="Default: all queues.")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="A live view, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between looks of --watch.")] = 1.0,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.1, max=86_400, help="Seconds between looks of --watch.")
+    ] = 1.0,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:

@@ -106,6 +106,10 @@ def test_a_decorated_function_stays_as_it_is() -> None:
         ({"backoff": {"type": "linear"}}, "exponential or fixed"),
         ({"backoff": {"jitter": 2}}, "0 to 1"),
         ({"keep_result": float("nan")}, "number of seconds"),
+        ({"keep_result": 1e300}, "from 0 to 315360000"),
+        ({"timeout": timedelta(days=4_000)}, "from 0 to 315360000"),
+        ({"backoff": {"delaySeconds": float("inf")}}, "from 0 to 315360000"),
+        ({"backoff": {"maxDelaySeconds": float("inf")}}, "from 0 to 315360000"),
         ({"name": "a b"}, "letters, digits"),
     ],
 )
@@ -206,6 +210,21 @@ def test_retry_says_when() -> None:
         "try again",
     )
     assert check_attempts(None) is None
+
+
+@pytest.mark.parametrize("after", [float("inf"), float("nan"), 1e300, -1, "5"])
+def test_a_retry_that_no_clock_can_tell_fails_in_the_handler_not_in_the_worker(after: Any) -> None:
+    with pytest.raises(UsageError, match="from 0 to 315360000"):
+        Retry(after=after)
+
+
+def test_a_result_may_stay_for_ever_and_a_job_run_without_a_limit() -> None:
+    @Agent("q").job(keep_result=float("inf"), timeout=float("inf"))
+    async def endless(ctx: Context) -> None: ...
+
+    job = job_of(endless)
+    assert job is not None
+    assert job.keep_result == job.timeout == float("inf")
 
 
 def test_a_backoff_in_the_resources_words() -> None:

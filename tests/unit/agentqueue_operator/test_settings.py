@@ -67,7 +67,7 @@ def test_a_restarted_container_is_another_holder() -> None:
     ("name", "value", "words"),
     [
         ("PORT", "70000", "from 0 to 65535"),
-        ("PORT", "http", "invalid literal"),
+        ("PORT", "http", "'http': must be a whole number from 0 to 65535"),
         ("RESYNC", "0", "from 0.5 to 300"),
         ("RESYNC", "nan", "from 0.5"),
         ("NAMESPACES", "ok,Not_OK", "small letters"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from arq import cron
+from arq import cron, func
 from arq.connections import ArqRedis, RedisSettings, create_pool
 
 from agentqueue.errors import HandlerImportError
@@ -92,6 +92,18 @@ def test_the_claim_loop_is_told_what_arqs_arguments_say() -> None:
     options = found.adjust(found.settings.options(found.own_queue))
     assert (options.poll, options.keep_ms, options.burst, options.start_limit) == (0.1, 30_000, True, 4)
     assert found.registry.cancellable
+
+
+@pytest.mark.parametrize("option", ["job_completion_wait", "keep_result", "poll_delay", "health_check_interval"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_time_without_an_end_is_refused_by_its_name(option: str, value: float) -> None:
+    with pytest.raises(HandlerImportError, match=f"{option}={value}: must be up to 315360000 seconds"):
+        adapted({"functions": [search], option: value})
+
+
+def test_so_is_a_function_s_own() -> None:
+    with pytest.raises(HandlerImportError, match=r"search: keep_result=inf: must be .* keep_result_forever"):
+        adapted({"functions": [func(search, keep_result=float("inf"))]}, found="redis://found")
 
 
 def test_a_limit_of_starts_counts_in_burst_mode_only() -> None:

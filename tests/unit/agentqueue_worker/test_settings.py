@@ -6,7 +6,7 @@ from agentqueue import environment as env
 from agentqueue.agent import Backoff
 from agentqueue.errors import UsageError
 from agentqueue_worker.app.options import DeadLetterTarget
-from agentqueue_worker.settings import Settings, default_name, read_settings
+from agentqueue_worker.settings import VARIABLES, Settings, default_name, read_settings
 
 
 def test_nothing_set_gives_the_defaults() -> None:
@@ -59,10 +59,12 @@ def test_given_names_what_was_set_so_that_it_goes_over_an_arq_programs_own() -> 
     ("name", "value", "words"),
     [
         (env.CONCURRENCY, "0", "from 1 to 10000"),
-        (env.CONCURRENCY, "many", "invalid literal"),
+        (env.CONCURRENCY, "many", "'many': must be a whole number from 1 to 10000"),
         (env.JOB_TIMEOUT, "-1", "from 0.001"),
         (env.JOB_TIMEOUT, "nan", "from 0.001"),
+        (env.GRACE_PERIOD, "inf", "'inf': must be a number from 0 to 315360000 seconds"),
         (env.RETRY_ATTEMPTS, "0", "1 to 1000"),
+        (env.RETRY_ATTEMPTS, "x", "must be a whole number from 1 to 1000"),
         (env.BACKOFF_TYPE, "linear", "exponential, fixed"),
         (env.BACKOFF_JITTER, "2", "from 0 to 1"),
         (env.QUEUE, "a b", "queue name"),
@@ -73,6 +75,39 @@ def test_given_names_what_was_set_so_that_it_goes_over_an_arq_programs_own() -> 
 def test_a_bad_value_names_its_variable(name: str, value: str, words: str) -> None:
     with pytest.raises(UsageError, match=name) as caught:
         read_settings({name: value})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["x", "inf", "-inf", "nan", "1e300"])
+def test_no_number_is_read_that_is_none_or_has_no_end(value: str) -> None:
+    numbers = [name for name in VARIABLES if name.endswith(("SECONDS", "MAX", "COUNT", "JITTER", "PORT", "ATTEMPTS"))]
+    assert len(numbers) > 15
+    for name in numbers:
+        with pytest.raises(UsageError, match=f"{name}='{value}': must be a (whole )?number from"):
+            read_settings({name: value})
+
+
+def test_options_go_over_the_environment_even_over_what_is_wrong_there() -> None:
+    settings = read_settings(
+        {env.WORKER_NAME: "a b"}, {"--name": (env.WORKER_NAME, "mine"), "--grace": (env.GRACE_PERIOD, None)}
+    )
+    assert (settings.name, settings.grace, settings.given) == ("mine", 60.0, {"name"})
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "value", "words"),
+    [
+        ("--name", env.WORKER_NAME, "", "--name '': must have 1 to 253 characters"),
+        ("--queue", env.QUEUE, "", "--queue ''"),
+        ("--log-level", env.LOG_LEVEL, "", "--log-level '': must be one of"),
+        ("--grace", env.GRACE_PERIOD, float("inf"), "--grace 'inf': must be a number from 0 to 315360000 seconds"),
+    ],
+)
+def test_a_bad_option_is_named_and_an_empty_one_is_not_absent(
+    option: str, variable: str, value: object, words: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_settings({}, {option: (variable, value)})
     assert words in str(caught.value)
 
 

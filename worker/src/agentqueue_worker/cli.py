@@ -66,26 +66,24 @@ def worker(
     """
     import os  # noqa: PLC0415
 
+    from agentqueue import environment as env  # noqa: PLC0415
     from agentqueue.cli.connect import find_server, place_given, reached  # noqa: PLC0415
     from agentqueue.logs import set_up_logs  # noqa: PLC0415
     from agentqueue_worker.process import load_program, run_program  # noqa: PLC0415
     from agentqueue_worker.settings import read_settings  # noqa: PLC0415
 
-    given = {
-        "AGENTQUEUE_QUEUE": queue,
-        "AGENTQUEUE_WORKER_NAME": name,
-        "AGENTQUEUE_LOG_LEVEL": log_level,
+    options = {
+        "--queue": (env.QUEUE, queue),
+        "--concurrency": (env.CONCURRENCY, concurrency),
+        "--name": (env.WORKER_NAME, name),
+        "--grace": (env.GRACE_PERIOD, grace),
+        "--port": (env.PROBE_PORT, port),
+        "--log-level": (env.LOG_LEVEL, log_level),
     }
-    settings = read_settings({**os.environ, **{key: value for key, value in given.items() if value is not None}})
+    settings = read_settings(os.environ, options)
     set_up_logs(settings.log_level, settings.log_format)
     settings = settings.override(
-        handler=target,
-        concurrency=concurrency,
-        grace=grace,
-        probe_port=port,
-        burst=burst or None,
-        arq_pickle=arq_pickle or None,
-        allow_eviction=allow_eviction or None,
+        handler=target, burst=burst or None, arq_pickle=arq_pickle or None, allow_eviction=allow_eviction or None
     )
     # An arq WorkerSettings may name its own Redis, which --redis and --in go over.
     with reached(redis) if redis or place_given() else nullcontext() as given_server:

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from agentqueue import environment as env
 from agentqueue import parsers
-from agentqueue.agent import Backoff, check_attempts
-from agentqueue.errors import InvalidName, UsageError
+from agentqueue.agent import Backoff
+from agentqueue.errors import UsageError
 from agentqueue.keys import check_queue
 from agentqueue.store import EngineSettings, ServerOptions, server_options
 from agentqueue_worker.app.options import DeadLetterTarget, Identity, WorkerOptions
@@ -120,30 +120,26 @@ def _worker_name(text: str) -> str:
     return text
 
 
-def _attempts(text: str) -> int:
-    return check_attempts(int(text)) or 1
-
-
 _FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     env.HANDLER: ("handler", str),
     env.AGENT: ("agent", str),
     env.QUEUE: ("queue", check_queue),
     env.CONCURRENCY: ("concurrency", parsers.whole(1, 10_000)),
-    env.JOB_TIMEOUT: ("job_timeout", parsers.number(0.001)),
-    env.RETRY_ATTEMPTS: ("attempts", _attempts),
+    env.JOB_TIMEOUT: ("job_timeout", parsers.seconds(0.001)),
+    env.RETRY_ATTEMPTS: ("attempts", parsers.whole(1, 1_000)),
     env.RETRY_CRASHES: ("crashes", parsers.whole(1, 1_000)),
     env.RATE_LIMIT_MAX: ("rate_max", parsers.whole(0, 1_000_000)),
-    env.RATE_LIMIT_DURATION: ("rate_duration", parsers.number(0.001)),
-    env.RESULT_SECONDS: ("result_seconds", parsers.number(0)),
-    env.COMPLETED_SECONDS: ("completed_seconds", parsers.number(0)),
+    env.RATE_LIMIT_DURATION: ("rate_duration", parsers.seconds(0.001)),
+    env.RESULT_SECONDS: ("result_seconds", parsers.seconds()),
+    env.COMPLETED_SECONDS: ("completed_seconds", parsers.seconds()),
     env.COMPLETED_COUNT: ("completed_count", parsers.whole(0, 1_000_000)),
-    env.DEAD_SECONDS: ("dead_seconds", parsers.number(1)),
-    env.AGEING_HIGH: ("ageing_high", parsers.number(0.001)),
-    env.AGEING_NORMAL: ("ageing_normal", parsers.number(0.001)),
-    env.AGEING_LOW: ("ageing_low", parsers.number(0.001)),
+    env.DEAD_SECONDS: ("dead_seconds", parsers.seconds(1)),
+    env.AGEING_HIGH: ("ageing_high", parsers.seconds(0.001)),
+    env.AGEING_NORMAL: ("ageing_normal", parsers.seconds(0.001)),
+    env.AGEING_LOW: ("ageing_low", parsers.seconds(0.001)),
     env.ON_DEAD_LETTER_QUEUE: ("on_dead_letter_queue", check_queue),
     env.ON_DEAD_LETTER_JOB: ("on_dead_letter_job", str),
-    env.GRACE_PERIOD: ("grace", parsers.number(0)),
+    env.GRACE_PERIOD: ("grace", parsers.seconds()),
     env.PROBE_PORT: ("probe_port", parsers.port),
     env.WORKER_NAME: ("name", _worker_name),
     env.POD_UID: ("pod_uid", _worker_name),
@@ -152,20 +148,32 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
 }
 _BACKOFF: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     env.BACKOFF_TYPE: ("type", parsers.one_of("exponential", "fixed")),
-    env.BACKOFF_DELAY: ("delay", parsers.number(0)),
-    env.BACKOFF_MAX_DELAY: ("max_delay", parsers.number(0)),
+    env.BACKOFF_DELAY: ("delay", parsers.seconds()),
+    env.BACKOFF_MAX_DELAY: ("max_delay", parsers.seconds()),
     env.BACKOFF_JITTER: ("jitter", parsers.number(0, 1)),
 }
 
 
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings in the environment. Empty variables count as absent.
+VARIABLES: Final = (*_FIELDS, *_BACKOFF)
+"""All that are read here; those of the connection are `agentqueue.store.server_options`'s."""
+
+
+def read_settings(environ: Mapping[str, str], options: Mapping[str, tuple[str, object]] | None = None) -> Settings:
+    """The settings in the environment, and over them options of a command line.
+
+    Args:
+        environ: the variables. Empty ones count as absent.
+        options: by its name, each option's variable and value. None counts as absent; what is empty was meant.
 
     Raises:
-        UsageError: a value out of its range; the message names the variable.
+        UsageError: a value out of its range; the message names the variable or the option.
     """
-    values = _read(environ, _FIELDS)
-    backoff = _read(environ, _BACKOFF)
+    given = {name: (f"{name}=", text.strip()) for name, text in environ.items() if text.strip()}
+    for option, (variable, value) in (options or {}).items():
+        if value is not None:
+            given[variable] = (f"{option} ", str(value))
+    values = _read(given, _FIELDS)
+    backoff = _read(given, _BACKOFF)
     if backoff:
         values["backoff"] = Backoff(**backoff)
     # REDIS_URL is anybody's: an arq program's own Redis goes before it, so the caller looks for it.
@@ -176,13 +184,15 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     return Settings(**values, given=frozenset(values))
 
 
-def _read(environ: Mapping[str, str], names: Mapping[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
+def _read(
+    given: Mapping[str, tuple[str, str]], names: Mapping[str, tuple[str, Callable[[str], Any]]]
+) -> dict[str, Any]:
     out = {}
     for variable, (name, parse) in names.items():
-        text = environ.get(variable, "").strip()
-        if text:
+        if variable in given:
+            source, text = given[variable]
             try:
                 out[name] = parse(text)
-            except (ValueError, InvalidName) as exc:
-                raise UsageError(f"{variable}={text!r:.80}: {exc}") from exc
+            except ValueError as exc:
+                raise UsageError(f"{source}{text!r:.80}: {exc}") from exc
     return out

@@ -12,6 +12,7 @@ from arq.utils import ms_to_datetime
 from redis.exceptions import RedisError
 
 from agentqueue.clock import now_ms
+from agentqueue.parsers import LONGEST_S
 from agentqueue.store import Server, ServerOptions, close_sentinels
 from agentqueue_worker.adapters.arq.connect import lazy_pool, pool_at
 from agentqueue_worker.adapters.arq.crons import ArqCron
@@ -57,6 +58,17 @@ class ArqWorker(arq_worker.Worker):
             job_deserializer=self.serializers.read,
             **options,
         )
+        self._check_durations()
+
+    def _check_durations(self) -> None:
+        """What arq takes and meets with an OverflowError, in the middle of its work."""
+        own = {"job_completion_wait": self._job_completion_wait, "keep_result": self.keep_result_s}
+        own |= {"poll_delay": self.poll_delay_s, "health_check_interval": self.health_check_interval}
+        kept = {f"{name}: keep_result": function.keep_result_s for name, function in self.functions.items()}
+        for name, seconds in {**own, **kept}.items():
+            if seconds is not None and not abs(seconds) <= LONGEST_S:  # NaN fails the comparison
+                hint = "; keep_result_forever=True keeps it" if name.endswith("keep_result") else ""
+                raise ValueError(f"{name}={seconds}: must be up to {LONGEST_S:.0f} seconds{hint}")
 
     @property
     def completion_wait(self) -> float:
