@@ -203,3 +203,16 @@ def test_a_handler_that_does_not_import_is_shown_and_up_goes_on(up: Running) -> 
     (up.folder / "handlers.py").write_text(HANDLERS)
     with up.client as client:
         assert client.job("later").result(timeout=60) == 1
+
+
+def test_when_its_reader_is_gone_it_runs_on_and_ctrl_c_ends_it(up: Running) -> None:
+    """`agentqueue up … | head`, or `| tee`, which the same Ctrl-C ends first."""
+    command = [COMMAND, "up", "agentqueue.yaml"]
+    up.process = subprocess.Popen(command, cwd=up.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert up.process.stdout is not None
+    while "Ctrl-C drains" not in up.process.stdout.readline():
+        pass
+    up.process.stdout.close()
+    with up.client as client:
+        assert client.enqueue("work", "die").result(timeout=30) == "survived"
+    assert up.end(signal.SIGINT) == 0

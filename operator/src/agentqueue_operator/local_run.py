@@ -165,11 +165,11 @@ class _Reviver:
 def _stop_on_signals(stop: asyncio.Event, hurry: asyncio.Event, screen: AnyScreen) -> None:
     def asked() -> None:
         if stop.is_set():
-            screen.say(UP, "hurrying: running jobs go back to the queue")
             hurry.set()
+            screen.say(UP, "hurrying: running jobs go back to the queue")
         else:
-            screen.say(UP, "draining: running jobs finish; again to hurry")
             stop.set()
+            screen.say(UP, "draining: running jobs finish; again to hurry")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, asked)

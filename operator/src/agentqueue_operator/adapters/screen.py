@@ -1,6 +1,8 @@
 """What `agentqueue up` shows in a pipe or a file; `adapters.live` is for terminals."""
 
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import IO, Final, Self
 
 from agentqueue.clock import from_ms, now_ms
@@ -12,7 +14,10 @@ TITLES: Final = ("AGENT", "WORKERS", "WAITING", "ACTIVE", "DONE", "DEAD", "RATE"
 
 
 class PlainScreen:
-    """Lines for a pipe or a file: each with the time and who it is about. The table is left out."""
+    """Lines for a pipe or a file: each with the time and who it is about. The table is left out.
+
+    Where the reader is gone (`| head`) or the disk full, the lines are lost and the agents run on.
+    """
 
     def __init__(self, out: IO[str], *, quiet: bool, width: int) -> None:
         self._out = out
@@ -23,7 +28,7 @@ class PlainScreen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._out.flush()
+        self._write("")
 
     def tell(self, worker: str, line: str) -> None:
         """A line that a worker wrote."""
@@ -43,13 +48,21 @@ class PlainScreen:
         table = [TITLES[:-2], *(cells_of(row)[:-2] for row in rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
         for line in table:
-            self._out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-            self._out.write("\n")
-        self._out.flush()
+            self._write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
 
     def _line(self, who: str, text: str) -> None:
-        self._out.write(f"{who:<{self._width}} | {text}\n")
-        self._out.flush()
+        self._write(f"{who:<{self._width}} | {text}\n")
+
+    def _write(self, text: str) -> None:
+        encoding = self._out.encoding or "utf-8"
+        try:
+            self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self._out.flush()
+        except BrokenPipeError:
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123  # else the exit's flush fails too
+                os.dup2(nowhere.fileno(), self._out.fileno())
+        except OSError:
+            pass
 
 
 def cells_of(row: Row) -> tuple[str, ...]:
