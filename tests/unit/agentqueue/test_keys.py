@@ -10,3 +10,10 @@ def test_the_scripts_get_the_keys_that_the_key_space_names() -> None:
     assert [given[level - 1] for level in Level] == [keys.level(level) for level in Level]
     named = {4: keys.dead, 5: keys.done, 6: keys.paused, 8: keys.wake, 9: keys.stats, 10: keys.workers, 14: keys.drain}
     assert {place: given[place] for place in named} == named
+
+
+def test_keys_that_scripts_make_themselves_are_named_alike() -> None:
+    keys = KeySpace("flights")
+    assert keys.stats_of_minute(7) == f"{keys.stats}:7"
+    assert keys.fingerprint("ab12") == f"{keys.fingerprints}:ab12"
+    assert keys.fingerprints == f"{keys.dead}:fp"

@@ -1,4 +1,4 @@
-"""Results and dead letters that other clients wrote, or that can't be read."""
+"""Records and notes that other clients wrote, or that can't be read."""
 
 from typing import Any
 
@@ -7,7 +7,28 @@ import pytest
 
 from agentqueue.errors import InvalidPayload
 from agentqueue.keys import KeySpace
-from agentqueue.wire import ResultRecord, State, decode_dead, decode_result, encode_result
+from agentqueue.wire import (
+    MAX_EXCEPTION,
+    AttemptError,
+    JobRecord,
+    Progress,
+    Reason,
+    ResultRecord,
+    State,
+    attempt_errors_of,
+    decode_dead,
+    decode_job,
+    decode_progress,
+    decode_result,
+    encode_errors,
+    encode_exception,
+    encode_progress,
+    encode_result,
+    errors_of,
+    fingerprint,
+    number_of,
+    returns_of,
+)
 
 
 def result(value: Any = None, *, success: bool = True, args: tuple[Any, ...] = (), **kwargs: Any) -> ResultRecord:
@@ -80,6 +101,94 @@ def test_what_is_no_dead_letter_is_refused(raw: bytes) -> None:
 def test_what_is_no_result_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidPayload, match="the job's result is not one"):
         decode_result(raw)
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        pytest.param({"f": 1}, "f (string)", id="name"),
+        pytest.param({"a": {}}, "a (array)", id="arguments"),
+        pytest.param({"et": "noon"}, "et (integer)", id="time"),
+        pytest.param({"t": "first"}, "t and p are integers", id="try"),
+        pytest.param({"x": {"timeout": "soon"}}, "x.timeout must be a number", id="timeout"),
+        pytest.param({"x": {"attempts": 2.5}}, "x.attempts an integer", id="attempts"),
+    ],
+)
+def test_a_job_record_with_wrong_types_is_refused(record: dict[str, Any], told: str) -> None:
+    whole = {"t": None, "f": "job", "a": [], "k": {}, "et": 1} | record
+    with pytest.raises(InvalidPayload) as refused:
+        decode_job(orjson.dumps(whole))
+    assert told in str(refused.value)
+
+
+def test_a_jobs_payload_is_what_was_sent() -> None:
+    assert JobRecord("job", args=[1], kwargs={"b": 2}).data == {"args": [1], "kwargs": {"b": 2}}
+    assert JobRecord("job", args=[{"a": 1}]).data == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "arg", [pytest.param("\ud800", id="a-lone-surrogate"), pytest.param("x" * MAX_EXCEPTION, id="too-long")]
+)
+def test_an_exceptions_arguments_that_cant_be_written_are_written_as_text(arg: str) -> None:
+    wire = encode_exception(ValueError(arg, 7))
+    assert wire["$exc"] == "ValueError"
+    (text,) = wire["args"]
+    assert len(orjson.dumps(text)) <= MAX_EXCEPTION
+
+
+def test_an_exception_without_a_text_is_named() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert encode_exception(Mute(object(), Mute()))["args"][1] == "(Mute, whose text can't be made: RuntimeError)"
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        pytest.param("\ud800", "the result is not JSON", id="a-lone-surrogate"),
+        pytest.param({"n": float("nan")}, "the result.n is nan", id="not-a-number"),
+    ],
+)
+def test_a_result_that_json_cant_say_is_refused(value: Any, told: str) -> None:
+    with pytest.raises(InvalidPayload, match=f"job 'job': {told}"):
+        encode_result(result(value))
+
+
+def test_a_result_keeps_its_history() -> None:
+    record = result(ValueError("no"), success=False)
+    record.tags, record.parent, record.progress = ("trip",), "p", Progress(40, "half", 3)
+    record.reason, record.errors = Reason.FAILED, (AttemptError(1, 10, "ValueError", "no"),)
+    found = decode_result(encode_result(record))
+    assert (list(found.tags), found.parent, found.progress) == (["trip"], "p", Progress(40, "half", 3))
+    assert (found.reason, list(found.errors)) == (Reason.FAILED, list(record.errors))
+
+
+def test_failures_of_one_kind_have_one_fingerprint() -> None:
+    def of(message: str) -> str:
+        return fingerprint(Reason.FATAL, "search", "Fatal", message)
+
+    assert of("no airport 'XYZ' in 30 s\nat line 3") == of("no airport 'QQQ' in 7 s")
+    assert len({of(""), of("no airport 'XYZ'"), of("no airline 'XYZ'")}) == 3
+
+
+def test_a_jobs_notes_tell_of_every_error_and_crash() -> None:
+    first, second = AttemptError(1, 10, "ValueError", "no"), AttemptError(2, 30, "KeyError", "k")
+    notes = {"errors": encode_errors([first, second]), "crash:1": b"20|pod-1/abc|lease ran out", "crashes": b"1"}
+    assert attempt_errors_of(notes) == [first, second]
+    crash = AttemptError(0, 20, "Crashed", "worker pod-1: lease ran out")
+    assert errors_of(notes) == [first, crash, second]
+    assert returns_of(notes | {"handbacks": b"2"}) == 3
+    progress = Progress(50, "half", 1)
+    assert decode_progress(encode_progress(progress)) == progress
+
+
+@pytest.mark.parametrize("raw", [b"many", b"", b"{}", b"[1]", b"\xff", b"1|2", b'{"at":1}', b"noon|pod|gone"])
+def test_notes_that_cant_be_read_count_as_none(raw: bytes) -> None:
+    assert number_of(raw) == 0
+    assert errors_of({"errors": raw, "crash:1": raw}) == []
+    assert decode_progress(raw) is None
 
 
 def test_the_history_has_a_key() -> None:
