@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import IO, Final, Self
+from typing import Final, Self, TextIO
 
 from agentqueue.clock import from_ms, now_ms
 from agentqueue_operator.app.ports import Row
@@ -19,7 +19,7 @@ class PlainScreen:
     Where the reader is gone (`| head`) or the disk full, the lines are lost and the agents run on.
     """
 
-    def __init__(self, out: IO[str], *, quiet: bool, width: int) -> None:
+    def __init__(self, out: TextIO, *, quiet: bool, width: int) -> None:
         self._out = out
         self._quiet = quiet
         self._width = width
