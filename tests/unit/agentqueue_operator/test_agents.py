@@ -61,10 +61,13 @@ class World:
         self.said: list[str] = []
         self.rows: list[Row] = []
         self.started = 0
+        self.refuses: OSError | None = None
+        self.done = 0
 
     async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
         reports = {name: Report(busy=0, slots=5, draining=False) for name in self.running}
-        return {queue: Look(load=Load(), reports=reports, **LOOK) for queue in horizons_s}  # type: ignore[arg-type]
+        seen = LOOK | {"done": self.done}
+        return {queue: Look(load=Load(), reports=reports, **seen) for queue in horizons_s}  # type: ignore[arg-type]
 
     async def mark(self, queue: str, worker: str, *, drain: bool) -> None: ...
 
@@ -82,12 +85,15 @@ class World:
         return False
 
     async def start(self, run: AgentRun) -> str:
+        if self.refuses is not None:
+            raise self.refuses
         self.now += 0.01
         self.started += 1
         self.running.append(name := f"{run.name}-{self.started}")
         return name
 
     def end(self, worker: str) -> None:
+        self.done += 1  # what it still ran
         self.kill(worker, 0)
 
     def kill(self, worker: str, code: int = -9) -> None:
@@ -133,3 +139,33 @@ async def test_a_worker_that_ends_by_itself_is_told_with_its_exit_code() -> None
     await up._turn()
     assert world.said[-3:] == ["ended with 7 (another one in 1 s); its last line: worker_started"] * 3
     assert world.running == []
+
+
+async def test_a_system_that_gives_no_process_is_told_and_asked_again_ever_less_often() -> None:
+    world = World()
+    up = Up([Agent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    world.refuses = FileNotFoundError(2, "No such file or directory", "/code")
+    tries = []
+    for _ in range(40):
+        said = len(world.said)
+        await up._turn()
+        tries += [world.now - 100.0] * any("can't be started" in text for text in world.said[said:])
+        world.now += 0.5
+    assert tries == [0, 1, 3, 7, 15]
+    assert "a worker can't be started (No such file or directory: /code): another one in 1 s" in world.said
+    world.refuses = None
+    world.now += 30.0
+    await up._turn()
+    assert len(world.running) == 1, "on trial"
+    await up._turn()
+    await up._turn()
+    assert world.rows[0].ready == len(world.running) == 3
+
+
+async def test_the_last_table_has_what_was_done_in_the_drain() -> None:
+    world = World()
+    up = Up([Agent(RUN)], world, world, world, clock=lambda: world.now, wake=(wake := asyncio.Event()))
+    await up._turn()
+    wake.set()
+    await up._drain(asyncio.Event())
+    assert (world.running, up.agents[0].row().done) == ([], 3)

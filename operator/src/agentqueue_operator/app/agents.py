@@ -115,6 +115,10 @@ class Agent:
         was_ready = worker.ready is not None
         self.restarts = after_death(self.restarts, at=at, started=worker.started, was_ready=was_ready)
 
+    def start_failed(self, *, at: float) -> None:
+        """The system gave no process for a worker: as if one had died before it was ready."""
+        self.restarts = after_death(self.restarts, at=at, started=at, was_ready=False)
+
     def next_start(self, *, at: float) -> str:
         """When the next worker is started, in words: what follows a death."""
         serving = [m.phase for m in self.members(at=at) if m.phase in (Phase.STARTING, Phase.READY) and not m.outdated]

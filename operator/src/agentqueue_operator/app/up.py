@@ -20,6 +20,8 @@ TEND_S: Final = 10.0
 """How often a queue without workers gets the housekeeping that workers do."""
 KILL_AFTER_S: Final = 5.0
 """Beyond its grace period a worker that was told to stop is killed: it hands its jobs back within that period."""
+LAST_LOOKS_S: Final = 1.0
+"""In the drain the server gets no longer to answer a look."""
 ME: Final = "up"
 
 
@@ -134,13 +136,22 @@ class Up:
     async def _act(self, agent: Agent, action: Action) -> None:
         match action:
             case Start(count):
-                for _ in range(count):
-                    name = await self._processes.start(agent.run)
-                    agent.workers[name] = Worker(name, agent.run, agent.version, self._clock())
+                await self._start(agent, count)
             case End(name):
                 self._end(agent.workers[name])
             case Mark(name) | Unmark(name):
                 await self._mark(agent, name, drain=isinstance(action, Mark))
+
+    async def _start(self, agent: Agent, count: int) -> None:
+        try:
+            for _ in range(count):
+                name = await self._processes.start(agent.run)
+                agent.workers[name] = Worker(name, agent.run, agent.version, self._clock())
+        except OSError as error:  # no process, memory or file handle left, or the code's folder is gone: for a while
+            at = self._clock()
+            agent.start_failed(at=at)
+            why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            self._screen.say(agent.run.name, f"a worker can't be started ({why}): {agent.next_start(at=at)}", bad=True)
 
     async def _mark(self, agent: Agent, name: str, *, drain: bool) -> None:
         try:
@@ -212,10 +223,18 @@ class Up:
             await self._bury(self._processes.exits())
             for agent in self.agents:
                 self._end_overdue(agent)
-            self._screen.show(agent.row() for agent in self.agents)
+            await self._look_again()
             if self._workers():
                 await self._rest()
         hurrying.cancel()
+
+    async def _look_again(self) -> None:
+        """What is done in the drain counts too; a server that does not answer must not hold it up."""
+        if not self._trouble:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_LOOKS_S):
+                    await self._look()
+        self._screen.show(agent.row() for agent in self.agents)
 
     async def _hurry_on(self, hurry: asyncio.Event) -> None:
         await hurry.wait()
