@@ -169,3 +169,21 @@ async def test_the_last_table_has_what_was_done_in_the_drain() -> None:
     wake.set()
     await up._drain(asyncio.Event())
     assert (world.running, up.agents[0].row().done) == ([], 3)
+
+
+async def test_a_server_that_dies_in_the_drain_is_brought_back_for_what_still_runs() -> None:
+    world, revived = World(), []
+    up = Up(
+        [Agent(RUN)],
+        world,
+        world,
+        world,
+        clock=lambda: world.now,
+        wake=(wake := asyncio.Event()),
+        revive=lambda: revived.append(len(world.running) + len(world.gone)),
+    )
+    await up._turn()
+    revived.clear()
+    wake.set()
+    await up._drain(asyncio.Event())
+    assert revived == [3]

@@ -220,6 +220,7 @@ class Up:
                 self._end(worker)
         hurrying = asyncio.create_task(self._hurry_on(hurry))
         while self._workers():
+            self._revive()  # jobs that still run have results to leave there
             await self._bury(self._processes.exits())
             for agent in self.agents:
                 self._end_overdue(agent)
