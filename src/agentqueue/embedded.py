@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import signal
@@ -33,6 +34,8 @@ STOP_TIMEOUT: Final = 10.0
 """Seconds from SIGTERM to SIGKILL; the append-only file is whole in either case."""
 PORT_TRIES: Final = 5
 _HOST = "127.0.0.1"
+_STAMP = re.compile(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [-.*#] ")
+"""`26634:M 28 Nov 2026 04:07:26.061 # `, before each line of Valkey's log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,5 +387,6 @@ def _is_taken(port: int) -> bool:
 
 
 def _last_line(log: Path) -> str:
+    """What the server said last, without the process id and the time that it puts before."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return _STAMP.sub("", lines[-1]) if lines else "it said nothing"

@@ -133,7 +133,7 @@ def test_a_remembered_port_that_is_taken_is_changed(folder: Path) -> None:
 
 def test_a_given_port_that_is_taken_is_an_error(folder: Path) -> None:
     with EmbeddedServer() as server:
-        with pytest.raises(QueueUnavailable, match="another program has the port"):
+        with pytest.raises(QueueUnavailable, match=r": Failed listening on port .*another program has the port"):
             EmbeddedServer(folder, port=server.port).start()
         with EmbeddedServer(folder, port=free_port()) as other:
             assert other.port != server.port
