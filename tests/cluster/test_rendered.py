@@ -34,6 +34,8 @@ try:
     print(urllib.request.urlopen(asked).status)
 except urllib.error.HTTPError as error:
     print(error.code)
+except urllib.error.URLError as error:
+    print(error.reason)
 """
 SUBMIT = """
 from agentqueue import SyncClient
@@ -113,7 +115,7 @@ async def test_the_console_answers_who_has_the_token(kube: Kube, images: Images)
     async def answers(token: str, status: str) -> bool:
         return (await kube.run(console, "python", "-c", ASK, address, token)).strip() == status
 
-    await until(lambda: answers(TOKEN, "200"))  # 503 until Redis is up and its Service leads there
+    await until(lambda: answers(TOKEN, "200"))  # no way, then 503, until both Services lead there
     assert await answers("wrong", "401")
 
 

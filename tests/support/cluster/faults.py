@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from tests.support.cluster import network
 from tests.support.cluster.kube import Kube
-from tests.support.cluster.own import OwnCluster
+from tests.support.cluster.own import CONTROL, OwnCluster
+
+FOLLOWERS = ("kube-controller-manager", "kube-scheduler", "coredns", "volumes")
+NODE_FOLLOWERS = ("kubelet", "kube-proxy")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,22 @@ class Faults:
         machine, part = self.cluster.part(name, where)
         machine.start(part)
         machine.await_ready(part)
+        if name == "kube-apiserver":
+            self._follow_again()
+
+    def _follow_again(self) -> None:
+        """Start those anew that follow the API server.
+
+        Each of its outages makes them wait twice as long, up to a minute, before they look again: to the tests that
+        follow, it would not be over.
+        """
+        found = [self.cluster.part(name, CONTROL) for name in FOLLOWERS]
+        found += [self.cluster.part(name, node) for node in self.cluster.nodes() for name in NODE_FOLLOWERS]
+        for machine, part in found:
+            machine.stop(part)
+            machine.start(part)
+        for machine, part in found:
+            machine.await_ready(part)
 
     def _kill(self, node: str, container: str) -> None:
         ctr = ("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL")

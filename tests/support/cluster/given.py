@@ -46,10 +46,6 @@ class GivenCluster:
         """Put an image onto every node: with `kind` into its own, else by the command in AGENTQUEUE_LOAD_IMAGE."""
         run(*shlex.split(self._loader().format(archive=shlex.quote(str(archive)))), timeout=300)
 
-    def condition(self) -> str:
-        """Nothing: its parts are somebody else's."""
-        return ""
-
     def _loader(self) -> str:
         if given := os.environ.get(LOADER):
             return given

@@ -40,9 +40,6 @@ class Cluster(Protocol):
     def load(self, archive: Path) -> None:
         """Put an image onto every node."""
 
-    def condition(self) -> str:
-        """How its own parts are, for the report of a test that failed; empty where nobody can look inside."""
-
 
 class ApiError(Exception):
     """The API server's refusal: HTTP status, reason (such as AlreadyExists) and message."""
@@ -194,7 +191,7 @@ class Kube:
         await self._poll(look, timeout, f"{kind} {name} is still there after {timeout:g} s", kind, name)
 
     async def report(self, kind: str, name: str) -> str:
-        """What the cluster tells about an object and its namespace: describe, pods, events, logs."""
+        """What Kubernetes tells about an object and its namespace: describe, pods, events, logs."""
         sections = [
             await self._told(f"describe {kind} {name}", "describe", kind, name),
             await self._told("pods", "get", "pods", "--output=wide"),
@@ -203,7 +200,6 @@ class Kube:
         for pod in await self.list("pod"):
             for status in pod["status"].get("containerStatuses", []):
                 sections += await self._container_logs(pod["metadata"]["name"], status)
-        sections.append(f"--- the cluster\n{await asyncio.to_thread(self.cluster.condition)}")
         return "\n\n".join(sections)
 
     async def _poll(

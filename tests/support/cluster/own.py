@@ -18,6 +18,8 @@ from tests.support.cluster.program import Program, only_one
 from tests.support.cluster.shell import ClusterError, run, tail, until
 
 CONTROL = "control"
+ALWAYS_TOLD = {(CONTROL, "kube-controller-manager"), (NODES[0], "kubelet"), (NODES[0], "kube-proxy")}
+"""Parts whose logs a failed test shows: they make pods and lead to them."""
 MARK = "cluster.json"
 """The file by which a state folder is known as one, with the slot and the owner."""
 
@@ -131,10 +133,10 @@ class OwnCluster:
         return [(on.name, part.name, part.ready(part, on)) for on in machines for part in self.parts(on.name)]
 
     def condition(self) -> str:
-        """Which parts don't answer, and the ends of their logs and of those that make and place pods."""
+        """Which parts don't answer, and the ends of their logs and of those that make pods and lead to them."""
         silent = {(machine, part) for machine, part, ready in self.status() if not ready}
         told = [f"{part} on {machine} does not answer" for machine, part in sorted(silent)]
-        for machine, part in sorted(silent | {(CONTROL, "kube-controller-manager"), (NODES[0], "kubelet")}):
+        for machine, part in sorted(silent | ALWAYS_TOLD):
             told.append(f"--- log of {part} on {machine}\n{tail(self.layout.log(machine, part))}")
         return "\n".join(told)
 
