@@ -57,9 +57,9 @@ test: setup ## Run every test that this machine can run.
 test-versions: setup ## Run the library's tests on the lowest and the newest versions of what it depends on.
 	python tools/versions.py
 
-coverage: setup ## Run every test with branch coverage: 90% of all, where unit tests (make check) cover all of domain.
+coverage: setup ## Run the tests that need no cluster with branch coverage, at least 90%; unit tests alone cover all of domain.
 	coverage erase
-	coverage run -m pytest
+	coverage run -m pytest tests/unit tests/integration examples
 	coverage combine --quiet
 	coverage report --fail-under 90
 
