@@ -76,6 +76,8 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", self.url.strip())  # Secrets' values often end with a newline
+        for name in ("connect_timeout", "timeout"):
+            _check_seconds(name, getattr(self, name))
 
     @property
     def name(self) -> str:
@@ -91,6 +93,11 @@ class ServerOptions:
     def is_secure(self) -> bool:
         """Whether TLS is asked for."""
         return self.tls is not None or self.url.startswith("rediss:")
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if type(value) not in (int, float) or not value > 0:  # NaN fails the comparison
+        raise UsageError(f"{name} {value!r} must be a number of seconds over 0")
 
 
 def describe_url(url: str) -> str:

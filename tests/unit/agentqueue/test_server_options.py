@@ -1,8 +1,11 @@
 """Where Redis is and how it is reached: variables, URLs, and what is wrong with them."""
 
+from typing import Any
+
 import pytest
 
 from agentqueue import environment as env
+from agentqueue.client import Client, SyncClient
 from agentqueue.errors import UsageError
 from agentqueue.store import Sentinels, ServerOptions, Tls, connection_environment, server_options
 from agentqueue.store.options import describe_url, parse_nodes, split_tls
@@ -31,6 +34,16 @@ def test_a_child_process_reads_what_its_parent_wrote(options: ServerOptions) -> 
 def test_a_process_can_not_be_told_of_certificates_in_memory() -> None:
     with pytest.raises(AssertionError, match="files only"):
         connection_environment(ServerOptions(URL, tls=Tls(ca_data="PEM")))
+
+
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), True, None, "5"], ids=repr)
+def test_a_timeout_is_a_number_of_seconds_over_0(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"^{name} .* must be a number of seconds over 0"):
+        ServerOptions(URL, **{name: value})
+    for make in (Client, SyncClient):
+        with pytest.raises(UsageError, match=f"^{name} "):
+            make(URL, **{name: value})
 
 
 class TestTheEnvironment:
