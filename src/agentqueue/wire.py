@@ -7,7 +7,7 @@ tell it from a plain arq client's without decoding it. A result record is arq's,
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final
@@ -307,10 +307,14 @@ def encode_errors(errors: Sequence[AttemptError]) -> bytes:
 # must neither keep the job from running nor stop the worker.
 
 
+MOST: Final = 1_000_000_000_000_000
+"""The largest count or time that is believed."""
+
+
 def number_of(raw: bytes | None) -> int:
     """A count in a job's meta or beside it; 0 if there is none."""
     try:
-        return int(raw or 0)
+        return min(int(raw or 0), MOST)
     except ValueError:
         return 0
 
@@ -338,7 +342,7 @@ def _crash(raw: bytes) -> AttemptError | None:
     try:
         at, owner, why = raw.decode().split("|", 2)
         return AttemptError(0, int(float(at)), "Crashed", f"worker {owner.partition('/')[0]}: {why}")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -436,10 +440,10 @@ MAX_EXCEPTION: Final = 32 * 1024
 """Bytes of an exception's arguments that are kept; of larger ones the text's beginning."""
 
 
-def describe_value(value: object) -> str:
-    """`str(value)`, whose own code may raise."""
+def describe_value(value: object, say: Callable[[object], str] = str) -> str:
+    """`str(value)` or what else says it, where the value's own code may raise."""
     try:
-        return str(value)
+        return say(value)
     except Exception as exc:  # noqa: BLE001  # the user's __str__
         return f"({type(value).__name__}, whose text can't be made: {type(exc).__name__})"
 

@@ -184,7 +184,13 @@ def test_a_jobs_notes_tell_of_every_error_and_crash() -> None:
     assert decode_progress(encode_progress(progress)) == progress
 
 
-@pytest.mark.parametrize("raw", [b"many", b"", b"{}", b"[1]", b"\xff", b"1|2", b'{"at":1}', b"noon|pod|gone"])
+def test_a_count_that_no_job_has_reached_is_not_carried_on() -> None:
+    assert number_of(b"9" * 30) == 10**15
+
+
+@pytest.mark.parametrize(
+    "raw", [b"many", b"", b"{}", b"[1]", b"\xff", b"1|2", b"inf|pod|gone", b'{"at":1}', b"noon|pod|gone"]
+)
 def test_notes_that_cant_be_read_count_as_none(raw: bytes) -> None:
     assert number_of(raw) == 0
     assert errors_of({"errors": raw, "crash:1": raw}) == []
