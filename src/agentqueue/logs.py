@@ -1,51 +1,29 @@
 """structlog: JSON lines, or colours on a terminal. Handlers' own use of `logging` comes out in the same form."""
 
-import contextlib
-import io
 import logging
 import sys
-from typing import Any, TextIO, cast
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, TextIO
 
 import orjson
 import structlog
 
+from agentqueue.lossy import lossy
+from agentqueue.wire import clean_text, describe_value
 
-class LossyStream(io.TextIOBase):
-    """Writes what it can and drops the rest.
-
-    On a full disk or a closed pipe there is nobody left to tell, and no job may fail for a line of its log, nor a
-    process end with an error because Python can't write the last of it.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str, /) -> int:
-        """All of the text, as far as its writer can know."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """As far as it goes."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        """Whether somebody looks at it."""
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        """The file's number."""
-        return self._stream.fileno()
+OPTIONS: Final = orjson.OPT_NON_STR_KEYS
+Renderer = Callable[[Any, str, MutableMapping[str, Any]], str]
 
 
 def set_up_logs(level: str, form: str) -> None:
-    """Once per process. `form`: json, console, or '' to look whether stderr is a terminal. stderr fails no more."""
-    stream = cast("TextIO", LossyStream(sys.stderr))
-    sys.stderr = stream  # Python itself writes there too, and flushes it at the end
+    """Once per process. `form`: json, console, or '' to look whether stderr is a terminal.
+
+    From then on no write to stdout or stderr fails or waits, whoever writes: handlers do, and Python at the end.
+    """
+    sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)
+    stream = sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
-    as_json = form == "json" or (not form and not sys.stderr.isatty())
+    as_json = form == "json" or (not form and not stream.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -53,11 +31,12 @@ def set_up_logs(level: str, form: str) -> None:
     ]
     if as_json:
         shared.append(structlog.processors.format_exc_info)
-        last: Any = structlog.processors.JSONRenderer(serializer=_dumps)
+        last = _never_failing(lambda _, __, event: _json(event))
     else:
-        last = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        console = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
+        last = _never_failing(console)
     structlog.configure(
         processors=[*shared, last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -67,11 +46,37 @@ def set_up_logs(level: str, form: str) -> None:
     _take_over_logging(number, stream, shared, last)
 
 
-def _dumps(value: Any, **_: Any) -> str:
-    return orjson.dumps(value, default=repr).decode()
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=_text, option=OPTIONS).decode()
 
 
-def _take_over_logging(level: int, stream: TextIO, shared: list[Any], last: Any) -> None:
+def _text(value: object) -> str:
+    return describe_value(value, repr)
+
+
+def _never_failing(render: Renderer) -> Renderer:
+    """A line whose values can't be written (their own `__repr__` raises, lone surrogates) says them as text: no job
+    may fail for its log.
+    """
+
+    def rendered(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        try:
+            return render(logger, method, dict(event))
+        except Exception:  # noqa: BLE001  # the values' own code
+            return render(logger, method, {clean_text(name): _plain(value) for name, value in event.items()})
+
+    return rendered
+
+
+def _plain(value: Any) -> Any:
+    try:
+        _json(value)
+    except TypeError:
+        return clean_text(_text(value))
+    return value if isinstance(value, str | int | float | None) else _text(value)
+
+
+def _take_over_logging(level: int, stream: TextIO, shared: list[Any], last: Renderer) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],

@@ -305,6 +305,22 @@ async def test_probes_answer_while_a_handler_blocks_the_loop(client: Client, sta
     assert (await asyncio.to_thread(fetch, port, "/nowhere"))[0] == 404
 
 
+async def test_the_loops_lag_grows_while_a_handler_blocks_it(client: Client, start: Start, folder: Path) -> None:
+    port = free_port()
+    worker = start(PROBE_PORT=port)
+    await worker.said("worker_started")
+    job = await client.enqueue("q", "block", 5.0)
+    await begun(folder, job)
+
+    async def late() -> bool:
+        _, text = await asyncio.to_thread(fetch, port, "/metrics")
+        (lag,) = [line.split()[1] for line in text.splitlines() if line.startswith("agentqueue_loop_lag_seconds{")]
+        return float(lag) > 1.5
+
+    await until(late, what="the metric says that the loop is late")
+    assert (await job.status()).state is State.ACTIVE, "while it blocks, not afterwards"
+
+
 async def test_a_busy_worker_stays_ready_while_redis_is_away(
     folder: Path, start_server: Callable[..., RunningServer]
 ) -> None:
@@ -348,7 +364,7 @@ async def test_logs_are_json_lines_and_failures_are_always_told(client: Client, 
     assert (dead["job"], dead["error"], dead["level"]) == ("fail", "ValueError: no", "error")
 
 
-@pytest.mark.parametrize("broken", ["full-disk", "closed-pipe"])
+@pytest.mark.parametrize("broken", ["full-disk", "closed-pipe", "pipe-nobody-reads"])
 async def test_a_log_that_cant_be_written_costs_no_job_and_no_exit_code(
     client: Client, server_url: str, folder: Path, broken: str
 ) -> None:
@@ -373,15 +389,20 @@ async def test_a_log_that_cant_be_written_costs_no_job_and_no_exit_code(
 
 @contextlib.contextmanager
 def _unwritable(broken: str) -> Iterator[int]:
-    if broken == "full-disk":
-        log = os.open("/dev/full", os.O_WRONLY)
-    else:
-        reader, log = os.pipe()
-        os.close(reader)
+    ends = [os.open("/dev/full", os.O_WRONLY)] if broken == "full-disk" else [*os.pipe()]
+    if broken == "closed-pipe":
+        os.close(ends.pop(0))
+    if broken == "pipe-nobody-reads":
+        os.set_blocking(ends[1], False)
+        with contextlib.suppress(BlockingIOError):  # it is full
+            while True:
+                os.write(ends[1], b"x" * 4096)
+        os.set_blocking(ends[1], True)
     try:
-        yield log
+        yield ends[-1]
     finally:
-        os.close(log)
+        for end in ends:
+            os.close(end)
 
 
 async def test_a_workers_resident_memory_is_under_60_mb(

@@ -183,8 +183,8 @@ class Signals:
             self._changed.clear()
             if not self._changed.wait(plan.last_resort_at - monotonic()):
                 break
-        log.error("drain_blocked", reason="the event loop or a thread does not end; jobs go back from beside it")
         self._worker.hand_back_from_thread(plan.last_words * LAST_WORDS)
+        log.error("drain_blocked", reason="the event loop or a thread does not end; its jobs went back")
         _exit_now(0)
 
 

@@ -1,5 +1,6 @@
 """What `agentqueue up` shows on a terminal: the log scrolls, a table of the agents stays below it."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentqueue.clock import monotonic
+from agentqueue.lossy import lossy
 from agentqueue_operator.adapters.screen import TITLES, cells_of
 from agentqueue_operator.app.ports import Row
 
@@ -22,7 +24,7 @@ class LiveScreen:
     """Drawn at most so often: people can't read faster."""
 
     def __init__(self, *, quiet: bool, width: int) -> None:
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, file=lossy(sys.stdout))
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._quiet = quiet
         self._width = width

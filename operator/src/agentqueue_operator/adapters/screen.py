@@ -1,11 +1,10 @@
 """What `agentqueue up` shows in a pipe or a file; `adapters.live` is for terminals."""
 
-import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Final, Self, TextIO
 
 from agentqueue.clock import from_ms, now_ms
+from agentqueue.lossy import lossy
 from agentqueue_operator.app.ports import Row
 
 UP: Final = "up"
@@ -16,11 +15,11 @@ TITLES: Final = ("AGENT", "WORKERS", "WAITING", "ACTIVE", "DONE", "DEAD", "RATE"
 class PlainScreen:
     """Lines for a pipe or a file: each with the time and who it is about. The table is left out.
 
-    Where the reader is gone (`| head`) or the disk full, the lines are lost and the agents run on.
+    Where the reader is gone (`| head`) or waits (`| less`), or the disk is full, lines are lost and the agents run on.
     """
 
     def __init__(self, out: TextIO, *, quiet: bool, width: int) -> None:
-        self._out = out
+        self._out = lossy(out)
         self._quiet = quiet
         self._width = width
 
@@ -54,15 +53,8 @@ class PlainScreen:
         self._write(f"{who:<{self._width}} | {text}\n")
 
     def _write(self, text: str) -> None:
-        encoding = self._out.encoding or "utf-8"
-        try:
-            self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            self._out.flush()
-        except BrokenPipeError:
-            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123  # else the exit's flush fails too
-                os.dup2(nowhere.fileno(), self._out.fileno())
-        except OSError:
-            pass
+        self._out.write(text)
+        self._out.flush()
 
 
 def cells_of(row: Row) -> tuple[str, ...]:
