@@ -1,6 +1,8 @@
 """The clients against real servers: what producers rely on."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from agentqueue.agent import Agent, Context
 from agentqueue.client import Cancellation, Client, Job, Replayed, SyncClient
 from agentqueue.clock import from_ms, now_ms
 from agentqueue.errors import (
+    AgentQueueError,
     InvalidName,
     InvalidPayload,
     JobCancelled,
@@ -713,13 +716,102 @@ class TestSyncClient:
         client.close()
         thread.join(10)
         assert not thread.is_alive()
-        assert len(outcome) == 1
+        (error,) = outcome
+        assert isinstance(error, AgentQueueError)
+        assert "the client was closed" in str(error)
         assert "agentqueue-client" not in {thread.name for thread in threading.enumerate()}
 
     def test_a_server_that_is_away_leaves_no_thread(self) -> None:
         with pytest.raises(QueueUnavailable), SyncClient("redis://127.0.0.1:1", connect_timeout=1):
             raise AssertionError("connected")
         assert "agentqueue-client" not in {thread.name for thread in threading.enumerate()}
+
+
+FORKING = """
+import asyncio, os, signal, sys
+from agentqueue.client import Client, SyncClient
+from agentqueue.errors import UsageError
+
+def in_a_child(act):
+    "What `act` said in a forked process; a hang there ends by SIGALRM."
+    mine, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        try:
+            said = act()
+        except UsageError as exc:
+            said = f"UsageError: {exc}"
+        os.write(theirs, str(said).encode())
+        os._exit(0)
+    os.close(theirs)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "it hung"
+    return os.read(mine, 10_000).decode()
+
+"""
+
+
+def forking(server_url: str, program: str) -> list[str]:
+    """The lines that a program says that forks: a process of its own, for this one has threads and event loops."""
+    found = subprocess.run(
+        [sys.executable, "-c", FORKING + program, server_url], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    return found.stdout.splitlines()
+
+
+class TestAfterAFork:
+    def test_a_used_sync_client_is_refused_in_the_child_and_goes_on_in_the_parent(self, server_url: str) -> None:
+        program = """
+client = SyncClient(sys.argv[1])
+job = client.enqueue("flights", "search", 1)
+print(in_a_child(lambda: client.enqueue("flights", "search", 2)))
+print(in_a_child(lambda: client.enqueue_many([{"queue": "flights", "name": "search"}])))
+print(in_a_child(client.__enter__))
+print(in_a_child(client.close), in_a_child(lambda: client.__exit__(None, None, None)))
+print(in_a_child(lambda: SyncClient(sys.argv[1]).status(job.id).data))
+print(job.status().data, client.stats("flights").waiting)
+client.close()
+"""
+        *refused, closed, anew, parent = forking(server_url, program)
+        assert len(refused) == 3
+        for line in refused:
+            assert line.startswith("UsageError: ")
+            assert "open a new client in the child process" in line
+        assert (closed, anew, parent) == ("None None", "1", "1 1")
+
+    def test_a_client_that_was_only_made_may_be_used_in_each_process(self, server_url: str) -> None:
+        program = """
+client = SyncClient(sys.argv[1])
+print(in_a_child(lambda: client.enqueue("flights", "search", id="theirs").id))
+print(client.enqueue("flights", "search", id="ours").id, client.stats("flights").waiting)
+client.close()
+"""
+        assert forking(server_url, program) == ["theirs", "ours 2"]
+
+    def test_a_used_client_is_refused_in_the_child_too(self, server_url: str) -> None:
+        program = """
+async def enter(client):
+    async with client:
+        pass
+
+async def main():
+    client = Client(sys.argv[1])
+    await client.enqueue("flights", "search")
+    return client
+
+with asyncio.Runner() as runner:
+    client = runner.run(main())
+    print(in_a_child(lambda: asyncio.run(client.queues())))
+    print(in_a_child(lambda: asyncio.run(enter(client))))
+    print(in_a_child(lambda: asyncio.run(client.close())))
+    print(runner.run(client.queues()))
+    runner.run(client.close())
+"""
+        *refused, closed, parent = forking(server_url, program)
+        assert len(refused) == 2
+        assert all("open a new client in the child process" in line for line in refused)
+        assert (closed, parent) == ("None", "['flights']")
 
 
 def test_a_handle_says_what_it_is(server_url: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from agentqueue.client.answers import cancelled_record, check_timeout, not_found, outcome_of, replayed_of
 from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each, send_in_order
+from agentqueue.client.home import Home
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
 from agentqueue.client.paging import check_limit, split_cursor, states_from
 from agentqueue.clock import from_ms, monotonic, now_ms
@@ -86,6 +87,8 @@ class Job:
 class Client:
     """The queues of one Redis or Valkey server. For one event loop; `async with Client(url)` checks the server.
 
+    After `os.fork()` the child opens a client of its own: one that was used before is the parent's, and says so.
+
     Args:
         url: `redis://[:password@]host:port/db`, `rediss://` for TLS; by default the server that the environment names
             (AGENTQUEUE_REDIS_URL, else REDIS_URL, with the AGENTQUEUE_REDIS_… variables for TLS and Sentinel).
@@ -130,6 +133,7 @@ class Client:
         self.store = Store(self.server)
         self.max_bytes = max_bytes
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._home = Home()
 
     @classmethod
     def at(cls, options: ServerOptions) -> Self:
@@ -139,6 +143,7 @@ class Client:
         return client
 
     async def __aenter__(self) -> Self:
+        self._home.check()
         await self.server.__aenter__()
         return self
 
@@ -146,7 +151,9 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. In a forked child: nothing, they are the parent's."""
+        if self._home.is_elsewhere():
+            return
         await self.server.close()
 
     # Enqueue
@@ -268,6 +275,7 @@ class Client:
 
     async def _turn(self, work: Coroutine[Any, Any, T]) -> T:
         try:
+            self._home.check()
             async with self._turns:
                 return await work
         finally:

@@ -3,13 +3,15 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from datetime import timedelta
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from agentqueue.client.asynchronous import Client, Job, Progress
 from agentqueue.client.bulk import chunks_of, prepare_each
+from agentqueue.client.home import Home
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
+from agentqueue.errors import AgentQueueError
 from agentqueue.stats import QueueStats
 from agentqueue.status import JobStatus
 from agentqueue.store import Sentinels, Tls
@@ -24,9 +26,15 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.home = Home()
         self._lock = threading.Lock()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        try:
+            self.home.check()  # before the lock: a fork may have copied it locked
+        except BaseException:
+            work.close()
+            raise
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -37,12 +45,14 @@ class _LoopThread:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         future = self.submit(work)
         try:
-            return future.result()
+            return outcome(future)
         except BaseException:
             future.cancel()  # KeyboardInterrupt: the call must not go on behind the caller's back
             raise
 
     def stop(self) -> None:
+        if self.home.is_elsewhere():
+            return  # the thread did not come along
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
@@ -52,6 +62,20 @@ class _LoopThread:
             loop.close()
 
 
+def outcome(future: "Future[T]") -> T:
+    """What a call came to, once it is over.
+
+    Raises:
+        AgentQueueError: another thread closed the client meanwhile; or whatever the call raised.
+    """
+    try:
+        return future.result()
+    except CancelledError:
+        raise AgentQueueError(
+            "the client was closed by another thread during this call; what was asked may or may not have happened"
+        ) from None
+
+
 async def _cancel_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
@@ -59,7 +83,7 @@ async def _cancel_others() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-def _note(handles: dict[int, Job], found: Mapping[int, Job], progress: Progress | None) -> None:
+def _note(handles: dict[int, Job], found: dict[int, Job], progress: Progress | None) -> None:
     handles.update(found)
     if progress is not None:
         progress(len(handles))
@@ -95,7 +119,10 @@ class SyncJob:
 
 
 class SyncClient:
-    """`Client` without `await`: the same methods, arguments and errors, run on a private event loop's thread."""
+    """`Client` without `await`: the same methods, arguments and errors, run on a private event loop's thread.
+
+    After `os.fork()` the child opens a client of its own: one that was used before is the parent's, and says so.
+    """
 
     def __init__(
         self,
@@ -133,7 +160,9 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close every connection, and end the thread."""
+        """Close every connection, and end the thread. In a forked child: nothing, both are the parent's."""
+        if self._thread.home.is_elsewhere():
+            return
         self._thread.run(self._client.close())
         self._thread.stop()
 
@@ -155,10 +184,10 @@ class SyncClient:
         try:
             for chunk in chunks_of(list(each) if isinstance(jobs, list | tuple) else each):
                 if flying is not None:
-                    _note(handles, flying.result(), progress)
+                    _note(handles, outcome(flying), progress)
                 flying = self._thread.submit(self._client.put_chunk(chunk))
             if flying is not None:
-                _note(handles, flying.result(), progress)
+                _note(handles, outcome(flying), progress)
         finally:
             if flying is not None:
                 wait([flying])  # never leave one behind: its outcome would be unknown
