@@ -25,6 +25,7 @@ from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.adapters.telemetry import WorkerTelemetry
+from agentqueue_worker.adapters.watch import LoopWatch
 from agentqueue_worker.app.keeper import KEEPER_TIMEOUT
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
@@ -128,8 +129,11 @@ async def serve(program: Program) -> None:
     options = program.options
     metrics = Metrics(options.queue, options.agent)
     worker = make_worker(program, options, metrics)
+    watch = LoopWatch(worker.state, hidden=HIDDEN)
+    metrics.loop_lag = lambda: watch.lag
     Signals(worker).take()
     with (
+        watch.watching(),
         _collected(metrics),
         probing(
             settings.probe_port,
@@ -138,11 +142,7 @@ async def serve(program: Program) -> None:
             ready=lambda: "" if worker.state.ready else "handlers are being loaded, or the worker ends",
         ),
     ):
-        lag = asyncio.create_task(_measure_lag(metrics))
-        try:
-            await worker.run()
-        finally:
-            lag.cancel()
+        await worker.run()
     if worker.state.abandoned or worker.state.strays:  # the interpreter would wait for these, past the SIGKILL
         log.warning("handlers_abandoned", threads=worker.state.abandoned, tasks=len(worker.state.strays))
         _exit_now(0)
@@ -195,15 +195,6 @@ def _collected(metrics: Metrics) -> Iterator[None]:
         yield
     finally:
         REGISTRY.unregister(metrics)
-
-
-async def _measure_lag(metrics: Metrics) -> None:
-    """How late the loop is, once a second: a blocking handler shows here, not in the probes."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + 1.0
-        await asyncio.sleep(1.0)
-        metrics.loop_lag = max(loop.time() - due, 0.0)
 
 
 def run_program(program: Program) -> None:

@@ -1,7 +1,7 @@
 """Counts what happens in plain numbers, and folds them into Prometheus metrics when somebody scrapes."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -70,7 +70,8 @@ class Metrics(Collector):
         self.reaped = 0
         self.renew_seconds = Histogram(STEP_BUCKETS)
         self.renewed_at = monotonic()
-        self.loop_lag = 0.0
+        self.loop_lag: Callable[[], float] = lambda: 0.0
+        """Asked at a scrape: only from outside can it be told how late a blocked loop is by now."""
 
     def ended(self, job: Job, outcome: Outcome | None, seconds: float) -> None:
         """A job left its slot."""
@@ -128,7 +129,7 @@ class Metrics(Collector):
             ("agentqueue_abandoned_threads", "Threads of ended jobs that run on", state.abandoned),
             ("agentqueue_redis_full", "1 while Redis refuses outcomes with children", int(_is_blocked(state))),
             ("agentqueue_renewal_age_seconds", "Since the last renewal", monotonic() - self.renewed_at),
-            ("agentqueue_loop_lag_seconds", "How late the event loop was lately", self.loop_lag),
+            ("agentqueue_loop_lag_seconds", "How late the event loop is", self.loop_lag()),
         ):
             family = GaugeMetricFamily(name, text, labels=("queue",))
             family.add_metric((self.queue,), float(value))
