@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, 
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Never, Protocol, TypeVar, Unpack, overload
 
 import orjson
 
@@ -616,6 +616,7 @@ class Context:
         self,
         target: Callable[..., Any] | tuple[str, str],
         data: Any = None,
+        *more: Never,
         **options: "Unpack[EnqueueOptions]",
     ) -> str:
         """Have a job sent with this one's success: both or neither, and once however often this one runs.
@@ -623,6 +624,7 @@ class Context:
         Args:
             target: a function decorated with `@agent.job`, or `(queue, job name)`.
             data: its payload, checked against the function's annotation.
+            more: none; here so that who writes the clients' `enqueue(queue, name, data)` is told of the tuple.
             options: a producer's: `priority`, `delay`, `at`, `tags`, `timeout`, `attempts`, `backoff`, `tenant` and
                 `trace` (by default this job's), `id` (by default made of this job's id and the number of the call, so
                 that a rerun makes the same).
@@ -636,6 +638,8 @@ class Context:
         from agentqueue.submission import prepare  # noqa: PLC0415  # it imports this module
 
         queue, name, payload = self._resolve(target, data)
+        if more:
+            raise UsageError("ctx.enqueue takes one payload; put several values into one model or dict")
         inherited = {"tenant": self._record.tenant, "trace": self._record.trace}
         prepared = prepare(
             queue,
@@ -657,7 +661,10 @@ class Context:
             return (self.queue if own else job.queue), job.name, job.payload.dump(data)
         if isinstance(target, tuple) and len(target) == 2:
             return check_queue(target[0]), check_job_name(target[1]), to_json(data)
-        raise UsageError(f"{target!r} is not a job: pass a function decorated with @agent.job, or (queue, job name)")
+        raise UsageError(
+            f"{target!r} is not a job: pass a function decorated with @agent.job, or the queue and the job's name "
+            'as a tuple: ctx.enqueue(("queue", "job"), data)'
+        )
 
     def _check_room(self, size: int) -> None:
         if len(self.children) >= MAX_CHILDREN:

@@ -396,6 +396,11 @@ async def test_what_cant_be_a_child_is_refused(runtime: FakeRuntime) -> None:
     ctx = context(runtime)
     with pytest.raises(UsageError, match="is not a job"):
         ctx.enqueue("mail")  # type: ignore[arg-type]
+    for clients_way in (("mail", "send"), ("mail", "send", {"to": "x"})):
+        with pytest.raises(UsageError, match=r'as a tuple: ctx\.enqueue\(\("queue", "job"\), data\)'):
+            ctx.enqueue(*clients_way)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="takes one payload"):
+        ctx.enqueue(("mail", "send"), 1, 2)  # type: ignore[arg-type]
     with pytest.raises(InvalidName):
         ctx.enqueue(("a b", "send"))
     with pytest.raises(UsageError, match="has no option 'prio'"):
