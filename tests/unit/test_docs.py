@@ -31,10 +31,12 @@ EXPLAIN = "tests/unit/agentqueue_operator/test_explain.py"
 GET_POD = "POD=$(kubectl get pod --selector agentqueue.dev/queue=travel,agentqueue.dev/component=redis --output name)\n"
 BLOCKS: Mapping[str, Mapping[str, str]] = {
     "README.md": {
+        ". .venv/bin/activate": LAPTOP,
         "# agents.py": LAPTOP,
         "# agentqueue.yaml": LAPTOP,
         "agentqueue up agentqueue.yaml": LAPTOP,
-        "from agentqueue import Client": LAPTOP,
+        "# enqueue.py": LAPTOP,
+        "python enqueue.py": LAPTOP,
         "helm install agentqueue": KIND,
     },
     "migrate-from-arq.md": {
