@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import select
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from agentqueue.clock import monotonic
 
@@ -64,6 +64,10 @@ def lossy(stream: TextIO | None) -> TextIO:
         return stream
     with contextlib.suppress(OSError, ValueError):
         stream.flush()
-    file = io.BufferedWriter(LossyFile(fd))  # type: ignore[type-var]  # bytearray and memoryview are buffers too
-    buffering = getattr(stream, "line_buffering", True)
-    return io.TextIOWrapper(file, stream.encoding or "utf-8", "backslashreplace", line_buffering=buffering)
+    file: Any = LossyFile(fd)
+    unbuffered, by_line = getattr(stream, "write_through", False), getattr(stream, "line_buffering", True)
+    if not unbuffered:  # python -u
+        file = io.BufferedWriter(file)
+    return io.TextIOWrapper(
+        file, stream.encoding or "utf-8", "backslashreplace", line_buffering=by_line, write_through=unbuffered
+    )

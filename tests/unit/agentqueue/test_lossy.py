@@ -88,6 +88,24 @@ def test_it_is_a_text_file_as_any_other(pipe: tuple[int, TextIO]) -> None:
     assert drain(reader) == b"bytes text\n"
 
 
+@pytest.mark.parametrize(
+    ("how", "seen"),
+    [
+        pytest.param({"line_buffering": True}, b"a line\n", id="by-line"),
+        pytest.param({"write_through": True}, b"a line\nand a half", id="unbuffered"),
+        pytest.param({}, b"", id="by-block"),
+    ],
+)
+def test_it_is_buffered_as_before(pipe: tuple[int, TextIO], how: dict[str, bool], seen: bytes) -> None:
+    reader, stream = pipe
+    assert isinstance(stream, io.TextIOWrapper)
+    stream.reconfigure(**how)  # type: ignore[arg-type]
+    out = lossy(stream)
+    out.write("a line\n")
+    out.write("and a half")
+    assert drain(reader) == seen
+
+
 def test_what_has_no_file_stays_and_what_is_closed_goes_nowhere() -> None:
     memory = io.StringIO()
     assert lossy(memory) is memory
