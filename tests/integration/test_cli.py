@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -444,6 +445,42 @@ class TestAsAProcess:
         assert process.stderr.read() == b""
         process.stderr.close()
         process.wait(30)
+
+    @pytest.mark.parametrize("arguments", [("stats",), ("stats", "--json"), ("stats", "--watch"), ("jobs", "flights")])
+    def test_a_full_disk_is_told_in_a_line(self, client: SyncClient, arguments: tuple[str, ...]) -> None:
+        client.enqueue("flights", "search")
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, check=False, timeout=30)
+        assert (done.returncode, done.stderr.decode()) == (
+            1,
+            "error: the output can't be written: No space left on device; make room there, or send it elsewhere\n",
+        )
+
+    def test_a_reader_that_reads_nothing_is_no_error(self, client: SyncClient) -> None:
+        client.enqueue("flights", "search")
+        mine, theirs = os.pipe()
+        os.close(mine)
+        done = subprocess.run(command("stats"), stdout=theirs, stderr=subprocess.PIPE, check=False, timeout=30)
+        os.close(theirs)
+        assert done.stderr == b""
+
+    @pytest.mark.parametrize(("closed", "code"), [(">&-", 0), (">&- 2>&-", 0), ("--limit x 2>&-", 2)])
+    def test_outputs_may_be_closed(self, client: SyncClient, closed: str, code: int) -> None:
+        client.enqueue("flights", "search")
+        line = f"{shlex.join(command('jobs', 'flights'))} {closed}"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, check=False, timeout=30)
+        assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+    def test_letters_that_the_output_can_not_say_are_escaped(self, client: SyncClient) -> None:
+        sent = {"to": "Zürich", "mood": "\N{GRINNING FACE}"}
+        client.enqueue("flights", "search", sent, id="trip")
+        environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+        shown, raw = (
+            subprocess.run(command("status", "trip", *more), env=environment, capture_output=True, check=False).stdout
+            for more in ((), ("--json",))
+        )
+        assert rb'{"to":"Z\xfcrich","mood":"\U0001f600"}' in shown
+        assert json.loads(raw)["data"] == sent
 
     def test_watching_in_a_pipe_prints_a_line_per_look(self, client: SyncClient) -> None:
         client.enqueue("flights", "search")

@@ -17,6 +17,7 @@ import typer
 from agentqueue import __version__
 from agentqueue.cli import dead, jobs, queues, submit
 from agentqueue.cli.connect import ContextOption, InOption, offer_places, take_place, takes_place
+from agentqueue.cli.streams import prepare_streams
 from agentqueue.errors import AgentQueueError, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -30,12 +31,24 @@ OWN = (submit, jobs, queues, dead)
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    prepare_streams()
     arguments, debug = _without_debug(sys.argv[1:])
     sys.exit(run(arguments, debug=debug))
 
 
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command. Returns its exit code: 0 done, 1 failed, 2 usage, 3 not found, 130 interrupted."""
+    code = _run(arguments, debug=debug)
+    try:
+        sys.stdout.flush()  # here, where a failure can be told
+    except BrokenPipeError:  # who read it has seen enough
+        return code or FAILED
+    except AgentQueueError as exc:
+        return _explain(exc, str(exc), code=FAILED, debug=debug)
+    return code
+
+
+def _run(arguments: Sequence[str], *, debug: bool) -> int:
     app = build_app(rich_help=sys.stdout.isatty())
     try:
         app(args=list(arguments), prog_name="agentqueue")

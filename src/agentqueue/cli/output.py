@@ -38,7 +38,19 @@ def print_json(value: Any, *, indent: bool = True) -> None:
     """One JSON document; without `indent` on one line, for a stream of them."""
     import orjson  # noqa: PLC0415
 
-    print(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode(), flush=True)
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode()
+    print(encodable_json(text, sys.stdout.encoding or "utf-8"), flush=True)
+
+
+def encodable_json(text: str, encoding: str) -> str:
+    """The same JSON, its letters as `\\u…` where the encoding lacks one: escaped in Python's way it would be none."""
+    import json  # noqa: PLC0415
+
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)
+    return text
 
 
 def to_text(value: Any) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from importlib.metadata import EntryPoint
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ class TestMain:
             return 7
 
         monkeypatch.setattr(main, "run", run)
+        monkeypatch.setattr(sys, "stdout", StringIO())
         monkeypatch.setattr(sys, "argv", ["agentqueue", *given])
         with pytest.raises(SystemExit) as exit_info:
             main.main()
