@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What `agentqueue up` and its workers start with.
+STARTED := uvloop, agentqueue.cli.main, agentqueue_operator.local_run, agentqueue_worker.cli, agentqueue_worker.process, agentqueue_worker.adapters.native
 # What its unit tests cover to the last branch: the pure part and what others rely on.
 EXACT := */worker/src/*/domain/*,*/operator/src/*/domain/*,*/agentqueue/keys.py,*/agentqueue/wire.py,*/agentqueue/spec/*,*/agentqueue/environment.py,*/agentqueue/errors.py
 STAMP := $(VENV)/.installed
@@ -20,6 +22,9 @@ $(STAMP): constraints.txt pyproject.toml operator/pyproject.toml worker/pyprojec
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group dev --editable . --editable operator --editable worker
+	@# uv leaves byte code to the first import: six workers that start at a time would compile it six times, and each
+	@# time where Python may not write it.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import $(STARTED)'
 	touch $@
 
 check: lint types imports drift docs unit ## Format, lint, types, import rules, generated files, documentation, unit tests.
