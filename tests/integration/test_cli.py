@@ -346,10 +346,12 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from agentqueue.cli.main import main; main()", *arguments]
 
 
-def on_a_terminal(*arguments: str, keys: bytes = b"", until: bytes | None = None) -> tuple[int, str]:
+def on_a_terminal(
+    *arguments: str, keys: bytes = b"", until: bytes | None = None, columns: int = 150
+) -> tuple[int, str]:
     """Run it on a terminal; with `until`, Ctrl-C is pressed once that was shown. Exit code and all that was shown."""
     mine, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "150", "LINES": "40"}
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "40"}
     process = subprocess.Popen(
         command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
     )
@@ -381,6 +383,15 @@ class TestOnATerminal:
         assert "\x1b[33mwaiting" in shown
         code, shown = on_a_terminal("status", "trip")
         assert "\x1b[1mid" in shown
+
+    def test_stats_on_80_columns_break_no_word(self, client: SyncClient) -> None:
+        client.enqueue("client-data", "search")
+        code, shown = on_a_terminal("stats", columns=80)
+        assert code == 0
+        for word in ("queue", "waiting", "delayed", "active", "dead", "workers", "state", "client-data"):
+            assert word in shown
+        assert "no room for: completed, per min" in shown
+        assert "no room" not in on_a_terminal("stats")[1]
 
     def test_what_users_sent_can_not_move_the_cursor(self, client: SyncClient) -> None:
         client.enqueue("flights", "search", {"a": "\x1b[2J\x1b[31mgone"}, id="trip")

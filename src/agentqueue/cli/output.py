@@ -27,6 +27,12 @@ COLOURS = {
     "paused": "yellow",
 }
 MAX_CELL = 120
+GAP = 3
+"""Between two columns of a Rich table."""
+EDGES = 2
+"""Its first and last column of the screen, which stay blank."""
+LEAST_TEXT = 20
+"""Columns that a text is folded into, and not into fewer."""
 
 
 def on_terminal() -> bool:
@@ -73,30 +79,63 @@ def cell(value: Any, most: int = MAX_CELL) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Rows under columns; `empty` is said on standard error when there are none."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, spare: Sequence[str] = ()
+) -> None:
+    """Rows under columns; `empty` is said on standard error when there are none. `spare`: as of `column_widths`."""
     cells = [[cell(value) for value in row] for row in rows]
     if not cells:
         print(empty, file=sys.stderr)
     elif on_terminal():
-        _console().print(table(columns, cells))
+        _console().print(table(columns, cells, spare))
     else:
         print(aligned(columns, cells))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """A Rich table: numbers to the right, states coloured."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()) -> RenderableType:
+    """A Rich table as wide as the terminal: numbers to the right, states coloured, `spare` as of `column_widths`."""
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    out = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    widths = column_widths(columns, rows, width=_console().width, spare=spare)
+    left_out = [name for name in columns if name not in widths]
+    caption = f"no room for: {', '.join(left_out)}" if left_out else None
+    out = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
     for index, name in enumerate(columns):
+        if name not in widths:
+            continue
         numeric = bool(rows) and all(row[index].replace(".", "").isdigit() or row[index] == "-" for row in rows)
-        out.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        out.add_column(name, justify="right" if numeric else "left", overflow="fold", width=widths[name])
     for row in rows:
-        out.add_row(*(Text(text, style=COLOURS.get(text, "")) for text in row))
+        shown = (text for name, text in zip(columns, row, strict=True) if name in widths)
+        out.add_row(*(Text(text, style=COLOURS.get(text, "")) for text in shown))
     return out
+
+
+def column_widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int, spare: Sequence[str]
+) -> dict[str, int | None]:
+    """The width of each column that has room; None: Rich's choice, as some word must be folded.
+
+    Texts are folded first, then `spare` columns are left out, the first first.
+    """
+    cells = {name: [row[index] for row in rows] for index, name in enumerate(columns)}
+    full = {name: max(map(len, [name, *column])) for name, column in cells.items()}
+    texts = {name for name, column in cells.items() if any(" " in text for text in column)}
+    out = {name: min(size, max(len(name), LEAST_TEXT)) if name in texts else size for name, size in full.items()}
+    for name in spare:
+        if _room(out, width) < 0:
+            del out[name]
+    if _room(out, width) < 0:
+        return dict.fromkeys(out)
+    for name, least in out.items():
+        out[name] = min(full[name], least + _room(out, width))
+    return {**out}
+
+
+def _room(widths: Mapping[str, int], width: int) -> int:
+    return width - EDGES - sum(widths.values()) - GAP * (len(widths) - 1)
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

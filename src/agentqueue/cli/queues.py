@@ -30,6 +30,8 @@ COLUMNS = (
     "workers",
     "state",
 )
+SPARE = ("completed", "per min", "slots", "oldest")
+"""What a narrow terminal does without, the first first."""
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +58,7 @@ def show_stats(
     if as_json:
         print_json(_as_json(found, queue))
     else:
-        print_table(COLUMNS, map(_row, found), empty="no queue has had a job yet")
+        print_table(COLUMNS, map(_row, found), empty="no queue has had a job yet", spare=SPARE)
 
 
 async def _read(client: Client, queue: str | None) -> Sequence[QueueStats]:
@@ -88,7 +90,7 @@ async def _watch(client: Client, queue: str | None, interval: float, *, as_json:
 
 
 def _live_table(found: Sequence[QueueStats]) -> RenderableType:
-    return table(COLUMNS, _cells(found))
+    return table(COLUMNS, _cells(found), SPARE)
 
 
 def _cells(found: Sequence[QueueStats]) -> list[list[str]]:

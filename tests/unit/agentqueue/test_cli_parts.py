@@ -16,7 +16,7 @@ import typer
 from agentqueue.cli import main
 from agentqueue.cli.connect import find_server
 from agentqueue.cli.names import nearest
-from agentqueue.cli.output import ago, aligned, cell, clean, counted, span
+from agentqueue.cli.output import ago, aligned, cell, clean, column_widths, counted, encodable_json, span
 from agentqueue.cli.submit import field_of, number_or_name, open_bulk, read_payload
 from agentqueue.clock import from_ms
 from agentqueue.embedded import Process
@@ -286,6 +286,23 @@ class TestSubmitting:
 class TestOutput:
     def test_columns_are_aligned_under_capitals(self) -> None:
         assert aligned(["id", "per min"], [["a", "10"], ["long", "5"]]) == "ID    PER-MIN\na     10\nlong  5"
+
+    @pytest.mark.parametrize(
+        ("width", "widths"),
+        [
+            pytest.param(80, {"queue": 11, "per min": 7, "error": 30}, id="all-of-it"),
+            pytest.param(50, {"queue": 11, "per min": 7, "error": 24}, id="texts-are-folded-first"),
+            pytest.param(40, {"queue": 11, "error": 24}, id="then-spare-columns-go"),
+            pytest.param(30, {"queue": None, "error": None}, id="then-words-are-folded"),
+        ],
+    )
+    def test_a_narrow_terminal_folds_texts_then_leaves_columns_out(self, width: int, widths: dict[str, Any]) -> None:
+        row = ["client-data", "5", "no airport of that name at all"]
+        assert column_widths(["queue", "per min", "error"], [row], width=width, spare=["per min"]) == widths
+
+    def test_json_stays_json_where_a_letter_has_no_code(self) -> None:
+        assert encodable_json('{"a":"ü"}', "latin-1") == '{"a":"ü"}'
+        assert encodable_json('{"a":"ü\N{GRINNING FACE}"}', "ascii") == r'{"a":"\u00fc\ud83d\ude00"}'
 
     @pytest.mark.parametrize(
         ("value", "text"),
