@@ -18,8 +18,9 @@ class LossyFile(io.RawIOBase):
     At most PIPE_BUF bytes go at once, for which there is room in a pipe that poll(2) calls writable (pipe(7)).
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, stream: TextIO) -> None:
+        self._fd = fd = stream.fileno()
+        self._stream = stream  # which would close the file if nobody held it
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._stalled = False
@@ -57,14 +58,14 @@ class LossyFile(io.RawIOBase):
 def lossy(stream: TextIO | None) -> TextIO:
     """The stream's file as one that never fails; as it is where it has no file, nowhere where there is none."""
     if stream is None:  # closed before Python started
-        return open(os.devnull, "w")  # noqa: PTH123  # for the rest of the process
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # open till the end
+        stream = os.fdopen(nowhere, "w", encoding="utf-8", closefd=False)
     try:
-        fd = stream.fileno()
+        file: Any = LossyFile(stream)
     except (OSError, ValueError):
         return stream
     with contextlib.suppress(OSError, ValueError):
         stream.flush()
-    file: Any = LossyFile(fd)
     unbuffered, by_line = getattr(stream, "write_through", False), getattr(stream, "line_buffering", True)
     if not unbuffered:  # python -u
         file = io.BufferedWriter(file)

@@ -8,6 +8,7 @@ import sys
 from typing import Any, NoReturn, TextIO, cast
 
 from agentqueue.errors import AgentQueueError
+from agentqueue.lossy import lossy
 
 
 class OutputLost(AgentQueueError, OSError):
@@ -50,11 +51,7 @@ class Output:
 
 def prepare_streams() -> None:
     """Standard output becomes an `Output`, letters that it can't encode are escaped; what was closed goes nowhere."""
-    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
+    sys.stdout, sys.stderr = sys.stdout or lossy(None), sys.stderr or lossy(None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout = cast("TextIO", Output(sys.stdout))
-
-
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  # open till the end

@@ -1,10 +1,13 @@
 """Output that never fails and never waits long."""
 
+import gc
 import io
 import os
 import select
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -110,4 +113,18 @@ def test_what_has_no_file_stays_and_what_is_closed_goes_nowhere() -> None:
     memory = io.StringIO()
     assert lossy(memory) is memory
     with lossy(None) as nowhere:
-        assert nowhere.write("x") == 1
+        print("\ud800", file=nowhere, flush=True)
+
+
+def test_a_file_stays_open_as_long_as_it_is_written(tmp_path: Path) -> None:
+    """Else its number would soon be that of something else, a connection perhaps."""
+    stream = (tmp_path / "log").open("w")
+    known = weakref.ref(stream)
+    out = lossy(stream)
+    del stream
+    gc.collect()
+    print("told", file=out, flush=True)
+    assert (tmp_path / "log").read_text() == "told\n"
+    kept = known()
+    assert kept is not None
+    kept.close()
