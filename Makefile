@@ -98,7 +98,7 @@ kind-down: ## End it.
 demo: setup ## Run the travel example from end to end.
 	python examples/travel/demo.py
 
-bench: setup ## Measure the engine beside arq, in turns, as ratios.
+bench: setup ## Measure the engine beside arq and BullMQ, in turns, as ratios.
 	python -m benchmarks.throughput
 	python -m benchmarks.throughput.figures
 

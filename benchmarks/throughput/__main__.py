@@ -1,10 +1,11 @@
-"""AgentQueue beside arq: no-op jobs through one worker process, in turns in one run, as ratios with their spread.
+"""AgentQueue beside arq and BullMQ: no-op jobs through one worker process, in turns, as ratios with their spread.
 
 `python -m benchmarks.throughput [--jobs N] [--rounds N] [--fsync everysec|always]`, or `make bench`. All sides use the
 same embedded Valkey with an append-only file. AgentQueue runs with everything on (leases, results, retries, counters,
 metrics). arq runs twice: as it comes (asyncio's own loop, pickles, its default poll), and tuned as far as its settings
-go (uvloop, orjson, no pause between polls); its logging is off. A round is a fresh process for each side; the time is
-from the worker's first claim to its last finish, without the process's start.
+go (uvloop, orjson, no pause between polls); its logging is off. BullMQ (where Node is) runs as it comes, but keeps the
+last 1,000 results as AgentQueue does. AgentQueue and BullMQ enqueue in bulk, which arq can't. A round is a fresh
+process for each side; the time is from the worker's first claim to its last finish, without the process's start.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import uvloop
 from arq import create_pool
 from arq.connections import RedisSettings
 from arq.worker import Worker as ArqWorker
+from benchmarks.throughput import bullmq
 from redis import Redis
 
 from agentqueue import Agent, Client
@@ -32,7 +34,7 @@ from agentqueue.embedded import EmbeddedServer
 from agentqueue_worker.burst import burst
 
 QUEUE = "bench"
-PEERS = {"arq": "arq as it comes", "tuned-arq": "arq tuned"}
+ARQS = {"arq": "arq as it comes", "tuned-arq": "arq tuned"}
 TUNED: dict[str, Any] = {"poll_delay": 0, "job_serializer": orjson.dumps, "job_deserializer": orjson.loads}
 ARQ_JOBS = 1_000
 """arq is so much slower that its share is kept small; its rate does not depend on it."""
@@ -84,10 +86,15 @@ async def theirs(url: str, jobs: int, concurrency: int, **settings: Any) -> tupl
     return sent, ran
 
 
-def one_round(side: str, url: str, jobs: int, concurrency: int) -> tuple[float, float]:
-    """One side in a process of its own, on an empty server."""
+def empty(url: str) -> None:
+    """Forget the round before."""
     with Redis.from_url(url) as client:
         client.flushall()
+
+
+def one_round(side: str, url: str, jobs: int, concurrency: int) -> tuple[float, float]:
+    """One side in a process of its own, on an empty server."""
+    empty(url)
     command = [sys.executable, "-m", "benchmarks.throughput", "--side", side, "--url", url]
     command += ["--jobs", str(jobs), "--concurrency", str(concurrency)]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
@@ -95,14 +102,21 @@ def one_round(side: str, url: str, jobs: int, concurrency: int) -> tuple[float, 
     return sent, ran
 
 
-def compare(url: str, *, jobs: int, rounds: int, concurrency: int) -> None:
+def one_turn(url: str, jobs: int, concurrency: int, node: Path | None) -> dict[str, tuple[float, float]]:
+    """A round of each side."""
+    turn = {"ours": one_round("ours", url, jobs, concurrency)}
+    turn |= {peer: one_round(peer, url, ARQ_JOBS, concurrency) for peer in ARQS}
+    if node is not None:
+        empty(url)
+        turn["bullmq"] = bullmq.one_round(node, url, concurrency)
+    return turn
+
+
+def compare(url: str, *, jobs: int, rounds: int, concurrency: int, node: Path | None) -> None:
     """Rounds in turns; the ratio is taken pair by pair."""
-    turns = [
-        {"ours": one_round("ours", url, jobs, concurrency)}
-        | {peer: one_round(peer, url, ARQ_JOBS, concurrency) for peer in PEERS}
-        for _ in range(rounds)
-    ]
-    for (index, what), (peer, name) in itertools.product(enumerate(("enqueue", "run")), PEERS.items()):
+    turns = [one_turn(url, jobs, concurrency, node) for _ in range(rounds)]
+    peers = ARQS | ({"bullmq": "BullMQ"} if node is not None else {})
+    for (index, what), (peer, name) in itertools.product(enumerate(("enqueue", "run")), peers.items()):
         mine, other = [turn["ours"][index] for turn in turns], [turn[peer][index] for turn in turns]
         ratios = sorted(a / b for a, b in zip(mine, other, strict=True))
         print(
@@ -119,7 +133,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=30_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
-    parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("ours", *ARQS), help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--concurrency", type=int, default=100, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -129,10 +143,13 @@ def main() -> None:
         with asyncio.Runner(loop_factory=None if given.side == "arq" else uvloop.new_event_loop) as runner:
             print(*runner.run(sides[given.side](given.url, given.jobs, given.concurrency)))
         return
+    node = bullmq.install()
+    if node is None:
+        print("Node is not here: without BullMQ")
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), appendfsync=given.fsync) as server:
         print(f"one worker process, no-op jobs, appendfsync {given.fsync}, {given.rounds} rounds in turns")
         for concurrency in (100, 10):
-            compare(server.url, jobs=given.jobs, rounds=given.rounds, concurrency=concurrency)
+            compare(server.url, jobs=given.jobs, rounds=given.rounds, concurrency=concurrency, node=node)
 
 
 if __name__ == "__main__":
