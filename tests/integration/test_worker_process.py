@@ -340,9 +340,9 @@ async def test_metrics_count_jobs_by_name_and_outcome_and_never_by_id(client: Cl
     for job in jobs:
         await final(job)
     _, text = await asyncio.to_thread(fetch, port, "/metrics")
-    assert 'agentqueue_jobs_total{job="quick",outcome="completed",queue="q"} 3.0' in text
-    assert 'agentqueue_jobs_total{job="fail",outcome="dead",queue="q"} 1.0' in text
-    assert 'agentqueue_job_duration_seconds_count{job="quick",queue="q"} 3.0' in text
+    assert 'agentqueue_jobs_total{job_name="quick",outcome="completed",queue="q"} 3.0' in text
+    assert 'agentqueue_jobs_total{job_name="fail",outcome="dead",queue="q"} 1.0' in text
+    assert 'agentqueue_job_duration_seconds_count{job_name="quick",queue="q"} 3.0' in text
     assert 'agentqueue_worker_slots{queue="q"} 5.0' in text
     assert not any(job.id in text for job in jobs)
 

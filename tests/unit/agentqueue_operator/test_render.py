@@ -320,7 +320,12 @@ def test_a_pod_monitor_is_made_where_it_is_asked_for_and_known() -> None:
     data = resources.resource(monitoring={"podMonitor": {"enabled": True, "intervalSeconds": 7, "labels": {"x": "y"}}})
     (monitor,) = (it for it in rendered(data) if it["kind"] == "PodMonitor")
     assert monitor["metadata"]["labels"]["x"] == "y"
-    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "http", "path": "/metrics", "interval": "7s"}]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("http", "/metrics", "7s")
+    assert {it["targetLabel"]: it["sourceLabels"] for it in endpoint["relabelings"]} == {
+        "agentqueue": ["__meta_kubernetes_pod_label_agentqueue_dev_queue"],
+        "agent": ["__meta_kubernetes_pod_label_agentqueue_dev_agent"],
+    }
     assert "PodMonitor" not in kinds(rendered(data, replace(IN_CLUSTER, pod_monitors=False)))
     assert "PodMonitor" not in kinds(rendered())
 

@@ -196,8 +196,8 @@ def test_every_kind_of_end_is_counted_by_its_outcome() -> None:
     prometheus.register(metrics)
     text = generate_latest(prometheus).decode()
     for word in ("completed", "retried", "dead", "cancelled", "handed_back", "lost"):
-        assert f'agentqueue_jobs_total{{job="tidy",outcome="{word}",queue="q"}} 1.0' in text
-    assert 'agentqueue_job_duration_seconds_count{job="tidy",queue="q"} 6.0' in text
+        assert f'agentqueue_jobs_total{{job_name="tidy",outcome="{word}",queue="q"}} 1.0' in text
+    assert 'agentqueue_job_duration_seconds_count{job_name="tidy",queue="q"} 6.0' in text
 
 
 def test_successes_are_logged_up_to_a_budget_and_the_rest_is_counted(capsys: pytest.CaptureFixture[str]) -> None:

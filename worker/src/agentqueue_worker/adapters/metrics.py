@@ -54,7 +54,10 @@ class JobCounts:
 
 
 class Metrics(Collector):
-    """A worker's own numbers. Labels are queue, job name and outcome: all bounded by the user's code."""
+    """A worker's own numbers. Labels are queue, job_name and outcome: all bounded by the user's code.
+
+    Not `job`: that is Prometheus' own label for what it scrapes, and it would rename ours.
+    """
 
     def __init__(self, queue: str, agent: str) -> None:
         self.queue = queue
@@ -106,10 +109,10 @@ class Metrics(Collector):
 
     def _jobs(self) -> Iterable[Metric]:
         total = CounterMetricFamily(
-            "agentqueue_jobs", "Runs of jobs by how they ended", labels=("queue", "job", "outcome")
+            "agentqueue_jobs", "Runs of jobs by how they ended", labels=("queue", "job_name", "outcome")
         )
         seconds = HistogramMetricFamily(
-            "agentqueue_job_duration_seconds", "How long runs took", labels=("queue", "job")
+            "agentqueue_job_duration_seconds", "How long runs took", labels=("queue", "job_name")
         )
         for name, counts in list(self.jobs.items()):
             for outcome, count in counts.outcomes.items():

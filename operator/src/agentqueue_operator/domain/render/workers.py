@@ -3,6 +3,7 @@
 Nothing in a pod's template may change with the operator's version: an upgrade must not restart workers.
 """
 
+import re
 from typing import Final
 
 from agentqueue import environment as env
@@ -12,6 +13,8 @@ from agentqueue_operator.domain.kinds import DEPLOYMENT, DISRUPTION_BUDGET, POD_
 from agentqueue_operator.domain.render.connection import connection
 from agentqueue_operator.domain.render.given import Given
 from agentqueue_operator.domain.render.names import (
+    AGENT_LABEL,
+    QUEUE_LABEL,
     WORKER,
     labels,
     selector,
@@ -144,9 +147,21 @@ def _monitors(queue: ResolvedQueue, given: Given) -> tuple[Object, ...]:
     wanted = queue.monitoring.pod_monitor
     if not (wanted.enabled and given.pod_monitors):
         return ()
-    spec = {
-        "selector": {"matchLabels": selector(queue.name, WORKER)},
-        "podMetricsEndpoints": [{"port": HTTP, "path": "/metrics", "interval": f"{wanted.interval_seconds}s"}],
+    endpoint = {
+        "port": HTTP,
+        "path": "/metrics",
+        "interval": f"{wanted.interval_seconds}s",
+        # as the operator's own metrics name them: two AgentQueues of a namespace may have queues of the same name
+        "relabelings": [_label_from(QUEUE_LABEL, "agentqueue"), _label_from(AGENT_LABEL, "agent")],
     }
+    spec = {"selector": {"matchLabels": selector(queue.name, WORKER)}, "podMetricsEndpoints": [endpoint]}
     marks = {**wanted.labels, **labels(queue.name, WORKER)}
     return (made(POD_MONITOR, workers_name(queue.name), marks, spec=spec),)
+
+
+def _label_from(pods_label: str, name: str) -> Object:
+    """A relabeling: what Prometheus found as a pod's label becomes a label of its metrics."""
+    return {
+        "sourceLabels": [f"__meta_kubernetes_pod_label_{re.sub('[^a-zA-Z0-9]', '_', pods_label)}"],
+        "targetLabel": name,
+    }
