@@ -26,6 +26,8 @@ from agentqueue.wire import (
 )
 
 FINAL: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
+LAST_MS: Final = 253_402_300_799_000
+"""The last second of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class JobStatus:
     deliveries: int
     """Starts, whatever ended them."""
     enqueued_at: datetime | None
+    due_at: datetime | None
+    """When a delayed job becomes ready: sent for later, or waiting to be tried again. None in any other state."""
     started_at: datetime | None
     """Of the last start that is known."""
     finished_at: datetime | None
@@ -117,6 +121,7 @@ def _live(snapshot: Snapshot, state: State) -> JobStatus:
         attempts=snapshot.attempts,
         deliveries=started + (state is State.ACTIVE),
         enqueued_at=_moment(record.enqueued_ms),
+        due_at=_due(snapshot) if state is State.DELAYED else None,
         started_at=_moment(claimed_ms),
         finished_at=None,
         result=None,
@@ -139,6 +144,7 @@ def _dead(snapshot: Snapshot) -> JobStatus:
         attempts=letter.attempts,
         deliveries=letter.deliveries,
         enqueued_at=_moment(letter.enqueued_ms),
+        due_at=None,
         started_at=_moment(result.started_ms if result else 0),
         finished_at=_moment(letter.died_ms),
         result=None,
@@ -169,6 +175,7 @@ def _ended(snapshot: Snapshot) -> JobStatus:
         attempts=result.attempts,
         deliveries=result.deliveries,
         enqueued_at=_moment(result.enqueued_ms),
+        due_at=None,
         started_at=_moment(result.started_ms),
         finished_at=_moment(result.finished_ms),
         result=result.result if result.success else None,
@@ -212,6 +219,12 @@ def _holder(held: bytes | None) -> tuple[str | None, int]:
     if len(parts) != 4:
         return None, 0
     return parts[0].partition("/")[0], int(float(parts[3]))
+
+
+def _due(snapshot: Snapshot) -> datetime | None:
+    """None for a time after the last one that a datetime has: any client may have written the score."""
+    score = snapshot.score
+    return from_ms(int(score)) if score is not None and score <= LAST_MS else None
 
 
 def _moment(value: int | None) -> datetime | None:

@@ -218,6 +218,13 @@ class TestReading:
         cli("status", "nobody", code=3)
         assert "no job nobody is known here" in cli.err
 
+    def test_status_of_a_delayed_job_tells_when_it_is_due(self, cli: Cli, client: SyncClient) -> None:
+        client.enqueue("flights", "search", id="later", delay=7_300)
+        due = cli.json("status", "later")["dueAt"]
+        assert f"dueAt:      {due} (in 2h)" in cli("status", "later")
+        client.enqueue("flights", "search", id="now")
+        assert "dueAt" not in cli("status", "now")
+
     def test_status_watch_follows_to_the_end(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
         client.enqueue("flights", "search", id="trip")
         by_hand(bury_all)

@@ -99,8 +99,10 @@ class TestEnqueue:
         soon = await client.enqueue("flights", "search", delay=timedelta(hours=1))
         later = await client.enqueue("flights", "search", at=from_ms(now_ms()) + timedelta(days=2))
         past = await client.enqueue("flights", "search", at=datetime(2001, 1, 1, tzinfo=UTC))
-        states = [(await job.status()).state for job in (soon, later, past)]
-        assert states == [State.DELAYED, State.DELAYED, State.WAITING]
+        found = [await job.status() for job in (soon, later, past)]
+        assert [status.state for status in found] == [State.DELAYED, State.DELAYED, State.WAITING]
+        waits = [status.due_at and status.enqueued_at and status.due_at - status.enqueued_at for status in found]
+        assert [wait and round(wait / timedelta(hours=1), 2) for wait in waits] == [1, 48, None]
         due = (await client.stats("flights")).next_due_seconds
         assert due is not None
         assert 3_590 < due <= 3_600

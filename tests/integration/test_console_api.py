@@ -313,6 +313,8 @@ async def test_pages_of_jobs(client: Client, api: httpx.AsyncClient) -> None:
     assert last == {"jobs": [], "cursor": None}
     delayed = (await api.get("/api/queues/flights/jobs?state=delayed")).json()["jobs"]
     assert [job["id"] for job in delayed] == ["later"]
+    assert delayed[0]["dueAt"] > delayed[0]["enqueuedAt"]
+    assert (await api.get("/api/jobs/later")).json()["dueAt"] == delayed[0]["dueAt"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from agentqueue.cli.output import (
     print_json,
     print_table,
     say,
+    span,
     to_text,
     warn,
 )
@@ -50,8 +51,10 @@ def show_status(
 
 async def _show_status(client: Client, job_id: str, *, watch: bool, as_json: bool) -> None:
     if not watch:
+        from agentqueue.clock import from_ms, now_ms  # noqa: PLC0415
+
         status = await client.status(job_id)
-        print_json(status.to_json()) if as_json else print_fields(status_fields(status))
+        print_json(status.to_json()) if as_json else print_fields(status_fields(status, from_ms(now_ms())))
         return
     from agentqueue.cli.watch import Screen, follow  # noqa: PLC0415
 
@@ -63,10 +66,18 @@ async def _show_status(client: Client, job_id: str, *, watch: bool, as_json: boo
             screen.show(status)
 
 
-def status_fields(status: JobStatus) -> dict[str, Any]:
-    """A job's fields as people read them."""
+def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, Any]:
+    """A job's fields as people read them. Without `now` (in a view that stays) nothing is told relative to it."""
     wire = status.to_json()
+    if now is not None and status.due_at is not None:
+        wire["dueAt"] += f" ({due_in(status.due_at, now)})"
     return wire | {"progress": progress_text(status), "state": str(status.state)}
+
+
+def due_in(due_at: datetime, now: datetime) -> str:
+    """`in 12s`; `now`, also where this machine's clock is ahead of the server's."""
+    wait = (due_at - now).total_seconds()
+    return span(-wait) if wait >= 1 else "now"
 
 
 def progress_text(status: JobStatus) -> str | None:
@@ -78,7 +89,8 @@ def progress_text(status: JobStatus) -> str | None:
 
 def status_line(status: JobStatus) -> str:
     """A job in one line, for a stream of changes."""
-    parts = [status.id, str(status.state), progress_text(status), status.error]
+    due = status.to_json()["dueAt"]
+    parts = [status.id, str(status.state), due and f"due {due}", progress_text(status), status.error]
     if status.result is not None:
         parts.append(to_text(status.result))
     return "  ".join(part for part in parts if part)

@@ -15,6 +15,7 @@ import typer
 
 from agentqueue.cli import main
 from agentqueue.cli.connect import find_server
+from agentqueue.cli.jobs import due_in
 from agentqueue.cli.names import nearest
 from agentqueue.cli.output import ago, aligned, cell, clean, column_widths, counted, encodable_json, span
 from agentqueue.cli.submit import field_of, number_or_name, open_bulk, read_payload
@@ -341,6 +342,19 @@ class TestOutput:
         now = from_ms(1_800_000_000_000)
         assert ago(now - timedelta(minutes=3), now) == "3m"
         assert ago(None, now) == "-"
+
+    @pytest.mark.parametrize(
+        ("wait", "text"),
+        [
+            (12.4, "in 12s"),
+            (90, "in 1m"),
+            (0.4, "now"),
+            pytest.param(-2, "now", id="clock-ahead-of-the-servers"),
+        ],
+    )
+    def test_due_times(self, wait: float, text: str) -> None:
+        now = from_ms(1_800_000_000_000)
+        assert due_in(now + timedelta(seconds=wait), now) == text
 
     def test_counts(self) -> None:
         assert (counted(1, "job"), counted(2_000, "job")) == ("1 job", "2,000 jobs")

@@ -108,6 +108,21 @@ def test_live_states(known: Snapshot, state: State) -> None:
     assert not found.is_final
 
 
+@pytest.mark.parametrize(
+    ("known", "due"),
+    [
+        pytest.param(live(score=NOW + 60_000.0), "2027-01-15T08:01:00.000Z", id="delayed"),
+        pytest.param(live(), None, id="waiting"),
+        pytest.param(live(score=NOW + 60_000.0, held=b"1"), None, id="run-by-plain-arq"),
+        pytest.param(live(score=-(NOW + 8_000.0)), None, id="active"),
+        pytest.param(live(score=1e18), None, id="in-a-year-that-no-calendar-has"),
+        pytest.param(live(score=float("inf")), None, id="never"),
+    ],
+)
+def test_a_delayed_job_tells_when_it_is_due(known: Snapshot, due: str | None) -> None:
+    assert status(known).to_json()["dueAt"] == due
+
+
 def test_a_running_job_tells_who_runs_it_since_when_and_how_far_it_is() -> None:
     meta = {
         "progress": encode_progress(Progress(40, "looking", NOW)),
@@ -186,6 +201,7 @@ def test_json_has_the_public_names_in_order() -> None:
         "attempts",
         "deliveries",
         "enqueuedAt",
+        "dueAt",
         "startedAt",
         "finishedAt",
         "result",
