@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -399,6 +400,41 @@ class TestOnATerminal:
             assert word in shown
         assert "no room for: completed, per min" in shown
         assert "no room" not in on_a_terminal("stats")[1]
+
+    @pytest.mark.parametrize(
+        ("arguments", "columns", "left_out"),
+        [
+            (("jobs", "client-data", "-s", "dead"), 80, "priority, attempts, age, progress"),
+            (("jobs", "client-data", "-s", "dead"), 60, "priority, attempts, age, progress, error"),
+            (("dead", "list", "client-data", "--ids"), 80, "reason, attempts, fingerprint"),
+            (("dead", "list", "client-data", "--ids"), 60, "job, reason, attempts, died, fingerprint"),
+            (("dead", "list"), 80, "reason, newest"),
+            (("dead", "list"), 60, "reason, job, newest"),
+            (("dead", "list", "client-data"), 60, "queue, reason, newest"),
+            (("dead", "list", "client-data"), 40, "queue, count, reason, job, newest"),
+        ],
+    )
+    def test_narrow_terminals_break_no_word(
+        self, client: SyncClient, by_hand: Callable[..., Any], arguments: tuple[str, ...], columns: int, left_out: str
+    ) -> None:
+        async def bury(hand: Hand) -> None:
+            await hand.bury(await hand.claim_one(), "no airport of that name in any list")
+
+        job_id = client.enqueue("client-data", "rank-quotes").id
+        by_hand(bury, "client-data")
+        _, shown = on_a_terminal(*arguments, columns=columns)
+        table, _, caption = re.sub(r"\x1b\[[0-9;]*m", "", shown).partition("no room for: ")
+        assert " ".join(caption.split()) == left_out
+        assert (job_id in table) == ("--ids" in arguments or "jobs" in arguments)
+        assert {"error", "Fatal:", "airport"} <= set(table.split()) or "error" in left_out
+
+    def test_on_40_columns_an_id_is_folded_before_its_state_is_left_out(self, client: SyncClient) -> None:
+        job_id = client.enqueue("flights", "search").id
+        _, shown = on_a_terminal("jobs", "flights", columns=40)
+        assert job_id[:25] in shown
+        assert "waiting" in shown
+        client.enqueue("flights", "search", id="trip")
+        assert "\x1b[33mwaiting" in on_a_terminal("jobs", "flights", columns=40)[1]
 
     def test_what_users_sent_can_not_move_the_cursor(self, client: SyncClient) -> None:
         client.enqueue("flights", "search", {"a": "\x1b[2J\x1b[31mgone"}, id="trip")

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 GROUP_COLUMNS = ("queue", "fingerprint", "count", "reason", "job", "newest", "last error")
 LETTER_COLUMNS = ("id", "job", "reason", "attempts", "died", "fingerprint", "error")
+GROUP_SPARE = ("newest", "reason", "job", "queue", "count")
+LETTER_SPARE = ("fingerprint", "attempts", "reason", "died", "job")
+"""What a narrow terminal does without, the first first."""
 
 QueueArgument = Annotated[str | None, typer.Argument(metavar="QUEUE", help="Default: all queues.")]
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID")]
@@ -70,7 +73,8 @@ def list_dead(
         _print_letters(page, now, queue, as_json=as_json)
     else:
         groups, now = with_client(redis, lambda client: _groups(client, queue))
-        _print_groups(groups, now, as_json=as_json)
+        spare = GROUP_SPARE if queue is None else ("queue", *(name for name in GROUP_SPARE if name != "queue"))
+        _print_groups(groups, now, spare, as_json=as_json)
 
 
 async def _letters(
@@ -108,12 +112,12 @@ def _print_letters(page: Page[DeadLetter], now: datetime, queue: str, *, as_json
     rows = [
         (it.id, it.name, it.reason, it.attempts, ago(from_ms(it.died_ms), now), it.fingerprint, it.error) for it in page
     ]
-    print_table(LETTER_COLUMNS, rows, empty=f"no dead letters in {queue}")
+    print_table(LETTER_COLUMNS, rows, empty=f"no dead letters in {queue}", spare=LETTER_SPARE)
     if page.cursor is not None:
         warn(f"there are more: --cursor {page.cursor}")
 
 
-def _print_groups(groups: Sequence[DeadGroup], now: datetime, *, as_json: bool) -> None:
+def _print_groups(groups: Sequence[DeadGroup], now: datetime, spare: Sequence[str], *, as_json: bool) -> None:
     from agentqueue.clock import from_ms  # noqa: PLC0415
 
     if as_json:
@@ -124,7 +128,7 @@ def _print_groups(groups: Sequence[DeadGroup], now: datetime, *, as_json: bool) 
         it = group.newest
         died = ago(from_ms(it.died_ms), now)
         rows.append((it.queue, group.fingerprint, group.count, it.reason, it.name, died, it.error))
-    print_table(GROUP_COLUMNS, rows, empty="no dead letters")
+    print_table(GROUP_COLUMNS, rows, empty="no dead letters", spare=spare)
 
 
 def _group_to_json(group: DeadGroup) -> dict[str, Any]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from agentqueue.client import Cancellation, Client, JobStatus, Page
 
 COLUMNS = ("id", "job", "state", "priority", "attempts", "age", "progress", "error")
+SPARE = ("attempts", "priority", "age", "progress", "job", "error")
+"""What a narrow terminal does without, the first first."""
 
 
 def register(app: typer.Typer) -> None:
@@ -123,7 +125,7 @@ def list_jobs(
     if as_json:
         print_json({"jobs": [status.to_json() for status in page], "cursor": page.cursor})
         return
-    print_table(COLUMNS, [_row(status, now) for status in page], empty=f"no such jobs in {queue}")
+    print_table(COLUMNS, [_row(status, now) for status in page], empty=f"no such jobs in {queue}", spare=SPARE)
     if page.cursor is not None:
         warn(f"there are more: --cursor {page.cursor}")
 

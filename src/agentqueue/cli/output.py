@@ -118,15 +118,20 @@ def column_widths(
 ) -> dict[str, int | None]:
     """The width of each column that has room; None: Rich's choice, as some word must be folded.
 
-    Texts are folded first, then `spare` columns are left out, the first first.
+    Texts are folded first, then `spare` columns are left out: those that say nothing, then the first first. What has
+    room once a wider one is gone comes back.
     """
     cells = {name: [row[index] for row in rows] for index, name in enumerate(columns)}
     full = {name: max(map(len, [name, *column])) for name, column in cells.items()}
     texts = {name for name, column in cells.items() if any(" " in text for text in column)}
     out = {name: min(size, max(len(name), LEAST_TEXT)) if name in texts else size for name, size in full.items()}
-    for name in spare:
+    gone: dict[str, int] = {}
+    for name in sorted(spare, key=lambda name: any(text != "-" for text in cells[name])):
         if _room(out, width) < 0:
-            del out[name]
+            gone[name] = out.pop(name)
+    for name in reversed(gone):
+        if _room(out, width) >= gone[name] + GAP:
+            out[name] = gone[name]
     if _room(out, width) < 0:
         return dict.fromkeys(out)
     for name, least in out.items():

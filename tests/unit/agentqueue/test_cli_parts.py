@@ -301,6 +301,19 @@ class TestOutput:
         row = ["client-data", "5", "no airport of that name at all"]
         assert column_widths(["queue", "per min", "error"], [row], width=width, spare=["per min"]) == widths
 
+    @pytest.mark.parametrize(
+        ("width", "left"),
+        [
+            pytest.param(60, {"id", "age", "progress", "error"}, id="all-of-it"),
+            pytest.param(45, {"id", "age", "error"}, id="what-is-empty-goes-first"),
+            pytest.param(30, {"id", "age", "progress"}, id="what-has-room-again-comes-back"),
+        ],
+    )
+    def test_which_columns_are_left_out(self, width: int, left: set[str]) -> None:
+        rows = [["trip-1", "3m", "-", "no airport of that name at all"]]
+        columns, spare = ["id", "age", "progress", "error"], ["age", "error", "progress"]
+        assert set(column_widths(columns, rows, width=width, spare=spare)) == left
+
     def test_json_stays_json_where_a_letter_has_no_code(self) -> None:
         assert encodable_json('{"a":"ü"}', "latin-1") == '{"a":"ü"}'
         assert encodable_json('{"a":"ü\N{GRINNING FACE}"}', "ascii") == r'{"a":"\u00fc\ud83d\ude00"}'
