@@ -13,7 +13,7 @@ from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
 from agentqueue.spec.reference import reference
 from agentqueue_operator.conditions_page import conditions_page
-from tools import chart, decisions, golden, manifests
+from tools import chart, dashboards, decisions, golden, manifests
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +28,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "charts/agentqueue-travel/templates/agentqueue.yaml": chart.travel_template,
     "manifests/install/agentqueue.yaml": manifests.install_yaml,
     "docs/decisions/index.md": decisions.index,
+    **dashboards.DASHBOARDS,
     **golden.golden_files(),
 }
 

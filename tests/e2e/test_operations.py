@@ -1,6 +1,8 @@
 """docs/operations.md: its commands, run as they are written, do what the page says of them."""
 
+import json
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,14 +12,17 @@ import pytest
 import yaml
 
 from agentqueue.client import Client
-from agentqueue.errors import JobNotFound, QueueFull, QueueUnavailable
+from agentqueue.errors import JobFailed, JobNotFound, QueueFull, QueueUnavailable
 from agentqueue.store import Server
 from agentqueue_operator.domain.render import redis_name, worker_name
+from agentqueue_operator.domain.render.names import workers_name
+from tests.cluster.test_render import dry_run
 from tests.e2e.test_install import NEW_FIELD, PREVIOUS, install, knows, worker_pods
 from tests.support.cluster.kube import Kube, Object, has_condition, is_ready, is_rolled_out
 from tests.support.cluster.program import ROOT
 from tests.support.hand import Hand
 from tests.support.installs import Helm, follow
+from tests.support.monitoring import definitions
 from tests.support.operator import CODE, Operator, agent, agent_queue, client_of, code, until
 from tests.support.pages import Page
 from tools.manifests import NAMESPACE
@@ -30,7 +35,7 @@ GET_POD = "POD=$(kubectl get pod --selector agentqueue.dev/queue=travel,agentque
 class Shown(StrEnum):
     """How the page's commands begin."""
 
-    UPGRADE = "helm upgrade agentqueue"
+    UPGRADE = "helm upgrade agentqueue charts/agentqueue --namespace agentqueue-system --wait"
     ROLLBACK = "helm rollback"
     SUSPEND = 'kubectl patch aq travel --type merge -p \'{"spec":{"suspend":true'
     GO_ON = 'kubectl patch aq travel --type merge -p \'{"spec":{"suspend":false'
@@ -44,6 +49,10 @@ class Shown(StrEnum):
     STATS = "agentqueue stats"
     MORE_MEMORY = 'kubectl patch aq travel --type merge -p \'{"spec":{"redis"'
     NEW_PASSWORD = "kubectl create secret"
+    MONITOR = "helm upgrade agentqueue charts/agentqueue --namespace agentqueue-system --reset"
+    DESCRIBE = "kubectl describe aq"
+    EXPLAIN = "agentqueue explain"
+    DEAD = "agentqueue dead list"
 
 
 def shown() -> list[str]:
@@ -212,6 +221,53 @@ async def test_full_redis_finishes_what_runs_and_gets_more_memory(operator: Oper
         await kube.until(AQ, "travel", is_ready)
         assert (await client.stats("backlog")).waiting == waiting
         assert await (await client.enqueue(QUEUE, "greet", "you")).result(timeout=30) == "Hello you"
+
+
+@pytest.fixture
+async def prometheus_operator(kube: Kube) -> AsyncIterator[None]:
+    """Its definitions are known, for a while."""
+    await kube.apply(*definitions())
+    for one in definitions():
+        await kube.until("customresourcedefinition", one["metadata"]["name"], has_condition("Established"))
+    yield
+    for one in definitions():
+        await kube.delete("customresourcedefinition", one["metadata"]["name"])
+
+
+@pytest.mark.usefixtures("all_images", "prometheus_operator")
+async def test_what_prometheus_and_grafana_look_for_is_there_and_as_they_define_it(
+    helm: Helm, system: str, kube: Kube, shell: Shell
+) -> None:
+    await install(helm, system)
+    await started(kube)
+    await shell(Shown.MONITOR, folder=ROOT, system=system)
+    monitor = await kube.until("podmonitor", workers_name("travel"), bool, what="workers are found")
+    assert await dry_run(kube, applied(monitor))
+    async with Kube(kube.cluster, system) as there:
+        for kind in ("servicemonitor", "prometheusrule"):
+            (one,) = await there.list(kind)
+            assert await dry_run(there, applied(one))
+        dashboards = await there.get("configmap", "agentqueue-operator-dashboards")
+    assert dashboards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    titles = {json.loads(text)["title"] for text in dashboards["data"].values()}
+    assert titles == {"AgentQueue: queues", "AgentQueue: operator"}
+
+
+def applied(live: Object) -> Object:
+    """What one would write to get this object: all that the API server must know."""
+    kept = {key: value for key, value in live["metadata"].items() if key in ("name", "namespace", "labels")}
+    return {key: live[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": kept}
+
+
+async def test_what_the_alerts_send_one_to_tells_of_the_queue(operator: Operator, kube: Kube, shell: Shell) -> None:
+    await started(kube)
+    async with client_of(kube, "travel") as client:
+        job = await client.enqueue(QUEUE, "greet", {"not": "a name"})
+        with pytest.raises(JobFailed):
+            await job.result(timeout=60)
+    assert "RedisReady" in await shell(Shown.DESCRIBE)
+    assert f"{QUEUE}: " in await shell(Shown.EXPLAIN)
+    assert "greet" in await shell(Shown.DEAD)
 
 
 async def used_memory(client: Client) -> int:

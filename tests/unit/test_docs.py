@@ -52,7 +52,8 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
     },
     "migrate-from-bullmq.md": {"const answer = await fetch(": DOCS},
     "operations.md": {
-        "helm upgrade": OPERATIONS,
+        "helm upgrade agentqueue charts/agentqueue --namespace agentqueue-system --wait": OPERATIONS,
+        "helm upgrade agentqueue charts/agentqueue --namespace agentqueue-system --reset": OPERATIONS,
         f'{GET_POD}kubectl exec "$POD" -- tar': OPERATIONS,
         f'{GET_POD}kubectl exec "$POD" -- redis-cli': OPERATIONS,
         "kubectl create secret": OPERATIONS,

@@ -1,0 +1,139 @@
+"""Dashboards and alerts ask for metrics and labels that there are, and each alert has its page in the handbook."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from agentqueue_operator.adapters.metrics import AGENT_LABELS, HELP
+from agentqueue_operator.adapters.metrics import Metrics as OperatorMetrics
+from agentqueue_operator.domain.kinds import QueueRef
+from agentqueue_operator.process import add_gauges
+from agentqueue_worker.adapters.metrics import Metrics as WorkerMetrics
+from tools.dashboards import DASHBOARDS
+
+ROOT = Path(__file__).parents[3]
+ALERTS = [
+    rule
+    for group in yaml.safe_load((ROOT / "charts/agentqueue/alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
+TARGET = {"namespace", "pod"}
+"""What Prometheus adds of the pod that it scrapes."""
+FROM_POD = {"agentqueue", "agent"}
+"""What the PodMonitor adds to a worker's metrics."""
+PROCESS = {"process_cpu_seconds_total": TARGET, "process_resident_memory_bytes": TARGET}
+
+
+def shown_by_a_worker() -> dict[str, set[str]]:
+    metrics = WorkerMetrics("q", "a")
+    metrics.state = SimpleNamespace(  # type: ignore[assignment]
+        running={},
+        outbox=type("Outbox", (), {"__len__": lambda _: 0, "blocked_until": None})(),
+        options=SimpleNamespace(concurrency=1),
+        draining=False,
+        marked=False,
+        abandoned=0,
+    )
+    job: Any = SimpleNamespace(handler=SimpleNamespace(name="tidy"))
+    metrics.ended(job, None, 0.1)
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    return {name: labels | FROM_POD | TARGET for name, labels in samples(registry).items()}
+
+
+def shown_by_the_operator() -> dict[str, set[str]]:
+    metrics = OperatorMetrics()
+    metrics.passed(QueueRef("n", "q"), 0.1, "ApiUnavailable")
+    metrics.called("GET", "pods", 200)
+    decision: Any = SimpleNamespace(reason=SimpleNamespace(value="Backlog"))
+    metrics.decided(QueueRef("n", "q"), "a", decision)
+    nothing = SimpleNamespace(leads=True, synced=True, down=0, begun=0, age_s=0.0)
+    sized = type("Sized", (), {"__len__": lambda _: 0, "waiting": lambda _: 0, "oldest_pass_s": lambda _: 0.0})()
+    operator: Any = SimpleNamespace(
+        metrics=metrics, elector=nothing, watches=nothing, cache=sized, loops=sized, pulse=nothing
+    )
+    add_gauges(operator)
+    shown = {name: labels | TARGET for name, labels in samples(metrics.registry).items()}
+    return shown | {name: {*AGENT_LABELS} for name in HELP}
+
+
+def samples(registry: CollectorRegistry) -> dict[str, set[str]]:
+    return {sample.name: set(sample.labels) for family in registry.collect() for sample in family.samples}
+
+
+KNOWN = PROCESS | shown_by_a_worker() | shown_by_the_operator()
+
+
+def selectors(expression: Any) -> Iterator[tuple[str, set[str]]]:
+    """Each metric that a query reads, with the labels it is told apart by."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression.name, {matcher.name for matcher in expression.matchers.matchers}
+    for part in ("expr", "lhs", "rhs", "vector_selector", "vs"):
+        if (inner := getattr(expression, part, None)) is not None:
+            yield from selectors(inner)
+    for inner in getattr(expression, "args", None) or ():
+        yield from selectors(inner)
+
+
+def groupings(query: str) -> set[str]:
+    return {name.strip() for found in re.findall(r"\b(?:by|on) ?\(([^)]*)\)", query) for name in found.split(",")} - {
+        "le"
+    }
+
+
+def check(query: str) -> None:
+    parsed = promql_parser.parse(query.replace("$__rate_interval", "5m"))
+    read = list(selectors(parsed))
+    assert read, query
+    for name, labels in read:
+        assert name in KNOWN, f"no such metric: {name}"
+        assert labels <= KNOWN[name], f"{name} has no label {labels - KNOWN[name]}"
+    assert groupings(query) <= set.union(*(KNOWN[name] for name, _ in read)), query
+
+
+@pytest.mark.parametrize("path", DASHBOARDS)
+def test_dashboards_read_metrics_that_there_are(path: str) -> None:
+    panels = [panel for panel in json.loads(DASHBOARDS[path]())["panels"] if panel["type"] != "row"]
+    assert panels
+    for panel in panels:
+        for target in panel["targets"]:
+            check(target["expr"])
+            shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            assert shown <= groupings(target["expr"]), f"{panel['title']}: the legend shows what is not told apart"
+
+
+@pytest.mark.parametrize("path", DASHBOARDS)
+def test_panels_say_what_they_answer_and_in_which_unit(path: str) -> None:
+    made = json.loads(DASHBOARDS[path]())
+    panels = [panel for panel in made["panels"] if panel["type"] != "row"]
+    titles = [panel["title"] for panel in panels]
+    assert len(titles) == len(set(titles))
+    assert all(
+        panel["description"].endswith((".", "?")) and panel["fieldConfig"]["defaults"]["unit"] for panel in panels
+    )
+    assert {panel["datasource"]["uid"] for panel in panels} == {"${datasource}"}
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_alerts_read_metrics_that_there_are_and_say_of_whom_they_speak(rule: dict[str, Any]) -> None:
+    check(rule["expr"])
+    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+    parsed = promql_parser.parse(rule["expr"])
+    left: set[str] = set.union(*(KNOWN[name] for name, _ in selectors(parsed)))
+    grouped = groupings(rule["expr"])
+    said = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+    assert said <= (grouped or left)
+    assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_the_handbook_has_each_alert_and_no_other() -> None:
+    rows = re.findall(r"^\| `(AgentQueue\w+)` \|", (ROOT / "docs/operations.md").read_text(), flags=re.MULTILINE)
+    assert rows == [rule["alert"] for rule in ALERTS]

@@ -1,0 +1,310 @@
+"""The Grafana dashboards of charts/agentqueue/dashboards: a row of panels each, a panel per question.
+
+A panel is its title, what it answers, its unit and its queries by their legend. Queries on workers' metrics go by
+`agentqueue` and `agent`, which the PodMonitor adds to them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from grafana_foundation_sdk.builders import prometheus, stat, timeseries
+from grafana_foundation_sdk.builders.common import VizLegendOptions
+from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, QueryVariable, Row
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import BigValueColorMode, LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh, VariableSort
+
+SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
+AGENTS: Final = 'namespace=~"$namespace",agentqueue=~"$agentqueue",agent=~"$agent"'
+BY: Final = "namespace, agentqueue, agent"
+WIDTH, HEIGHT, LOW = 8, 8, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """`queries`: PromQL by legend. `figure`: the newest number alone, not its course."""
+
+    title: str
+    answers: str
+    unit: str
+    queries: Mapping[str, str]
+    figure: bool = False
+
+
+def _figure(title: str, answers: str, unit: str, query: str) -> Panel:
+    return Panel(title, answers, unit, {"": query}, figure=True)
+
+
+def _per_agent(metric: str) -> dict[str, str]:
+    return {"{{agentqueue}} {{agent}}": f"sum by ({BY}) ({metric}{{{AGENTS}}})"}
+
+
+def _sum(metric: str) -> str:
+    return f"sum({metric}{{{AGENTS}}})"
+
+
+def _rate(metric: str, by: str, more: str = "") -> str:
+    return f"sum by ({by}) (rate({metric}{{{AGENTS}{more}}}[$__rate_interval]))"
+
+
+def _quantiles(metric: str, labels: str = "") -> dict[str, str]:
+    by_bound = f"sum by (le) (rate({metric}_bucket{{{labels}}}[$__rate_interval]))"
+    return {f"p{percent}": f"histogram_quantile({percent / 100}, {by_bound})" for percent in (50, 95, 99)}
+
+
+QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
+    "Now": (
+        _figure("Waiting", "Jobs that are ready and have no slot.", "short", _sum("agentqueue_queue_waiting_jobs")),
+        _figure(
+            "Oldest waiting",
+            "For how long the oldest ready job has waited.",
+            "s",
+            f"max(agentqueue_queue_oldest_waiting_seconds{{{AGENTS}}})",
+        ),
+        _figure("Running", "Jobs that run.", "short", _sum("agentqueue_queue_active_jobs")),
+        _figure("Dead letters", "Dead letters that are kept.", "short", _sum("agentqueue_queue_dead_letters")),
+        _figure("Pods ready", "Worker pods that are ready.", "short", _sum("agentqueue_agent_ready_replicas")),
+        _figure(
+            "Queues not readable",
+            "Queues that the operator could not read: nothing is scaled down there.",
+            "short",
+            f"count(agentqueue_queue_readable{{{AGENTS}}} == 0) or vector(0)",
+        ),
+    ),
+    "Queues": (
+        Panel("Waiting jobs", "Is there a backlog?", "short", _per_agent("agentqueue_queue_waiting_jobs")),
+        Panel(
+            "Oldest waiting job",
+            "How long do jobs wait? Compare targetWaitSeconds.",
+            "s",
+            _per_agent("agentqueue_queue_oldest_waiting_seconds"),
+        ),
+        Panel("Delayed jobs", "What comes due later?", "short", _per_agent("agentqueue_queue_delayed_jobs")),
+    ),
+    "Jobs": (
+        Panel(
+            "Runs by outcome",
+            "How many jobs end a second, and how? retried, dead and lost are the bad ones.",
+            "ops",
+            {"{{outcome}}": _rate("agentqueue_jobs_total", "outcome")},
+        ),
+        Panel("Run time", "How long do runs take?", "s", _quantiles("agentqueue_job_duration_seconds", AGENTS)),
+        Panel(
+            "Run time by job, mean",
+            "Which jobs take long?",
+            "s",
+            {
+                "{{agent}} {{job_name}}": _rate("agentqueue_job_duration_seconds_sum", "agent, job_name")
+                + " / "
+                + _rate("agentqueue_job_duration_seconds_count", "agent, job_name")
+            },
+        ),
+        Panel(
+            "Share of runs that fail, by job",
+            "Which handlers raise?",
+            "percentunit",
+            {
+                "{{agent}} {{job_name}}": _rate("agentqueue_jobs_total", "agent, job_name", ',outcome=~"retried|dead"')
+                + " / "
+                + _rate("agentqueue_jobs_total", "agent, job_name")
+            },
+        ),
+        Panel("Dead letters kept", "What waits for a replay?", "short", _per_agent("agentqueue_queue_dead_letters")),
+        Panel(
+            "Outcomes lost",
+            "Runs whose lease had run out: another worker had the job.",
+            "ops",
+            {"{{agent}}": _rate("agentqueue_lost_outcomes_total", "agent")},
+        ),
+    ),
+    "Workers": (
+        Panel(
+            "Pods",
+            "Are there as many pods as wanted?",
+            "short",
+            {
+                "wanted": _sum("agentqueue_agent_desired_replicas"),
+                "ready": _sum("agentqueue_agent_ready_replicas"),
+                "draining": _sum("agentqueue_agent_draining_replicas"),
+                "unschedulable": _sum("agentqueue_agent_unschedulable_replicas"),
+            },
+        ),
+        Panel(
+            "Slots",
+            "How well are the pods used?",
+            "short",
+            {"slots": _sum("agentqueue_worker_slots"), "busy": _sum("agentqueue_jobs_in_progress")},
+        ),
+        Panel(
+            "Changes of the number of pods, by reason",
+            "Why did pods come or go?",
+            "short",
+            {
+                "{{agent}} {{reason}}": "sum by (agent, reason) "
+                f'(increase(agentqueue_scale_decisions_total{{{AGENTS},decision="ScaleTo"}}[$__rate_interval]))'
+            },
+        ),
+        Panel(
+            "Loop lag",
+            "Does a handler block its worker? Its other jobs stand still meanwhile.",
+            "s",
+            {"{{pod}}": f"max by (pod) (agentqueue_loop_lag_seconds{{{AGENTS}}})"},
+        ),
+        Panel(
+            "Since the last renewal",
+            "Do workers reach Redis? At 8 s their leases run out.",
+            "s",
+            {"{{pod}}": f"max by (pod) (agentqueue_renewal_age_seconds{{{AGENTS}}})"},
+        ),
+        Panel(
+            "Round trips to Redis",
+            "How long does a step take that ends jobs and claims the next?",
+            "s",
+            _quantiles("agentqueue_step_duration_seconds", AGENTS),
+        ),
+    ),
+}
+
+OPERATOR: Final[Mapping[str, Sequence[Panel]]] = {
+    "Now": (
+        _figure("Leaders", "One, or nothing is reconciled.", "short", "sum(agentqueue_operator_leader)"),
+        _figure("AgentQueues", "That are looked after.", "short", "max(agentqueue_operator_agentqueues)"),
+        _figure("Watches down", "Kinds that can't be watched.", "short", "max(agentqueue_operator_watches_down)"),
+    ),
+    "Passes": (
+        Panel(
+            "Passes",
+            "How often are AgentQueues looked at?",
+            "ops",
+            {"passes": "sum(rate(agentqueue_operator_reconcile_duration_seconds_count[$__rate_interval]))"},
+        ),
+        Panel("Time of a pass", "How long?", "s", _quantiles("agentqueue_operator_reconcile_duration_seconds")),
+        Panel(
+            "Passes that failed",
+            "By their error.",
+            "ops",
+            {"{{error}}": "sum by (error) (rate(agentqueue_operator_reconcile_errors_total[$__rate_interval]))"},
+        ),
+        Panel(
+            "Waiting for a pass",
+            "Does the operator keep up?",
+            "short",
+            {"AgentQueues": "max(agentqueue_operator_work_queue_depth)"},
+        ),
+        Panel(
+            "How late the slowest loop is",
+            "Is an AgentQueue forgotten?",
+            "s",
+            {"{{pod}}": "max by (pod) (agentqueue_operator_oldest_pass_seconds)"},
+        ),
+        Panel(
+            "Calls to the API server",
+            "What does it cost the cluster? Code 0: no answer.",
+            "ops",
+            {
+                "{{verb}} {{resource}} {{code}}": "sum by (verb, resource, code) "
+                "(rate(agentqueue_operator_api_requests_total[$__rate_interval]))"
+            },
+        ),
+    ),
+    "Process": (
+        Panel(
+            "CPU",
+            "Cores in use.",
+            "short",
+            {
+                "{{pod}}": "sum by (pod) (rate(process_cpu_seconds_total[$__rate_interval])"
+                " and on (pod, namespace) agentqueue_operator_leader)"
+            },
+        ),
+        Panel(
+            "Memory",
+            "Resident.",
+            "bytes",
+            {
+                "{{pod}}": "max by (pod) "
+                "(process_resident_memory_bytes and on (pod, namespace) agentqueue_operator_leader)"
+            },
+        ),
+        Panel(
+            "Loop lag",
+            "Since the event loop turned.",
+            "s",
+            {"{{pod}}": "max by (pod) (agentqueue_operator_loop_lag_seconds)"},
+        ),
+    ),
+}
+
+
+def queues() -> str:
+    """Of the queues, their jobs and workers."""
+    variables = (
+        _variable("namespace", "agentqueue_agent_desired_replicas", "Namespace"),
+        _variable("agentqueue", 'agentqueue_agent_desired_replicas{namespace=~"$namespace"}', "AgentQueue"),
+        _variable(
+            "agent", 'agentqueue_agent_desired_replicas{namespace=~"$namespace",agentqueue=~"$agentqueue"}', "Agent"
+        ),
+    )
+    return _json("AgentQueue: queues", "agentqueue-queues", QUEUES, variables)
+
+
+def operator() -> str:
+    """Of the operator's own work."""
+    return _json("AgentQueue: operator", "agentqueue-operator", OPERATOR, ())
+
+
+DASHBOARDS: Final[Mapping[str, Callable[[], str]]] = {
+    "charts/agentqueue/dashboards/queues.json": queues,
+    "charts/agentqueue/dashboards/operator.json": operator,
+}
+
+
+def _json(title: str, uid: str, rows: Mapping[str, Sequence[Panel]], variables: Sequence[QueryVariable]) -> str:
+    made = Dashboard(title).uid(uid).tags(["agentqueue"]).refresh("30s").time("now-1h", "now").editable()
+    made = made.with_variable(DatasourceVariable("datasource").label("Data source").type("prometheus"))
+    for variable in variables:
+        made = made.with_variable(variable)
+    for name, panels in rows.items():
+        made = made.with_row(Row(name))
+        for panel in panels:
+            made = made.with_panel(_figure_of(panel, 24 // len(panels)) if panel.figure else _course_of(panel))
+    return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
+
+
+def _variable(label: str, metric: str, title: str) -> QueryVariable:
+    return (
+        QueryVariable(label)
+        .label(title)
+        .datasource(SOURCE)
+        .query(f"label_values({metric}, {label})")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+        .multi(multi=True)
+        .include_all(include_all=True)
+        .all_value(".*")
+    )
+
+
+def _course_of(panel: Panel) -> timeseries.Panel:
+    legend = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    made = timeseries.Panel().title(panel.title).description(panel.answers).datasource(SOURCE)
+    made = made.unit(panel.unit).min(0).legend(legend.show_legend(show_legend=True)).height(HEIGHT).span(WIDTH)
+    for target in _targets(panel):
+        made = made.with_target(target)
+    return made
+
+
+def _figure_of(panel: Panel, width: int) -> stat.Panel:
+    made = stat.Panel().title(panel.title).description(panel.answers).datasource(SOURCE)
+    made = made.unit(panel.unit).color_mode(BigValueColorMode.NONE).height(LOW).span(width)
+    for target in _targets(panel):
+        made = made.with_target(target)
+    return made
+
+
+def _targets(panel: Panel) -> list[prometheus.Dataquery]:
+    return [
+        prometheus.Dataquery().expr(query).legend_format(legend).ref_id(chr(ord("A") + at))
+        for at, (legend, query) in enumerate(panel.queries.items())
+    ]
