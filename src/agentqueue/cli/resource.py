@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from agentqueue.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from agentqueue.spec import InvalidResource, Loaded
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or - for standard input.")]
 Old = Annotated[Path | None, typer.Option(help="The resource as it is now: also checks what may not change.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,13 +46,16 @@ def print_crd(as_json: AsJson = False) -> None:
     """Print the CustomResourceDefinition, for `kubectl apply -f -`."""
     from agentqueue.spec import crd  # noqa: PLC0415
 
-    print(_dumped(crd.crd()) if as_json else crd.crd_yaml(), end="")
+    if as_json:
+        print_json(crd.crd())
+    else:
+        print(crd.crd_yaml(), end="")
 
 
 def _tell_problems(error: InvalidResource, as_json: bool) -> None:
     problems = [problem.as_json() for problem in error.problems]
     if as_json:
-        print(_dumped({"valid": False, "problems": problems}), end="")
+        print_json({"valid": False, "problems": problems})
     else:
         print(error, file=sys.stderr)
         print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
@@ -62,15 +66,9 @@ def _tell_valid(loaded: Loaded, as_json: bool) -> None:
     others = [str(other["kind"]) for other in loaded.others]
     if as_json:
         queues = [{"name": name, "agents": agents} for name, agents in found.items()]
-        print(_dumped({"valid": True, "queues": queues, "others": others}), end="")
+        print_json({"valid": True, "queues": queues, "others": others})
         return
     for name, agents in found.items():
         print(f"{loaded.source}: AgentQueue {name} is valid (agents: {', '.join(agents)})")
     if others:
         print(f"{loaded.source}: not looked at: {', '.join(others)}")
-
-
-def _dumped(value: Any) -> str:
-    import orjson  # noqa: PLC0415
-
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()

@@ -1,4 +1,4 @@
-"""Standard output and error as a command may find them: closed, full, or with few letters."""
+"""Standard input, output and error as a command may find them: closed, full, or with few letters."""
 
 from __future__ import annotations
 
@@ -50,7 +50,13 @@ class Output:
 
 
 def prepare_streams() -> None:
-    """Standard output becomes an `Output`, letters that it can't encode are escaped; what was closed goes nowhere."""
+    """Standard output becomes an `Output`, letters that it can't encode are escaped; what was closed goes nowhere.
+
+    Standard input is UTF-8 in any locale, as files are; a closed one is empty.
+    """
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     sys.stdout, sys.stderr = sys.stdout or lossy(None), sys.stderr or lossy(None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

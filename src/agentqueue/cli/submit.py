@@ -143,7 +143,8 @@ def read_payload(data: str | None) -> Any:
     if data is None:
         return None
     if not data.startswith("@"):
-        return parse(data.encode(), "the payload", hint="; quote it for the shell, e.g. '{\"a\": 1}'")
+        raw = data.encode(errors="surrogateescape")  # what the locale can't say comes as its bytes: PEP 383
+        return parse(raw, "the payload", hint="; quote it for the shell, e.g. '{\"a\": 1}'")
     with _open(data[1:]) as file:
         return parse(file.read(), data[1:])
 

@@ -255,6 +255,9 @@ class TestSubmitting:
         file.write_text('{"a":\n 1}')
         assert read_payload(None) is None
         assert read_payload("[1]") == [1]
+        assert read_payload('"Z\udcc3\udcbcrich"') == "Zürich"  # as Python reads arguments in the locale C
+        with pytest.raises(InvalidPayload, match="the payload is not JSON"):
+            read_payload('"\udcff"')
         assert read_payload(f"@{file}") == {"a": 1}
         file.write_text('{"a":\n x}')
         with pytest.raises(InvalidPayload, match=r"a\.json is not JSON: .*line 2"):

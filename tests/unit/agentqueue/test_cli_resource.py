@@ -1,6 +1,7 @@
 """`agentqueue validate` and `agentqueue crd`."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -76,6 +77,29 @@ def test_problems_as_json() -> None:
         ("spec.agents[0].handler", 4, "<stdin>"),
         ("spec.agents[0].hander", 4, "<stdin>"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "told"),
+    [
+        pytest.param(("validate", "-"), "{spec}# Zürich", 0, "agents: a", id="utf-8-in"),
+        pytest.param(("validate", "-", "--json"), "{spec}zürich: 1", 1, "zürich", id="json-out"),
+        pytest.param(("validate", "-"), None, 1, "no AgentQueue", id="closed"),
+    ],
+)
+def test_where_the_locale_has_no_letters(arguments: tuple[str, ...], stdin: str | None, code: int, told: str) -> None:
+    start = "from agentqueue.cli.main import main; main()"
+    text = None if stdin is None else stdin.format(spec=BAD.replace("xyz", "'m:a'")).encode()
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@"' + (" <&-" if text is None else ""), "sh", sys.executable, "-c", start, *arguments],
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
+        input=text,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    out = (done.stdout + done.stderr).decode("ascii")
+    assert told in (json.dumps(json.loads(out), ensure_ascii=False) if "--json" in arguments else out)
 
 
 def test_a_file_without_an_agent_queue_is_a_problem() -> None:
