@@ -119,6 +119,7 @@ class TestSubmit:
         ("arguments", "message"),
         [
             pytest.param(("{a: 1}",), "the payload is not JSON", id="json"),
+            pytest.param(("world",), """or, a text, '"world"'""", id="bare-text"),
             pytest.param(('{"a": NaN}',), "the payload is not JSON", id="nan"),
             pytest.param(("[" * 300 + "]" * 300,), "nested deeper than 100", id="depth"),
             pytest.param(("--delay", "-1"), "`delay` must be seconds", id="delay-negative"),
@@ -240,9 +241,17 @@ class TestReading:
         page = cli.json("jobs", "flights", "--cursor", "waiting:2")
         assert ([job["id"] for job in page["jobs"]], page["cursor"]) == (["j2"], None)
         assert cli("jobs", "flights", "-s", "dead") == ""
-        assert "no such jobs in flights" in cli.err
+        assert "no dead jobs in flights" in cli.err
         cli("jobs", "flihgts", code=3)
         cli("jobs", "flights", "-s", "lost", code=2)
+
+    def test_no_jobs_that_wait_or_run_says_where_the_others_are(
+        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
+    ) -> None:
+        client.enqueue("flights", "search", id="trip")
+        by_hand(bury_all)
+        assert cli("jobs", "flights") == ""
+        assert "no job waits or runs in flights; --state completed and --state dead list those that ended" in cli.err
 
     def test_stats(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
         assert cli("stats") == ""

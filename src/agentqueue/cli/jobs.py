@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "job", "state", "priority", "attempts", "age", "progress", "error")
 SPARE = ("attempts", "priority", "age", "progress", "job", "error")
 """What a narrow terminal does without, the first first."""
+ENDED = "--state completed and --state dead list those that ended"
 
 
 def register(app: typer.Typer) -> None:
@@ -125,7 +126,8 @@ def list_jobs(
     if as_json:
         print_json({"jobs": [status.to_json() for status in page], "cursor": page.cursor})
         return
-    print_table(COLUMNS, [_row(status, now) for status in page], empty=f"no such jobs in {queue}", spare=SPARE)
+    none = f"no {state} jobs in {queue}" if state else f"no job waits or runs in {queue}; {ENDED}"
+    print_table(COLUMNS, [_row(status, now) for status in page], empty=none, spare=SPARE)
     if page.cursor is not None:
         warn(f"there are more: --cursor {page.cursor}")
 

@@ -144,7 +144,7 @@ def read_payload(data: str | None) -> Any:
         return None
     if not data.startswith("@"):
         raw = data.encode(errors="surrogateescape")  # what the locale can't say comes as its bytes: PEP 383
-        return parse(raw, "the payload", hint="; quote it for the shell, e.g. '{\"a\": 1}'")
+        return parse(raw, "the payload", hint="""; quote it for the shell: '{"a": 1}' or, a text, '"world"'""")
     with _open(data[1:]) as file:
         return parse(file.read(), data[1:])
 
