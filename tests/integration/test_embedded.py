@@ -1,7 +1,9 @@
 """The embedded server: starts, keeps its data, cleans up after a parent that was killed."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,10 +135,36 @@ def test_a_remembered_port_that_is_taken_is_changed(folder: Path) -> None:
 
 def test_a_given_port_that_is_taken_is_an_error(folder: Path) -> None:
     with EmbeddedServer() as server:
-        with pytest.raises(QueueUnavailable, match=r": Failed listening on port .*another program has the port"):
+        with pytest.raises(UsageError, match=rf"can't have port {server.port}: another program has it; choose another"):
             EmbeddedServer(folder, port=server.port).start()
         with EmbeddedServer(folder, port=free_port()) as other:
             assert other.port != server.port
+
+
+def test_a_given_port_that_this_user_may_not_have_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        monkeypatch.setattr(socket.socket, "bind", refuse)
+        with pytest.raises(UsageError, match=rf"can't have port {port}: this user may not listen there; choose one"):
+            EmbeddedServer(folder, port=port).start()
+
+
+def test_a_port_that_is_lost_after_a_crash_may_come_back(folder: Path) -> None:
+    with EmbeddedServer(folder, port=free_port()) as server, socket.socket() as thief:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        while server.is_alive:
+            pass
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        thief.bind(("127.0.0.1", server.port))
+        thief.listen()
+        with pytest.raises(QueueUnavailable, match="another program has it"):
+            server.start()
 
 
 def test_a_broken_record_is_drawn_anew(folder: Path) -> None:
