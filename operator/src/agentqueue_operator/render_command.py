@@ -46,6 +46,8 @@ def render(
     except InvalidSpec as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
+    if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
+        reconfigure(encoding="utf-8")  # who reads manifests takes them for that, whatever the locale
     print(text, end="")
 
 

@@ -1,6 +1,8 @@
 """`agentqueue render`: manifests as text."""
 
 import json
+import os
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -50,6 +52,22 @@ def test_json_is_one_list_of_the_same_objects(file: Path, capsys: pytest.Capture
     as_list = json.loads(capsys.readouterr().out)
     assert (as_list["kind"], as_list["items"]) == ("List", as_documents)
     assert {it["metadata"]["namespace"] for it in as_documents} == {"agents"}
+
+
+@pytest.mark.parametrize("output", ["yaml", "json"])
+def test_manifests_are_utf_8_whatever_letters_the_locale_has(file: Path, output: str) -> None:
+    file.write_text(RESOURCE.replace(': "m:a"', ': "m:a", podTemplate: {metadata: {annotations: {to: Zürich}}}'))
+    ascii_only, utf_8 = (
+        subprocess.run(
+            [sys.executable, "-c", "from agentqueue.cli.main import main; main()", "render", str(file), "-o", output],
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for encoding in ("ascii", "utf-8")
+    )
+    assert ascii_only == utf_8
+    assert "Zürich" in utf_8.decode()
 
 
 def test_the_resources_own_namespace_is_taken_and_standard_input_read(
