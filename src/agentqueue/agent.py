@@ -16,7 +16,7 @@ import re
 import threading
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Literal, Never, Protocol, TypeVar, Unpack, overload
@@ -96,19 +96,24 @@ class Backoff:
         seconds(self.max_delay)
 
     @classmethod
-    def parse(cls, wire: "Mapping[str, Any] | Backoff", base: "Backoff | None" = None) -> "Backoff":
-        """From the resource's words `{type, delaySeconds, maxDelaySeconds, jitter}`; what is absent is `base`'s."""
+    def parse(cls, wire: "Mapping[str, Any] | Backoff | Seconds", base: "Backoff | None" = None) -> "Backoff":
+        """From the resource's words `{type, delaySeconds, maxDelaySeconds, jitter}`; what is absent is `base`'s.
+
+        A number of seconds or a timedelta is a fixed delay, as it is for a producer.
+        """
         if isinstance(wire, Backoff):
             return wire
+        if not isinstance(wire, Mapping):
+            return cls("fixed", delay=seconds(wire))
         base = base or cls()
         names = {"type": "type", "delaySeconds": "delay", "maxDelaySeconds": "max_delay", "jitter": "jitter"}
         unknown = wire.keys() - names.keys()
         if unknown:
             raise UsageError(f"backoff has no {min(unknown)!r}; it knows {', '.join(names)}")
         given = {names[key]: value for key, value in wire.items()}
-        return cls(
-            **({"type": base.type, "delay": base.delay, "max_delay": base.max_delay, "jitter": base.jitter} | given)
-        )
+        if "delay" in given and "max_delay" not in given:
+            given["max_delay"] = max(base.max_delay, seconds(given["delay"]))
+        return replace(base, **given)
 
 
 class Payload:
@@ -308,7 +313,7 @@ class Agent:
         name: str | None = None,
         timeout: Seconds | None = None,
         attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | None = None,
+        backoff: Backoff | Mapping[str, Any] | Seconds | None = None,
         keep_result: Seconds | None = None,
     ) -> Callable[[Function], Function]: ...
     def job(self, func: Any = None, /, **options: Any) -> Any:
@@ -317,7 +322,8 @@ class Agent:
         Args:
             func: `async def f(ctx)` or `f(ctx, payload)`; a plain `def` runs in a thread.
             options: `name` (by default the function's, with dashes); `timeout` in seconds; `attempts`, the first one
-                included; `backoff`; `keep_result`, how long the result can be read, in seconds (`math.inf`: for ever).
+                included; `backoff`, a number of seconds for a fixed one; `keep_result`, how long the result can be
+                read, in seconds (`math.inf`: for ever).
 
         Raises:
             UsageError: a signature that is neither, a name that is taken or outside `A-Za-z0-9_.:-`, a bad option.
@@ -363,7 +369,7 @@ class Agent:
         name: str | None = None,
         timeout: Seconds | None = None,
         attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | None = None,
+        backoff: Backoff | Mapping[str, Any] | Seconds | None = None,
         keep_result: Seconds | None = None,
     ) -> JobDefinition:
         job = JobDefinition(

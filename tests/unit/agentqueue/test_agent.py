@@ -233,6 +233,29 @@ def test_a_backoff_in_the_resources_words() -> None:
     assert Backoff.parse(base) is base
 
 
+def test_a_delay_over_the_usual_cap_lifts_it() -> None:
+    assert Backoff.parse({"delaySeconds": 3600}).max_delay == 3600
+    assert Backoff.parse({"delaySeconds": 3600, "maxDelaySeconds": 60}).max_delay == 60
+
+
+@pytest.mark.parametrize("given", [30, 30.0, timedelta(seconds=30)])
+def test_a_backoff_that_is_a_duration_is_a_fixed_one(given: float | timedelta) -> None:
+    @Agent("q").job(backoff=given)
+    async def patient(ctx: Context) -> None: ...
+
+    job = job_of(patient)
+    assert job is not None
+    assert job.backoff == Backoff("fixed", delay=30)
+
+
+def test_a_backoff_that_is_none_of_these_is_refused_where_it_is_given() -> None:
+    wrong: Any = "30"
+    with pytest.raises(UsageError, match="'30' must be a number of seconds"):
+
+        @Agent("q").job(backoff=wrong)
+        async def wordy(ctx: Context) -> None: ...
+
+
 # --- payloads
 
 

@@ -35,7 +35,9 @@ def decide_retry(
 
 
 def backoff_ms(backoff: Backoff, *, attempt: int, roll: float) -> int:
-    """The delay after that attempt. Jitter only shortens it, so that the cap is one."""
-    growth = 1 if backoff.type == "fixed" else 2 ** min(attempt - 1, 60)
-    delay = min(backoff.delay * growth, max(backoff.max_delay, 0.0))
+    """The delay after that attempt. Jitter only shortens it, so that the cap is one; a fixed delay needs none."""
+    if backoff.type == "fixed":
+        delay = backoff.delay
+    else:
+        delay = min(backoff.delay * 2 ** min(attempt - 1, 60), max(backoff.max_delay, 0.0))
     return round(delay * (1 - backoff.jitter * roll) * 1000)
