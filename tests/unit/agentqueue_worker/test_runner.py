@@ -271,7 +271,7 @@ async def test_a_lost_lease_that_a_note_reveals_stops_the_job() -> None:
 
 def test_a_backoff_that_cant_be_read_is_the_handlers() -> None:
     base = Backoff("fixed", delay=9)
-    assert [parse_backoff(wire, base) for wire in ({"x": 1}, 5, {"delaySeconds": "soon"}, {"type": 1})] == [base] * 4
+    assert [parse_backoff(wire, base) for wire in ({"x": 1}, "5", {"delaySeconds": "soon"}, {"type": 1})] == [base] * 4
 
 
 # --- drain
