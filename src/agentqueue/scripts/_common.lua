@@ -46,12 +46,27 @@ local function zadd(key, pairs_, flag)
   end
 end
 
--- Counters: since the beginning, and per minute for 24 h.
+-- Keys of jobs that held another type than ours, so that somebody else wrote them: flat {key, type}*, for the worker to
+-- tell.
+local foreign = {}
+
+-- A command on a key that a job can do without (its notes, its dead letter, an index). One of a wrong type holds
+-- nothing of ours: it is dropped, and the command carried out as if there had been none.
+local function mend(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply, 0) end
+  foreign[#foreign + 1] = key foreign[#foreign + 1] = redis.call('TYPE', key).ok
+  redis.call('DEL', key)
+  return redis.call(command, key, ...)
+end
+
+-- Counters: since the beginning, and per minute for 24 h; a minute that is no hash of ours is left out.
 local function count(queue, field, by)
   if by == 0 then return end
   local minute = queue .. ':stats:' .. text(math.floor(now / 60000))
   redis.call('HINCRBY', queue .. ':stats', field, by)
-  if redis.call('HINCRBY', minute, field, by) == by then redis.call('PEXPIRE', minute, DAY) end
+  if redis.pcall('HINCRBY', minute, field, by) == by then redis.call('PEXPIRE', minute, DAY) end
 end
 
 local function wake(queue, tokens)
@@ -70,11 +85,11 @@ local function next_scores(queue, n)
 end
 
 local function drop_dead(id)
-  local letter = redis.call('HMGET', DEAD .. id, 'queue', 'fp')
+  local letter = mend('HMGET', DEAD .. id, 'queue', 'fp')
   if letter[1] then
     local dead, fp = letter[1] .. ':dead', letter[2]
     redis.call('ZREM', dead, id)
-    if redis.call('ZREM', dead .. ':fp:' .. fp, id) == 1 and redis.call('HINCRBY', dead .. ':fp', fp, -1) <= 0 then
+    if mend('ZREM', dead .. ':fp:' .. fp, id) == 1 and redis.call('HINCRBY', dead .. ':fp', fp, -1) <= 0 then
       redis.call('HDEL', dead .. ':fp', fp)
     end
     redis.call('DEL', DEAD .. id)
@@ -87,22 +102,34 @@ end
 local function put(queue, jobs, fresh)
   local known, adds, ready, n = {}, {{}, {}, {}, {}}, 0, #jobs / 4
   local score = next_scores(queue, n)
-  for i = 1, n do
-    local id, level, delay, record = jobs[4 * i - 3], tonumber(jobs[4 * i - 2]), tonumber(jobs[4 * i - 1]), jobs[4 * i]
-    if (fresh or redis.call('EXISTS', RESULT .. id) == 0) and redis.call('SET', JOB .. id, record, 'NX') then
-      if not fresh then drop_dead(id) end
-      local list = adds[level]
-      list[#list + 1] = score + (i - 1) / 4096 + delay
-      list[#list + 1] = id
-      if delay < POLL then ready = ready + 1 end
-    else
-      known[#known + 1] = i
+  local function add()
+    for i = 1, n do
+      local id, level, delay, record = jobs[4 * i - 3], tonumber(jobs[4 * i - 2]), tonumber(jobs[4 * i - 1]), jobs[4 * i]
+      if (fresh or redis.call('EXISTS', RESULT .. id) == 0) and redis.call('SET', JOB .. id, record, 'NX') then
+        local list = adds[level]
+        list[#list + 1] = score + (i - 1) / 4096 + delay
+        list[#list + 1] = id
+        if not fresh then drop_dead(id) end
+        if delay < POLL then ready = ready + 1 end
+      else
+        known[#known + 1] = i
+      end
     end
+    for level = 1, 4 do zadd(queue .. SUFFIX[level], adds[level]) end
   end
-  for level = 1, 4 do zadd(queue .. SUFFIX[level], adds[level]) end
+  local ok, why = pcall(add)
+  if not ok then -- a record that no set has would be known for ever, and never run
+    for level = 1, 4 do
+      for i = 2, #adds[level], 2 do
+        redis.pcall('ZREM', queue .. SUFFIX[level], adds[level][i])
+        redis.call('DEL', JOB .. adds[level][i])
+      end
+    end
+    error(why, 0)
+  end
   redis.call('SADD', QUEUES, queue)
   count(queue, 'enqueued', n - #known)
-  if ready > 0 then wake(queue, ready) end
+  if ready > 0 then pcall(wake, queue, ready) end -- but a hint: without it they are found half a second later
   return known
 end
 
@@ -119,7 +146,7 @@ end
 local function tally(key, field)
   local n = redis.pcall('HINCRBY', key, field, 1)
   if type(n) == 'number' then return n end
-  redis.call('HSET', key, field, 1)
+  mend('HSET', key, field, 1)
   return 1
 end
 

@@ -1,6 +1,7 @@
 -- Renews a worker's leases, writes its heartbeat, and does a bounded share of the queue's housekeeping.
 -- ARGV: 1 owner, 2 worker id, 3 heartbeat (JSON), 4 lease ms, 5 sweep (ids to look at), 6 dead letters ms, 7 history ms,
--- 8 stale after ms, then {id, level}*. Returns {lost ids, drain mark ms or 0, jobs reaped, now ms, paused}.
+-- 8 stale after ms, then {id, level}*. Returns {lost ids, drain mark ms or 0, jobs reaped, now ms, paused,
+-- {dropped foreign key, its type}*, 0 if a key of the queue is foreign, and what needs it was left out}.
 local owner, lease = ARGV[1], tonumber(ARGV[4])
 local ids, levels, lost = {}, {}, {}
 for i = 9, #ARGV, 2 do ids[#ids + 1] = ARGV[i] levels[#levels + 1] = tonumber(ARGV[i + 1]) end
@@ -14,12 +15,16 @@ for i = 1, #ids do
     lost[#lost + 1] = ids[i]
   end
 end
-for level = 1, 4 do zadd(KEYS[level], leases[level], 'XX') end
-if ARGV[2] ~= '' then redis.call('HSET', KEYS[11], ARGV[2], text(now) .. '|' .. ARGV[3]) end
-redis.call('SADD', QUEUES, QUEUE) -- plain arq clients note queues nowhere
-local drain = redis.call('HGET', KEYS[15], ARGV[2])
+-- One key that somebody else has spoilt must not cost the leases, nor anything else that can be done without it.
+local whole = true
+local function try(act, ...) whole = pcall(act, ...) and whole end
+for level = 1, 4 do try(zadd, KEYS[level], leases[level], 'XX') end
+if ARGV[2] ~= '' then try(redis.call, 'HSET', KEYS[11], ARGV[2], text(now) .. '|' .. ARGV[3]) end
+try(redis.call, 'SADD', QUEUES, QUEUE) -- plain arq clients note queues nowhere
+local drain
+try(function() drain = redis.call('HGET', KEYS[15], ARGV[2]) end)
 local reaped = 0
-pcall(function() reaped = reap(100) end)
+try(function() reaped = reap(100) end)
 
 -- arq's clients let records expire after 24 h, running or not; clear that, some hundred ids a call.
 local function sweep_expiries(budget)
@@ -31,7 +36,7 @@ local function sweep_expiries(budget)
     local left = redis.call('PTTL', JOB .. id)
     if left > 0 then
       local start = score
-      if score < 0 then start = tonumber(select(3, parse_held(redis.call('GET', HELD .. id))) or now) end
+      if score < 0 then start = tonumber(select(3, parse_held(mget(HELD, {id})[1])) or now) end
       if math.abs(now + left - (start + DAY)) <= 600000 then redis.call('PERSIST', JOB .. id) end
     end
   end
@@ -72,9 +77,9 @@ end
 
 local budget = tonumber(ARGV[5])
 if budget > 0 then
-  pcall(sweep_expiries, budget)
-  pcall(sweep_old, 100)
-  pcall(sweep_aborts, 100)
-  pcall(sweep_workers, 100)
+  try(sweep_expiries, budget)
+  try(sweep_old, 100)
+  try(sweep_aborts, 100)
+  try(sweep_workers, 100)
 end
-return {lost, tonumber(drain or 0), reaped, now, redis.call('EXISTS', KEYS[7])}
+return {lost, tonumber(drain or 0), reaped, now, redis.call('EXISTS', KEYS[7]), foreign, whole and 1 or 0}

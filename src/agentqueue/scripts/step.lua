@@ -9,8 +9,13 @@
 --           H id level delay_ms(-1: where it stood) n {field value}*n                handed back, no attempt burnt
 -- keep_ms: 0 no result, -1 for ever.
 -- Returns {lost ids, claimed {id level score record attempts meta aborted}*, watched ids to cancel, paused, retry after
--- ms, next due ms, now ms, 1 if this very step was carried out before}.
+-- ms, next due ms, now ms, 1 if this very step was carried out before, {dropped foreign key, its type}*, 0 if a key of
+-- the queue is foreign}.
+-- Foreign keys, of another type than ours: a job's is dropped, and told; where its record was, the job is claimed to be
+-- buried. One of the queue's that outcomes need fails the step before any job has ended, so that it can be sent again;
+-- one that a claim needs ends the claim, and what it had taken is put back.
 local MAX_BYTES, ROUND, HOUR = 4194304, 32, 3600000
+local LATER = 1000 -- ms until a claim that met a foreign key is tried again
 local seq, owner, want, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local outcome_count, watch_count = tonumber(ARGV[14]), tonumber(ARGV[15])
 
@@ -47,34 +52,37 @@ local function keep(id, result, keep_ms)
   elseif keep_ms < 0 then redis.call('SET', RESULT .. id, result) end
 end
 
+-- First what may fail on a foreign key, and can be done again; last, by what jobs are held and known, what can't.
 local function finish()
   local lost, finals, gone, removed, done, counts = {}, {}, {}, {{}, {}, {}, {}}, {}, {}
+  local kept, notes = {}, {}
   local held = mget(HELD, ids)
   local function add(field, by) counts[field] = (counts[field] or 0) + by end
-  local function final(id, level)
+  local function final(a, id, level)
     gone[#gone + 1] = HELD .. id gone[#gone + 1] = JOB .. id gone[#gone + 1] = RETRY .. id gone[#gone + 1] = META .. id
     local list = removed[level]
     list[#list + 1] = id
     finals[#finals + 1] = id
+    kept[#kept + 1] = a
   end
   local act = {}
   function act.D(a, id, level)
-    keep(id, ARGV[a + 3], tonumber(ARGV[a + 4]))
     done[#done + 1] = now done[#done + 1] = id
-    final(id, level)
+    final(a, id, level)
     add('completed', 1) add('run_ms', tonumber(ARGV[a + 5]))
     children(a + 7, tonumber(ARGV[a + 6]))
   end
   function act.C(a, id, level)
-    keep(id, ARGV[a + 3], tonumber(ARGV[a + 4]))
-    final(id, level)
+    final(a, id, level)
     add('cancelled', 1)
   end
   function act.A(a, id, level)
     redis.call('ZADD', KEYS[level], now + tonumber(ARGV[a + 3]), id)
-    redis.call('DEL', HELD .. id)
-    if type(redis.pcall('INCR', RETRY .. id)) ~= 'number' then redis.call('SET', RETRY .. id, 1) end
-    redis.call('HSET', META .. id, 'touched', text(now), unpack(meta_fields(a + 5, tonumber(ARGV[a + 4]))))
+    gone[#gone + 1] = HELD .. id
+    notes[#notes + 1] = function()
+      if type(redis.pcall('INCR', RETRY .. id)) ~= 'number' then redis.call('SET', RETRY .. id, 1) end
+      mend('HSET', META .. id, 'touched', text(now), unpack(meta_fields(a + 5, tonumber(ARGV[a + 4]))))
+    end
     add('retried', 1)
   end
   function act.H(a, id, level, value)
@@ -82,23 +90,24 @@ local function finish()
     local delay = tonumber(ARGV[a + 3])
     if delay >= 0 then score = now + delay end
     redis.call('ZADD', KEYS[level], score, id)
-    redis.call('DEL', HELD .. id)
-    tally(META .. id, 'handbacks')
-    local fields = meta_fields(a + 5, tonumber(ARGV[a + 4]))
-    if #fields > 0 then redis.call('HSET', META .. id, unpack(fields)) end
+    gone[#gone + 1] = HELD .. id
+    notes[#notes + 1] = function()
+      tally(META .. id, 'handbacks')
+      local fields = meta_fields(a + 5, tonumber(ARGV[a + 4]))
+      if #fields > 0 then redis.call('HSET', META .. id, unpack(fields)) end
+      if delay <= 0 then pcall(wake, QUEUE, 1) end
+    end
     add('handed_back', 1)
-    if delay <= 0 then wake(QUEUE, 1) end
   end
   function act.B(a, id, level)
-    local fp, record = ARGV[a + 5], redis.call('GET', JOB .. id)
+    local fp, record = ARGV[a + 5], mget(JOB, {id})[1]
     drop_dead(id)
-    keep(id, ARGV[a + 3], tonumber(ARGV[a + 4]))
     redis.call('HSET', DEAD .. id, 'letter', ARGV[a + 6], 'queue', QUEUE, 'level', level, 'fp', fp)
     if record then redis.call('HSET', DEAD .. id, 'record', record) end
     redis.call('ZADD', KEYS[5], now, id)
-    redis.call('ZADD', KEYS[5] .. ':fp:' .. fp, now, id)
     redis.call('HINCRBY', KEYS[5] .. ':fp', fp, 1)
-    final(id, level)
+    mend('ZADD', KEYS[5] .. ':fp:' .. fp, now, id)
+    final(a, id, level)
     add('dead', 1)
     children(a + 8, tonumber(ARGV[a + 7]))
   end
@@ -106,12 +115,15 @@ local function finish()
     local a, id = starts[i], ids[i]
     if is_held_by(held[i], owner) then act[ARGV[a]](a, id, tonumber(ARGV[a + 2]), held[i]) else lost[#lost + 1] = id end
   end
-  each_chunk(gone, 900, function(...) redis.call('DEL', ...) end)
-  for level = 1, 4 do each_chunk(removed[level], 900, function(...) redis.call('ZREM', KEYS[level], ...) end) end
   zadd(KEYS[6], done)
   if aborts then each_chunk(finals, 900, function(...) redis.call('ZREM', ABORT, ...) end) end
   add('lost', #lost)
   for field, by in pairs(counts) do count(QUEUE, field, by) end
+  for i = 1, #finals do keep(finals[i], ARGV[kept[i] + 3], tonumber(ARGV[kept[i] + 4])) end
+  -- A level that is foreign by now has none of them; if it is put back, a claim finds that they are final.
+  for level = 1, 4 do each_chunk(removed[level], 900, function(...) redis.pcall('ZREM', KEYS[level], ...) end) end
+  each_chunk(gone, 900, function(...) redis.call('DEL', ...) end)
+  for i = 1, #notes do notes[i]() end
   return lost
 end
 
@@ -148,7 +160,8 @@ local function screen(level, id, value, record)
     redis.call('ZADD', KEYS[level], 'XX', -(now + until_), id)
     return false
   end
-  if not record and (redis.call('EXISTS', RESULT .. id, DEAD .. id) > 0 or redis.call('ZSCORE', KEYS[6], id)) then
+  if not record and (redis.call('EXISTS', RESULT .. id) > 0 or mend('HEXISTS', DEAD .. id, 'queue') == 1
+    or redis.call('ZSCORE', KEYS[6], id)) then
     redis.call('ZREM', KEYS[level], id)
     return false
   end
@@ -222,7 +235,7 @@ local function keep_record(id, score)
   local left = redis.call('PTTL', JOB .. id)
   if left < 0 then return end
   redis.call('PERSIST', JOB .. id)
-  if math.abs(now + left - (tonumber(score) + DAY)) > 600000 then redis.call('HSET', META .. id, 'expires', text(now + left)) end
+  if math.abs(now + left - (tonumber(score) + DAY)) > 600000 then mend('HSET', META .. id, 'expires', text(now + left)) end
 end
 
 local function describe()
@@ -236,9 +249,16 @@ local function describe()
     local meta = false
     if record and string.sub(record, 1, 8) ~= '{"aq":1,' then
       keep_record(id, taken[4 * i - 1])
-      meta = redis.call('HGETALL', META .. id)
+      meta = mend('HGETALL', META .. id)
     elseif has_meta then
-      meta = redis.call('HGETALL', META .. id)
+      meta = mend('HGETALL', META .. id)
+    end
+    if not record then
+      local kind = redis.call('TYPE', JOB .. id).ok
+      if kind ~= 'none' then
+        meta = meta or {}
+        meta[#meta + 1] = 'foreign' meta[#meta + 1] = kind
+      end
     end
     if has_dead and record then drop_dead(id) end
     local c = #claimed
@@ -275,20 +295,38 @@ local function trim()
   if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[6], 0, over - 1) end
 end
 
-local last = redis.call('GET', LAST .. owner)
-last = last and cmsgpack.unpack(last)
+-- What a claim had taken when it failed, where it stood: nobody ran it, so nothing is counted.
+local function put_back()
+  for i = 1, #taken, 4 do
+    redis.call('ZADD', KEYS[taken[i + 1]], 'XX', taken[i + 2], taken[i])
+    redis.call('DEL', HELD .. taken[i])
+  end
+  taken = {}
+end
+
+local last = redis.pcall('GET', LAST .. owner)
+last = type(last) == 'string' and cmsgpack.unpack(last)
 local again = last and last[1] == seq
 -- A copy that the network held back, of a step that was answered on a new connection, and others after it.
 local late = last and not again and tonumber(last[1]) > tonumber(seq)
 local paused = redis.call('EXISTS', KEYS[7]) == 1
-local lost, retry_after = {}, -1
+local lost, retry_after, due, whole = {}, -1, -1, true
 if again then
   lost = recall(last)
 elseif late then
   lost, want, outcome_count = ids, 0, 0
 else
   if outcome_count > 0 then lost = finish() end
-  if want > 0 and not paused then retry_after = claim() end
+end
+if want > 0 and not paused then
+  whole = pcall(function()
+    if not again then retry_after = claim() end
+    if #taken / 4 < want then due = next_due() end
+  end)
+  if not whole then
+    if not again then put_back() end
+    retry_after, due = LATER, -1
+  end
 end
 local claimed = describe()
 if not again and (outcome_count > 0 or #taken > 0) then
@@ -305,14 +343,11 @@ if aborts then
   end
 end
 
-local due = -1
 local short = #taken / 4 < want
-if want > 0 and not paused then
-  if short then due = next_due() else wake(QUEUE, 1) end
-end
 -- Housekeeping comes last and may fail: scripts don't roll back, and what is above must stand.
-pcall(function()
+whole = pcall(function()
+  if want > 0 and not short and not paused then wake(QUEUE, 1) end
   if outcome_count > 0 then trim() end
   if short then reap(100) end
-end)
-return {lost, claimed, asked, paused and 1 or 0, retry_after, due, now, again and 1 or 0}
+end) and whole
+return {lost, claimed, asked, paused and 1 or 0, retry_after, due, now, again and 1 or 0, foreign, whole and 1 or 0}

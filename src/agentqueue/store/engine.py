@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.keys import KeySpace, Level
-from agentqueue.scripts import load
+from agentqueue.scripts import Script, load
 from agentqueue.store.server import Server
 from agentqueue.wire import number_of, returns_of
 
@@ -118,7 +119,8 @@ class Claimed:
     attempts: int
     """Attempts that ended in failure so far."""
     meta: Mapping[str, bytes]
-    """errors, crashes, `crash:N`, handbacks, progress, checkpoint, expires, and what `notes` wrote."""
+    """errors, crashes, `crash:N`, handbacks, progress, checkpoint, expires, and what `notes` wrote; `foreign` if
+    there is no record since its key holds another Redis type: which one."""
     cancel: bool
     """Somebody asked to cancel it before it started."""
 
@@ -143,12 +145,15 @@ class StepReply:
     """Watched (running) ids that somebody asked to cancel."""
     paused: bool
     retry_after_ms: int | None
-    """The rate limit allows no more starts until then."""
+    """The rate limit, or a foreign key of the queue, allows no more starts until then."""
     next_due_ms: int | None
     """When the next delayed job is due, if the queue had fewer ready jobs than wanted."""
     now_ms: int
     repeated: bool
     """The step had been carried out before, and its answer lost."""
+    foreign: Sequence[tuple[str, str]] = ()
+    """Keys that somebody else has filled with another Redis type, which is named. A job's were dropped; while one of
+    the queue's is there, what needs it is left undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,8 @@ class RenewReply:
     reaped: int
     now_ms: int
     paused: bool
+    foreign: Sequence[tuple[str, str]] = ()
+    """See `StepReply`."""
 
 
 def _children(jobs: Sequence[NewJob]) -> list[Any]:
@@ -209,7 +216,7 @@ def outcome_bytes(outcome: Outcome) -> int:
 def _decode_meta(flat: Sequence[bytes] | None) -> dict[str, bytes]:
     if not flat:
         return {}
-    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+    return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
 _LEVELS = (Level.URGENT, *Level)  # the scripts count from 1
@@ -239,6 +246,15 @@ def _ids(values: Iterable[bytes]) -> list[str]:
     return [value.decode(errors="surrogateescape") for value in values]
 
 
+def _queues_of(outcomes: Sequence[Outcome]) -> set[str]:
+    return {job.queue for outcome in outcomes if isinstance(outcome, Done | Bury) for job in outcome.children}
+
+
+def _in_pairs(flat: Sequence[bytes]) -> list[tuple[str, str]]:
+    words = _ids(flat)
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
 class Engine:
     """One queue as a worker sees it. Every method is one round trip."""
 
@@ -253,6 +269,7 @@ class Engine:
         self._renew = load("renew", allow_oom=True)
         self._annotate = load("annotate", allow_oom=True)
         self._hand_back = load("hand_back", allow_oom=True)
+        self._look = load("foreign", allow_oom=True)
 
     async def step(
         self,
@@ -280,8 +297,9 @@ class Engine:
             args += encode_outcome(outcome)
             strict = strict or (isinstance(outcome, Done | Bury) and bool(outcome.children))
         args += watch
-        reply = await self.server.run(self._step_strict if strict else self._step, self.keys.queue, args)
-        lost, claimed, cancel, paused, retry_after, due, now, repeated = reply
+        script = self._step_strict if strict else self._step
+        reply = await self._run(script, args, _queues_of(outcomes) if strict else ())
+        lost, claimed, cancel, paused, retry_after, due, now, repeated, foreign, whole = reply
         return StepReply(
             lost=_ids(lost),
             claimed=_decode_claimed(claimed),
@@ -291,6 +309,7 @@ class Engine:
             next_due_ms=_optional(due),
             now_ms=now,
             repeated=bool(repeated),
+            foreign=() if whole and not foreign else await self._foreign(foreign, whole=whole),
         )
 
     async def renew(
@@ -313,8 +332,34 @@ class Engine:
         ]
         for job_id, level in held:
             args += (job_id, int(level))
-        lost, drain, reaped, now, paused = await self.server.run(self._renew, self.keys.queue, args)
-        return RenewReply(_ids(lost), bool(drain), reaped, now, bool(paused))
+        lost, drain, reaped, now, paused, dropped, whole = await self._run(self._renew, args)
+        foreign = await self._foreign(dropped, whole=whole)
+        return RenewReply(_ids(lost), bool(drain), reaped, now, bool(paused), foreign)
+
+    async def _run(self, script: Script, args: Sequence[Any], others: Iterable[str] = ()) -> Any:
+        """A refusal for a key of a wrong type names the key, which Redis does not. `others`: queues it writes to."""
+        try:
+            return await self.server.run(script, self.keys.queue, args)
+        except QueueUnavailable as exc:
+            if "WRONGTYPE" not in str(exc):
+                raise
+            for queue in (self.keys.queue, *others):
+                if found := await self._find_foreign(queue):
+                    what = ", ".join(f"{key} is a {kind}" for key, kind in found)
+                    raise QueueUnavailable(
+                        f"Redis at {self.server.name}: {what}, which AgentQueue did not write; "
+                        "delete it, or put back what it replaced"
+                    ) from exc
+            raise
+
+    async def _foreign(self, dropped: Sequence[bytes], *, whole: bool) -> list[tuple[str, str]]:
+        return _in_pairs(dropped) if whole else [*_in_pairs(dropped), *await self._find_foreign(self.keys.queue)]
+
+    async def _find_foreign(self, queue: str) -> list[tuple[str, str]]:
+        try:
+            return _in_pairs(await self.server.run(self._look, queue, ()))
+        except (QueueUnavailable, UnsupportedServer):  # what was done stands, and is told; the next call says so too
+            return []
 
     async def annotate(self, *, owner: str, job_id: str, notes: Mapping[str, bytes | str | int]) -> bool:
         """Write notes (progress, checkpoint) of a running job. False: this worker no longer holds it."""
@@ -335,7 +380,7 @@ class Engine:
         given, offset = 0, 0
         while offset >= 0:
             args = [prefix, spare, why, offset]
-            some, offset = await self.server.run(self._hand_back, self.keys.queue, args)
+            some, offset = await self._run(self._hand_back, args)
             given += some
         return given
 

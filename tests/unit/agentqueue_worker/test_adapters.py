@@ -17,7 +17,7 @@ from agentqueue.wire import JobRecord, Reason
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Histogram, Metrics
 from agentqueue_worker.adapters.native import AgentRegistry, PayloadRefused, keep_ms
-from agentqueue_worker.adapters.telemetry import LINES_PER_SECOND, WorkerTelemetry
+from agentqueue_worker.adapters.telemetry import LINES_PER_SECOND, MOST_TOLD, WorkerTelemetry
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Cancelled, Failed, Hopeless, Verdict, Yielded
 from agentqueue_worker.settings import Settings
@@ -223,6 +223,17 @@ def test_a_lasting_trouble_is_told_now_and_then(capsys: pytest.CaptureFixture[st
     assert [out.count(word) for word in ("redis_away", "redis_back", "blocked", "outcomes_dropped")] == [1, 1, 1, 1]
     metrics = telemetry.metrics
     assert (metrics.redis_errors, metrics.blocked, metrics.renewals_failed, metrics.lost_outcomes) == (5, 5, 5, 2)
+
+
+def test_foreign_keys_are_told_now_and_then_and_not_remembered_without_end(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry = WorkerTelemetry(Metrics("q", "a"))
+    for _ in range(3):
+        telemetry.foreign([("q:low", "string")])
+    telemetry.foreign([(f"aq:meta:{n}", "list") for n in range(MOST_TOLD)])
+    out = capsys.readouterr().out
+    assert (out.count("key=q:low"), out.count("type=list")) == (1, MOST_TOLD)
+    assert telemetry.metrics.redis_errors == 4
+    assert len(telemetry._told_foreign) <= MOST_TOLD
 
 
 # --- loader

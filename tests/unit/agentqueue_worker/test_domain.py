@@ -172,6 +172,12 @@ def test_why_a_record_cant_be_read(job: Claimed, reason: Reason) -> None:
     assert screen_unreadable(job, "not JSON", now_ms=NOW).reason is reason
 
 
+def test_a_record_of_another_redis_type_is_named() -> None:
+    job = claimed(record=None, meta={"foreign": b"hash"}, score=NOW - 5_000.0)
+    verdict = screen_unreadable(job, "", now_ms=NOW)
+    assert (verdict.reason, "arq:job:j is a hash" in verdict.message) == (Reason.GARBAGE, True)
+
+
 # --- burial
 
 

@@ -142,7 +142,11 @@ class Metrics(Collector):
         for name, text, value in (
             ("agentqueue_jobs_claimed", "Jobs taken from the queue", self.claimed),
             ("agentqueue_lost_outcomes", "Outcomes dropped since another worker had the job", self.lost_outcomes),
-            ("agentqueue_redis_errors", "Steps that Redis did not answer", self.redis_errors),
+            (
+                "agentqueue_redis_errors",
+                "Steps that Redis did not answer, refused or found foreign keys in",
+                self.redis_errors,
+            ),
             ("agentqueue_redis_full_refusals", "Steps that a full Redis refused", self.blocked),
             ("agentqueue_renewals_failed", "Renewals that Redis did not answer", self.renewals_failed),
             ("agentqueue_leases_reaped", "Jobs of dead workers that this one gave back", self.reaped),

@@ -14,6 +14,8 @@ LINES_PER_SECOND: Final = 20
 """Successes logged per second at most: a line for each cuts the throughput in half. Failures are always told."""
 TELL_EVERY: Final = 30.0
 """Seconds between two lines on a lasting trouble (Redis away, Redis full)."""
+MOST_TOLD: Final = 100
+"""Keys that are remembered for it: a queue has some twenty, and a job's are told once and gone."""
 log = structlog.get_logger("agentqueue.worker")
 
 
@@ -28,6 +30,7 @@ class WorkerTelemetry:
         self._away_since: float | None = None
         self._told_at = float("-inf")
         self._told_full_at = float("-inf")
+        self._told_foreign: dict[str, float] = {}
 
     def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: str | None) -> None:
         """See the port."""
@@ -79,6 +82,17 @@ class WorkerTelemetry:
             log.info("redis_back", after_seconds=round(monotonic() - self._away_since, 1))
             self._away_since = None
             self._told_at = float("-inf")
+
+    def foreign(self, keys: Sequence[tuple[str, str]]) -> None:
+        """See the port."""
+        self.metrics.redis_errors += 1
+        now, told = monotonic(), self._told_foreign
+        for key, kind in keys:
+            if now - told.get(key, float("-inf")) >= TELL_EVERY:
+                if len(told) >= MOST_TOLD:
+                    told.clear()
+                told[key] = now
+                log.error("foreign_key", key=key, type=kind, reason="AgentQueue did not write it")
 
     def blocked(self, exc: Exception) -> None:
         """See the port."""

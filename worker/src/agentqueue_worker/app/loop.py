@@ -159,6 +159,8 @@ class ClaimLoop:
             self._settle(step.batch, reply.lost)
         if reply.claimed:
             self._take(reply.claimed)
+        if reply.foreign:
+            self._telemetry.foreign(reply.foreign)
         for job_id in reply.cancel:
             self._cancel(job_id)
         state.paused = reply.paused

@@ -30,6 +30,10 @@ class Telemetry(Protocol):
         """Redis answers (again)."""
         ...
 
+    def foreign(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Keys of another Redis type than ours, which is named with each: somebody else wrote them."""
+        ...
+
     def blocked(self, exc: Exception) -> None:
         """Redis is full: outcomes with children wait."""
         ...

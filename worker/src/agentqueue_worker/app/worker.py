@@ -216,6 +216,8 @@ class Worker:
         for job_id in state.leases.lost(reply.lost, held):
             if job_id in state.running:
                 state.lose(job_id)
+        if reply.foreign:
+            self._telemetry.foreign(reply.foreign)
         if reply.drain is not state.marked:
             state.marked = reply.drain
             log.info("marked_for_scale_in" if reply.drain else "mark_taken_back", running=len(state.running))

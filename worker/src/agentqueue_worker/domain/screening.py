@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
+from agentqueue.keys import JOB
 from agentqueue.store import Claimed
 from agentqueue.wire import Reason, is_pickle
 
@@ -87,6 +88,9 @@ def explain_unknown(name: str, names: Iterable[str]) -> str:
 
 def screen_unreadable(claimed: Claimed, problem: str, *, now_ms: int) -> BuryUnrun:
     """Why a job whose record is missing or can't be read is buried."""
+    if claimed.record is None and "foreign" in claimed.meta:
+        kind = claimed.meta["foreign"].decode(errors="replace")
+        return BuryUnrun(Reason.GARBAGE, f"{JOB}{claimed.id} is a {kind}: something else wrote where its record was")
     if claimed.record is None:
         return _screen_recordless(claimed, now_ms)
     if is_pickle(claimed.record):
