@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import TracebackType
@@ -32,6 +33,8 @@ class Breaker:
     seen: list[bytes] = field(default_factory=list)
     """The name of each command that came."""
     cut: tuple[int, Cut] | None = None
+    choose: Callable[[list[Any]], Cut | None] | None = None
+    """Says of each command how to cut it, in place of `cut`."""
     url: str = ""
     _pipes: "set[_Pipe]" = field(default_factory=set)
     _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
@@ -46,9 +49,11 @@ class Breaker:
         self.seen.clear()
         self.cut = (number, cut)
 
-    def next_cut(self, command: bytes) -> Cut | None:
+    def next_cut(self, command: list[Any]) -> Cut | None:
         """Note the command; how to cut it, if it is the one."""
-        self.seen.append(command)
+        self.seen.append(command[0])
+        if self.choose is not None:
+            return self.choose(command)
         return self.cut[1] if self.cut is not None and len(self.seen) == self.cut[0] else None
 
     async def __aenter__(self) -> Self:
@@ -124,7 +129,7 @@ class _Pipe:
     async def _forward(self, command: list[Any]) -> bool:
         """Send one command on. False: the connection is cut."""
         raw = hiredis.pack_command(tuple(command))
-        cut = self.breaker.next_cut(command[0])
+        cut = self.breaker.next_cut(command)
         self.asked += 1
         if cut is Cut.BEFORE:
             return False

@@ -32,7 +32,10 @@ log = structlog.get_logger("agentqueue.worker")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one round trip asks. It is sent until it is answered, with the same number and arguments."""
+    """What one round trip asks. It is sent until it is answered, with the same number and arguments.
+
+    But no job is wanted any more if the worker drains by then: a copy brings what an earlier one took, and takes none.
+    """
 
     seq: int
     want: int
@@ -127,13 +130,13 @@ class ClaimLoop:
         return Step(self._seq, want, self._credit.offer(want), batch, watch)
 
     async def _send(self, step: Step) -> StepReply:
-        wait = FIRST_WAIT
+        wait, want = FIRST_WAIT, step.want
         while True:
             try:
                 reply = await self._engine.step(
                     seq=step.seq,
                     owner=self._owner,
-                    want=step.want,
+                    want=want,
                     aged=step.aged,
                     outcomes=step.batch.outcomes,
                     watch=step.watch,
@@ -142,6 +145,7 @@ class ClaimLoop:
                 self._telemetry.redis_failed(exc)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
+                want = 0 if self._state.draining else want
             else:
                 self._telemetry.redis_answered()
                 return reply

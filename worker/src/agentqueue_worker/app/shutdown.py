@@ -23,6 +23,8 @@ class Drain:
         self._runner = runner
         self._began = began
         self._plan: DrainPlan | None = None
+        self._leases_out_at = float("inf")
+        """What a claim whose answer is lost may have taken before the signal is given back by others from then on."""
         self._changed = asyncio.Event()
 
     def begin(self, *, grace: float | None = None) -> None:
@@ -35,6 +37,7 @@ class Drain:
         else:
             grace = options.grace if grace is None else grace
             self._plan = plan_drain(now, grace=grace, margin=options.drain_margin)
+            self._leases_out_at = now + options.engine.lease_ms / 1000
             state.draining = True
             log.info("drain_began", running=len(state.running), grace_seconds=grace)
             self._began()
@@ -44,6 +47,10 @@ class Drain:
     async def run(self) -> None:
         """After the signal, do each thing at its time. Returns when the process must exit, whatever is left."""
         await self._changed.wait()
+        await self._reach(lambda plan: min(plan.stop_jobs_at, self._leases_out_at))
+        if monotonic() >= self._leases_out_at and self._holds_nothing():
+            log.warning("drain_given_up", reason="Redis does not answer, and nothing that runs or has run waits for it")
+            return
         await self._reach(lambda plan: plan.stop_jobs_at)
         for job in list(self._state.running.values()):
             self._runner.stop(job, Ending.DRAIN)
@@ -54,6 +61,11 @@ class Drain:
         self._give_up_children()
         await self._reach(lambda plan: plan.exit_at)
         log.error("drain_overdue", held=len(self._state.leases))
+
+    def _holds_nothing(self) -> bool:
+        """With Redis there the claim loop would have ended: it waits for an answer."""
+        state = self._state
+        return not (state.running or state.outbox or len(state.leases))
 
     def _give_up_children(self) -> None:
         """A full server would not take them: the jobs go back, and run again."""
