@@ -79,7 +79,6 @@ DOUBLING = Backoff("exponential", delay=2, max_delay=600, jitter=0)
         pytest.param(Backoff("fixed", delay=3, jitter=0), 7, None, 0.0, 3_000, id="fixed"),
         pytest.param(Backoff("fixed", delay=3600, jitter=0), 7, None, 0.0, 3_600_000, id="fixed-does-not-grow"),
         pytest.param(Backoff("fixed", delay=10, jitter=0.5), 1, None, 1.0, 5_000, id="jitter-shortens"),
-        pytest.param(Backoff("fixed", delay=3600, jitter=0), 7, None, 0.0, 3_600_000, id="fixed-does-not-grow"),
         pytest.param(Backoff("fixed", delay=10, jitter=0.5), 1, None, 0.0, 10_000, id="no-roll-no-jitter"),
         pytest.param(Backoff("exponential", delay=2, max_delay=1), 1, None, 0.0, 1_000, id="cap-below-delay"),
         pytest.param(DOUBLING, 1, 0.25, 0.9, 250, id="the-handlers-own-delay"),
