@@ -248,6 +248,16 @@ def test_a_lowered_max_does_not_wait_for_the_window() -> None:
     assert answer(decide(Load(active=1), memory=before.memory, at=1005.0, max_replicas=6, **window)) == (6, Reason.MAX)
 
 
+def test_below_a_lowered_max_pods_go_for_lack_of_work_once_rates_are_learned() -> None:
+    four, lowered = Load(active=4), {"current": 12, "max_replicas": 6}
+    assert answer(decide(four, **lowered)) == (4, Reason.LESS_WORK)
+    learning = decide(four, memory=Memory(), **lowered)
+    assert answer(learning) == (6, Reason.MAX)
+    held = decide(four, memory=learning.memory, at=1005.0, current=6, max_replicas=6)
+    assert answer(held) == (None, Reason.LEARNING)
+    assert answer(decide(four, memory=held.memory, at=1060.0, current=6, max_replicas=6)) == (4, Reason.LESS_WORK)
+
+
 def test_pods_added_by_anyone_count_for_a_minute() -> None:
     limit = {"max_pods_per_minute": 4}
     first = decide(Load(ready=30), **limit)

@@ -504,8 +504,9 @@ def _up(wish: int, reason: Reason, terms: Terms, memory: Memory) -> Decision:
 
 
 def _down(target: int, terms: Terms, memory: Memory) -> Decision:
-    if terms.current > terms.policy.max_replicas:
-        return _towards(target, Reason.MAX, terms, memory)
+    most = terms.policy.max_replicas
+    if terms.current > most and (target == most or terms.learning_s > 0):
+        return _towards(most, Reason.MAX, terms, memory)
     if terms.learning_s > 0:
         return Hold(Reason.LEARNING, terms, memory)
     return _towards(target, Reason.SCALE_TO_ZERO if target == 0 else Reason.LESS_WORK, terms, memory)
