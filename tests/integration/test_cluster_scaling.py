@@ -147,6 +147,24 @@ async def test_a_worker_whose_mark_is_taken_back_works_again(client: Client, ser
         assert passes.cluster.costs() == set()
 
 
+async def test_a_marked_worker_whose_operator_is_gone_works_again_after_a_while(
+    client: Client, server: Server, server_url: str
+) -> None:
+    agent, let_go = holding()
+    let_go.set()
+    reader = QueueReader(server)
+    async with working(agent, server_url, name="w-1") as worker:
+        await beats(reader, 1)
+        await reader.mark("work", "w-1", drain=True, keep_s=3600.0)
+        await until(lambda: worker.state.marked, what="the worker knows")
+        job = await client.enqueue("work", "hold")
+        await reader.keep_marks("work", None)
+        assert (await reader.look({"work": 1.0}))["work"].marked == {"w-1"}
+        await reader.keep_marks("work", 0.2)
+        assert (await final(job)).deliveries == 1
+        assert not worker.state.marked
+
+
 async def test_long_jobs_show_by_their_age(client: Client, server: Server, server_url: str) -> None:
     agent, let_go = holding()
     reader = QueueReader(server)
@@ -166,6 +184,7 @@ async def test_the_last_decision_is_found_in_redis(server: Server) -> None:
     raw = await Store(server).decision("work")
     assert raw is not None
     assert decode(raw).decision.reason == "Fixed"
+    assert await Store(server).queues() == ["work"]
 
 
 async def test_a_full_redis_stops_no_scale_in(server: Server, server_url: str, shared_server: RunningServer) -> None:

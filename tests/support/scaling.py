@@ -58,6 +58,7 @@ class FakeQueues:
     published: dict[str, bytes] = field(default_factory=dict)
     buried: list[Death] = field(default_factory=list)
     marks: list[tuple[str, bool]] = field(default_factory=list)
+    kept_s: float | None = -1.0
 
     def _check(self) -> None:
         if self.down:
@@ -77,10 +78,15 @@ class FakeQueues:
         )
         return dict.fromkeys(horizons_s, look)
 
-    async def mark(self, queue: str, worker: str, *, drain: bool) -> None:
+    async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None:
         self._check()
+        self.kept_s = keep_s
         self.marks.append((worker, drain))
         self.marked.add(worker) if drain else self.marked.discard(worker)
+
+    async def keep_marks(self, queue: str, keep_s: float | None) -> None:
+        self._check()
+        self.kept_s = keep_s
 
     async def bury_container(self, queue: str, death: Death) -> int:
         self._check()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 async def check_queue_known(client: Client, queue: str, *, way_out: str = "") -> None:
     """Refuse a queue that nobody knows, where others are known. It is known if a job was ever sent to it, or something
-    is in it, or a worker serves it.
+    is in it, or a worker serves it, or somebody scales it.
 
     Raises:
         NotFound: with the nearest known name, and `way_out`.

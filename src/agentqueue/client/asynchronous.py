@@ -388,7 +388,7 @@ class Client:
     # Queues
 
     async def queues(self) -> list[str]:
-        """The names of all queues that jobs were ever enqueued to, sorted."""
+        """The names of all queues that jobs were ever sent to, or that have workers or are scaled, sorted."""
         return await self._turn(self.store.queues())
 
     @overload

@@ -216,7 +216,7 @@ class Store:
         return [(minute * 60_000, _counters(reply)) for minute, reply in zip(wanted, replies, strict=True)]
 
     async def queues(self) -> list[str]:
-        """The names of all queues ever used on this server, sorted."""
+        """The names of all queues on this server that were ever used, or that somebody scales, sorted."""
         redis = self.server.redis
         names = await self.server.call(lambda: cast("Awaitable[set[bytes]]", redis.smembers(QUEUES)))
         return sorted(_ids(names))
@@ -272,12 +272,18 @@ class Store:
         key = KeySpace(queue).fingerprint(fingerprint)
         return _ids(await self.server.call(lambda: self.server.redis.zrange(key, offset, offset + limit - 1)))
 
-    async def mark_drain(self, queue: str, worker: str, *, since_ms: int | None) -> None:
+    async def mark_drain(self, queue: str, worker: str, *, since_ms: int | None, keep_ms: int | None = None) -> None:
         """Mark a worker to drain (None: take the mark back). It learns of it with its next renewal.
 
-        Also on a full server.
+        Also on a full server. The queue's marks go after `keep_ms`, unless `keep_marks` keeps them; None: they stay.
         """
-        await self._run("mark", queue, [worker, "" if since_ms is None else since_ms])
+        kept = "" if keep_ms is None else keep_ms
+        await self._run("mark", queue, [worker, "" if since_ms is None else since_ms, kept])
+
+    async def keep_marks(self, queue: str, keep_ms: int | None) -> None:
+        """A queue's marks hold for so long from now on; None: until they are taken back."""
+        redis, key = self.server.redis, KeySpace(queue).drain
+        await self.server.call(lambda: redis.persist(key) if keep_ms is None else redis.pexpire(key, keep_ms))
 
     async def heartbeat(self, queue: str, worker: str) -> Heartbeat | None:
         """A worker's last word, however old; None: it has said nothing, or goodbye."""
@@ -286,10 +292,14 @@ class Store:
         return None if value is None else _heartbeat(worker, value)
 
     async def publish_decisions(self, decisions: Mapping[str, bytes], *, keep_ms: int) -> None:
-        """Tell why queues have as many workers as they have: queue -> JSON, in one round trip."""
+        """Tell why queues have as many workers as they have: queue -> JSON, in one round trip.
+
+        They are known from then on, before the first job is sent to them.
+        """
 
         async def write() -> None:
             async with self.server.redis.pipeline(transaction=False) as pipe:
+                pipe.sadd(QUEUES, *decisions)
                 for queue, decision in decisions.items():
                     pipe.set(DECISION + queue, decision, px=keep_ms)
                 await pipe.execute()

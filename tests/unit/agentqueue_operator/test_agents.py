@@ -69,7 +69,9 @@ class World:
         seen = LOOK | {"done": self.done}
         return {queue: Look(load=Load(), reports=reports, **seen) for queue in horizons_s}  # type: ignore[arg-type]
 
-    async def mark(self, queue: str, worker: str, *, drain: bool) -> None: ...
+    async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None: ...
+
+    async def keep_marks(self, queue: str, keep_s: float | None) -> None: ...
 
     async def bury_worker(self, queue: str, worker: str, why: str) -> int:
         return 0

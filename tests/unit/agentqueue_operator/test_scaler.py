@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentqueue.errors import QueueUnavailable
 from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused, NotLeading, Scaled
-from agentqueue_operator.app.cluster.scaler import ASK_AGAIN_S, QueueScaler
+from agentqueue_operator.app.cluster.scaler import ASK_AGAIN_S, MARKS_KEPT_S, QueueScaler
 from agentqueue_operator.app.ports import Report
 from agentqueue_operator.domain.drain import SETTLE_S
 from agentqueue_operator.domain.published import decode
@@ -206,6 +206,18 @@ async def test_external_and_suspended_workers_only_claim_no_more() -> None:
     assert passes.cluster.costs() == set()
 
 
+async def test_marks_are_kept_as_long_as_somebody_scales_but_those_of_a_suspended_queue_stay(two_idle: Passes) -> None:
+    await two_idle.settled()
+    assert two_idle.queues.kept_s == MARKS_KEPT_S
+    two_idle.queues.kept_s = 0.0
+    await two_idle.one()
+    assert two_idle.queues.marked
+    assert two_idle.queues.kept_s == MARKS_KEPT_S
+    two_idle.queue = queue_of(suspend=True)
+    await two_idle.one()
+    assert two_idle.queues.kept_s is None
+
+
 async def test_suspend_waits_for_the_jobs_that_run() -> None:
     passes = Passes(pod("a"), pod("b"), suspend=True)
     passes.queues.reports["b"] = BUSY
@@ -285,7 +297,7 @@ async def test_a_pod_that_is_gone_meanwhile_is_no_trouble(two_idle: Passes) -> N
 async def test_marks_that_redis_does_not_take_are_planned_anew(two_idle: Passes) -> None:
     mark = two_idle.queues.mark
 
-    async def refuse(queue: str, worker: str, *, drain: bool) -> None:
+    async def refuse(queue: str, worker: str, **_: Any) -> None:
         raise QueueUnavailable("Redis is gone in between")
 
     two_idle.queues.mark = refuse  # type: ignore[method-assign]

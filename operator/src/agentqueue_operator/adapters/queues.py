@@ -34,9 +34,13 @@ class QueueReader:
         snapshots = await self._store.snapshots(horizons_ms)
         return {queue: look_of(snapshot) for queue, snapshot in snapshots.items()}
 
-    async def mark(self, queue: str, worker: str, *, drain: bool) -> None:
+    async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None:
         """The worker learns of it with its next renewal."""
-        await self._store.mark_drain(queue, worker, since_ms=now_ms() if drain else None)
+        await self._store.mark_drain(queue, worker, since_ms=now_ms() if drain else None, keep_ms=_ms(keep_s))
+
+    async def keep_marks(self, queue: str, keep_s: float | None) -> None:
+        """One round trip."""
+        await self._store.keep_marks(queue, _ms(keep_s))
 
     async def bury_worker(self, queue: str, worker: str, why: str) -> int:
         """Its jobs go back to where they stood, each with a crash counted."""
@@ -80,6 +84,10 @@ class QueueReader:
         keys = [KeySpace(queue).wake for queue in queues]
         redis = self._server.redis
         return await self._server.call(lambda: redis.execute_command("BLPOP", *keys, timeout_s)) is not None
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
 
 
 def look_of(snapshot: QueueSnapshot) -> Look:

@@ -47,8 +47,12 @@ class Queues(Protocol):
         """Each queue; its delayed jobs count as due soon when they come due within so many seconds."""
         ...
 
-    async def mark(self, queue: str, worker: str, *, drain: bool) -> None:
-        """Mark a worker to drain, or take the mark back."""
+    async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None:
+        """Mark a worker to drain, or take the mark back. It goes after `keep_s` unless it is kept; None: it stays."""
+        ...
+
+    async def keep_marks(self, queue: str, keep_s: float | None) -> None:
+        """The queue's marks hold for so long from now on; None: until they are taken back."""
         ...
 
     async def bury_worker(self, queue: str, worker: str, why: str) -> int:

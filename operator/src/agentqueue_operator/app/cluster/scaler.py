@@ -105,7 +105,7 @@ class QueueScaler:
         if queues is not None and view.look is not None and view.is_observed:
             pods = self._agents[agent.name].worker_pods(view, at=at, age_s=self._cache.age_s)
             actions = _actions(pods, view, decision)
-            trouble = await self._act(agent.queue_name, view, actions, queues)
+            trouble = await self._act(agent.queue_name, view, actions, queues, keep_s=_kept_s(decision))
         replicas = _replicas(view, decision, actions)
         return Scaled(
             replicas=replicas,
@@ -118,14 +118,16 @@ class QueueScaler:
             trouble=trouble,
         )
 
-    async def _act(self, queue: str, view: View, actions: Iterable[Action], queues: Queues) -> str:
+    async def _act(
+        self, queue: str, view: View, actions: Iterable[Action], queues: Queues, *, keep_s: float | None
+    ) -> str:
         """Mark and annotate. Returns why a pod could not be annotated: it stays, and the others go on."""
         costs: dict[str, str | None] = {}
         try:
             for action in actions:
                 match action:
                     case Mark(pod) | Unmark(pod):
-                        await queues.mark(queue, pod, drain=isinstance(action, Mark))
+                        await queues.mark(queue, pod, drain=isinstance(action, Mark), keep_s=keep_s)
                     case SetCost(pod) | ClearCost(pod):
                         costs[pod] = LOW_COST if isinstance(action, SetCost) else None
                     case Lower():
@@ -134,6 +136,8 @@ class QueueScaler:
                         assert_never(action)
             for worker in view.orphans:
                 await queues.mark(queue, worker, drain=False)
+            if view.look is not None and view.look.marked:
+                await queues.keep_marks(queue, keep_s)
         except AgentQueueError:  # nothing was decided on it yet: the next look plans it anew
             return ""
         return await self._annotate(view, costs)
@@ -161,6 +165,13 @@ class QueueScaler:
 
 
 _NOTHING: Final = AgentPods(deployment=None)
+MARKS_KEPT_S: Final = 60.0
+"""Without an operator for so long, marked workers go on: a queue whose workers were all to go would stand still."""
+
+
+def _kept_s(decision: Decision) -> float | None:
+    """A suspended AgentQueue stays so: its users have said that no job shall start."""
+    return None if decision.terms.policy.suspended else MARKS_KEPT_S
 
 
 def _wanted(view: View, decision: Decision) -> int:
