@@ -77,7 +77,7 @@ class AgentStatus(StatusModel):
     deployment: Annotated[str, Field(max_length=253)] | None = None
     """Name of its Deployment; in scaling mode External its replicas are yours to set."""
     desired_replicas: Int | None = Field(None, ge=0, le=100_000)
-    """Pods wanted."""
+    """Pods wanted; more may run, until they have ended what they run."""
     ready_replicas: Int | None = Field(None, ge=0, le=100_000)
     """Pods ready."""
     busy_slots: Int | None = Field(None, ge=0, le=COUNT)

@@ -19,7 +19,8 @@ from agentqueue_operator.domain.kinds import Object, QueueRef
 from agentqueue_operator.domain.pods import Trouble
 from agentqueue_operator.domain.reasons import Reason
 from agentqueue_operator.domain.render import Images, redis_name, worker_name
-from agentqueue_operator.domain.scaling import Load
+from agentqueue_operator.domain.scaling import Load, Memory, ScaleTo, ScalingPolicy, Snapshot, Terms
+from agentqueue_operator.domain.scaling import Reason as ScalingReason
 from tests.support.fake_cluster import FakeCluster, refused
 from tests.support.objects import OWNER
 
@@ -28,9 +29,15 @@ REDIS, WORKER = redis_name("q"), worker_name("q", "a")
 MADE = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
+def scale_to(replicas: int) -> ScaleTo:
+    terms = Terms(snapshot=Snapshot(at=0.0, load=None), current=4, policy=ScalingPolicy())
+    return ScaleTo(replicas, ScalingReason.FIXED, terms, Memory())
+
+
 @dataclass
 class FakeScaler:
     replicas: dict[str, int | None] = field(default_factory=lambda: {"a": 1})
+    wanted: int | None = None
     waiting: int = 0
     dead: list[str] = field(default_factory=list)
     error: Exception | None = None
@@ -49,6 +56,7 @@ class FakeScaler:
         return {
             agent.name: Scaled(
                 replicas=self.replicas.get(agent.name, 0),
+                decision=None if self.wanted is None else scale_to(self.wanted),
                 look=look if queues is not None else None,
                 soon_s=self.soon_s,
                 last_scale=self.last,
@@ -367,6 +375,32 @@ async def test_scaling_is_carried_out_and_told(world: World) -> None:
     (agent,) = world.status["agents"]
     assert (agent["desiredReplicas"], agent["lastScale"]["to"]) == (4, 1)  # the last one stays told
     assert world.scaler.seen["a"].deployment is not None
+
+
+async def test_a_scale_in_that_waits_for_busy_workers_is_told(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    for number in range(2, 5):
+        world.put_pod(f"a-{number}", component="worker", agent="a")
+    world.scaler.replicas, world.scaler.wanted = {"a": 4}, 1
+    await world.run()
+    await world.run()
+    (agent,) = world.status["agents"]
+    assert (agent["desiredReplicas"], agent["readyReplicas"]) == (1, 4)
+    assert world.told("Progressing") == ("True", "Scaling")
+    world.cluster.calls.clear()
+    for _ in range(10):
+        await world.run()
+    assert world.cluster.writes() == []
+
+
+async def test_a_queue_whose_last_worker_still_runs_is_not_listened_to(world: World) -> None:
+    world.put_queue(agents=[{"name": "a", "handler": "m:agent"}])
+    world.redis_up()
+    world.scaler.wanted = 0
+    await world.run()
+    await asyncio.sleep(0.1)
+    assert world.redis.queues.listened == []  # it takes the wake-up that the worker may wait for
 
 
 async def test_what_users_secrets_hold_rolls_the_pods(world: World) -> None:

@@ -133,6 +133,7 @@ def test_all_is_well() -> None:
             {"Ready": ("True", "Available"), "Progressing": ("True", "Scaling")},
             id="scaling",
         ),
+        pytest.param(facts(agent(desired=1, ready=4)), {"Progressing": ("True", "Scaling")}, id="scale-in-waits"),
         pytest.param(facts(agent(rolling_out=True)), {"Progressing": ("True", "RollingOut")}, id="rolling-out"),
         pytest.param(
             facts(agent(auto=False, desired=0, ready=0, waiting=2)),
@@ -161,9 +162,28 @@ def test_messages_name_what_and_what_to_do() -> None:
     said = message(given, "Ready")
     assert said.startswith("agent a: container worker ended with exit code 1 (2 more pods the same).")
     assert said.endswith(REMEDIES[Reason.CRASH_LOOPING])
+    one = facts(agent(ready=0, trouble=replace(CRASHING, more=1)))
+    assert "(1 more pod the same)" in message(one, "Ready")
     assert message(facts(hurdles=(Trouble(Reason.FORBIDDEN),)), "Ready").startswith("Forbidden.")
     both = facts(warnings=(Trouble(Reason.WATCHES_DOWN, "pods."), Trouble(Reason.INSECURE_TLS, "x")))
     assert message(both, "ConfigurationWarning").count(". ") >= 3
+
+
+@pytest.mark.parametrize(
+    ("agents", "said"),
+    [
+        pytest.param([agent("long", ready=4)], "long: 3 of 4 workers end what they run.", id="fewer"),
+        pytest.param([agent("long", ready=2)], "long: 1 of 2 workers ends what it runs.", id="one"),
+        pytest.param([agent("long", desired=0)], "long: 1 of 1 worker ends what it runs.", id="the-last"),
+        pytest.param(
+            [agent("a", desired=2), agent("b", desired=3), agent("c", ready=3), agent("d", desired=0), agent("e")],
+            "a, b: more workers start; c: 2 of 3 workers end what they run; d: 1 of 1 worker ends what it runs.",
+            id="many",
+        ),
+    ],
+)
+def test_scaling_is_told_by_agent(agents: list[AgentFacts], said: str) -> None:
+    assert message(facts(*agents), "Progressing") == f"{said} {REMEDIES[Reason.SCALING]}"
 
 
 def test_numbers_and_agents() -> None:

@@ -67,7 +67,7 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.REDIS_LOADING: "Wait; Redis reads its append-only file, a gigabyte takes about half a minute.",
     Reason.WORKERS_STARTING: "Wait; the workers start.",
     Reason.ROLLING_OUT: "Wait; old workers end what they run before they go.",
-    Reason.SCALING: "Wait; the number of workers follows the queues.",
+    Reason.SCALING: "Wait; new workers start in seconds, those that go end what they run, however long that takes.",
     Reason.PAUSED: "Remove the annotation agentqueue.dev/paused to let the operator go on.",
     Reason.SUSPENDED: "Set spec.suspend to false to let jobs run.",
     Reason.NO_AUTO_SCALING: "Nothing to do; no agent has scaling.mode Auto.",

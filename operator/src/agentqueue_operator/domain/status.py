@@ -1,6 +1,6 @@
 """What is told about an AgentQueue: facts in, the status out. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -8,6 +8,7 @@ from agentqueue.spec import ConditionStatus, ConditionType
 from agentqueue_operator.domain.kinds import Object
 from agentqueue_operator.domain.pods import Trouble
 from agentqueue_operator.domain.reasons import REMEDIES, Reason
+from agentqueue_operator.domain.words import counted
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 REWRITE_S: Final = 30.0
@@ -32,6 +33,7 @@ class AgentFacts:
     made: bool = False
     """The Deployment is there."""
     desired: int = 0
+    """As was decided; more may run, until they have ended what they run."""
     ready: int = 0
     needed: int = 0
     """Pods without which the agent does not do what its resource promises: minReplicas, or those of mode Fixed."""
@@ -142,6 +144,8 @@ def _progressing(facts: Facts) -> Verdict:
     for reason, what, agents in _changes(facts):
         if agents:
             return _about(agents, reason, what, status=TRUE)
+    if moves := "; ".join(_moves(facts.agents)):
+        return Verdict(TRUE, Reason.SCALING, _say(moves, Reason.SCALING))
     return Verdict(FALSE, Reason.SETTLED, "All is as it should be.")
 
 
@@ -158,7 +162,16 @@ def _changes(facts: Facts) -> Iterator[tuple[Reason, str, list[str]]]:
     agents = facts.agents
     yield Reason.ROLLING_OUT, "workers are replaced", [agent.name for agent in agents if agent.rolling_out]
     yield Reason.WORKERS_STARTING, "workers start", [agent.name for agent in agents if not agent.serves]
-    yield Reason.SCALING, "workers come or go", [agent.name for agent in agents if agent.ready != agent.desired]
+
+
+def _moves(agents: Sequence[AgentFacts]) -> Iterator[str]:
+    """Which workers come, and which go: those that have jobs may take hours."""
+    if coming := [agent.name for agent in agents if agent.ready < agent.desired]:
+        yield f"{', '.join(coming)}: more workers start"
+    for agent in agents:
+        if (going := agent.ready - agent.desired) > 0:
+            ends = "ends what it runs" if going == 1 else "end what they run"
+            yield f"{agent.name}: {going} of {counted(agent.ready, 'worker')} {ends}"
 
 
 def _redis_ready(redis: RedisFacts) -> Verdict:
@@ -213,7 +226,7 @@ def _trouble(trouble: Trouble, who: str = "") -> Verdict:
 
 def _agent_trouble(agent: AgentFacts) -> Verdict:
     assert agent.trouble is not None
-    more = f" ({agent.trouble.more} more pods the same)" if agent.trouble.more else ""
+    more = f" ({counted(agent.trouble.more, 'more pod')} the same)" if agent.trouble.more else ""
     return _trouble(Trouble(agent.trouble.reason, agent.trouble.said + more), f"agent {agent.name}")
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from agentqueue.spec import LastScale, ResolvedQueue
 from agentqueue_operator.app.ports import Look, Queues
 from agentqueue_operator.domain.kinds import Kind, Object, QueueRef
-from agentqueue_operator.domain.scaling import Decision
+from agentqueue_operator.domain.scaling import Decision, ScaleTo
 
 
 class ApiRefused(Exception):
@@ -113,6 +113,11 @@ class Scaled:
     """A scale-in is under way: the next pass is due after so long, not after a whole period."""
     trouble: str = ""
     """Why victims could not be annotated; they stay until they are."""
+
+    @property
+    def wanted(self) -> int | None:
+        """What was decided: less than `replicas` while victims end what they run."""
+        return self.decision.replicas if isinstance(self.decision, ScaleTo) else self.replicas
 
 
 class Scaler(Protocol):

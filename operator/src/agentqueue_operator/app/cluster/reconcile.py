@@ -233,7 +233,7 @@ class QueueReconciler:
         facts = replace(facts, warnings=(*facts.warnings, *((reused,) if reused else ())))
         self._place.looked(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
         await self._report.tell(live, status_of(facts, self._report.last(live), now=self._now()))
-        self._listen(facts)
+        self._listen(facts, scaled)
         waits = [one.soon_s for one in scaled.values()] + [kept.again_s, RETRY_S if redis.starting else None]
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
@@ -361,8 +361,9 @@ class QueueReconciler:
 
     # --- the first job of a queue at zero
 
-    def _listen(self, facts: Facts) -> None:
-        idle = () if facts.suspended else tuple(a.queue for a in facts.agents if a.auto and a.read and not a.desired)
+    def _listen(self, facts: Facts, scaled: Mapping[str, Scaled]) -> None:
+        at_zero = (agent for agent in facts.agents if agent.auto and agent.read and not scaled[agent.name].replicas)
+        idle = () if facts.suspended else tuple(agent.queue for agent in at_zero)
         self._listened = idle
         if self._listener is not None and self._listener.done():
             log.error("listener_ended", queue=str(self._ref), error=repr(self._listener.exception()))
@@ -401,7 +402,7 @@ def _agent_facts(
         queue=agent.queue_name,
         deployment=deployment,
         made=live is not None,
-        desired=present if scaled.replicas is None else scaled.replicas,
+        desired=present if scaled.wanted is None else scaled.wanted,
         ready=ready_count(part.pods),
         needed=_needed(agent),
         draining=scaled.draining,
