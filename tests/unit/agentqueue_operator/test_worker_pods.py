@@ -31,6 +31,31 @@ def waits(reason: str) -> Object:
     return pod("w", ready=False, containerStatuses=[{"name": "worker", "state": {"waiting": {"reason": reason}}}])
 
 
+def at(second: int) -> str:
+    return f"2026-11-25T02:00:{second:02}Z"
+
+
+RUNS = {"running": {"startedAt": at(30)}}
+
+
+def crashed(*, started: int = 5, ended: int = 20, turned: int = 20, state: Object | None = None) -> Object:
+    """Not Ready since `turned`; its worker container started, ended, and is back (`state`; None: not yet)."""
+    end = {"terminated": {"exitCode": 137, "startedAt": at(started), "finishedAt": at(ended)}}
+    container = {"name": "worker", "restartCount": 1} | (
+        {"state": state, "lastState": end} if state else {"state": end, "lastState": {}}
+    )
+    found = pod("c", ready=False, containerStatuses=[{"name": "sidecar", "state": RUNS}, container])
+    found["status"]["conditions"][0]["lastTransitionTime"] = at(turned)
+    return found
+
+
+def lost() -> Object:
+    """A node that started anew does not know when its containers ended."""
+    found = crashed(state=RUNS)
+    found["status"]["containerStatuses"][1]["lastState"]["terminated"] |= {"startedAt": None, "finishedAt": None}
+    return found
+
+
 @pytest.mark.parametrize(
     ("found", "stage"),
     [
@@ -53,6 +78,15 @@ def test_stages(found: Object, stage: Stage) -> None:
         pytest.param([unscheduled("SchedulingGated")], Pods(starting=1), id="held-back-on-purpose"),
         pytest.param([waits("CrashLoopBackOff"), waits("ImagePullBackOff")], Pods(failing=2), id="failing"),
         pytest.param([waits("ContainerCreating")], Pods(starting=1), id="being-made"),
+        pytest.param([pod("a", ready=False, containerStatuses=[])], Pods(starting=1), id="no-container-yet"),
+        pytest.param([crashed(turned=1)], Pods(failing=1), id="ended-before-it-was-ready"),
+        pytest.param([crashed(turned=1, state=RUNS)], Pods(failing=1), id="runs-again-after-it-ended-unready"),
+        pytest.param([crashed(started=20, state=RUNS)], Pods(failing=1), id="ended-in-the-second-of-its-start"),
+        pytest.param([crashed()], Pods(starting=1), id="a-ready-one-that-has-just-ended"),
+        pytest.param([crashed(state=RUNS)], Pods(starting=1), id="a-ready-one-that-ended-comes-back"),
+        pytest.param([crashed(turned=21, state=RUNS)], Pods(starting=1), id="the-kubelet-saw-its-end-later"),
+        pytest.param([crashed(ended=25, state=RUNS)], Pods(failing=1), id="it-came-back-and-ended-unready"),
+        pytest.param([lost()], Pods(starting=1), id="nobody-knows-when-it-ended"),
         pytest.param(
             [pod("a"), pod("b", template="t2")], Pods(ready=2, rolling_out=True), id="two-templates-are-a-rollout"
         ),

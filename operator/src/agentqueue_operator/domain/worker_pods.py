@@ -7,7 +7,7 @@ from typing import Any, Final
 from agentqueue_operator.domain.deaths import FINAL_PHASES, WORKER
 from agentqueue_operator.domain.drain import Stage
 from agentqueue_operator.domain.kinds import Object
-from agentqueue_operator.domain.pods import CONFIG_REASONS, IMAGE_REASONS
+from agentqueue_operator.domain.pods import CONFIG_REASONS, IMAGE_REASONS, last_end
 from agentqueue_operator.domain.scaling import Pods
 
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
@@ -93,8 +93,21 @@ def _is_unschedulable(pod: Object) -> bool:
 
 
 def _fails(pod: Object) -> bool:
-    waiting = ((one.get("state") or {}).get("waiting") or {} for one in _containers(pod) if one.get("name") == WORKER)
-    return stage_of(pod) is not Stage.READY and any(one.get("reason") in FAILS for one in waiting)
+    worker = next((one for one in _containers(pod) if one.get("name") == WORKER), None)
+    if worker is None or stage_of(pod) is Stage.READY:
+        return False
+    waiting = (worker.get("state") or {}).get("waiting") or {}
+    return waiting.get("reason") in FAILS or _ended_unready(pod, worker)
+
+
+def _ended_unready(pod: Object, worker: Mapping[str, Any]) -> bool:
+    """Its last end was before it got Ready. The end of a Ready one is what turns the condition: not before the end, and
+    after its start, for these times are cut to a second. It comes back, and that is a start like any other."""
+    ended, turned = last_end(worker) or {}, _condition(pod, "Ready").get("lastTransitionTime")
+    started, finished = ended.get("startedAt"), ended.get("finishedAt")
+    if not (started and finished and turned):  # the kubelet has lost that container
+        return False
+    return not _moment(started) < _moment(finished) <= _moment(turned)
 
 
 def _containers(pod: Object) -> Sequence[Mapping[str, Any]]:
