@@ -133,7 +133,7 @@ class ScalingSpec(Overlay):
     min_idle_slots: Int | None = Field(None, ge=0, le=10_000)
     """Free slots to keep ready for jobs to come. Auto only."""
     scale_down_window_seconds: Int | None = Field(None, ge=0, le=3_600)
-    """Look-back before pods go; if absent, twice the measured start time of a pod, 15 to 120 s. Auto only."""
+    """Look-back before pods go: as many stay as were wanted at most in it; no look-back if absent. Auto only."""
     scale_to_zero_after_seconds: Int | None = Field(None, ge=0, le=86_400)
     """Quiet time before the last pod goes; if absent, four times the measured start time, 30 to 300 s. Auto only."""
     max_pods_per_minute: Int | None = Field(None, ge=1, le=1_000)

@@ -121,6 +121,6 @@ class AgentQueueStatus(StatusModel):
     ready_agents: Annotated[str, Field(max_length=16)] | None = None
     """Agents with all the pods they want ready, of all: 5/6."""
     waiting: Int | None = Field(None, ge=0, le=COUNT)
-    """Jobs that wait, over all agents."""
+    """Jobs that wait, over all agents; absent while a queue can't be read."""
     active: Int | None = Field(None, ge=0, le=COUNT)
-    """Jobs that run, over all agents."""
+    """Jobs that run, over all agents; absent while a queue can't be read."""

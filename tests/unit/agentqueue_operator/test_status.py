@@ -169,6 +169,13 @@ def test_messages_name_what_and_what_to_do() -> None:
     assert message(both, "ConfigurationWarning").count(". ") >= 3
 
 
+def test_agents_whose_number_does_not_follow_their_queue_are_named() -> None:
+    given = facts(agent("a"), agent("fixed", auto=False), agent("external", auto=False))
+    said = message(given, "ScalingActive")
+    assert said.startswith("The number of workers follows the queues; not so fixed, external: their scaling.mode")
+    assert message(facts(agent("a")), "ScalingActive") == "The number of workers follows the queues."
+
+
 @pytest.mark.parametrize(
     ("agents", "said"),
     [
@@ -189,16 +196,23 @@ def test_scaling_is_told_by_agent(agents: list[AgentFacts], said: str) -> None:
 def test_numbers_and_agents() -> None:
     last = {"time": NOW, "from": 0, "to": 1, "reason": "Backlog"}
     given = facts(
-        agent("a", waiting=5, busy=2, oldest_s=7, last_scale=last),
-        agent("b", ready=0, desired=2, read=False, waiting=1),
+        agent("a", waiting=5, busy=2, oldest_s=7, last_scale=last), agent("b", ready=0, desired=2, waiting=1, busy=3)
     )
     status = status_of(given, None, now=NOW)
     AgentQueueStatus.model_validate(status)
-    assert (status["readyAgents"], status["waiting"], status["active"]) == ("1/2", 6, 2)
+    assert (status["readyAgents"], status["waiting"], status["active"]) == ("1/2", 6, 5)
     assert status["redis"] == {"endpoint": "r.n.svc:6379", "secretName": "r"}
     first, second = status["agents"]
     assert (first["waiting"], first["busySlots"], first["oldestWaitingSeconds"], first["lastScale"]) == (5, 2, 7, last)
-    assert "waiting" not in second
+    assert (second["waiting"], second["busySlots"]) == (1, 3)
+
+
+def test_numbers_that_could_not_be_read_are_absent_and_so_are_their_sums() -> None:
+    status = status_of(facts(agent("a", waiting=5, busy=2), agent("b", read=False)), None, now=NOW)
+    AgentQueueStatus.model_validate(status)
+    assert {"waiting", "active"}.isdisjoint(status)
+    assert "waiting" in status["agents"][0]
+    assert "waiting" not in status["agents"][1]
 
 
 def test_the_time_of_a_condition_is_kept_while_its_status_stays() -> None:

@@ -201,7 +201,9 @@ def _scaling(facts: Facts) -> Verdict:
         return metrics
     if lacking := next((a for a in facts.agents if a.trouble and a.trouble.reason in NO_ROOM), None):
         return _agent_trouble(lacking)
-    return Verdict(TRUE, Reason.FOLLOWS_QUEUES, "The number of workers follows the queues.")
+    others = ", ".join(agent.name for agent in facts.agents if not agent.auto)
+    but = f"; not so {others}: their scaling.mode is another than Auto" if others else ""
+    return Verdict(TRUE, Reason.FOLLOWS_QUEUES, f"The number of workers follows the queues{but}.")
 
 
 def _suspended(facts: Facts) -> Verdict:
@@ -252,9 +254,15 @@ def status_of(facts: Facts, old: Object | None, *, now: str) -> Object:
         "redis": {name: value for name, value in redis.items() if value},
         "agents": agents,
         "readyAgents": f"{sum(a.made and a.ready >= a.desired for a in facts.agents)}/{len(agents)}",
-        "waiting": sum(agent.waiting for agent in facts.agents),
-        "active": sum(agent.busy for agent in facts.agents),
+        **_totals(facts.agents),
     }
+
+
+def _totals(agents: Sequence[AgentFacts]) -> Mapping[str, int]:
+    """None while a queue can't be read: that is better than wrong ones."""
+    if not all(agent.read for agent in agents):
+        return {}
+    return {"waiting": sum(agent.waiting for agent in agents), "active": sum(agent.busy for agent in agents)}
 
 
 def _agent(agent: AgentFacts) -> Object:
