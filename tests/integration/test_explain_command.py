@@ -130,6 +130,22 @@ def test_why_a_job_waits(client: SyncClient, server_url: str, explain: Callable[
     assert explain("work", "later").startswith("Job later is delayed: it becomes ready in 10 min.")
 
 
+def test_workers_that_claim_no_more_are_no_free_slots(
+    client: SyncClient, server_url: str, explain: Callable[..., str]
+) -> None:
+    client.enqueue("work", "hold", id="j")
+    published(server_url)
+
+    async def mark_one_of_two(server: Server) -> None:
+        for worker, draining in (("one", b"false"), ("two", b"true")):
+            beat = b'{"busy": 0, "slots": 25, "draining": ' + draining + b"}"
+            await Hand(server, "work").engine.renew(owner=f"{worker}/1", worker=worker, heartbeat=beat, held=())
+        await QueueReader(server).mark("work", "one", drain=True)
+
+    with_server(server_url, mark_one_of_two)
+    assert "all its workers (2) are going, they end what they run and claim no more." in explain("work", "j")
+
+
 def test_as_json(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold", id="j")
     published(server_url)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentqueue.stats import QueueStats
     from agentqueue.store import Snapshot
     from agentqueue_operator.app.ports import Look
-    from agentqueue_operator.domain.explain import Explanation, JobFacts, JobState
+    from agentqueue_operator.domain.explain import Explanation, JobFacts, JobState, Workers
     from agentqueue_operator.domain.published import Published
     from agentqueue_operator.domain.scaling import Decision
 
@@ -111,7 +111,7 @@ def _of_queue(found: _Found) -> Explanation:
 
     published = found.published
     if published is None:
-        unwatched = explain_unwatched(found.look.load, workers=len(found.stats.workers), slots=found.stats.slots)
+        unwatched = explain_unwatched(found.look.load, _workers(found.look))
         notes = (found.note,) if found.note else ()
         return Explanation(unwatched.headline, (*notes, *unwatched.details))
     explained = explain(published.decision)
@@ -139,7 +139,8 @@ def _of_job(found: _Found) -> Explanation | None:
         return None
     if status.is_final:
         return Explanation(f"Job {status.id} is {status.state}: it waits for nothing.", _notes(found, status))
-    explained = explain_job(_facts(found, found.job, JobState(str(status.state))), _decision_now(found))
+    facts = _facts(found, found.job, JobState(str(status.state)))
+    explained = explain_job(facts, _decision_now(found), _workers(found.look))
     explained = Explanation(explained.headline, _notes(found, status))
     is_local = found.published is None or found.published.by == "up"
     return explained.of_workers() if is_local else explained
@@ -163,9 +164,20 @@ def _decision_now(found: _Found) -> Decision:
         now = replace(decision.terms.snapshot, load=look.load)
         return replace(decision, terms=replace(decision.terms, snapshot=now))
     rates = Rates(service=timedelta(milliseconds=look.run_ms / look.done)) if look.done else Rates()
-    policy = ScalingPolicy(mode=Mode.EXTERNAL, concurrency=max(1, found.stats.slots // max(1, workers)))
+    policy = ScalingPolicy(mode=Mode.EXTERNAL)
     seen = Snapshot(at=0.0, load=look.load, pods=Pods(ready=workers), rates=rates)
     return decide_replicas(seen, current=workers, policy=policy, memory=Memory())
+
+
+def _workers(look: Look) -> Workers:
+    """Who is marked counts as going: it hears of that with its next renewal, within 2 s."""
+    from agentqueue_operator.domain.explain import Workers  # noqa: PLC0415
+
+    going = [report for name, report in look.reports.items() if report.draining or name in look.marked]
+    claiming = [report for name, report in look.reports.items() if not report.draining and name not in look.marked]
+    slots = sum(report.slots for report in claiming)
+    busy = look.load.active - sum(report.busy for report in going)
+    return Workers(claiming=len(claiming), slots=slots, busy=min(max(busy, 0), slots), going=len(going))
 
 
 def _facts(found: _Found, job: Snapshot, state: JobState) -> JobFacts:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.domain.explain import _BECAUSE, JobFacts, JobState, explain, explain_job, explain_unwatched
+from agentqueue_operator.domain.explain import (
+    _BECAUSE,
+    JobFacts,
+    JobState,
+    Workers,
+    explain,
+    explain_job,
+    explain_unwatched,
+)
 from agentqueue_operator.domain.scaling import (
     Decision,
     Fallback,
@@ -133,35 +141,74 @@ def test_without_metrics_there_is_little_to_tell() -> None:
 
 WAITS = JobFacts(id="trip-17", state=JobState.WAITING, ahead=37, age=timedelta(seconds=11))
 NEXT = JobFacts(id="trip-17", state=JobState.WAITING)
+NONE = Workers()
+BUSY = Workers(claiming=2, slots=10, busy=10)
+FREE = Workers(claiming=2, slots=10, busy=9)
+GOING = Workers(going=2)
 
 
 @pytest.mark.parametrize(
-    ("job", "decision", "words"),
+    ("job", "decision", "workers", "words"),
     [
         pytest.param(
-            WAITS, decide(BACKLOG), "10 of 10 slots are busy, its turn comes within about 76 s", id="its-turn"
+            WAITS, decide(BACKLOG), BUSY, "10 of 10 slots are busy, its turn comes within about 76 s", id="its-turn"
         ),
-        pytest.param(NEXT, decide(Load(ready=1)), "a slot is free, it starts with the next claim", id="next"),
-        pytest.param(WAITS, decide(BACKLOG, suspended=True), "suspended", id="suspended"),
-        pytest.param(WAITS, decide(Load(ready=38, paused=True)), "paused", id="paused"),
-        pytest.param(WAITS, decide(None), "could not be read", id="unreadable"),
+        pytest.param(NEXT, decide(Load(ready=1)), FREE, "a slot is free, it starts with the next claim.", id="next"),
+        pytest.param(WAITS, decide(BACKLOG, suspended=True), BUSY, "suspended", id="suspended"),
+        pytest.param(WAITS, decide(Load(ready=38, paused=True)), FREE, "paused", id="paused"),
+        pytest.param(WAITS, decide(None), NONE, "could not be read", id="unreadable"),
         pytest.param(
-            WAITS, decide(BACKLOG, pods=Pods(starting=2)), "2 pods on the way, a start takes about 3.2 s", id="starting"
+            WAITS,
+            decide(BACKLOG, pods=Pods(starting=2)),
+            NONE,
+            "2 pods on the way, a start takes about 3.2 s",
+            id="starting",
         ),
-        pytest.param(WAITS, decide(BACKLOG, pods=Pods(unschedulable=2)), "finds no node", id="unschedulable"),
-        pytest.param(WAITS, decide(BACKLOG, pods=Pods(failing=2)), "2 pods fail to start", id="failing"),
-        pytest.param(NEXT, decide(Load(ready=1), current=0), "its pod has just been asked for", id="asked-for"),
-        pytest.param(NEXT, decide(Load(ready=1), current=0, mode=Mode.EXTERNAL), "none was asked for", id="external"),
+        pytest.param(WAITS, decide(BACKLOG, pods=Pods(unschedulable=2)), NONE, "finds no node", id="unschedulable"),
+        pytest.param(WAITS, decide(BACKLOG, pods=Pods(failing=2)), NONE, "2 pods fail to start", id="failing"),
+        pytest.param(NEXT, decide(Load(ready=1), current=0), NONE, "its pod has just been asked for", id="asked-for"),
+        pytest.param(
+            NEXT, decide(Load(ready=1), current=0, mode=Mode.EXTERNAL), NONE, "none was asked for", id="external"
+        ),
         pytest.param(
             WAITS,
             decide(BACKLOG, rate_limit=RateLimit(max=1, duration=timedelta(seconds=10))),
+            BUSY,
             "the rate limit starts 1 in 10 s, its turn comes within about 6 min",
             id="rate-limited",
         ),
+        pytest.param(
+            NEXT,
+            decide(Load(ready=1), mode=Mode.EXTERNAL),
+            GOING,
+            "all its workers (2) are going, they end what they run and claim no more",
+            id="all-are-going",
+        ),
+        pytest.param(
+            NEXT,
+            decide(Load(ready=1), pods=Pods(ready=1, starting=1), mode=Mode.EXTERNAL),
+            GOING,
+            "1 pod on the way",
+            id="all-are-going-and-one-comes",
+        ),
+        pytest.param(
+            JobFacts(id="trip-17", state=JobState.WAITING, ahead=4),
+            decide(Load(ready=5, active=4), current=4, mode=Mode.FIXED, replicas=1, concurrency=1),
+            Workers(claiming=1, slots=1, busy=1, going=3),
+            "1 of 1 slots are busy, its turn comes within about 100 s; not counted: 3 workers on the way out",
+            id="most-are-going",
+        ),
+        pytest.param(
+            NEXT,
+            decide(Load(ready=1), mode=Mode.EXTERNAL),
+            NONE,
+            "2 pods ready, but no heartbeat has come from there in the last seconds",
+            id="ready-and-not-heard-of",
+        ),
     ],
 )
-def test_why_a_job_waits(job: JobFacts, decision: Decision, words: str) -> None:
-    explained = explain_job(job, decision)
+def test_why_a_job_waits(job: JobFacts, decision: Decision, workers: Workers, words: str) -> None:
+    explained = explain_job(job, decision, workers)
     assert words in explained.headline
     assert explained.details[0] == explain(decision).headline
 
@@ -169,7 +216,7 @@ def test_why_a_job_waits(job: JobFacts, decision: Decision, words: str) -> None:
 def test_docs_scaling_md_shows_these_words() -> None:
     page = Page(Path(__file__).parents[3] / "docs" / "scaling.md")
     (shown,) = [text.splitlines() for _, text in page.blocks if text.startswith("$ agentqueue explain")]
-    explained = explain_job(WAITS, decide(BACKLOG))
+    explained = explain_job(WAITS, decide(BACKLOG), BUSY)
     first, *details = explained.details
     assert shown[1:3] == [explained.headline, f"flight-search: {first}"]
     assert shown[3:6] == [f"  {detail}" for detail in details[:3]]
@@ -183,12 +230,27 @@ def test_words_for_a_machine_without_pods() -> None:
     assert limited.headline == "From 2 workers to 3: maxPodsPerMinute is 1."
 
 
-def test_a_queue_that_nobody_scales() -> None:
-    told = explain_unwatched(Load(ready=2, active=1), workers=1, slots=3)
-    assert told.headline.startswith("Nobody decides on the number of its workers")
-    assert told.details == (
+@pytest.mark.parametrize(
+    ("workers", "told"),
+    [
+        pytest.param(Workers(claiming=1, slots=3, busy=1), "1 worker with 3 slots, 2 of them free.", id="some-free"),
+        pytest.param(
+            Workers(claiming=1, slots=3, busy=1, going=2),
+            "1 worker with 3 slots, 2 of them free; not counted: 2 workers on the way out.",
+            id="some-going",
+        ),
+        pytest.param(
+            Workers(going=2), "All its workers (2) are going, they end what they run and claim no more.", id="all-going"
+        ),
+        pytest.param(NONE, "0 workers with 0 slots, 0 of them free.", id="none"),
+    ],
+)
+def test_a_queue_that_nobody_scales(workers: Workers, told: str) -> None:
+    explained = explain_unwatched(Load(ready=2, active=1), workers)
+    assert explained.headline.startswith("Nobody decides on the number of its workers")
+    assert explained.details == (
         "2 jobs ready (the oldest for 0 s), 0 due within a pod's start, 1 running.",
-        "1 worker with 3 slots, 2 of them free.",
+        told,
     )
 
 
@@ -203,5 +265,5 @@ def test_jobs_that_do_not_wait() -> None:
     active = JobFacts(id="a", state=JobState.ACTIVE, age=timedelta(hours=3))
     delayed = JobFacts(id="b", state=JobState.DELAYED, due_in=timedelta(minutes=9))
     decision = decide(Load())
-    assert explain_job(active, decision).headline == "Job a has run for 3.0 h."
-    assert explain_job(delayed, decision).headline == "Job b is delayed: it becomes ready in 9 min."
+    assert explain_job(active, decision, NONE).headline == "Job a has run for 3.0 h."
+    assert explain_job(delayed, decision, NONE).headline == "Job b is delayed: it becomes ready in 9 min."

@@ -12,7 +12,6 @@ from agentqueue_operator.domain.scaling import (
     Load,
     Mode,
     Need,
-    Pods,
     Reason,
     ScaleTo,
     ScalingPolicy,
@@ -55,6 +54,19 @@ class JobFacts:
     """Delayed: until it becomes ready."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """A queue's live workers, by their heartbeats."""
+
+    claiming: int = 0
+    slots: int = 0
+    """Of those that claim."""
+    busy: int = 0
+    """Of these slots."""
+    going: int = 0
+    """Workers that end what they run and claim no more."""
+
+
 def explain(decision: Decision) -> Explanation:
     """Why these many pods."""
     terms = decision.terms
@@ -65,20 +77,16 @@ def explain(decision: Decision) -> Explanation:
     return Explanation(f"{what}: {because}.", (*_inputs(terms.snapshot, terms.policy), *_formula(terms)))
 
 
-def explain_unwatched(load: Load, *, workers: int, slots: int) -> Explanation:
+def explain_unwatched(load: Load, workers: Workers) -> Explanation:
     """What is seen of a queue where nobody decides on the number of workers."""
-    free = max(0, slots - load.active)
     return Explanation(
         "Nobody decides on the number of its workers: no operator and no `agentqueue up` has looked at it in the last "
         "minute, or Redis took no word of it.",
-        (
-            _jobs_now(load),
-            f"{_counted(workers, 'worker')} with {_counted(slots, 'slot')}, {free} of them free.",
-        ),
+        (_jobs_now(load), f"{_workers_now(workers)}."),
     )
 
 
-def explain_job(job: JobFacts, decision: Decision) -> Explanation:
+def explain_job(job: JobFacts, decision: Decision, workers: Workers) -> Explanation:
     """Why a job does not run yet, and when it may."""
     match job.state:
         case JobState.ACTIVE:
@@ -86,59 +94,79 @@ def explain_job(job: JobFacts, decision: Decision) -> Explanation:
         case JobState.DELAYED:
             return Explanation(f"Job {job.id} is delayed: it becomes ready in {_span(job.due_in)}.", ())
         case JobState.WAITING:
-            return _explain_waiting(job, decision)
+            return _explain_waiting(job, decision, workers)
         case _:
             assert_never(job.state)
 
 
-def _explain_waiting(job: JobFacts, decision: Decision) -> Explanation:
+def _explain_waiting(job: JobFacts, decision: Decision, workers: Workers) -> Explanation:
     before = f"{_jobs(job.ahead)} before it" if job.ahead else "no job before it"
-    headline = f"Job {job.id} has waited for {_span(job.age)} with {before}: {_hindrance(job, decision)}."
+    headline = f"Job {job.id} has waited for {_span(job.age)} with {before}: {_hindrance(job, decision, workers)}."
     queue = explain(decision)
     return Explanation(headline, (queue.headline, *queue.details))
 
 
-def _hindrance(job: JobFacts, decision: Decision) -> str:
+def _hindrance(job: JobFacts, decision: Decision, workers: Workers) -> str:
     terms = decision.terms
-    load, pods = terms.snapshot.load, terms.snapshot.pods
+    load = terms.snapshot.load
     if terms.policy.suspended:
         return "the queue is suspended, no job starts"
     if load is not None and load.paused:
         return "the queue is paused, no job starts"
     if load is None:
         return "the queue could not be read, so nothing is known of its workers"
-    if pods.ready == 0:
-        return _without_ready_pod(pods, decision)
-    return _turn(job, terms, load)
+    if workers.claiming:
+        return f"{_turn(job, terms, workers)}{_besides(workers)}"
+    return _without_worker(decision, workers)
 
 
-def _without_ready_pod(pods: Pods, decision: Decision) -> str:
-    startup = _span(decision.terms.snapshot.rates.startup)
+def _without_worker(decision: Decision, workers: Workers) -> str:
+    pods, startup = decision.terms.snapshot.pods, _span(decision.terms.snapshot.rates.startup)
     if pods.starting:
         return f"{_pods(pods.starting)} on the way, a start takes about {startup}"
     if pods.unschedulable:
         return "the scheduler finds no node for its pod"
     if pods.failing:
         return f"{_pods(pods.failing)} fail to start, the conditions of the AgentQueue say why"
-    if isinstance(decision, ScaleTo) and decision.replicas:
+    if isinstance(decision, ScaleTo) and decision.replicas > decision.terms.current:
         return f"its pod has just been asked for, a start takes about {startup}"
+    if workers.going:
+        return _all_going(workers)
+    if pods.ready:
+        return f"{_pods(pods.ready)} ready, but no heartbeat has come from there in the last seconds"
     return "no pod runs, and none was asked for"
 
 
-def _turn(job: JobFacts, terms: Terms, load: Load) -> str:
+def _turn(job: JobFacts, terms: Terms, workers: Workers) -> str:
     """When a slot is free for it: slots end a job each service time, a rate limit lets some through."""
-    slots = terms.snapshot.pods.ready * terms.policy.concurrency
-    service_s = terms.snapshot.rates.service.total_seconds()
+    slots, service_s = workers.slots, terms.snapshot.rates.service.total_seconds()
     limit = terms.policy.rate_limit
     if limit is not None and limit.per_second < slots / max(service_s, 1e-9):
         turn = timedelta(seconds=job.ahead / limit.per_second)
         return (
             f"the rate limit starts {limit.max} in {_span(limit.duration)}, its turn comes within about {_span(turn)}"
         )
-    if load.active < slots and job.ahead == 0:
+    if workers.busy < slots and job.ahead == 0:
         return "a slot is free, it starts with the next claim"
-    turn = timedelta(seconds=(job.ahead + 1) * service_s / slots)
-    return f"{load.active} of {slots} slots are busy, its turn comes within about {_span(turn)}"
+    turn = timedelta(seconds=(job.ahead + 1) * service_s / max(slots, 1))
+    return f"{workers.busy} of {slots} slots are busy, its turn comes within about {_span(turn)}"
+
+
+def _workers_now(workers: Workers) -> str:
+    if workers.going and not workers.claiming:
+        return _all_going(workers).capitalize()
+    free = workers.slots - workers.busy
+    have = f"{_counted(workers.claiming, 'worker')} with {_counted(workers.slots, 'slot')}, {free} of them free"
+    return f"{have}{_besides(workers)}"
+
+
+def _all_going(workers: Workers) -> str:
+    """Words that fit one as well as many."""
+    return f"all its workers ({workers.going}) are going, they end what they run and claim no more"
+
+
+def _besides(workers: Workers) -> str:
+    return f"; not counted: {_counted(workers.going, 'worker')} on the way out" if workers.going else ""
 
 
 # The parts of an explanation
