@@ -136,6 +136,19 @@ async def test_managed_whose_pod_is_in_trouble(link: Link) -> None:
     assert (facts.trouble.reason, facts.starting) == (Reason.IMAGE_PULL_FAILED, None)
 
 
+async def test_managed_that_hangs_does_not_start(link: Link) -> None:
+    pods = children(ready_s=60, ready=False)
+    started = (NOW - timedelta(seconds=90)).isoformat()
+    running = {"name": "redis", "state": {"running": {"startedAt": started}}, "started": True}
+    pods[0]["status"]["containerStatuses"] = [running]
+    facts = await link.look(queue(), "n", pods, "p")
+    assert facts.trouble is not None
+    assert (facts.trouble.reason, facts.starting) == (Reason.REDIS_UNREACHABLE, None)
+    assert facts.trouble.said == "its pod r was ready, and is not now: see kubectl describe pod r"
+    pods.append(pods[0] | {"metadata": pods[0]["metadata"] | {"deletionTimestamp": "now"}})
+    assert (await link.look(queue(), "n", pods[1:], "p")).trouble is None  # it goes, and another one comes
+
+
 async def test_no_password(link: Link) -> None:
     facts = await link.look(queue(), "n", children(), Missing("there is no Secret x"))
     assert facts.trouble == Trouble(Reason.REFERENCE_MISSING, "there is no Secret x")

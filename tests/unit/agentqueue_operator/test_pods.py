@@ -15,6 +15,7 @@ from agentqueue_operator.domain.pods import (
     ready_count,
     ready_for,
     trouble_of,
+    was_ready,
 )
 from agentqueue_operator.domain.reasons import REMEDIES, Reason
 
@@ -199,3 +200,32 @@ def test_how_a_container_ended_last() -> None:
     now, before = {"exitCode": 1}, {"exitCode": 2}
     assert last_end({"state": {"terminated": now}, "lastState": {"terminated": before}}) == now
     assert last_end({"state": {"running": {}}, "lastState": {"terminated": before}}) == before
+
+
+def running(started_at: str, *, started: bool = True) -> Object:
+    return {"name": "redis", "state": {"running": {"startedAt": started_at}}, "started": started}
+
+
+BEFORE, AFTER = "2026-01-01T10:59:59Z", "2026-01-01T11:00:01Z"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(pod(running(BEFORE)), True, id="hangs"),
+        pytest.param(pod(running(BEFORE), running(BEFORE)), True, id="with-a-sidecar"),
+        pytest.param(pod(running(BEFORE), ready=True), False, id="serves"),
+        pytest.param(pod(running(LONG_AGO)), False, id="in-the-same-second"),
+        pytest.param(pod(running(AFTER)), False, id="never-was"),
+        pytest.param(pod(running(BEFORE), running(AFTER)), False, id="a-container-started-anew"),
+        pytest.param(pod(running(BEFORE, started=False)), False, id="loads-its-data"),
+        pytest.param(pod(running(BEFORE), waiting("CrashLoopBackOff")), False, id="a-container-does-not-run"),
+        pytest.param(pod(), False, id="no-container-yet"),
+        pytest.param({"metadata": {"name": "p"}}, False, id="no-status-yet"),
+        pytest.param(
+            pod(running(BEFORE)) | {"metadata": {"name": "p", "deletionTimestamp": LONG_AGO}}, False, id="goes"
+        ),
+    ],
+)
+def test_a_pod_that_served_and_does_no_more(given: Object, expected: bool) -> None:
+    assert was_ready(given) is expected

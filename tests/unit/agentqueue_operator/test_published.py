@@ -63,9 +63,11 @@ def test_json_has_camel_case_and_seconds() -> None:
     assert (told["replicas"], told["reason"], told["terms"]["policy"]["targetWait"]) == (2, "Backlog", 60.0)
 
 
-@pytest.mark.parametrize("raw", [b"{}", b"no json", b'{"version": 2}'])
-def test_what_another_version_wrote_is_refused(raw: bytes) -> None:
-    with pytest.raises(ValueError, match="not a decision that this version can read"):
+@pytest.mark.parametrize(
+    ("raw", "problems"), [(b"{}", r"\d problems"), (b"no json", "1 problem"), (b'{"version": 2}', r"\d problems")]
+)
+def test_what_another_version_wrote_is_refused(raw: bytes, problems: str) -> None:
+    with pytest.raises(ValueError, match=rf"not a decision that this version can read \({problems}\)"):
         decode(raw)
 
 

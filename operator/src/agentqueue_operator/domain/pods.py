@@ -151,6 +151,22 @@ def ready_for(pods: Iterable[Object], now: datetime) -> timedelta:
     return max((age_of(_condition(pod, "Ready"), now) for pod in pods if is_ready(pod)), default=timedelta())
 
 
+def was_ready(pod: Object) -> bool:
+    """It has served since its containers started, and does no more: it hangs, or its node is lost."""
+    ready = _condition(pod, "Ready")
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    since = ready.get("lastTransitionTime")
+    if "deletionTimestamp" in pod["metadata"] or ready.get("status") == "True" or not containers or not since:
+        return False
+    return all(_has_run(one, datetime.fromisoformat(since)) for one in containers)
+
+
+def _has_run(container: Mapping[str, Any], at: datetime) -> bool:
+    """It runs, did so then, and is past its startup probe."""
+    start = (_state(container).get("running") or {}).get("startedAt")
+    return bool(container.get("started") and start and datetime.fromisoformat(start) < at)
+
+
 def _condition(given: Object, kind: str) -> Mapping[str, Any]:
     conditions: Sequence[Mapping[str, Any]] = (given.get("status") or {}).get("conditions") or ()
     return next((one for one in conditions if one.get("type") == kind), {})

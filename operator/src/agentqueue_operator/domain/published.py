@@ -7,6 +7,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from agentqueue_operator.domain.scaling import Decision, Hold, Memory, Reason, ScaleTo, Terms
+from agentqueue_operator.domain.words import counted
 
 VERSION: Final = 1
 """Of the JSON: another one's is not read."""
@@ -74,7 +75,8 @@ def decode(raw: bytes) -> Published:
     try:
         record = _ADAPTER.validate_json(raw)
     except ValidationError as error:
-        raise ValueError(f"not a decision that this version can read ({error.error_count()} problems)") from None
+        problems = counted(error.error_count(), "problem")
+        raise ValueError(f"not a decision that this version can read ({problems})") from None
     decision: Decision = Hold(record.reason, record.terms, Memory())
     if record.replicas is not None:
         decision = ScaleTo(record.replicas, record.reason, record.terms, Memory())

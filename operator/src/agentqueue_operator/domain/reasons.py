@@ -71,7 +71,9 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.PAUSED: "Remove the annotation agentqueue.dev/paused to let the operator go on.",
     Reason.SUSPENDED: "Set spec.suspend to false to let jobs run.",
     Reason.NO_AUTO_SCALING: "Nothing to do; no agent has scaling.mode Auto.",
-    Reason.REDIS_UNREACHABLE: "Check that the server runs, the url in the Secret, the NetworkPolicy and the network.",
+    Reason.REDIS_UNREACHABLE: (
+        "Check that the server runs, the NetworkPolicy and the network; of an external one also the url in its Secret."
+    ),
     Reason.REDIS_WRONG_PASSWORD: "Put the right user and password into the Secret that spec.redis names.",
     Reason.REDIS_UNSUPPORTED: "Change the server as the message says.",
     Reason.REDIS_FULL: (

@@ -14,7 +14,7 @@ from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes
 from agentqueue_operator.app.cluster.contents import Contents, Missing
 from agentqueue_operator.app.ports import Queues
 from agentqueue_operator.domain.kinds import SERVICE, Object
-from agentqueue_operator.domain.pods import Trouble, is_ready, ready_for, trouble_of
+from agentqueue_operator.domain.pods import Trouble, is_ready, ready_for, trouble_of, was_ready
 from agentqueue_operator.domain.reasons import Reason
 from agentqueue_operator.domain.render import redis_name
 from agentqueue_operator.domain.render.connection import PORT, endpoint
@@ -127,7 +127,7 @@ class Link:
             return replace(known, trouble=Trouble(Reason.REFERENCE_MISSING, password.said))
         pods = [one for one in children if one["kind"] == "Pod" and _component(one) == REDIS]
         if not any(map(is_ready, pods)):
-            wrong = trouble_of(pods, now=self._now())
+            wrong = trouble_of(pods, now=self._now()) or _hanging(pods)
             return replace(known, trouble=wrong, starting=None if wrong else STARTING)
         tls = await self._managed_tls(queue.redis, queue.name, namespace)
         if isinstance(tls, Missing):
@@ -185,6 +185,16 @@ class Link:
 def _component(pod: Object) -> str:
     found: str = (pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL, "")
     return found
+
+
+def _hanging(pods: Sequence[Object]) -> Trouble | None:
+    """One that served is not starting."""
+    name = next((pod["metadata"]["name"] for pod in pods if was_ready(pod)), None)
+    if name is None:
+        return None
+    return Trouble(
+        Reason.REDIS_UNREACHABLE, f"its pod {name} was ready, and is not now: see kubectl describe pod {name}"
+    )
 
 
 def _host(children: Sequence[Object]) -> str | None:
