@@ -365,3 +365,17 @@ async def test_jobs_that_run_keep_their_leases_though_another_level_is_foreign(
         work.go.set()
         await final(job)
     assert (await job.status()).deliveries == 1
+
+
+async def test_what_the_server_refuses_for_another_reason_is_told_with_it(client: Client, server: Server) -> None:
+    await client.enqueue_many([{"queue": "q", "name": "job"}] * 2)
+    hand = Hand(server, "q")
+    await server.redis.execute_command("ACL", "SETUSER", "default", "-lpush")
+    try:
+        reply = await hand._step(1, ())
+    finally:
+        await server.redis.execute_command("ACL", "SETUSER", "default", "+lpush")
+    assert len(reply.claimed) == 1
+    ((queue, why),) = reply.foreign
+    assert queue == "q"
+    assert "can't run this command" in why or "no permissions" in why  # Redis's words and Valkey's

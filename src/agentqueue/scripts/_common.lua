@@ -61,6 +61,11 @@ local function mend(command, key, ...)
   return redis.call(command, key, ...)
 end
 
+-- What `pcall` gave instead of a reply, as text.
+local function reason_of(why)
+  return type(why) == 'table' and (why.err or why[1]) or tostring(why)
+end
+
 -- Counters: since the beginning, and per minute for 24 h; a minute that is no hash of ours is left out.
 local function count(queue, field, by)
   if by == 0 then return end

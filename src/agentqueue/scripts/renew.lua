@@ -1,7 +1,7 @@
 -- Renews a worker's leases, writes its heartbeat, and does a bounded share of the queue's housekeeping.
 -- ARGV: 1 owner, 2 worker id, 3 heartbeat (JSON), 4 lease ms, 5 sweep (ids to look at), 6 dead letters ms, 7 history ms,
 -- 8 stale after ms, then {id, level}*. Returns {lost ids, drain mark ms or 0, jobs reaped, now ms, paused,
--- {dropped foreign key, its type}*, 0 if a key of the queue is foreign, and what needs it was left out}.
+-- {dropped foreign key, its type}*, why something was left out, or ''}.
 local owner, lease = ARGV[1], tonumber(ARGV[4])
 local ids, levels, lost = {}, {}, {}
 for i = 9, #ARGV, 2 do ids[#ids + 1] = ARGV[i] levels[#levels + 1] = tonumber(ARGV[i + 1]) end
@@ -16,8 +16,11 @@ for i = 1, #ids do
   end
 end
 -- One key that somebody else has spoilt must not cost the leases, nor anything else that can be done without it.
-local whole = true
-local function try(act, ...) whole = pcall(act, ...) and whole end
+local left_out = ''
+local function try(act, ...)
+  local ok, why = pcall(act, ...)
+  if not ok then left_out = reason_of(why) end
+end
 for level = 1, 4 do try(zadd, KEYS[level], leases[level], 'XX') end
 if ARGV[2] ~= '' then try(redis.call, 'HSET', KEYS[11], ARGV[2], text(now) .. '|' .. ARGV[3]) end
 try(redis.call, 'SADD', QUEUES, QUEUE) -- plain arq clients note queues nowhere
@@ -82,4 +85,4 @@ if budget > 0 then
   try(sweep_aborts, 100)
   try(sweep_workers, 100)
 end
-return {lost, tonumber(drain or 0), reaped, now, redis.call('EXISTS', KEYS[7]), foreign, whole and 1 or 0}
+return {lost, tonumber(drain or 0), reaped, now, redis.call('EXISTS', KEYS[7]), foreign, left_out}

@@ -9,8 +9,8 @@
 --           H id level delay_ms(-1: where it stood) n {field value}*n                handed back, no attempt burnt
 -- keep_ms: 0 no result, -1 for ever.
 -- Returns {lost ids, claimed {id level score record attempts meta aborted}*, watched ids to cancel, paused, retry after
--- ms, next due ms, now ms, 1 if this very step was carried out before, {dropped foreign key, its type}*, 0 if a key of
--- the queue is foreign}.
+-- ms, next due ms, now ms, 1 if this very step was carried out before, {dropped foreign key, its type}*, what was left
+-- out and why, or ''}.
 -- Foreign keys, of another type than ours: a job's is dropped, and told; where its record was, the job is claimed to be
 -- buried. One of the queue's that outcomes need fails the step before any job has ended, so that it can be sent again;
 -- one that a claim needs ends the claim, and what it had taken is put back.
@@ -310,7 +310,7 @@ local again = last and last[1] == seq
 -- A copy that the network held back, of a step that was answered on a new connection, and others after it.
 local late = last and not again and tonumber(last[1]) > tonumber(seq)
 local paused = redis.call('EXISTS', KEYS[7]) == 1
-local lost, retry_after, due, whole = {}, -1, -1, true
+local lost, retry_after, due, left_out = {}, -1, -1, ''
 if again then
   lost = recall(last)
 elseif late then
@@ -319,13 +319,13 @@ else
   if outcome_count > 0 then lost = finish() end
 end
 if want > 0 and not paused then
-  whole = pcall(function()
+  local ok, why = pcall(function()
     if not again then retry_after = claim() end
     if #taken / 4 < want then due = next_due() end
   end)
-  if not whole then
+  if not ok then
     if not again then put_back() end
-    retry_after, due = LATER, -1
+    retry_after, due, left_out = LATER, -1, reason_of(why)
   end
 end
 local claimed = describe()
@@ -345,9 +345,10 @@ end
 
 local short = #taken / 4 < want
 -- Housekeeping comes last and may fail: scripts don't roll back, and what is above must stand.
-whole = pcall(function()
+local ok, why = pcall(function()
   if want > 0 and not short and not paused then wake(QUEUE, 1) end
   if outcome_count > 0 then trim() end
   if short then reap(100) end
-end) and whole
-return {lost, claimed, asked, paused and 1 or 0, retry_after, due, now, again and 1 or 0, foreign, whole and 1 or 0}
+end)
+if not ok then left_out = reason_of(why) end
+return {lost, claimed, asked, paused and 1 or 0, retry_after, due, now, again and 1 or 0, foreign, left_out}

@@ -299,7 +299,7 @@ class Engine:
         args += watch
         script = self._step_strict if strict else self._step
         reply = await self._run(script, args, _queues_of(outcomes) if strict else ())
-        lost, claimed, cancel, paused, retry_after, due, now, repeated, foreign, whole = reply
+        lost, claimed, cancel, paused, retry_after, due, now, repeated, foreign, left_out = reply
         return StepReply(
             lost=_ids(lost),
             claimed=_decode_claimed(claimed),
@@ -309,7 +309,7 @@ class Engine:
             next_due_ms=_optional(due),
             now_ms=now,
             repeated=bool(repeated),
-            foreign=() if whole and not foreign else await self._foreign(foreign, whole=whole),
+            foreign=await self._foreign(foreign, left_out) if foreign or left_out else (),
         )
 
     async def renew(
@@ -332,8 +332,8 @@ class Engine:
         ]
         for job_id, level in held:
             args += (job_id, int(level))
-        lost, drain, reaped, now, paused, dropped, whole = await self._run(self._renew, args)
-        foreign = await self._foreign(dropped, whole=whole)
+        lost, drain, reaped, now, paused, dropped, left_out = await self._run(self._renew, args)
+        foreign = await self._foreign(dropped, left_out)
         return RenewReply(_ids(lost), bool(drain), reaped, now, bool(paused), foreign)
 
     async def _run(self, script: Script, args: Sequence[Any], others: Iterable[str] = ()) -> Any:
@@ -352,8 +352,11 @@ class Engine:
                     ) from exc
             raise
 
-    async def _foreign(self, dropped: Sequence[bytes], *, whole: bool) -> list[tuple[str, str]]:
-        return _in_pairs(dropped) if whole else [*_in_pairs(dropped), *await self._find_foreign(self.keys.queue)]
+    async def _foreign(self, dropped: Sequence[bytes], left_out: bytes) -> list[tuple[str, str]]:
+        """With the queue's keys, where something was left out; if it is none of them, the queue and why."""
+        found = await self._find_foreign(self.keys.queue) if left_out else []
+        unknown = [(self.keys.queue, left_out.decode(errors="replace"))] if left_out and not found else []
+        return [*_in_pairs(dropped), *found, *unknown]
 
     async def _find_foreign(self, queue: str) -> list[tuple[str, str]]:
         try:
