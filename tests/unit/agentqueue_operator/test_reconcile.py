@@ -17,7 +17,7 @@ from agentqueue_operator.app.cluster.reconcile import Place, QueueReconciler
 from agentqueue_operator.app.ports import Look
 from agentqueue_operator.domain.kinds import Object, QueueRef
 from agentqueue_operator.domain.pods import Trouble
-from agentqueue_operator.domain.reasons import Reason
+from agentqueue_operator.domain.reasons import REMEDIES, Reason
 from agentqueue_operator.domain.render import Images, redis_name, worker_name
 from agentqueue_operator.domain.scaling import Load, Memory, ScaleTo, ScalingPolicy, Snapshot, Terms
 from agentqueue_operator.domain.scaling import Reason as ScalingReason
@@ -440,6 +440,33 @@ async def test_a_reused_volume_is_told_for_a_while(world: World) -> None:
     assert world.told("Ready") == ("True", "Available")
     await world.run(3700)
     assert world.told("ConfigurationWarning") == ("False", "NoWarning")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "said"),
+    [
+        pytest.param(
+            {"fallback": {"behavior": "Static", "replicas": 50}},
+            "a: fallback.replicas of 50 is more than the 10 pods of maxReplicas.",
+            id="fallback",
+        ),
+        pytest.param(
+            {"maxReplicas": 2, "minIdleSlots": 11},
+            "a: minIdleSlots of 11 is more than the 10 slots of maxReplicas.",
+            id="idle-slots",
+        ),
+        pytest.param(
+            {"minIdleSlots": 50, "fallback": {"behavior": "Static", "replicas": 10}}, "Nothing to warn of.", id="fits"
+        ),
+        pytest.param({"mode": "Fixed", "replicas": 50}, "Nothing to warn of.", id="fixed"),
+    ],
+)
+async def test_what_max_replicas_does_not_allow_is_told(world: World, scaling: Object, said: str) -> None:
+    world.put_queue(agents=[{"name": "a", "handler": "m:agent", "scaling": scaling}])
+    world.redis_up()
+    await world.run()
+    (warning,) = [one for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
+    assert warning["message"].removesuffix(f" {REMEDIES[Reason.OVER_MAX_REPLICAS]}") == said
 
 
 async def test_victims_that_can_t_be_annotated_are_told(world: World) -> None:

@@ -45,6 +45,8 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     ROLLOUT_STUCK = "RolloutStuck"
     NO_WORKERS = "NoWorkers"
+    # The resource
+    OVER_MAX_REPLICAS = "OverMaxReplicas"
     # Objects
     INVALID_SPEC = "InvalidSpec"
     FOREIGN_OBJECT = "ForeignObject"
@@ -96,6 +98,7 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.UNSCHEDULABLE: "Add nodes, or ask for less: no node has room for a pod, or none fits its rules.",
     Reason.ROLLOUT_STUCK: "Look at the newest pods: kubectl describe pod; the old ones serve on.",
     Reason.NO_WORKERS: "Let workers run: raise the Deployment's replicas (mode External) or scaling.replicas (Fixed).",
+    Reason.OVER_MAX_REPLICAS: "Raise maxReplicas, or lower what the message names: more pods than that are never made.",
     Reason.INVALID_SPEC: "Change the fields that the message names; until then the objects stay as they are.",
     Reason.FOREIGN_OBJECT: "Rename or delete that object, or rename the AgentQueue; the operator never touches it.",
     Reason.OBJECT_INVALID: "Change what the message names, often in podTemplate; the other objects are kept up.",

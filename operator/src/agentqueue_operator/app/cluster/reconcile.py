@@ -1,7 +1,7 @@
 """A pass over one AgentQueue: observe, decide, apply, prune, tell. Level-triggered: what the last pass left is seen."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -54,6 +54,7 @@ from agentqueue_operator.domain.status import (
     paused,
     status_of,
 )
+from agentqueue_operator.domain.words import counted
 
 PAUSED: Final = "agentqueue.dev/paused"
 """Annotation: hands off."""
@@ -343,6 +344,7 @@ class QueueReconciler:
         warnings += _missing_warnings(content)
         warnings += [redis.note] if redis.note else []
         warnings += [Trouble(Reason.FORBIDDEN, f"{name}: {one.trouble}") for name, one in scaled.items() if one.trouble]
+        warnings += [it for agent in queue.agents for it in _over_max(agent)]
         return Facts(
             generation=seen.live["metadata"].get("generation", 0),
             redis=redis,
@@ -440,6 +442,20 @@ def _missing_warnings(content: _Content) -> list[Trouble]:
         Trouble(Reason.REFERENCE_MISSING, f"{name}: {_there_is_no(missing)}")
         for name, missing in content.missing.items()
     ]
+
+
+def _over_max(agent: ResolvedAgent) -> Iterator[Trouble]:
+    """What the agent asks for and will not get."""
+    scaling, most = agent.scaling, agent.scaling.max_replicas
+    if scaling.mode is not ScalingMode.AUTO:
+        return
+    for name, asked, allowed, noun in (
+        ("fallback.replicas", scaling.fallback.replicas or 0, most, "pod"),
+        ("minIdleSlots", scaling.min_idle_slots, most * agent.concurrency, "slot"),
+    ):
+        if asked > allowed:
+            said = f"{agent.name}: {name} of {asked} is more than the {counted(allowed, noun)} of maxReplicas"
+            yield Trouble(Reason.OVER_MAX_REPLICAS, said)
 
 
 def _there_is_no(missing: frozenset[Reference]) -> str:
