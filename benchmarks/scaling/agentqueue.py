@@ -1,6 +1,6 @@
 """AgentQueue's controller in the simulated world: the operator's own decision function and estimates, every 5 s."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from benchmarks.scaling.world import Pod, World
@@ -58,12 +58,7 @@ class AgentQueue:
 
     def _rates(self) -> Rates:
         rates = self._estimates.rates()
-        return Rates(
-            arrivals_per_s=rates.arrivals_per_s,
-            busy=rates.busy,
-            service=rates.service * self.wrong_by,
-            startup=rates.startup,
-        )
+        return replace(rates, service=rates.service * self.wrong_by)
 
 
 def _load(world: World) -> Load:

@@ -12,7 +12,14 @@ from agentqueue_operator.domain.scaling import Rates
 
 
 def seen(
-    at: float, *, arrived: int = 0, ended: int = 0, run_s: float = 0, active: int = 0, running_s: float = 0
+    at: float,
+    *,
+    arrived: int = 0,
+    ended: int = 0,
+    run_s: float = 0,
+    active: int = 0,
+    running_s: float = 0,
+    failed: int = 0,
 ) -> Seen:
     return Seen(
         at=at,
@@ -21,6 +28,7 @@ def seen(
         run=timedelta(seconds=run_s),
         active=active,
         running=timedelta(seconds=running_s),
+        failed=failed,
     )
 
 
@@ -32,8 +40,8 @@ def after(*looks: Seen) -> Estimates:
 
 
 def test_nothing_known_gives_the_defaults() -> None:
-    assert Estimates().rates() == Rates()
-    assert after(seen(0, arrived=500)).rates() == Rates()
+    assert Estimates().rates() == Rates(service_known=timedelta())
+    assert after(seen(0, arrived=500)).rates() == Rates(service_known=timedelta())
 
 
 def test_who_has_just_started_knows_how_long_jobs_took_since_ever() -> None:
@@ -90,6 +98,21 @@ def test_before_any_job_has_ended_running_ones_tell() -> None:
     assert after(seen(0, active=1, running_s=5)).rates().service == Rates().service
 
 
+@pytest.mark.parametrize(
+    ("then", "known_s"),
+    [
+        pytest.param(seen(15, active=2, running_s=13), 13, id="the-first-runs-on"),
+        pytest.param(seen(15, active=2, running_s=40), 20, id="older-than-was-known"),
+        pytest.param(seen(15, active=1, running_s=2, failed=1), 4, id="another-has-followed-one-that-failed"),
+        pytest.param(seen(15, active=0), 0, id="none-runs"),
+        pytest.param(seen(15, active=1, running_s=6, ended=1, run_s=9), None, id="one-has-ended"),
+    ],
+)
+def test_until_a_job_has_ended_it_is_known_for_how_long_one_has_run(then: Seen, known_s: float | None) -> None:
+    known = after(seen(5), seen(10, active=1, running_s=8), then)
+    assert known.rates().service_known == (None if known_s is None else timedelta(seconds=known_s))
+
+
 def test_a_pods_start_is_averaged() -> None:
     once = learn_start(Estimates(), timedelta(seconds=4))
     assert once.rates().startup == timedelta(seconds=4)
@@ -117,11 +140,13 @@ def test_two_looks_at_one_instant_teach_nothing() -> None:
             run_s=st.floats(0, 1e6),
             active=st.integers(0, 500),
             running_s=st.floats(0, 1e6),
+            failed=st.integers(0, 10**6),
         ),
         max_size=12,
     )
 )
 def test_whatever_is_seen_rates_are_finite_and_not_negative(looks: list[Seen]) -> None:
     rates = after(*looks).rates()
-    numbers = [rates.arrivals_per_s, rates.busy, rates.service.total_seconds(), rates.startup.total_seconds()]
+    spans = (rates.service, rates.startup, rates.service_known or timedelta())
+    numbers = [rates.arrivals_per_s, rates.busy, *(span.total_seconds() for span in spans)]
     assert all(math.isfinite(number) and number >= 0 for number in numbers)

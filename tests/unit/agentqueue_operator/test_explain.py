@@ -135,6 +135,18 @@ def test_details_name_what_only_some_queues_have() -> None:
     assert "The greatest number to keep in the last 5 min was 3." in details
 
 
+def test_a_guess_is_called_one() -> None:
+    limit = RateLimit(max=2, duration=timedelta(seconds=1))
+    told = explain(decide(Load(ready=100), current=0, rates=Rates(service_known=timedelta()), rate_limit=limit))
+    assert told.headline == (
+        "From no pods to 1: the rate limit can feed no more, as far as is known before a job has ended."
+    )
+    assert (
+        "0 jobs a second arrive and take 30 s each by a guess; 0.0 slots were busy in the last minute." in told.details
+    )
+    assert "The rate limit can feed 1 pod, as far as is known before a job has ended." in told.details
+
+
 def test_without_metrics_there_is_little_to_tell() -> None:
     assert explain(decide(None)).details == ("The queue could not be read.",)
 

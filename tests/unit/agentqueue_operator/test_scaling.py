@@ -105,6 +105,15 @@ STEADY_4 = Rates(arrivals_per_s=0.2, busy=4.0, service=seconds(20), startup=seco
             id="no-pods-that-a-rate-limit-starves",
         ),
         pytest.param(
+            {
+                "load": Load(ready=30),
+                "rate_limit": RateLimit(max=1, duration=seconds(10)),
+                "rates": Rates(service_known=timedelta()),
+            },
+            (1, Reason.RATE_LIMITED),
+            id="no-pods-on-a-guess-of-what-a-rate-limit-feeds",
+        ),
+        pytest.param(
             {"load": Load(ready=30), "current": 2, "max_pods_per_minute": 3},
             (5, Reason.MAX_PODS_PER_MINUTE),
             id="no-faster-than-max-pods-per-minute",

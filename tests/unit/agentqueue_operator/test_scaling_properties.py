@@ -39,7 +39,14 @@ loads = st.builds(
 pods = st.builds(
     Pods, ready=counts, starting=counts, unschedulable=st.sampled_from([0, 0, 0, 2]), rolling_out=st.booleans()
 )
-rates = st.builds(Rates, arrivals_per_s=st.floats(0, 20), busy=st.floats(0, 60), service=spans, startup=spans)
+rates = st.builds(
+    Rates,
+    arrivals_per_s=st.floats(0, 20),
+    busy=st.floats(0, 60),
+    service=spans,
+    service_known=st.none() | spans,
+    startup=spans,
+)
 
 
 @st.composite

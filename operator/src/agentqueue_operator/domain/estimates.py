@@ -41,6 +41,8 @@ class Seen:
     """Busy slots."""
     running: timedelta = timedelta()
     """Ages of the running jobs, added up."""
+    failed: int = 0
+    """Attempts that ended in another way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ class Estimates:
     arrivals_per_s: float = 0.0
     busy: float = 0.0
     service_s: float | None = None
+    oldest_s: float = 0.0
+    """For how long a job runs at least, by those that run."""
     startup_s: float | None = None
 
     def rates(self, default: Rates = Rates()) -> Rates:  # noqa: B008 -- frozen
@@ -63,6 +67,7 @@ class Estimates:
             arrivals_per_s=_within_quiet(self),
             busy=self.busy,
             service=timedelta(seconds=_raised_by_running(service_s, self)),
+            service_known=timedelta(seconds=self.oldest_s) if self.service_s is None else None,
             startup=timedelta(seconds=startup_s),
         )
 
@@ -70,6 +75,7 @@ class Estimates:
 def learn(known: Estimates, seen: Seen) -> Estimates:
     """The estimates after one more look. Counters that went back (an emptied server) start anew."""
     before = known.seen
+    known = replace(known, oldest_s=_oldest_s(known, seen))
     if before is None or seen.at - before.at < SHORTEST_S or seen.ended < before.ended:
         arrived_at = seen.at if known.arrived_at is None else known.arrived_at
         service_s = known.service_s if known.service_s is not None else _since_ever(seen)
@@ -120,6 +126,18 @@ def _service_s(known: Estimates, before: Seen, seen: Seen) -> float | None:
         return known.service_s
     took_s = max(0.0, (seen.run - before.run).total_seconds()) / ended
     return took_s if known.service_s is None else _mean(known.service_s, took_s, 1 - (1 - PER_JOB) ** ended)
+
+
+def _oldest_s(known: Estimates, seen: Seen) -> float:
+    """What ran at the last look runs on while no attempt ends. Before that the mean age tells, and where attempts end,
+    too, but as no job: those that run then have half their time behind them, on average."""
+    before = known.seen
+    mean_s = seen.running.total_seconds() / seen.active if seen.active else 0.0
+    if before is None or before.active == 0:
+        return mean_s
+    if seen.active < before.active or (seen.ended, seen.failed) != (before.ended, before.failed):
+        return 2 * mean_s
+    return max(mean_s, known.oldest_s + seen.at - before.at)
 
 
 def _raised_by_running(service_s: float, known: Estimates) -> float:

@@ -12,6 +12,7 @@ from agentqueue_operator.domain.scaling import (
     Load,
     Mode,
     Need,
+    Rates,
     Reason,
     ScaleTo,
     ScalingPolicy,
@@ -181,7 +182,7 @@ def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
     return (
         _jobs_now(load),
         (
-            f"{rates.arrivals_per_s:.2g} jobs a second arrive and take {_span(rates.service)} each; "
+            f"{rates.arrivals_per_s:.2g} jobs a second arrive and take {_span(rates.service)} each{_guess(rates)}; "
             f"{rates.busy:.1f} slots were busy in the last minute."
         ),
         (
@@ -189,6 +190,10 @@ def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
             f"each has {policy.concurrency} slots and starts in {_span(rates.startup)}."
         ),
     )
+
+
+def _guess(rates: Rates) -> str:
+    return "" if rates.service_known is None else " by a guess"
 
 
 def _jobs_now(load: Load) -> str:
@@ -204,7 +209,7 @@ def _formula(terms: Terms) -> tuple[str, ...]:
     if need is None:
         return ()
     bounds = f"At least {policy.min_replicas}, at most {policy.max_replicas} pods are allowed."
-    return (*_terms(need), *_floors(need), bounds, *_history(terms))
+    return (*_terms(need), *_floors(need, terms.snapshot.rates), bounds, *_history(terms))
 
 
 def _terms(need: Need) -> tuple[str, ...]:
@@ -226,11 +231,15 @@ def _levels(need: Need) -> str:
     return f"{start}, " + (f"above {_pods(need.keep)} some may go" if need.keep else "and all may go")
 
 
-def _floors(need: Need) -> tuple[str, ...]:
+def _floors(need: Need, rates: Rates) -> tuple[str, ...]:
     floor = f"What runs needs {_pods(need.busy_floor)}"
     idle = f", with the idle slots asked for {need.idle_floor}" if need.idle_floor != need.busy_floor else ""
-    cap = (f"The rate limit can feed {_pods(need.rate_cap)}.",) if need.rate_cap is not None else ()
+    cap = (f"The rate limit can feed {_pods(need.rate_cap)}{_as_known(rates)}.",) if need.rate_cap is not None else ()
     return (f"{floor}{idle}.", *cap)
+
+
+def _as_known(rates: Rates) -> str:
+    return "" if rates.service_known is None else ", as far as is known before a job has ended"
 
 
 def _history(terms: Terms) -> tuple[str, ...]:
@@ -250,7 +259,7 @@ _BECAUSE: dict[Reason, Callable[[Terms], str]] = {
     Reason.LESS_WORK: lambda _: "the jobs expected need no more",
     Reason.SCALE_TO_ZERO: lambda t: f"there has been no job for {_seconds(t.quiet_s)}",
     Reason.IDLE: lambda _: "there is no job",
-    Reason.RATE_LIMITED: lambda _: "the rate limit can feed no more",
+    Reason.RATE_LIMITED: lambda t: f"the rate limit can feed no more{_as_known(t.snapshot.rates)}",
     Reason.MIN: lambda t: f"minReplicas is {t.policy.min_replicas}",
     Reason.MAX: lambda t: f"maxReplicas is {t.policy.max_replicas}",
     Reason.MAX_PODS_PER_MINUTE: lambda t: f"maxPodsPerMinute is {t.policy.max_pods_per_minute}",

@@ -164,6 +164,8 @@ class Rates:
     """Slots busy at once, a mean over the last minute or so."""
     service: timedelta = timedelta(seconds=30)
     """How long a job takes."""
+    service_known: timedelta | None = None
+    """Until a job has ended `service` is a guess, and this is for how long one has run; None: it was measured."""
     startup: timedelta = timedelta(seconds=20)
     """From the wish for a pod to its being Ready."""
 
@@ -363,7 +365,7 @@ def compute_need(snapshot: Snapshot, load: Load, *, policy: ScalingPolicy) -> Ne
     wanted = min(expected, max(drain, work.expected(0)))
     scatter = math.sqrt(min(work.arrivals_per_s * work.startup_s, steady))
     busy_floor, idle_floor = math.ceil(load.active / slots), math.ceil((load.active + policy.min_idle_slots) / slots)
-    rate_cap = _rate_cap(policy, work.service_s)
+    rate_cap = _rate_cap(policy, snapshot.rates)
     start, reason = _start(work, wanted + START_SCATTER * scatter, slots)
     start, reason = (rate_cap, Reason.RATE_LIMITED) if rate_cap is not None and rate_cap < start else (start, reason)
     if start <= idle_floor > 0:
@@ -448,11 +450,14 @@ def _time_left_s(snapshot: Snapshot, load: Load, policy: ScalingPolicy) -> float
     return max(target_s - spent.total_seconds(), min(rates.service.total_seconds(), target_s) / 2, LEAST_WAIT_S)
 
 
-def _rate_cap(policy: ScalingPolicy, service_s: float) -> int | None:
-    """Pods that the rate limit can feed, and one slot to spare; more would idle."""
+def _rate_cap(policy: ScalingPolicy, rates: Rates) -> int | None:
+    """Pods that the rate limit can feed, and one slot to spare; more would idle. No pod is started on a guess here: as
+    the first jobs run on, the cap grows as fast as the limit lets jobs start."""
     if policy.rate_limit is None:
         return None
-    return math.ceil((policy.rate_limit.per_second * service_s / UTILISATION + 1) / policy.concurrency)
+    service = rates.service if rates.service_known is None else rates.service_known
+    slots = policy.rate_limit.per_second * service.total_seconds() / UTILISATION + 1
+    return math.ceil(slots / policy.concurrency)
 
 
 def _keep(need: Need, load: Load, terms: Terms, memory: Memory) -> int:

@@ -163,6 +163,7 @@ def _seen(look: Look, at: float) -> Seen:
         run=timedelta(milliseconds=look.run_ms),
         active=look.load.active,
         running=timedelta(seconds=sum(report.running_s for report in look.reports.values())),
+        failed=look.arrived - look.load.ready - look.load.active - look.done,
     )
 
 
