@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -16,6 +17,7 @@ from agentqueue.cli.main import build_app, run
 from agentqueue.console import api
 from agentqueue.spec.crd import crd
 from agentqueue.submission import OPTION_NAMES
+from tests.support.installs import local_images
 from tests.support.pages import Page
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +94,11 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
     },
     "index.md": {" your program": "a drawing"},
     "quickstart-laptop.md": {"make setup\n. .venv/bin/activate\n": "makes what the tests run in"},
-    "develop.md": {"make kind-up\ntilt up\n": "needs Docker and Tilt", "make docs\n": "part of `make check`"},
+    "develop.md": {
+        "make kind-up\ntilt up\n": "needs Docker and Tilt",
+        "helm install agentqueue": "tests/e2e/test_install.py does it; the values are compared below",
+        "make docs\n": "part of `make check`",
+    },
 }
 """How blocks begin that no test runs, and why."""
 
@@ -112,6 +118,12 @@ def test_every_block_is_run_or_listed_with_a_reason(page: str) -> None:
     assert len(blocks) == len(expected), "one of them is not listed above"
     for beginning in expected:
         assert sum(block.startswith(beginning) for block in blocks) == 1, beginning
+
+
+def test_developers_install_the_local_images_as_the_tests_do() -> None:
+    (words,) = [words for words in PAGES["develop.md"].commands_of("helm") if "install" in words]
+    given = [value for before, word in pairwise(words) if before == "--set" for value in word.split(",")]
+    assert given == [word for word in local_images() if word != "--set"]
 
 
 @pytest.mark.parametrize("page", BLOCKS)

@@ -11,7 +11,7 @@ MEANINGS: Final = {
     ConditionType.PROGRESSING: "a start, a rollout or scaling is on its way. False with a trouble's reason: stuck.",
     ConditionType.REDIS_READY: "the operator reaches Redis, and it takes jobs.",
     ConditionType.METRICS_AVAILABLE: "every queue can be read; without that nothing is scaled down.",
-    ConditionType.SCALING_ACTIVE: "the number of workers follows the queues.",
+    ConditionType.SCALING_ACTIVE: "the number of workers of each agent in scaling.mode Auto follows its queue.",
     ConditionType.PAUSED: 'somebody wants it so: `spec.suspend`, or the annotation `agentqueue.dev/paused: "true"`.',
     ConditionType.CONFIGURATION_WARNING: "something is not as it should be, or not as one may think.",
 }
