@@ -63,6 +63,17 @@ def two_idle() -> Passes:
     return Passes(pod("a"), pod("b"), minReplicas=1)
 
 
+async def test_an_operator_that_starts_anew_knows_how_many_pods_were_just_added() -> None:
+    passes = Passes(pod("a", ready=False), pod("b", ready=False), maxReplicas=9, maxPodsPerMinute=2)
+    for one in passes.cluster.pods.values():
+        one["metadata"]["creationTimestamp"] = "2026-11-24T23:59:50Z"
+    passes.queues.load = Load(ready=50)
+    assert (await passes.one()).replicas == 2
+    passes.restart()
+    assert (await passes.one()).replicas == 2
+    assert passes.decisions == [Reason.MAX_PODS_PER_MINUTE] * 2
+
+
 async def test_up_at_once() -> None:
     passes = Passes(current=0, maxReplicas=5)
     passes.queues.load = Load(ready=50)

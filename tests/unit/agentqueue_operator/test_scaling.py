@@ -280,6 +280,16 @@ def test_pods_added_by_anyone_count_for_a_minute() -> None:
     )
 
 
+def test_who_has_just_started_counts_the_pods_made_in_the_last_minute() -> None:
+    limit = {"max_pods_per_minute": 2, "current": 2}
+    first = decide(Load(ready=30), memory=Memory(), pods=Pods(starting=2, young=2), **limit)
+    assert answer(first) == (None, Reason.MAX_PODS_PER_MINUTE)
+    again = decide(Load(ready=30), memory=first.memory, at=1030.0, pods=Pods(starting=2, young=2), **limit)
+    assert again.terms.added_last_minute == 2
+    later = decide(Load(ready=30), memory=again.memory, at=1060.0, pods=Pods(ready=2), **limit)
+    assert answer(later) == (4, Reason.MAX_PODS_PER_MINUTE)
+
+
 def need(load: Load, rates: Rates, **given: Any) -> Any:
     snapshot = Snapshot(at=0.0, load=load, pods=given.pop("pods", Pods()), rates=rates)
     return compute_need(snapshot, load, policy=policy(**given))

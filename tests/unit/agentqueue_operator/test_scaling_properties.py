@@ -37,7 +37,12 @@ loads = st.builds(
     paused=st.sampled_from([False, False, False, True]),
 )
 pods = st.builds(
-    Pods, ready=counts, starting=counts, unschedulable=st.sampled_from([0, 0, 0, 2]), rolling_out=st.booleans()
+    Pods,
+    ready=counts,
+    starting=counts,
+    unschedulable=st.sampled_from([0, 0, 0, 2]),
+    young=st.integers(0, 20),
+    rolling_out=st.booleans(),
 )
 rates = st.builds(
     Rates,

@@ -1,6 +1,6 @@
 """What scaling reads from pods and Deployments."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +18,9 @@ from agentqueue_operator.domain.worker_pods import (
     summary_of,
 )
 from tests.support.scaling import FakeCluster, pod
+
+NOW = datetime(2026, 11, 25, 2, 10, tzinfo=UTC)
+"""All pods of the tests were made ten minutes before, if they don't say otherwise."""
 
 
 def unscheduled(reason: str = "Unschedulable") -> Object:
@@ -93,15 +96,22 @@ def test_stages(found: Object, stage: Stage) -> None:
     ],
 )
 def test_summary(pods: list[Object], expected: Pods) -> None:
-    assert summary_of(pods, None) == expected
+    assert summary_of(pods, None, now=NOW) == expected
+
+
+def test_pods_of_the_last_minute_are_young() -> None:
+    pods = [pod(name) for name in "abc"]
+    for one, made in zip(pods, ("2026-11-25T02:09:00Z", "2026-11-25T02:09:01Z", "2026-11-25T02:10:02Z"), strict=True):
+        one["metadata"]["creationTimestamp"] = made  # the last: by an API server whose clock is ahead
+    assert summary_of(pods, None, now=NOW).young == 2
 
 
 def test_old_pods_that_the_cache_does_not_show_are_a_rollout_too() -> None:
     deployment = FakeCluster(2).deployment
     deployment["status"] |= {"replicas": 3, "updatedReplicas": 1}
-    assert summary_of([pod("a")], deployment).rolling_out
+    assert summary_of([pod("a")], deployment, now=NOW).rolling_out
     deployment["status"] |= {"replicas": 1}
-    assert not summary_of([pod("a")], deployment).rolling_out
+    assert not summary_of([pod("a")], deployment, now=NOW).rolling_out
 
 
 def test_pods_that_ended_or_end_do_not_serve() -> None:

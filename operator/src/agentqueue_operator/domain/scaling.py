@@ -20,6 +20,8 @@ UTILISATION = 0.85
 """Share of a rate-limited queue's slots that the limit can keep busy; the rest takes up their scatter."""
 LEAST_WAIT_S = 5.0
 """The backlog is never asked to be gone sooner than this: one look at the queue takes that long."""
+ADDED_S = 60.0
+"""Over which time pods added are counted for maxPodsPerMinute."""
 LEARNING_S = 60.0
 """After the first look, and after missing metrics, nothing goes for so long: rates are learned anew."""
 ZERO_WINDOW_S = (30.0, 300.0)
@@ -151,6 +153,8 @@ class Pods:
     unschedulable: int = 0
     failing: int = 0
     """Neither, and it will not be Ready either: it crashes again and again, or its container can't be made."""
+    young: int = 0
+    """Of all these, made in the last minute."""
     rolling_out: bool = False
     """Two ReplicaSets: the Deployment's controller splits a scale-in over both and would pass by the marks."""
 
@@ -532,9 +536,9 @@ def _zero_window_s(terms: Terms) -> float:
 
 
 def _seen(memory: Memory, terms: Terms, load: Load) -> Memory:
-    """The memory with what this look shows."""
+    """The memory with what this look shows. Who has just started takes the young pods for added ones."""
     at = terms.snapshot.at
-    added = terms.current - memory.current if memory.current is not None else 0
+    added = terms.current - memory.current if memory.current is not None else terms.snapshot.pods.young
     raises = (*memory.raises, Wish(at, added)) if added > 0 else memory.raises
     works = load.active if load.paused else load.jobs
     return Memory(
@@ -542,7 +546,7 @@ def _seen(memory: Memory, terms: Terms, load: Load) -> Memory:
         keeps=tuple(kept for kept in memory.keeps if kept.at >= at - _down_window_s(terms.policy)),
         busy_at=at if works or memory.busy_at is None else memory.busy_at,
         current=terms.current,
-        raises=tuple(raised for raised in raises if raised.at > at - 60),
+        raises=tuple(raised for raised in raises if raised.at > at - ADDED_S),
     )
 
 

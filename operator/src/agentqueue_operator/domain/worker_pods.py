@@ -8,7 +8,7 @@ from agentqueue_operator.domain.deaths import FINAL_PHASES, WORKER
 from agentqueue_operator.domain.drain import Stage
 from agentqueue_operator.domain.kinds import Object
 from agentqueue_operator.domain.pods import CONFIG_REASONS, IMAGE_REASONS, last_end
-from agentqueue_operator.domain.scaling import Pods
+from agentqueue_operator.domain.scaling import ADDED_S, Pods
 
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 LOW_COST: Final = "-1000"
@@ -45,7 +45,7 @@ def has_low_cost(pod: Object) -> bool:
     return (pod["metadata"].get("annotations") or {}).get(COST) == LOW_COST
 
 
-def summary_of(pods: Sequence[Object], deployment: Object | None) -> Pods:
+def summary_of(pods: Sequence[Object], deployment: Object | None, *, now: datetime) -> Pods:
     """How many are where. `pods`: those that serve or will."""
     ready = sum(stage_of(pod) is Stage.READY for pod in pods)
     unschedulable = sum(map(_is_unschedulable, pods))
@@ -55,6 +55,7 @@ def summary_of(pods: Sequence[Object], deployment: Object | None) -> Pods:
         starting=len(pods) - ready - unschedulable - failing,
         unschedulable=unschedulable,
         failing=failing,
+        young=sum((now - _made(pod)).total_seconds() < ADDED_S for pod in pods),
         rolling_out=_is_rolling_out(deployment, pods),
     )
 
@@ -76,7 +77,7 @@ def start_of(pod: Object) -> timedelta | None:
     ready = _condition(pod, "Ready")
     if ready.get("status") != "True" or any(one.get("restartCount") for one in _containers(pod)):
         return None
-    took_s = (_moment(ready["lastTransitionTime"]) - _moment(pod["metadata"]["creationTimestamp"])).total_seconds()
+    took_s = (_moment(ready["lastTransitionTime"]) - _made(pod)).total_seconds()
     return timedelta(seconds=min(max(took_s, SHORTEST_START_S), LONGEST_START_S))
 
 
@@ -117,6 +118,10 @@ def _containers(pod: Object) -> Sequence[Mapping[str, Any]]:
 def _condition(pod: Object, kind: str) -> Mapping[str, Any]:
     conditions: Sequence[Mapping[str, Any]] = (pod.get("status") or {}).get("conditions") or ()
     return next((one for one in conditions if one.get("type") == kind), {})
+
+
+def _made(pod: Object) -> datetime:
+    return _moment(pod["metadata"]["creationTimestamp"])
 
 
 def _moment(text: str) -> datetime:

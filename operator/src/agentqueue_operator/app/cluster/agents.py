@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from agentqueue_operator.app.cluster.ports import AgentPods
@@ -120,10 +120,11 @@ class AgentMemory:
             sight.hear(pod, look.reports.get(meta["name"]), marked=meta["name"] in look.marked, at=at)
         return view
 
-    def decide(self, view: View, policy: ScalingPolicy, *, at: float, is_reachable: bool) -> Decision:
-        """How many pods from now on. `is_reachable`: there is a Redis to ask; without one nothing counts as failed."""
+    def decide(self, view: View, policy: ScalingPolicy, *, at: float, now: datetime, is_reachable: bool) -> Decision:
+        """How many pods from now on. `now`: the time that pods are dated by. `is_reachable`: there is a Redis to ask;
+        without one nothing counts as failed."""
         load = view.look.load if view.look is not None else None
-        pods = summary_of(view.living, view.deployment)
+        pods = summary_of(view.living, view.deployment, now=now)
         snapshot = Snapshot(at=at, load=load, pods=pods, rates=self.estimates.rates())
         counts = load is not None or self._counts_as_failure(at, is_reachable=is_reachable)
         memory = self.memory if counts else replace(self.memory, failures=max(0, self.memory.failures - 1))

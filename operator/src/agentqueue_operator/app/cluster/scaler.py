@@ -74,7 +74,7 @@ class QueueScaler:
         for agent in queue.agents:
             memory, policy = self._agents[agent.name], policy_of(agent, suspended=queue.suspend)
             view = memory.see(agents.get(agent.name, _NOTHING), looks.get(agent.queue_name), at=at)
-            decision = memory.decide(view, policy, at=at, is_reachable=queues is not None)
+            decision = memory.decide(view, policy, at=at, now=self._now(), is_reachable=queues is not None)
             self._decided(agent.name, decision)
             decisions[agent.queue_name] = decision
             scaled[agent.name] = await self._carry_out(agent, view, decision, queues, at)
