@@ -177,7 +177,7 @@ GOING = Workers(going=2)
             id="starting",
         ),
         pytest.param(WAITS, decide(BACKLOG, pods=Pods(unschedulable=2)), NONE, "finds no node", id="unschedulable"),
-        pytest.param(WAITS, decide(BACKLOG, pods=Pods(failing=2)), NONE, "2 pods fail to start", id="failing"),
+        pytest.param(WAITS, decide(BACKLOG, pods=Pods(failing=2)), NONE, "2 pods can't start", id="failing"),
         pytest.param(NEXT, decide(Load(ready=1), current=0), NONE, "its pod has just been asked for", id="asked-for"),
         pytest.param(
             NEXT, decide(Load(ready=1), current=0, mode=Mode.EXTERNAL), NONE, "none was asked for", id="external"

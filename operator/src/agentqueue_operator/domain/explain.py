@@ -19,6 +19,7 @@ from agentqueue_operator.domain.scaling import (
     Snapshot,
     Terms,
 )
+from agentqueue_operator.domain.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _without_worker(decision: Decision, workers: Workers) -> str:
     if pods.unschedulable:
         return "the scheduler finds no node for its pod"
     if pods.failing:
-        return f"{_pods(pods.failing)} fail to start, the conditions of the AgentQueue say why"
+        return f"{_pods(pods.failing)} can't start, the conditions of the AgentQueue say why"
     if isinstance(decision, ScaleTo) and decision.replicas > decision.terms.current:
         return f"its pod has just been asked for, a start takes about {startup}"
     if workers.going:
@@ -157,7 +158,7 @@ def _workers_now(workers: Workers) -> str:
     if workers.going and not workers.claiming:
         return _all_going(workers).capitalize()
     free = workers.slots - workers.busy
-    have = f"{_counted(workers.claiming, 'worker')} with {_counted(workers.slots, 'slot')}, {free} of them free"
+    have = f"{counted(workers.claiming, 'worker')} with {counted(workers.slots, 'slot')}, {free} of them free"
     return f"{have}{_besides(workers)}"
 
 
@@ -167,7 +168,7 @@ def _all_going(workers: Workers) -> str:
 
 
 def _besides(workers: Workers) -> str:
-    return f"; not counted: {_counted(workers.going, 'worker')} on the way out" if workers.going else ""
+    return f"; not counted: {counted(workers.going, 'worker')} on the way out" if workers.going else ""
 
 
 # The parts of an explanation
@@ -187,7 +188,7 @@ def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
         ),
         (
             f"{_pods(pods.ready).capitalize()} ready, {pods.starting} starting{unschedulable}; "
-            f"each has {policy.concurrency} slots and starts in {_span(rates.startup)}."
+            f"each has {counted(policy.concurrency, 'slot')} and starts in {_span(rates.startup)}."
         ),
     )
 
@@ -264,7 +265,7 @@ _BECAUSE: dict[Reason, Callable[[Terms], str]] = {
     Reason.MAX: lambda t: f"maxReplicas is {t.policy.max_replicas}",
     Reason.MAX_PODS_PER_MINUTE: lambda t: f"maxPodsPerMinute is {t.policy.max_pods_per_minute}",
     Reason.UNSCHEDULABLE: lambda t: f"more are wanted, but {t.snapshot.pods.unschedulable} find no node",
-    Reason.PODS_FAIL: lambda t: f"more are wanted, but none gets ready, {t.snapshot.pods.failing} fail to start",
+    Reason.PODS_FAIL: lambda t: f"more are wanted, but none gets ready, {t.snapshot.pods.failing} can't start",
     Reason.ROLLOUT: lambda _: "fewer would do, but nothing goes during a rollout",
     Reason.PAUSED: lambda _: "the queue is paused, only what runs counts",
     Reason.SUSPENDED: lambda _: "the queue is suspended",
@@ -298,11 +299,7 @@ def _of_workers(sentence: str) -> str:
 
 
 def _jobs(number: int) -> str:
-    return _counted(number, "job")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+    return counted(number, "job")
 
 
 def _pods(number: int) -> str:
