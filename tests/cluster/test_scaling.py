@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -147,6 +148,25 @@ async def test_where_no_node_has_room_no_more_are_asked_for_and_a_condition_says
         return await field.replicas() == 1
 
     await stays(waits, seconds=7.0)
+
+
+async def test_workers_that_crash_at_their_start_bring_no_more_of_them(field: Field, client: Client) -> None:
+    await field.apply(concurrency=1, scaling=QUICK, handler="no_such_module:agent")
+    await field.kube.until("deployment", DEPLOYMENT, lambda _: True, what="made")
+
+    def crashed(times: int) -> Callable[[], Awaitable[bool]]:
+        async def is_so() -> bool:
+            containers = [one for pod in await field.pods() for one in pod["status"].get("containerStatuses", ())]
+            return any(one["restartCount"] >= times for one in containers)
+
+        return is_so
+
+    async with field.recorded() as recorded:
+        await field.naps(client, 1, 0.1)
+        await until(crashed(1), timeout=60)
+        await field.naps(client, 5, 0.1)
+        await until(crashed(3), timeout=90)  # between two crashes it runs for a moment
+    assert [*recorded.values()] == [0, 1]
 
 
 async def test_nothing_goes_during_a_rollout(field: Field) -> None:

@@ -55,8 +55,13 @@ def test_a_steady_rate_is_learned_within_minutes() -> None:
     assert known.rates().arrivals_per_s == pytest.approx(0.4, rel=0.02)
 
 
+def test_the_first_jobs_ever_are_no_rate() -> None:
+    assert after(seen(0), seen(0.1, arrived=1)).rates().arrivals_per_s == 0.0
+    assert after(seen(0), seen(5, arrived=100)).rates().arrivals_per_s == 0.0
+
+
 def test_a_burst_is_no_rate() -> None:
-    burst = after(seen(0), seen(5, arrived=100))
+    burst = after(seen(0), seen(0.1, arrived=1), seen(5.1, arrived=101))
     assert burst.rates().arrivals_per_s == pytest.approx((1 - math.exp(-5 / 60)) * 1 / 5)
 
 

@@ -51,7 +51,7 @@ class Estimates:
 
     seen: Seen | None = None
     arrived_at: float | None = None
-    """When jobs last arrived."""
+    """When jobs last arrived; None: never yet."""
     arrivals_per_s: float = 0.0
     busy: float = 0.0
     service_s: float | None = None
@@ -77,9 +77,8 @@ def learn(known: Estimates, seen: Seen) -> Estimates:
     before = known.seen
     known = replace(known, oldest_s=_oldest_s(known, seen))
     if before is None or seen.at - before.at < SHORTEST_S or seen.ended < before.ended:
-        arrived_at = seen.at if known.arrived_at is None else known.arrived_at
         service_s = known.service_s if known.service_s is not None else _since_ever(seen)
-        return replace(known, seen=seen, arrived_at=arrived_at, service_s=service_s)
+        return replace(known, seen=seen, service_s=service_s)
     elapsed_s = seen.at - before.at
     arrived = max(0, seen.arrived - before.arrived)
     weight = 1 - math.exp(-elapsed_s / MEMORY_S)
@@ -104,7 +103,9 @@ def _mean(old: float, new: float, weight: float) -> float:
 
 
 def _without_burst(arrived: int, known: Estimates, elapsed_s: float) -> float:
-    """A hundred jobs at one instant are no rate: nothing says that more will come."""
+    """The first jobs ever, or a hundred at one instant, are no rate: nothing says that more will come."""
+    if known.arrived_at is None:
+        return 0.0
     expected = known.arrivals_per_s * elapsed_s
     return min(arrived, expected + BURST_SIGMA * math.sqrt(expected) + 1)
 
