@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from agentqueue_operator.app.ports import AgentRun, Look, Report, Row
-from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
+from agentqueue_operator.domain.estimates import Estimates, learn, learn_start
 from agentqueue_operator.domain.fleet import Member, Phase
 from agentqueue_operator.domain.restarts import Restarts, after_death, after_ready
 from agentqueue_operator.domain.scaling import (
@@ -78,7 +78,7 @@ class Agent:
         if look is None:
             return []
         self._count(look.done, at)
-        self.estimates = learn(self.estimates, _seen(look, at))
+        self.estimates = learn(self.estimates, look.seen(at))
         fresh = [self.workers[name] for name in look.reports if name in self.workers]
         news = [worker for worker in fresh if worker.ready is None and worker.ended is None]
         for worker in news:
@@ -186,18 +186,6 @@ class Agent:
     def _rate(self) -> float:
         (first, before), (last, now) = self.done_marks[0], self.done_marks[-1]
         return (now - before) / (last - first) if last > first else 0.0
-
-
-def _seen(look: Look, at: float) -> Seen:
-    return Seen(
-        at=at,
-        arrived=look.arrived,
-        ended=look.done,
-        run=timedelta(milliseconds=look.run_ms),
-        active=look.load.active,
-        running=timedelta(seconds=sum(report.running_s for report in look.reports.values())),
-        failed=look.arrived - look.load.ready - look.load.active - look.done,
-    )
 
 
 def _hear(worker: Worker, look: Look, at: float) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Protocol
 
 from agentqueue_operator.domain.deaths import Death
+from agentqueue_operator.domain.estimates import Seen
 from agentqueue_operator.domain.scaling import Load, ScalingPolicy
 
 
@@ -38,6 +40,18 @@ class Look:
     """Jobs that ever became ready."""
     run_ms: int
     """Time that the completed ones took, added up."""
+
+    def seen(self, at: float) -> Seen:
+        """What the estimates learn from; `at`: monotonic seconds."""
+        return Seen(
+            at=at,
+            arrived=self.arrived,
+            ended=self.done,
+            run=timedelta(milliseconds=self.run_ms),
+            active=self.load.active,
+            running=timedelta(seconds=sum(report.running_s for report in self.reports.values())),
+            failed=self.arrived - self.load.ready - self.load.active - self.done,
+        )
 
 
 class Queues(Protocol):

@@ -47,7 +47,7 @@ class Trouble:
 
 def is_ready(pod: Object) -> bool:
     """It serves, and is not on its way out."""
-    return "deletionTimestamp" not in pod["metadata"] and _condition(pod, "Ready").get("status") == "True"
+    return "deletionTimestamp" not in pod["metadata"] and condition_of(pod, "Ready").get("status") == "True"
 
 
 def ready_count(pods: Iterable[Object]) -> int:
@@ -120,7 +120,7 @@ def _ended(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
 
 def _scheduling_trouble(pod: Object, now: datetime) -> Trouble | None:
     """Not at once: a volume is bound, and a node made free, in some seconds."""
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = condition_of(pod, "PodScheduled")
     if scheduled.get("status") != "False" or age_of(scheduled, now) < PATIENCE:
         return None
     said = _short(scheduled.get("message", ""))
@@ -129,11 +129,11 @@ def _scheduling_trouble(pod: Object, now: datetime) -> Trouble | None:
 
 
 def _parent_troubles(parent: Object) -> Iterator[Trouble]:
-    failure = _condition(parent, "ReplicaFailure")
+    failure = condition_of(parent, "ReplicaFailure")
     if failure.get("status") == "True":
         said = _short(failure.get("message", ""))
         yield Trouble(Reason.QUOTA_EXCEEDED if "exceeded quota" in said else Reason.PODS_REFUSED, said)
-    progressing = _condition(parent, "Progressing")
+    progressing = condition_of(parent, "Progressing")
     if progressing.get("reason") == "ProgressDeadlineExceeded":
         yield Trouble(Reason.ROLLOUT_STUCK, _short(progressing.get("message", "")))
 
@@ -148,12 +148,12 @@ def is_rolling_out(deployment: Object) -> bool:
 
 def ready_for(pods: Iterable[Object], now: datetime) -> timedelta:
     """For how long one of them has served; zero: none does."""
-    return max((age_of(_condition(pod, "Ready"), now) for pod in pods if is_ready(pod)), default=timedelta())
+    return max((age_of(condition_of(pod, "Ready"), now) for pod in pods if is_ready(pod)), default=timedelta())
 
 
 def was_ready(pod: Object) -> bool:
     """It has served since its containers started, and does no more: it hangs, or its node is lost."""
-    ready = _condition(pod, "Ready")
+    ready = condition_of(pod, "Ready")
     containers = (pod.get("status") or {}).get("containerStatuses") or ()
     since = ready.get("lastTransitionTime")
     if "deletionTimestamp" in pod["metadata"] or ready.get("status") == "True" or not containers or not since:
@@ -167,7 +167,8 @@ def _has_run(container: Mapping[str, Any], at: datetime) -> bool:
     return bool(container.get("started") and start and datetime.fromisoformat(start) < at)
 
 
-def _condition(given: Object, kind: str) -> Mapping[str, Any]:
+def condition_of(given: Object, kind: str) -> Mapping[str, Any]:
+    """A condition of an object's status; empty if it has none of that type."""
     conditions: Sequence[Mapping[str, Any]] = (given.get("status") or {}).get("conditions") or ()
     return next((one for one in conditions if one.get("type") == kind), {})
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from agentqueue_operator.domain.deaths import FINAL_PHASES, WORKER
 from agentqueue_operator.domain.drain import Stage
 from agentqueue_operator.domain.kinds import Object
-from agentqueue_operator.domain.pods import CONFIG_REASONS, IMAGE_REASONS, last_end
+from agentqueue_operator.domain.pods import CONFIG_REASONS, IMAGE_REASONS, condition_of, last_end
 from agentqueue_operator.domain.scaling import ADDED_S, Pods
 
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
@@ -37,7 +37,7 @@ def stage_of(pod: Object) -> Stage:
         return Stage.UNSCHEDULED
     if (pod.get("status") or {}).get("phase", "Pending") == "Pending":
         return Stage.PENDING
-    return Stage.READY if _condition(pod, "Ready").get("status") == "True" else Stage.NOT_READY
+    return Stage.READY if condition_of(pod, "Ready").get("status") == "True" else Stage.NOT_READY
 
 
 def has_low_cost(pod: Object) -> bool:
@@ -74,7 +74,7 @@ def replicas_of(deployment: Object | None) -> int:
 
 def start_of(pod: Object) -> timedelta | None:
     """How long it took from its being made to Ready; None: it is not Ready, or not for the first time."""
-    ready = _condition(pod, "Ready")
+    ready = condition_of(pod, "Ready")
     if ready.get("status") != "True" or any(one.get("restartCount") for one in _containers(pod)):
         return None
     took_s = (_moment(ready["lastTransitionTime"]) - _made(pod)).total_seconds()
@@ -89,7 +89,7 @@ def _is_rolling_out(deployment: Object | None, pods: Iterable[Object]) -> bool:
 
 
 def _is_unschedulable(pod: Object) -> bool:
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = condition_of(pod, "PodScheduled")
     return scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
 
 
@@ -104,7 +104,7 @@ def _fails(pod: Object) -> bool:
 def _ended_unready(pod: Object, worker: Mapping[str, Any]) -> bool:
     """Its last end was before it got Ready. The end of a Ready one is what turns the condition: not before the end, and
     after its start, for these times are cut to a second. It comes back, and that is a start like any other."""
-    ended, turned = last_end(worker) or {}, _condition(pod, "Ready").get("lastTransitionTime")
+    ended, turned = last_end(worker) or {}, condition_of(pod, "Ready").get("lastTransitionTime")
     started, finished = ended.get("startedAt"), ended.get("finishedAt")
     if not (started and finished and turned):  # the kubelet has lost that container
         return False
@@ -113,11 +113,6 @@ def _ended_unready(pod: Object, worker: Mapping[str, Any]) -> bool:
 
 def _containers(pod: Object) -> Sequence[Mapping[str, Any]]:
     return (pod.get("status") or {}).get("containerStatuses") or ()
-
-
-def _condition(pod: Object, kind: str) -> Mapping[str, Any]:
-    conditions: Sequence[Mapping[str, Any]] = (pod.get("status") or {}).get("conditions") or ()
-    return next((one for one in conditions if one.get("type") == kind), {})
 
 
 def _made(pod: Object) -> datetime:

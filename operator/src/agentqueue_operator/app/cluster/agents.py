@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from agentqueue_operator.app.cluster.ports import AgentPods
 from agentqueue_operator.app.ports import Look, Report
 from agentqueue_operator.domain.drain import Stage, WorkerPod
-from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
+from agentqueue_operator.domain.estimates import Estimates, learn, learn_start
 from agentqueue_operator.domain.kinds import Object
 from agentqueue_operator.domain.scaling import (
     Decision,
@@ -112,7 +112,7 @@ class AgentMemory:
         if look is None:
             return view
         self.was_read = True
-        self.estimates = learn(self.estimates, _seen(look, at))
+        self.estimates = learn(self.estimates, look.seen(at))
         before, self.sights = self.sights, {}
         for pod in living:
             meta = pod["metadata"]
@@ -154,18 +154,6 @@ class AgentMemory:
             if took is not None and uid not in self.started:
                 self.started.add(uid)
                 self.estimates = learn_start(self.estimates, took)
-
-
-def _seen(look: Look, at: float) -> Seen:
-    return Seen(
-        at=at,
-        arrived=look.arrived,
-        ended=look.done,
-        run=timedelta(milliseconds=look.run_ms),
-        active=look.load.active,
-        running=timedelta(seconds=sum(report.running_s for report in look.reports.values())),
-        failed=look.arrived - look.load.ready - look.load.active - look.done,
-    )
 
 
 def _worker_pod(pod: Object, sight: Sight, reports: Mapping[str, Report], *, at: float, age_s: float) -> WorkerPod:
