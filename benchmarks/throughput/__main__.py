@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,16 @@ async def theirs(url: str, jobs: int, concurrency: int, **settings: Any) -> tupl
     return sent, ran
 
 
-def empty(url: str) -> None:
-    """Forget the round before."""
+def python_side(side: str, url: str, jobs: int, concurrency: int) -> Sequence[str]:
+    """The process that prints its jobs per second enqueued and run."""
+    command = [sys.executable, "-m", "benchmarks.throughput", "--side", side, "--url", url]
+    return [*command, "--jobs", str(jobs), "--concurrency", str(concurrency)]
+
+
+def one_round(url: str, command: Sequence[str]) -> tuple[float, float]:
+    """One side in a process of its own, on an empty server: jobs per second enqueued and run."""
     with Redis.from_url(url) as client:
         client.flushall()
-
-
-def one_round(side: str, url: str, jobs: int, concurrency: int) -> tuple[float, float]:
-    """One side in a process of its own, on an empty server."""
-    empty(url)
-    command = [sys.executable, "-m", "benchmarks.throughput", "--side", side, "--url", url]
-    command += ["--jobs", str(jobs), "--concurrency", str(concurrency)]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
     sent, ran = map(float, out.split()[-2:])
     return sent, ran
@@ -104,12 +104,11 @@ def one_round(side: str, url: str, jobs: int, concurrency: int) -> tuple[float, 
 
 def one_turn(url: str, jobs: int, concurrency: int, node: Path | None) -> dict[str, tuple[float, float]]:
     """A round of each side."""
-    turn = {"ours": one_round("ours", url, jobs, concurrency)}
-    turn |= {peer: one_round(peer, url, ARQ_JOBS, concurrency) for peer in ARQS}
+    sides = {"ours": python_side("ours", url, jobs, concurrency)}
+    sides |= {peer: python_side(peer, url, ARQ_JOBS, concurrency) for peer in ARQS}
     if node is not None:
-        empty(url)
-        turn["bullmq"] = bullmq.one_round(node, url, concurrency)
-    return turn
+        sides["bullmq"] = bullmq.side(node, url, concurrency)
+    return {name: one_round(url, command) for name, command in sides.items()}
 
 
 def compare(url: str, *, jobs: int, rounds: int, concurrency: int, node: Path | None) -> None:

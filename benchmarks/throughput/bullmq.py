@@ -1,9 +1,11 @@
-"""BullMQ, the peer outside Python: its packages from npm, kept in the user's cache, and one round of it."""
+"""BullMQ, the peer outside Python: its packages from npm, kept in the user's cache, and the command of a round."""
 
-import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+from tests.support.cluster.program import cache_folder
 
 PACKAGES = ("bullmq@6.7.0", "ioredis@6.0.0")
 JOBS = 10_000
@@ -14,8 +16,7 @@ def install() -> Path | None:
     """The folder with BullMQ in it, filled on first use; None without Node."""
     if shutil.which("npm") is None:
         return None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "agentqueue" / "-".join(PACKAGES)
+    folder = cache_folder() / "-".join(PACKAGES)
     if not (folder / "node_modules" / ".package-lock.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         flags = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--silent")
@@ -23,9 +24,6 @@ def install() -> Path | None:
     return folder
 
 
-def one_round(folder: Path, url: str, concurrency: int) -> tuple[float, float]:
-    """Jobs per second enqueued and run, in a process of its own."""
-    command = ["node", SCRIPT, folder, url, str(JOBS), str(concurrency)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
-    sent, ran = map(float, out.split())
-    return sent, ran
+def side(folder: Path, url: str, concurrency: int) -> Sequence[str]:
+    """The process that prints its jobs per second enqueued and run."""
+    return ["node", str(SCRIPT), str(folder), url, str(JOBS), str(concurrency)]
