@@ -174,10 +174,10 @@ def _workers(look: Look) -> Workers:
     from agentqueue_operator.domain.explain import Workers  # noqa: PLC0415
 
     going = [report for name, report in look.reports.items() if report.draining or name in look.marked]
-    claiming = [report for name, report in look.reports.items() if not report.draining and name not in look.marked]
-    slots = sum(report.slots for report in claiming)
+    slots = sum(report.slots for report in look.reports.values()) - sum(report.slots for report in going)
     busy = look.load.active - sum(report.busy for report in going)
-    return Workers(claiming=len(claiming), slots=slots, busy=min(max(busy, 0), slots), going=len(going))
+    claiming = len(look.reports) - len(going)
+    return Workers(claiming=claiming, slots=slots, busy=min(max(busy, 0), slots), going=len(going))
 
 
 def _facts(found: _Found, job: Snapshot, state: JobState) -> JobFacts:

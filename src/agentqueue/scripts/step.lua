@@ -315,8 +315,8 @@ if again then
   lost = recall(last)
 elseif late then
   lost, want, outcome_count = ids, 0, 0
-else
-  if outcome_count > 0 then lost = finish() end
+elseif outcome_count > 0 then
+  lost = finish()
 end
 if want > 0 and not paused then
   local ok, why = pcall(function()
