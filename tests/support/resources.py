@@ -42,8 +42,8 @@ def variable(**settings: Any) -> Json:
 
 
 def peer(**settings: Any) -> Json:
-    """An AgentQueue that lets this peer in."""
-    return resource(networkPolicy={"allowFrom": [settings]})
+    """An AgentQueue that lets this peer reach its Redis."""
+    return resource(networkPolicy={"redis": {"allowFrom": [settings]}})
 
 
 EXTERNAL = resource(redis={"external": {"urlSecretRef": {"name": "s"}}})
@@ -296,8 +296,8 @@ RULES: Mapping[str, RuleCases] = {
     ),
     "peer-is-pods-or-addresses": RuleCases(
         [
-            (peer(), "spec.networkPolicy.allowFrom[0]"),
-            (peer(ipBlock={"cidr": "10.0.0.0/8"}, podSelector={}), "spec.networkPolicy.allowFrom[0]"),
+            (peer(), "spec.networkPolicy.redis.allowFrom[0]"),
+            (peer(ipBlock={"cidr": "10.0.0.0/8"}, podSelector={}), "spec.networkPolicy.redis.allowFrom[0]"),
         ],
         [peer(ipBlock={"cidr": "10.0.0.0/8"}), peer(podSelector={}, namespaceSelector={})],
     ),
@@ -305,7 +305,7 @@ RULES: Mapping[str, RuleCases] = {
         [
             (
                 peer(podSelector={"matchExpressions": [{"key": "k", "operator": operator, **values}]}),
-                "spec.networkPolicy.allowFrom[0].podSelector.matchExpressions[0].values",
+                "spec.networkPolicy.redis.allowFrom[0].podSelector.matchExpressions[0].values",
             )
             for operator, values in (("In", {}), ("NotIn", {"values": []}), ("Exists", {"values": ["x"]}))
         ],

@@ -130,13 +130,32 @@ class NetworkPeer(Model):
     """Addresses; instead of the selectors."""
 
 
+Peers = Annotated[tuple[NetworkPeer, ...], Field(max_length=32, json_schema_extra=ATOMIC)]
+
+
+class RedisNetworkPolicy(Model):
+    """Who may reach the managed Redis."""
+
+    allow_from: Peers | None = None
+    """Who may connect besides the workers, the console and the operator; if absent, every pod of this namespace."""
+
+
+class ConsoleNetworkPolicy(Model):
+    """Who may reach the console."""
+
+    allow_from: Peers | None = None
+    """Who may connect, such as an Ingress controller; if absent, every pod of this namespace."""
+
+
 class NetworkPolicy(Model):
     """Who may reach the managed Redis and the console. It needs a network plug-in that enforces policies."""
 
     enabled: Bool = True
     """If false, no NetworkPolicy is made."""
-    allow_from: Annotated[tuple[NetworkPeer, ...], Field(max_length=32, json_schema_extra=ATOMIC)] | None = None
-    """Who may connect besides the workers, the console and the operator; if absent, every pod of this namespace."""
+    redis: RedisNetworkPolicy = RedisNetworkPolicy()
+    """Who may reach the managed Redis. Whoever reaches the console needs no entry here."""
+    console: ConsoleNetworkPolicy = ConsoleNetworkPolicy()
+    """Who may reach the console. Whoever is named here does not reach Redis."""
 
 
 class RedisBudget(Model):

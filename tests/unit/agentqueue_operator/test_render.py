@@ -670,23 +670,24 @@ OWN = {"podSelector": {"matchLabels": {"agentqueue.dev/queue": "case"}}}
 OPERATOR = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "system"}}}
 
 
-@pytest.mark.parametrize(
-    ("policy", "allowed"),
-    [
-        pytest.param({}, [{"podSelector": {}}], id="this-namespace"),
-        pytest.param({"allowFrom": []}, [], id="nobody"),
-        pytest.param(
-            {"allowFrom": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]},
-            [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
-            id="addresses",
-        ),
-    ],
-)
-def test_redis_lets_in_its_own_the_operator_and_who_is_allowed(policy: Object, allowed: list[Object]) -> None:
-    data = resources.resource(networkPolicy=policy)
+NAMESPACE: list[Object] = [{"podSelector": {}}]
+ADDRESSES: list[Object] = [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]
+PEERS = [
+    pytest.param({}, NAMESPACE, id="this-namespace"),
+    pytest.param({"allowFrom": []}, [], id="nobody"),
+    pytest.param({"allowFrom": ADDRESSES}, ADDRESSES, id="addresses"),
+]
+
+
+@pytest.mark.parametrize(("redis", "to_redis"), PEERS)
+@pytest.mark.parametrize(("console", "to_console"), PEERS)
+def test_redis_and_the_console_each_let_in_who_is_named_for_them(
+    redis: Object, to_redis: list[Object], console: Object, to_console: list[Object]
+) -> None:
+    data = resources.resource(networkPolicy={"redis": redis, "console": console})
     (rule,) = ingress(data, redis_name("case"))
-    assert rule == {"from": [OWN, OPERATOR, *allowed], "ports": [{"port": "redis", "protocol": "TCP"}]}
-    expected = [{"from": allowed, "ports": [{"port": "http", "protocol": "TCP"}]}] if allowed else []
+    assert rule == {"from": [OWN, OPERATOR, *to_redis], "ports": [{"port": "redis", "protocol": "TCP"}]}
+    expected = [{"from": to_console, "ports": [{"port": "http", "protocol": "TCP"}]}] if to_console else []
     assert ingress(data, console_name("case")) == expected, "an empty `from` would let everybody in"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from agentqueue.spec import ManagedRedis, ResolvedQueue
+from agentqueue.spec.resource import NetworkPeer
 from agentqueue_operator.domain.kinds import NETWORK_POLICY, Object
 from agentqueue_operator.domain.render.given import Given
 from agentqueue_operator.domain.render.names import (
@@ -25,12 +26,13 @@ def network_objects(queue: ResolvedQueue, given: Given) -> Iterator[Object]:
     """NetworkPolicies. Workers get none: nobody needs to reach them but probes and Prometheus, and that is harmless."""
     if not queue.network_policy.enabled:
         return
-    allowed = _allowed(queue)
+    policy = queue.network_policy
     if isinstance(queue.redis, ManagedRedis):
         own: Object = {"podSelector": {"matchLabels": {QUEUE_LABEL: queue.name}}}
-        yield _policy(queue, REDIS, redis_name(queue.name), [own, *_operator(given), *allowed], REDIS)
+        peers = [own, *_operator(given), *_allowed(policy.redis.allow_from)]
+        yield _policy(queue, REDIS, redis_name(queue.name), peers, REDIS)
     if queue.console.enabled:
-        yield _policy(queue, CONSOLE, console_name(queue.name), allowed, HTTP)
+        yield _policy(queue, CONSOLE, console_name(queue.name), _allowed(policy.console.allow_from), HTTP)
 
 
 def _policy(queue: ResolvedQueue, component: str, name: str, peers: Sequence[Object], port: str) -> Object:
@@ -44,9 +46,8 @@ def _policy(queue: ResolvedQueue, component: str, name: str, peers: Sequence[Obj
     return made(NETWORK_POLICY, name, labels(queue.name, component), spec=spec)
 
 
-def _allowed(queue: ResolvedQueue) -> list[Object]:
-    """As the resource says; if it doesn't, all pods of this namespace."""
-    peers = queue.network_policy.allow_from
+def _allowed(peers: Sequence[NetworkPeer] | None) -> list[Object]:
+    """Return the peers that the resource names; if it names none, all pods of this namespace."""
     if peers is None:
         return [{"podSelector": {}}]
     return [peer.model_dump(mode="json", by_alias=True, exclude_none=True) for peer in peers]
