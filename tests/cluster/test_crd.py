@@ -77,6 +77,30 @@ def test_what_breaks_a_rule_is_refused_with_its_message(api: httpx.Client, name:
     assert [message for message in MESSAGES.values() if message in said] == [MESSAGES[name]]
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        pytest.param(rule.name, data, id=rule.name)
+        for rule in RULES
+        if rule.message_cel
+        for data, _ in resources.RULES[rule.name].refused[:1]
+    ],
+)
+def test_a_rule_on_agents_names_the_one_that_breaks_it(api: httpx.Client, name: str, data: Json) -> None:
+    said = tried(api, data)
+    assert said is not None
+    assert f"agent a: {MESSAGES[name]}" in said
+
+
+def test_the_first_of_many_agents_that_break_a_rule_is_named(api: httpx.Client) -> None:
+    largest = resources.many_agents()
+    for agent in largest["spec"]["agents"]:
+        agent["scaling"] = {**agent["scaling"], "minReplicas": 11}
+    said = tried(api, largest)
+    assert said is not None
+    assert f"agent {largest['spec']['agents'][0]['name']}: {MESSAGES['min-is-not-above-max']}" in said
+
+
 @pytest.mark.parametrize("data", [data for cases in resources.RULES.values() for data in cases.accepted])
 def test_what_comes_near_but_keeps_the_rule_is_accepted(api: httpx.Client, data: Json) -> None:
     assert tried(api, data) is None

@@ -46,6 +46,11 @@ def peer(**settings: Any) -> Json:
     return resource(networkPolicy={"redis": {"allowFrom": [settings]}})
 
 
+def evictable(at_once: int | str) -> Json:
+    """An AgentQueue of whose workers so many may be evicted at once."""
+    return resource(podDisruptionBudget={"workers": {"enabled": True, "maxUnavailable": at_once}})
+
+
 EXTERNAL = resource(redis={"external": {"urlSecretRef": {"name": "s"}}})
 KEY = {"name": "s", "key": "k"}
 STATIC = {"behavior": "Static"}
@@ -283,7 +288,10 @@ RULES: Mapping[str, RuleCases] = {
     "config-leaves-ours": RuleCases(
         [
             (managed(config={key: "x"}), f"spec.redis.managed.config.{key}")
-            for key in ("requirepass", "dir", "maxmemory-policy", "appendfsync", "port", "include")
+            for key in (
+                *("requirepass", "dir", "maxmemory-policy", "appendfsync", "port", "include"),
+                *("min-replicas-to-write", "no-appendfsync-on-rewrite"),
+            )
         ],
         [managed(config={"maxmemory": "100mb", "hz": "50"})],
     ),
@@ -300,6 +308,13 @@ RULES: Mapping[str, RuleCases] = {
             (peer(ipBlock={"cidr": "10.0.0.0/8"}, podSelector={}), "spec.networkPolicy.redis.allowFrom[0]"),
         ],
         [peer(ipBlock={"cidr": "10.0.0.0/8"}), peer(podSelector={}, namespaceSelector={})],
+    ),
+    "an-eviction-is-allowed": RuleCases(
+        [
+            (evictable(0), "spec.podDisruptionBudget.workers.maxUnavailable"),
+            (evictable("0%"), "spec.podDisruptionBudget.workers.maxUnavailable"),
+        ],
+        [evictable(1), evictable("1%"), evictable("100%"), resource(podDisruptionBudget={"workers": {}})],
     ),
     "values-go-with-in": RuleCases(
         [

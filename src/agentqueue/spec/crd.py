@@ -98,7 +98,8 @@ def schema() -> Json:
 
 
 def _validation(rule: Rule) -> Json:
-    return {"rule": rule.cel, "message": rule.message}
+    naming = {"messageExpression": rule.message_cel} if rule.message_cel else {}
+    return {"rule": rule.cel, "message": rule.message, **naming}
 
 
 def _models(model: type[Model]) -> Iterator[type[Model]]:

@@ -171,7 +171,7 @@ class WorkerBudget(Model):
     enabled: Bool = False
     """If true, each agent gets one. Evicted workers hand their jobs back in any case."""
     max_unavailable: IntOrPercent = "50%"
-    """Workers that may be evicted at once, as a number or a percentage."""
+    """Workers that may be evicted at once, as a number or a percentage; not 0, or a node drain would never end."""
 
 
 class PodDisruptionBudgets(Model):

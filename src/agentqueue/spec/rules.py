@@ -4,6 +4,7 @@ The CRD carries `cel` and `message`; offline checks ask `find`, which also tells
 together with a real API server's answers. A twin sees plain JSON values after the schema's defaults, as CEL does.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,11 +31,31 @@ class Rule:
     message: str
     find: Find
     """Takes the object, and what it was before: only transition rules look at that."""
+    holds_for: str = ""
+    """CEL that holds for an agent `a` that keeps the rule; set where `cel` asks it of all agents."""
 
     @property
     def name(self) -> str:
         """The twin's name, in words."""
         return self.find.__name__.strip("_").replace("_", "-")
+
+    @property
+    def message_cel(self) -> str | None:
+        """CEL for a message that names the first agent that breaks the rule; None where `message` says all.
+
+        A rule on merged values stands at `spec`, so the API server's own path does not name an agent. All agents can't
+        be named: the API server's cost estimate of `filter` and `join` is beyond its limit by far.
+        """
+        if not self.holds_for:
+            return None
+        return f"'agent ' + self.agents.map(a, !({self.holds_for}), a.name)[0] + {json.dumps(f': {self.message}')}"
+
+    def message_at(self, node: Node, path: Path) -> str:
+        """Return the message for a break at `path` below the object `node`."""
+        if not self.holds_for:
+            return self.message
+        _, index, *_ = path
+        return f"agent {node['agents'][index]['name']}: {self.message}"
 
     @property
     def transition(self) -> bool:
@@ -53,6 +74,17 @@ def rules_on(model: type[Model]) -> list[Rule]:
 def _rule(on: type[Model], cel: str, message: str) -> Callable[[Find], Find]:
     def register(find: Find) -> Find:
         RULES.append(Rule(on, cel, message, find))
+        return find
+
+    return register
+
+
+def _agents_rule(holds_for: str, message: str) -> Callable[[Find], Find]:
+    """A rule on the spec that must hold for each agent `a`; `find` yields paths that begin with `agents`, INDEX."""
+
+    def register(find: Find) -> Find:
+        cel = f"self.agents.all(a, {holds_for})"
+        RULES.append(Rule(resource.AgentQueueSpec, cel, message, find, holds_for))
         return find
 
     return register
@@ -161,10 +193,9 @@ def _grace_period_is_the_agents(self: Node, _: Node) -> Iterator[Path]:
 _NAME_OF = "(has({0}.queueName) ? {0}.queueName : {0}.name)"
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, self.agents.exists_one(b, {_NAME_OF.format('b')} == {_NAME_OF.format('a')}))",
-    "two agents have the same queue: write a queueName of its own for each (an agent without one has its name)",
+@_agents_rule(
+    f"self.agents.exists_one(b, {_NAME_OF.format('b')} == {_NAME_OF.format('a')})",
+    "another agent has the same queue: write a queueName of its own for each (an agent without one has its name)",
 )
 def _queues_are_unique(self: Node, _: Node) -> Iterator[Path]:
     seen = set()
@@ -175,10 +206,8 @@ def _queues_are_unique(self: Node, _: Node) -> Iterator[Path]:
         seen.add(name)
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    "self.agents.all(a, !has(a.onDeadLetter) || "
-    "(a.onDeadLetter.agent != a.name && self.agents.exists(b, b.name == a.onDeadLetter.agent)))",
+@_agents_rule(
+    "!has(a.onDeadLetter) || (a.onDeadLetter.agent != a.name && self.agents.exists(b, b.name == a.onDeadLetter.agent))",
     "onDeadLetter.agent must be the name of another agent of this resource",
 )
 def _dead_letters_go_to_another_agent(self: Node, _: Node) -> Iterator[Path]:
@@ -207,10 +236,8 @@ def _mode(spec: Node, agent: Node) -> str:
     return str(_merged(spec, agent, "scaling.mode", Scaling().mode.value))
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, {_MODE} != 'Fixed' || {_given('scaling.replicas')} || "
-    f"{_given('agentDefaults.scaling.replicas', 'self')})",
+@_agents_rule(
+    f"{_MODE} != 'Fixed' || {_given('scaling.replicas')} || {_given('agentDefaults.scaling.replicas', 'self')}",
     "scaling mode Fixed needs a number of pods: write scaling.replicas, or mode Auto",
 )
 def _fixed_has_replicas(self: Node, _: Node) -> Iterator[Path]:
@@ -219,9 +246,8 @@ def _fixed_has_replicas(self: Node, _: Node) -> Iterator[Path]:
             yield *path, "scaling"
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, !{_given('scaling.replicas')} || {_MODE} == 'Fixed')",
+@_agents_rule(
+    f"!{_given('scaling.replicas')} || {_MODE} == 'Fixed'",
     "scaling.replicas is for mode Fixed only: write mode: Fixed, or minReplicas and maxReplicas instead of replicas",
 )
 def _replicas_are_for_fixed(self: Node, _: Node) -> Iterator[Path]:
@@ -235,9 +261,8 @@ TUNABLES = tuple(
 )
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, {_MODE} == 'Auto' || !({' || '.join(_given(f'scaling.{key}') for key in TUNABLES)}))",
+@_agents_rule(
+    f"{_MODE} == 'Auto' || !({' || '.join(_given(f'scaling.{key}') for key in TUNABLES)})",
     f"{', '.join(map(str, TUNABLES[:-1]))} and {TUNABLES[-1]} are for scaling mode Auto only: "
     "take them out of this agent, or write mode: Auto",
 )
@@ -250,9 +275,8 @@ def _tunables_are_for_auto(self: Node, _: Node) -> Iterator[Path]:
 _MIN, _MAX = Scaling().min_replicas, Scaling().max_replicas
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, {_cel('scaling.minReplicas', _MIN)} <= {_cel('scaling.maxReplicas', _MAX)})",
+@_agents_rule(
+    f"{_cel('scaling.minReplicas', _MIN)} <= {_cel('scaling.maxReplicas', _MAX)}",
     f"scaling.minReplicas may not be above maxReplicas (which is {_MAX} unless set): raise maxReplicas",
 )
 def _min_is_not_above_max(self: Node, _: Node) -> Iterator[Path]:
@@ -269,10 +293,9 @@ def _behavior(spec: Node, agent: Node) -> str:
     return str(_merged(spec, agent, "scaling.fallback.behavior", Fallback().behavior.value))
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, {_BEHAVIOR} != 'Static' || {_given('scaling.fallback.replicas')} || "
-    f"{_given('agentDefaults.scaling.fallback.replicas', 'self')})",
+@_agents_rule(
+    f"{_BEHAVIOR} != 'Static' || {_given('scaling.fallback.replicas')} || "
+    f"{_given('agentDefaults.scaling.fallback.replicas', 'self')}",
     "scaling.fallback with behavior Static needs a number of pods: write fallback.replicas",
 )
 def _static_fallback_has_replicas(self: Node, _: Node) -> Iterator[Path]:
@@ -281,9 +304,8 @@ def _static_fallback_has_replicas(self: Node, _: Node) -> Iterator[Path]:
             yield *path, "scaling", "fallback"
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, !{_given('scaling.fallback.replicas')} || {_BEHAVIOR} == 'Static')",
+@_agents_rule(
+    f"!{_given('scaling.fallback.replicas')} || {_BEHAVIOR} == 'Static'",
     "scaling.fallback.replicas is for behavior Static only: write behavior: Static, or take it out",
 )
 def _fallback_replicas_are_for_static(self: Node, _: Node) -> Iterator[Path]:
@@ -295,10 +317,8 @@ def _fallback_replicas_are_for_static(self: Node, _: Node) -> Iterator[Path]:
 _DELAY = agents.BackoffSpec.filled().delay_seconds
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, {_cel('retry.backoff.delaySeconds', _DELAY)} <= "
-    f"{_cel('retry.backoff.maxDelaySeconds', agents.WEEK_S)})",
+@_agents_rule(
+    f"{_cel('retry.backoff.delaySeconds', _DELAY)} <= {_cel('retry.backoff.maxDelaySeconds', agents.WEEK_S)}",
     f"retry.backoff.maxDelaySeconds may not be below delaySeconds (which is {_DELAY} unless set): raise it",
 )
 def _delay_is_not_above_its_cap(self: Node, _: Node) -> Iterator[Path]:
@@ -313,10 +333,8 @@ def _cel_none(key: str, default: str | int) -> str:
     return f"({value} == 0 || {value} == '0%')"
 
 
-@_rule(
-    resource.AgentQueueSpec,
-    f"self.agents.all(a, !({_cel_none('maxSurge', Rollout().max_surge)} && "
-    f"{_cel_none('maxUnavailable', Rollout().max_unavailable)}))",
+@_agents_rule(
+    f"!({_cel_none('maxSurge', Rollout().max_surge)} && {_cel_none('maxUnavailable', Rollout().max_unavailable)})",
     "rollout.maxSurge and maxUnavailable can't both be 0 (maxUnavailable is 0 unless set): write 1 for one of them",
 )
 def _rollout_can_move(self: Node, _: Node) -> Iterator[Path]:
@@ -440,8 +458,12 @@ OWN_DIRECTIVES = (
     *("tls-port", "tls-cert-file", "tls-key-file", "tls-ca-cert-file", "tls-auth-clients"),
     *("port", "bind", "unixsocket", "daemonize", "supervised", "pidfile", "logfile"),
     *("replicaof", "slaveof", "cluster-enabled", "include", "loadmodule"),
+    *("min-replicas-to-write", "min-slaves-to-write", "no-appendfsync-on-rewrite"),
 )
-"""What durability, access and the operator's own wiring rest on."""
+"""What durability, access and the operator's own wiring rest on.
+
+A server without replicas that waits for one (min-replicas-to-write) never accepts a job.
+"""
 
 
 @_rule(
@@ -487,3 +509,17 @@ def _peer_is_pods_or_addresses(self: Node, _: Node) -> Iterator[Path]:
 def _values_go_with_in(self: Node, _: Node) -> Iterator[Path]:
     if (self["operator"] in ("In", "NotIn")) != bool(self.get("values")):
         yield ("values",)
+
+
+# Disruptions
+
+
+@_rule(
+    resource.WorkerBudget,
+    "self.maxUnavailable != 0 && self.maxUnavailable != '0%'",
+    "maxUnavailable of 0 lets no worker be evicted, so a node drain would never end: write 1 or more, or a percentage "
+    "of at least 1% (it is rounded up to a whole worker)",
+)
+def _an_eviction_is_allowed(self: Node, _: Node) -> Iterator[Path]:
+    if self["maxUnavailable"] in (0, "0%"):
+        yield ("maxUnavailable",)

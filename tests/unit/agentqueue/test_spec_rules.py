@@ -6,11 +6,14 @@ import pytest
 
 from agentqueue.keys import RESERVED_PARTS, RESERVED_PREFIXES
 from agentqueue.spec import check
-from agentqueue.spec.problems import dotted
+from agentqueue.spec.problems import Path, dotted
+from agentqueue.spec.resource import AgentQueueSpec
 from agentqueue.spec.rules import RULES
 from tests.support import resources
 
 MESSAGES = {rule.name: rule.message for rule in RULES}
+OF_AGENTS = {rule.name for rule in RULES if rule.message_cel is not None}
+"""Rules that are asked of each agent at `spec`."""
 
 
 def refusals() -> list[Any]:
@@ -33,7 +36,24 @@ def acceptances() -> list[Any]:
 def test_what_breaks_a_rule_is_refused_with_its_place_and_message(name: str, data: Any, path: str) -> None:
     problems = check(data)
     assert path in [dotted(problem.path) for problem in problems]
-    assert {problem.message for problem in problems} == {MESSAGES[name]}
+    assert {problem.message.removeprefix(_named(name, data, problem.path)) for problem in problems} == {MESSAGES[name]}
+
+
+def _named(rule: str, data: Any, path: Path) -> str:
+    """How the message begins: by the agent's name, where the API server's path would end at `spec`."""
+    if rule not in OF_AGENTS:
+        return ""
+    assert isinstance(path[2], int)
+    return f"agent {data['spec']['agents'][path[2]]['name']}: "
+
+
+def test_rules_on_merged_values_name_the_agent() -> None:
+    """All that compare an agent's fields with each other or with agentDefaults, since they stand at `spec`."""
+    at_spec = {rule.name for rule in RULES if rule.on is AgentQueueSpec}
+    assert at_spec - OF_AGENTS == {"default-dead-letters-go-to-an-agent"}
+    assert [str(problem) for problem in check(resources.scaled(minReplicas=11))] == [
+        f"spec.agents[0].scaling.minReplicas: agent a: {MESSAGES['min-is-not-above-max']}"
+    ]
 
 
 @pytest.mark.parametrize("data", acceptances())
