@@ -14,6 +14,7 @@ import orjson
 
 from agentqueue import errors
 from agentqueue.errors import InvalidPayload
+from agentqueue.json_input import read_record
 from agentqueue.wire import MAX_BYTES, encode, encode_exception, is_exception
 
 _RECORD_KEYS: Final = frozenset("fak")
@@ -46,7 +47,7 @@ def loads(raw: bytes) -> dict[str, Any]:
         InvalidPayload: not JSON, or not a record; arq's client wraps it in its DeserializationError.
     """
     try:
-        record = orjson.loads(raw)
+        record = read_record(raw, "the record")
     except orjson.JSONDecodeError as exc:
         raise InvalidPayload(f"the record is not JSON: {exc} ({raw[:40]!r}…)") from exc
     if not (isinstance(record, dict) and record.keys() >= _RECORD_KEYS and isinstance(record["a"], list)):

@@ -15,11 +15,10 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from agentqueue.errors import InvalidPayload
+from agentqueue.json_input import MAX_DEPTH, MAX_INT, MIN_INT, read_record
 
 MAX_BYTES: Final = 1024 * 1024
 """The default limit of one record: 1 MiB."""
-MAX_DEPTH: Final = 100
-"""Deeper payloads are refused: JSON decoders elsewhere give up between 128 (orjson writing: 254) and 1,000."""
 MARK: Final = b'{"aq":1,'
 
 
@@ -142,7 +141,7 @@ def decode_job(raw: bytes) -> JobRecord:
         InvalidPayload: not JSON, or not a job record; `is_pickle(raw)` tells a pickle from garbage.
     """
     try:
-        wire = orjson.loads(raw)
+        wire = orjson.loads(raw) if raw.startswith(MARK) else read_record(raw, "the job's record")
         record = JobRecord(wire["f"], wire["a"], wire["k"], wire["et"], wire.get("t"), wire.get("q"), wire.get("p"))
         _check_job(record)
         extra = wire.get("x")
@@ -210,9 +209,6 @@ def encode(value: Any, *, what: str, max_bytes: int = MAX_BYTES, check: Any = No
 
 
 _PLAIN = frozenset((str, bool, type(None)))
-_MIN_INT: Final = -(2**63)
-_MAX_INT: Final = 2**64 - 1
-"""What JSON writers and readers elsewhere take; Python's own goes on."""
 
 
 def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
@@ -228,7 +224,7 @@ def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
     if kind is float:
         return None if math.isfinite(value) else f"{name} is {value}, which JSON has no word for"
     if kind is int:
-        return None if _MIN_INT <= value <= _MAX_INT else f"{name} is an integer over 64 bits; send it as a string"
+        return None if MIN_INT <= value <= MAX_INT else f"{name} is an integer over 64 bits; send it as a string"
     return f"{name} is a {kind.__name__}, not JSON (object, array, string, number, true, false or null)"
 
 
@@ -238,7 +234,7 @@ def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
 def _list_problem(value: Sequence[Any], path: str, depth: int) -> str | None:
     for index, item in enumerate(value):
         kind = type(item)
-        if kind in _PLAIN or (kind is int and _MIN_INT <= item <= _MAX_INT):
+        if kind in _PLAIN or (kind is int and MIN_INT <= item <= MAX_INT):
             continue
         problem = find_problem(item, f"{path}[{index}]", depth + 1)
         if problem:
@@ -251,7 +247,7 @@ def _dict_problem(value: Mapping[Any, Any], path: str, depth: int) -> str | None
         if type(key) is not str:
             return f"{path or 'the payload'} has the key {key!r}; keys must be strings"
         kind = type(item)
-        if kind in _PLAIN or (kind is int and _MIN_INT <= item <= _MAX_INT):
+        if kind in _PLAIN or (kind is int and MIN_INT <= item <= MAX_INT):
             continue
         problem = find_problem(item, f"{path}.{key}", depth + 1)
         if problem:
@@ -521,7 +517,7 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
         InvalidPayload: not JSON (`is_pickle(raw)` tells a pickle), or not a result record.
     """
     try:
-        wire = orjson.loads(raw)
+        wire = read_record(raw, "the job's result")
         extra = wire.get("x") or {}
         success = _expect(wire["s"], bool)
         return ResultRecord(
@@ -547,7 +543,9 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
             tags=extra.get("tags") or (),
             parent=extra.get("parent"),
         )
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
+    except InvalidPayload:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:  # a JSONDecodeError is a ValueError
         raise InvalidPayload(f"the job's result is not one: {exc} ({raw[:40]!r}…)") from exc
 
 

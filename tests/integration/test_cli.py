@@ -121,6 +121,8 @@ class TestSubmit:
             pytest.param(("{a: 1}",), "the payload is not JSON", id="json"),
             pytest.param(("world",), """or, a text, '"world"'""", id="bare-text"),
             pytest.param(('{"a": NaN}',), "the payload is not JSON", id="nan"),
+            pytest.param(("12345678901234567890123",), "integer 12345678901234567890123, which is over", id="rounded"),
+            pytest.param(('{"a": 1, "a": 2}',), "the name 'a' twice in one object", id="name-twice"),
             pytest.param(("[" * 300 + "]" * 300,), "nested deeper than 100", id="depth"),
             pytest.param(("--delay", "-1"), "`delay` must be seconds", id="delay-negative"),
             pytest.param(("--delay", "nan"), "`delay` must be seconds", id="delay-nan"),
@@ -141,12 +143,13 @@ class TestSubmit:
     def test_a_bulk_of_lines_names_the_bad_ones_and_sends_the_rest(
         self, cli: Cli, client: SyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        stdin(monkeypatch, '{"id":"a"}\n\nnonsense\n{"id":"b"}\n{"n":1}\n{"id":"a"}\n')
+        stdin(monkeypatch, '{"id":"a"}\n\nnonsense\n{"id":"b"}\n{"n":1}\n{"id":"a"}\n{"id":18446744073709551616}\n')
         out = cli("submit", "flights", "search", "-", "--id-field", "id", code=1)
         assert out.split() == ["a", "b", "a"]
         assert "refused: standard input line 3: it is not JSON" in cli.err
+        assert "refused: standard input line 7: it has the integer 18446744073709551616" in cli.err
         assert "refused: standard input line 5: the payload has no field 'id'" in cli.err
-        assert "2 jobs sent to flights, 1 known already, 2 refused" in cli.err
+        assert "2 jobs sent to flights, 1 known already, 3 refused" in cli.err
         assert client.stats("flights").waiting == 2
 
     def test_a_file_of_lines_is_a_bulk(self, cli: Cli, tmp_path: Path) -> None:

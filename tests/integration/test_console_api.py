@@ -404,6 +404,11 @@ async def test_a_job_that_can_not_be(
         pytest.param(b'{"name":', "application/json", 400, "is not JSON", id="half"),
         pytest.param(b'{"name": "x", "data": NaN}', "application/json", 400, "is not JSON", id="nan"),
         pytest.param(b"\xff\xfe", "application/json", 400, "is not JSON", id="no-text"),
+        pytest.param(
+            b'{"name": "x", "data": 12345678901234567890123}', "application/json", 400, "is over 64 bits", id="rounded"
+        ),
+        pytest.param(b'{"name": "x", "name": "y"}', "application/json", 400, "the name 'name' twice", id="name-twice"),
+        pytest.param(b"[" * 100_000, "application/json", 400, "is nested deeper than 700 levels", id="deep-body"),
         pytest.param(b"[]", "application/json", 400, "must be a JSON object", id="list"),
         pytest.param(b'{"name": "x"}', "text/plain", 415, "Content-Type: application/json", id="kind"),
         pytest.param(b'{"name": "x"}', None, 415, "not 'none'", id="no-kind"),

@@ -140,13 +140,15 @@ def read_payload(data: str | None) -> Any:
     Raises:
         InvalidPayload: not JSON. NotFound: no such file.
     """
+    from agentqueue.json_input import read_json  # noqa: PLC0415
+
     if data is None:
         return None
     if not data.startswith("@"):
         raw = data.encode(errors="surrogateescape")  # what the locale can't say comes as its bytes: PEP 383
-        return parse(raw, "the payload", hint="""; quote it for the shell: '{"a": 1}' or, a text, '"world"'""")
+        return read_json(raw, "the payload", hint="""; quote it for the shell: '{"a": 1}' or, a text, '"world"'""")
     with _open(data[1:]) as file:
-        return parse(file.read(), data[1:])
+        return read_json(file.read(), data[1:])
 
 
 def _open(name: str) -> IO[bytes]:
@@ -154,20 +156,6 @@ def _open(name: str) -> IO[bytes]:
         return Path(name).open("rb")
     except OSError as exc:
         raise NotFound(f"can't read {name}: {exc.strerror}; check the path after the @") from exc
-
-
-def parse(raw: bytes, what: str, *, hint: str = "") -> Any:
-    """The JSON value in `raw`.
-
-    Raises:
-        InvalidPayload: not JSON; the message says where.
-    """
-    import orjson  # noqa: PLC0415
-
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidPayload(f"{what} is not JSON: {exc.msg}: line {exc.lineno} column {exc.colno}{hint}") from exc
 
 
 def field_of(payload: Any, name: str) -> str:
@@ -239,11 +227,13 @@ async def _send_bulk(client: Client, order: Order, source: Source) -> bool:
 
 def _items(client: Client, order: Order, source: Source) -> Iterator[dict[str, Any]]:
     """One job per line that can be sent; the others are noted."""
+    from agentqueue.json_input import read_json  # noqa: PLC0415
+
     for number, line in enumerate(source.lines, 1):
         if not line.strip():
             continue
         try:
-            item = order.item(parse(line, "it"))
+            item = order.item(read_json(line, "it"))
             client.prepare((), item)
         except UsageError as exc:
             source.refused.append(f"{source.name} line {number}: {exc}")

@@ -12,7 +12,7 @@ from agentqueue.client.answers import cancelled_record, check_timeout, not_found
 from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each, send_in_order
 from agentqueue.client.home import Home
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
-from agentqueue.client.paging import check_limit, split_cursor, states_from
+from agentqueue.client.paging import check_limit, moment_in, split_cursor, states_from
 from agentqueue.clock import from_ms, monotonic, now_ms
 from agentqueue.errors import InvalidPayload, JobNotFound, QueueUnavailable, ResultTimeout, UsageError
 from agentqueue.keys import KeySpace, Level, check_id, check_queue
@@ -452,7 +452,7 @@ class Client:
         """A page of a queue's dead letters, newest first; `like`: those with that fingerprint."""
         check_limit(limit)
         place, offset = split_cursor(cursor)
-        until = int(place) if place.isdigit() else await self._server_now(queue)
+        until = await self._server_now(queue) if cursor is None else moment_in(place)
         ids = await self._turn(DeadRange(queue, until, like).newest(self.store, offset=offset, limit=limit))
         letters = await self._letters(ids)
         return Page(letters, f"{until}:{offset + len(ids)}" if len(ids) == limit else None)

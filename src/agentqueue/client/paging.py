@@ -9,6 +9,8 @@ from agentqueue.wire import State
 LIVE_STATES: Final = (State.ACTIVE, State.WAITING, State.DELAYED)
 LISTED_STATES: Final = (*LIVE_STATES, State.COMPLETED, State.DEAD)
 MAX_PAGE: Final = 1_000
+MAX_DIGITS: Final = 15
+"""Of an offset or a time in a cursor: all that a page had are below, and Redis takes them."""
 
 
 def check_state(value: str) -> State:
@@ -32,9 +34,28 @@ def split_cursor(cursor: str | None) -> tuple[str, int]:
     if cursor is None:
         return "", 0
     place, _, offset = cursor.rpartition(":")
-    if not (place and offset.isascii() and offset.isdigit()):
-        raise UsageError(f"cursor {cursor!r:.80} is not one that a page had; start without one")
-    return place, int(offset)
+    if not place:
+        raise _not_a_cursor(cursor)
+    return place, _number(offset, cursor)
+
+
+def moment_in(place: str) -> int:
+    """The time, in ms, at which the first page of dead letters was read.
+
+    Raises:
+        UsageError: not of a cursor that a page had.
+    """
+    return _number(place, place)
+
+
+def _number(text: str, cursor: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+        return int(text)
+    raise _not_a_cursor(cursor)
+
+
+def _not_a_cursor(cursor: str) -> UsageError:
+    return UsageError(f"cursor {cursor!r:.80} is not one that a page had; start without one")
 
 
 def states_from(state: str | None, place: str) -> Sequence[State]:

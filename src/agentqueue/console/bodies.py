@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-import orjson
 from starlette.requests import Request
 
 from agentqueue.console.problems import Problem
-from agentqueue.errors import UsageError
+from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.json_input import read_json
 from agentqueue.wire import MAX_BYTES
 
 MAX_BODY: Final = MAX_BYTES + 64 * 1024
@@ -30,9 +30,9 @@ async def read_object(request: Request) -> dict[str, Any]:
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send JSON with Content-Type: application/json, not {kind or 'none'!r}"
         )
     try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as exc:
-        raise UsageError(f"the body is not JSON: {exc}") from exc
+        value = read_json(raw, "the body")
+    except InvalidPayload as exc:  # of the whole body, so that the request is at fault, not the payload in it
+        raise UsageError(str(exc)) from exc
     if not isinstance(value, dict):
         raise UsageError(f'the body must be a JSON object, like {{"name": …}}, not {type(value).__name__}')
     return value

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agentqueue.errors import AgentQueueError, InvalidSpec, NotFound
+from agentqueue.json_input import MAX_INT, MIN_INT
 from agentqueue.spec.check import check
 from agentqueue.spec.explain import show
 from agentqueue.spec.problems import InvalidResource, Path, Problem
@@ -240,6 +241,8 @@ class _Reader:
         result = {}
         for key, value in node.items():
             name = str(key).lower() if isinstance(key, bool) else str(key)
+            if name in result:
+                self.problems.append(Problem((*path, name), "the key is there twice, once in quotes; remove one"))
             if key in (node.lc.data or ()):
                 self.lines[*path, name] = node.lc.key(key)[0] + 1
             result[name] = self.plain(value, (*path, name))
@@ -252,6 +255,9 @@ class _Reader:
         return [self.plain(value, (*path, index)) for index, value in enumerate(node)]
 
     def _scalar(self, node: Any, path: Path) -> Any:
+        if isinstance(node, int) and not MIN_INT <= node <= MAX_INT:
+            self.problems.append(Problem(path, "an integer over 64 bits would be rounded; write it in quotes"))
+            return None
         for kind in (bool, int, str):
             if isinstance(node, kind):
                 return kind(node)

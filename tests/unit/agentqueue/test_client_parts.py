@@ -19,7 +19,7 @@ from agentqueue.client.bulk import (
     prepare_each,
     send_in_order,
 )
-from agentqueue.client.paging import split_cursor, states_from
+from agentqueue.client.paging import moment_in, split_cursor, states_from
 from agentqueue.errors import InvalidName, UsageError
 from agentqueue.store import NewJob
 from agentqueue.submission import Prepared
@@ -107,10 +107,16 @@ class TestCursors:
         assert split_cursor(None) == ("", 0)
         assert split_cursor("waiting:20") == ("waiting", 20)
 
-    @pytest.mark.parametrize("cursor", ["", "5", ":5", "a:", "a:-1", "a:²"])
+    @pytest.mark.parametrize("cursor", ["", "5", ":5", "a:", "a:-1", "a:²", "a:" + "9" * 16, "a:" + "9" * 5_000])
     def test_strange_ones_are_refused(self, cursor: str) -> None:
         with pytest.raises(UsageError, match="not one that a page had"):
             split_cursor(cursor)
+
+    def test_a_moment_is_a_number_that_redis_takes(self) -> None:
+        assert moment_in("1800000000000") == 1_800_000_000_000
+        for place in ("waiting", "", "²", "-1", "9" * 16, "9" * 5_000):
+            with pytest.raises(UsageError, match="not one that a page had"):
+                moment_in(place)
 
     def test_states_go_on_where_the_cursor_stands(self) -> None:
         assert states_from(None, "") == (State.ACTIVE, State.WAITING, State.DELAYED)

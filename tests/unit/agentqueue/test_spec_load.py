@@ -198,6 +198,18 @@ def test_values_that_json_does_not_have_are_refused(value: str) -> None:
     assert lines[0].startswith("f.yaml:5: spec.suspend: JSON has no such value: ")
 
 
+@pytest.mark.parametrize("value", ["12345678901234567890123", "-0x8000000000000001", "18446744073709551616"])
+def test_an_integer_that_the_api_server_would_round_is_refused(value: str) -> None:
+    lines = problems(GOOD.replace("spec:", f"spec:\n  suspend: {value}"))
+    assert lines[0] == "f.yaml:5: spec.suspend: an integer over 64 bits would be rounded; write it in quotes"
+
+
+def test_a_key_that_is_there_as_a_number_and_as_text_is_refused() -> None:
+    assert problems(GOOD.replace("{name: travel}", "{name: travel, annotations: {1: a, '1': b}}")) == [
+        "f.yaml:3: metadata.annotations.1: the key is there twice, once in quotes; remove one"
+    ]
+
+
 def test_floats_and_merged_keys_are_read() -> None:
     defaults = "  agentDefaults: {retry: {backoff: &b {jitter: 0.5}}}"
     text = (
