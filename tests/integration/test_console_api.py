@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from agentqueue import Client
 from agentqueue.console.app import create_app
@@ -569,4 +572,96 @@ def test_a_console_pod_serves_and_ends_cleanly(
         assert "server" not in answer.headers
     console_process.send_signal(number)
     _, err = console_process.communicate(timeout=20)
-    assert (console_process.returncode, err) == (0, "")
+    assert console_process.returncode == 0
+    logged = [orjson.loads(line) for line in err.splitlines()]
+    assert [line["event"] for line in logged] == ["console_started", "request_refused", "console_stopped"]
+    assert TOKEN not in err
+
+
+def started(process: "subprocess.Popen[str]") -> str:
+    """The address of a console that has started."""
+    assert process.stdout is not None
+    return process.stdout.readline().removeprefix("console: ").strip().rstrip("/")
+
+
+async def test_who_did_what_is_in_the_log(client: Client, console_process: "subprocess.Popen[str]") -> None:
+    await client.enqueue("flights", "search", id="j0")
+    await client.enqueue("flights", "search", id="j1")
+    await client.enqueue("flights", "search", id="j2")
+    async with hand(client) as worker:
+        await worker.bury(await worker.claim_one())
+        await worker.bury(await worker.claim_one())
+    at = "/api/queues/flights"
+    async with httpx.AsyncClient(base_url=started(console_process), trust_env=False) as caller:
+        for guess in range(50):
+            headers = {"Authorization": f"Bearer guess-{guess}"}
+            refusal = await caller.post(f"{at}/dead/discard", json={"all": True}, headers=headers)
+            assert refusal.status_code == 401
+        caller.headers = httpx.Headers({"Authorization": f"Bearer {TOKEN}", "X-Forwarded-For": "10.9.8.7"})
+        for method, path, body in (
+            ("POST", f"{at}/pause", {"note": "airline down"}),
+            ("POST", f"{at}/resume", None),
+            ("POST", f"{at}/dead/replay", {"ids": ["j0", "nobody"]}),
+            ("POST", f"{at}/dead/discard", {"all": True}),
+            ("DELETE", "/api/jobs/j2", None),
+            ("DELETE", "/api/jobs/nobody", None),
+            ("POST", f"{at}/jobs", {"nme": "search"}),
+            ("GET", "/api/queues/nowhere", None),
+        ):
+            await caller.request(method, path, json=body)
+    console_process.send_signal(signal.SIGTERM)
+    _, err = console_process.communicate(timeout=20)
+    logged = [orjson.loads(line) for line in err.splitlines()]
+    assert "guess" not in err
+    assert TOKEN not in err
+    assert all(line.keys() >= {"timestamp", "level"} for line in logged)
+    changes = [line for line in logged if "forwarded_for" in line]
+    assert {(line["peer"], line["forwarded_for"]) for line in changes} == {("127.0.0.1", "10.9.8.7")}
+    wanted = {
+        "queue_paused": {"queue": "flights", "changed": True, "note": "airline down"},
+        "queue_resumed": {"queue": "flights", "changed": True},
+        "dead_letters_replayed": {"queue": "flights", "count": 1, "left": 1, "ids": ["j0", "nobody"]},
+        "dead_letters_discarded": {"queue": "flights", "count": 1, "all": True},
+        "job_cancelled": {"id": "j2", "cancellation": "cancelled"},
+    }
+    assert {line["event"]: {name: line[name] for name in wanted[line["event"]]} for line in changes[:5]} == wanted
+    assert [(line["event"], line["status"]) for line in changes[5:]] == [
+        ("request_failed", 404),
+        ("request_failed", 400),
+    ]
+    refused = [line for line in logged if line["event"] == "request_refused"]
+    assert (refused[0]["peer"], refused[0]["path"]) == ("127.0.0.1", f"{at}/dead/discard")
+    assert sum(line.get("count", 1) for line in refused) == 50
+    assert len(refused) < 10, "wrong tokens do not fill the log"
+
+
+async def test_a_redis_that_is_away_and_comes_back_is_in_the_log(
+    start_server: Callable[..., RunningServer], client: Client
+) -> None:
+    server = start_server()
+    own = Client(server.url)
+    async with console(own) as caller:
+        with capture_logs() as logged:
+            assert (await caller.get("/api/queues")).status_code == 200
+            server.kill()
+            for path in ("/api/queues", "/api/queues", "/api/health/queue"):
+                assert (await caller.get(path)).status_code == 503
+            server.start()
+            assert (await caller.get("/api/queues")).status_code == 200
+            assert (await caller.get("/api/queues")).status_code == 200
+    events = [(line["event"], line.get("count")) for line in logged if line["event"].startswith("redis_")]
+    assert events == [("redis_unavailable", None), ("redis_unavailable", 2), ("redis_available", None)]
+    await own.close()
+
+
+def test_health_is_answered_while_others_keep_connections_half_open(console_process: "subprocess.Popen[str]") -> None:
+    """With fewer file descriptors than connections."""
+    address = started(console_process)
+    resource.prlimit(console_process.pid, resource.RLIMIT_NOFILE, (256, 256))
+    port = httpx.URL(address).port
+    with contextlib.ExitStack() as stack:
+        for _ in range(400):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", port or 0)))
+            half.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
+        for _ in range(3):
+            assert httpx.get(f"{address}/healthz", timeout=20, trust_env=False).status_code == 200

@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
+import structlog
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -15,7 +16,7 @@ from agentqueue.client import Cancellation, Client, DeadGroup, QueueStats
 from agentqueue.clock import from_ms, now_ms
 from agentqueue.console.bodies import flag, read_object, take, whole_number
 from agentqueue.console.guard import is_authorized
-from agentqueue.console.problems import Problem
+from agentqueue.console.problems import REDIS_AWAY, Problem
 from agentqueue.errors import AgentQueueError, InvalidPayload, JobNotFound, UsageError
 from agentqueue.keys import check_id, check_queue
 from agentqueue.status import error_to_json, iso, letter_to_json, status_of
@@ -23,9 +24,12 @@ from agentqueue.store import Snapshot
 from agentqueue.store.lookup import find_queue
 from agentqueue.wire import AttemptError, decode_dead, decode_result, errors_of
 
+log = structlog.get_logger("agentqueue.console")
+"""Every change is a line: the guard has bound who asks, the endpoint says what and how much."""
 NUMBER: Final = (int, float)
 SERIES: Final = ("enqueued", "completed", "retried", "dead")
 """The counters of a queue's history."""
+MOST_LOGGED_IDS: Final = 20
 FORCE: Final = "Send it anyway with ?force=true."
 
 
@@ -67,6 +71,7 @@ async def queue_health(request: Request) -> Response:
     try:
         await client_of(request).server.check()
     except AgentQueueError as exc:
+        request.app.state.lines.warn(REDIS_AWAY, error=str(exc))
         told = is_authorized(request.headers.get("authorization"), request.app.state.token)
         error = str(exc) if told else "Redis does not answer, or can't be used; the console's log tells why"
         return Json({"status": "unhealthy", "error": error}, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -123,6 +128,7 @@ async def pause(request: Request) -> Response:
     note = take(await read_object(request), note=str).get("note")
     await check_queue_known(client, queue)
     changed = await client.pause(queue, (note or "")[:200] or None)
+    log.info("queue_paused", queue=queue, changed=changed, note=note)
     return Json({"paused": True, "changed": changed})
 
 
@@ -131,7 +137,9 @@ async def resume(request: Request) -> Response:
     client, queue = client_of(request), queue_of(request)
     take(await read_object(request))
     await check_queue_known(client, queue)
-    return Json({"paused": False, "changed": await client.resume(queue)})
+    changed = await client.resume(queue)
+    log.info("queue_resumed", queue=queue, changed=changed)
+    return Json({"paused": False, "changed": changed})
 
 
 # Jobs
@@ -145,6 +153,7 @@ async def enqueue(request: Request) -> Response:
         await check_queue_known(client, queue, way_out=FORCE)
         await check_job_known(client, queue, job["name"], way_out=FORCE)
     sent = await client.enqueue(queue=queue, **job)
+    log.debug("job_enqueued", queue=queue, job=job["name"], id=sent.id, deduplicated=sent.deduplicated)
     answer = {"id": sent.id, "queue": sent.queue or queue, "name": job["name"], "deduplicated": sent.deduplicated}
     return Json(answer, HTTPStatus.ACCEPTED, {"Location": f"/api/jobs/{quote(sent.id, safe='')}"})
 
@@ -218,6 +227,7 @@ async def cancel(request: Request) -> Response:
     """Cancel a job: 200 it is cancelled, 202 its worker will do so within a second, 409 it had ended."""
     job_id = check_id(request.path_params["id"])
     done = await client_of(request).cancel(job_id)
+    log.info("job_cancelled", id=job_id, cancellation=str(done))
     if done is Cancellation.TOO_LATE:
         raise Problem(HTTPStatus.CONFLICT, f"job {job_id} had ended before; there is nothing to cancel")
     status = HTTPStatus.OK if done is Cancellation.CANCELLED else HTTPStatus.ACCEPTED
@@ -258,6 +268,7 @@ async def replay(request: Request) -> Response:
     which = _which(await read_object(request))
     await check_queue_known(client, queue)
     done = await client.replay(queue, **which)
+    log.info("dead_letters_replayed", queue=queue, count=done.count, left=done.left, **_said(which))
     return Json({"replayed": done.count, "unknown": done.unknown, "live": done.live, "bare": done.bare})
 
 
@@ -266,7 +277,9 @@ async def discard(request: Request) -> Response:
     client, queue = client_of(request), queue_of(request)
     which = _which(await read_object(request))
     await check_queue_known(client, queue)
-    return Json({"discarded": await client.discard(queue, **which)})
+    count = await client.discard(queue, **which)
+    log.info("dead_letters_discarded", queue=queue, count=count, **_said(which))
+    return Json({"discarded": count})
 
 
 def _which(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,6 +289,11 @@ def _which(body: Mapping[str, Any]) -> dict[str, Any]:
     if len(which) != 1:
         raise UsageError('name the dead letters by exactly one of {"ids": […]}, {"like": "fingerprint"}, {"all": true}')
     return which
+
+
+def _said(which: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the dead letters were chosen, as the log has it: of many ids the first ones."""
+    return {**which, "ids": which["ids"][:MOST_LOGGED_IDS]} if "ids" in which else {**which}
 
 
 def routes() -> list[Route]:

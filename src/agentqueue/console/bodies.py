@@ -1,5 +1,6 @@
 """What requests bring: bodies of JSON within a limit, and query parameters, checked."""
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,21 +14,30 @@ from agentqueue.wire import MAX_BYTES
 
 MAX_BODY: Final = MAX_BYTES + 64 * 1024
 """The largest job and its envelope; what is too large for a job is then told as such."""
+BODY_SECONDS: Final = 20.0
+"""For a whole body to arrive."""
 
 
 async def read_object(request: Request) -> dict[str, Any]:
     """The body, a JSON object; an empty body is an empty object.
 
     Raises:
-        Problem: 413 too large, 415 not declared as JSON. UsageError: not JSON, or not an object.
+        Problem: 408 too slow, 413 too large, 415 not declared as JSON. UsageError: not JSON, or not an object.
     """
-    raw = await _read(request)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await _read(request)
+    except TimeoutError:
+        raise Problem(
+            HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_SECONDS:g} s", Connection="close"
+        ) from None
     if not raw:
         return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send JSON with Content-Type: application/json, not {kind or 'none'!r}"
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"send JSON with Content-Type: application/json, not {kind or 'none'!r:.80}",
         )
     try:
         value = read_json(raw, "the body")

@@ -3,9 +3,11 @@
 from http import HTTPStatus
 from typing import Any, Final
 
+import orjson
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from agentqueue.errors import (
     AgentQueueError,
@@ -18,8 +20,13 @@ from agentqueue.errors import (
     UsageError,
 )
 
+log = structlog.get_logger("agentqueue.console")
+MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER: Final = 2
 """Seconds after which a caller may try again: a server that restarts takes about so long."""
+REDIS_AWAY: Final = "redis_unavailable"
+REDIS_BACK: Final = "redis_available"
+"""Lines of the log."""
 STATUSES: Final = (
     (NotFound, HTTPStatus.NOT_FOUND),
     (InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -50,8 +57,12 @@ def status_of(error: AgentQueueError) -> HTTPStatus:
     )
 
 
-def render(problem: Problem, path: str) -> JSONResponse:
-    """The problem as `application/problem+json`."""
+def render(problem: Problem, path: str) -> Response:
+    """Return the problem as `application/problem+json`."""
+    return Response(_body(problem, path), problem.status, problem.headers, media_type=MEDIA_TYPE)
+
+
+def _body(problem: Problem, path: str) -> bytes:
     body: dict[str, Any] = {
         "type": problem.kind,
         "title": problem.status.phrase,
@@ -59,32 +70,60 @@ def render(problem: Problem, path: str) -> JSONResponse:
         "detail": problem.detail,
         "instance": path,
     }
-    return JSONResponse(body, problem.status, problem.headers, media_type="application/problem+json")
+    return orjson.dumps(body)
 
 
-def unauthorized() -> JSONResponse:
-    """The answer to a request without the right token."""
-    return JSONResponse({"error": "Unauthorized"}, HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
+INVALID_REQUEST: Final = _body(
+    Problem(HTTPStatus.BAD_REQUEST, "this is not an HTTP request, or its head is over 16 KiB"), ""
+)
+"""The answer's body where no path could be read."""
 
 
-async def on_problem(request: Request, exc: Exception) -> JSONResponse:
-    """Handler for Problem."""
+def unauthorized() -> Response:
+    """Return the answer to a request without the right token."""
+    headers = {"WWW-Authenticate": "Bearer"}
+    return Response(b'{"error":"Unauthorized"}', HTTPStatus.UNAUTHORIZED, headers, media_type="application/json")
+
+
+def busy() -> Problem:
+    """Return the problem of a request for which there is no room now."""
+    return _later(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are under way; try again later"))
+
+
+def _later(problem: Problem) -> Problem:
+    problem.headers["Retry-After"] = str(RETRY_AFTER)
+    return problem
+
+
+# The path is taken from the scope: `request.url` is made with the header Host, which may hold anything.
+
+
+async def on_problem(request: Request, exc: Exception) -> Response:
+    """Answer a Problem."""
     assert isinstance(exc, Problem)
-    return render(exc, request.url.path)
+    _log_failure(request, exc)
+    return render(exc, request.scope["path"])
 
 
-async def on_our_error(request: Request, exc: Exception) -> JSONResponse:
-    """Handler for AgentQueueError: the message says what, why and what next, so it is shown as it is."""
+async def on_our_error(request: Request, exc: Exception) -> Response:
+    """Answer an AgentQueueError: its message says what, why and what next, so it is shown as it is."""
     assert isinstance(exc, AgentQueueError)
-    status = status_of(exc)
-    problem = Problem(status, str(exc), kind=f"urn:agentqueue:error:{type(exc).__name__}")
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        problem.headers["Retry-After"] = str(RETRY_AFTER)
-    return render(problem, request.url.path)
+    problem = Problem(status_of(exc), str(exc), kind=f"urn:agentqueue:error:{type(exc).__name__}")
+    if problem.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        request.app.state.lines.warn(REDIS_AWAY, error=str(exc))
+        _later(problem)
+    _log_failure(request, problem)
+    return render(problem, request.scope["path"])
 
 
-async def on_http_error(request: Request, exc: Exception) -> JSONResponse:
-    """Handler for the framework's own: no such path, method not allowed."""
+def _log_failure(request: Request, problem: Problem) -> None:
+    """Whoever asks for a change is in the log, also where it failed; a read that failed changes nothing."""
+    if request.method not in ("GET", "HEAD"):
+        log.warning("request_failed", status=problem.status.value, error=problem.detail)
+
+
+async def on_http_error(request: Request, exc: Exception) -> Response:
+    """Answer an error of the framework's: no such path, method not allowed."""
     assert isinstance(exc, HTTPException)
     status = HTTPStatus(exc.status_code)
     detail = {
@@ -93,10 +132,10 @@ async def on_http_error(request: Request, exc: Exception) -> JSONResponse:
     }.get(status, exc.detail)
     problem = Problem(status, detail)
     problem.headers |= exc.headers or {}
-    return render(problem, request.url.path)
+    return render(problem, request.scope["path"])
 
 
-async def on_bug(request: Request, _exc: Exception) -> JSONResponse:
-    """Handler for everything else: the framework raises it once more for the server's log; the caller is not told."""
+async def on_bug(request: Request, _exc: Exception) -> Response:
+    """Answer for everything else: the framework raises it once more for the log; the caller gets no details."""
     problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the console has failed; its log has the details")
-    return render(problem, request.url.path)
+    return render(problem, request.scope["path"])

@@ -8,14 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+import structlog
 import uvicorn
 
 from agentqueue.client import Client
-from agentqueue.console.app import create_app
+from agentqueue.console.app import MOST_REQUESTS, create_app
+from agentqueue.console.connections import BACKLOG, Connection, room_for_connections
+from agentqueue.console.guard import Guard
+from agentqueue.console.lines import Lines
 from agentqueue.console.settings import Settings
 from agentqueue.errors import AgentQueueError
 from agentqueue.store import ServerOptions
 
+log = structlog.get_logger("agentqueue.console")
+KEEP_ALIVE_SECONDS: Final = 15
+"""For the next request on a connection; the page asks every two seconds."""
 STOP_SECONDS: Final = 5
 """What requests under way may still take after SIGTERM."""
 ANSWER_SECONDS: Final = 8.0
@@ -38,23 +45,39 @@ async def serve(options: ServerOptions, settings: Settings, *, announce: Callabl
         UsageError: the token is too short.
     """
     client = Client.at(replace(options, connect_timeout=2.0, timeout=ANSWER_SECONDS))
+    lines, most = Lines(), room_for_connections()
     try:
-        config = uvicorn.Config(
-            create_app(client, token=settings.token),
-            access_log=False,
-            lifespan="off",
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=STOP_SECONDS,
-            ws="none",
-        )
-        server = _Server(config)
+        app = create_app(client, token=settings.token, lines=lines, most_requests=min(MOST_REQUESTS, most // 2))
+        server = make_server(app, type("ConsoleConnection", (Connection,), {"most": most, "lines": lines}))
         with listen(settings) as listener:
             _stop_on_signals(server)
             announce(address_of(listener))
+            log.info("console_started", address=address_of(listener))
             await server.serve(sockets=[listener])
+            log.info("console_stopped")
     finally:
+        lines.close()
         await client.close()
+
+
+def make_server(app: Guard, connection: type[Connection]) -> uvicorn.Server:
+    """Return a server of the application, whose connections are of that class."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            access_log=False,
+            backlog=BACKLOG,
+            http=connection,
+            lifespan="off",
+            log_config=None,  # its lines come out as ours
+            log_level="warning",
+            proxy_headers=False,  # whoever reaches the port may write them: they are logged beside the real address
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            ws="none",
+        )
+    )
 
 
 def _stop_on_signals(server: uvicorn.Server) -> None:
@@ -66,19 +89,23 @@ def _stop_on_signals(server: uvicorn.Server) -> None:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The listening socket.
+    """Return the listening socket.
+
+    Its protocol is named: asyncio sets TCP_NODELAY on the accepted connections of such sockets only, and without that
+    each answer on a kept connection waits for the peer's delayed acknowledgement (40 ms on Linux).
 
     Raises:
         AgentQueueError: the port is taken, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=128)
+        made = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as exc:
         where = f"{settings.host}:{settings.port}"
         raise AgentQueueError(
             f"the console can't listen on {where} ({exc.strerror or exc}); choose another with --port or --host"
         ) from exc
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
 
 
 def address_of(listener: socket.socket) -> str:

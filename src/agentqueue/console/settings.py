@@ -1,10 +1,12 @@
 """The console's settings, from the environment."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from agentqueue import parsers
+from agentqueue.environment import LOG_FORMAT, LOG_LEVEL
 from agentqueue.errors import UsageError
 
 TOKEN: Final = "AGENTQUEUE_CONSOLE_TOKEN"  # noqa: S105  # the variable's name
@@ -25,20 +27,37 @@ class Settings:
     token: str = field(default="", repr=False)
     generated: bool = False
     """The token was drawn at random just now: nobody else knows it, so it is printed once."""
+    log_level: str = "info"
+    log_format: str = ""
+    """json or console; empty: console on a terminal, JSON elsewhere."""
 
 
 def read_settings(environ: Mapping[str, str], *, host: str | None = None, port: int | None = None) -> Settings:
     """The settings; arguments go before the environment.
 
     Raises:
-        UsageError: a port that is none; or no token, and an address that others reach.
+        UsageError: a setting that can't be; or no token, and an address that others reach.
     """
     host = host or environ.get(HOST) or LOOPBACK[0]
     token = environ.get(TOKEN, "").strip()
     if not token and host not in LOOPBACK:
         raise UsageError(f"a console that others reach (on {host}) needs a token: set {TOKEN} to a long random text")
-    found = _port(environ.get(PORT)) if port is None else port
-    return Settings(host, found, token or secrets.token_urlsafe(24), generated=not token)
+    return Settings(
+        host,
+        _port(environ.get(PORT)) if port is None else port,
+        token or secrets.token_urlsafe(24),
+        generated=not token,
+        log_level=_word(environ, LOG_LEVEL, parsers.log_level) or "info",
+        log_format=_word(environ, LOG_FORMAT, parsers.log_format),
+    )
+
+
+def _word(environ: Mapping[str, str], name: str, parse: Callable[[str], str]) -> str:
+    text = environ.get(name, "").strip()
+    try:
+        return parse(text) if text else ""
+    except ValueError as exc:
+        raise UsageError(f"{name}={text:.40} {exc}") from None
 
 
 def _port(text: str | None) -> int:

@@ -10,6 +10,7 @@ from agentqueue.console.server import address_of, listen
 from agentqueue.console.settings import Settings, read_settings
 from agentqueue.environment import CONNECTION
 from agentqueue.errors import AgentQueueError, UsageError
+from tests.support.logs import logs_as_before
 
 HOST, PORT, TOKEN = "AGENTQUEUE_CONSOLE_HOST", "AGENTQUEUE_CONSOLE_PORT", "AGENTQUEUE_CONSOLE_TOKEN"
 
@@ -85,6 +86,9 @@ def test_the_address_is_one_that_a_browser_here_reaches(host: str, there: str) -
     [
         pytest.param({}, 2, "no Redis to connect to: set AGENTQUEUE_REDIS_URL", id="no-redis"),
         pytest.param({"REDIS_URL": "redis://x", PORT: "x"}, 2, PORT, id="port"),
+        pytest.param(
+            {"REDIS_URL": "redis://x", "AGENTQUEUE_LOG_LEVEL": "loud"}, 2, "LOG_LEVEL=loud must be one of", id="log"
+        ),
         pytest.param({"REDIS_URL": "redis://x", TOKEN: "short", PORT: "0"}, 2, "at least 8 characters", id="token"),
         pytest.param({"REDIS_URL": "redis://x", "AGENTQUEUE_REDIS_TLS": "x"}, 2, "must be true or false", id="tls"),
     ],
@@ -92,9 +96,10 @@ def test_the_address_is_one_that_a_browser_here_reaches(host: str, there: str) -
 def test_the_program_says_what_is_wrong(
     environ: dict[str, str], code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in (*CONNECTION, "REDIS_URL", HOST, PORT, TOKEN):
+    for name in (*CONNECTION, "REDIS_URL", HOST, PORT, TOKEN, "AGENTQUEUE_LOG_LEVEL", "AGENTQUEUE_LOG_FORMAT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    assert program.main() == code
+    with logs_as_before():
+        assert program.main() == code
     assert says in capsys.readouterr().err

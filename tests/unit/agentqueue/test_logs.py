@@ -1,7 +1,6 @@
 """Log lines of any values."""
 
 import logging
-import sys
 from collections.abc import Iterator
 
 import orjson
@@ -9,6 +8,7 @@ import pytest
 import structlog
 
 from agentqueue.logs import set_up_logs
+from tests.support.logs import logs_as_before
 
 
 class Rude:
@@ -29,12 +29,8 @@ VALUES = {
 
 @pytest.fixture
 def _as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, streams = root.handlers[:], root.level, (sys.stdout, sys.stderr)
-    yield
-    root.handlers[:], (sys.stdout, sys.stderr) = handlers, streams
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with logs_as_before():
+        yield
 
 
 @pytest.mark.usefixtures("_as_before")
