@@ -632,8 +632,8 @@ class Context:
             data: its payload, checked against the function's annotation.
             more: none; here so that who writes the clients' `enqueue(queue, name, data)` is told of the tuple.
             options: a producer's: `priority`, `delay`, `at`, `tags`, `timeout`, `attempts`, `backoff`, `tenant` and
-                `trace` (by default this job's), `id` (by default made of this job's id and the number of the call, so
-                that a rerun makes the same).
+                `trace` (by default this job's), `id` (by default made of this job's id, its enqueueing and the number
+                of the call: a rerun makes the same, and another one if this job's id is enqueued again later).
 
         Returns:
             The child's id.
@@ -653,7 +653,7 @@ class Context:
             payload,
             inherited | options,
             now_ms=now_ms(),
-            new_id=child_id(self.id, len(self.children)),
+            new_id=child_id(self.id, self._record.enqueueing, len(self.children)),
             parent=self.id,
         )
         self._check_room(len(prepared.job.record))

@@ -97,6 +97,7 @@ def prepare(
         parent=parent,
         tenant=_short_text(given.get("tenant"), "tenant"),
         trace=_short_text(given.get("trace"), "trace"),
+        nonce=os.urandom(6).hex() if "id" in given else None,
     )
     job_id = check_id(given["id"]) if "id" in given else new_id
     raw = encode_job(record, max_bytes=max_bytes)

@@ -88,6 +88,16 @@ class JobRecord:
     tenant: str | None = None
     trace: str | None = None
     """W3C `traceparent`."""
+    nonce: str | None = None
+    """Random where the producer chose the id, which may be enqueued again once the job is forgotten."""
+
+    @property
+    def enqueueing(self) -> str:
+        """What tells this enqueueing of the job's id from the ones before and after it.
+
+        It stays the same over retries, crashes, hand-backs and replays.
+        """
+        return f"{self.enqueued_ms}:{self.nonce or ''}"
 
     @property
     def data(self) -> Any:
@@ -120,7 +130,11 @@ def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
 def _extra(record: JobRecord) -> dict[str, Any]:
     """What most jobs have none of, without the fields that are not set."""
     options = record.options
-    if options is NO_OPTIONS and not record.tags and record.parent is record.tenant is record.trace is None:
+    if (
+        options is NO_OPTIONS
+        and not record.tags
+        and record.parent is record.tenant is record.trace is record.nonce is None
+    ):
         return {}
     extra = {
         "timeout": options.timeout,
@@ -130,6 +144,7 @@ def _extra(record: JobRecord) -> dict[str, Any]:
         "parent": record.parent,
         "tenant": record.tenant,
         "trace": record.trace,
+        "nonce": record.nonce,
     }
     return {key: value for key, value in extra.items() if value is not None}
 
@@ -178,6 +193,7 @@ def _with_extra(record: JobRecord, extra: Mapping[str, Any]) -> JobRecord:
         parent=extra.get("parent"),
         tenant=extra.get("tenant"),
         trace=extra.get("trace"),
+        nonce=extra.get("nonce"),
     )
 
 
@@ -623,6 +639,10 @@ def fingerprint(reason: Reason, name: str, error_type: str, message: str) -> str
     return hashlib.sha256(f"{reason}\0{name}\0{error_type}\0{shape}".encode()).hexdigest()[:12]
 
 
-def child_id(parent: str, index: int) -> str:
-    """The id of a job's index-th child: the same on every run of the parent, so that a rerun sends nothing twice."""
-    return hashlib.sha256(f"{parent}\0{index}".encode()).hexdigest()[:32]
+def child_id(parent: str, enqueueing: str, index: int) -> str:
+    """Return the id of a job's index-th child.
+
+    It is the same on every run of one enqueueing of the parent (`JobRecord.enqueueing`), so that a rerun sends nothing
+    twice, and another one where the parent's id is enqueued anew.
+    """
+    return hashlib.sha256(f"{parent}\0{enqueueing}\0{index}".encode()).hexdigest()[:32]

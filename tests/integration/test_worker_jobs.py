@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from agentqueue import Agent, Backoff, Client, Context, Retry
 from agentqueue.errors import InvalidPayload, UsageError
-from agentqueue.store import Engine, Server, ServerOptions
+from agentqueue.store import Engine, Server
 from agentqueue.wire import Reason, State
 from tests.support.hand import Hand
 from tests.support.workers import final, until, work_off, working
@@ -207,18 +207,32 @@ async def test_a_failed_job_sends_no_children(client: Client, server_url: str, e
 
 async def test_a_rerun_sends_nothing_twice(client: Client, server_url: str) -> None:
     agent = Agent("q")
+    ids: list[list[str]] = []
 
-    @agent.job
+    @agent.job(attempts=3, backoff=FAST)
     async def parent(ctx: Context) -> None:
-        for n in range(3):
-            ctx.enqueue(("children", "child"), n)
+        ids.append([ctx.enqueue(("children", "child"), n) for n in range(3)])
+        if ctx.attempt < 3:
+            raise ConnectionError("cut off")
 
-    for _ in range(2):  # the same job again, after its result was forgotten
-        job = await client.enqueue(parent, id="parent-1")
-        await work_off(agent, server_url)
-        async with Server(ServerOptions(server_url)) as server:
-            await server.redis.delete(f"arq:result:{job.id}")
+    job = await client.enqueue(parent, id="parent-1")
+    async with working(agent, server_url):
+        assert (await final(job)).state is State.COMPLETED
+    assert ids[0] == ids[1] == ids[2]
     assert (await client.stats("children")).waiting == 3
+
+
+async def test_an_id_that_is_enqueued_again_sends_its_children_again(client: Client, server_url: str) -> None:
+    agent = Agent("reports")
+
+    @agent.job(keep_result=0)
+    async def nightly(ctx: Context) -> None:
+        ctx.enqueue(("mail", "send"))
+
+    for day in range(1, 4):
+        await client.enqueue(nightly, id="nightly-report")
+        await work_off(agent, server_url)
+        assert (await client.stats("mail")).waiting == day
 
 
 async def test_a_child_to_the_agents_own_queue_follows_where_the_agent_is_deployed(

@@ -355,7 +355,7 @@ async def runtime() -> FakeRuntime:
 
 
 def context(runtime: FakeRuntime, **fields: Any) -> Context:
-    record = JobRecord("search-flights", tags=("acme",), tenant="t", trace="00-1-2-01")
+    record = JobRecord("search-flights", tags=("acme",), tenant="t", trace="00-1-2-01", enqueued_ms=5, nonce="drawn")
     return Context(runtime, record, **({"id": "job-1", "attempt": 2, "delivery": 3} | fields))
 
 
@@ -406,7 +406,8 @@ async def test_children_are_collected_with_ids_that_a_rerun_makes_again(runtime:
     ctx = context(runtime)
     first = ctx.enqueue(search_flights, Trip(day=date(2026, 5, 1)), priority="high", delay=2)
     second = ctx.enqueue(("mail", "send"), {"to": "x"}, tenant="other")
-    assert (first, second) == (child_id("job-1", 0), child_id("job-1", 1))
+    assert (first, second) == (child_id("job-1", "5:drawn", 0), child_id("job-1", "5:drawn", 1))
+    assert context(runtime, attempt=3).enqueue(search_flights, Trip(day=date(2026, 5, 1))) == first
     one, two = ctx.children
     assert (one.queue, one.level, one.delay_ms) == ("eu:flight-search", Level.HIGH, 2_000)
     record = decode_job(one.record)

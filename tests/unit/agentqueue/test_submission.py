@@ -247,6 +247,12 @@ def test_drawn_ids_are_ids_and_differ() -> None:
     assert all(made(id=job_id)[0].id == job_id for job_id in ids)
 
 
+def test_an_id_of_the_producers_own_comes_with_a_nonce() -> None:
+    first, second = (decode_job(made(id="trip")[0].record) for _ in range(2))
+    assert first.enqueueing != second.enqueueing
+    assert decode_job(made()[0].record).nonce is None
+
+
 def test_none_is_the_same_as_left_out() -> None:
     assert made(5, **dict.fromkeys(OPTION_NAMES)) == made(5)
     assert set(EnqueueOptions.__annotations__) == OPTION_NAMES

@@ -151,5 +151,5 @@ class Outcomes:
             tags=letter.tags,
             parent=letter.id,
         )
-        child = NOTICE + child_id(f"{letter.queue}:{letter.id}", letter.died_ms)
+        child = NOTICE + child_id(f"{letter.queue}:{letter.id}", str(letter.died_ms), 0)
         return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_LETTER_BYTES), Level.NORMAL)]
