@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import arq
 import pytest
 from arq import cron
 from arq.connections import ArqRedis
 
+from agentqueue import Client
+from agentqueue.store import NewJob
+from agentqueue.wire import JobRecord, encode_job
 from agentqueue_worker.arq import Worker
 from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, moment, running, settings_of
 from tests.support.workers import until
@@ -53,6 +57,38 @@ async def test_each_tick_runs_once_over_two_workers(server_url: str, redis: ArqR
     seconds = [int(job_id.removeprefix("tick:")) for job_id in counted]
     assert all(second % 1000 == 0 for second in seconds)
     assert seconds == sorted(seconds)
+
+
+async def test_crons_of_one_name_in_two_queues_have_their_own_ticks(server_url: str, redis: ArqRedis) -> None:
+    here, elsewhere = Ticks(), Ticks()
+    async with (
+        running(make_worker(server_url, here.every_second(keep_result=60))),
+        running(make_worker(server_url, elsewhere.every_second(keep_result=60), queue_name="elsewhere")),
+    ):
+        await until(lambda: len(_seconds(here) & _seconds(elsewhere)) >= 2)
+    for ticks in (here, elsewhere):
+        assert len(ticks.runs) == len(_seconds(ticks))
+
+
+def _seconds(ticks: Ticks) -> set[str]:
+    """The ticks that it ran. The queue that came second has its name behind arq's id."""
+    return {job_id.split(":")[1] for job_id, _ in ticks.runs}
+
+
+@pytest.mark.parametrize("serializer", [JSON, PICKLE], ids=["json", "pickle"])
+@pytest.mark.parametrize("is_done", [False, True], ids=["waits", "done"])
+async def test_a_tick_that_a_plain_arq_worker_of_the_queue_enqueued_is_not_enqueued_again(
+    server_url: str, serializer: dict[str, Any], is_done: bool
+) -> None:
+    async with arq_client(server_url, **serializer) as client, Client(server_url) as own:
+        await client.enqueue_job("tick", _job_id="tick:1000")
+        if is_done:
+            plain = arq.Worker([arq.func(Ticks().note, name="tick")], redis_pool=client, burst=True, **serializer)
+            await plain.async_run()
+        other = [NewJob(queue, "tick:1000", encode_job(JobRecord("tick"))) for queue in (QUEUE, "mail")]
+        assert await own.store.tick("tick", 1000, other[0]) is None
+        assert await own.store.tick("tick", 1000, other[1]) == "tick:1000:mail"
+        assert await own.store.tick("tick", 1000, other[1]) is None
 
 
 async def test_a_tick_starts_no_sooner_than_its_time_and_soon_after(server_url: str, redis: ArqRedis) -> None:

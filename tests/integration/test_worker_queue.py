@@ -231,8 +231,24 @@ async def test_a_cron_ticks_once_over_all_workers(client: Client, server_url: st
     async with working(agent, server_url), working(agent, server_url):
         await until(lambda: len(ticks) >= 3, what="three ticks")
     assert len(ticks) == len(set(ticks))
-    seconds = [int(tick.removeprefix("cron:tidy:")) for tick in ticks]
+    seconds = [int(tick.removeprefix("cron:q:tidy:")) for tick in ticks]
     assert [later - sooner for sooner, later in itertools.pairwise(seconds)] == [1000] * (len(ticks) - 1)
+
+
+async def test_crons_of_one_name_in_two_queues_have_their_own_ticks(client: Client, server_url: str) -> None:
+    ticks: dict[str, list[str]] = {"billing": [], "mail": []}
+
+    def agent_of(queue: str) -> Agent:
+        agent = Agent(queue)
+
+        @agent.cron("* * * * * *")
+        async def tidy(ctx: Context) -> None:
+            ticks[ctx.queue].append(ctx.id.removeprefix(f"cron:{queue}:tidy:"))
+
+        return agent
+
+    async with working(agent_of("billing"), server_url), working(agent_of("mail"), server_url):
+        await until(lambda: len(set(ticks["billing"]) & set(ticks["mail"])) >= 2, what="two ticks in both")
 
 
 # --- scale-in

@@ -142,10 +142,16 @@ class Store:
                 known.update(chunk[position - 1].id for position in positions)
         return known
 
-    async def tick(self, cron: str, tick_ms: int, job: NewJob) -> bool:
-        """Enqueue a cron's tick, once over all workers. False: another worker had it."""
-        args = [cron, tick_ms, job.id, int(job.level), job.delay_ms, job.record]
-        return bool(await self._run("tick", job.queue, args))
+    async def tick(self, cron: str, tick_ms: int, job: NewJob) -> str | None:
+        """Enqueue a cron's tick, once over all workers of the queue.
+
+        Returns:
+            The id that the tick's job got: its own, or, where a job of another queue has that (arq's ids of ticks
+            don't name the queue), its own with the queue's name behind it. None: the tick was enqueued before.
+        """
+        ids = (job.id, f"{job.id}:{job.queue}")
+        taken = int(await self._run("tick", job.queue, [cron, tick_ms, *ids, int(job.level), job.delay_ms, job.record]))
+        return ids[taken - 1] if taken else None
 
     async def inspect(self, queue: str, job_id: str) -> Snapshot:
         """All that is known of a job of this queue."""

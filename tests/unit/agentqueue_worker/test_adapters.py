@@ -139,7 +139,7 @@ def test_ticks_of_a_cron() -> None:
     tick = cron.next_tick(HOUR_MS)
     assert tick == HOUR_MS + 15 * 60_000
     assert cron.next_tick(tick - 1) == tick
-    assert cron.job_id(tick) == f"cron:tidy:{tick}"
+    assert cron.job_id(tick) == f"cron:q:tidy:{tick}"
     assert b'"et":%d' % tick in cron.record(tick)
 
 

@@ -149,8 +149,8 @@ class AgentCron:
         return round(next(self._simulate(self._cron.expression, moment)).timestamp() * 1000)
 
     def job_id(self, tick_ms: int) -> str:
-        """The same on every worker."""
-        return f"cron:{self._cron.job.name}:{tick_ms}"
+        """The same on every worker of the queue, and another one than any other queue's: ids are the server's."""
+        return f"cron:{self._queue}:{self._cron.job.name}:{tick_ms}"
 
     def record(self, tick_ms: int) -> bytes:
         """The job, as if enqueued at its tick."""

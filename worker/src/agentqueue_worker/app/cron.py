@@ -51,11 +51,11 @@ class CronClock:
         job = NewJob(queue, cron.job_id(tick_ms), cron.record(tick_ms))
         while True:
             try:
-                sent = await self._store.tick(cron.name, tick_ms, job)
+                sent_id = await self._store.tick(cron.name, tick_ms, job)
             except (QueueUnavailable, UnsupportedServer, QueueFull) as exc:
                 log.warning("cron_delayed", cron=cron.name, error=str(exc))
                 await asyncio.sleep(RETRY_AFTER)
             else:
-                if sent:
-                    log.info("cron_ticked", cron=cron.name, job_id=job.id)
+                if sent_id is not None:
+                    log.info("cron_ticked", cron=cron.name, job_id=sent_id)
                 return

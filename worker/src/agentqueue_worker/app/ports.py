@@ -85,7 +85,7 @@ class Cron(Protocol):
         ...
 
     def job_id(self, tick_ms: int) -> str:
-        """The same on every worker."""
+        """The same on every worker of the queue."""
         ...
 
     def record(self, tick_ms: int) -> bytes:

@@ -40,7 +40,10 @@ class ArqCron:
         return tick_ms
 
     def job_id(self, tick_ms: int) -> str:
-        """arq's own id of the tick."""
+        """arq's own id of the tick, since programs read it and plain arq workers of the queue enqueue it too.
+
+        It lacks the queue: `Store.tick` takes another where a job of another queue has it.
+        """
         return self.job.job_id or f"{self.job.name}:{tick_ms}"
 
     def record(self, tick_ms: int) -> bytes:  # noqa: ARG002  # every tick's record is the same
