@@ -4,18 +4,29 @@ For processes that have prometheus-client: the library itself does without.
 """
 
 import contextlib
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
+import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from agentqueue.clock import monotonic
 from agentqueue.errors import UsageError
 
 TIMEOUT_S: Final = 10.0
-"""For a client to say what it wants."""
+"""For which a client may send or take nothing."""
+LONGEST_S: Final = 30.0
+"""A connection's whole life."""
+MOST: Final = 32
+"""Connections at once; each has a thread and a file descriptor."""
+BACKLOG: Final = 64
+"""Connections that the kernel holds until they are accepted."""
+log = structlog.get_logger()
 Check = Callable[[], str]
 """Gives what is wrong; '' if nothing is."""
 
@@ -38,12 +49,11 @@ class Probes:
     ) -> None:
         parts = {"registry": registry, "live": staticmethod(live), "ready": staticmethod(ready)}
         try:
-            self._server = ThreadingHTTPServer(("", port), type("Handler", (_Handler,), parts))
+            self._server = _Server(("", port), type("Handler", (_Handler,), parts))
         except OSError as exc:
             raise UsageError(
                 f"the port {port} can't be used ({exc.strerror}); set {variable} to another, or to 0"
             ) from exc
-        self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="probes", daemon=True
         )
@@ -80,8 +90,57 @@ def probing(
         probes.stop()
 
 
+class _Server(ThreadingHTTPServer):
+    """Serves whoever comes, however many others say nothing: the oldest connection makes room for a new one."""
+
+    daemon_threads = True
+    request_queue_size = BACKLOG
+
+    def __init__(self, *args: Any) -> None:
+        self._since: dict[Any, float] = {}
+        """The connections that nobody has ended, the oldest first, and since when they are there."""
+        self._lock = threading.Lock()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        with self._lock:
+            self._since[request] = monotonic()
+            if len(self._since) > MOST:
+                self._end(next(iter(self._since)))
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End connections that are too old. Called between two connections, and at least five times a second."""
+        with self._lock:
+            before = monotonic() - LONGEST_S
+            for request in [request for request, since in self._since.items() if since < before]:
+                self._end(request)
+
+    def _end(self, request: Any) -> None:
+        """Wake the connection's thread, which then closes it. While we hold the lock, the socket is not closed."""
+        del self._since[request]
+        with contextlib.suppress(OSError):  # its peer has gone
+            request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that was served."""
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # the framework's
+        """Log what went wrong in a connection's thread. That a peer hangs up is no error of ours."""
+        exc = sys.exception()
+        if isinstance(exc, ConnectionError | TimeoutError):
+            log.debug("probe_peer_gone", peer=client_address[0], error=type(exc).__name__)
+        else:
+            log.error("probe_failed", peer=client_address[0], exc_info=exc)
+
+
 class _Handler(BaseHTTPRequestHandler):
     timeout = TIMEOUT_S
+    disable_nagle_algorithm = True
     registry: CollectorRegistry
     live: Check
     ready: Check

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -297,3 +298,28 @@ async def test_the_end_of_an_outage_is_a_line() -> None:
         ("redis_available", None),
         ("redis_unavailable", None),
     ]
+
+
+async def test_a_peer_that_hangs_up_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    asked, gone, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.set()
+        await gone.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(20):
+            await send({"type": "http.response.body", "body": b"x" * 1_000, "more_body": True})
+        await send({"type": "http.response.body"})
+        answered.set()
+
+    guard = Guard(app, token=TOKEN, lines=Lines(), most=8)
+    with capture_logs() as logged:
+        async with serving(guard) as (server, port):
+            with socket.create_connection(("127.0.0.1", port)) as peer:
+                peer.sendall(b"GET /static/x HTTP/1.1\r\nHost: x\r\n\r\n")
+                await asked.wait()
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.set()
+            await answered.wait()
+            await until(lambda: not server.server_state.connections)
+    assert (logged, [record for record in caplog.records if record.levelname != "DEBUG"]) == ([], [])
