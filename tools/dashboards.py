@@ -1,7 +1,8 @@
 """The Grafana dashboards of charts/agentqueue/dashboards: a row of panels each, a panel per question.
 
 A panel is its title, what it answers, its unit and its queries by their legend. Queries on workers' metrics go by
-`agentqueue` and `agent`, which the PodMonitor adds to them.
+`agentqueue` and `agent`, which the PodMonitor adds to them. The operator's series bear its pod, and two pods may show
+the same agent while one takes over from the other: `_per_agent`, `_over_agents` and `_grows` take the pods' maximum.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,10 +38,32 @@ def _figure(title: str, answers: str, unit: str, query: str) -> Panel:
 
 
 def _per_agent(metric: str) -> dict[str, str]:
-    return {"{{agentqueue}} {{agent}}": f"sum by ({BY}) ({metric}{{{AGENTS}}})"}
+    return {"{{agentqueue}} {{agent}}": f"max by ({BY}) ({metric}{{{AGENTS}}})"}
+
+
+def _over_agents(metric: str) -> str:
+    return f"sum(max by ({BY}) ({metric}{{{AGENTS}}}))"
+
+
+def _grows(metric: str, by: str = BY, kept: str = BY, of: str = "") -> str:
+    """How fast a counter grows that each queue's Redis keeps.
+
+    Args:
+        metric: the counter.
+        by: what its rate is shown by; "": the sum of all.
+        kept: all of its labels but the operator's pod.
+        of: more matchers.
+    """
+    rate = f"max by ({kept}) (rate({metric}{{{AGENTS}{of}}}[$__rate_interval]))"
+    return f"sum by ({by}) ({rate})" if by else f"sum({rate})"
+
+
+def _ends(by: str = BY, of: str = "") -> str:
+    return _grows("agentqueue_queue_outcomes_total", by, f"{BY}, outcome", of)
 
 
 def _sum(metric: str) -> str:
+    """Over the workers' pods."""
     return f"sum({metric}{{{AGENTS}}})"
 
 
@@ -55,21 +78,23 @@ def _quantiles(metric: str, labels: str = "") -> dict[str, str]:
 
 QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
     "Now": (
-        _figure("Waiting", "Jobs that are ready and have no slot.", "short", _sum("agentqueue_queue_waiting_jobs")),
+        _figure(
+            "Waiting", "Jobs that are ready and have no slot.", "short", _over_agents("agentqueue_queue_waiting_jobs")
+        ),
         _figure(
             "Oldest waiting",
             "For how long the oldest ready job has waited.",
             "s",
             f"max(agentqueue_queue_oldest_waiting_seconds{{{AGENTS}}})",
         ),
-        _figure("Running", "Jobs that run.", "short", _sum("agentqueue_queue_active_jobs")),
-        _figure("Dead letters", "Dead letters that are kept.", "short", _sum("agentqueue_queue_dead_letters")),
-        _figure("Pods ready", "Worker pods that are ready.", "short", _sum("agentqueue_agent_ready_replicas")),
+        _figure("Running", "Jobs that run.", "short", _over_agents("agentqueue_queue_active_jobs")),
+        _figure("Dead letters", "Dead letters that are kept.", "short", _over_agents("agentqueue_queue_dead_letters")),
+        _figure("Pods ready", "Worker pods that are ready.", "short", _over_agents("agentqueue_agent_ready_replicas")),
         _figure(
             "Queues not readable",
             "Queues that the operator could not read: nothing is scaled down there.",
             "short",
-            f"count(agentqueue_queue_readable{{{AGENTS}}} == 0) or vector(0)",
+            f"count(max by ({BY}) (agentqueue_queue_readable{{{AGENTS}}}) == 0) or vector(0)",
         ),
     ),
     "Queues": (
@@ -85,9 +110,18 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
     "Jobs": (
         Panel(
             "Runs by outcome",
-            "How many jobs end a second, and how? retried, dead and lost are the bad ones.",
+            "How many runs end a second, and how? retried, dead and crashed are the bad ones.",
             "ops",
-            {"{{outcome}}": _rate("agentqueue_jobs_total", "outcome")},
+            {"{{outcome}}": _ends("outcome")},
+        ),
+        Panel(
+            "Jobs in and out",
+            "Do jobs come faster than they end?",
+            "ops",
+            {
+                "enqueued": _grows("agentqueue_queue_enqueued_jobs_total", by=""),
+                "ended": _ends("", of=',outcome=~"completed|dead|cancelled"'),
+            },
         ),
         Panel("Run time", "How long do runs take?", "s", _quantiles("agentqueue_job_duration_seconds", AGENTS)),
         Panel(
@@ -112,10 +146,16 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel("Dead letters kept", "What waits for a replay?", "short", _per_agent("agentqueue_queue_dead_letters")),
         Panel(
+            "Jobs that die",
+            "Where do dead letters come from, however many are replayed or discarded meanwhile?",
+            "ops",
+            {"{{agentqueue}} {{agent}}": _ends(of=',outcome="dead"')},
+        ),
+        Panel(
             "Outcomes lost",
             "Runs whose lease had run out: another worker had the job.",
             "ops",
-            {"{{agent}}": _rate("agentqueue_lost_outcomes_total", "agent")},
+            {"{{agentqueue}} {{agent}}": _grows("agentqueue_queue_lost_outcomes_total")},
         ),
     ),
     "Workers": (
@@ -124,10 +164,10 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
             "Are there as many pods as wanted?",
             "short",
             {
-                "wanted": _sum("agentqueue_agent_desired_replicas"),
-                "ready": _sum("agentqueue_agent_ready_replicas"),
-                "draining": _sum("agentqueue_agent_draining_replicas"),
-                "unschedulable": _sum("agentqueue_agent_unschedulable_replicas"),
+                "wanted": _over_agents("agentqueue_agent_desired_replicas"),
+                "ready": _over_agents("agentqueue_agent_ready_replicas"),
+                "draining": _over_agents("agentqueue_agent_draining_replicas"),
+                "unschedulable": _over_agents("agentqueue_agent_unschedulable_replicas"),
             },
         ),
         Panel(
@@ -142,7 +182,7 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
             "short",
             {
                 "{{agent}} {{reason}}": "sum by (agent, reason) "
-                f'(increase(agentqueue_scale_decisions_total{{{AGENTS},decision="ScaleTo"}}[$__rate_interval]))'
+                f'(increase(agentqueue_scale_decisions_total{{{AGENTS},decision="ScaleTo"}}[$__rate_interval])) > 0'
             },
         ),
         Panel(

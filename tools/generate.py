@@ -13,7 +13,7 @@ from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
 from agentqueue.spec.reference import reference
 from agentqueue_operator.conditions_page import conditions_page
-from tools import chart, dashboards, decisions, golden, manifests
+from tools import chart, dashboards, decisions, golden, manifests, metrics
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,6 +22,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "docs/reference/agentqueue.md": reference,
     "docs/reference/cli.md": cli_reference,
     "docs/reference/conditions.md": conditions_page,
+    "docs/reference/metrics.md": metrics.page,
     "charts/agentqueue/templates/crd.yaml": chart.crd_template,
     "charts/agentqueue/templates/_rules.tpl": chart.rules_template,
     "charts/agentqueue/README.md": chart.readme,

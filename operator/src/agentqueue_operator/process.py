@@ -203,15 +203,17 @@ def add_gauges(operator: Operator) -> None:
         "leader": ("1 while this replica leads", lambda: float(operator.elector.leads)),
         "synced": ("1 once the caches are filled", lambda: float(operator.watches.synced)),
         "watches_down": ("Kinds that can't be watched at present", lambda: float(operator.watches.down)),
-        "watch_restarts": ("How often the watches had to begin anew", lambda: float(operator.watches.begun)),
         "cached_objects": ("Objects that the watches have shown", lambda: float(len(operator.cache))),
         "agentqueues": ("AgentQueues that are looked after", lambda: float(len(operator.loops))),
         "work_queue_depth": ("AgentQueues that wait for a pass", lambda: float(operator.loops.waiting())),
         "oldest_pass_seconds": ("How late the slowest loop is", operator.loops.oldest_pass_s),
-        "loop_lag_seconds": ("Since the event loop turned", lambda: operator.pulse.age_s),
+        "loop_lag_seconds": ("Time since the event loop turned", lambda: operator.pulse.age_s),
     }
     for name, (text, read) in numbers.items():
         operator.metrics.gauge(f"agentqueue_operator_{name}", text, read)
+    operator.metrics.counter(
+        "agentqueue_operator_watch_restarts", "Times that the watches began anew", lambda: float(operator.watches.begun)
+    )
 
 
 @contextlib.asynccontextmanager

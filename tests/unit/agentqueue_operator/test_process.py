@@ -1,6 +1,7 @@
 """Probes, metrics and what counts as healthy."""
 
 import asyncio
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,11 +14,11 @@ import pytest
 from agentqueue.errors import UsageError
 from agentqueue.probes import Probes
 from agentqueue_operator import process
-from agentqueue_operator.adapters.metrics import Metrics
+from agentqueue_operator.adapters.metrics import OUTCOMES, Metrics
 from agentqueue_operator.app.cluster.ports import Scaled
 from agentqueue_operator.app.ports import Look
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, SECRET, QueueRef
-from agentqueue_operator.domain.scaling import Load
+from agentqueue_operator.domain.scaling import CHANGES, Hold, Load, Memory, Reason, ScalingPolicy, Snapshot, Terms
 from agentqueue_operator.domain.status import AgentFacts
 from agentqueue_operator.process import Operator, Pulse, add_gauges, watched
 from agentqueue_operator.settings import PORT, Settings
@@ -129,11 +130,96 @@ def test_passes_and_calls_are_counted() -> None:
     assert value(metrics, requests, verb="other", resource="other", code="0") == 1.0
 
 
+def test_counters_are_shown_as_0_before_they_count() -> None:
+    """Prometheus can't tell that a series that appears with the value 50 has grown by 50."""
+    metrics = Metrics()
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ApiUnavailable") == 0.0
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="Other") == 0.0
+    requests = "agentqueue_operator_api_requests_total"
+    for verb, resource, code in (("get", "pods", "200"), ("create", "deployments", "201"), ("patch", "pods", "409")):
+        assert value(metrics, requests, verb=verb, resource=resource, code=code) == 0.0
+    decision: Any = SimpleNamespace(reason=SimpleNamespace(value="Enough"))
+    metrics.decided(REF, "search", decision)
+    decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "ScaleTo"}
+    for reason in CHANGES:
+        assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason=reason.value) == 0.0
+
+
+def test_a_pass_that_ends_with_an_unknown_error_is_counted_under_a_known_name() -> None:
+    metrics = Metrics()
+    metrics.passed(REF, 0.1, "ZeroDivisionError")
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ZeroDivisionError") is None
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="Other") == 1.0
+
+
+def test_counters_are_counted_in_any_thread_and_lose_nothing() -> None:
+    metrics = Metrics()
+
+    def call() -> None:
+        for _ in range(2_000):
+            metrics.called("GET", "pods", 200)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = value(metrics, "agentqueue_operator_api_requests_total", verb="get", resource="pods", code="200")
+    assert found == 8_000.0
+
+
+def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> None:
+    metrics = Metrics()
+    facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=0, ready=0)}
+    counted = {"completed": 50, "retried": 3, "dead": 2, "run_ms": 1500, "enqueued": 60, "replayed": 1, "lost": 4}
+
+    def look(**counters: int) -> Look:
+        return Look(
+            load=Load(),
+            reports={},
+            marked=frozenset(),
+            delayed=0,
+            done=0,
+            dead=0,
+            arrived=0,
+            run_ms=0,
+            counters=counters,
+        )
+
+    def shown() -> dict[str, float | None]:
+        outcomes = {it: value(metrics, "agentqueue_queue_outcomes_total", **LABELS, outcome=it) for it in OUTCOMES}
+        others = {
+            name: value(metrics, f"agentqueue_queue_{name}_total", **LABELS)
+            for name in ("enqueued_jobs", "replayed_jobs", "lost_outcomes", "run_seconds")
+        }
+        return outcomes | others
+
+    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, look=look())}, facts)
+    assert set(shown().values()) == {0.0}
+    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, look=look(**counted))}, facts)
+    assert shown() == {
+        "completed": 50.0,
+        "retried": 3.0,
+        "dead": 2.0,
+        "cancelled": 0.0,
+        "handed_back": 0.0,
+        "crashed": 0.0,
+        "enqueued_jobs": 60.0,
+        "replayed_jobs": 1.0,
+        "lost_outcomes": 4.0,
+        "run_seconds": 1.5,
+    }
+    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0)}, facts)
+    assert set(shown().values()) == {None}, "what can't be read is not shown as 0: that would be a reset"
+
+
 def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
     metrics = Metrics()
     load = Load(ready=7, due_soon=1, active=2, oldest_ready=timedelta(seconds=9), paused=True)
     look = Look(load=load, reports={}, marked=frozenset(), delayed=3, done=50, dead=4, arrived=60, run_ms=1)
-    scaled = {"search": Scaled(replicas=2, look=look, draining=1, unschedulable=1)}
+    policy = ScalingPolicy(target_wait=timedelta(seconds=45))
+    held = Hold(Reason.ENOUGH, Terms(snapshot=Snapshot(at=1.0, load=load), current=2, policy=policy), Memory())
+    scaled = {"search": Scaled(replicas=2, look=look, draining=1, unschedulable=1, decision=held)}
     facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=2, ready=1)}
     decision: Any = SimpleNamespace(reason=SimpleNamespace(value="Backlog"))
     metrics.looked(REF, QUEUE, scaled, facts)
@@ -151,6 +237,7 @@ def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
         "agentqueue_agent_ready_replicas": 1.0,
         "agentqueue_agent_draining_replicas": 1.0,
         "agentqueue_agent_unschedulable_replicas": 1.0,
+        "agentqueue_agent_target_wait_seconds": 45.0,
     }
     assert {name: value(metrics, name, **LABELS) for name in shown} == shown
     metrics.looked(REF, QUEUE, {"search": Scaled(replicas=2)}, facts)  # the queue can't be read

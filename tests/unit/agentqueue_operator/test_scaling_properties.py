@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agentqueue_operator.domain.explain import explain
 from agentqueue_operator.domain.scaling import (
+    CHANGES,
     Decision,
     Fallback,
     FallbackBehavior,
@@ -111,6 +112,14 @@ def test_a_change_stays_within_min_and_max(situation: tuple[Snapshot, int, Scali
         assert policy.min_replicas <= decision.replicas <= policy.max_replicas
     if isinstance(decision, ScaleTo):
         assert decision.replicas <= policy.max_replicas
+
+
+@given(situations())
+def test_a_change_s_reason_is_one_whose_counter_is_shown_from_the_start(
+    situation: tuple[Snapshot, int, ScalingPolicy, Memory],
+) -> None:
+    decision = decide(*situation)
+    assert isinstance(decision, Hold) or decision.reason in CHANGES
 
 
 @given(situations())

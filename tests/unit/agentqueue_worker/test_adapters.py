@@ -200,6 +200,18 @@ def test_every_kind_of_end_is_counted_by_its_outcome() -> None:
     assert 'agentqueue_job_duration_seconds_count{job_name="tidy",queue="q"} 6.0' in text
 
 
+def test_every_counter_is_shown_as_0_before_it_counts() -> None:
+    metrics = Metrics("q", "agent")
+    metrics.expect(AgentRegistry(agent_with_crons(), Settings()).names)
+    before = {sample.name + str(sample.labels): sample.value for it in metrics.collect() for sample in it.samples}
+    assert set(before.values()) == {0.0}
+    registry = AgentRegistry(agent_with_crons(), Settings())
+    for outcome in (Done("j", Level.NORMAL, b"", 0, 1), Again("j", Level.NORMAL, 1), None):
+        metrics.ended(job_of(registry, "tidy"), outcome, 0.1)
+    after = {sample.name + str(sample.labels) for it in metrics.collect() for sample in it.samples}
+    assert after == before.keys()
+
+
 def test_successes_are_logged_up_to_a_budget_and_the_rest_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     registry, telemetry = AgentRegistry(agent_with_crons(), Settings()), WorkerTelemetry(Metrics("q", "a"))
     for _ in range(LINES_PER_SECOND + 30):

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import promql_parser
@@ -12,12 +11,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from agentqueue_operator.adapters.metrics import AGENT_LABELS, HELP
-from agentqueue_operator.adapters.metrics import Metrics as OperatorMetrics
-from agentqueue_operator.domain.kinds import QueueRef
-from agentqueue_operator.process import add_gauges
-from agentqueue_worker.adapters.metrics import Metrics as WorkerMetrics
 from tools.dashboards import DASHBOARDS
+from tools.metrics import operator_registry, worker_registry
 
 ROOT = Path(__file__).parents[3]
 ALERTS = [
@@ -32,44 +27,13 @@ FROM_POD = {"agentqueue", "agent"}
 PROCESS = {"process_cpu_seconds_total": TARGET, "process_resident_memory_bytes": TARGET}
 
 
-def shown_by_a_worker() -> dict[str, set[str]]:
-    metrics = WorkerMetrics("q", "a")
-    metrics.state = SimpleNamespace(  # type: ignore[assignment]
-        running={},
-        outbox=type("Outbox", (), {"__len__": lambda _: 0, "blocked_until": None})(),
-        options=SimpleNamespace(concurrency=1),
-        draining=False,
-        marked=False,
-        abandoned=0,
-    )
-    job: Any = SimpleNamespace(handler=SimpleNamespace(name="tidy"))
-    metrics.ended(job, None, 0.1)
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    return {name: labels | FROM_POD | TARGET for name, labels in samples(registry).items()}
+def samples(registry: CollectorRegistry, added: set[str]) -> dict[str, set[str]]:
+    return {sample.name: {*sample.labels} | added for family in registry.collect() for sample in family.samples}
 
 
-def shown_by_the_operator() -> dict[str, set[str]]:
-    metrics = OperatorMetrics()
-    metrics.passed(QueueRef("n", "q"), 0.1, "ApiUnavailable")
-    metrics.called("GET", "pods", 200)
-    decision: Any = SimpleNamespace(reason=SimpleNamespace(value="Backlog"))
-    metrics.decided(QueueRef("n", "q"), "a", decision)
-    nothing = SimpleNamespace(leads=True, synced=True, down=0, begun=0, age_s=0.0)
-    sized = type("Sized", (), {"__len__": lambda _: 0, "waiting": lambda _: 0, "oldest_pass_s": lambda _: 0.0})()
-    operator: Any = SimpleNamespace(
-        metrics=metrics, elector=nothing, watches=nothing, cache=sized, loops=sized, pulse=nothing
-    )
-    add_gauges(operator)
-    shown = {name: labels | TARGET for name, labels in samples(metrics.registry).items()}
-    return shown | {name: {*AGENT_LABELS} for name in HELP}
-
-
-def samples(registry: CollectorRegistry) -> dict[str, set[str]]:
-    return {sample.name: set(sample.labels) for family in registry.collect() for sample in family.samples}
-
-
-KNOWN = PROCESS | shown_by_a_worker() | shown_by_the_operator()
+OF_WORKERS = samples(worker_registry(), TARGET | FROM_POD)
+OF_THE_OPERATOR = samples(operator_registry(), TARGET)
+KNOWN = PROCESS | OF_WORKERS | OF_THE_OPERATOR
 
 
 def selectors(expression: Any) -> Iterator[tuple[str, set[str]]]:

@@ -117,6 +117,7 @@ def make_worker(program: Program, options: WorkerOptions | None = None, metrics:
     """The worker of a program; inside a running event loop."""
     options = options or program.options
     metrics = metrics or Metrics(options.queue, options.agent)
+    metrics.expect(program.registry.names)
     opener = program.open_server or server_opener(program.settings)
     worker = Worker(options, program.registry, opener, WorkerTelemetry(metrics), hidden=HIDDEN)
     metrics.state = worker.state

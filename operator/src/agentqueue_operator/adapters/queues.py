@@ -104,6 +104,7 @@ def look_of(snapshot: QueueSnapshot) -> Look:
         dead=snapshot.dead,
         arrived=_arrived(snapshot),
         run_ms=counters.get("run_ms", 0),
+        counters=counters,
     )
 
 

@@ -40,6 +40,8 @@ class Look:
     """Jobs that ever became ready."""
     run_ms: int
     """Time that the completed ones took, added up."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """What Redis has counted since the queue was first used, by the engine's names (completed, dead, run_ms, …)."""
 
     def seen(self, at: float) -> Seen:
         """What the estimates learn from; `at`: monotonic seconds."""

@@ -75,6 +75,25 @@ class Reason(StrEnum):
     FALLBACK_MAX = "FallbackMax"
 
 
+CHANGES = (
+    Reason.BACKLOG,
+    Reason.ARRIVALS,
+    Reason.BUSY_FLOOR,
+    Reason.MIN_IDLE_SLOTS,
+    Reason.LESS_WORK,
+    Reason.SCALE_TO_ZERO,
+    Reason.RATE_LIMITED,
+    Reason.MIN,
+    Reason.MAX,
+    Reason.MAX_PODS_PER_MINUTE,
+    Reason.SUSPENDED,
+    Reason.FIXED,
+    Reason.FALLBACK_STATIC,
+    Reason.FALLBACK_MAX,
+)
+"""Reasons that a `ScaleTo` may have: their counters are shown before the first one happens."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
     """At most `max` starts in any window of `duration`."""

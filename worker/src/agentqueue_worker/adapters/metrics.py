@@ -76,6 +76,14 @@ class Metrics(Collector):
         self.loop_lag: Callable[[], float] = lambda: 0.0
         """Asked at a scrape: only from outside can it be told how late a blocked loop is by now."""
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Show the series of these jobs from the start, as 0.
+
+        Prometheus can't tell that a series that appears with the value 50 has grown by 50.
+        """
+        for name in names:
+            self.jobs.setdefault(name, JobCounts())
+
     def ended(self, job: Job, outcome: Outcome | None, seconds: float) -> None:
         """A job left its slot."""
         counts = self.jobs.get(job.handler.name)
@@ -109,7 +117,7 @@ class Metrics(Collector):
 
     def _jobs(self) -> Iterable[Metric]:
         total = CounterMetricFamily(
-            "agentqueue_jobs", "Runs of jobs by how they ended", labels=("queue", "job_name", "outcome")
+            "agentqueue_jobs", "Runs of jobs by how they ended in this worker", labels=("queue", "job_name", "outcome")
         )
         seconds = HistogramMetricFamily(
             "agentqueue_job_duration_seconds", "How long runs took", labels=("queue", "job_name")
@@ -131,8 +139,16 @@ class Metrics(Collector):
             ("agentqueue_worker_draining", "1 while no jobs are claimed", int(state.draining or state.marked)),
             ("agentqueue_abandoned_threads", "Threads of ended jobs that run on", state.abandoned),
             ("agentqueue_redis_full", "1 while Redis refuses outcomes with children", int(_is_blocked(state))),
-            ("agentqueue_renewal_age_seconds", "Since the last renewal", monotonic() - self.renewed_at),
-            ("agentqueue_loop_lag_seconds", "How late the event loop is", self.loop_lag()),
+            (
+                "agentqueue_renewal_age_seconds",
+                "Time since the last renewal that Redis answered",
+                monotonic() - self.renewed_at,
+            ),
+            (
+                "agentqueue_loop_lag_seconds",
+                "How late the event loop is: it grows while a handler blocks it",
+                self.loop_lag(),
+            ),
         ):
             family = GaugeMetricFamily(name, text, labels=("queue",))
             family.add_metric((self.queue,), float(value))
