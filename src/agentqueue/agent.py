@@ -25,9 +25,10 @@ import orjson
 
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
+from agentqueue.failures import clean_text
 from agentqueue.keys import check_queue
 from agentqueue.parsers import LONGEST_S
-from agentqueue.wire import JobRecord, Progress, child_id, clean_text, encode, find_problem
+from agentqueue.wire import JobRecord, Progress, child_id, encode, find_problem
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

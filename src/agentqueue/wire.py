@@ -4,17 +4,28 @@ A job record is arq's `{t, f, a, k, et}` with our own fields beside it; it start
 tell it from a plain arq client's without decoding it. A result record is arq's, with ours under `x`.
 """
 
+import contextlib
 import hashlib
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import orjson
 
 from agentqueue.errors import InvalidPayload
+from agentqueue.failures import (
+    MAX_MESSAGE,
+    MAX_TRACEBACK,
+    arguments_of,
+    class_name,
+    clean_text,
+    describe_value,
+    is_a,
+    name_exception,
+    shape_of,
+)
 from agentqueue.json_input import MAX_DEPTH, MAX_INT, MIN_INT, read_record
 
 MAX_BYTES: Final = 1024 * 1024
@@ -241,7 +252,7 @@ def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
         return None if math.isfinite(value) else f"{name} is {value}, which JSON has no word for"
     if kind is int:
         return None if MIN_INT <= value <= MAX_INT else f"{name} is an integer over 64 bits; send it as a string"
-    return f"{name} is a {kind.__name__}, not JSON (object, array, string, number, true, false or null)"
+    return f"{name} is a {class_name(value)}, not JSON (object, array, string, number, true, false or null)"
 
 
 # Both loops pass over what most values are without a call: every job that is enqueued goes through them.
@@ -261,7 +272,7 @@ def _list_problem(value: Sequence[Any], path: str, depth: int) -> str | None:
 def _dict_problem(value: Mapping[Any, Any], path: str, depth: int) -> str | None:
     for key, item in value.items():
         if type(key) is not str:
-            return f"{path or 'the payload'} has the key {key!r}; keys must be strings"
+            return f"{path or 'the payload'} has the key {describe_value(key, repr)}; keys must be strings"
         kind = type(item)
         if kind in _PLAIN or (kind is int and MIN_INT <= item <= MAX_INT):
             continue
@@ -281,9 +292,6 @@ class AttemptError:
     message: str
     traceback: str = ""
 
-    MAX_MESSAGE: ClassVar[int] = 2_000
-    MAX_TRACEBACK: ClassVar[int] = 8_000
-
     @property
     def line(self) -> str:
         """The error in one line."""
@@ -296,14 +304,9 @@ def attempt_error(attempt: int, at_ms: int, type_: str, message: str, traceback:
         attempt,
         at_ms,
         type_,
-        clean_text(message[: AttemptError.MAX_MESSAGE]),
-        clean_text(traceback[-AttemptError.MAX_TRACEBACK :]),
+        clean_text(message[:MAX_MESSAGE]),
+        clean_text(traceback[-MAX_TRACEBACK:]),
     )
-
-
-def clean_text(text: str) -> str:
-    """The text without lone surrogates (as undecodable file names have them), which JSON in UTF-8 can't say."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 MAX_ERRORS: Final = 10
@@ -424,40 +427,52 @@ class ResultRecord:
         if self.success:
             return None
         if isinstance(self.result, BaseException):
-            return describe_exception(self.result)
+            return name_exception(self.result).line
         if is_exception(self.result):
-            return ": ".join([self.result["$exc"], *(str(arg) for arg in self.result["args"][:1])])
+            args = self.result["args"]
+            first = args[:1] if type(args) is list else [args]  # another client may have written it
+            return ": ".join(map(str, [self.result["$exc"], *first]))
         return str(self.result)
 
 
-def describe_exception(exc: BaseException) -> str:
-    """Type and message in one line."""
-    text = describe_value(exc)
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-
-
 def encode_exception(exc: BaseException) -> dict[str, Any]:
-    """`{"$exc": name, "args": [...]}`; arguments that are not JSON are written as text."""
-    args = [arg if find_problem(arg) is None else describe_value(arg) for arg in exc.args]
-    try:
-        fits = len(orjson.dumps(args)) <= MAX_EXCEPTION
-    except orjson.JSONEncodeError:  # lone surrogates
-        fits = False
-    if not fits:
-        args = [clean_text(describe_value(exc)[: AttemptError.MAX_TRACEBACK])]
-    return {"$exc": type(exc).__name__, "args": args}
+    """`{"$exc": name, "args": [...]}`; arguments that are not JSON are written as text.
+
+    A group whose members are of one kind is written as its member.
+    """
+    cause = name_exception(exc)
+    if is_a(cause.exc, BaseExceptionGroup):
+        return {"$exc": cause.type, "args": [cause.message]}
+    given = arguments_of(cause.exc)
+    args = [cause.message]
+    if _is_small(given):
+        short = [arg if find_problem(arg) is None else describe_value(arg, limit=MAX_TRACEBACK) for arg in given]
+        with contextlib.suppress(orjson.JSONEncodeError):  # lone surrogates
+            if len(orjson.dumps(short)) <= MAX_EXCEPTION:
+                args = short
+    return {"$exc": cause.type, "args": args}
+
+
+def _is_small(value: Any) -> bool:
+    """Whether it is made of few values: one that holds itself many times over would take for ever to write."""
+    rest, size = [value], 0
+    while rest:
+        one = rest.pop()
+        size += 1 + (len(one) if type(one) in _SIZED else 0)
+        if size > MAX_EXCEPTION:
+            return False
+        if type(one) is dict:
+            rest += one.values()
+        elif type(one) is list or type(one) is tuple:
+            rest += one
+    return True
+
+
+_SIZED: Final = frozenset((dict, list, str, tuple))
 
 
 MAX_EXCEPTION: Final = 32 * 1024
 """Bytes of an exception's arguments that are kept; of larger ones the text's beginning."""
-
-
-def describe_value(value: object, say: Callable[[object], str] = str) -> str:
-    """`str(value)` or what else says it, where the value's own code may raise."""
-    try:
-        return say(value)
-    except Exception as exc:  # noqa: BLE001  # the user's __str__
-        return f"({type(value).__name__}, whose text can't be made: {type(exc).__name__})"
 
 
 def is_exception(value: Any) -> bool:
@@ -623,11 +638,6 @@ def decode_dead(raw: bytes) -> DeadLetter:
         raise InvalidPayload(f"the dead letter is not one: {exc}") from exc
 
 
-_VARIABLE = re.compile(
-    r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|\d+(?:\.\d+)?|'[^']*'|\"[^\"]*\"", re.IGNORECASE
-)
-
-
 def fingerprint(reason: Reason, name: str, error_type: str, message: str) -> str:
     """12 hex digits that are equal for failures of one kind: numbers, ids, addresses and quoted values don't count.
 
@@ -635,8 +645,7 @@ def fingerprint(reason: Reason, name: str, error_type: str, message: str) -> str
     ...     Reason.FATAL, "search", "Fatal", "no airport 'QQQ'")
     True
     """
-    shape = _VARIABLE.sub("*", message.splitlines()[0] if message else "")
-    return hashlib.sha256(f"{reason}\0{name}\0{error_type}\0{shape}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{reason}\0{name}\0{error_type}\0{shape_of(message)}".encode()).hexdigest()[:12]
 
 
 def child_id(parent: str, enqueueing: str, index: int) -> str:

@@ -241,6 +241,68 @@ async def test_fatal_goes_straight_to_the_dead_letters(client: Client, server_ur
     assert (letter.reason, letter.error, runs) == (Reason.FATAL, "Fatal: unknown airport XYZ", [1])
 
 
+async def in_a_group(*raised: BaseException) -> None:
+    """Tasks of one TaskGroup, which all fail."""
+
+    async def fail(exc: BaseException) -> None:
+        raise exc
+
+    async with asyncio.TaskGroup() as group:
+        for exc in raised:
+            group.create_task(fail(exc))
+
+
+async def test_fatal_in_a_task_group_goes_straight_to_the_dead_letters(client: Client, server_url: str) -> None:
+    agent, runs = Agent("q"), []
+
+    @agent.job(attempts=9)
+    async def hopeless(ctx: Context) -> None:
+        runs.append(ctx.attempt)
+        await in_a_group(Fatal("unknown airport XYZ"), Fatal("unknown airport ABC"))
+
+    job = await client.enqueue(hopeless)
+    await work_off(agent, server_url)
+    letter = await client.dead_letter(job.id)
+    error = "ExceptionGroup: Fatal: unknown airport ABC; Fatal: unknown airport XYZ"
+    assert (letter.reason, letter.error, runs) == (Reason.FATAL, error, [1])
+    assert "Exception Group Traceback" in letter.errors[-1].traceback
+
+
+async def test_retry_in_a_task_group_waits_as_it_asks(client: Client, server_url: str) -> None:
+    agent, starts = Agent("q"), []
+
+    @agent.job(attempts=2, backoff=Backoff("fixed", delay=30))
+    async def later(ctx: Context) -> int:
+        starts.append(monotonic())
+        if ctx.attempt == 1:
+            await in_a_group(Retry(after=0.1), ValueError("another"), Retry(after=0.2))
+        return ctx.attempt
+
+    job = await client.enqueue(later)
+    async with working(agent, server_url):
+        assert (await final(job)).result == 2
+    assert starts[1] - starts[0] >= 0.2
+
+
+async def test_three_causes_in_task_groups_are_three_kinds_of_dead_letters(client: Client, server_url: str) -> None:
+    agent = Agent("q")
+    causes = (ConnectionError("refused"), LookupError("no airport 'XYZ'"), PermissionError("token expired"))
+
+    @agent.job(attempts=1)
+    async def search(ctx: Context, cause: int) -> None:
+        await in_a_group(causes[cause])
+
+    for number in range(6):
+        await client.enqueue(search, number % 3)
+    await work_off(agent, server_url)
+    groups = await client.dead_groups("q")
+    assert sorted((group.newest.error, group.count) for group in groups) == [
+        ("ConnectionError: refused", 2),
+        ("LookupError: no airport 'XYZ'", 2),
+        ("PermissionError: token expired", 2),
+    ]
+
+
 class Spiteful(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")

@@ -8,7 +8,6 @@ Nothing heavy is imported until a command runs: `agentqueue --help` takes under 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,6 +18,7 @@ from agentqueue.cli import dead, jobs, queues, submit
 from agentqueue.cli.connect import ContextOption, InOption, offer_places, take_place, takes_place
 from agentqueue.cli.streams import prepare_streams
 from agentqueue.errors import AgentQueueError, NotFound, UsageError
+from agentqueue.failures import describe_traceback, name_exception
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def _run(arguments: Sequence[str], *, debug: bool) -> int:
         return _explain(exc, str(exc), code=exit_code(exc), debug=debug)
     except Exception as exc:  # noqa: BLE001  # the last resort: a line to read instead of a page
         hint = "" if debug else "; --debug shows where, please report it"
-        return _explain(exc, f"unexpected {type(exc).__name__}: {exc}{hint}", code=FAILED, debug=debug)
+        return _explain(exc, f"unexpected {name_exception(exc).line}{hint}", code=FAILED, debug=debug)
     return DONE
 
 
@@ -137,8 +137,7 @@ def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 def _explain(exc: Exception, message: str, *, code: int, debug: bool) -> int:
     if debug:
-        traceback = import_module("traceback")
-        print("".join(traceback.format_exception(exc)), file=sys.stderr, end="")
+        print(describe_traceback(exc), file=sys.stderr, end="")
     label = "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
     print(f"{label} {message}", file=sys.stderr)
     return code

@@ -65,6 +65,16 @@ def test_the_handlers_own_options_go_over_the_settings() -> None:
     assert keep_ms(math.inf) == -1
 
 
+def grouped(*members: BaseException) -> BaseException:
+    return BaseExceptionGroup("unhandled errors in a TaskGroup", members)
+
+
+class SaysItIsFatal(Exception):
+    """It says that it is a Fatal, and is none."""
+
+    __class__ = Fatal  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("exc", "draining", "verdict"),
     [
@@ -75,6 +85,15 @@ def test_the_handlers_own_options_go_over_the_settings() -> None:
         pytest.param(Retry(), True, Yielded(None), id="retry-while-draining-hands-back"),
         pytest.param(Fatal("x"), False, Hopeless(Reason.FATAL), id="fatal"),
         pytest.param(PayloadRefused("x"), False, Hopeless(Reason.INVALID_PAYLOAD), id="payload"),
+        pytest.param(grouped(Fatal(), grouped(Fatal())), False, Hopeless(Reason.FATAL), id="group-of-fatal"),
+        pytest.param(grouped(Fatal(), ValueError()), False, Failed(), id="group-of-fatal-and-another"),
+        pytest.param(grouped(Fatal(), Retry(after=2)), False, Failed(2.0), id="group-of-fatal-and-retry"),
+        pytest.param(grouped(Retry(after=2), grouped(Retry(after=5))), False, Failed(5.0), id="the-longest-delay"),
+        pytest.param(grouped(Retry(), Retry()), False, Failed(), id="group-of-retries-with-backoff"),
+        pytest.param(grouped(Retry(after=1)), True, Yielded(1.0), id="group-of-retries-while-draining"),
+        pytest.param(grouped(Retry(after=1), ValueError()), True, Failed(1.0), id="mixed-group-while-draining"),
+        pytest.param(grouped(asyncio.CancelledError()), False, Failed(), id="group-of-cancelled"),
+        pytest.param(SaysItIsFatal(), False, Failed(), id="what-says-that-it-is-fatal"),
     ],
 )
 def test_how_an_exception_counts(exc: BaseException, draining: bool, verdict: Verdict) -> None:

@@ -11,7 +11,7 @@ from agentqueue.agent import Backoff
 from agentqueue.errors import QueueUnavailable
 from agentqueue.keys import Level
 from agentqueue.store import Again, Bury, Cancel, Claimed, Done, HandBack, NewJob, Outcome
-from agentqueue.wire import JobRecord, ResultRecord, decode_job, encode_job, encode_result
+from agentqueue.wire import AttemptError, JobRecord, ResultRecord, decode_job, encode_job, encode_result
 from agentqueue_worker.app.job import Ending, Job
 from agentqueue_worker.app.notes import Notes
 from agentqueue_worker.app.options import Identity, WorkerOptions
@@ -86,11 +86,11 @@ class World:
         options = WorkerOptions("q", Identity("w", "1"), grace=0.2, drain_margin=0.1)
         self.notes = Notes(self.engine, "w/1")  # type: ignore[arg-type]
         self.state = WorkerState(options, self.notes)
-        self.ended: list[tuple[str, Outcome | None, str | None]] = []
+        self.ended: list[tuple[str, Outcome | None, AttemptError | None]] = []
         registry = FakeRegistry(FakeHandler(body, verdict))
         self.runner = Runner(self.state, registry, ended=self.note)  # type: ignore[arg-type]
 
-    def note(self, job: Job, outcome: Outcome | None, seconds: float, error: str | None) -> None:
+    def note(self, job: Job, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
         self.ended.append((job.id, outcome, error))
 
     def start(self, job_id: str = "j", **fields: Any) -> Claimed:
@@ -127,7 +127,7 @@ async def test_an_outcome_that_cant_be_made_hands_the_job_back() -> None:
     world.start()
     outcome = await world.outcome()
     assert outcome == HandBack("j", Level.NORMAL, 5_000)
-    assert world.ended[-1][2] == "its outcome could not be made"
+    assert "record could not be made: RuntimeError: a codec's bug" in world.ended[-1][2].line
 
 
 async def test_a_job_that_cant_be_started_goes_back_and_takes_no_other_with_it() -> None:
@@ -178,7 +178,7 @@ async def test_a_job_that_comes_back_to_its_own_worker_replaces_the_run_that_los
     await asyncio.sleep(0)
     world.start(attempts=0, meta={"crashes": b"1"})
     await asyncio.sleep(0.01)
-    assert world.ended == [("j", None, "the lease was lost")]
+    assert world.ended == [("j", None, None)]
     assert first.task is not None
     assert first.task.done()
     runs[-1].set()
@@ -265,7 +265,7 @@ async def test_a_lost_lease_that_a_note_reveals_stops_the_job() -> None:
     world.start()
     await asyncio.sleep(0)
     await world.state.checkpoint("j", b"1")
-    assert world.ended == [("j", None, "the lease was lost")]
+    assert world.ended == [("j", None, None)]
     assert len(world.state.leases) == 0
 
 

@@ -16,10 +16,12 @@ from agentqueue.agent import (
     JobDefinition,
     Retry,
     WorkerContext,
+    seconds,
     to_json,
 )
 from agentqueue.clock import from_ms
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
+from agentqueue.failures import is_a, leaves_of
 from agentqueue.store import KEEP_FOREVER
 from agentqueue.wire import JobRecord, Reason, ResultRecord, decode_job, encode_job, encode_result
 from agentqueue_worker.app.job import Job
@@ -84,16 +86,26 @@ class AgentHandler:
             raise PayloadRefused(str(exc)) from None  # the model's message says all
 
     def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
-        """Retry and Fatal as they say, a refused payload is final, all else failed this attempt."""
-        match exc:
-            case Retry():
-                return Yielded(exc.after) if self.runtime.draining else Failed(exc.after)
-            case Fatal():
-                return Hopeless(Reason.FATAL)
-            case PayloadRefused():
-                return Hopeless(Reason.INVALID_PAYLOAD)
-            case _:
-                return Failed()
+        """Retry and Fatal as they say, a refused payload is final, all else failed this attempt.
+
+        Of a group (of a TaskGroup, say) all leaves must be Fatal for it to be; the longest delay that a Retry in it
+        asks for is kept.
+        """
+        leaves = leaves_of(exc)
+        if is_a(exc, PayloadRefused):
+            return Hopeless(Reason.INVALID_PAYLOAD)
+        if all(is_a(leaf, Fatal) for leaf in leaves):
+            return Hopeless(Reason.FATAL)
+        retries: list[Retry] = [leaf for leaf in leaves if is_a(leaf, Retry)]  # type: ignore[misc]  # see is_a
+        after = _longest(retries)
+        if len(retries) == len(leaves) and self.runtime.draining:
+            return Yielded(after)
+        return Failed(after)
+
+
+def _longest(retries: Iterable[Retry]) -> float | None:
+    """The longest delay in seconds; None if none asks for one."""
+    return max((seconds(it.after) for it in retries if it.after is not None), default=None)
 
 
 def keep_ms(seconds: float) -> int:
@@ -213,7 +225,9 @@ class AgentRegistry:
             try:
                 await _call(hook, context)
             except Exception:  # noqa: BLE001  # the user's code; the other hooks must run
-                structlog.get_logger("agentqueue.agent").exception("shutdown_failed", hook=hook.__qualname__)
+                structlog.get_logger("agentqueue.agent").exception(
+                    "shutdown_failed", hook=getattr(hook, "__qualname__", repr(hook))
+                )
 
     async def recorded(self, job: Job) -> None:
         """Never asked for."""

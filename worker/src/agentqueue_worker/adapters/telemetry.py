@@ -7,6 +7,7 @@ import structlog
 
 from agentqueue.clock import monotonic
 from agentqueue.store import Again, Bury, Done, HandBack, Outcome, RenewReply
+from agentqueue.wire import AttemptError
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.app.job import Job
 
@@ -32,14 +33,16 @@ class WorkerTelemetry:
         self._told_full_at = float("-inf")
         self._told_foreign: dict[str, float] = {}
 
-    def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: str | None) -> None:
+    def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
         """See the port."""
         self.metrics.ended(job, outcome, seconds)
         kind = type(outcome)
         if kind is Done:
             self._tell_done(job, seconds)
         elif outcome is None:
-            log.warning("job_lost", job_id=job.id, job=job.record.name, attempt=job.attempt, reason=error)
+            log.warning(
+                "job_lost", job_id=job.id, job=job.record.name, attempt=job.attempt, reason="the lease was lost"
+            )
         else:
             _tell_end(job, outcome, seconds, error)
 
@@ -107,13 +110,16 @@ class WorkerTelemetry:
         self.metrics.renewed(reply, seconds)
 
 
-def _tell_end(job: Job, outcome: Outcome, seconds: float, error: str | None) -> None:
-    facts = {"job_id": job.id, "job": job.record.name, "attempt": job.attempt, "seconds": round(seconds, 3)}
+def _tell_end(job: Job, outcome: Outcome, seconds: float, error: AttemptError | None) -> None:
+    facts: dict[str, object] = {"job_id": job.id, "job": job.record.name, "attempt": job.attempt}
+    facts["seconds"] = round(seconds, 3)
+    if error is not None:
+        facts |= {"error": error.line, "exception": error.traceback}
     match outcome:
         case Again(delay_ms=delay_ms):
-            log.warning("job_failed", **facts, error=error, again_in_ms=delay_ms)
+            log.warning("job_failed", **facts, again_in_ms=delay_ms)
         case Bury():
-            log.error("job_dead", **facts, error=error)
+            log.error("job_dead", **facts)
         case HandBack():
             log.info("job_handed_back", **facts)
         case _:

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from agentqueue.clock import monotonic
+from agentqueue.failures import name_exception
 from agentqueue_worker.app.state import WorkerState
 
 TURN_EVERY: Final = 1.0
@@ -85,7 +86,10 @@ class LoopWatch:
     def _tell(self, seconds: float) -> None:
         jobs = [f"{job.handler.name} {job.id}" for job in tuple(self._state.running.values())[:JOBS_TOLD]]
         frame = sys._current_frames().get(self._state.thread)  # noqa: SLF001  # documented, in spite of its name
-        at = place(traceback.extract_stack(frame), self._hidden) if frame is not None else ""
+        try:
+            at = place(traceback.extract_stack(frame), self._hidden) if frame is not None else ""
+        except Exception as exc:  # noqa: BLE001  # a module's own loader, asked for its source
+            at = f"(its source can't be read: {name_exception(exc).line})"
         log.warning("loop_blocked", seconds=round(seconds, 1), jobs=jobs, at=at)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from agentqueue.clock import now_ms
+from agentqueue.failures import clean_text
 from agentqueue.keys import Level
 from agentqueue.status import letter_to_json
 from agentqueue.store import Bury, Cancel, Claimed, Done, HandBack, NewJob
@@ -19,7 +20,6 @@ from agentqueue.wire import (
     State,
     attempt_error,
     child_id,
-    clean_text,
     encode_dead,
     encode_job,
     errors_of,

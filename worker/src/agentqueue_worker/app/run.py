@@ -1,6 +1,7 @@
 """Runs claimed jobs, each in a task of its own, and turns the way each ends into an outcome."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 from typing import Any, Protocol, assert_never
@@ -10,8 +11,9 @@ import structlog
 from agentqueue.agent import Backoff
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.failures import class_name, describe_traceback, name_exception, traceback_of
 from agentqueue.store import Again, Claimed, HandBack, Outcome
-from agentqueue.wire import JobRecord, Reason
+from agentqueue.wire import AttemptError, JobRecord, Reason
 from agentqueue_worker.app.job import Ending, Job
 from agentqueue_worker.app.outcomes import Outcomes
 from agentqueue_worker.app.ports import Handler, Registry
@@ -41,7 +43,7 @@ log = structlog.get_logger("agentqueue.worker")
 class Ended(Protocol):
     """What is told of every end of a job: metrics and logs."""
 
-    def __call__(self, job: Job, outcome: Outcome | None, seconds: float, error: str | None) -> None:
+    def __call__(self, job: Job, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
         """`outcome` None: the lease was lost, nothing is recorded."""
         ...
 
@@ -70,10 +72,10 @@ class Runner:
         """Run a claimed job, whose lease is taken, or say at once why it doesn't run."""
         try:
             self._start(claimed)
-        except Exception:
+        except BaseException as exc:  # noqa: BLE001
             # Must not happen: but one job must not keep those that were claimed with it from starting.
             self._put(HandBack(claimed.id, claimed.level, round(AGAIN_AFTER * 1000)))
-            log.exception("job_not_started", job_id=claimed.id)
+            _report("job_not_started", exc, job_id=claimed.id)
 
     def _start(self, claimed: Claimed) -> None:
         if self._state.draining:  # claimed by a step that was on its way when the signal came
@@ -155,7 +157,7 @@ class Runner:
             self.stop(job, Ending.LOST)
             self._stray(job)
             self._state.nudge()
-            self._ended(job, None, monotonic() - job.started, "the lease was lost")
+            self._ended(job, None, monotonic() - job.started, None)
 
     def abandon(self, job: Job) -> None:
         """Hand back a job that does not end: the process is about to."""
@@ -186,7 +188,7 @@ class Runner:
         job.success, job.result = True, value
         try:
             outcome = self._make.done(job, value, seconds)
-        except Exception as exc:  # noqa: BLE001  # the value's own way of being written, or that it has none
+        except BaseException as exc:  # noqa: BLE001  # the value's own way of being written, or that it has none
             job.success, job.result = False, exc
             self._conclude(job, exc, Hopeless(), seconds)
         else:
@@ -199,7 +201,7 @@ class Runner:
         if job.ending is Ending.TIMEOUT:
             limit = job.record.options.timeout or job.handler.timeout or 0.0
             late = TimeoutError(f"the job took longer than its timeout of {limit:g} s")
-            exc = late.with_traceback(exc.__traceback__)
+            exc = late.with_traceback(traceback_of(exc))
         job.result = exc
         self._conclude(job, exc, self._judge(job, exc), seconds)
 
@@ -219,35 +221,44 @@ class Runner:
     def _ask(self, job: Job, exc: BaseException) -> Verdict:
         try:
             return job.handler.judge(exc, job)
-        except Exception:
-            # Must not happen: but a job that ended and is never recorded would hold its lease for ever.
-            log.exception("judge_failed", job_id=job.id, job=job.record.name)
+        except BaseException as problem:  # noqa: BLE001
+            # The exception's own attributes: but a job that ended and is never recorded would hold its lease for ever.
+            _report("judge_failed", problem, job_id=job.id, job=job.record.name)
             return Failed()
 
     def _conclude(self, job: Job, exc: BaseException, verdict: Verdict, seconds: float) -> None:
-        try:
-            outcome, error = self._decide(job, exc, verdict)
-        except Exception:
-            # Must not happen: but a job that ended and is never recorded would hold its slot and lease for ever.
-            log.exception("job_not_concluded", job_id=job.id, job=job.record.name)
-            outcome, error = self._make.hand_back(job, AGAIN_AFTER), "its outcome could not be made"
+        outcome, error = self._outcome(job, exc, verdict)
         self._finish(job, outcome, seconds, error)
 
-    def _decide(self, job: Job, exc: BaseException, verdict: Verdict) -> tuple[Outcome, str | None]:
+    def _outcome(self, job: Job, exc: BaseException, verdict: Verdict) -> tuple[Outcome, AttemptError | None]:
+        """What is recorded. A job that ended and is never recorded would hold its slot and its lease for ever."""
+        try:
+            return self._decide(job, exc, verdict)
+        except BaseException as problem:  # noqa: BLE001  # the user's serializers; what describes `exc` never raises
+            _report("job_not_concluded", problem, job_id=job.id, job=job.record.name)
+            plain = RuntimeError(f"{class_name(exc)}, whose record could not be made: {name_exception(problem).line}")
+        if isinstance(verdict, Failed | Hopeless):
+            try:
+                return self._decide(job, plain, Failed() if isinstance(verdict, Failed) else verdict)
+            except BaseException as problem:  # noqa: BLE001  # the serializers refuse our own exceptions too
+                _report("job_not_concluded", problem, job_id=job.id, job=job.record.name)
+        return self._make.hand_back(job, AGAIN_AFTER), self._make.describe(job, plain)
+
+    def _decide(self, job: Job, exc: BaseException, verdict: Verdict) -> tuple[Outcome, AttemptError | None]:
         match verdict:
             case Failed(after):
                 return self._retry(job, exc, after)
             case Hopeless(reason):
                 error = self._make.describe(job, exc)
-                return self._make.buried(job, exc, error, reason), error.line
+                return self._make.buried(job, exc, error, reason), error
             case Yielded(after):
                 return self._make.hand_back(job, after), None
             case Cancelled():
-                return self._make.cancelled(job), "cancelled"
+                return self._make.cancelled(job), None
             case _ as other:
                 assert_never(other)
 
-    def _retry(self, job: Job, exc: BaseException, after: float | None) -> tuple[Outcome, str]:
+    def _retry(self, job: Job, exc: BaseException, after: float | None) -> tuple[Outcome, AttemptError]:
         options, error = job.record.options, self._make.describe(job, exc)
         backoff = (
             job.handler.backoff if options.backoff is None else parse_backoff(options.backoff, job.handler.backoff)
@@ -256,12 +267,12 @@ class Runner:
         roll = random.random()  # noqa: S311  # spreads retries, keeps no secret
         match decide_retry(backoff, attempt=job.attempt, attempts=attempts, after=after, roll=roll):
             case GiveUp():
-                return self._make.buried(job, exc, error, Reason.FAILED), error.line
+                return self._make.buried(job, exc, error, Reason.FAILED), error
             case TryAgain(delay_ms):
                 notes = {**(job.unsaved or {}), "errors": add_error(job.claimed.meta, error)}
-                return Again(job.id, job.claimed.level, delay_ms, notes), error.line
+                return Again(job.id, job.claimed.level, delay_ms, notes), error
 
-    def _finish(self, job: Job, outcome: Outcome, seconds: float, error: str | None) -> None:
+    def _finish(self, job: Job, outcome: Outcome, seconds: float, error: AttemptError | None) -> None:
         self._state.mean_seconds = moving_mean(self._state.mean_seconds, seconds)
         if self._wants_recorded:
             self.unrecorded[job.id] = job
@@ -291,6 +302,12 @@ class Runner:
                 raise AssertionError("a job that may run was not started")
             case _ as other:
                 assert_never(other)
+
+
+def _report(event: str, exc: BaseException, **facts: object) -> None:
+    """Log it, as far as that is possible: the user's code may have set up logs of its own, which must stop no job."""
+    with contextlib.suppress(BaseException):
+        log.error(event, **facts, error=name_exception(exc).line, exception=describe_traceback(exc))
 
 
 def parse_backoff(wire: Any, base: Backoff) -> Backoff:

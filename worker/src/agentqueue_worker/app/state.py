@@ -5,6 +5,7 @@ import contextvars
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -123,14 +124,17 @@ class WorkerState:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="handler")
         context = contextvars.copy_context()
-        future: Future[Any] = self._executor.submit(context.run, _call, function, args)
+        future: Future[_Ended] = self._executor.submit(context.run, _call, function, args)
         try:
-            return await asyncio.wrap_future(future)
+            ended = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             if future.running():
                 self.abandoned += 1
                 future.add_done_callback(lambda _: self._call_soon(self._thread_ended))
             raise
+        if ended.exc is not None:
+            raise ended.exc
+        return ended.value
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run it beside the rest; it is kept until it ends."""
@@ -162,8 +166,20 @@ class WorkerState:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a thread's function ended. Its exception goes through no future: those refuse some, and ask others' code."""
+
+    value: Any = None
+    exc: BaseException | None = None
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> _Ended:
     try:
-        return function(*args)
-    except StopIteration as exc:  # a future can't carry it
-        raise RuntimeError("the handler raised StopIteration") from exc
+        return _Ended(function(*args))
+    except StopIteration as exc:  # a coroutine can't raise it
+        stopped = RuntimeError("the handler raised StopIteration")
+        stopped.__cause__ = exc
+        return _Ended(exc=stopped)
+    except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
+        return _Ended(exc=exc)

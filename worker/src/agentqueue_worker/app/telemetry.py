@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from agentqueue.store import Outcome, RenewReply
+from agentqueue.wire import AttemptError
 from agentqueue_worker.app.job import Job
 
 
 class Telemetry(Protocol):
     """Called on the hot path: implementations add to plain numbers. The renewing thread calls `renewed` alone."""
 
-    def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: str | None) -> None:
-        """A job left its slot. `outcome` None: its lease was lost."""
+    def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
+        """A job left its slot. `outcome` None: its lease was lost. `error`: of an attempt that failed."""
         ...
 
     def stepped(self, seconds: float, outcomes: int, claimed: int) -> None:

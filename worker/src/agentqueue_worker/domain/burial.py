@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from agentqueue.failures import clean_text
 from agentqueue.keys import PRIORITY_NUMBERS
 from agentqueue.store import Claimed
 from agentqueue.wire import (
@@ -11,7 +12,6 @@ from agentqueue.wire import (
     Reason,
     ResultRecord,
     State,
-    clean_text,
     decode_progress,
     errors_of,
     fingerprint,

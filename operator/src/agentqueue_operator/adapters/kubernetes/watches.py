@@ -17,6 +17,7 @@ import structlog
 from kopf._core.engines.peering import Identity
 
 from agentqueue.clock import monotonic
+from agentqueue.failures import name_exception
 from agentqueue_operator.adapters.kubernetes import paths
 from agentqueue_operator.adapters.kubernetes.api import ApiServer
 from agentqueue_operator.adapters.kubernetes.cache import QUEUE_LABEL, Address, Scope, StoreCache, version_of
@@ -282,7 +283,7 @@ class KopfThread:
         try:
             asyncio.run(self._run())
         except Exception as exc:  # noqa: BLE001  # whatever ends kopf is told, and it is started anew
-            self.problem = f"{type(exc).__name__}: {exc}"
+            self.problem = name_exception(exc).line
         finally:
             logging.getLogger("kopf").removeHandler(listener)
             with contextlib.suppress(RuntimeError):  # the home loop is closed: the process ends

@@ -8,6 +8,7 @@ from arq.cron import CronJob
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from agentqueue.agent import Backoff
+from agentqueue.failures import is_a
 from agentqueue.store import KEEP_FOREVER
 from agentqueue.wire import Reason
 from agentqueue_worker.adapters.arq.records import UNREADABLE, ArqRecord
@@ -82,11 +83,11 @@ class ArqHandler:
 
     def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
         """arq's rules: only Retry, RetryJob and CancelledError run it again; any other exception is final."""
-        if self.worker.retry_jobs and isinstance(exc, Retry):
-            return Failed(after=(exc.defer_score or 0) / 1000)
-        if self.worker.retry_jobs and isinstance(exc, RetryJob | asyncio.CancelledError):
+        if self.worker.retry_jobs and is_a(exc, Retry):
+            return Failed(after=(exc.defer_score or 0) / 1000)  # type: ignore[attr-defined]  # see is_a
+        if self.worker.retry_jobs and is_a(exc, (RetryJob, asyncio.CancelledError)):
             return Failed(after=0.0)
-        return Hopeless(Reason.FAILED if isinstance(exc, JobExecutionFailed) else Reason.FATAL)
+        return Hopeless(Reason.FAILED if is_a(exc, JobExecutionFailed) else Reason.FATAL)
 
 
 def _exceeded(tries: int) -> JobExecutionFailed:

@@ -12,6 +12,7 @@ from arq.worker import JobExecutionFailed
 from agentqueue.arq import dumps, loads
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidPayload
+from agentqueue.failures import describe_value, name_exception
 from agentqueue.wire import MARK, JobRecord, Reason, ResultRecord, decode_job, encode_job, encode_result, find_problem
 
 Serializer = Callable[[dict[str, Any]], bytes]
@@ -50,7 +51,11 @@ def _is_sound(record: JobRecord) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return value if find_problem(value) is None else repr(value)[:1_000]
+    return value if find_problem(value) is None else describe_value(value, repr, limit=1_000)
+
+
+def _why(exc: BaseException) -> str:
+    return name_exception(exc.__cause__ or exc).line
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Serializers:
         try:
             name, args, kwargs, job_try, enqueued_ms = arq_jobs.deserialize_job_raw(raw, deserializer=self.read)
         except arq_jobs.DeserializationError as exc:
-            return ArqRecord(name=UNREADABLE, problem=f"the job_deserializer refuses its record: {exc.__cause__!r}")
+            return ArqRecord(name=UNREADABLE, problem=f"the job_deserializer refuses its record: {_why(exc)}")
         record = ArqRecord(name=name, args=args, kwargs=kwargs, job_try=job_try, enqueued_ms=enqueued_ms)
         return record if _is_sound(record) else ArqRecord(name=UNREADABLE, problem="its record is not a job's")
 
@@ -108,10 +113,19 @@ class Serializers:
             f"{record.id}:{record.name}",
             record.queue,
             record.id,
-            serializer=self.write,
+            serializer=self._write_or_refuse,
         )
         # Twice refused: the arguments are not the serializer's either. Ours reads them as text.
         return raw if raw is not None else encode_result(_unserializable(record))
+
+    def _write_or_refuse(self, record: dict[str, Any]) -> bytes:
+        """By the user's serializer. What it raises is arq's to catch and to log: so it is an Exception, without the
+        job's own exception as its context, whose code may raise where it is logged.
+        """
+        try:
+            return self.write(record)
+        except BaseException as exc:  # noqa: BLE001  # the values' own `__reduce__`, which may raise anything
+            raise arq_jobs.SerializationError(name_exception(exc).line) from None
 
 
 def _encode_json(record: ResultRecord) -> bytes:
