@@ -95,7 +95,26 @@ class TestSubmit:
     def test_json_tells_what_was_known(self, cli: Cli) -> None:
         first = cli.json("submit", "flights", "search", "--id", "trip")
         assert first == {"id": "trip", "queue": "flights", "name": "search", "deduplicated": False}
-        assert cli.json("submit", "flights", "search", "--id", "trip")["deduplicated"]
+        again = cli.json("submit", "flights", "other", "--id", "trip")
+        assert again == {"id": "trip", "queue": "flights", "name": "search", "deduplicated": True, "state": "waiting"}
+
+    def test_a_known_id_is_told_with_the_state_of_its_job(
+        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
+    ) -> None:
+        client.enqueue("flights", "search", id="trip")
+        assert cli("submit", "flights", "search", "--id", "trip") == "trip\n"
+        assert "trip was known already and is waiting; nothing was sent" in cli.err
+
+        async def die(hand: Hand) -> None:
+            await hand.bury(await hand.claim_one())
+
+        by_hand(die)
+        cli("submit", "flights", "search", "--id", "trip")
+        assert "is dead; nothing was sent. Run it again with `agentqueue dead replay flights trip`" in cli.err
+        cli("dead", "discard", "flights", "trip")
+        cli("submit", "flights", "search", "--id", "trip")
+        assert cli.err == ""
+        assert client.job("trip").status().state == "waiting"
 
     def test_a_mistyped_queue_is_refused_with_the_nearest(self, cli: Cli, client: SyncClient) -> None:
         client.enqueue("flight-search", "search")

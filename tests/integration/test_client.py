@@ -507,6 +507,20 @@ class TestDeadLetters:
         assert await client.discard("flights", ["no-0", "nobody"]) == 1
         assert [letter.id for letter in await client.dead_letters("flights")] == ["no-1"]
 
+    async def test_a_discarded_id_is_forgotten_and_may_be_enqueued_again(self, client: Client) -> None:
+        await self.bury(client, 1)
+        known = await client.enqueue("flights", "search", id="no-0")
+        status = await known.known_status()
+        assert status is not None
+        assert (known.deduplicated, status.state) == (True, State.DEAD)
+        await client.discard("flights", "no-0")
+        with pytest.raises(JobNotFound):
+            await client.status("no-0")
+        assert await known.known_status() is None
+        again = await client.enqueue("flights", "search", id="no-0")
+        assert (again.deduplicated, await again.known_status()) == (False, None)
+        assert (await again.status()).state is State.WAITING
+
     @pytest.mark.parametrize("choice", [{}, {"ids": ["a"], "all": True}, {"all": True, "like": "abc"}])
     async def test_the_choice_must_be_one(self, client: Client, choice: dict[str, Any]) -> None:
         with pytest.raises(UsageError, match="exactly one"):
@@ -661,7 +675,11 @@ class TestSyncClient:
         assert [status.id for status in sync_client.jobs("flights")] == ["trip"]
         assert sync_client.pause("flights", "x")
         assert sync_client.resume("flights")
-        assert sync_client.enqueue("flights", "search", id="trip").deduplicated
+        known = sync_client.enqueue("flights", "search", id="trip")
+        status = known.known_status()
+        assert status is not None
+        assert (known.deduplicated, status.id) == (True, "trip")
+        assert sync_client.enqueue("flights", "search").known_status() is None
         assert job.cancel() is Cancellation.CANCELLED
         with pytest.raises(JobCancelled):
             job.result(timeout=1)

@@ -284,8 +284,10 @@ async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClie
         await worker.complete(await worker.claim_one(), {"to": "LIS"})
     done = (await api.get(place)).json()
     assert (done["state"], done["result"]) == ("completed", {"to": "LIS"})
-    again = await api.post("/api/queues/flights/jobs", json={"name": "search", "id": "trip-1"})
-    assert (again.status_code, again.json()["deduplicated"]) == (202, True)
+    again = await api.post("/api/queues/flights/jobs", json={"name": "other", "id": "trip-1"})
+    assert (again.status_code, again.headers["location"]) == (202, place)
+    first = {"id": "trip-1", "queue": "flights", "name": "search", "state": "completed"}
+    assert again.json() == first | {"deduplicated": True}
 
 
 async def test_an_id_of_any_kind_has_an_address(client: Client, api: httpx.AsyncClient) -> None:

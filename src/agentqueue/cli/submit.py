@@ -178,17 +178,33 @@ async def _send_one(client: Client, order: Order, payload: Any) -> bool:
     job = await client.enqueue(**order.item(payload))
     if order.wait:
         return await _wait_for_one(client, job, order)
-    _tell_sent(job, order)
+    _tell_sent(job, order, await job.known_status())
     return False
 
 
-def _tell_sent(job: Job, order: Order) -> None:
+def _tell_sent(job: Job, order: Order, known: JobStatus | None) -> None:
     if order.as_json:
-        print_json(_as_json(job, order))
-    elif on_terminal():
-        say(f"{job.id} was known already; nothing was sent" if job.deduplicated else f"{job.id} sent to {order.queue}")
-    else:
+        wire = _as_json(job, order)
+        print_json(wire if known is None else wire | {"queue": known.queue, "name": known.name, "state": known.state})
+        return
+    if not on_terminal():
         print(job.id)
+    elif not job.deduplicated:
+        say(f"{job.id} sent to {order.queue}")
+    if job.deduplicated:
+        warn(_what_is_known(job.id, known))
+
+
+def _what_is_known(job_id: str, known: JobStatus | None) -> str:
+    """That nothing was sent, and what to do where that can't be what was wanted."""
+    from agentqueue.wire import State  # noqa: PLC0415
+
+    if known is None:
+        return f"{job_id} was known already; nothing was sent. It has been forgotten since: send it again"
+    told = f"{job_id} was known already and is {known.state}; nothing was sent"
+    if known.state is not State.DEAD:
+        return told
+    return f"{told}. Run it again with `agentqueue dead replay {known.queue} {job_id}`, or discard it first"
 
 
 def _as_json(job: Job, order: Order) -> dict[str, Any]:

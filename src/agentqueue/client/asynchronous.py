@@ -64,6 +64,14 @@ class Job:
         self.deduplicated = deduplicated
         """The id was known already: this is the first job, and nothing was enqueued."""
 
+    async def known_status(self) -> JobStatus | None:
+        """Return the state of the job that the id is of already; None for a new job, or for one just forgotten."""
+        if not self.deduplicated:
+            return None
+        with suppress(JobNotFound):
+            return await self.status()
+        return None
+
     def __repr__(self) -> str:
         return f"Job({self.id!r}, queue={self.queue!r}, deduplicated={self.deduplicated})"
 
@@ -513,7 +521,11 @@ class Client:
         like: str | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """Forget dead letters, chosen as in `replay`. Returns how many there were."""
+        """Forget dead letters, chosen as in `replay`, and their results: their ids may be enqueued again.
+
+        Returns:
+            How many there were.
+        """
         parts: list[int] = []
 
         async def act(chunk: Sequence[str]) -> int:

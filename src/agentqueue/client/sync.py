@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -11,7 +12,7 @@ from agentqueue.client.asynchronous import Client, Job, Progress
 from agentqueue.client.bulk import chunks_of, prepare_each
 from agentqueue.client.home import Home
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
-from agentqueue.errors import AgentQueueError
+from agentqueue.errors import AgentQueueError, JobNotFound
 from agentqueue.stats import QueueStats
 from agentqueue.status import JobStatus
 from agentqueue.store import Sentinels, Tls
@@ -101,6 +102,14 @@ class SyncJob:
         """Where it was sent; None: looked up when needed."""
         self.deduplicated = job.deduplicated
         """The id was known already: this is the first job, and nothing was enqueued."""
+
+    def known_status(self) -> JobStatus | None:
+        """Return the state of the job that the id is of already; see `Job.known_status`."""
+        if not self.deduplicated:
+            return None
+        with suppress(JobNotFound):
+            return self.status()
+        return None
 
     def __repr__(self) -> str:
         return f"SyncJob({self.id!r}, queue={self.queue!r}, deduplicated={self.deduplicated})"

@@ -146,7 +146,7 @@ async def resume(request: Request) -> Response:
 
 
 async def enqueue(request: Request) -> Response:
-    """Enqueue a job: 202, with its address in Location. The same id again is the first job."""
+    """Enqueue a job: 202, with its address in Location. An id that is known is the first job, and its state is told."""
     client, queue = client_of(request), queue_of(request)
     job = _job_in(await read_object(request))
     if not flag(request, "force"):
@@ -155,6 +155,8 @@ async def enqueue(request: Request) -> Response:
     sent = await client.enqueue(queue=queue, **job)
     log.debug("job_enqueued", queue=queue, job=job["name"], id=sent.id, deduplicated=sent.deduplicated)
     answer = {"id": sent.id, "queue": sent.queue or queue, "name": job["name"], "deduplicated": sent.deduplicated}
+    if (known := await sent.known_status()) is not None:
+        answer |= {"queue": known.queue, "name": known.name, "state": known.state}
     return Json(answer, HTTPStatus.ACCEPTED, {"Location": f"/api/jobs/{quote(sent.id, safe='')}"})
 
 
