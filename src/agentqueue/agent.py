@@ -19,15 +19,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Literal, Never, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Never, Protocol, TypeVar, Unpack, cast, overload
 
 import orjson
 
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
-from agentqueue.failures import clean_text
+from agentqueue.failures import clean_text, describe_value
 from agentqueue.keys import check_queue
 from agentqueue.parsers import LONGEST_S
+from agentqueue.quantities import plain_number
 from agentqueue.wire import JobRecord, Progress, child_id, encode, find_problem
 
 if TYPE_CHECKING:
@@ -52,12 +53,13 @@ _PLAIN_TYPES: Final = (Any, object, inspect.Parameter.empty)
 class Retry(Exception):
     """Raised by a handler: this attempt failed, try again, after `after` (seconds or timedelta) or the usual backoff.
 
-    While the worker drains (`ctx.should_yield`) it hands the job back instead, and no attempt is burnt.
+    While the worker drains (`ctx.should_yield`) it hands the job back instead, and no attempt is burnt. A negative
+    `after` (until a moment that has passed by now) is none: the job is tried again at once.
     """
 
     def __init__(self, message: str = "", *, after: Seconds | None = None) -> None:
-        super().__init__(message or ("try again" if after is None else f"try again after {seconds(after):g} s"))
-        self.after = None if after is None else seconds(after)
+        self.after = None if after is None else _delay(after)
+        super().__init__(message or ("try again" if self.after is None else f"try again after {self.after:g} s"))
 
 
 class Fatal(Exception):
@@ -70,10 +72,15 @@ def seconds(value: Seconds, *, endless: bool = False) -> float:
     Raises:
         UsageError: negative, over 10 years, or not a number.
     """
-    out = value.total_seconds() if isinstance(value, timedelta) else value
-    if type(out) in (int, float) and (0 <= out <= LONGEST_S or (endless and out == math.inf)):
+    out = value.total_seconds() if isinstance(value, timedelta) else plain_number(value)
+    if out is not None and (0 <= out <= LONGEST_S or (endless and out == math.inf)):
         return float(out)
     raise UsageError(f"duration {value!r} must be a number of seconds from 0 to {LONGEST_S:.0f}, or a timedelta")
+
+
+def _delay(value: Seconds) -> float:
+    past = value < timedelta() if isinstance(value, timedelta) else (plain_number(value) or 0) < 0
+    return 0.0 if past else seconds(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +233,17 @@ def to_json(value: Any, what: str = "") -> Any:
     from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  # 100 ms, rarely needed
 
     try:
-        return to_jsonable_python(value, by_alias=True)
+        return to_jsonable_python(value, by_alias=True, fallback=_number_of)
     except (PydanticSerializationError, ValueError) as exc:
         raise InvalidPayload(problem) from exc
+
+
+def _number_of(value: Any) -> int | float:
+    """The number that pydantic doesn't know for one: numpy's, a Fraction."""
+    number = plain_number(value)
+    if number is None:
+        raise ValueError("not a number")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,13 +369,21 @@ class Agent:
         return register
 
     def startup(self, func: Hook) -> Hook:
-        """Run a function (plain or async, one argument) before the first job: open what handlers share."""
-        self.on_startup.append(func)
+        """Run a function (plain or async, one argument) before the first job: open what handlers share.
+
+        Raises:
+            UsageError: not callable, or a generator, whose body would not run.
+        """
+        self.on_startup.append(_check_hook(func))
         return func
 
     def shutdown(self, func: Hook) -> Hook:
-        """Run a function after the last job, the last registered first: close what startup opened."""
-        self.on_shutdown.insert(0, func)
+        """Run a function after the last job, the last registered first: close what startup opened.
+
+        Raises:
+            UsageError: as for `startup`.
+        """
+        self.on_shutdown.insert(0, _check_hook(func))
         return func
 
     def _define(
@@ -373,12 +396,13 @@ class Agent:
         backoff: Backoff | Mapping[str, Any] | Seconds | None = None,
         keep_result: Seconds | None = None,
     ) -> JobDefinition:
+        runs_on_loop = is_async(func)
         job = JobDefinition(
             agent=self,
             name=self._check_name(name or getattr(func, "__name__", "").strip("_").replace("_", "-")),
             func=func,
             payload=Payload(func, payload_parameter(func)),
-            is_async=is_async(func),
+            is_async=runs_on_loop,
             timeout=None if timeout is None else seconds(timeout, endless=True),
             attempts=check_attempts(attempts),
             backoff=None if backoff is None else Backoff.parse(backoff),
@@ -396,6 +420,17 @@ class Agent:
         if name in self.jobs:
             raise UsageError(f"agent {self.name!r} has a job {name!r} already; give one of them name=...")
         return name
+
+
+def _check_hook(func: Hook) -> Hook:
+    if not callable(func):
+        raise UsageError(f"{func!r:.80} can't be called; decorate a function")
+    if yields(func):
+        raise UsageError(
+            f"{_name(func)} yields, so that its body would not run: write one function for @agent.startup, and one for "
+            "@agent.shutdown"
+        )
+    return func
 
 
 def check_job_name(name: str) -> str:
@@ -417,19 +452,54 @@ def check_attempts(attempts: int | None) -> int | None:
 
 
 def is_async(func: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: else it runs in a thread.
+    """Return whether calling it gives a coroutine; else it runs in a thread, and what it gives is awaited if it can be.
+
+    The outermost callable is judged, which is what is called: a decorator may make an async function of a plain one,
+    and the other way round, whatever `functools.wraps` copies.
 
     Raises:
-        UsageError: a generator; a handler returns its result.
+        UsageError: not callable, or a generator; a handler returns its result.
     """
-    called = underlying(func)
-    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+    called = _outermost(func)
+    if called is None:
+        raise UsageError(f"{func!r:.80} can't be called; decorate a function, or pass a bound method")
+    if yields(func):
         raise UsageError(f"{_name(func)} yields; a handler returns its result (and tells of progress by ctx.progress)")
+    try:
+        inspect.signature(func)
+    except ValueError as exc:  # some builtins and extensions
+        raise UsageError(
+            f"{_name(func)} has no signature that Python can read; call it in a function of yours"
+        ) from exc
     return inspect.iscoroutinefunction(called)
 
 
+def yields(func: Callable[..., Any]) -> bool:
+    """Return whether it is a generator, or one that contextlib made a context manager of: its body would not run."""
+    called = _outermost(func)
+    code = getattr(called, "__code__", None)
+    if called is not None and getattr(code, "co_filename", None) == contextlib.__file__:
+        called = inspect.unwrap(called)
+    return inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+
+
+def _outermost(func: Any) -> Callable[..., Any] | None:
+    """The function that runs first when it is called, through partials, methods and objects with `__call__`."""
+    while True:
+        if isinstance(func, functools.partial):
+            func = func.func
+        elif isinstance(func, staticmethod) or inspect.ismethod(func):
+            func = func.__func__
+        elif not callable(func):
+            return None
+        elif isinstance(func, type) or inspect.isroutine(func):
+            return cast("Callable[..., Any]", func)
+        else:
+            func = type(func).__call__
+
+
 def underlying(func: Callable[..., Any]) -> Callable[..., Any]:
-    """The function behind decorators that wrap, partials and objects that are called."""
+    """The function behind decorators that wrap, partials and objects that are called: its annotations are meant."""
     func = inspect.unwrap(func)
     while isinstance(func, functools.partial):
         func = inspect.unwrap(func.func)
@@ -581,12 +651,20 @@ class Context:
     def progress(self, percent: float, message: str | None = None) -> Awaitable[None]:
         """Say how far the job is, 0 to 100, with a word on what it does. Cheap: written at most twice a second.
 
+        Any number will do (numpy's, Decimal, Fraction): below 0 it counts as 0, over 100 as 100, since sums of floats
+        end at 100.00000000000001. NaN, as 0/0 has it in numpy, leaves the percentage as it was.
+
         Raises:
-            UsageError: not a number from 0 to 100.
+            UsageError: not a number at all, or True or False.
         """
-        if type(percent) not in (int, float) or not 0 <= percent <= 100:
-            raise UsageError(f"progress {percent!r} must be a number from 0 to 100")
-        progress = Progress(percent, None if message is None else clean_text(str(message)[:500]), now_ms())
+        number = plain_number(percent)
+        if number is None:
+            raise UsageError(f"progress {describe_value(percent, repr, limit=80)} must be a number from 0 to 100")
+        if type(number) is float and math.isnan(number):
+            number = 0 if self.last_progress is None else self.last_progress.percent
+        number = min(max(number, 0), 100)
+        text = None if message is None else clean_text(describe_value(message, limit=500))
+        progress = Progress(number, text, now_ms())
         self.last_progress = progress
         runtime = self._runtime
         if threading.get_ident() == runtime.thread:

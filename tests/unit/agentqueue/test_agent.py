@@ -1,13 +1,17 @@
 """What authors of handlers import: definitions, payloads, contexts."""
 
 import asyncio
+import contextlib
 import functools
+import math
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -20,6 +24,7 @@ from agentqueue.agent import JobDefinition, check_attempts, is_async, job_of, se
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.keys import Level
 from agentqueue.wire import JobRecord, child_id, decode_job
+from tests.support.nasty import RudeText
 
 
 class Trip(BaseModel):
@@ -156,6 +161,32 @@ def test_a_function_that_is_no_handler_is_refused(func: Callable[..., Any], erro
         Agent("q").job(name="x")(func)
 
 
+@pytest.mark.parametrize(
+    ("func", "error"),
+    [
+        (contextlib.contextmanager(_generator), "yields"),
+        (contextlib.asynccontextmanager(_async_generator), "yields"),
+        (functools.partial(_generator), "yields"),
+        (classmethod(lambda cls, ctx: None), "can't be called"),
+        (functools.partialmethod(_generator), "can't be called"),
+        (5, "can't be called"),
+        (max, "has no signature"),
+    ],
+)
+def test_a_callable_that_is_no_handler_is_refused(func: Any, error: str) -> None:
+    with pytest.raises(UsageError, match=error):
+        Agent("q").job(name="x")(func)
+
+
+@pytest.mark.parametrize("func", [_generator, _async_generator, contextlib.asynccontextmanager(_async_generator), 5])
+def test_a_hook_whose_body_would_not_run_is_refused(func: Any) -> None:
+    own = Agent("q")
+    for register in (own.startup, own.shutdown):
+        with pytest.raises(UsageError, match=r"yields|can't be called"):
+            register(func)
+    assert own.on_startup == own.on_shutdown == []
+
+
 def test_what_runs_in_a_thread() -> None:
     async def coroutine(ctx: Any) -> None: ...
 
@@ -212,7 +243,7 @@ def test_retry_says_when() -> None:
     assert check_attempts(None) is None
 
 
-@pytest.mark.parametrize("after", [float("inf"), float("nan"), 1e300, -1, "5"])
+@pytest.mark.parametrize("after", [float("inf"), float("nan"), 1e300, "5"])
 def test_a_retry_that_no_clock_can_tell_fails_in_the_handler_not_in_the_worker(after: Any) -> None:
     with pytest.raises(UsageError, match="from 0 to 315360000"):
         Retry(after=after)
@@ -396,10 +427,104 @@ async def test_progress_and_checkpoint_reach_the_worker_from_the_loop_and_from_t
     assert ctx.last_progress.percent == 20
 
 
-@pytest.mark.parametrize("percent", [-1, 101, float("nan"), True, "50"])
-async def test_progress_is_a_number_from_0_to_100(runtime: FakeRuntime, percent: Any) -> None:
+class Scalar:
+    """As numpy's integers are."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+class Half:
+    """As numpy's float32 is."""
+
+    def __float__(self) -> float:
+        return 0.5
+
+
+class Many:
+    """As an array of several elements is."""
+
+    def __float__(self) -> float:
+        raise TypeError("only length-1 arrays can be converted to Python scalars")
+
+
+class float64(float):  # noqa: N801  # numpy's name
+    """numpy's float64 is one."""
+
+
+@pytest.mark.parametrize(
+    ("percent", "seen"),
+    [
+        pytest.param(sum([100 / 6] * 6), 100, id="a-sum-of-floats"),
+        pytest.param(-1, 0, id="below"),
+        pytest.param(float("inf"), 100, id="infinite"),
+        pytest.param(float("-inf"), 0, id="minus-infinite"),
+        pytest.param(float("nan"), 7, id="nan-leaves-it"),
+        pytest.param(10**400, 100, id="large"),
+        pytest.param(Decimal("12.5"), 12.5, id="decimal"),
+        pytest.param(Decimal("1e400"), 100, id="large-decimal"),
+        pytest.param(Decimal("nan"), 7, id="decimal-nan"),
+        pytest.param(Fraction(1, 4), 0.25, id="fraction"),
+        pytest.param(Fraction(-(10**400)), 0, id="large-fraction"),
+        pytest.param(Scalar(50), 50, id="index"),
+        pytest.param(Half(), 0.5, id="float"),
+        pytest.param(float64(33.5), 33.5, id="float-subclass"),
+    ],
+)
+async def test_progress_is_any_number_cut_to_0_to_100(runtime: FakeRuntime, percent: Any, seen: float) -> None:
+    ctx = context(runtime)
+    ctx.progress(7)
+    ctx.progress(percent)
+    assert ctx.last_progress is not None
+    assert ctx.last_progress.percent == seen
+    assert type(ctx.last_progress.percent) in (int, float)
+
+
+async def test_a_first_progress_of_nan_is_0(runtime: FakeRuntime) -> None:
+    ctx = context(runtime)
+    ctx.progress(math.nan, RudeText("a note"))
+    assert ctx.last_progress is not None
+    assert (ctx.last_progress.percent, ctx.last_progress.message) == (0, "a note")
+
+
+@pytest.mark.parametrize("percent", [True, "50", None, Many(), 1j, Decimal("snan")])
+async def test_progress_that_is_no_number_is_refused(runtime: FakeRuntime, percent: Any) -> None:
     with pytest.raises(UsageError, match="0 to 100"):
         context(runtime).progress(percent)
+
+
+@pytest.mark.parametrize(
+    ("after", "waits"),
+    [
+        (Decimal("1.5"), 1.5),
+        (Fraction(1, 2), 0.5),
+        (Scalar(3), 3),
+        (float64(2), 2),
+        (-0.001, 0),
+        (timedelta(seconds=-5), 0),
+        (timedelta(seconds=5), 5),
+    ],
+)
+def test_a_retrys_delay_is_any_number_and_one_in_the_past_is_none(after: Any, waits: float) -> None:
+    assert Retry(after=after).after == waits
+    assert Retry(after=after).args == (f"try again after {waits:g} s",)
+
+
+@pytest.mark.parametrize("after", [True, "5", math.nan, math.inf, 1e12, Many()])
+def test_a_retrys_delay_that_cant_be_is_refused(after: Any) -> None:
+    with pytest.raises(UsageError, match="duration"):
+        Retry(after=after)
+
+
+async def test_a_checkpoints_numbers_may_be_any_librarys(runtime: FakeRuntime) -> None:
+    ctx = context(runtime)
+    await ctx.checkpoint({"done": Scalar(3), "mean": float64(2.5)})
+    assert ctx.last_checkpoint == b'{"done":3,"mean":2.5}'
+    with pytest.raises(InvalidPayload, match="Many"):
+        ctx.checkpoint({"all": Many()})
 
 
 async def test_children_are_collected_with_ids_that_a_rerun_makes_again(runtime: FakeRuntime) -> None:

@@ -235,5 +235,5 @@ class AgentRegistry:
 
 async def _call(hook: Any, context: WorkerContext) -> None:
     result = hook(context)
-    if inspect.isawaitable(result):
-        await result
+    while inspect.isawaitable(result):
+        result = await result

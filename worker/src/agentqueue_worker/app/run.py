@@ -116,6 +116,8 @@ class Runner:
     async def _run(self, job: Job) -> None:
         try:
             value = await job.handler.call(job)
+            while hasattr(type(value), "__await__"):  # a plain function that gives a coroutine or a future
+                value = await value
         except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
             self._failed(job, exc)
         else:
