@@ -176,6 +176,15 @@ async def test_a_conditions_wait_and_the_status_subresource_work(kube: Kube, api
     assert (await kube.kubectl("get", "aq", "waited-for", f"-o=custom-columns={asked}")).split()[2:] == ["True", "7"]
 
 
+def test_what_no_operator_has_seen_is_not_observed(api: httpx.Client) -> None:
+    """kstatus (Flux, Helm 4) takes an object without a status for one that is well."""
+    made = api.post(OBJECTS, json=resources.resource("unseen"))
+    try:
+        assert made.json()["status"] == {"observedGeneration": -1}
+    finally:
+        api.delete(f"{OBJECTS}/unseen").raise_for_status()
+
+
 def test_defaults_are_stored_outside_of_agents_only(api: httpx.Client) -> None:
     stored = api.post(OBJECTS, json=resources.resource(), params=TRY).json()["spec"]
     assert stored["agents"] == resources.resource()["spec"]["agents"]

@@ -9,7 +9,8 @@ from redis.exceptions import OutOfMemoryError
 
 from agentqueue_operator.domain.reasons import REMEDIES, Reason
 from tests.support.cluster.kube import Kube, Object, has_condition
-from tests.support.operator import CODE, Operator, agent, agent_queue, code, condition, is_ready
+from tests.support.cluster.shell import ClusterError
+from tests.support.operator import CODE, Operator, agent, agent_queue, client_of, code, condition, is_ready
 from tests.support.servers import RunningServer, run_server
 
 AQ = "agentqueue"
@@ -62,8 +63,17 @@ async def test_image_that_is_not_there_and_a_rollout_of_it(operator: Operator, k
     await kube.apply(agent_queue(agents=[agent("greetings", image=None)]))
     await kube.until(AQ, "demo", is_ready, timeout=120)
     await kube.apply(agent_queue(agents=[agent("greetings", image="localhost/no-such-image:2")]))
+    with pytest.raises(ClusterError, match="timed out waiting"):  # a pipeline does not take it for a good deploy
+        await kube.kubectl("wait", "--for=condition=Ready", "agentqueue/demo", "--timeout=5s")
+    await told(kube, "Stalled", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:2", status="True")
+    await told(kube, "Ready", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:2")
     await told(kube, "Progressing", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:2")
-    assert is_ready(await kube.get(AQ, "demo"))  # the old pods serve on
+    async with client_of(kube) as client:  # the old pods serve on
+        assert await (await client.enqueue("greetings", "greet", "old")).result(timeout=20) == "Hello old"
+    await kube.apply(agent_queue(agents=[agent("greetings", image=None)]))
+    await kube.kubectl("wait", "--for=condition=Ready", "agentqueue/demo", "--timeout=60s", timeout=70)
+    found = await kube.get(AQ, "demo")
+    assert condition(found, "Stalled")["status"] == condition(found, "Reconciling")["status"] == "False"
 
 
 async def test_full_quota(operator: Operator, kube: Kube) -> None:

@@ -211,8 +211,9 @@ def agent(name: str, **given: Any) -> Object:
 
 
 def is_ready(found: Object) -> bool:
-    """Ready."""
-    return has_condition("Ready")(found)
+    """Ready, in the generation that it has now."""
+    observed = condition(found, "Ready").get("observedGeneration")
+    return has_condition("Ready")(found) and bool(observed == found["metadata"]["generation"])
 
 
 def condition(found: Object, kind: str) -> Mapping[str, Any]:

@@ -7,7 +7,12 @@ from agentqueue.spec import ConditionType
 from agentqueue_operator.domain.reasons import REMEDIES, Reason
 
 MEANINGS: Final = {
-    ConditionType.READY: "Redis answers, and every agent has the workers that it needs.",
+    ConditionType.READY: (
+        "this generation of the resource is rolled out: Redis answers, the agents and the console run their newest "
+        "version, and each agent has the workers that it needs. One that is suspended or has no jobs is Ready too."
+    ),
+    ConditionType.RECONCILING: "it is not Ready, and on its way there. (kstatus)",
+    ConditionType.STALLED: "it is not Ready, and stays so until somebody changes what the message names. (kstatus)",
     ConditionType.PROGRESSING: "a start, a rollout or scaling is on its way. False with a trouble's reason: stuck.",
     ConditionType.REDIS_READY: "the operator reaches Redis, and it takes jobs.",
     ConditionType.METRICS_AVAILABLE: "every queue can be read; without that nothing is scaled down.",

@@ -14,7 +14,7 @@ from agentqueue.spec.check import as_json
 from agentqueue.spec.docs import built_in_default, class_doc, field_docs
 from agentqueue.spec.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION, AgentQueue, AgentQueueSpec
 from agentqueue.spec.rules import Rule, rules_on
-from agentqueue.spec.status import AgentQueueStatus
+from agentqueue.spec.status import NOT_OBSERVED, AgentQueueStatus
 
 Json = dict[str, Any]
 
@@ -91,7 +91,8 @@ def schema() -> Json:
             # The bound is Kubernetes' own; it is here since CEL's cost is estimated from it.
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             "spec": builder.object(AgentQueueSpec),
-            "status": builder.object(AgentQueueStatus),
+            # kstatus takes an object without a status for one that is well; the operator has not seen this one yet.
+            "status": {**builder.object(AgentQueueStatus), "default": {"observedGeneration": NOT_OBSERVED}},
         },
         "x-kubernetes-validations": list(map(_validation, rules_on(AgentQueue))),
     }

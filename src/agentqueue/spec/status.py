@@ -11,10 +11,20 @@ COUNT = 9_007_199_254_740_991
 """The largest whole number that JSON carries everywhere."""
 
 
+NOT_OBSERVED = -1
+"""The observedGeneration of a resource that no operator has acted on."""
+
+
 class ConditionType(StrEnum):
-    """The conditions of an AgentQueue, all with positive polarity but Paused and ConfigurationWarning."""
+    """The conditions of an AgentQueue.
+
+    Reconciling, Stalled, Paused and ConfigurationWarning are True when there is something to know (kstatus calls that
+    abnormal-true), the others when all is well.
+    """
 
     READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
     PROGRESSING = "Progressing"
     REDIS_READY = "RedisReady"
     METRICS_AVAILABLE = "MetricsAvailable"
@@ -41,7 +51,8 @@ class Condition(StatusModel):
     """One aspect of the state, as of the generation it names."""
 
     type: Annotated[str, Field(min_length=1, max_length=316)]
-    """Ready, Progressing, RedisReady, MetricsAvailable, ScalingActive, Paused or ConfigurationWarning."""
+    """Ready, Reconciling, Stalled, Progressing, RedisReady, MetricsAvailable, ScalingActive, Paused or
+    ConfigurationWarning."""
     status: ConditionStatus
     """True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=1_024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
@@ -104,13 +115,14 @@ class RedisStatus(StatusModel):
 class AgentQueueStatus(StatusModel):
     """What the operator sees."""
 
-    observed_generation: Int | None = Field(None, ge=0, le=COUNT)
-    """The generation of the resource that the operator last acted on."""
+    observed_generation: Int | None = Field(None, ge=NOT_OBSERVED, le=COUNT)
+    """The generation of the resource that the operator last acted on; -1 if it never did."""
     conditions: (
         Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=list_map("type")), unique("type")]
         | None
     ) = None
-    """Ready, Progressing, RedisReady, MetricsAvailable, ScalingActive, Paused and ConfigurationWarning."""
+    """Ready, Reconciling, Stalled, Progressing, RedisReady, MetricsAvailable, ScalingActive, Paused and
+    ConfigurationWarning."""
     redis: RedisStatus | None = None
     """Where the queue's Redis is."""
     agents: (
@@ -119,7 +131,7 @@ class AgentQueueStatus(StatusModel):
     ) = None
     """Each agent."""
     ready_agents: Annotated[str, Field(max_length=16)] | None = None
-    """Agents with all the pods they want ready, of all: 5/6."""
+    """Agents that are rolled out, have the workers that they need and whose queue can be read, of all: 5/6."""
     waiting: Int | None = Field(None, ge=0, le=COUNT)
     """Jobs that wait, over all agents; absent while a queue can't be read."""
     active: Int | None = Field(None, ge=0, le=COUNT)

@@ -10,7 +10,6 @@ from agentqueue_operator.domain.pods import (
     ORDER,
     Trouble,
     is_ready,
-    is_rolling_out,
     last_end,
     ready_count,
     ready_for,
@@ -182,17 +181,46 @@ def test_ready_pods_are_counted() -> None:
     assert ready_for([pod()], NOW) == timedelta()
 
 
+SCHEDULED = {"type": "PodScheduled", "status": "True"}
+JUST_NOW, EXACTLY_LONG = "2026-01-01T11:50:01Z", "2026-01-01T11:50:00Z"
+
+
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("reason", "since", "final"),
     [
-        (deployment(replicas=2, updatedReplicas=2), False),
-        (deployment(replicas=2, updatedReplicas=1), True),
-        (deployment(generation=2), True),
-        (deployment(), False),
+        pytest.param("ErrImagePull", JUST_NOW, True, id="an-image"),
+        pytest.param("CreateContainerConfigError", JUST_NOW, False, id="a-secret-may-come"),
+        pytest.param("CreateContainerConfigError", EXACTLY_LONG, True, id="a-secret-did-not-come"),
     ],
 )
-def test_rolling_out(given: Object, expected: bool) -> None:
-    assert is_rolling_out(given) is expected
+def test_what_stays_until_somebody_changes_something(reason: str, since: str, final: bool) -> None:
+    given = pod(waiting(reason, 'secret "s" not found'), conditions=[SCHEDULED | {"lastTransitionTime": since}])
+    trouble = trouble_of([given], now=NOW)
+    assert trouble is not None
+    assert trouble.is_final is final
+
+
+@pytest.mark.parametrize(("since", "final"), [(JUST_NOW, False), (EXACTLY_LONG, True)])
+def test_no_room_is_final_once_it_has_lasted(since: str, final: bool) -> None:
+    for trouble in (
+        trouble_of([unscheduled("0/1 nodes", since)], now=NOW),
+        trouble_of(
+            [],
+            deployment(
+                {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota", "lastTransitionTime": since}
+            ),
+            now=NOW,
+        ),
+    ):
+        assert trouble is not None
+        assert trouble.is_final is final
+
+
+def test_a_rollout_past_its_deadline_makes_any_trouble_final() -> None:
+    stuck = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    trouble = trouble_of([unscheduled("0/1 nodes", JUST_NOW)], deployment(stuck), now=NOW)
+    assert trouble is not None
+    assert (trouble.reason, trouble.is_final) == (Reason.UNSCHEDULABLE, True)
 
 
 def test_how_a_container_ended_last() -> None:

@@ -4,15 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentqueue.spec import AgentQueueStatus, ConditionType
 from agentqueue_operator.domain.happenings import happenings
 from agentqueue_operator.domain.plan import Key
-from agentqueue_operator.domain.pods import Trouble
+from agentqueue_operator.domain.pods import ORDER, Trouble
 from agentqueue_operator.domain.reasons import REMEDIES, Reason
 from agentqueue_operator.domain.refusals import refusal
 from agentqueue_operator.domain.status import (
     AgentFacts,
+    ConsoleFacts,
     Facts,
     RedisFacts,
     held,
@@ -25,6 +28,7 @@ from agentqueue_operator.domain.status import (
 Object = dict[str, Any]
 NOW, LATER = "2026-01-01T12:00:00Z", "2026-01-01T12:05:00Z"
 REDIS = RedisFacts(endpoint="r.n.svc:6379", secret="r", answers=True)
+PULL, FULL = Trouble(Reason.IMAGE_PULL_FAILED, "a:2: not found"), Trouble(Reason.UNSCHEDULABLE, "0/1 nodes")
 CRASHING = Trouble(Reason.CRASH_LOOPING, "container worker ended with exit code 1")
 
 
@@ -51,6 +55,8 @@ def message(given: Facts, kind: str) -> str:
 def test_all_is_well() -> None:
     assert told(facts()) == {
         "Ready": ("True", "Available"),
+        "Reconciling": ("False", "Ready"),
+        "Stalled": ("False", "ProgressPossible"),
         "Progressing": ("False", "Settled"),
         "RedisReady": ("True", "Available"),
         "MetricsAvailable": ("True", "QueuesRead"),
@@ -70,7 +76,12 @@ def test_all_is_well() -> None:
         ),
         pytest.param(
             facts(agent(desired=0, ready=0), suspended=True),
-            {"Ready": ("False", "Suspended"), "Paused": ("True", "Suspended"), "ScalingActive": ("False", "Suspended")},
+            {
+                "Ready": ("True", "Suspended"),
+                "Reconciling": ("False", "Ready"),
+                "Paused": ("True", "Suspended"),
+                "ScalingActive": ("False", "Suspended"),
+            },
             id="suspended",
         ),
         pytest.param(
@@ -129,6 +140,118 @@ def test_all_is_well() -> None:
         ),
         pytest.param(facts(agent(made=False)), {"Ready": ("False", "WorkersStarting")}, id="not-made"),
         pytest.param(
+            facts(agent(rolling_out=True)),
+            {
+                "Ready": ("False", "RollingOut"),
+                "Reconciling": ("True", "RollingOut"),
+                "Stalled": ("False", "ProgressPossible"),
+            },
+            id="old-workers-serve-and-new-ones-start",
+        ),
+        pytest.param(
+            facts(agent(rolling_out=True, trouble=PULL, new_trouble=PULL)),
+            {
+                "Ready": ("False", "ImagePullFailed"),
+                "Reconciling": ("False", "ImagePullFailed"),
+                "Stalled": ("True", "ImagePullFailed"),
+            },
+            id="old-workers-serve-and-the-new-image-is-not-there",
+        ),
+        pytest.param(
+            facts(agent(rolling_out=True, ready=0, trouble=CRASHING)),
+            {"Ready": ("False", "RollingOut"), "Reconciling": ("True", "RollingOut")},
+            id="old-workers-crash-and-the-new-version-may-mend-it",
+        ),
+        pytest.param(
+            facts(agent(rolling_out=True, ready=0, new_trouble=FULL)),
+            {"Ready": ("False", "Unschedulable"), "Reconciling": ("True", "Unschedulable")},
+            id="no-node-has-room-yet",
+        ),
+        pytest.param(
+            facts(agent(rolling_out=True, ready=0, new_trouble=replace(FULL, lasting=True))),
+            {"Ready": ("False", "Unschedulable"), "Stalled": ("True", "Unschedulable")},
+            id="no-node-has-room-for-long",
+        ),
+        pytest.param(
+            facts(agent(rolling_out=True, desired=0, ready=0, needed=0, new_trouble=PULL)),
+            {"Ready": ("False", "RollingOut"), "Stalled": ("False", "ProgressPossible")},
+            id="old-workers-go-and-none-is-wanted",
+        ),
+        pytest.param(
+            facts(agent(desired=0, ready=0, needed=0)), {"Ready": ("True", "Available")}, id="at-zero-without-jobs"
+        ),
+        pytest.param(
+            facts(agent(desired=1, ready=0, needed=0, trouble=PULL)),
+            {"Ready": ("False", "ImagePullFailed"), "Stalled": ("True", "ImagePullFailed")},
+            id="the-first-job-finds-that-the-image-is-not-there",
+        ),
+        pytest.param(
+            facts(agent(desired=3, ready=2, needed=1, trouble=PULL)),
+            {"Ready": ("True", "Available"), "Stalled": ("False", "ProgressPossible")},
+            id="more-can't-start-and-enough-serve",
+        ),
+        pytest.param(
+            facts(redis=replace(REDIS, rolling_out=True)),
+            {"Ready": ("False", "RollingOut"), "Reconciling": ("True", "RollingOut")},
+            id="redis-is-replaced",
+        ),
+        pytest.param(
+            facts(redis=RedisFacts(trouble=PULL)),
+            {"Ready": ("False", "ImagePullFailed"), "Stalled": ("True", "ImagePullFailed")},
+            id="redis's-image-is-not-there",
+        ),
+        pytest.param(
+            facts(redis=RedisFacts(trouble=CRASHING, rolling_out=True)),
+            {"Ready": ("False", "CrashLooping"), "Reconciling": ("True", "CrashLooping")},
+            id="redis-crashes-and-the-new-version-may-mend-it",
+        ),
+        pytest.param(
+            facts(redis=RedisFacts(trouble=Trouble(Reason.REDIS_UNREACHABLE, "no answer"))),
+            {"Ready": ("False", "RedisUnreachable"), "Reconciling": ("True", "RedisUnreachable")},
+            id="redis-may-come-back",
+        ),
+        pytest.param(
+            facts(pending=True),
+            {"Ready": ("False", "ObjectsPending"), "Reconciling": ("True", "ObjectsPending")},
+            id="an-object-is-to-be-applied",
+        ),
+        pytest.param(
+            facts(hurdles=(Trouble(Reason.OBJECT_INVALID, "no such field"),)),
+            {"Ready": ("False", "ObjectInvalid"), "Stalled": ("True", "ObjectInvalid")},
+            id="an-object-is-refused",
+        ),
+        pytest.param(
+            facts(hurdles=(Trouble(Reason.QUOTA_EXCEEDED, "few"),)),
+            {"Ready": ("False", "QuotaExceeded"), "Reconciling": ("True", "QuotaExceeded")},
+            id="quota-may-become-free",
+        ),
+        pytest.param(
+            facts(console=ConsoleFacts(rolling_out=True)),
+            {"Ready": ("False", "RollingOut"), "Reconciling": ("True", "RollingOut")},
+            id="the-console-is-replaced",
+        ),
+        pytest.param(
+            facts(console=ConsoleFacts(rolling_out=True, trouble=PULL, new_trouble=PULL)),
+            {"Ready": ("False", "ImagePullFailed"), "Stalled": ("True", "ImagePullFailed")},
+            id="the-console's-image-is-not-there",
+        ),
+        pytest.param(
+            facts(console=ConsoleFacts(rolling_out=True, new_trouble=FULL)),
+            {"Ready": ("False", "Unschedulable"), "Reconciling": ("True", "Unschedulable")},
+            id="no-room-for-the-console-yet",
+        ),
+        pytest.param(
+            facts(console=ConsoleFacts(trouble=CRASHING)),
+            {"Ready": ("True", "Available"), "ConfigurationWarning": ("True", "CrashLooping")},
+            id="a-console-that-ran-fails",
+        ),
+        pytest.param(facts(console=ConsoleFacts()), {"Ready": ("True", "Available")}, id="the-console-runs"),
+        pytest.param(
+            facts(suspended=True, redis=RedisFacts(trouble=PULL)),
+            {"Ready": ("False", "ImagePullFailed"), "Stalled": ("True", "ImagePullFailed")},
+            id="suspended-and-redis-can't-start",
+        ),
+        pytest.param(
             facts(agent(desired=4, ready=1)),
             {"Ready": ("True", "Available"), "Progressing": ("True", "Scaling")},
             id="scaling",
@@ -137,7 +260,11 @@ def test_all_is_well() -> None:
         pytest.param(facts(agent(rolling_out=True)), {"Progressing": ("True", "RollingOut")}, id="rolling-out"),
         pytest.param(
             facts(agent(auto=False, desired=0, ready=0, waiting=2)),
-            {"Ready": ("False", "NoWorkers"), "ScalingActive": ("False", "NoAutoScaling")},
+            {
+                "Ready": ("True", "Available"),
+                "ConfigurationWarning": ("True", "NoWorkers"),
+                "ScalingActive": ("False", "NoAutoScaling"),
+            },
             id="jobs-wait-and-nobody-comes",
         ),
         pytest.param(
@@ -155,6 +282,35 @@ def test_all_is_well() -> None:
 def test_conditions(given: Facts, expected: dict[str, tuple[str, str]]) -> None:
     found = told(given)
     assert {kind: found[kind] for kind in expected} == expected
+
+
+TROUBLES = st.none() | st.builds(Trouble, st.sampled_from(ORDER), st.just("x"), lasting=st.booleans())
+AGENTS = st.builds(
+    agent,
+    made=st.booleans(),
+    desired=st.integers(0, 2),
+    ready=st.integers(0, 2),
+    needed=st.integers(0, 2),
+    read=st.booleans(),
+    auto=st.booleans(),
+    waiting=st.integers(0, 1),
+    rolling_out=st.booleans(),
+    trouble=TROUBLES,
+    new_trouble=TROUBLES,
+)
+CONSOLES = st.builds(ConsoleFacts, rolling_out=st.booleans(), trouble=TROUBLES, new_trouble=TROUBLES)
+REDISES = st.builds(RedisFacts, rolling_out=st.booleans(), trouble=TROUBLES, starting=TROUBLES)
+
+
+@given(st.lists(AGENTS, min_size=1, max_size=2), REDISES, st.none() | CONSOLES, st.booleans(), st.booleans())
+def test_ready_reconciling_and_stalled_exclude_each_other_and_one_always_holds(
+    agents: list[AgentFacts], redis: RedisFacts, console: ConsoleFacts | None, pending: bool, suspended: bool
+) -> None:
+    """So that kstatus, which asks for Reconciling first, and Argo CD's script, which asks for Stalled first, agree."""
+    named = [replace(one, name=f"a{number}") for number, one in enumerate(agents)]
+    found = told(facts(*named, redis=redis, console=console, pending=pending, suspended=suspended))
+    holds = [kind for kind in ("Ready", "Reconciling", "Stalled") if found[kind][0] == "True"]
+    assert len(holds) == 1
 
 
 def test_messages_name_what_and_what_to_do() -> None:
@@ -232,7 +388,13 @@ def test_what_is_held_keeps_the_rest_as_it_was() -> None:
     assert (found["Paused"]["status"], found["Paused"]["reason"]) == ("True", "PausedByAnnotation")
     assert found["Ready"] == next(one for one in old["conditions"] if one["type"] == "Ready")
     assert status["agents"] == old["agents"]
-    assert status["observedGeneration"] == 4
+    # Nobody has looked at generation 4: it must not seem to be Ready.
+    assert status["observedGeneration"] == 3
+
+
+def test_what_was_never_looked_at_has_no_observed_generation() -> None:
+    assert "observedGeneration" not in held(None, paused(), generation=1, now=NOW)
+    assert held({"observedGeneration": -1}, paused(), generation=1, now=NOW)["observedGeneration"] == -1
 
 
 def test_what_was_never_told_is_unknown() -> None:
@@ -241,6 +403,8 @@ def test_what_was_never_told_is_unknown() -> None:
     found = {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
     assert found["Ready"] == ("False", "InvalidSpec")
     assert found["ConfigurationWarning"] == ("True", "InvalidSpec")
+    assert (found["Stalled"], found["Reconciling"]) == (("True", "InvalidSpec"), ("False", "InvalidSpec"))
+    assert status["observedGeneration"] == 1
     assert found["RedisReady"] == ("Unknown", "NotChecked")
     assert set(found) == set(map(str, ConditionType))
 
@@ -296,6 +460,10 @@ def test_events_of_trouble_and_its_end() -> None:
     assert events(wrong, well) == [("Ready", False), ("WarningGone", False)]
     suspended = status_of(facts(suspended=True), well, now=LATER)
     assert events(well, suspended) == [("Suspended", False)]
+    assert events(suspended, status_of(facts(), suspended, now=LATER)) == [("Ready", False)]
+    rolling = status_of(facts(agent(rolling_out=True)), well, now=LATER)
+    assert events(well, rolling) == []
+    assert events(rolling, status_of(facts(), rolling, now=LATER)) == [("Ready", False)]
     noted = status_of(facts(redis=replace(REDIS, note=Trouble(Reason.INSECURE_TLS, "x"))), well, now=LATER)
     assert events(well, noted) == []
 

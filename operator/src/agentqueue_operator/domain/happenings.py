@@ -9,10 +9,10 @@ from agentqueue_operator.domain.kinds import Object
 
 TOLD: Final = (ConditionType.READY, ConditionType.REDIS_READY, ConditionType.CONFIGURATION_WARNING)
 """Conditions whose changes are events; the others follow from these, or are told as events of their own."""
-PASSING: Final = frozenset({"RedisStarting", "WorkersStarting", "NotChecked"})
-"""Reasons that every start goes through."""
+PASSING: Final = frozenset({"RedisStarting", "WorkersStarting", "RollingOut", "ObjectsPending", "NotChecked"})
+"""Reasons that every start and every rollout goes through."""
 WANTED: Final = frozenset({"Suspended"})
-"""Reasons that somebody has asked for."""
+"""Reasons of a condition that is well because somebody has asked for less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,15 @@ def _changes(old: Object | None, new: Object) -> Iterator[Happening]:
 def _happening(kind: ConditionType, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Iterator[Happening]:
     is_warning = kind is ConditionType.CONFIGURATION_WARNING
     bad, good = ("True", "False") if is_warning else ("False", "True")
-    was = before["status"] if before is not None else None
+    was, why = (before["status"], before["reason"]) if before is not None else (None, None)
     if now["status"] == bad and now["reason"] not in PASSING:
-        yield Happening(now["reason"], now["message"], warning=now["reason"] not in WANTED)
-    elif now["status"] == good and was != good and not is_warning:
+        yield Happening(now["reason"], now["message"], warning=True)
+    elif now["status"] == good and now["reason"] in WANTED:
+        yield Happening(now["reason"], now["message"])
+    elif now["status"] == good and (was != good or why in WANTED) and not is_warning:
         yield Happening(str(kind), now["message"])
-    elif before is not None and now["status"] == good and was == bad:
-        yield Happening("WarningGone", f"{before['reason']} is no more.")
+    elif now["status"] == good and was == bad:
+        yield Happening("WarningGone", f"{why} is no more.")
 
 
 def _told(condition: Mapping[str, Any] | None) -> tuple[Any, Any] | None:

@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agentqueue_operator.domain.kinds import Object
-from agentqueue_operator.domain.reasons import Reason
+from agentqueue_operator.domain.reasons import FINAL, Reason
 
 LONGEST: Final = 400
 """Characters of what a kubelet or a program said that are shown."""
 PATIENCE: Final = timedelta(seconds=10)
 """A pod without a node for less is no trouble yet."""
+LASTING: Final = timedelta(minutes=10)
+"""What may pass by itself (no node has room, a quota is used up) and has lasted for longer counts as stuck. As long as
+a Deployment's own progress deadline; a cluster autoscaler has a node ready in less."""
 IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
@@ -43,6 +46,13 @@ class Trouble:
     said: str = ""
     more: int = 0
     """Other pods with the same reason."""
+    lasting: bool = False
+    """It has lasted for so long that nobody should wait for it to pass."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it stays until somebody changes something."""
+        return self.lasting or self.reason in FINAL
 
 
 def is_ready(pod: Object) -> bool:
@@ -58,11 +68,13 @@ def ready_count(pods: Iterable[Object]) -> int:
 def trouble_of(pods: Iterable[Object], parent: Object | None = None, *, now: datetime) -> Trouble | None:
     """The first trouble in `ORDER` of pods and of the Deployment or StatefulSet that made them; None: there is none."""
     found = [one for pod in pods if not is_ready(pod) and (one := _pod_trouble(pod, now))]
-    found += _parent_troubles(parent or {})
+    found += _parent_troubles(parent or {}, now)
     if not found:
         return None
     worst = min(found, key=lambda one: ORDER.index(one.reason))
-    return Trouble(worst.reason, worst.said, sum(one.reason is worst.reason for one in found) - 1)
+    same = [one for one in found if one.reason is worst.reason]
+    lasting = any(one.lasting for one in same) or any(one.reason is Reason.ROLLOUT_STUCK for one in found)
+    return Trouble(worst.reason, worst.said, len(same) - 1, lasting)
 
 
 def _pod_trouble(pod: Object, now: datetime) -> Trouble | None:
@@ -70,7 +82,10 @@ def _pod_trouble(pod: Object, now: datetime) -> Trouble | None:
         return None
     status = pod.get("status") or {}
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    return next(filter(None, map(_container_trouble, containers)), None) or _scheduling_trouble(pod, now)
+    found = next(filter(None, map(_container_trouble, containers)), None)
+    if found is None:
+        return _scheduling_trouble(pod, now)
+    return replace(found, lasting=age_of(condition_of(pod, "PodScheduled"), now) >= LASTING)
 
 
 def _container_trouble(container: Mapping[str, Any]) -> Trouble | None:
@@ -125,25 +140,19 @@ def _scheduling_trouble(pod: Object, now: datetime) -> Trouble | None:
         return None
     said = _short(scheduled.get("message", ""))
     unbound = "PersistentVolumeClaim" in said or "persistentvolumeclaim" in said or "volume node affinity" in said
-    return Trouble(Reason.VOLUME_NOT_BOUND if unbound else Reason.UNSCHEDULABLE, said)
+    reason = Reason.VOLUME_NOT_BOUND if unbound else Reason.UNSCHEDULABLE
+    return Trouble(reason, said, lasting=age_of(scheduled, now) >= LASTING)
 
 
-def _parent_troubles(parent: Object) -> Iterator[Trouble]:
+def _parent_troubles(parent: Object, now: datetime) -> Iterator[Trouble]:
     failure = condition_of(parent, "ReplicaFailure")
     if failure.get("status") == "True":
         said = _short(failure.get("message", ""))
-        yield Trouble(Reason.QUOTA_EXCEEDED if "exceeded quota" in said else Reason.PODS_REFUSED, said)
+        reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in said else Reason.PODS_REFUSED
+        yield Trouble(reason, said, lasting=age_of(failure, now) >= LASTING)
     progressing = condition_of(parent, "Progressing")
     if progressing.get("reason") == "ProgressDeadlineExceeded":
         yield Trouble(Reason.ROLLOUT_STUCK, _short(progressing.get("message", "")))
-
-
-def is_rolling_out(deployment: Object) -> bool:
-    """Pods of an older template are there still, or the newest template has not been looked at."""
-    status = deployment.get("status") or {}
-    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
-        return True
-    return bool(status.get("replicas", 0) > status.get("updatedReplicas", 0))
 
 
 def ready_for(pods: Iterable[Object], now: datetime) -> timedelta:

@@ -15,10 +15,13 @@ class Reason(StrEnum):
     FOLLOWS_QUEUES = "FollowsQueues"
     NOT_PAUSED = "NotPaused"
     NO_WARNING = "NoWarning"
+    READY = "Ready"
+    PROGRESS_POSSIBLE = "ProgressPossible"
     # On the way
     REDIS_STARTING = "RedisStarting"
     REDIS_LOADING = "RedisLoading"
     WORKERS_STARTING = "WorkersStarting"
+    OBJECTS_PENDING = "ObjectsPending"
     ROLLING_OUT = "RollingOut"
     SCALING = "Scaling"
     # As somebody wants it
@@ -58,6 +61,28 @@ class Reason(StrEnum):
     INSECURE_TLS = "InsecureTLS"
 
 
+FINAL: Final = frozenset(
+    {
+        Reason.REDIS_WRONG_PASSWORD,
+        Reason.REDIS_UNSUPPORTED,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CONTAINER_NOT_STARTED,
+        Reason.HANDLER_NOT_IMPORTED,
+        Reason.OUT_OF_MEMORY,
+        Reason.CRASH_LOOPING,
+        Reason.PODS_REFUSED,
+        Reason.ROLLOUT_STUCK,
+        Reason.INVALID_SPEC,
+        Reason.FOREIGN_OBJECT,
+        Reason.OBJECT_INVALID,
+        Reason.FORBIDDEN,
+    }
+)
+"""Reasons that stay until somebody changes something: waiting does not help, and the condition Stalled says so.
+
+Not among them is what others may bring: nodes, quota, a Secret that a controller of its own makes.
+"""
+
 REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.AVAILABLE: "Nothing to do.",
     Reason.SETTLED: "Nothing to do.",
@@ -65,10 +90,13 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.FOLLOWS_QUEUES: "Nothing to do.",
     Reason.NOT_PAUSED: "Nothing to do.",
     Reason.NO_WARNING: "Nothing to do.",
+    Reason.READY: "Nothing to do.",
+    Reason.PROGRESS_POSSIBLE: "Nothing to do.",
     Reason.REDIS_STARTING: "Wait; Redis takes some seconds to start.",
     Reason.REDIS_LOADING: "Wait; Redis reads its append-only file, a gigabyte takes about half a minute.",
     Reason.WORKERS_STARTING: "Wait; the workers start.",
-    Reason.ROLLING_OUT: "Wait; old workers end what they run before they go.",
+    Reason.OBJECTS_PENDING: "Wait; an object is being deleted, or somebody has just changed it: it is applied next.",
+    Reason.ROLLING_OUT: "Wait; pods of the new version start, and old workers end what they run before they go.",
     Reason.SCALING: "Wait; new workers start in seconds, those that go end what they run, however long that takes.",
     Reason.PAUSED: "Remove the annotation agentqueue.dev/paused to let the operator go on.",
     Reason.SUSPENDED: "Set spec.suspend to false to let jobs run.",

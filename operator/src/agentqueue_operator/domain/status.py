@@ -1,7 +1,7 @@
 """What is told about an AgentQueue: facts in, the status out. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from agentqueue.spec import ConditionStatus, ConditionType
@@ -39,7 +39,11 @@ class AgentFacts:
     """Pods without which the agent does not do what its resource promises: minReplicas, or those of mode Fixed."""
     draining: int = 0
     rolling_out: bool = False
+    """Pods of an older version are there still, or the newest one has not been looked at."""
     trouble: Trouble | None = None
+    """Of any of its pods."""
+    new_trouble: Trouble | None = None
+    """Of those of the newest version."""
     auto: bool = True
     """We set the number of pods by the queue."""
     read: bool = False
@@ -56,9 +60,21 @@ class AgentFacts:
         return self.made and self.ready >= min(self.needed, self.desired)
 
     @property
-    def fails(self) -> bool:
-        """No worker runs though some should, or some that must run can't."""
-        return self.trouble is not None and self.desired > 0 and (self.ready == 0 or not self.serves)
+    def failure(self) -> Trouble | None:
+        """Why no worker of the newest version runs though some should, or some that must run can't.
+
+        While an older version is replaced its troubles don't count: the newest one may mend them.
+        """
+        if self.desired == 0:
+            return None
+        if self.rolling_out:
+            return self.new_trouble
+        return self.trouble if self.ready == 0 or not self.serves else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Its newest version is rolled out, does what its resource promises, and its queue can be reached."""
+        return self.read and self.serves and not self.rolling_out and self.failure is None
 
     @property
     def is_stranded(self) -> bool:
@@ -78,8 +94,21 @@ class RedisFacts:
     starting: Trouble | None = None
     """It does not answer yet, and nothing is known to be wrong."""
     trouble: Trouble | None = None
+    rolling_out: bool = False
+    """The managed Redis's pod is of an older version still."""
     note: Trouble | None = None
     """It answers, and something about it should be known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleFacts:
+    """The console, as a pass has seen it."""
+
+    rolling_out: bool = False
+    """Its newest version was never available."""
+    trouble: Trouble | None = None
+    new_trouble: Trouble | None = None
+    """Of pods of the newest version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +118,10 @@ class Facts:
     generation: int
     redis: RedisFacts = field(default_factory=RedisFacts)
     agents: tuple[AgentFacts, ...] = ()
+    console: ConsoleFacts | None = None
+    """None: there is to be none."""
+    pending: bool = False
+    """Some objects could not be applied yet, and will be."""
     suspended: bool = False
     hurdles: tuple[Trouble, ...] = ()
     """What keeps objects from being as they should be."""
@@ -107,35 +140,91 @@ class Verdict:
 
 def conditions_of(facts: Facts) -> dict[ConditionType, Verdict]:
     """Each condition but Paused by annotation, where nothing else is looked at (`paused`)."""
+    ready = _ready(facts)
+    stalled = _stalled(facts) if ready.status is FALSE else None
     return {
-        ConditionType.READY: _ready(facts),
+        ConditionType.READY: ready,
+        ConditionType.RECONCILING: reconciling(ready, stalled),
+        ConditionType.STALLED: stalled or NOT_STALLED,
         ConditionType.PROGRESSING: _progressing(facts),
         ConditionType.REDIS_READY: _redis_ready(facts.redis),
         ConditionType.METRICS_AVAILABLE: _metrics(facts),
         ConditionType.SCALING_ACTIVE: _scaling(facts),
         ConditionType.PAUSED: _suspended(facts),
-        ConditionType.CONFIGURATION_WARNING: warning_of((*facts.hurdles, *facts.warnings)),
+        ConditionType.CONFIGURATION_WARNING: warning_of((*facts.hurdles, *facts.warnings, *_notes(facts))),
     }
 
 
 def _ready(facts: Facts) -> Verdict:
     for obstacle in _obstacles(facts):
         return obstacle
+    if facts.suspended:
+        return Verdict(TRUE, Reason.SUSPENDED, _say("As asked, no job starts: spec.suspend is true.", Reason.SUSPENDED))
     return Verdict(TRUE, Reason.AVAILABLE, "Redis answers, and every agent has the workers that it needs.")
 
 
 def _obstacles(facts: Facts) -> Iterator[Verdict]:
-    yield from (_trouble(hurdle) for hurdle in facts.hurdles)
-    if facts.suspended:
-        yield Verdict(FALSE, Reason.SUSPENDED, _say("spec.suspend is true: no job starts.", Reason.SUSPENDED))
-    redis = facts.redis
-    yield from (_trouble(one, "Redis") for one in (redis.trouble, redis.starting) if one)
-    yield from (_agent_trouble(agent) for agent in facts.agents if agent.fails)
-    stranded = [agent.name for agent in facts.agents if agent.is_stranded]
-    if stranded and not facts.suspended:
-        yield _about(stranded, Reason.NO_WORKERS, "jobs wait and no worker is wanted")
+    """What keeps this generation from being rolled out, what matters most first."""
+    yield from _failures(facts)
+    if facts.redis.starting:
+        yield _trouble(facts.redis.starting, "Redis")
+    if facts.pending:
+        yield Verdict(FALSE, Reason.OBJECTS_PENDING, _say("Some objects are not applied yet.", Reason.OBJECTS_PENDING))
+    if replaced := list(_replaced(facts)):
+        yield _about(replaced, Reason.ROLLING_OUT, "pods are replaced")
     if starting := [agent.name for agent in facts.agents if not agent.serves]:
         yield _about(starting, Reason.WORKERS_STARTING, "workers that it needs are not ready yet")
+
+
+def _failures(facts: Facts) -> Iterator[Verdict]:
+    """Troubles that keep this generation from being rolled out."""
+    yield from (_trouble(hurdle) for hurdle in facts.hurdles)
+    if facts.redis.trouble:
+        yield _trouble(facts.redis.trouble, "Redis")
+    yield from (_agent_trouble(agent, agent.failure) for agent in facts.agents if agent.failure)
+    if facts.console and facts.console.rolling_out and facts.console.new_trouble:
+        yield _trouble(facts.console.new_trouble, "console")
+
+
+def _replaced(facts: Facts) -> Iterator[str]:
+    if facts.redis.rolling_out:
+        yield "Redis"
+    yield from (agent.name for agent in facts.agents if agent.rolling_out)
+    if facts.console and facts.console.rolling_out:
+        yield "console"
+
+
+def _stalled(facts: Facts) -> Verdict | None:
+    """kstatus's Stalled: something stays wrong until somebody changes something. None: waiting may help."""
+    wrong = [hurdle for hurdle in facts.hurdles if hurdle.is_final]
+    if wrong:
+        return _stall(_trouble(wrong[0]))
+    redis = facts.redis
+    if redis.trouble and redis.trouble.is_final and not redis.rolling_out:
+        return _stall(_trouble(redis.trouble, "Redis"))
+    for agent in facts.agents:
+        if agent.failure and agent.failure.is_final:
+            return _stall(_agent_trouble(agent, agent.failure))
+    console = facts.console
+    if console and console.rolling_out and console.new_trouble and console.new_trouble.is_final:
+        return _stall(_trouble(console.new_trouble, "console"))
+    return None
+
+
+def _stall(trouble: Verdict) -> Verdict:
+    return Verdict(TRUE, trouble.reason, trouble.message)
+
+
+NOT_STALLED: Final = Verdict(FALSE, Reason.PROGRESS_POSSIBLE, "Nothing stays wrong until somebody changes something.")
+
+
+def reconciling(ready: Verdict, stalled: Verdict | None) -> Verdict:
+    """kstatus's Reconciling: not ready, and on the way. Never at once with Stalled, which it would hide."""
+    if ready.status is TRUE:
+        return Verdict(FALSE, Reason.READY, "This generation is rolled out.")
+    if stalled:
+        return Verdict(FALSE, stalled.reason, "See the condition Stalled.")
+    return Verdict(TRUE, ready.reason, ready.message)
 
 
 def _progressing(facts: Facts) -> Verdict:
@@ -153,14 +242,14 @@ def _hindrances(facts: Facts) -> Iterator[Verdict]:
     yield from (_trouble(hurdle) for hurdle in facts.hurdles)
     if facts.redis.trouble:
         yield _trouble(facts.redis.trouble, "Redis")
-    yield from (_agent_trouble(agent) for agent in facts.agents if agent.trouble)
+    yield from (_agent_trouble(agent, agent.trouble) for agent in facts.agents if agent.trouble)
     if facts.redis.starting:
         yield Verdict(TRUE, facts.redis.starting.reason, _trouble(facts.redis.starting, "Redis").message)
 
 
 def _changes(facts: Facts) -> Iterator[tuple[Reason, str, list[str]]]:
     agents = facts.agents
-    yield Reason.ROLLING_OUT, "workers are replaced", [agent.name for agent in agents if agent.rolling_out]
+    yield Reason.ROLLING_OUT, "pods are replaced", list(_replaced(facts))
     yield Reason.WORKERS_STARTING, "workers start", [agent.name for agent in agents if not agent.serves]
 
 
@@ -199,8 +288,9 @@ def _scaling(facts: Facts) -> Verdict:
     metrics = _metrics(facts)
     if metrics.status is not TRUE:
         return metrics
-    if lacking := next((a for a in facts.agents if a.trouble and a.trouble.reason in NO_ROOM), None):
-        return _agent_trouble(lacking)
+    for agent in facts.agents:
+        if agent.trouble and agent.trouble.reason in NO_ROOM:
+            return _agent_trouble(agent, agent.trouble)
     others = ", ".join(agent.name for agent in facts.agents if not agent.auto)
     but = f"; not so {others}: their scaling.mode is another than Auto" if others else ""
     return Verdict(TRUE, Reason.FOLLOWS_QUEUES, f"The number of workers follows the queues{but}.")
@@ -211,6 +301,15 @@ def _suspended(facts: Facts) -> Verdict:
         said = "spec.suspend is true: workers end what they run and go; jobs wait."
         return Verdict(TRUE, Reason.SUSPENDED, _say(said, Reason.SUSPENDED))
     return Verdict(FALSE, Reason.NOT_PAUSED, "The operator acts on this AgentQueue.")
+
+
+def _notes(facts: Facts) -> Iterator[Trouble]:
+    """What is as it was asked for, and not as somebody may think."""
+    stranded = ", ".join(agent.name for agent in facts.agents if agent.is_stranded)
+    if stranded and not facts.suspended:
+        yield Trouble(Reason.NO_WORKERS, f"{stranded}: jobs wait and no worker is wanted")
+    if facts.console and facts.console.trouble:
+        yield replace(facts.console.trouble, said=f"console: {facts.console.trouble.said}")
 
 
 def warning_of(warnings: Iterable[Trouble]) -> Verdict:
@@ -226,10 +325,9 @@ def _trouble(trouble: Trouble, who: str = "") -> Verdict:
     return Verdict(FALSE, trouble.reason, _say(said, trouble.reason))
 
 
-def _agent_trouble(agent: AgentFacts) -> Verdict:
-    assert agent.trouble is not None
-    more = f" ({counted(agent.trouble.more, 'more pod')} the same)" if agent.trouble.more else ""
-    return _trouble(Trouble(agent.trouble.reason, agent.trouble.said + more), f"agent {agent.name}")
+def _agent_trouble(agent: AgentFacts, trouble: Trouble) -> Verdict:
+    more = f" ({counted(trouble.more, 'more pod')} the same)" if trouble.more else ""
+    return _trouble(Trouble(trouble.reason, trouble.said + more), f"agent {agent.name}")
 
 
 def _about(agents: list[str], reason: Reason, what: str, *, status: ConditionStatus = FALSE) -> Verdict:
@@ -253,7 +351,7 @@ def status_of(facts: Facts, old: Object | None, *, now: str) -> Object:
         "conditions": _conditions(conditions_of(facts), old, facts.generation, now),
         "redis": {name: value for name, value in redis.items() if value},
         "agents": agents,
-        "readyAgents": f"{sum(a.made and a.ready >= a.desired for a in facts.agents)}/{len(agents)}",
+        "readyAgents": f"{sum(agent.is_ready for agent in facts.agents)}/{len(agents)}",
         **_totals(facts.agents),
     }
 
@@ -280,13 +378,18 @@ def _agent(agent: AgentFacts) -> Object:
 
 
 def held(old: Object | None, verdicts: Mapping[ConditionType, Verdict], *, generation: int, now: str) -> Object:
-    """The status where nothing is done (paused, or a resource that can't be understood): the old one, but for these
-    conditions; one that was never told is Unknown."""
+    """Return the status where nothing is done (paused, or a resource that can't be understood): the old one, but for
+    these conditions; one that was never told is Unknown.
+
+    Where Ready is not among them nobody has looked at this generation, and it does not count as observed: `kubectl
+    wait` and kstatus would take the old generation's Ready for the new one's.
+    """
     unknown = Verdict(UNKNOWN, Reason.NOT_CHECKED, _say("Not looked at.", Reason.NOT_CHECKED))
     before = {one["type"]: one for one in (old or {}).get("conditions") or ()}
     told = _conditions({kind: verdicts.get(kind, unknown) for kind in ConditionType}, old, generation, now)
     conditions = [one if one["type"] in verdicts else before.get(one["type"], one) for one in told]
-    return {**(old or {}), "observedGeneration": generation, "conditions": conditions}
+    seen = {"observedGeneration": generation} if ConditionType.READY in verdicts else {}
+    return {**(old or {}), **seen, "conditions": conditions}
 
 
 def paused() -> dict[ConditionType, Verdict]:
@@ -300,8 +403,13 @@ def paused() -> dict[ConditionType, Verdict]:
 def hindered(trouble: Trouble) -> dict[ConditionType, Verdict]:
     """Nothing can be done: the resource breaks rules of this version, or what must be known may not be read."""
     verdict = _trouble(trouble)
-    warning = Verdict(TRUE, verdict.reason, verdict.message)
-    return {ConditionType.READY: verdict, ConditionType.CONFIGURATION_WARNING: warning}
+    holds = Verdict(TRUE, verdict.reason, verdict.message)
+    return {
+        ConditionType.READY: verdict,
+        ConditionType.RECONCILING: reconciling(verdict, holds),
+        ConditionType.STALLED: holds,
+        ConditionType.CONFIGURATION_WARNING: holds,
+    }
 
 
 def _conditions(

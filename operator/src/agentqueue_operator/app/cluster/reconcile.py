@@ -27,9 +27,10 @@ from agentqueue_operator.app.cluster.link import RETRY_S, Dial, Link
 from agentqueue_operator.app.cluster.ports import AgentPods, Cache, Cluster, Scaled, Scaler
 from agentqueue_operator.app.cluster.report import Report
 from agentqueue_operator.app.listening import listen
-from agentqueue_operator.domain.kinds import SECRET, VOLUME_CLAIM, Object, QueueRef
+from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, SECRET, STATEFUL_SET, VOLUME_CLAIM, Kind, Object, QueueRef
 from agentqueue_operator.domain.parts import AgentParts, agent_parts, last_content
-from agentqueue_operator.domain.pods import Trouble, is_rolling_out, ready_count, trouble_of
+from agentqueue_operator.domain.plan import is_owned
+from agentqueue_operator.domain.pods import Trouble, ready_count, trouble_of
 from agentqueue_operator.domain.reasons import Reason
 from agentqueue_operator.domain.render import (
     Given,
@@ -43,9 +44,12 @@ from agentqueue_operator.domain.render import (
 )
 from agentqueue_operator.domain.render.connection import PASSWORD_KEY
 from agentqueue_operator.domain.render.console import TOKEN_KEY
+from agentqueue_operator.domain.render.names import COMPONENT_LABEL, CONSOLE
+from agentqueue_operator.domain.rollout import Templates, is_rolling_out, newest_pods, was_complete
 from agentqueue_operator.domain.scaling import Load
 from agentqueue_operator.domain.status import (
     AgentFacts,
+    ConsoleFacts,
     Facts,
     RedisFacts,
     Verdict,
@@ -170,6 +174,7 @@ class QueueReconciler:
         unwatched = frozenset() if place.read_secrets else frozenset({SECRET})
         self._keeper = Keeper(place.cluster, ref, clock=place.clock, unwatched=unwatched)
         self._report = Report(place.cluster, ref, clock=place.clock)
+        self._templates = Templates()
         self._listened: tuple[str, ...] = ()
         """Queues that nobody works on: a first job there wakes the loop."""
         self._listener: asyncio.Task[None] | None = None
@@ -230,7 +235,8 @@ class QueueReconciler:
             return None
         kept = await self._keeper.keep(manifests, children, live)
         reused = await self._reused_volume(seen)
-        facts = self._facts(seen, replace(redis, note=kept.storage or redis.note), scaled, content, kept)
+        redis = replace(redis, note=kept.storage or redis.note, rolling_out=self._redis_rolls_out(seen))
+        facts = self._facts(seen, redis, scaled, content, kept)
         facts = replace(facts, warnings=(*facts.warnings, *((reused,) if reused else ())))
         self._place.looked(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
         await self._report.tell(live, status_of(facts, self._report.last(live), now=self._now()))
@@ -326,20 +332,20 @@ class QueueReconciler:
     def _facts(
         self, seen: _Seen, redis: RedisFacts, scaled: Mapping[str, Scaled], content: _Content, kept: Kept
     ) -> Facts:
-        queue = seen.queue
+        queue, now = seen.queue, self._place.now()
         before = {one["name"]: one.get("lastScale") for one in (self._report.last(seen.live) or {}).get("agents") or ()}
         agents = tuple(
             _agent_facts(
                 agent,
-                self._newest(seen.parts[agent.name]),
+                self._part(seen.parts[agent.name].deployment, seen.parts[agent.name].pods, now),
                 scaled[agent.name],
                 deployment=worker_name(queue.name, agent.name),
                 missing=content.missing.get(agent.name),
                 last_scale=before.get(agent.name),
-                now=self._place.now(),
             )
             for agent in queue.agents
         )
+        self._templates.forget_all_but(one["metadata"]["uid"] for one in seen.children if "uid" in one["metadata"])
         warnings = [Trouble(Reason.WATCHES_DOWN, said) for said in self._place.cache.trouble()]
         warnings += _missing_warnings(content)
         warnings += [redis.note] if redis.note else []
@@ -349,14 +355,36 @@ class QueueReconciler:
             generation=seen.live["metadata"].get("generation", 0),
             redis=redis,
             agents=agents,
+            console=self._console(seen, now) if queue.console.enabled else None,
+            pending=kept.again_s is not None,
             suspended=queue.suspend,
             hurdles=tuple(kept.hurdles),
             warnings=tuple(warnings),
         )
 
-    def _newest(self, part: AgentParts) -> AgentParts:
-        """After what this pass has applied: a change is not rolled out before its controller has seen it."""
-        return part if part.deployment is None else replace(part, deployment=self._keeper.newest(part.deployment))
+    def _part(self, deployment: Object | None, pods: Sequence[Object], now: datetime) -> "_Part":
+        """A Deployment as this pass has left it: a change is not rolled out before its controller has seen it."""
+        if deployment is None:
+            return _Part(None, pods, rolling_out=False, trouble=trouble_of(pods, now=now))
+        live = self._keeper.newest(deployment)
+        observed = self._templates.is_observed(live)
+        new_trouble = trouble_of(newest_pods(pods, live), live, now=now) if observed else None
+        rolling_out = is_rolling_out(live, is_observed=observed)
+        trouble = trouble_of(pods, live, now=now)
+        return _Part(live, pods, rolling_out=rolling_out, trouble=trouble, new_trouble=new_trouble)
+
+    def _console(self, seen: _Seen, now: datetime) -> ConsoleFacts:
+        deployment = _child(seen, DEPLOYMENT, console_name(seen.queue.name))
+        part = self._part(deployment, _pods_of(seen, CONSOLE), now)
+        rolling_out = part.rolling_out or part.deployment is None or not was_complete(part.deployment)
+        return ConsoleFacts(rolling_out=rolling_out, trouble=part.trouble, new_trouble=part.new_trouble)
+
+    def _redis_rolls_out(self, seen: _Seen) -> bool:
+        live = _child(seen, STATEFUL_SET, redis_name(seen.queue.name))
+        if live is None:
+            return False
+        newest = self._keeper.newest(live)
+        return is_rolling_out(newest, is_observed=self._templates.is_observed(newest))
 
     def _now(self) -> str:
         return self._place.now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -378,6 +406,29 @@ class QueueReconciler:
 UNUSED: Final = "no password is known yet"
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A Deployment and its pods."""
+
+    deployment: Object | None
+    pods: Sequence[Object]
+    rolling_out: bool
+    trouble: Trouble | None
+    """Of any of the pods."""
+    new_trouble: Trouble | None = None
+    """Of those of the newest version."""
+
+
+def _child(seen: _Seen, kind: Kind, name: str) -> Object | None:
+    found = (one for one in seen.children if one["kind"] == kind.kind and one["metadata"]["name"] == name)
+    return next((one for one in found if is_owned(one, seen.live)), None)
+
+
+def _pods_of(seen: _Seen, component: str) -> Sequence[Object]:
+    pods = (one for one in seen.children if one["kind"] == POD.kind)
+    return [one for one in pods if (one["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == component]
+
+
 def _resolved(key: tuple[str, int], live: Object) -> _Resolved:
     metadata = {name: live["metadata"][name] for name in ("name", "namespace", "uid") if name in live["metadata"]}
     resource = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, "spec": live.get("spec")}
@@ -389,15 +440,15 @@ def _resolved(key: tuple[str, int], live: Object) -> _Resolved:
 
 def _agent_facts(
     agent: ResolvedAgent,
-    part: AgentParts,
+    part: _Part,
     scaled: Scaled,
     *,
     deployment: str,
     missing: frozenset[Reference] | None,
     last_scale: Mapping[str, Any] | None,
-    now: datetime,
 ) -> AgentFacts:
     live, look, load = part.deployment, scaled.look, scaled.look.load if scaled.look else Load()
+    waits = _waits_for(part, missing)
     present = live["spec"].get("replicas", 1) if live else 0
     return AgentFacts(
         name=agent.name,
@@ -408,8 +459,9 @@ def _agent_facts(
         ready=ready_count(part.pods),
         needed=_needed(agent),
         draining=scaled.draining,
-        rolling_out=live is not None and is_rolling_out(live),
-        trouble=trouble_of(part.pods, live, now=now) or _waits_for(part, missing),
+        rolling_out=part.rolling_out,
+        trouble=part.trouble or waits,
+        new_trouble=part.new_trouble or waits,
         auto=agent.scaling.mode is ScalingMode.AUTO,
         read=look is not None,
         waiting=load.ready,
@@ -419,7 +471,7 @@ def _agent_facts(
     )
 
 
-def _waits_for(part: AgentParts, missing: frozenset[Reference] | None) -> Trouble | None:
+def _waits_for(part: _Part, missing: frozenset[Reference] | None) -> Trouble | None:
     """A pod whose volume can't be mounted says nothing itself."""
     if not missing or not part.pods or ready_count(part.pods):
         return None
