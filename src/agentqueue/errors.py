@@ -3,9 +3,18 @@
 A message names the thing, the cause and the next step, so that it can be shown to a user as it is.
 """
 
+from agentqueue.redaction import redact
+
 
 class AgentQueueError(Exception):
-    """The root of all errors raised on purpose."""
+    """The root of all errors raised on purpose.
+
+    Passwords in URLs are removed from the message, since messages quote what they were given, and end in logs,
+    conditions and terminals.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(AgentQueueError, ValueError):

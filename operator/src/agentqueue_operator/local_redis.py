@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agentqueue import environment as env
 from agentqueue.embedded import private_folder, write_private
-from agentqueue.errors import InvalidSpec
+from agentqueue.errors import InvalidSpec, UsageError
 from agentqueue.spec import Loaded
 from agentqueue.spec.redis import ClientTLS, ExternalRedis, Sentinel
 from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes, server_options
@@ -29,7 +29,11 @@ def external_server(redis: ExternalRedis, loaded: Loaded, shell: Mapping[str, st
     key = redis.url_secret_ref
     found = loaded.secret(key.name)
     url = (found or {}).get(key.key)
-    options = ServerOptions(url) if url else server_options(shell)
+    try:
+        options = ServerOptions(url) if url else server_options(shell)
+    except UsageError as error:
+        where = f"key {key.key} of the Secret {key.name} in {loaded.source}: " if url else ""
+        raise UsageError(f"{where}{error}") from None
     if options is None:
         raise sources.missing("the Redis url", key.name, key.key, env.REDIS_URL)
     if redis.tls is not None:

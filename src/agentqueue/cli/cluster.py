@@ -47,9 +47,8 @@ class Place:
         """
         namespace, slash, name = text.rpartition("/")
         if not name or "/" in namespace or (slash and not namespace) or text.startswith("-"):
-            raise UsageError(
-                f"--in {text!r:.80} must be NAMESPACE/NAME of an AgentQueue, or NAME in the current namespace"
-            )
+            shown = "a URL" if "://" in text else f"{text!r:.80}"  # which may hold a password
+            raise UsageError(f"--in {shown} must be NAMESPACE/NAME of an AgentQueue, or NAME in the current namespace")
         return cls(name, namespace or None, context)
 
     def __str__(self) -> str:
@@ -98,7 +97,14 @@ def _managed(redis: ManagedRedis, resource: Mapping[str, Any], kubectl: Kubectl,
 
 
 def at_port(url: str, port: int) -> str:
-    """The same server by a port of this machine."""
+    """Return the URL of the same server by a port of this machine.
+
+    Raises:
+        UsageError: it is not a Redis URL; the message shows nothing of it.
+    """
+    from agentqueue.urls import parse_url  # noqa: PLC0415
+
+    parse_url(url)
     parts = urlsplit(url)
     account, at, _ = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"{account}{at}127.0.0.1:{port}"))
@@ -117,11 +123,13 @@ def _external(redis: ExternalRedis, kubectl: Kubectl) -> ServerOptions:
     from agentqueue.store import ServerOptions  # noqa: PLC0415
 
     key = redis.url_secret_ref
-    options = ServerOptions(
-        kubectl.secret(key.name).text(key.key),
-        tls=_client_tls(redis.tls, kubectl) if redis.tls else None,
-        sentinel=_sentinels(redis.sentinel, kubectl) if redis.sentinel else None,
-    )
+    url = kubectl.secret(key.name).text(key.key)
+    tls = _client_tls(redis.tls, kubectl) if redis.tls else None
+    sentinel = _sentinels(redis.sentinel, kubectl) if redis.sentinel else None
+    try:
+        options = ServerOptions(url, tls=tls, sentinel=sentinel)
+    except UsageError as exc:
+        raise AgentQueueError(f"key {key.key} of the Secret {kubectl.namespace}/{key.name}: {exc}") from None
     return replace(
         options, label=f"{options.name} (an external one, which this machine reaches by itself or not at all)"
     )

@@ -8,10 +8,12 @@ Nothing heavy is imported until a command runs: `agentqueue --help` takes under 
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from agentqueue import __version__
 from agentqueue.cli import dead, jobs, queues, submit
@@ -19,14 +21,40 @@ from agentqueue.cli.connect import ContextOption, InOption, offer_places, take_p
 from agentqueue.cli.streams import prepare_streams
 from agentqueue.errors import AgentQueueError, NotFound, UsageError
 from agentqueue.failures import describe_traceback, name_exception
+from agentqueue.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 GROUP = "agentqueue.commands"
 DONE, FAILED, USAGE, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes."""
 OWN = (submit, jobs, queues, dead)
+
+
+class _Group(TyperGroup):
+    """Hides passwords in the parser's own errors, which quote what was typed (`agentqueue redis://:password@host`)."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line."""
+        with _redacted():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, whose own arguments are parsed here."""
+        with _redacted():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _redacted() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        message = getattr(exc, "message", None)  # of click's errors, which typer carries a copy of
+        if isinstance(message, str):
+            exc.message = redact(message)  # type: ignore[attr-defined]
+        raise
 
 
 def main() -> NoReturn:
@@ -73,6 +101,7 @@ def build_app(*, rich_help: bool = False, extensions: bool = True) -> typer.Type
     """The command with all its commands; `extensions`: with those that other distributions bring."""
     app = typer.Typer(
         name="agentqueue",
+        cls=_Group,
         help="Queues for AI agents: send jobs, follow them, look after queues and dead letters.",
         epilog="Where to connect: --redis URL, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else the `agentqueue up` "
         "that runs for this folder; in a cluster: --in NAMESPACE/NAME. "
@@ -137,7 +166,7 @@ def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 def _explain(exc: Exception, message: str, *, code: int, debug: bool) -> int:
     if debug:
-        print(describe_traceback(exc), file=sys.stderr, end="")
+        print(redact(describe_traceback(exc)), file=sys.stderr, end="")
     label = "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
-    print(f"{label} {message}", file=sys.stderr)
+    print(f"{label} {redact(message)}", file=sys.stderr)
     return code

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from agentqueue.redaction import redact
 from agentqueue.spec.base import SAYS, Model, model_in
 from agentqueue.spec.problems import Path, Problem
 
@@ -90,6 +91,7 @@ def show(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
+            value = redact(value)  # before it is cut
             return json.dumps(value if len(value) <= 60 else f"{value[:57]}...", ensure_ascii=False)
         case Mapping():
             return "an object"

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agentqueue.errors import InvalidSpec
+from agentqueue.redaction import redact
 
 Path = tuple[str | int, ...]
 
 
 def dotted(path: Sequence[str | int]) -> str:
     """A path as Kubernetes writes it: spec.agents[0].scaling.maxReplicas."""
-    return "".join(map(_step, path)).removeprefix(".")
+    return redact("".join(map(_step, path)).removeprefix("."))
 
 
 def _step(part: str | int) -> str:

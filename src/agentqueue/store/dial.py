@@ -8,14 +8,14 @@ from typing import Any, Final
 import hiredis
 from redis import asyncio as redis_asyncio
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, parse_url
+from redis.asyncio.connection import Connection, ConnectionPool, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from agentqueue import environment as env
 from agentqueue.errors import UsageError
-from agentqueue.store.options import Sentinels, ServerOptions, Tls, describe_url, split_tls
+from agentqueue.store.options import Sentinels, ServerOptions, Tls
 from agentqueue.store.tls import advise_on_tls, find_tls_error, tls_context
 
 SENTINEL_TIMEOUT: Final = 2.0
@@ -59,21 +59,17 @@ def leaner(client: redis_asyncio.Redis) -> redis_asyncio.Redis:
 
 
 def open_client(options: ServerOptions) -> redis_asyncio.Redis:
-    """A client that connects when it is first used.
+    """Return a client that connects when it is first used.
 
     Raises:
-        UsageError: the url is none, or a file of TLS can't be read.
+        UsageError: a file of TLS can't be read, or the URL asks for TLS parameters without TLS.
     """
-    url, said = split_tls(options.url)
-    try:
-        kwargs: dict[str, Any] = {**parse_url(url)}
-    except (ValueError, TypeError) as exc:
-        raise UsageError(
-            f"{describe_url(options.url)!r} is not a Redis URL ({exc}); "
-            "write redis://[:password@]host:port/db, rediss:// for TLS"
-        ) from exc
-    kind = kwargs.pop("connection_class", Connection)
-    tls = _merged(options.tls, said) if kind is SSLConnection or (options.tls and kind is Connection) else None
+    url = options.address
+    kind: type[Connection] = Connection if url.path is None else UnixDomainSocketConnection  # type: ignore[assignment]
+    if url.tls and not options.is_secure:
+        raise UsageError("the Redis URL's ssl_… parameters are for TLS: write rediss:// for it, or leave them out")
+    tls = _merged(options.tls, url.tls) if options.is_secure and url.path is None else None
+    kwargs = url.connection
     if tls is not None:
         tls_context(tls)  # tells of an unreadable file now, not with each connection
     kwargs |= _terms(options.connect_timeout)

@@ -1,15 +1,16 @@
-"""Where a server is and how it is reached: options, and how the environment and URLs say them. No I/O here."""
+"""Where a server is and how it is reached: options, and how the environment gives them. No I/O here."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from agentqueue import environment as env
 from agentqueue.errors import UsageError
+from agentqueue.urls import WORDS, RedisUrl, parse_url
 
-WORDS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,12 @@ class Sentinels:
     def __post_init__(self) -> None:
         if not self.nodes or not self.master:
             raise UsageError("Sentinel takes two: the Sentinels' addresses, and the name that they know the primary by")
+        for number, (host, _) in enumerate(self.nodes, 1):
+            if not _HOST.fullmatch(host):  # not repeated: it may hold a password, as in user:password@host
+                raise UsageError(
+                    f"Sentinel address {number} has no plain host name; the Sentinels' password has an option of its "
+                    f"own ({env.REDIS_SENTINEL_PASSWORD})"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ class ServerOptions:
     """How to reach a server."""
 
     url: str = field(repr=False)
+    """See `agentqueue.urls.parse_url`."""
     connect_timeout: float = 5.0
     """Seconds; a handshake over TLS to another region takes under 1."""
     timeout: float = 15.0
@@ -76,6 +84,7 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", self.url.strip())  # Secrets' values often end with a newline
+        parse_url(self.url)  # what can't be used is refused here, wherever the URL came from
         for name in ("connect_timeout", "timeout"):
             _check_seconds(name, getattr(self, name))
 
@@ -85,14 +94,25 @@ class ServerOptions:
         if self.label is not None:
             return self.label
         if self.sentinel is None:
-            return describe_url(self.url)
+            return str(self.address)
         nodes = ", ".join(f"{host}:{port}" for host, port in self.sentinel.nodes)
         return f"{self.sentinel.master} (Sentinel: {nodes})"
 
     @property
+    def address(self) -> RedisUrl:
+        """The URL, taken apart."""
+        return parse_url(self.url)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The passwords, for `agentqueue.redaction.redact`."""
+        sentinel = self.sentinel.password if self.sentinel else None
+        return tuple(secret for secret in (self.address.password, sentinel) if secret)
+
+    @property
     def is_secure(self) -> bool:
         """Whether TLS is asked for."""
-        return self.tls is not None or self.url.startswith("rediss:")
+        return self.tls is not None or self.address.scheme == "rediss"
 
 
 def _check_seconds(name: str, value: Any) -> None:
@@ -100,17 +120,8 @@ def _check_seconds(name: str, value: Any) -> None:
         raise UsageError(f"{name} {value!r} must be a number of seconds over 0")
 
 
-def describe_url(url: str) -> str:
-    """The URL without its password, for messages and logs."""
-    parts = urlsplit(url)
-    if not parts.hostname:
-        return url
-    host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
 def resolve_url(explicit: str | None, environment: Mapping[str, str] | None = None) -> str | None:
-    """The server's URL: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else None."""
+    """Return the server's URL: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else None."""
     environment = os.environ if environment is None else environment
     found = (explicit, environment.get(env.REDIS_URL), environment.get("REDIS_URL"))
     return next((url.strip() for url in found if url and url.strip()), None)
@@ -129,10 +140,16 @@ def server_options(environ: Mapping[str, str], url: str | None = None) -> Server
     """
     given = {name: environ.get(name, "").strip() for name in env.CONNECTION}
     if url:
-        return ServerOptions(url, tls=_tls(given) if url.startswith("rediss:") else None)
+        return ServerOptions(url, tls=_tls(given) if parse_url(url).scheme == "rediss" else None)
     sentinel = _sentinels(given)
     found = resolve_url(None, environ) or ("redis://" if sentinel else None)
-    return None if found is None else ServerOptions(found, tls=_tls(given), sentinel=sentinel)
+    if found is None:
+        return None
+    try:
+        parse_url(found)
+    except UsageError as exc:
+        raise UsageError(f"{env.REDIS_URL if given[env.REDIS_URL] else 'REDIS_URL'}: {exc}") from None
+    return ServerOptions(found, tls=_tls(given), sentinel=sentinel)
 
 
 def connection_environment(options: ServerOptions) -> dict[str, str]:
@@ -183,43 +200,18 @@ def _sentinels(given: Mapping[str, str]) -> Sentinels | None:
 
 
 def parse_nodes(text: str) -> tuple[tuple[str, int], ...]:
-    """`host:port,host:port` as addresses; an IPv6 address stands in brackets.
+    """Return `host:port,host:port` as addresses; an IPv6 address stands in brackets.
 
     Raises:
-        ValueError: with what it should be.
+        ValueError: with what it should be. The text is not repeated: people write passwords into addresses.
     """
-    return tuple(_node(word.strip()) for word in text.split(",") if word.strip())
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    return tuple(_node(number, word) for number, word in enumerate(words, 1))
 
 
-def _node(text: str) -> tuple[str, int]:
+def _node(number: int, text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
-        raise ValueError(f"{text!r:.80} must be host:port, as in sentinel-0.redis:26379")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def split_tls(url: str) -> tuple[str, dict[str, Any]]:
-    """The URL without redis-py's `ssl_…` parameters, and the fields of Tls that they give.
-
-    Raises:
-        UsageError: a parameter of TLS that is none of these.
-    """
-    parts = urlsplit(url)
-    rest: list[tuple[str, str]] = []
-    fields: dict[str, Any] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name in _FILES:
-            fields[_FILES[name]] = value
-        elif name == "ssl_cert_reqs":
-            fields["skip_verify"] = value.lower() in ("none", "cert_none")
-        elif name == "ssl_check_hostname":
-            fields["check_hostname"] = WORDS.get(value.lower(), True)
-        elif name.startswith("ssl_"):
-            raise UsageError(f"the Redis URL's parameter {name} is not known; known are {', '.join(_KNOWN)}")
-        else:
-            rest.append((name, value))
-    return (urlunsplit(parts._replace(query=urlencode(rest))) if fields else url), fields
-
-
-_FILES: Final = {"ssl_ca_certs": "ca_file", "ssl_certfile": "cert_file", "ssl_keyfile": "key_file"}
-_KNOWN: Final = (*_FILES, "ssl_cert_reqs", "ssl_check_hostname")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (_HOST.fullmatch(host) and port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
+        raise ValueError(f"address {number} must be host:port, as in sentinel-0.redis:26379")
+    return host, int(port)

@@ -4,6 +4,7 @@ from redis import exceptions as redis_errors
 
 from agentqueue import environment as env
 from agentqueue.errors import AgentQueueError, QueueFull, QueueUnavailable, UnsupportedServer
+from agentqueue.redaction import redact, redact_exception
 from agentqueue.store.dial import NoPrimary
 from agentqueue.store.options import ServerOptions
 from agentqueue.store.tls import advise_on_tls, find_tls_error
@@ -15,12 +16,15 @@ def is_demoted(exc: redis_errors.RedisError) -> bool:
 
 
 def translate(exc: redis_errors.RedisError, options: ServerOptions) -> AgentQueueError:
-    """One of ours for one of redis-py's."""
-    return _refused(exc, options.name) or _unreachable(exc, options)
+    """Return one of our errors for one of redis-py's. Neither it nor its causes hold a password afterwards."""
+    translated = _refused(exc, options) or _unreachable(exc, options)
+    redact_exception(exc, options.secrets)
+    return type(translated)(redact(str(translated), options.secrets))
 
 
-def _refused(exc: redis_errors.RedisError, server: str) -> AgentQueueError | None:
+def _refused(exc: redis_errors.RedisError, options: ServerOptions) -> AgentQueueError | None:
     """For what the server itself said."""
+    server = options.name
     text = str(exc)
     if isinstance(exc, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
         return QueueFull(

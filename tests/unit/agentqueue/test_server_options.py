@@ -8,7 +8,7 @@ from agentqueue import environment as env
 from agentqueue.client import Client, SyncClient
 from agentqueue.errors import UsageError
 from agentqueue.store import Sentinels, ServerOptions, Tls, connection_environment, server_options
-from agentqueue.store.options import describe_url, parse_nodes, split_tls
+from agentqueue.store.options import parse_nodes
 
 URL = "redis://:s3cret@redis.example:6400/2"
 NODES = (("s0.example", 26379), ("s1.example", 26380))
@@ -90,7 +90,7 @@ class TestTheEnvironment:
             ),
             pytest.param(
                 {env.REDIS_SENTINEL_NODES: "a", env.REDIS_SENTINEL_MASTER: "jobs"},
-                "SENTINEL_NODES: 'a' must be host:port",
+                "SENTINEL_NODES: address 1 must be host:port",
                 id="no-port",
             ),
         ],
@@ -104,7 +104,7 @@ class TestSentinels:
     def test_addresses(self) -> None:
         assert parse_nodes("a:1, [fe80::1]:26379,") == (("a", 1), ("fe80::1", 26379))
 
-    @pytest.mark.parametrize("text", ["a", "a:", ":1", "a:0", "a:65536", "a:²"])
+    @pytest.mark.parametrize("text", ["a", "a:", ":1", "a:0", "a:65536", "a:²", "u:pw@a:1", "a/b:1"])
     def test_what_is_no_address(self, text: str) -> None:
         with pytest.raises(ValueError, match="must be host:port"):
             parse_nodes(text)
@@ -114,14 +114,17 @@ class TestSentinels:
         with pytest.raises(UsageError, match="Sentinel takes two"):
             Sentinels(master, nodes)
 
+    def test_an_address_holds_no_password(self) -> None:
+        with pytest.raises(UsageError, match=r"^Sentinel address 2 has no plain host name") as caught:
+            Sentinels("jobs", (("a", 1), (":hunter2@b", 2)))
+        assert "hunter2" not in str(caught.value)
+
 
 class TestMessages:
     """No message and no log ever shows a password."""
 
     def test_the_server_is_named_without_its_password(self) -> None:
         assert ServerOptions(URL).name == "redis://redis.example:6400/2"
-        assert describe_url("redis://:pw@host") == "redis://host"
-        assert describe_url("unix:///run/redis.sock") == "unix:///run/redis.sock"
 
     def test_sentinels_are_named_by_their_addresses(self) -> None:
         options = ServerOptions(URL, sentinel=Sentinels("jobs", NODES, "pw"))
@@ -132,23 +135,19 @@ class TestMessages:
         assert "s3cret" not in repr(ServerOptions(URL, tls=tls, sentinel=Sentinels("jobs", NODES, "s3cret")))
 
 
-class TestUrls:
-    @pytest.mark.parametrize(
-        ("query", "rest", "fields"),
-        [
-            ("", "", {}),
-            ("db=3&x=%41", "db=3&x=%41", {}),
-            ("ssl_ca_certs=a.pem&db=3", "db=3", {"ca_file": "a.pem"}),
-            ("ssl_certfile=a&ssl_keyfile=b", "", {"cert_file": "a", "key_file": "b"}),
-            ("ssl_cert_reqs=none", "", {"skip_verify": True}),
-            ("ssl_cert_reqs=required", "", {"skip_verify": False}),
-            ("ssl_check_hostname=false", "", {"check_hostname": False}),
-        ],
-    )
-    def test_redis_pys_parameters_of_tls(self, query: str, rest: str, fields: dict[str, object]) -> None:
-        url = "rediss://:p%40ss@host:1"
-        assert split_tls(url + (f"?{query}" if query else "")) == (url + (f"?{rest}" if rest else ""), fields)
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({env.REDIS_URL: "redis://h?ssl=true"}, env.REDIS_URL),
+        ({"REDIS_URL": "http://:hunter2@h"}, "REDIS_URL"),
+    ],
+)
+def test_a_url_that_can_not_be_used_names_its_variable(variables: dict[str, str], named: str) -> None:
+    with pytest.raises(UsageError, match=f"^{named}: the Redis URL") as caught:
+        server_options(variables)
+    assert "hunter2" not in str(caught.value)
 
-    def test_a_parameter_that_is_none(self) -> None:
-        with pytest.raises(UsageError, match="ssl_ca_cert is not known; known are ssl_ca_certs"):
-            split_tls("rediss://host?ssl_ca_cert=a.pem")
+
+def test_tls_parameters_without_tls_are_refused() -> None:
+    with pytest.raises(UsageError, match="write rediss://"):
+        Client("redis://host?ssl_ca_certs=ca.pem")

@@ -20,7 +20,7 @@ def server_like(pool: ConnectionPool, *, hasty: bool, allow_eviction: bool = Fal
         hasty: for the renewing thread, which must not wait long.
         allow_eviction: as in ServerOptions.
     """
-    patient = ServerOptions(_name(pool), allow_eviction=allow_eviction)
+    patient = ServerOptions("redis://", allow_eviction=allow_eviction, label=_name(pool))
     options = patient
     if hasty:
         options = ServerOptions(
@@ -29,6 +29,7 @@ def server_like(pool: ConnectionPool, *, hasty: bool, allow_eviction: bool = Fal
             timeout=KEEPER_TIMEOUT,
             allow_eviction=allow_eviction,
             max_connections=2,
+            label=patient.label,
         )
     return Server(options, client=leaner(_client(pool, options)))
 

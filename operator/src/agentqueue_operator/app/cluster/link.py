@@ -158,7 +158,8 @@ class Link:
         try:
             options = ServerOptions(url, tls=tls, sentinel=sentinel)
         except UsageError as error:
-            return replace(known, trouble=Trouble(Reason.REDIS_UNREACHABLE, str(error)))
+            named = f"key {redis.url_secret_ref.key} of the Secret {redis.url_secret_ref.name}"
+            return replace(known, trouble=Trouble(Reason.REDIS_UNREACHABLE, f"{named}: {error}"))
         return replace(known, options=options, endpoint=options.name.rpartition("//")[2].partition("/")[0])
 
     async def _external_tls(self, tls: ClientTLS) -> Tls | Missing:

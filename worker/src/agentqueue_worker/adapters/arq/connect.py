@@ -1,7 +1,6 @@
 """Where arq's settings lead."""
 
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio.connection import ConnectionPool
@@ -36,13 +35,19 @@ def lazy_pool(settings: RedisSettings | None) -> ConnectionPool:
 def redis_settings_at(options: ServerOptions) -> RedisSettings:
     """The server as arq's settings, as far as these can say it: what programs read, and `pool_at` goes over.
 
-    arq's own from_dsn leaves %-escapes in a password as they are.
+    Not arq's own from_dsn, which leaves %-escapes in a password as they are.
     """
-    settings, parts = RedisSettings.from_dsn(options.url), urlsplit(options.url)
-    settings.username = None if parts.username is None else unquote(parts.username)
-    settings.password = None if parts.password is None else unquote(parts.password)
+    url, standard = options.address, RedisSettings()
+    settings = RedisSettings(
+        host=url.host or standard.host,
+        port=url.port or standard.port,
+        unix_socket_path=url.path,
+        database=url.db or standard.database,
+        username=url.username,
+        password=url.password,
+        ssl=options.is_secure,
+    )
     if options.tls is not None:
-        settings.ssl = True
         settings.ssl_ca_certs = options.tls.ca_file
     if options.sentinel is not None:
         settings.host = list(options.sentinel.nodes)
@@ -55,6 +60,6 @@ def pool_at(options: ServerOptions, **terms: Any) -> ArqRedis | None:
 
     Not connected yet: the claim loop, which starts at the same time, tells what is wrong.
     """
-    if options.tls is None and options.sentinel is None and not options.url.startswith("rediss:"):
+    if not options.is_secure and options.sentinel is None:
         return None
     return ArqRedis(open_client(options).connection_pool, **terms)
