@@ -771,6 +771,47 @@ def in_a_child(act):
 """
 
 
+class TestEventLoops:
+    """A client belongs to the event loop that it was first used in."""
+
+    def test_a_second_asyncio_run_is_told_what_to_do(self, server_url: str) -> None:
+        program = """
+import asyncio
+from agentqueue import Client; url = sys.argv[1]
+client = Client(url)
+async def second(work):
+    try:
+        await work()
+    except Exception as exc:
+        print(type(exc).__name__, exc)
+asyncio.run(client.enqueue("a", "b", id="one"))
+for work in client.stats, client.__aenter__, lambda: client.enqueue("a", "b"), lambda: client.job("one").result():
+    asyncio.run(second(work))
+asyncio.run(client.close())
+print("closed")
+"""
+        *refused, closed = forking(server_url, program)
+        assert len(refused) == 4
+        for line in refused:
+            assert line.startswith("UsageError this client was used in another event loop")
+            assert "in one asyncio.run()" in line
+        assert closed == "closed"
+
+    def test_a_client_that_was_closed_may_be_used_in_another(self, server_url: str) -> None:
+        client = Client(server_url)
+
+        async def work(job_id: str) -> str:
+            async with client:
+                return (await client.enqueue("a", "b", id=job_id)).id
+
+        assert [asyncio.run(work(it)) for it in ("one", "two")] == ["one", "two"]
+
+    async def test_a_client_that_was_only_made_belongs_to_none(self, server_url: str) -> None:
+        client = await asyncio.to_thread(Client, server_url)
+        async with client:
+            assert await client.stats() == []
+
+
 def forking(server_url: str, program: str) -> list[str]:
     """The lines that a program says that forks: a process of its own, for this one has threads and event loops."""
     found = subprocess.run(

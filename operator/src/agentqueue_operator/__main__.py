@@ -24,7 +24,7 @@ def main() -> int:
     """Returns the exit code."""
     import asyncio  # noqa: PLC0415
 
-    from agentqueue.errors import AgentQueueError, UsageError  # noqa: PLC0415
+    from agentqueue.faults import report  # noqa: PLC0415
     from agentqueue.logs import set_up_logs  # noqa: PLC0415
     from agentqueue_operator.process import serve  # noqa: PLC0415
     from agentqueue_operator.settings import read_settings  # noqa: PLC0415
@@ -34,9 +34,8 @@ def main() -> int:
         set_up_logs(settings.log_level, settings.log_format)
         asyncio.run(serve(settings, on_stop=_end_in_time))
         _exit_now(0)  # taking hundreds of modules apart would take longer than all the rest
-    except AgentQueueError as exc:
-        print(f"agentqueue operator: {exc}", file=sys.stderr)  # noqa: T201  # logs may not be set up
-        return 2 if isinstance(exc, UsageError) else 1
+    except Exception as exc:  # noqa: BLE001  # the process ends: one line says why, and whose mistake it is
+        return report(exc, "agentqueue operator:")
     return 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -19,21 +19,34 @@ from agentqueue import __version__
 from agentqueue.cli import dead, jobs, queues, submit
 from agentqueue.cli.connect import ContextOption, InOption, offer_places, take_place, takes_place
 from agentqueue.cli.streams import prepare_streams
-from agentqueue.errors import AgentQueueError, NotFound, UsageError
-from agentqueue.failures import describe_traceback, name_exception
+from agentqueue.errors import AgentQueueError, UsageError
+from agentqueue.faults import DONE, FAILED, package_of, report
 from agentqueue.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 GROUP = "agentqueue.commands"
-DONE, FAILED, USAGE, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes."""
 OWN = (submit, jobs, queues, dead)
+BROUGHT: Final = {
+    "up": ("operator", "agentqueue-operator"),
+    "explain": ("operator", "agentqueue-operator"),
+    "render": ("operator", "agentqueue-operator"),
+    "worker": ("worker", "agentqueue-worker"),
+}
+"""Commands that other distributions bring, and which."""
 
 
 class _Group(TyperGroup):
     """Hides passwords in the parser's own errors, which quote what was typed (`agentqueue redis://:password@host`)."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of that name; say what to install for one that another distribution brings."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in BROUGHT and ctx.parent is None:
+            what, package = BROUGHT[cmd_name]
+            raise UsageError(f"`agentqueue {cmd_name}` comes with the {what}: pip install {package}")
+        return command
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Parse the command line."""
@@ -72,7 +85,7 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     except BrokenPipeError:  # who read it has seen enough
         return code or FAILED
     except AgentQueueError as exc:
-        return _explain(exc, str(exc), code=FAILED, debug=debug)
+        return report(exc, _label(), debug=debug)
     return code
 
 
@@ -82,19 +95,13 @@ def _run(arguments: Sequence[str], *, debug: bool) -> int:
         app(args=list(arguments), prog_name="agentqueue")
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else FAILED
-    except AgentQueueError as exc:
-        return _explain(exc, str(exc), code=exit_code(exc), debug=debug)
     except Exception as exc:  # noqa: BLE001  # the last resort: a line to read instead of a page
-        hint = "" if debug else "; --debug shows where, please report it"
-        return _explain(exc, f"unexpected {name_exception(exc).line}{hint}", code=FAILED, debug=debug)
+        return report(exc, _label(), debug=debug)
     return DONE
 
 
-def exit_code(error: AgentQueueError) -> int:
-    """2 for a usage error, 3 for something that is not known, else 1."""
-    if isinstance(error, NotFound):
-        return NOT_FOUND
-    return USAGE if isinstance(error, UsageError) else FAILED
+def _label() -> str:
+    return "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
 
 
 def build_app(*, rich_help: bool = False, extensions: bool = True) -> typer.Typer:
@@ -126,7 +133,9 @@ def _load(extension: EntryPoint, app: typer.Typer) -> None:
     try:
         extension.load()(app)
     except ImportError as exc:
-        print(f"warning: the commands of {extension.value} are missing: {exc}", file=sys.stderr)
+        package = package_of(exc)
+        advice = f"; pip install '{package}'" if package else ""
+        print(f"warning: the commands of {extension.value} are missing: {exc}{advice}", file=sys.stderr)
 
 
 def _show_version(value: bool) -> None:
@@ -162,11 +171,3 @@ def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before = [argument for argument in arguments[:end] if argument != "--debug"]
     return [*before, *arguments[end:]], len(before) < end
-
-
-def _explain(exc: Exception, message: str, *, code: int, debug: bool) -> int:
-    if debug:
-        print(redact(describe_traceback(exc)), file=sys.stderr, end="")
-    label = "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
-    print(f"{label} {redact(message)}", file=sys.stderr)
-    return code

@@ -95,7 +95,8 @@ class Job:
 class Client:
     """The queues of one Redis or Valkey server. For one event loop; `async with Client(url)` checks the server.
 
-    After `os.fork()` the child opens a client of its own: one that was used before is the parent's, and says so.
+    After `os.fork()` the child opens a client of its own, and so does each `asyncio.run()`: a client that was used
+    elsewhere raises UsageError. One that was closed may be used in another event loop.
 
     Args:
         url: `redis://[:password@]host:port/db`, `rediss://` for TLS; by default the server that the environment names
@@ -151,7 +152,7 @@ class Client:
         return client
 
     async def __aenter__(self) -> Self:
-        self._home.check()
+        self._home.check(asyncio.get_running_loop())
         await self.server.__aenter__()
         return self
 
@@ -159,10 +160,11 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection. In a forked child: nothing, they are the parent's."""
-        if self._home.is_elsewhere():
+        """Close every connection. In a forked child or another event loop: nothing, they belong to the first one."""
+        if self._home.is_elsewhere() or self._home.is_of_another_loop(asyncio.get_running_loop()):
             return
         await self.server.close()
+        self._home.leave()
 
     # Enqueue
 
@@ -283,7 +285,7 @@ class Client:
 
     async def _turn(self, work: Coroutine[Any, Any, T]) -> T:
         try:
-            self._home.check()
+            self._home.check(asyncio.get_running_loop())
             async with self._turns:
                 return await work
         finally:

@@ -1,25 +1,38 @@
-"""Which process a client belongs to: a fork copies the client, but neither its event loop nor its connections."""
+"""Which process and event loop a client belongs to: its connections work in no other."""
 
+import asyncio
 import os
 
 from agentqueue.errors import UsageError
 
 
 class Home:
-    """The process of the first call. A client that was only made has none yet, and may be used after a fork."""
+    """The process and the event loop of the first call. A client that was only made has neither yet."""
 
     def __init__(self) -> None:
         self._pid: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def is_elsewhere(self) -> bool:
         """Whether this is a child of the process that uses the client: what is open is the parent's alone."""
         return self._pid not in (None, os.getpid())
 
-    def check(self) -> None:
-        """Note the process of the first call, and refuse any other's.
+    def is_of_another_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the client's connections belong to another event loop."""
+        return self._loop is not None and self._loop is not loop
+
+    def leave(self) -> None:
+        """Forget the event loop: every connection is closed, so that the next call may come from another one."""
+        self._loop = None
+
+    def check(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Note the process and the event loop of the first call, and refuse any other's.
+
+        Args:
+            loop: the running event loop; None for a client that has one of its own.
 
         Raises:
-            UsageError: this is a child of it.
+            UsageError: this is a child of the process, or another event loop.
         """
         if self.is_elsewhere():
             raise UsageError(
@@ -27,3 +40,10 @@ class Home:
                 "open a new client in the child process"
             )
         self._pid = os.getpid()
+        if loop is not None:
+            if self.is_of_another_loop(loop):
+                raise UsageError(
+                    "this client was used in another event loop, and its connections belong to that one; make all "
+                    "calls in one asyncio.run(), or open a client in each: async with Client(...)"
+                )
+            self._loop = loop

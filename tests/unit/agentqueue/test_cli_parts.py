@@ -30,6 +30,7 @@ from agentqueue.errors import (
     QueueUnavailable,
     UsageError,
 )
+from agentqueue.faults import exit_code
 from agentqueue.upstate import find_up_state, read_up_state, remove_up_state, write_up_state
 
 
@@ -55,7 +56,7 @@ class TestMain:
         ],
     )
     def test_exit_codes(self, error: AgentQueueError, code: int) -> None:
-        assert main.exit_code(error) == code
+        assert exit_code(error) == code
 
     def test_without_a_server_the_four_ways_are_named(self, nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main.run(["stats"]) == 2
@@ -95,13 +96,44 @@ class TestMain:
         assert exit_info.value.code == 7
         assert calls == [(left, debug)]
 
+    @pytest.mark.parametrize(
+        ("command", "package"),
+        [
+            ("up", "agentqueue-operator"),
+            ("explain", "agentqueue-operator"),
+            ("render", "agentqueue-operator"),
+            ("worker", "agentqueue-worker"),
+        ],
+    )
+    def test_a_command_that_is_not_installed_says_what_to_install(
+        self, command: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(main, "entry_points", lambda **_: ())
+        assert main.run([command, "file"]) == 2
+        assert capsys.readouterr().err.endswith(f"pip install {package}\n")
+        assert main.run(["uq"]) == 2
+        assert "No such command" in capsys.readouterr().err
+
+    def test_commands_whose_packages_are_missing_say_what_to_install(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        broken = EntryPoint("worker", "nowhere_at_all:register", main.GROUP)
+        gone = EntryPoint("up", "agentqueue_operator.gone:register", main.GROUP)
+        monkeypatch.setattr(main, "entry_points", lambda **_: (broken, gone))
+        assert main.run(["version"]) == 0
+        first, second = capsys.readouterr().err.splitlines()
+        assert first.endswith(
+            "are missing: No module named 'agentqueue_operator.gone'; pip install 'agentqueue-operator'"
+        )
+        assert second.endswith("are missing: No module named 'nowhere_at_all'")
+
     def test_a_bug_is_one_line_and_asks_for_debug(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        self.with_command(monkeypatch, lambda: 1 / 0)
+        self.with_command(monkeypatch, eval("lambda: 1 / 0"))  # no file of a user's
         assert main.run(["broken"]) == 1
         assert capsys.readouterr().err == (
-            "error: unexpected ZeroDivisionError: division by zero; --debug shows where, please report it\n"
+            "error: unexpected ZeroDivisionError: division by zero; please report it (--debug shows where)\n"
         )
 
     def test_ctrl_c_is_130(self, monkeypatch: pytest.MonkeyPatch) -> None:

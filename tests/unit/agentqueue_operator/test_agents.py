@@ -189,3 +189,33 @@ async def test_a_server_that_dies_in_the_drain_is_brought_back_for_what_still_ru
     wake.set()
     await up._drain(asyncio.Event())
     assert revived == [3]
+
+
+async def test_mended_code_starts_at_once_whatever_the_old_code_died_of() -> None:
+    world, changed = World(), [False]
+    up = Up(
+        [Agent(RUN)],
+        world,
+        world,
+        world,
+        clock=lambda: world.now,
+        wake=asyncio.Event(),
+        changed=lambda: changed[0],
+    )
+    for _ in range(20):  # each worker dies before it is ready, as of a SyntaxError
+        await up._turn()
+        for name in list(world.running):
+            world.kill(name, 1)
+        world.now += 0.5
+    await up._turn()
+    assert up.agents[0].restarts.not_before > world.now + 2
+    before, changed[0] = world.started, True
+    await up._turn()
+    assert world.started > before
+    changed[0] = False
+
+
+def test_a_death_of_older_code_says_nothing_of_the_present_one() -> None:
+    shop = agent(starting=3)
+    shop.replace_code()
+    assert lose(shop, *shop.workers) == "another one starts now"

@@ -16,20 +16,21 @@ signal.signal(signal.SIGTERM, _leave)
 
 def main() -> int:
     """Returns the exit code."""
-    from agentqueue.errors import AgentQueueError  # noqa: PLC0415
+    from agentqueue.faults import report  # noqa: PLC0415
     from agentqueue.logs import set_up_logs  # noqa: PLC0415
     from agentqueue.store import server_options  # noqa: PLC0415
-    from agentqueue_worker.process import exit_code, load_program, run_program  # noqa: PLC0415
+    from agentqueue_worker.process import load_program, run_program  # noqa: PLC0415
     from agentqueue_worker.settings import read_settings  # noqa: PLC0415
 
+    debug = None
     try:
         settings = read_settings(os.environ)
         settings = settings.override(handler=next(iter(sys.argv[1:]), None))
         set_up_logs(settings.log_level, settings.log_format)
+        debug = settings.log_level == "debug" or None
         run_program(load_program(settings, lambda: server_options(os.environ)))
-    except AgentQueueError as exc:
-        print(f"agentqueue worker: {exc}", file=sys.stderr)  # noqa: T201  # logs may not be set up
-        return exit_code(exc)
+    except Exception as exc:  # noqa: BLE001  # the process ends: one line says why, and whose mistake it is
+        return report(exc, "agentqueue worker:", debug=debug)
     return 0
 
 

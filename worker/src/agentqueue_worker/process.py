@@ -19,7 +19,7 @@ import agentqueue_worker
 from agentqueue.agent import Agent
 from agentqueue.clock import monotonic
 from agentqueue.environment import PROBE_PORT
-from agentqueue.errors import AgentQueueError, HandlerImportError, UsageError
+from agentqueue.errors import HandlerImportError, UsageError
 from agentqueue.probes import probing
 from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
@@ -218,8 +218,3 @@ def _exit_now(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def exit_code(exc: AgentQueueError) -> int:
-    """2: the call is wrong; 1: it failed."""
-    return 2 if isinstance(exc, UsageError) else 1

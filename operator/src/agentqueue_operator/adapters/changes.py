@@ -26,7 +26,7 @@ class CodeWatch:
         for path in _sources(self._folder):
             try:
                 stat = path.stat()
-            except FileNotFoundError:  # an editor replaces files
+            except OSError:  # an editor replaces files
                 continue
             found[str(path)] = (stat.st_mtime_ns, stat.st_size)
             if len(found) >= MOST_FILES:
@@ -35,7 +35,11 @@ class CodeWatch:
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
+    try:
+        found = list(folder.iterdir())
+    except OSError:  # it has just gone, or is not ours to read
+        return
+    for path in found:
         if path.is_dir() and path.name not in SKIPPED and not path.name.startswith("."):
             yield from _sources(path)
         elif path.suffix == ".py":

@@ -111,9 +111,16 @@ class Agent:
         return [self._member(worker, at) for worker in self.workers.values()]
 
     def died(self, worker: Worker, *, at: float) -> None:
-        """A worker has ended without being told to."""
+        """Note that a worker has ended without being told to. One of older code proves nothing of the present one."""
+        if worker.version != self.version:
+            return
         was_ready = worker.ready is not None
         self.restarts = after_death(self.restarts, at=at, started=worker.started, was_ready=was_ready)
+
+    def replace_code(self) -> None:
+        """Have the workers replaced, since the code has changed: at once, whatever the old code's workers died of."""
+        self.version += 1
+        self.restarts = Restarts(on_trial=self.restarts.on_trial)
 
     def start_failed(self, *, at: float) -> None:
         """The system gave no process for a worker: as if one had died before it was ready."""

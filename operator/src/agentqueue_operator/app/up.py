@@ -96,7 +96,7 @@ class Up:
     def _reload(self) -> None:
         self._screen.say(ME, "the code has changed: its workers are replaced as they drain")
         for agent in self.agents:
-            agent.version += 1
+            agent.replace_code()
 
     async def _look(self) -> None:
         horizons = {agent.run.queue: agent.rates.startup.total_seconds() for agent in self.agents}

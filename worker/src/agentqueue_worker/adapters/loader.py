@@ -3,13 +3,13 @@
 import difflib
 import importlib
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from agentqueue.agent import Agent
 from agentqueue.errors import HandlerImportError
+from agentqueue.faults import place_of, say
 
 
 def load_target(target: str, *, folder: str | None = None) -> Any:
@@ -45,14 +45,14 @@ def _try_import(name: str) -> ModuleType | None:
         if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
             return None
         raise HandlerImportError(_explain(name, name, exc)) from exc
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise HandlerImportError(_explain(name, name, exc)) from exc
 
 
 def _import(name: str, target: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:  # a module that is a script may end the process while it is imported
         raise HandlerImportError(_explain(name, target, exc)) from exc
 
 
@@ -62,11 +62,9 @@ def _explain(name: str, target: str, exc: BaseException) -> str:
             f"handler {target!r}: no module {exc.name!r} in {Path.cwd()} or on the Python path; "
             f"write module:attribute, start where the module is, or set PYTHONPATH{_near_module(exc.name)}"
         )
-    where = traceback.extract_tb(exc.__traceback__)[-1]
-    return (
-        f"handler {target!r}: module {name!r} does not import: {type(exc).__name__}: {exc} "
-        f"({where.filename}, line {where.lineno})"
-    )
+    place = place_of(exc)
+    where = f" ({place})" if place else ""
+    return f"handler {target!r}: module {name!r} does not import: {say(exc)}{where}"
 
 
 def _near_module(name: str) -> str:

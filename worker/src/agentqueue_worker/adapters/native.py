@@ -22,6 +22,7 @@ from agentqueue.agent import (
 from agentqueue.clock import from_ms
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
 from agentqueue.failures import is_a, leaves_of
+from agentqueue.faults import say
 from agentqueue.store import KEEP_FOREVER
 from agentqueue.wire import JobRecord, Reason, ResultRecord, decode_job, encode_job, encode_result
 from agentqueue_worker.app.job import Job
@@ -178,6 +179,24 @@ def _zone(name: str) -> Any:
         raise UsageError(f"time zone {name!r} is not known; write an IANA name such as Europe/Berlin, or UTC") from exc
 
 
+def _prepare(job: JobDefinition) -> None:
+    """Build what checks the job's payloads.
+
+    Raises:
+        UsageError: its annotation can't be used; the message says where the function is.
+    """
+    try:
+        job.payload.prepare()
+    except UsageError:
+        raise
+    except Exception as exc:  # pydantic has errors of many kinds for a model that it can't use
+        code = inspect.unwrap(job.func).__code__
+        raise UsageError(
+            f"the payload of job {job.name!r} can't be used: {say(exc)} "
+            f"({code.co_filename}, line {code.co_firstlineno})"
+        ) from exc
+
+
 class AgentRegistry:
     """The handlers of one Agent.
 
@@ -198,7 +217,7 @@ class AgentRegistry:
         try:
             self.crons: Sequence[AgentCron] = [AgentCron(cron, settings.queue or agent.queue) for cron in agent.crons]
             for job in agent.jobs.values():
-                job.payload.prepare()
+                _prepare(job)
         except UsageError as exc:
             raise HandlerImportError(f"agent {agent.name!r}: {exc}") from exc
 
