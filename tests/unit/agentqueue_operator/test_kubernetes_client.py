@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
@@ -13,7 +14,7 @@ from kubernetes.aio.client import Configuration
 from agentqueue_operator.adapters.kubernetes.api import ApiServer
 from agentqueue_operator.adapters.kubernetes.client import KubernetesCluster
 from agentqueue_operator.adapters.kubernetes.events import SERIES_EVERY_S, Recorder
-from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable, NotLeading
+from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable, Gone, NotLeading
 from agentqueue_operator.domain.kinds import CONFIG_MAP, POD, Object, QueueRef
 
 Answer = tuple[int, Any]
@@ -116,6 +117,24 @@ async def test_patches_create_and_status(cluster: KubernetesCluster, fake: FakeA
     assert replace[1] == "/apis/agentqueue.dev/v1alpha1/namespaces/ns/agentqueues/demo/status"
     assert [step["op"] for step in replace[3]] == ["test", "add"]
     assert replace[4]["Content-Type"] == "application/json-patch+json"
+
+
+@pytest.mark.parametrize(
+    ("refused", "then", "raised"),
+    [
+        pytest.param(status(404, "NotFound"), status(404, "NotFound"), Gone, id="deleted"),
+        pytest.param(status(422, "Invalid"), (200, {"metadata": {"uid": "u2"}}), Gone, id="another-took-its-place"),
+        pytest.param(
+            status(422, "Invalid"), (200, {"metadata": {"uid": "u1"}}), ApiRefused, id="the-status-is-refused"
+        ),
+    ],
+)
+async def test_a_status_of_what_is_gone_is_no_refusal(
+    cluster: KubernetesCluster, fake: FakeApi, refused: Answer, then: Answer, raised: type[Exception]
+) -> None:
+    fake.answers = [refused, then]
+    with pytest.raises(raised):
+        await cluster.patch_status(QueueRef("ns", "demo"), {"waiting": 1}, uid="u1")
 
 
 @pytest.mark.parametrize("answer", [(200, {}), status(404, "NotFound"), status(409, "Conflict")])
@@ -237,6 +256,23 @@ async def test_an_event_that_can_t_be_written_stops_nothing(
     for _ in range(len(answers)):
         await cluster.tell(REGARDING, reason="Scaled", note="1 -> 2")
     assert len(fake.requests) == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "lines"),
+    [
+        ((404, {"kind": "Status", "reason": "NotFound", "message": 'namespaces "ns" not found'}), 0),
+        ((403, {"kind": "Status", "reason": "Forbidden", "message": "ns because it is being terminated"}), 0),
+        (status(403, "Forbidden"), 1),
+    ],
+)
+async def test_an_event_in_a_namespace_that_ends_is_nobodys_trouble(
+    cluster: KubernetesCluster, fake: FakeApi, answer: Answer, lines: int
+) -> None:
+    fake.answers = [answer]
+    with structlog.testing.capture_logs() as logs:
+        await cluster.tell(REGARDING, reason="Scaled", note="1 -> 2")
+    assert len(logs) == lines
 
 
 async def test_only_so_many_events_are_remembered(

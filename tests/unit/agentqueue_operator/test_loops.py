@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+import structlog
 
 from agentqueue_operator.app.cluster.loops import LEAST_GAP_S, PERIOD_S, Loops
-from agentqueue_operator.app.cluster.ports import ApiUnavailable, NotLeading
+from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable, Gone, NotLeading
 from agentqueue_operator.domain.kinds import QueueRef
 
 A, B = QueueRef("n", "a"), QueueRef("n", "b")
@@ -55,6 +56,18 @@ class Reconciler:
 
     async def close(self) -> None:
         self.world.closed += 1
+
+
+class DeletedMeanwhile(Reconciler):
+    """Its AgentQueue goes away during the pass, which then fails."""
+
+    def __init__(self, ref: QueueRef, world: World, error: Exception) -> None:
+        super().__init__(ref, world)
+        self.error = error
+
+    async def run(self) -> float | None:
+        self.world.there.discard(self.ref)
+        raise self.error
 
 
 def now() -> float:
@@ -129,6 +142,41 @@ async def test_what_one_throws_does_not_touch_the_others_and_it_backs_off(world:
     assert len(world.times(B)) == 11
     assert loops.oldest_pass_s() == 0  # a backoff is no lateness
     assert world.told.count((A, "RuntimeError")) == len(world.times(A))
+    await loops.close()
+
+
+@pytest.mark.parametrize("error", [Gone("n/a was deleted"), ApiRefused(404, "NotFound", "pods 'a-1' not found")])
+async def test_a_pass_over_what_is_deleted_meanwhile_ends_quietly(world: World, error: Exception) -> None:
+    loops = Loops(
+        lambda ref: DeletedMeanwhile(ref, world, error),
+        exists=lambda ref: ref in world.there,
+        leads=lambda: True,
+        clock=now,
+        watcher=world,
+    )
+    with structlog.testing.capture_logs() as logs:
+        loops.wake(A)
+        await asyncio.sleep(10)
+    assert [line for line in logs if line["log_level"] != "debug"] == []
+    assert (world.told, world.went, len(loops)) == ([(A, None)], [A], 0)
+    await loops.close()
+
+
+async def test_what_is_gone_before_its_watch_says_so_is_no_failure(world: World) -> None:
+    world.errors[A] = [Gone("n/a was deleted")]
+    loops = loops_of(world)
+    loops.wake(A)
+    await asyncio.sleep(PERIOD_S + 0.1)
+    assert world.told == [(A, None), (A, None)]
+    await loops.close()
+
+
+async def test_a_refusal_of_what_is_there_is_a_failure(world: World) -> None:
+    world.errors[A] = [ApiRefused(403, "Forbidden", "no")]
+    loops = loops_of(world)
+    loops.wake(A)
+    await asyncio.sleep(0.1)
+    assert world.told == [(A, "ApiRefused")]
     await loops.close()
 
 

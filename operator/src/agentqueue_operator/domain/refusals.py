@@ -6,8 +6,8 @@ from agentqueue_operator.domain.reasons import Reason
 
 
 def refusal(key: Key, status: int, message: str) -> Trouble | None:
-    """What to tell of it; None: it passes by itself (a conflict, a namespace that ends), the next pass tries again."""
-    if status == 409 or "is being terminated" in message:
+    """What to tell of it; None: it passes by itself, and the next pass tries again."""
+    if status == 409 or is_going_away(status, message):
         return None
     return Trouble(_reason(status, message), f"{key} is refused: {message}")
 
@@ -18,3 +18,8 @@ def _reason(status: int, message: str) -> Reason:
     if status == 403 and "cannot" in message:
         return Reason.FORBIDDEN
     return Reason.OBJECT_INVALID
+
+
+def is_going_away(status: int, message: str) -> bool:
+    """The object, or its namespace, is deleted while we work on it. A kind that is not served is another matter."""
+    return "is being terminated" in message or (status == 404 and not message.startswith("404 page"))

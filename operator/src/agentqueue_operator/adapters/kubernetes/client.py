@@ -6,7 +6,7 @@ from typing import Any, Final
 from agentqueue_operator.adapters.kubernetes import paths
 from agentqueue_operator.adapters.kubernetes.api import DEADLINE_S, ApiServer
 from agentqueue_operator.adapters.kubernetes.events import Recorder
-from agentqueue_operator.app.cluster.ports import ApiRefused, NotLeading
+from agentqueue_operator.app.cluster.ports import ApiRefused, Gone, NotLeading
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, Kind, Object, QueueRef
 
 MANAGER: Final = "agentqueue-operator"
@@ -66,7 +66,13 @@ class KubernetesCluster:
         ]
         path = f"{paths.one(AGENT_QUEUE, ref.namespace, ref.name)}/status"
         query = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
-        await self._write("PATCH", path, query=query, body=changes, content_type=JSON_PATCH)
+        try:
+            await self._write("PATCH", path, query=query, body=changes, content_type=JSON_PATCH)
+        except ApiRefused as exc:
+            live = await self.get(AGENT_QUEUE, ref.namespace, ref.name)
+            if live is None or live["metadata"]["uid"] != uid:
+                raise Gone(f"{ref} was deleted") from exc
+            raise
 
     async def delete(self, live: Object, *, orphan: bool = False) -> None:
         """Delete just this object, in the background; it may be gone already, or another by its name be there."""

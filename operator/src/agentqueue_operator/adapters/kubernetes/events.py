@@ -12,6 +12,7 @@ from agentqueue.clock import from_ms, monotonic, now_ms
 from agentqueue_operator.adapters.kubernetes import paths
 from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable, NotLeading
 from agentqueue_operator.domain.kinds import EVENT, Object
+from agentqueue_operator.domain.refusals import is_going_away
 
 CONTROLLER: Final = "agentqueue.dev/operator"
 LONGEST_NOTE: Final = 1_000
@@ -56,6 +57,8 @@ class Recorder:
         except NotLeading:
             return
         except (ApiRefused, ApiUnavailable) as exc:
+            if isinstance(exc, ApiRefused) and is_going_away(exc.status, exc.message):
+                return  # with the namespace, in which nobody can read events any more
             name = f"{regarding['metadata'].get('namespace')}/{regarding['metadata']['name']}"
             log.warning("event_not_written", regarding=name, reason=reason, note=note, error=str(exc))
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from agentqueue_operator.app.cluster.ports import ApiUnavailable, NotLeading
+from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable, Gone, NotLeading
 from agentqueue_operator.domain.kinds import QueueRef
 
 PERIOD_S: Final = 5.0
@@ -164,11 +164,16 @@ class Loops:
             again_s = await reconciler.run()
         except NotLeading:
             return None, None
+        except Gone:  # its watch says so soon, and the loop ends
+            return None, None
         except ApiUnavailable as error:
             loop.failures += 1
             log.warning("pass_failed", queue=str(ref), error=str(error), failures=loop.failures)
             return error.retry_after_s, type(error).__name__
         except Exception as error:
+            if isinstance(error, ApiRefused) and not self._exists(ref):
+                log.debug("pass_ended", queue=str(ref), error=str(error))  # what it worked on went away under its hands
+                return None, None
             loop.failures += 1
             log.exception("pass_failed", queue=str(ref), failures=loop.failures)
             return None, type(error).__name__

@@ -26,6 +26,10 @@ class ApiUnavailable(Exception):
         self.retry_after_s = retry_after_s
 
 
+class Gone(Exception):
+    """The AgentQueue that a pass works on was deleted meanwhile: there is nothing left to do, and nothing is wrong."""
+
+
 class NotLeading(Exception):
     """Another replica leads, or may: nothing was written."""
 
@@ -49,7 +53,11 @@ class Cluster(Protocol):
         ...
 
     async def patch_status(self, ref: QueueRef, status: Object, *, uid: str) -> None:
-        """Replace an AgentQueue's whole status."""
+        """Replace an AgentQueue's whole status.
+
+        Raises:
+            Gone: it is no more, or another by its name has taken its place.
+        """
         ...
 
     async def delete(self, live: Object, *, orphan: bool = False) -> None:
