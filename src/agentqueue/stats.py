@@ -36,6 +36,7 @@ class QueueStats:
     waiting: int
     delayed: int
     active: int
+    """Jobs that were started and have not ended."""
     completed: int
     """Since the queue's beginning."""
     dead: int
@@ -54,6 +55,8 @@ class QueueStats:
     """Attempts that failed and jobs that died, over the last 60 s as all three."""
     workers: tuple[WorkerStats, ...]
     """The live ones."""
+    stalled: int = 0
+    """Of the active ones, those that no live worker holds: within seconds they wait again, and run again."""
     counters: Mapping[str, int]
     """Since the queue's beginning, as the engine counts: enqueued, completed, retried, dead, cancelled, crashed, …"""
 
@@ -77,7 +80,8 @@ class QueueStats:
 def stats_of(snapshot: QueueSnapshot) -> QueueStats:
     """The queue as people see it."""
     now = snapshot.now_ms
-    beats = [beat for beat in snapshot.workers if now - beat.seen_ms < LIVE_MS]
+    beats = live_beats(snapshot)
+    workers = tuple(_worker(beat, now) for beat in sorted(beats, key=lambda beat: beat.worker))
     return QueueStats(
         name=snapshot.queue,
         waiting=snapshot.waiting,
@@ -93,9 +97,24 @@ def stats_of(snapshot: QueueSnapshot) -> QueueStats:
         enqueued_per_minute=_rate(snapshot, "enqueued"),
         completed_per_minute=_rate(snapshot, "completed"),
         failed_per_minute=_rate(snapshot, "retried") + _rate(snapshot, "dead"),
-        workers=tuple(_worker(beat, now) for beat in sorted(beats, key=lambda beat: beat.worker)),
+        workers=workers,
+        stalled=stalled_of(snapshot, slots=sum(worker.slots for worker in workers)),
         counters=snapshot.counters,
     )
+
+
+def live_beats(snapshot: QueueSnapshot) -> list[Heartbeat]:
+    """The last words of the workers that live. One from the future is of a clock that has gone back since."""
+    return [beat for beat in snapshot.workers if abs(snapshot.now_ms - beat.seen_ms) < LIVE_MS]
+
+
+def stalled_of(snapshot: QueueSnapshot, *, slots: int) -> int:
+    """Active jobs that no live worker holds. `slots`: of all live workers.
+
+    Those whose lease has run out, and those that are more than live workers have slots for.
+    """
+    active = sum(snapshot.active)
+    return active - min(active - snapshot.run_out, slots)
 
 
 def _rate(snapshot: QueueSnapshot, counter: str) -> float:

@@ -9,7 +9,11 @@ import pytest
 from agentqueue import Client
 from agentqueue.client import Job
 from agentqueue.wire import State
+from agentqueue_operator.adapters.queues import QueueReader
+from agentqueue_operator.app.housekeeping import Housekeeper
+from agentqueue_operator.app.ports import Retention
 from tests.support.clocks import Clock, run_server_with_clock
+from tests.support.hand import Hand
 from tests.support.servers import KINDS, RunningServer
 from tests.support.workers import Work, final, until, working
 
@@ -92,3 +96,28 @@ async def test_after_a_jump_back_new_jobs_run_and_older_ones_once_the_clock_has_
             assert {(await job.status()).state for job in older} == {State.DELAYED}
             await asyncio.to_thread(clock.jump, 0)
             await all_done(older)
+
+
+async def test_a_jump_back_does_not_make_a_dead_workers_lease_an_hour_longer(given: Given) -> None:
+    """Nobody is left who would renew it, and no other worker comes."""
+    server, clock = given
+    async with Client(server.url) as client:
+        job = await client.enqueue("q", "job", id="held")
+        hand = Hand(client.server, "q")
+        await hand.claim_one()
+        await hand.beat(b'{"busy": 1, "slots": 1, "draining": false}')
+        await asyncio.to_thread(clock.jump, -HOUR)
+        reader = QueueReader(client.server)
+        assert (await reader.look({"q": 1.0}))["q"].reports == {}
+        housekeeper = Housekeeper(lambda: reader, lambda _: None)
+        housekeeper.retentions = {"q": Retention()}
+        visits = asyncio.create_task(housekeeper.run())
+
+        async def is_ready() -> bool:
+            return (await job.status()).state is State.WAITING
+
+        try:
+            await until(is_ready, what="the job is ready again", deadline=30)
+        finally:
+            visits.cancel()
+        assert await client.server.redis.hlen("q:workers") == 0

@@ -7,7 +7,7 @@ from typing import Any
 from agentqueue.errors import QueueUnavailable
 from agentqueue.spec import AgentQueue, ResolvedQueue, resolve
 from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused
-from agentqueue_operator.app.ports import Look, Report
+from agentqueue_operator.app.ports import Look, Report, Retention, Tended
 from agentqueue_operator.domain.deaths import Death
 from agentqueue_operator.domain.kinds import Kind, Object, QueueRef
 from agentqueue_operator.domain.scaling import Load
@@ -103,7 +103,7 @@ class FakeQueues:
     async def bury_worker(self, queue: str, worker: str, why: str) -> int:
         raise NotImplementedError
 
-    async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None:
+    async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
         raise NotImplementedError
 
 

@@ -24,7 +24,7 @@ def travel(client: "redis.Redis", queue: str, seconds: float) -> None:
 def _age_old_score(client: "redis.Redis", key: str, ms: float) -> None:
     """Where a running job goes back to: `owner|level|old score|claimed ms`."""
     value = client.get(key)
-    if value is not None:
+    if value is not None and value.count(b"|") >= 3:
         owner, level, score, claimed = value.decode().rsplit("|", 3)
         client.set(key, f"{owner}|{level}|{float(score) - ms!r}|{claimed}", keepttl=True)
 
@@ -33,3 +33,17 @@ def attend(client: "redis.Redis", queue: str) -> None:
     """As if a worker had looked after the queue a moment ago, and for long: run-out leases may be reaped at once."""
     seconds, micros = client.time()
     client.set(KeySpace(queue).of("reaped"), f"{seconds * 1000 + micros // 1000}|0")
+
+
+def grow_old(client: "redis.Redis", queue: str, seconds: float) -> None:
+    """As `travel`, with what is noted of the queue's workers and housekeeping too: seconds pass in no time."""
+    travel(client, queue, seconds)
+    keys, ms = KeySpace(queue), round(seconds * 1000)
+    for worker, row in client.hgetall(keys.workers).items():
+        seen, bar, said = row.partition(b"|")
+        if seen.isdigit():
+            client.hset(keys.workers, worker, b"%d%s%s" % (int(seen) - ms, bar, said))
+    stamp = client.get(keys.of("reaped")) or b""
+    last, _, hold = stamp.partition(b"|")
+    if last.isdigit() and hold.isdigit():
+        client.set(keys.of("reaped"), f"{max(int(last) - ms, 0)}|{max(int(hold) - ms, 0)}")

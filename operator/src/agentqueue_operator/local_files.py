@@ -8,6 +8,7 @@ from agentqueue.errors import InvalidSpec
 from agentqueue.spec import Loaded
 from agentqueue.spec.resolve import ResolvedAgent, ResolvedQueue
 from agentqueue_operator.adapters.local import import_path, write_code
+from agentqueue_operator.app.housekeeping import retention_of
 from agentqueue_operator.app.ports import AgentRun
 from agentqueue_operator.domain.policy import policy_of
 from agentqueue_operator.domain.variables import Documents, resolve_variables
@@ -36,8 +37,7 @@ def _run(queue: ResolvedQueue, agent: ResolvedAgent, loaded: Loaded, code: Path,
         policy=policy_of(agent, suspended=queue.suspend),
         environment={**variables, **environment.worker_environment(agent), "PYTHONPATH": path},
         grace_s=agent.termination_grace_period_seconds,
-        dead_s=agent.retention.dead_seconds,
-        history_s=agent.retention.completed_seconds,
+        retention=retention_of(agent),
     )
 
 

@@ -177,6 +177,7 @@ def assemble(settings: Settings) -> Operator:
         operator_namespace=settings.namespace,
         read_secrets=settings.read_secrets,
         pod_monitors=lambda: watches.watches(POD_MONITOR),
+        leads=lambda: elector.leads and watches.synced,
         looked=metrics.looked,
     )
     loops = Loops(

@@ -103,7 +103,7 @@ def _row(stats: QueueStats) -> tuple[Any, ...]:
         stats.name,
         stats.waiting,
         stats.delayed,
-        stats.active,
+        f"{stats.active} ({stats.stalled} stalled)" if stats.stalled else stats.active,
         stats.completed,
         stats.dead,
         span(stats.oldest_waiting_seconds),

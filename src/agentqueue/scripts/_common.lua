@@ -158,7 +158,8 @@ end
 -- A job whose worker is gone goes back to where it stood, at the head of its queue.
 local function give_back(level, id, value, why)
   local owner, _, score = parse_held(value)
-  redis.call('ZADD', KEYS[level], 'XX', score or now, id)
+  -- It was due when it was claimed: a score in the future is of a clock that has gone back since.
+  redis.call('ZADD', KEYS[level], 'XX', text(math.min(tonumber(score) or now, now)), id)
   redis.call('DEL', HELD .. id)
   if owner then
     local crashes = tally(META .. id, 'crashes')
@@ -166,21 +167,42 @@ local function give_back(level, id, value, why)
   end
 end
 
+-- When the queue was last reaped, and until when nothing is; what somebody else wrote there counts as never.
+local function last_reaped()
+  local value = redis.call('GET', KEYS[12])
+  local last, hold = string.match(value or '', '^(%d+)|(%d+)$')
+  return tonumber(last or 0), tonumber(hold or 0)
+end
+
+-- The clock has gone back by `by` ms: leases that were written before end that much sooner. Of a dead worker's nobody
+-- else would ever say so; live workers renew theirs before anything is reaped.
+local function shift_leases(by)
+  for level = 1, 4 do
+    local found = redis.call('ZRANGEBYSCORE', KEYS[level], '-inf', '(' .. text(-now), 'WITHSCORES')
+    local leases = {}
+    for i = 1, #found, 2 do
+      leases[#leases + 1] = text(math.min(tonumber(found[i + 1]) + by, -1)) leases[#leases + 1] = found[i]
+    end
+    zadd(KEYS[level], leases, 'XX')
+  end
+end
+
 -- Jobs whose lease ran out, at most `budget`. Nobody reaped for 4 s (an outage, a failover, a jump of the clock):
--- live workers get 4 s to renew first.
+-- live workers get 4 s to renew first. So whoever reaps must come again within less than 4 s, or nothing ever is.
 local function reap(budget)
-  local last, hold = string.match(redis.call('GET', KEYS[12]) or '0|0', '^(%d+)|(%d+)$')
-  last, hold = tonumber(last), tonumber(hold)
+  local last, hold = last_reaped()
   if now - last > 4000 or now < last then hold = now + 4000 end
   redis.call('SET', KEYS[12], text(now) .. '|' .. text(hold))
+  if now < last then shift_leases(last - now) end
   local reaped = 0
   if now < hold then return reaped end
   for level = 1, 4 do
     local ids = redis.call('ZRANGEBYSCORE', KEYS[level], '(' .. text(-now), '(0', 'LIMIT', 0, budget - reaped)
     local held = mget(HELD, ids)
     for i = 1, #ids do
-      if held[i] and not parse_held(held[i]) then -- a plain arq worker still has it
-        redis.call('ZADD', KEYS[level], 'XX', -(now + math.max(redis.call('PTTL', HELD .. ids[i]), 1000)), ids[i])
+      local left = held[i] and not parse_held(held[i]) and redis.call('PTTL', HELD .. ids[i]) or -1
+      if left >= 0 then -- a plain arq worker still has it; its keys always expire
+        redis.call('ZADD', KEYS[level], 'XX', -(now + math.max(left, 1000)), ids[i])
       else
         give_back(level, ids[i], held[i], 'lease ran out')
         reaped = reaped + 1

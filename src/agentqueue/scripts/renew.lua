@@ -2,6 +2,12 @@
 -- ARGV: 1 owner, 2 worker id, 3 heartbeat (JSON), 4 lease ms, 5 sweep (ids to look at), 6 dead letters ms, 7 history ms,
 -- 8 stale after ms, then {id, level}*. Returns {lost ids, drain mark ms or 0, jobs reaped, now ms, paused,
 -- {dropped foreign key, its type}*, why something was left out, or ''}.
+-- Without a worker (2 is ''), housekeeping alone; 3 is then for how many ms a queue is left to whoever came last.
+local HOUSEKEEPER = ARGV[2] == ''
+if HOUSEKEEPER then
+  local ok, last = pcall(last_reaped)
+  if ok and now >= last and now - last < tonumber(ARGV[3]) then return {{}, 0, 0, now, 0, foreign, ''} end
+end
 local owner, lease = ARGV[1], tonumber(ARGV[4])
 local ids, levels, lost = {}, {}, {}
 for i = 9, #ARGV, 2 do ids[#ids + 1] = ARGV[i] levels[#levels + 1] = tonumber(ARGV[i + 1]) end
@@ -22,17 +28,18 @@ local function try(act, ...)
   if not ok then left_out = reason_of(why) end
 end
 for level = 1, 4 do try(zadd, KEYS[level], leases[level], 'XX') end
-if ARGV[2] ~= '' then try(redis.call, 'HSET', KEYS[11], ARGV[2], text(now) .. '|' .. ARGV[3]) end
+if not HOUSEKEEPER then try(redis.call, 'HSET', KEYS[11], ARGV[2], text(now) .. '|' .. ARGV[3]) end
 try(redis.call, 'SADD', QUEUES, QUEUE) -- plain arq clients note queues nowhere
 local drain
 try(function() drain = redis.call('HGET', KEYS[15], ARGV[2]) end)
 local reaped = 0
-try(function() reaped = reap(100) end)
+-- Of one that comes every 2 s, jobs of a hundred workers that died together are given back within 10 s.
+try(function() reaped = reap(HOUSEKEEPER and 500 or 100) end)
 
 -- arq's clients let records expire after 24 h, running or not; clear that, some hundred ids a call.
 local function sweep_expiries(budget)
-  local level, cursor = string.match(redis.call('GET', KEYS[14]) or '1|0', '^(%d)|(%d+)$')
-  level = tonumber(level)
+  local level, cursor = string.match(redis.call('GET', KEYS[14]) or '', '^([1-4])|(%d+)$')
+  level, cursor = tonumber(level or 1), cursor or '0'
   local page = redis.call('ZSCAN', KEYS[level], cursor, 'COUNT', budget)
   for i = 1, math.min(#page[2], 2 * budget), 2 do
     local id, score = page[2][i], tonumber(page[2][i + 1])
@@ -73,8 +80,9 @@ end
 local function sweep_workers(budget)
   local page = redis.call('HSCAN', KEYS[11], 0, 'COUNT', budget)[2]
   for i = 1, math.min(#page, 2 * budget), 2 do
+    -- One from the future is of a clock that has gone back since.
     local seen = tonumber(string.match(page[i + 1], '^(%d+)|') or 0)
-    if seen < now - tonumber(ARGV[8]) then redis.call('HDEL', KEYS[11], page[i]) redis.call('HDEL', KEYS[15], page[i]) end
+    if math.abs(now - seen) > tonumber(ARGV[8]) then redis.call('HDEL', KEYS[11], page[i]) redis.call('HDEL', KEYS[15], page[i]) end
   end
 end
 

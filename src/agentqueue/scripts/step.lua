@@ -88,8 +88,9 @@ local function finish()
   function act.H(a, id, level, value)
     local _, _, score = parse_held(value)
     local delay = tonumber(ARGV[a + 3])
-    if delay >= 0 then score = now + delay end
-    redis.call('ZADD', KEYS[level], score, id)
+    -- Where it stood is in the past, unless the clock has gone back since.
+    local due = delay >= 0 and now + delay or math.min(tonumber(score) or now, now)
+    redis.call('ZADD', KEYS[level], due, id)
     gone[#gone + 1] = HELD .. id
     notes[#notes + 1] = function()
       tally(META .. id, 'handbacks')

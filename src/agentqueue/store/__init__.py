@@ -2,6 +2,7 @@
 
 from agentqueue.store.dial import BehindSentinel, close_sentinels, leaner, open_client
 from agentqueue.store.engine import (
+    HOUSEKEEPING_S,
     KEEP_FOREVER,
     MAX_STEP,
     MAX_STEP_BYTES,
@@ -17,6 +18,7 @@ from agentqueue.store.engine import (
     Outcome,
     RenewReply,
     StepReply,
+    keep_house,
     outcome_bytes,
 )
 from agentqueue.store.jobs import Heartbeat, QueueSnapshot, Snapshot, Store
@@ -32,6 +34,7 @@ from agentqueue.store.options import (
 from agentqueue.store.server import Server
 
 __all__ = [
+    "HOUSEKEEPING_S",
     "KEEP_FOREVER",
     "MAX_STEP",
     "MAX_STEP_BYTES",
@@ -58,6 +61,7 @@ __all__ = [
     "Tls",
     "close_sentinels",
     "connection_environment",
+    "keep_house",
     "leaner",
     "open_client",
     "outcome_bytes",

@@ -37,6 +37,14 @@ class EngineSettings:
     """A worker without a heartbeat for so long leaves the list."""
 
 
+HOUSEKEEPING_S: Final = 2.0
+"""Between two visits of a housekeeper to a queue, as between two renewals of a worker."""
+LEFT_MS: Final = 1_500
+"""Less than HOUSEKEEPING_S, so that a housekeeper never takes its own last visit for somebody else's."""
+HOUSEKEEPER: Final = "housekeeper/0"
+"""Owner under which housekeeping is done; it never holds a job."""
+
+
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
 class NewJob:
     """A job to enqueue: its record is encoded already."""
@@ -255,6 +263,12 @@ def _in_pairs(flat: Sequence[bytes]) -> list[tuple[str, str]]:
     return list(zip(words[::2], words[1::2], strict=True))
 
 
+def _renewal(s: EngineSettings, owner: str, worker: str, heartbeat: bytes | int, *, sweep: bool = True) -> list[Any]:
+    """The first arguments of `renew.lua`, which names them."""
+    swept = s.sweep if sweep else 0
+    return [owner, worker, heartbeat, s.lease_ms, swept, s.dead_ms, s.history_ms, s.stale_ms]
+
+
 class Engine:
     """One queue as a worker sees it. Every method is one round trip."""
 
@@ -315,25 +329,16 @@ class Engine:
     async def renew(
         self, *, owner: str, worker: str, heartbeat: bytes, held: Iterable[tuple[str, Level]], sweep: bool = True
     ) -> RenewReply:
-        """Push the deadlines of the named jobs out, write the heartbeat, reap and sweep a bounded number.
-
-        `worker` '' writes no heartbeat (the operator tends queues without workers this way).
-        """
-        s = self.settings
-        args: list[Any] = [
-            owner,
-            worker,
-            heartbeat,
-            s.lease_ms,
-            s.sweep if sweep else 0,
-            s.dead_ms,
-            s.history_ms,
-            s.stale_ms,
-        ]
+        """Push the deadlines of the named jobs out, write the heartbeat, reap and sweep a bounded number."""
+        args = _renewal(self.settings, owner, worker, heartbeat, sweep=sweep)
         for job_id, level in held:
             args += (job_id, int(level))
-        lost, drain, reaped, now, paused, dropped, left_out = await self._run(self._renew, args)
-        foreign = await self._foreign(dropped, left_out)
+        return await self.read_renewal(await self._run(self._renew, args))
+
+    async def read_renewal(self, reply: Sequence[Any]) -> RenewReply:
+        """What `renew.lua` has answered for this queue; where something was left out, the keys are looked for."""
+        lost, drain, reaped, now, paused, dropped, left_out = reply
+        foreign = await self._foreign(dropped, left_out) if dropped or left_out else ()
         return RenewReply(_ids(lost), bool(drain), reaped, now, bool(paused), foreign)
 
     async def _run(self, script: Script, args: Sequence[Any], others: Iterable[str] = ()) -> Any:
@@ -410,3 +415,28 @@ class Engine:
         redis = self.server.redis
         popped = await self.server.call(lambda: redis.execute_command("BLPOP", self.keys.wake, timeout))
         return popped is not None
+
+
+async def keep_house(
+    server: Server, queues: Mapping[str, EngineSettings], *, left_ms: int = LEFT_MS
+) -> dict[str, RenewReply]:
+    """Do for queues what their workers do beside running jobs, in one round trip: reap run-out leases, sweep.
+
+    Call it every `HOUSEKEEPING_S` seconds for queues that may have no worker. Leases are reaped only where somebody
+    has come to the queue at least every 4 s for the last 4 s: after an outage live workers renew theirs first.
+
+    Args:
+        server: where the queues are.
+        queues: with the retention of each.
+        left_ms: a queue that a worker or another housekeeper came to within so many ms is left to them.
+
+    Raises:
+        QueueUnavailable: it may have been done for some of them; that does no harm.
+    """
+    calls = {queue: _renewal(settings, HOUSEKEEPER, "", left_ms) for queue, settings in queues.items()}
+    replies = await server.run_each(load("renew", allow_oom=True), calls)
+    return {
+        queue: await Engine(server, queue, queues[queue]).read_renewal(reply)
+        for queue, reply in zip(calls, replies, strict=True)
+        if reply is not None
+    }

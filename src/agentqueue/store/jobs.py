@@ -84,6 +84,8 @@ class QueueSnapshot:
     """Workers marked to drain -> since when, ms."""
     due_soon: int = 0
     """Delayed jobs that come due within the time asked for."""
+    run_out: int = 0
+    """Running jobs whose lease has run out: they go back to the queue, unless their worker renews it first."""
 
     @property
     def waiting(self) -> int:
@@ -92,7 +94,8 @@ class QueueSnapshot:
 
 
 def _numbers(flat: Sequence[bytes]) -> dict[str, int]:
-    return {name: int(value) for name, value in _decode_meta(flat).items()}
+    """What is no number there, somebody else wrote: it counts as 0."""
+    return {name: number_of(value) for name, value in _decode_meta(flat).items()}
 
 
 def _optional_float(value: bytes) -> float | None:
@@ -104,8 +107,9 @@ def _heartbeats(flat: Sequence[bytes]) -> list[Heartbeat]:
 
 
 def _heartbeat(worker: str, value: bytes) -> Heartbeat:
+    """One that somebody else wrote was never seen: its worker is not live, and housekeeping forgets it."""
     seen, _, raw = value.partition(b"|")
-    return Heartbeat(worker, int(seen), raw)
+    return Heartbeat(worker, number_of(seen), raw)
 
 
 class Store:
@@ -203,9 +207,13 @@ class Store:
         return _queue_snapshot(queue, await self._run("stats", queue, []))
 
     async def snapshots(self, horizons_ms: Mapping[str, int]) -> dict[str, QueueSnapshot]:
-        """Many queues in one round trip, for a scaling loop: queue -> how far ahead a delayed job is due soon, ms."""
+        """Many queues in one round trip, for a scaling loop: queue -> how far ahead a delayed job is due soon, ms.
+
+        Without those that can't be read, since somebody else has filled a key of theirs with another type.
+        """
         replies = await self.server.run_each(self._scripts["stats"], {q: [ms] for q, ms in horizons_ms.items()})
-        return {queue: _queue_snapshot(queue, reply) for queue, reply in zip(horizons_ms, replies, strict=True)}
+        found = zip(horizons_ms, replies, strict=True)
+        return {queue: _queue_snapshot(queue, reply) for queue, reply in found if reply is not None}
 
     async def history(self, queue: str, *, until_ms: int, minutes: int) -> list[tuple[int, dict[str, int]]]:
         """The counters of each of the last minutes, oldest first: (start ms, counters). At most 1,440."""
@@ -335,7 +343,9 @@ class Store:
 
 
 def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
-    now, ready, delayed, active, oldest, dead, done, paused, counters, minute, last, workers, due, drain, soon = reply
+    now, ready, delayed, active, oldest, dead, done, paused, counters, minute, last, workers, due, drain, soon, out = (
+        reply
+    )
     return QueueSnapshot(
         queue=queue,
         now_ms=now,
@@ -353,12 +363,13 @@ def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
         workers=_heartbeats(workers),
         draining=_numbers(drain),
         due_soon=soon,
+        run_out=out,
     )
 
 
 def _counters(reply: Any) -> dict[str, int]:
     if isinstance(reply, dict):
-        return {name.decode(): int(value) for name, value in reply.items()}
+        return {name.decode(errors="replace"): number_of(value) for name, value in reply.items()}
     return _numbers(reply)
 
 

@@ -60,14 +60,17 @@ class Server:
         return await self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
 
     async def run_each(self, script: Script, calls: Mapping[str, Sequence[Any]]) -> list[Any]:
-        """Run a script that only reads on each queue with its arguments, in one round trip."""
+        """Run a script on each queue with its arguments, in one round trip. It must bear being run twice.
+
+        The answer of a queue whose keys somebody else has filled with another type is None; the others' count.
+        """
 
         async def send() -> list[Any]:
             async with self.redis.pipeline(transaction=False) as pipe:
                 for queue, args in calls.items():
                     keys = queue_keys(queue)
                     pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-                return await pipe.execute()
+                return [_reply(answer) for answer in await pipe.execute(raise_on_error=False)]
 
         try:
             return await self._timed(send) if calls else []
@@ -117,6 +120,15 @@ class Server:
 
     async def _info(self) -> Mapping[str, Any]:
         return cast("Mapping[str, Any]", await self.redis.info())
+
+
+def _reply(answer: Any) -> Any:
+    """An answer of a pipeline; None for the error that is one queue's alone."""
+    if not isinstance(answer, Exception):
+        return answer
+    if "WRONGTYPE" in str(answer):
+        return None
+    raise answer
 
 
 def find_server_problem(info: Mapping[str, Any], *, allow_eviction: bool) -> str | None:

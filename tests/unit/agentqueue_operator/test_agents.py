@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pytest
 
 from agentqueue_operator.app.agents import Agent, Worker
-from agentqueue_operator.app.ports import AgentRun, Exit, Look, Report, Row
+from agentqueue_operator.app.ports import AgentRun, Exit, Look, Report, Retention, Row, Tended
 from agentqueue_operator.app.up import Up
 from agentqueue_operator.domain.deaths import Death
 from agentqueue_operator.domain.scaling import Load, ScalingPolicy
@@ -81,7 +81,8 @@ class World:
 
     async def publish(self, decisions: Mapping[str, bytes]) -> None: ...
 
-    async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None: ...
+    async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
+        return Tended()
 
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
         return False

@@ -279,3 +279,11 @@ def test_jobs_that_do_not_wait() -> None:
     decision = decide(Load())
     assert explain_job(active, decision, NONE).headline == "Job a has run for 3.0 h."
     assert explain_job(delayed, decision, NONE).headline == "Job b is delayed: it becomes ready in 9 min."
+
+
+def test_what_is_left_of_lost_workers_is_said() -> None:
+    told = explain(decide(Load(ready=1, stalled=2), pods=Pods(ready=1, silent=1))).details
+    assert told[0].endswith("0 running, 2 started by workers that are gone and soon ready again.")
+    assert "1 pod ready, 0 starting, 1 not heard any more;" in told[2]
+    without_a_node = explain(decide(Load(ready=1), pods=Pods(silent=1, unschedulable=1, failing=1))).details[2]
+    assert "1 without a node, 1 not heard any more, 1 failing to start;" in without_a_node

@@ -401,3 +401,60 @@ async def test_no_busy_worker_goes_whatever_happens_between_passes(draw: st.Data
         for number in range(len(cluster.pods), cluster.replicas):
             name = f"n{passes.at}-{number}"
             cluster.pods[name], queues.reports[name] = pod(name), IDLE
+
+
+# --- pods that are not heard any more
+
+
+async def test_a_pod_that_was_heard_and_is_silent_is_no_capacity_nor_when_its_node_is_given_up() -> None:
+    passes = Passes(pod("a"), minReplicas=0)
+    passes.queues.load = Load(active=1)
+    await passes.settled()
+    passes.queues.reports.clear()  # its node has lost power
+    passes.queues.load = Load(stalled=1)
+    assert (await passes.one()).replicas == 2
+    passes.cluster.pods["a"]["status"]["conditions"][0]["status"] = "False"
+    passes.cluster.replicas = 2
+    assert (await passes.one()).replicas == 2
+    passes.queues.reports["a"] = BUSY
+    passes.queues.load = Load(active=1)
+    assert passes.decisions[-1] is Reason.BACKLOG
+    await passes.one()
+    assert passes.scaler._agents["work"].memory.keeps[-1].pods == 1
+
+
+async def test_a_container_that_starts_again_is_awaited_as_any_start() -> None:
+    passes = Passes(pod("a"), minReplicas=0)
+    passes.queues.load = Load(active=1)
+    await passes.settled()
+    passes.queues.reports.clear()
+    passes.queues.load = Load(stalled=1)
+    status = passes.cluster.pods["a"]["status"]
+    status["conditions"][0]["status"] = "False"
+    status["containerStatuses"] = [{"name": "worker", "restartCount": 1, "state": {"waiting": {}}}]
+    assert (await passes.one()).replicas == 1
+    status["containerStatuses"] = [{"name": "worker", "restartCount": 1, "state": {"running": {}}}]
+    assert (await passes.one()).replicas == 1
+
+
+async def test_after_an_outage_of_redis_workers_get_time_to_be_heard_again() -> None:
+    passes = Passes(pod("a"), minReplicas=1)
+    await passes.settled()
+    passes.queues.down = True
+    for _ in range(6):
+        await passes.one()
+    passes.queues.down = False
+    passes.queues.reports.clear()
+    passes.queues.load = Load(stalled=1)
+    assert (await passes.one()).replicas == 1
+    assert (await passes.one()).replicas == 1
+    assert (await passes.one()).replicas == 2  # it had 10 s
+
+
+async def test_a_ready_pod_that_was_never_heard_is_awaited_as_long() -> None:
+    passes = Passes(pod("a"), minReplicas=1)
+    passes.queues.reports.clear()
+    assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 2]
+    passes = Passes(pod("a", ready=False), minReplicas=1)
+    passes.queues.reports.clear()
+    assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 1]

@@ -347,3 +347,43 @@ def test_a_trickle_of_single_jobs_starts_one_pod() -> None:
 
 def test_reasons_are_a_declared_set_of_words_for_conditions() -> None:
     assert all(reason.value.isalpha() and reason.value[0].isupper() for reason in Reason)
+
+
+@pytest.mark.parametrize(
+    ("situation", "expected"),
+    [
+        pytest.param({"load": Load(stalled=2)}, (2, Reason.BACKLOG), id="at-zero"),
+        pytest.param({"load": Load(stalled=2, paused=True)}, (None, Reason.PAUSED), id="of-a-paused-queue"),
+        pytest.param({"load": Load(stalled=2, active=3), "current": 5}, (None, Reason.ENOUGH), id="beside-idle-slots"),
+        pytest.param(
+            {"load": Load(stalled=1), "current": 1, "pods": Pods(silent=1)}, (2, Reason.BACKLOG), id="of-a-silent-pod"
+        ),
+        pytest.param(
+            {"load": Load(stalled=1), "current": 2, "pods": Pods(silent=1, starting=1)},
+            (None, Reason.BACKLOG),
+            id="its-pod-starts",
+        ),
+        pytest.param(
+            {"load": Load(), "current": 1, "pods": Pods(silent=1), "min_replicas": 1},
+            (2, Reason.MIN),
+            id="silent-pods-are-not-the-least",
+        ),
+        pytest.param(
+            {"load": Load(stalled=9), "current": 2, "pods": Pods(silent=2), "max_replicas": 3},
+            (3, Reason.MAX),
+            id="up-to-the-most",
+        ),
+        pytest.param(
+            {"load": Load(active=1), "current": 2, "pods": Pods(ready=1, silent=1)},
+            (None, Reason.BUSY_FLOOR),
+            id="stays-while-one-works",
+        ),
+        pytest.param(
+            {"load": Load(), "current": 1, "pods": Pods(silent=1), "memory": Memory(since=0.0, busy_at=0.0)},
+            (0, Reason.SCALE_TO_ZERO),
+            id="goes-with-the-last-job",
+        ),
+    ],
+)
+def test_jobs_and_pods_of_workers_that_are_gone(situation: dict[str, Any], expected: tuple[int | None, Reason]) -> None:
+    assert answer(decide(**situation)) == expected

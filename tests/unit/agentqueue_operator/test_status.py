@@ -480,6 +480,8 @@ def test_events_of_trouble_and_its_end() -> None:
         (422, "spec.template: Invalid value", Reason.OBJECT_INVALID),
         (409, "uid mismatch", None),
         (403, "unable to create new content in namespace n because it is being terminated", None),
+        (404, 'namespaces "n" not found', None),
+        (404, "404 page not found", Reason.OBJECT_INVALID),
     ],
 )
 def test_refusals(status: int, said: str, reason: Reason | None) -> None:
@@ -487,3 +489,10 @@ def test_refusals(status: int, said: str, reason: Reason | None) -> None:
     assert (trouble.reason if trouble else None) is reason
     if trouble:
         assert trouble.said == f"Deployment d is refused: {said}"
+
+
+def test_jobs_that_nobody_holds_any_more_are_active_still_and_need_somebody_to_run_them() -> None:
+    stalled = agent(ready=0, desired=0, needed=0, stalled=2)
+    status = status_of(facts(stalled), None, now=NOW)
+    assert (status["waiting"], status["active"], status["agents"][0]["busySlots"]) == (0, 2, 0)
+    assert told(facts(replace(stalled, auto=False)))["ConfigurationWarning"] == ("True", "NoWorkers")

@@ -203,7 +203,7 @@ def figures(scaled: Scaled, facts: AgentFacts) -> dict[str, float]:
     return own | {
         "agentqueue_queue_waiting_jobs": float(look.load.ready),
         "agentqueue_queue_due_soon_jobs": float(look.load.due_soon),
-        "agentqueue_queue_active_jobs": float(look.load.active),
+        "agentqueue_queue_active_jobs": float(look.load.active + look.load.stalled),
         "agentqueue_queue_delayed_jobs": float(look.delayed),
         "agentqueue_queue_dead_letters": float(look.dead),
         "agentqueue_queue_oldest_waiting_seconds": look.load.oldest_ready.total_seconds(),

@@ -8,17 +8,14 @@ import orjson
 
 from agentqueue.clock import now_ms
 from agentqueue.keys import KeySpace
-from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store
-from agentqueue_operator.app.ports import Look, Report
+from agentqueue.stats import live_beats, stalled_of
+from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store, keep_house
+from agentqueue_operator.app.ports import Look, Report, Retention, Tended
 from agentqueue_operator.domain.deaths import Death
 from agentqueue_operator.domain.scaling import Load
 
-LIVE_MS: Final = 8_000
-"""A heartbeat older than a lease tells of the dead."""
 DECISION_MS: Final = 60_000
 """A decision that nobody has renewed for so long tells nothing any more."""
-TENDER: Final = "tender/0"
-"""Owner under which housekeeping is done where no worker does it; it never holds a job."""
 
 
 class QueueReader:
@@ -29,7 +26,7 @@ class QueueReader:
         self._store = Store(server)
 
     async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
-        """All the queues in one round trip."""
+        """All the queues in one round trip; one that can't be read costs the others nothing."""
         horizons_ms = {queue: int(seconds * 1000) for queue, seconds in horizons_s.items()}
         snapshots = await self._store.snapshots(horizons_ms)
         return {queue: look_of(snapshot) for queue, snapshot in snapshots.items()}
@@ -70,10 +67,21 @@ class QueueReader:
         """All of them in one round trip."""
         await self._store.publish_decisions(decisions, keep_ms=DECISION_MS)
 
-    async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None:
-        """A renewal without a worker: it holds nothing, and does the housekeeping."""
-        settings = EngineSettings(dead_ms=dead_s * 1000, history_ms=history_s * 1000)
-        await Engine(self._server, queue, settings).renew(owner=TENDER, worker="", heartbeat=b"", held=())
+    async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
+        """All of them in one round trip."""
+        settings = {
+            queue: EngineSettings(dead_ms=keeps.dead_s * 1000, history_ms=keeps.history_s * 1000)
+            for queue, keeps in retentions.items()
+        }
+        replies = await keep_house(self._server, settings)
+        return Tended(
+            given_back=sum(reply.reaped for reply in replies.values()),
+            left_out={
+                queue: ", ".join(f"{key} is {kind}" for key, kind in reply.foreign)
+                for queue, reply in replies.items()
+                if reply.foreign
+            },
+        )
 
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
         """Blocks on the queues' wake-up lists.
@@ -92,8 +100,7 @@ def _ms(seconds: float | None) -> int | None:
 
 def look_of(snapshot: QueueSnapshot) -> Look:
     """What scaling and people want to see of a queue's snapshot."""
-    live = [beat for beat in snapshot.workers if snapshot.now_ms - beat.seen_ms < LIVE_MS]
-    reports = {beat.worker: _report(beat) for beat in live}
+    reports = {beat.worker: _report(beat) for beat in live_beats(snapshot)}
     counters = snapshot.counters
     return Look(
         load=_load(snapshot, reports),
@@ -109,12 +116,14 @@ def look_of(snapshot: QueueSnapshot) -> Look:
 
 
 def _load(snapshot: QueueSnapshot, reports: Mapping[str, Report]) -> Load:
-    """Running jobs count as far as live workers have slots for them: what dead ones held is about to be given back."""
+    """Each started job counts once: as one that runs, or as one that wants a slot since its worker is gone."""
     oldest_ms = 0.0 if snapshot.oldest_ms is None else max(0.0, snapshot.now_ms - snapshot.oldest_ms)
+    stalled = stalled_of(snapshot, slots=sum(report.slots for report in reports.values()))
     return Load(
         ready=snapshot.waiting,
         due_soon=snapshot.due_soon,
-        active=min(sum(snapshot.active), sum(report.slots for report in reports.values())),
+        active=sum(snapshot.active) - stalled,
+        stalled=stalled,
         oldest_ready=timedelta(milliseconds=oldest_ms),
         paused=snapshot.paused is not None,
     )

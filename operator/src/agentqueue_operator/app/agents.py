@@ -158,7 +158,7 @@ class Agent:
             row,
             waiting=load.ready,
             delayed=self.look.delayed,
-            active=load.active,
+            active=load.active + load.stalled,
             done=self.look.done - (self.done_before or 0),
             dead=self.look.dead,
             rate_per_s=self._rate(),

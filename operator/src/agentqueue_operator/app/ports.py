@@ -52,15 +52,35 @@ class Look:
             run=timedelta(milliseconds=self.run_ms),
             active=self.load.active,
             running=timedelta(seconds=sum(report.running_s for report in self.reports.values())),
-            failed=self.arrived - self.load.ready - self.load.active - self.done,
+            failed=self.arrived - self.load.ready - self.load.active - self.load.stalled - self.done,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """For how long a queue keeps what has ended, in seconds."""
+
+    dead_s: int = 604_800
+    """Dead letters."""
+    history_s: int = 86_400
+    """Completed jobs, in the history."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tended:
+    """What a visit to some queues came to."""
+
+    given_back: int = 0
+    """Jobs whose lease had run out: they wait again."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Queue -> what could not be done there, and why."""
 
 
 class Queues(Protocol):
     """The queues on one server. Every method raises QueueUnavailable when the server does not answer."""
 
     async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
-        """Each queue; its delayed jobs count as due soon when they come due within so many seconds."""
+        """Each queue that can be read; delayed jobs count as due soon when they come due within so many seconds."""
         ...
 
     async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None:
@@ -83,8 +103,11 @@ class Queues(Protocol):
         """Leave each queue's last decision where `agentqueue explain` finds it, for a minute."""
         ...
 
-    async def tend(self, queue: str, *, dead_s: int, history_s: int) -> None:
-        """The share of housekeeping that workers do, for a queue without any: lost leases, expiries, old records."""
+    async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
+        """What workers do beside running jobs, for queues that may have none: lost leases, expiries, old records.
+
+        A queue that a worker looked after a moment ago is left alone.
+        """
         ...
 
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
@@ -103,10 +126,7 @@ class AgentRun:
     """Of its workers, over that of `up` itself."""
     grace_s: float = 60.0
     """From SIGTERM to SIGKILL."""
-    dead_s: int = 604_800
-    """How long dead letters are kept."""
-    history_s: int = 86_400
-    """How long completed jobs stay in the history."""
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True, slots=True)

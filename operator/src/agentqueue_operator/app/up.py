@@ -7,17 +7,17 @@ from typing import Final
 
 from agentqueue.errors import AgentQueueError
 from agentqueue_operator.app.agents import Agent, Worker
+from agentqueue_operator.app.housekeeping import Housekeeper
 from agentqueue_operator.app.listening import listen
-from agentqueue_operator.app.ports import Exit, Processes, Queues, Screen
+from agentqueue_operator.app.ports import Exit, Processes, Queues, Screen, Tended
 from agentqueue_operator.app.publishing import Publisher
 from agentqueue_operator.domain.fleet import Action, End, Mark, Start, Unmark, plan
 from agentqueue_operator.domain.restarts import may_start
 from agentqueue_operator.domain.scaling import Decision, ScaleTo
+from agentqueue_operator.domain.words import counted
 
 PERIOD_S: Final = 0.5
 """Between two looks: one round trip for all queues. A first job at zero wakes the loop at once."""
-TEND_S: Final = 10.0
-"""How often a queue without workers gets the housekeeping that workers do."""
 KILL_AFTER_S: Final = 5.0
 """Beyond its grace period a worker that was told to stop is killed: it hands its jobs back within that period."""
 LAST_LOOKS_S: Final = 1.0
@@ -56,22 +56,26 @@ class Up:
         self._wake = wake
         self._changed = changed
         self._revive = revive
-        self._tended: dict[str, float] = {}
+        self._housekeeper = Housekeeper(lambda: self._queues, self._tended)
+        self._housekeeper.retentions = {agent.run.queue: agent.run.retention for agent in agents}
+        self._left_out: dict[str, str] = {}
         self._trouble = ""
         self._publisher = Publisher(ME)
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Until `stop`; then every worker drains. `hurry`: they hand back what they run, at once."""
         listener = asyncio.create_task(listen(lambda: self._queues, self._at_zero, self._wake.set))
+        housekeeping = asyncio.create_task(self._housekeeper.run())
         stopping = asyncio.create_task(self._wake_on(stop))
         try:
             while not stop.is_set():
+                _raise_if_ended(listener, housekeeping)
                 await self._turn()
                 await self._rest()
         finally:
-            listener.cancel()
-            stopping.cancel()
-            await asyncio.gather(listener, stopping, return_exceptions=True)
+            for task in (listener, housekeeping, stopping):
+                task.cancel()
+            await asyncio.gather(listener, housekeeping, stopping, return_exceptions=True)
             await self._drain(hurry)
 
     async def _wake_on(self, event: asyncio.Event) -> None:
@@ -130,7 +134,6 @@ class Up:
         for action in plan(members, wanted=agent.wanted, may_start=allowed):
             await self._act(agent, action)
         self._end_overdue(agent)
-        await self._tend(agent)
         return decision
 
     async def _act(self, agent: Agent, action: Action) -> None:
@@ -170,15 +173,15 @@ class Up:
                 self._screen.say(worker.name, "did not stop within its grace period: killed", bad=True)
                 self._processes.kill(worker.name)
 
-    async def _tend(self, agent: Agent) -> None:
-        queue, at = agent.run.queue, self._clock()
-        if agent.workers or at < self._tended.get(queue, 0.0) + TEND_S:
-            return
-        self._tended[queue] = at
-        try:
-            await self._queues.tend(queue, dead_s=agent.run.dead_s, history_s=agent.run.history_s)
-        except AgentQueueError as error:
-            self._say_once(str(error))
+    def _tended(self, tended: Tended) -> None:
+        if tended.given_back:
+            jobs = counted(tended.given_back, "job")
+            self._screen.say(ME, f"{jobs} of workers that are gone went back to the queue: no lease was renewed")
+            self._wake.set()
+        for queue, why in tended.left_out.items():
+            if self._left_out.get(queue) != why:
+                self._left_out[queue] = why
+                self._screen.say(ME, f"housekeeping of queue {queue} is not complete: {why}", bad=True)
 
     async def _bury(self, exits: Iterable[Exit]) -> None:
         dead = []
@@ -244,3 +247,10 @@ class Up:
 
     def _workers(self) -> list[Worker]:
         return [worker for agent in self.agents for worker in agent.workers.values()]
+
+
+def _raise_if_ended(*tasks: "asyncio.Task[None]") -> None:
+    """They run for ever: one that has ended has failed, and what it did would not be done any more."""
+    for task in tasks:
+        if task.done():
+            task.result()

@@ -179,7 +179,8 @@ def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
     if load is None:
         return ("The queue could not be read.",)
     failing = f", {pods.failing} failing to start" if pods.failing else ""
-    unschedulable = f", {pods.unschedulable} without a node{failing}" if pods.unschedulable else failing
+    silent = f", {pods.silent} not heard any more{failing}" if pods.silent else failing
+    unschedulable = f", {pods.unschedulable} without a node{silent}" if pods.unschedulable else silent
     return (
         _jobs_now(load),
         (
@@ -199,10 +200,10 @@ def _guess(rates: Rates) -> str:
 
 def _jobs_now(load: Load) -> str:
     oldest = f" (the oldest for {_span(load.oldest_ready)})" if load.ready else ""
+    stalled = f", {load.stalled} started by workers that are gone and soon ready again" if load.stalled else ""
     paused = " The queue is paused." if load.paused else ""
-    return (
-        f"{_jobs(load.ready)} ready{oldest}, {load.due_soon} due within a pod's start, {load.active} running.{paused}"
-    )
+    due = f"{load.due_soon} due within a pod's start"
+    return f"{_jobs(load.ready)} ready{oldest}, {due}, {load.active} running{stalled}.{paused}"
 
 
 def _formula(terms: Terms) -> tuple[str, ...]:

@@ -147,6 +147,8 @@ class Load:
     """Delayed jobs that come due within a pod's start."""
     active: int = 0
     """Busy slots of workers with a live heartbeat."""
+    stalled: int = 0
+    """Started jobs that no live worker holds: their lease has run out, or will; then they are ready again."""
     oldest_ready: timedelta = timedelta()
     """Age of the oldest ready job."""
     paused: bool = False
@@ -154,7 +156,7 @@ class Load:
     @property
     def backlog(self) -> int:
         """Jobs that want a slot by the time a new pod is up."""
-        return self.ready + self.due_soon
+        return self.ready + self.due_soon + self.stalled
 
     @property
     def jobs(self) -> int:
@@ -169,6 +171,8 @@ class Pods:
     ready: int = 0
     starting: int = 0
     """Neither Ready nor refused by the scheduler."""
+    silent: int = 0
+    """They were Ready, and their workers' heartbeats have ceased (a lost node, a hung process): no capacity."""
     unschedulable: int = 0
     failing: int = 0
     """Neither, and it will not be Ready either: it crashes again and again, or its container can't be made."""
@@ -363,16 +367,18 @@ def _fallback(terms: Terms) -> tuple[int, Reason]:
 
 
 def _auto(terms: Terms, load: Load, memory: Memory) -> Decision:
-    policy, current = terms.policy, terms.current
-    need = compute_need(terms.snapshot, load, policy=policy)
+    snapshot, policy, current = terms.snapshot, terms.policy, terms.current
+    need = compute_need(snapshot, load, policy=policy)
     memory = _seen(memory, terms, load)
-    start, keep = _within_bounds(need.start, policy), _within_bounds(_keep(need, load, terms, memory), policy)
-    memory = replace(memory, keeps=_with_keep(memory.keeps, Wish(terms.snapshot.at, keep)))
-    peak = max(kept.pods for kept in memory.keeps if kept.at >= terms.snapshot.at - _down_window_s(policy))
+    silent = snapshot.pods.silent
+    start = _within_bounds(need.start, silent, policy)
+    keep = _within_bounds(_keep(need, load, terms, memory), silent, policy)
+    memory = replace(memory, keeps=_with_keep(memory.keeps, Wish(snapshot.at, keep)))
+    peak = max(kept.pods for kept in memory.keeps if kept.at >= snapshot.at - _down_window_s(policy))
     peak = min(peak, policy.max_replicas)
     terms = _with_history(terms, memory, need=need, keep_peak=peak)
     if start > current:
-        return _up(start, _reason_up(need, policy), terms, memory)
+        return _up(start, _reason_up(need, terms), terms, memory)
     if peak < current:
         return _down(peak, terms, memory)
     return Hold(_reason_to_stay(need, load, terms, start=start, keep=keep), terms, memory)
@@ -492,12 +498,15 @@ def _keep(need: Need, load: Load, terms: Terms, memory: Memory) -> int:
     return need.idle_floor
 
 
-def _within_bounds(pods: int, policy: ScalingPolicy) -> int:
-    return max(policy.min_replicas, min(pods, policy.max_replicas))
+def _within_bounds(pods: int, silent: int, policy: ScalingPolicy) -> int:
+    """Pods to ask for, so that as many work: silent ones come on top, but where nothing is wanted they may go too."""
+    working = max(policy.min_replicas, pods)
+    return min(working + silent if working else 0, policy.max_replicas)
 
 
-def _reason_up(need: Need, policy: ScalingPolicy) -> Reason:
-    if need.start > policy.max_replicas:
+def _reason_up(need: Need, terms: Terms) -> Reason:
+    policy = terms.policy
+    if need.start + terms.snapshot.pods.silent > policy.max_replicas:
         return Reason.MAX
     return Reason.MIN if need.start < policy.min_replicas else need.reason
 
@@ -509,7 +518,7 @@ def _reason_to_stay(need: Need, load: Load, terms: Terms, *, start: int, keep: i
     if load.paused:
         return Reason.PAUSED
     if start == terms.current:
-        return _reason_up(need, terms.policy)
+        return _reason_up(need, terms)
     if load.backlog and terms.snapshot.pods.starting:
         return Reason.STARTING_WILL_DO
     return Reason.ENOUGH if load.jobs else Reason.COOLING_DOWN

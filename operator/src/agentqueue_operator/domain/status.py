@@ -50,6 +50,8 @@ class AgentFacts:
     """Its queue could be read; the numbers below are true."""
     waiting: int = 0
     busy: int = 0
+    stalled: int = 0
+    """Started jobs that no live worker holds: they are on their way back to the queue."""
     oldest_s: int = 0
     last_scale: Mapping[str, Any] | None = None
     """As the status has it."""
@@ -79,7 +81,7 @@ class AgentFacts:
     @property
     def is_stranded(self) -> bool:
         """Jobs wait, and nobody who could start a worker wants to."""
-        return self.read and self.waiting > 0 and not self.auto and self.desired == 0 and self.ready == 0
+        return self.read and self.waiting + self.stalled > 0 and not self.auto and self.desired == 0 and self.ready == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,7 +362,10 @@ def _totals(agents: Sequence[AgentFacts]) -> Mapping[str, int]:
     """None while a queue can't be read: that is better than wrong ones."""
     if not all(agent.read for agent in agents):
         return {}
-    return {"waiting": sum(agent.waiting for agent in agents), "active": sum(agent.busy for agent in agents)}
+    return {
+        "waiting": sum(agent.waiting for agent in agents),
+        "active": sum(agent.busy + agent.stalled for agent in agents),
+    }
 
 
 def _agent(agent: AgentFacts) -> Object:
@@ -395,7 +400,8 @@ def held(old: Object | None, verdicts: Mapping[ConditionType, Verdict], *, gener
 def paused() -> dict[ConditionType, Verdict]:
     """By the annotation: hands off."""
     said = (
-        "The annotation agentqueue.dev/paused is true: the operator does nothing, and the rest of this status is old."
+        "The annotation agentqueue.dev/paused is true: the operator changes no object, and the rest of this status is "
+        "old."
     )
     return {ConditionType.PAUSED: Verdict(TRUE, Reason.PAUSED, _say(said, Reason.PAUSED))}
 

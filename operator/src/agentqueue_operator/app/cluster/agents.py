@@ -3,16 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from agentqueue_operator.app.cluster.ports import AgentPods
 from agentqueue_operator.app.ports import Look, Report
+from agentqueue_operator.domain.deaths import WORKER
 from agentqueue_operator.domain.drain import Stage, WorkerPod
 from agentqueue_operator.domain.estimates import Estimates, learn, learn_start
 from agentqueue_operator.domain.kinds import Object
 from agentqueue_operator.domain.scaling import (
     Decision,
     Memory,
+    Pods,
     ScalingPolicy,
     Snapshot,
     decide_replicas,
@@ -28,6 +30,8 @@ from agentqueue_operator.domain.worker_pods import (
     summary_of,
 )
 
+SILENT_S: Final = 8.0
+"""A worker that is not heard for so long holds no lease any more."""
 LOOK_S: Final = 4.0
 """Looks that failed within so long of one that counted are the same failure: passes come in bursts."""
 
@@ -41,6 +45,8 @@ class Sight:
     """When a slot was last busy, or since the first sight."""
     ready_at: float | None = None
     heard_at: float | None = None
+    heard_in: str | None = None
+    """The container that was last heard."""
     marked_at: float | None = None
     cost_at: float | None = None
 
@@ -49,10 +55,21 @@ class Sight:
         if self.ready_at is None and stage_of(pod) is Stage.READY:
             self.ready_at = at
         if report is not None:
-            self.heard_at = at
+            self.heard_at, self.heard_in = at, container_of(pod)
             self.busy_at = at if report.busy else self.busy_at
         self.marked_at = (at if self.marked_at is None else self.marked_at) if marked else None
         self.cost_at = (at if self.cost_at is None else self.cost_at) if has_low_cost(pod) else None
+
+    def is_silent(self, pod: Object, *, looked_s: float, at: float) -> bool:
+        """Its heartbeats have ceased, though it was looked for long enough: its node is lost, or its process hangs.
+
+        `looked_s`: for how long looks have succeeded; after an outage workers need a moment to be heard again.
+        """
+        if self.heard_at == at or looked_s < SILENT_S:
+            return False
+        if self.heard_in is not None:  # a lost node's pod turns NotReady in time; its container stays as it was
+            return container_of(pod) == self.heard_in
+        return stage_of(pod) is Stage.READY and self.ready_at is not None and at - self.ready_at >= SILENT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +81,8 @@ class View:
     """Those that serve or will."""
     leaving: int
     look: Look | None
+    silent: Sequence[Object] = ()
+    """Of the living those that are no capacity, since they are not heard any more."""
 
     @property
     def current(self) -> int:
@@ -97,6 +116,8 @@ class AgentMemory:
     """Pods whose start has been learned from; by uid."""
     was_read: bool = False
     failed_at: float | None = None
+    looked_from: float | None = None
+    """The first of the looks that have succeeded without a break."""
 
     @property
     def horizon_s(self) -> float:
@@ -110,7 +131,9 @@ class AgentMemory:
         view = View(deployment=agent.deployment, living=living, leaving=leaving, look=look)
         self._learn_starts(living)
         if look is None:
+            self.looked_from = None
             return view
+        self.looked_from = at if self.looked_from is None else self.looked_from
         self.was_read = True
         self.estimates = learn(self.estimates, look.seen(at))
         before, self.sights = self.sights, {}
@@ -118,13 +141,15 @@ class AgentMemory:
             meta = pod["metadata"]
             sight = self.sights[meta["uid"]] = before.get(meta["uid"]) or Sight(since=at, busy_at=at)
             sight.hear(pod, look.reports.get(meta["name"]), marked=meta["name"] in look.marked, at=at)
-        return view
+        looked_s = at - self.looked_from
+        silent = [pod for pod in living if self.sights[pod["metadata"]["uid"]].is_silent(pod, looked_s=looked_s, at=at)]
+        return replace(view, silent=silent)
 
     def decide(self, view: View, policy: ScalingPolicy, *, at: float, now: datetime, is_reachable: bool) -> Decision:
         """How many pods from now on. `now`: the time that pods are dated by. `is_reachable`: there is a Redis to ask;
         without one nothing counts as failed."""
         load = view.look.load if view.look is not None else None
-        pods = summary_of(view.living, view.deployment, now=now)
+        pods = without_silent(summary_of(view.living, view.deployment, now=now), view.silent)
         snapshot = Snapshot(at=at, load=load, pods=pods, rates=self.estimates.rates())
         counts = load is not None or self._counts_as_failure(at, is_reachable=is_reachable)
         memory = self.memory if counts else replace(self.memory, failures=max(0, self.memory.failures - 1))
@@ -154,6 +179,22 @@ class AgentMemory:
             if took is not None and uid not in self.started:
                 self.started.add(uid)
                 self.estimates = learn_start(self.estimates, took)
+
+
+def container_of(pod: Object) -> str | None:
+    """Which container of the pod runs the worker now; None: none does."""
+    containers: Sequence[Mapping[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or ()
+    worker = next((one for one in containers if one.get("name") == WORKER), None)
+    if worker is None or "running" not in (worker.get("state") or {}):
+        return None
+    return str(worker.get("containerID") or worker.get("restartCount", 0))
+
+
+def without_silent(pods: Pods, silent: Sequence[Object]) -> Pods:
+    """The summary, with those as silent that it has as ready or starting."""
+    ready = sum(stage_of(pod) is Stage.READY for pod in silent)
+    starting = max(0, pods.starting - (len(silent) - ready))
+    return replace(pods, ready=pods.ready - ready, starting=starting, silent=len(silent))
 
 
 def _worker_pod(pod: Object, sight: Sight, reports: Mapping[str, Report], *, at: float, age_s: float) -> WorkerPod:

@@ -26,7 +26,9 @@ from agentqueue_operator.app.cluster.keeper import Keeper, Kept
 from agentqueue_operator.app.cluster.link import RETRY_S, Dial, Link
 from agentqueue_operator.app.cluster.ports import AgentPods, Cache, Cluster, Scaled, Scaler
 from agentqueue_operator.app.cluster.report import Report
+from agentqueue_operator.app.housekeeping import Housekeeper, retention_of
 from agentqueue_operator.app.listening import listen
+from agentqueue_operator.app.ports import Tended
 from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, SECRET, STATEFUL_SET, VOLUME_CLAIM, Kind, Object, QueueRef
 from agentqueue_operator.domain.parts import AgentParts, agent_parts, last_content
 from agentqueue_operator.domain.plan import is_owned
@@ -89,6 +91,8 @@ class Place:
     poll_s: float = FRESH_S
     """How often users' Secrets and ConfigMaps are read."""
     pod_monitors: Callable[[], bool] = lambda: False
+    leads: Callable[[], bool] = lambda: True
+    """Whether this replica may act: what goes on between passes asks by itself."""
     looked: Callable[[QueueRef, ResolvedQueue, Mapping[str, Scaled], Mapping[str, AgentFacts]], None] = (
         lambda _ref, _queue, _scaled, _facts: None
     )
@@ -178,28 +182,34 @@ class QueueReconciler:
         self._listened: tuple[str, ...] = ()
         """Queues that nobody works on: a first job there wakes the loop."""
         self._listener: asyncio.Task[None] | None = None
+        self._housekeeper = Housekeeper(lambda: self._link.queues, self._tended, may=place.leads)
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._left_out: Mapping[str, str] = {}
 
     async def run(self) -> float | None:
         """One pass."""
         live = self._place.cache.queue(self._ref)
         if live is None or "deletionTimestamp" in live["metadata"]:
-            self._listened = ()
-            return None
-        if (live["metadata"].get("annotations") or {}).get(PAUSED) == "true":
-            await self._hold(live, paused())
+            self._listened, self._housekeeper.retentions = (), {}
             return None
         resolved = self._resolve(live)
+        if (live["metadata"].get("annotations") or {}).get(PAUSED) == "true":
+            await self._hold(live, paused())
+            if resolved.queue is not None:
+                await self._keep_house_alone(resolved.queue)
+            return None
         if resolved.queue is None:
             await self._hold(live, hindered(Trouble(Reason.INVALID_SPEC, resolved.problem)))
             return None
         return await self._reconcile(live, resolved.queue)
 
     async def close(self) -> None:
-        """The end of the listener and the connections."""
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-            self._listener = None
+        """The end of what goes on between passes, and of the connections."""
+        tasks = [task for task in (self._listener, self._housekeeping) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listener = self._housekeeping = None
         await self._link.close()
 
     def _resolve(self, live: Object) -> _Resolved:
@@ -227,6 +237,7 @@ class QueueReconciler:
             await self._hold(live, hindered(Trouble(Reason.FORBIDDEN, str(error))))
             return None
         redis = await self._link.look(queue, self._ref.namespace, children, self._secrets.password or Missing(UNUSED))
+        self._keep_house(queue)
         scaled = await self._scale(seen)
         try:
             manifests, content = await self._render(seen, scaled)
@@ -389,15 +400,48 @@ class QueueReconciler:
     def _now(self) -> str:
         return self._place.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
+    # --- what workers do beside running jobs, where there is none
+
+    def _keep_house(self, queue: ResolvedQueue) -> None:
+        """From now on, between passes too, whatever becomes of them."""
+        self._housekeeper.retentions = {agent.queue_name: retention_of(agent) for agent in queue.agents}
+        self._housekeeping = self._alive(self._housekeeping)
+        if self._housekeeping is None:
+            name = f"housekeeping {self._ref}"
+            self._housekeeping = asyncio.create_task(self._housekeeper.run(), name=name)
+
+    async def _keep_house_alone(self, queue: ResolvedQueue) -> None:
+        """Objects are left alone, but no job stands still for that."""
+        try:
+            await self._learn_secrets(queue)
+        except _Unreadable:  # then the server is not to be reached
+            return
+        children = self._place.cache.children(self._ref)
+        await self._link.look(queue, self._ref.namespace, children, self._secrets.password or Missing(UNUSED))
+        self._keep_house(queue)
+
+    def _tended(self, tended: Tended) -> None:
+        if tended.given_back:
+            log.info("leases_reaped", queue=str(self._ref), jobs=tended.given_back)
+            self._place.wake(self._ref)
+        if tended.left_out and tended.left_out != self._left_out:
+            log.warning("housekeeping_left_out", queue=str(self._ref), why=dict(tended.left_out))
+        self._left_out = tended.left_out
+
+    def _alive(self, task: "asyncio.Task[None] | None") -> "asyncio.Task[None] | None":
+        """The task, None if there is none or it has failed: these run for ever."""
+        if task is None or not task.done():
+            return task
+        log.error("task_ended", task=task.get_name(), error=repr(task.exception()))
+        return None
+
     # --- the first job of a queue at zero
 
     def _listen(self, facts: Facts, scaled: Mapping[str, Scaled]) -> None:
         at_zero = (agent for agent in facts.agents if agent.auto and agent.read and not scaled[agent.name].replicas)
         idle = () if facts.suspended else tuple(agent.queue for agent in at_zero)
         self._listened = idle
-        if self._listener is not None and self._listener.done():
-            log.error("listener_ended", queue=str(self._ref), error=repr(self._listener.exception()))
-            self._listener = None
+        self._listener = self._alive(self._listener)
         if idle and self._listener is None:
             hear = listen(lambda: self._link.queues, lambda: self._listened, lambda: self._place.wake(self._ref))
             self._listener = asyncio.create_task(hear, name=f"listener {self._ref}")
@@ -466,6 +510,7 @@ def _agent_facts(
         read=look is not None,
         waiting=load.ready,
         busy=load.active,
+        stalled=load.stalled,
         oldest_s=int(load.oldest_ready.total_seconds()),
         last_scale=scaled.last_scale.model_dump(mode="json", by_alias=True) if scaled.last_scale else last_scale,
     )

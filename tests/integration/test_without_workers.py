@@ -1,0 +1,435 @@
+"""What workers do beside running jobs is done where there is none: under the operator, and under `agentqueue up`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentqueue import Client
+from agentqueue.keys import ABORT, DEAD, IN_PROGRESS, JOB, QUEUES
+from agentqueue.store import Engine, EngineSettings, Server, Store
+from agentqueue_operator.adapters.queues import QueueReader
+from agentqueue_operator.app.housekeeping import Housekeeper
+from agentqueue_operator.app.ports import Retention, Tended
+from agentqueue_operator.domain.scaling import Load, Mode, ScalingPolicy
+from tests.support.hand import Hand
+from tests.support.homes import KEEPS, OperatorHome, replicas_in, status_in, up_running
+from tests.support.servers import RunningServer
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+BOUND = 10.0
+"""Seconds after the end of a lease, or since somebody looks after the queue; on a machine with nothing else to do."""
+DEADLINE = 2 * BOUND
+SHORT = EngineSettings(lease_ms=200)
+
+
+@pytest.fixture
+async def client(server_url: str) -> AsyncIterator[Client]:
+    async with Client(server_url) as connected:
+        yield connected
+
+
+# --- the duties
+
+
+@dataclass
+class Given:
+    """A queue whose workers are all gone."""
+
+    server: Server
+    client: Client
+    queue: str
+
+    @property
+    def redis(self) -> "Redis[Any]":
+        return self.server.redis
+
+    async def now_ms(self) -> int:
+        seconds, micros = await self.redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def state(self, name: str) -> str:
+        return str((await self.client.status(self.id(name), queue=self.queue)).state)
+
+    def id(self, name: str) -> str:
+        return f"{self.queue}/{name}"
+
+    async def claim(self, name: str, *, worker: str = "dead-1", delay: float = 0.0) -> None:
+        """A worker takes the job, and is never heard again."""
+        await self.client.enqueue(self.queue, "job", id=self.id(name), delay=delay)
+        reply = await Engine(self.server, self.queue, SHORT).step(seq=1, owner=f"{worker}/{self.id(name)}", want=1)
+        assert [job.id for job in reply.claimed] == [self.id(name)]
+
+
+Duty = tuple[Callable[[Given], Awaitable[Any]], Callable[[Given], Awaitable[Any]]]
+DUTIES: dict[str, Duty] = {}
+
+
+def duty(made: type) -> type:
+    """`left` leaves something to do, `is_done` tells whether it was done."""
+    DUTIES[made.__name__] = (made.left, made.is_done)  # type: ignore[attr-defined]
+    return made
+
+
+@duty
+class ARunOutLeaseIsReaped:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.claim("held")
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return await given.state("held") == "waiting"
+
+
+@duty
+class AJobThatNobodyRecordedAsHeldIsReaped:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.claim("lapsed")
+        await given.redis.delete(IN_PROGRESS + given.id("lapsed"))
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return await given.state("lapsed") == "waiting"
+
+
+@duty
+class AJobThatSomebodyElseMarkedAsHeldIsReaped:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.claim("spoilt")
+        await given.redis.set(IN_PROGRESS + given.id("spoilt"), "garbage")
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return await given.state("spoilt") == "waiting"
+
+
+@duty
+class APlainArqWorkersJobIsReapedOnceItsKeyHasExpired:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.claim("arqs")
+        await given.redis.set(IN_PROGRESS + given.id("arqs"), b"1", px=1_500)
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return await given.state("arqs") == "waiting"
+
+
+@duty
+class ACancelledJobOfADeadWorkerIsReapedAndStaysAskedFor:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.claim("cancelled")
+        await given.client.cancel(given.id("cancelled"), queue=given.queue)
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        asked = await given.redis.zscore(ABORT, given.id("cancelled"))
+        return await given.state("cancelled") == "waiting" and asked is not None
+
+
+@duty
+class ADelayedJobThatArqAbortedComesToTheHead:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.client.enqueue(given.queue, "job", id=given.id("aborted"), delay=3_600)
+        await given.redis.zadd(ABORT, {given.id("aborted"): await given.now_ms()})
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return await given.state("aborted") == "waiting"
+
+
+@duty
+class AnAbortOfNoJobIsDropped:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.redis.zadd(ABORT, {given.id("nobodys"): 1})
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return await given.redis.zscore(ABORT, given.id("nobodys")) is None
+
+
+@duty
+class ArqsExpiryIsCleared:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.client.enqueue(given.queue, "job", id=given.id("expiring"), delay=60)
+        await given.redis.pexpire(JOB + given.id("expiring"), 86_400_000 + 60_000)
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return await given.redis.pttl(JOB + given.id("expiring")) == -1
+
+
+@duty
+class ADeadWorkerAndItsMarkAreForgotten:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.redis.hset(f"{given.queue}:workers", "gone", f"{await given.now_ms() - 61_000}|{{}}")
+        await given.redis.hset(f"{given.queue}:drain", "gone", "1")
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        for of in ("workers", "drain"):
+            if await given.redis.hexists(f"{given.queue}:{of}", "gone"):
+                return False
+        return True
+
+
+@duty
+class AHeartbeatThatSomebodyElseWroteIsForgotten:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.redis.hset(f"{given.queue}:workers", "theirs", "garbage")
+        await given.redis.hset(f"{given.queue}:drain", "theirs", "garbage")
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return not await given.redis.hexists(f"{given.queue}:workers", "theirs")
+
+
+@duty
+class TheHistoryEnds:
+    @staticmethod
+    async def left(given: Given) -> None:
+        older = await given.now_ms() - KEEPS.history_s * 1000
+        await given.redis.zadd(f"{given.queue}:done", {"old": older - 1_000, "young": older + 600_000})
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return await given.redis.zrange(f"{given.queue}:done", 0, -1) == [b"young"]
+
+
+@duty
+class DeadLettersEnd:
+    @staticmethod
+    async def left(given: Given) -> None:
+        hand = Hand(given.server, given.queue)
+        for name in ("old", "young"):
+            await given.client.enqueue(given.queue, "job", id=given.id(name))
+            await hand.bury(await hand.claim_one())
+        older = await given.now_ms() - KEEPS.dead_s * 1000
+        await given.redis.zadd(f"{given.queue}:dead", {given.id("old"): older - 1_000})
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        kept = await given.redis.zrange(f"{given.queue}:dead", 0, -1)
+        return kept == [given.id("young").encode()] and not await given.redis.exists(DEAD + given.id("old"))
+
+
+@duty
+class AQueueThatOnlyArqsClientsUseIsKnown:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.redis.srem(QUEUES, given.queue)
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return bool(await given.redis.sismember(QUEUES, given.queue))
+
+
+@duty
+class NotesOfTheHousekeepingThatSomebodyElseWroteAreWrittenAnew:
+    @staticmethod
+    async def left(given: Given) -> None:
+        await given.redis.mset({f"{given.queue}:reaped": "garbage", f"{given.queue}:sweep": "9|garbage"})
+
+    @staticmethod
+    async def is_done(given: Given) -> bool:
+        return b"garbage" not in b"".join(await given.redis.mget(f"{given.queue}:reaped", f"{given.queue}:sweep"))
+
+
+async def leave_all(given: Given) -> None:
+    """All that there can be to do, in one queue."""
+    for left, _ in DUTIES.values():
+        await left(given)
+
+
+async def undone(given: Given) -> list[str]:
+    """The duties that nobody has carried out."""
+    return [name for name, (_, is_done) in DUTIES.items() if not await is_done(given)]
+
+
+async def until_done(givens: list[Given]) -> None:
+    """Until all is done in all of the queues."""
+    left: dict[str, list[str]] = {}
+
+    async def are_done() -> bool:
+        left.update({given.queue: await undone(given) for given in givens})
+        return not any(left.values())
+
+    try:
+        await until(are_done, deadline=DEADLINE)
+    except AssertionError:
+        raise AssertionError(
+            f"not done in {DEADLINE} s: { {q: names for q, names in left.items() if names} }"
+        ) from None
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "paused": {},
+    "suspended": {"suspend": True},
+    "hands-off": {"hands_off": True},
+    "external": {"mode": "External"},
+    "fixed": {"mode": "Fixed", "replicas": 0},
+}
+
+
+async def test_the_operator_does_every_duty_of_workers_for_each_agentqueue_that_it_leads(
+    client: Client, server: Server, server_url: str
+) -> None:
+    home, givens = OperatorHome(server_url), [Given(server, client, queue) for queue in MODES]
+    clusters = {queue: home.add(queue, **given) for queue, given in MODES.items()}
+    for given in givens:
+        await leave_all(given)
+    await client.pause("paused", note="for the night")
+    async with home.running():
+        await until_done(givens)
+        auto = clusters["auto"]
+        await until(lambda: (replicas_in(auto) or 0) > 0, what="pods are asked for")
+        await until(lambda: status_in(auto).get("waiting"), what="the status tells of jobs that wait")
+        assert replicas_in(clusters["paused"]) == 0
+        assert replicas_in(clusters["suspended"]) == 0
+
+
+async def test_up_does_every_duty_of_workers(client: Client, server: Server, server_url: str) -> None:
+    policies = {
+        "auto": ScalingPolicy(),
+        "paused": ScalingPolicy(),
+        "suspended": ScalingPolicy(suspended=True),
+        "external": ScalingPolicy(mode=Mode.EXTERNAL),
+        "fixed": ScalingPolicy(mode=Mode.FIXED, replicas=0),
+    }
+    givens = [Given(server, client, queue) for queue in policies]
+    for given in givens:
+        await leave_all(given)
+    await client.pause("paused", note="for the night")
+    async with up_running(server_url, policies) as agent:
+        await until_done(givens)
+        await until(lambda: agent("auto").wanted > 0, what="workers are wanted")
+        assert agent("suspended").wanted == agent("paused").wanted == 0
+
+
+async def test_a_replica_that_stands_by_or_stops_leading_keeps_its_hands_off(
+    client: Client, server: Server, server_url: str
+) -> None:
+    given = Given(server, client, "auto")
+    await given.claim("held")
+    standby, leader = OperatorHome(server_url, leads=False), OperatorHome(server_url)
+    for home in (standby, leader):
+        home.add("auto")
+    async with standby.running():
+        assert await given.redis.exists("auto:reaped") == 0
+        async with leader.running():
+            await until(lambda: given.redis.exists("auto:reaped"), what="the leader keeps house")
+        leader.leads = False
+        assert await given.state("held") == "active"
+        standby.leads = True  # it takes over
+        await until(lambda: _is_waiting(given, "held"), what="the job waits again", deadline=DEADLINE)
+
+
+async def _is_waiting(given: Given, name: str) -> bool:
+    return await given.state(name) == "waiting"
+
+
+async def test_a_visit_costs_one_round_trip_and_almost_nothing_where_a_worker_was(
+    server: Server, shared_server: RunningServer
+) -> None:
+    reader, queues = QueueReader(server), {f"q{n}": Retention() for n in range(3)}
+    await reader.tend(queues)  # loads the script
+
+    async def commands() -> dict[str, int]:
+        found = await server.redis.info("commandstats")
+        return {name.removeprefix("cmdstat_"): row["calls"] for name, row in found.items()}
+
+    async def cost() -> dict[str, int]:
+        before = await commands()
+        await reader.tend(queues)
+        after = await commands()
+        spent = {name: calls - before.get(name, 0) for name, calls in after.items()}
+        return {name: calls for name, calls in spent.items() if calls and name not in ("info", "client|setinfo")}
+
+    for queue in queues:
+        await Engine(server, queue).renew(owner="w/1", worker="w", heartbeat=b"{}", held=())
+    assert await cost() == {"evalsha": 3, "time": 3, "get": 3}
+    with shared_server.client() as plain:
+        plain.delete(*(f"{queue}:reaped" for queue in queues))
+    spent = await cost()
+    assert spent.pop("evalsha") == 3
+    assert sum(spent.values()) <= 3 * 25, spent
+
+
+async def test_each_job_counts_once_while_its_worker_dies(client: Client, server: Server) -> None:
+    reader, hand = QueueReader(server), Hand(server, "work")
+
+    async def load() -> Load:
+        return (await reader.look({"work": 1.0}))["work"].load
+
+    for _ in range(3):
+        await client.enqueue("work", "job")
+    await hand.claim(2)
+    beat = b'{"busy": 2, "slots": 2, "draining": false}'
+    await hand.beat(beat)
+    seen = await load()
+    assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (1, 2, 0, 3)
+    await server.redis.delete("work:workers")  # as 8 s later: it is not heard any more, its leases are about to end
+    seen = await load()
+    assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (1, 0, 2, 3)
+    await hand.beat(beat)
+    held = await server.redis.zrangebyscore("work", "-inf", "(0")
+    await server.redis.zadd("work", dict.fromkeys(held, -1))  # its leases end; another worker lives
+    seen = await load()
+    assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (1, 0, 2, 3)
+    assert (await client.stats("work")).stalled == 2
+    await Engine(server, "work").hand_back_all(worker="hand", why="it died")
+    seen = await load()
+    assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (3, 0, 0, 3)
+
+
+async def test_a_heartbeat_that_nobody_can_read_costs_no_look(server: Server, client: Client) -> None:
+    await client.enqueue("work", "job")
+    await server.redis.hset("work:workers", mapping={"a": "garbage", "b": "|", "c": b"\xff|\xff", "d": f"{2**70}|{{}}"})
+    await server.redis.hset("work:drain", mapping={"a": "garbage"})
+    await server.redis.hset("work:stats", mapping={"completed": "garbage"})
+    look = (await QueueReader(server).look({"work": 1.0}))["work"]
+    assert (look.load.ready, look.reports, look.marked) == (1, {}, {"a"})
+    assert (await client.stats("work")).workers == ()
+    assert await Store(server).history("work", until_ms=0, minutes=1) == [(0, {})]
+
+
+@pytest.mark.parametrize("key", ["q1", "q1:workers", "q1:drain", "q1:stats", "q1:dead", "q1:done", "q1:urgent"])
+async def test_a_queue_that_can_not_be_read_costs_the_others_nothing(server: Server, client: Client, key: str) -> None:
+    for queue in ("q1", "q2"):
+        await client.enqueue(queue, "job")
+    await server.redis.delete(key)
+    await server.redis.xadd(key, {"they": "theirs"})
+    looks = await QueueReader(server).look({"q1": 1.0, "q2": 1.0})
+    assert {queue: look.load.ready for queue, look in looks.items()} == {"q2": 1}
+
+
+async def test_what_can_not_be_done_is_told_and_the_rest_is_done(server: Server, client: Client) -> None:
+    given = Given(server, client, "work")
+    await given.claim("held")
+    await server.redis.set("work:workers", "theirs")
+    told: list[Tended] = []
+    reader = QueueReader(server)
+    keeper = Housekeeper(lambda: reader, told.append)
+    keeper.retentions = {"work": Retention()}
+    running = asyncio.create_task(keeper.run())
+    try:
+        await until(lambda: any(visit.given_back for visit in told), what="the job is given back", deadline=DEADLINE)
+    finally:
+        running.cancel()
+    assert await given.state("held") == "waiting"
+    assert {why for visit in told for why in visit.left_out.values()} == {"work:workers is string"}

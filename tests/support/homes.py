@@ -1,0 +1,148 @@
+"""What looks after queues, on a real server: the operator's loops over clusters in memory, and the loop of `up`.
+
+No worker ever starts here: a cluster in memory runs no pods, and `up` gets no processes.
+"""
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentqueue.clock import from_ms, monotonic, now_ms
+from agentqueue.store import Server, ServerOptions
+from agentqueue_operator.adapters.dial import Switchboard
+from agentqueue_operator.adapters.queues import QueueReader
+from agentqueue_operator.app.agents import Agent
+from agentqueue_operator.app.cluster.loops import Loops
+from agentqueue_operator.app.cluster.reconcile import PAUSED, Place, QueueReconciler
+from agentqueue_operator.app.cluster.scaler import QueueScaler
+from agentqueue_operator.app.ports import AgentRun, Exit, Retention, Row
+from agentqueue_operator.app.up import Up
+from agentqueue_operator.domain.kinds import Object, QueueRef
+from agentqueue_operator.domain.render import Images
+from agentqueue_operator.domain.scaling import ScalingPolicy
+from tests.support.fake_cluster import FakeCluster
+
+KEEPS = Retention(dead_s=3_600, history_s=1_800)
+
+
+@dataclass
+class OperatorHome:
+    """One replica of the operator; its AgentQueues are there when it starts."""
+
+    url: str
+    clusters: dict[QueueRef, FakeCluster] = field(default_factory=dict)
+    leads: bool = True
+
+    def add(self, queue: str, *, suspend: bool = False, hands_off: bool = False, **scaling: Any) -> FakeCluster:
+        """An AgentQueue of one agent on that queue."""
+        ref, cluster = QueueRef("ns", queue), FakeCluster()
+        secret = {"url": base64.b64encode(self.url.encode()).decode()}
+        cluster.put({"kind": "Secret", "metadata": {"name": "redis"}, "data": secret})
+        retention = {"deadSeconds": KEEPS.dead_s, "completedSeconds": KEEPS.history_s}
+        agent = {"name": "a", "queueName": queue, "handler": "m:agent", "scaling": scaling, "retention": retention}
+        cluster.queues[ref] = {
+            "apiVersion": "agentqueue.dev/v1alpha1",
+            "kind": "AgentQueue",
+            "metadata": {
+                "name": queue,
+                "namespace": "ns",
+                "uid": f"uid-{queue}",
+                "generation": 1,
+                "creationTimestamp": "2026-01-01T12:00:00Z",
+                "annotations": {PAUSED: "true"} if hands_off else {},
+            },
+            "spec": {
+                "suspend": suspend,
+                "redis": {"external": {"urlSecretRef": {"name": "redis", "key": "url"}}},
+                "console": {"enabled": False},
+                "agents": [agent],
+            },
+        }
+        self.clusters[ref] = cluster
+        return cluster
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Loops]:
+        """A replica, for a block."""
+        board = Switchboard()
+        loops = Loops(
+            lambda ref: QueueReconciler(ref, self._place(ref, board, loops)),
+            exists=lambda ref: ref in self.clusters and self.clusters[ref].queue(ref) is not None,
+            leads=lambda: self.leads,
+            clock=monotonic,
+        )
+        for ref in self.clusters:
+            loops.wake(ref)
+        try:
+            yield loops
+        finally:
+            await loops.close()
+
+    def _place(self, ref: QueueRef, board: Switchboard, loops: Loops) -> Place:
+        cluster = self.clusters[ref]
+        return Place(
+            cluster=cluster,
+            cache=cluster,
+            dial=board.dial,
+            make_scaler=lambda _: QueueScaler(cluster, cluster),
+            images=Images("worker:1", "redis:1", "console:1"),
+            clock=monotonic,
+            now=lambda: from_ms(now_ms()),
+            make_secret=lambda: "secret",
+            wake=loops.wake,
+            leads=lambda: self.leads,
+        )
+
+
+def replicas_in(cluster: FakeCluster) -> int | None:
+    """As the Deployment has it; None: there is none."""
+    found = [live for (kind, _), live in cluster.objects.items() if kind == "Deployment"]
+    return found[0]["spec"].get("replicas") if found else None
+
+
+def status_in(cluster: FakeCluster) -> Object:
+    """As it was written last."""
+    return cluster.statuses[-1] if cluster.statuses else {}
+
+
+class Nowhere:
+    """`up`'s processes and screen: none can be started, and what is said is kept."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    async def start(self, run: AgentRun) -> str:
+        raise OSError(11, "no process left")
+
+    def end(self, worker: str) -> None:
+        raise NotImplementedError
+
+    def kill(self, worker: str) -> None:
+        raise NotImplementedError
+
+    def exits(self) -> list[Exit]:
+        return []
+
+    def say(self, who: str, text: str, *, bad: bool = False) -> None:
+        del who, bad
+        self.said.append(text)
+
+    def show(self, rows: Iterable[Row]) -> None: ...
+
+
+@contextlib.asynccontextmanager
+async def up_running(url: str, policies: Mapping[str, ScalingPolicy]) -> AsyncIterator[Callable[[str], Agent]]:
+    """The loop of `up` over agents of these queues; gives each queue's agent."""
+    stop, nowhere = asyncio.Event(), Nowhere()
+    agents = {q: Agent(AgentRun(name=q, queue=q, policy=policy, retention=KEEPS)) for q, policy in policies.items()}
+    async with Server(ServerOptions(url)) as server:
+        up = Up(list(agents.values()), QueueReader(server), nowhere, nowhere, clock=monotonic, wake=asyncio.Event())
+        running = asyncio.create_task(up.run(stop, asyncio.Event()))
+        try:
+            yield agents.__getitem__
+        finally:
+            stop.set()
+            await running
