@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 KIND_KUBECONFIG := $(CURDIR)/$(VENV)/kind.kubeconfig
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup check format lint types imports generated drift unit test coverage test-versions test-cluster cluster-up cluster-down cluster-shell cluster-status \
+.PHONY: help setup check quick format lint types imports generated drift unit test coverage test-versions test-cluster cluster-up cluster-down cluster-shell cluster-status \
   images kind-up kind-down demo bench bench-scaling bench-operator docs sbom constraints clean
 .DEFAULT_GOAL := help
 
@@ -52,19 +52,29 @@ drift: setup
 
 unit: setup
 	coverage erase
-	coverage run -m pytest tests/unit
+	coverage run -m pytest --quiet --numprocesses auto tests/unit
 	coverage combine --quiet
 	coverage report --fail-under 100 --include '$(EXACT)'
 
-test: setup ## Run every test that this machine can run.
-	pytest
+# Most tests on real servers wait: more processes than cores keep the cores busy. Each process that runs tests on a real
+# Kubernetes has a cluster of its own (some 2 GiB), so there are two.
+test: unit ## Run every test that this machine can run.
+	pytest --numprocesses 4 --dist worksteal --durations 40 tests/integration examples
+	pytest --numprocesses 2 --dist worksteal --durations 40 tests/cluster tests/e2e
+
+quick: setup ## Run the checks and tests of the inner loop: under two minutes on two cores.
+	ruff format --check .
+	ruff check .
+	mypy
+	pytest --quiet --numprocesses auto tests/unit
+	pytest --quiet --numprocesses 4 --dist worksteal -m "not slow and not second_server" tests/integration
 
 test-versions: setup ## Run the library's tests on the lowest and the newest versions of what it depends on.
 	python tools/versions.py
 
 coverage: setup ## Run the tests that need no cluster with branch coverage, at least 90%; unit tests alone cover all of domain.
 	coverage erase
-	coverage run -m pytest tests/unit tests/integration examples
+	coverage run -m pytest --numprocesses 4 --dist worksteal tests/unit tests/integration examples
 	coverage combine --quiet
 	coverage report --fail-under 90
 

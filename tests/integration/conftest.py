@@ -9,6 +9,35 @@ import pytest
 from agentqueue.store import Server, ServerOptions
 from tests.support.servers import KINDS, RunningServer, run_server
 
+SLOW = {
+    "test_arq_docs.py",
+    "test_arq_programs.py",
+    "test_cli_in.py",
+    "test_clock_jumps.py",
+    "test_cluster_scaling.py",
+    "test_connection_cuts.py",
+    "test_docs.py",
+    "test_drain_without_redis.py",
+    "test_engine_model.py",
+    "test_failover.py",
+    "test_foreign_keys.py",
+    "test_kills.py",
+    "test_managed_redis.py",
+    "test_sentinel.py",
+    "test_tls.py",
+    "test_up.py",
+    "test_up_external.py",
+    "test_worker_process.py",
+}
+"""Files whose tests `make quick` leaves out: most of them start programs, or break servers and wait for leases."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests."""
+    for item in items:
+        if item.path.name in SLOW and item.path.parent.name == "integration":
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def _redis_installed() -> None:

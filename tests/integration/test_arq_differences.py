@@ -197,9 +197,9 @@ async def test_dead_letters_say_why(
 
 async def test_an_expired_job_is_a_dead_letter(make_worker: MakeWorker, redis: ArqRedis) -> None:
     async def again(ctx: dict[str, Any]) -> None:
-        raise Retry(defer=0.2)
+        raise Retry(defer=1)
 
-    await redis.enqueue_job("again", _job_id="late", _expires=0.1)
+    await redis.enqueue_job("again", _job_id="late", _expires=0.8)
     await burst(make_worker([func(again, name="again")]))
     letter = await letter_of(redis, "late")
     assert letter.reason is Reason.EXPIRED

@@ -22,10 +22,20 @@ async def _calls(server: Server) -> dict[str, int]:
 
 
 async def _cost_of_ten_steps(server: Server, client: Client, waiting: int) -> dict[str, int]:
+    """The first count of a new minute costs an expiry: steps over the turn of a minute are measured again."""
+    while True:
+        calls, minutes = await _run_ten_steps(server, client, waiting)
+        if len(minutes) == 1:
+            return calls
+
+
+async def _run_ten_steps(server: Server, client: Client, waiting: int) -> tuple[dict[str, int], set[int]]:
+    """Return the commands of ten steps, and the minutes of the server's clock in which they ran."""
     await server.redis.flushall()
     await client.enqueue_many([{"queue": "q", "name": "job", "data": n} for n in range(waiting)])
     hand = Hand(server, "q")
     first = await hand.claim(50)
+    began, _ = await server.redis.time()
     await server.redis.config_resetstat()
     for _ in range(10):
         for job in first:
@@ -34,7 +44,10 @@ async def _cost_of_ten_steps(server: Server, client: Client, waiting: int) -> di
         assert len(first) == 50
     await client.enqueue("q", "job", id="new")
     await client.job("new", queue="q").cancel()
-    return await _calls(server)
+    calls = await _calls(server)
+    ended, _ = await server.redis.time()
+    calls.pop("time", None)
+    return calls, {int(began) // 60, int(ended) // 60}
 
 
 async def test_a_job_costs_no_more_commands_with_many_waiting(server: Server) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -319,6 +320,7 @@ def make_outcome(kind: str, held: Held) -> Outcome:
             return HandBack(held.id, held.level, UNIT * 1000 if len(held.id) % 2 else None)
 
 
+@pytest.mark.timeout(600)
 def test_the_engine_does_what_the_model_does(shared_server: RunningServer) -> None:
     class Machine(EngineMachine):
         server_ = shared_server

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,7 +107,9 @@ def test_an_operators_decision_in_words(client: SyncClient, server_url: str, exp
     told = explain("work").splitlines()
     assert told[0] == "work: 2 pods, as before: maxReplicas is 2."
     assert "  3 jobs ready (the oldest for 0 s), 0 due within a pod's start, 1 running." in told
-    assert told[-1] == "  Decided 0s ago by the operator. It has not changed the number since it started."
+    assert re.fullmatch(
+        r"  Decided \ds ago by the operator\. It has not changed the number since it started\.", told[-1]
+    )
 
 
 def test_of_an_up_it_speaks_of_workers(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
@@ -114,7 +117,7 @@ def test_of_an_up_it_speaks_of_workers(client: SyncClient, server_url: str, expl
     published(server_url, by="up")
     told = explain("work")
     assert told.startswith("work: 2 workers, as before")
-    assert "Decided 0s ago by `agentqueue up`." in told
+    assert re.search(r"Decided \ds ago by `agentqueue up`\.", told)
     assert " pod" not in told
 
 

@@ -103,7 +103,8 @@ async def test_a_delayed_job_starts_at_its_time(client: Client, server_url: str)
         for delay in (0.3, 0.65, 0.8):
             await client.enqueue(later, delay=delay)
         waits = [await started.get() - began for _ in range(3)]
-    assert [round(wait - delay, 1) for wait, delay in zip(waits, (0.3, 0.65, 0.8), strict=True)] == [0, 0, 0]
+    late = [wait - delay for wait, delay in zip(waits, (0.3, 0.65, 0.8), strict=True)]
+    assert all(0 <= seconds < 0.3 for seconds in late), "never early, and not as late as a poll would find it"
 
 
 async def test_a_plain_arq_clients_job_is_found_without_a_wake_up(server: Server, server_url: str) -> None:

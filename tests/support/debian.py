@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from tests.support.cluster.program import only_one
+
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -18,8 +20,15 @@ class PackagesMissing(RuntimeError):
 def ensure_packages(*packages: str) -> None:
     """Install those of the Debian packages that are missing; cheap when none is.
 
-    Raises PackagesMissing without root, on a machine without apt-get, or when apt-get fails.
+    Only one process installs at a time: test processes that run side by side need the same packages. Raises
+    PackagesMissing without root, on a machine without apt-get, or when apt-get fails.
     """
+    if _missing(packages):
+        with only_one("packages"):
+            _install(packages)
+
+
+def _install(packages: tuple[str, ...]) -> None:
     missing = _missing(packages)
     if not missing:
         return

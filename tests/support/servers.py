@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 import redis
 
-KINDS = ("valkey", "redis")
+KINDS = ("valkey", pytest.param("redis", marks=pytest.mark.second_server))
+"""The servers that a test runs on; `make quick` leaves the second one out."""
 
 
 def binary(kind: str) -> str:

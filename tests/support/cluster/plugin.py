@@ -14,6 +14,9 @@ For the project's own cluster:
 - `faults`: parts stopped and started, containers killed, nodes cordoned, drained, cut off and crashed (see faults.py);
 - `second_node`: the name of a node that the test may lose.
 
+Where pytest-xdist runs them in several processes, each process has a cluster of its own; tests that break a cluster
+don't meet others then.
+
 With KUBECONFIG set they use that cluster. Else they use the one that `make cluster-up` put up, else a new one that ends
 with the test run. Where none can be started, such tests are left out and one line says so; where CI is set, they fail.
 """
@@ -25,6 +28,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +74,22 @@ def pytest_report_header() -> str | None:
     """Say whose cluster the tests will use, where it is not their own."""
     named = os.environ.get("KUBECONFIG")
     return f"cluster: the one that KUBECONFIG names ({named})" if named else None
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Take over from a process of pytest-xdist, in the one that controls it, what the process left out."""
+    if reason := node.workeroutput.get("left out"):
+        node.config.stash[LEFT_OUT] = reason
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Pass on what was left out. A run whose tests were all left out has not failed."""
+    reason = session.config.stash.get(LEFT_OUT, None)
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = reason
+    elif reason and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        session.exitstatus = pytest.ExitCode.OK
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
