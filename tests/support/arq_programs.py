@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import pickle  # noqa: TID251  # arq's default, which its users may ask for
 import subprocess
 import sys
-import warnings
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -58,19 +56,6 @@ async def running(worker: arq.Worker) -> AsyncIterator[arq.Worker]:
             await worker.close()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        if type(worker) is arq.Worker:
-            _collect_open_pipelines(worker)
-
-
-def _collect_open_pipelines(worker: arq.Worker) -> None:
-    """Collect what arq's own worker leaves open: a pipeline in which it was cancelled warns when it is collected.
-
-    Else the warning would fail another test, at whatever time the garbage collector runs.
-    """
-    worker.tasks.clear()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Unclosed client session", ResourceWarning)
-        gc.collect()
 
 
 def command(name: str) -> str:
