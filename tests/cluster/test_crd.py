@@ -152,7 +152,10 @@ def test_the_offline_check_and_the_api_server_agree_on_every_mutation(api: httpx
 async def test_kubectl_shows_columns_and_explains_fields(kube: Kube, api: httpx.Client) -> None:
     await kube.apply(resources.resource("shown"))
     listed = (await kube.kubectl("get", "aq")).splitlines()
-    assert listed[0].split() == ["NAME", "READY", "REDIS", "AGENTS", "WAITING", "ACTIVE", "AGE"]
+    columns = ["READY", "STATUS", "AGENTS", "PODS", "WAITING", "ACTIVE", "DEAD", "AGE"]
+    assert listed[0].split() == ["NAME", *columns]
+    wide = (await kube.kubectl("get", "aq", "-o", "wide")).splitlines()
+    assert wide[0].split() == ["NAME", *columns, "REDIS", "WARNING", "CONSOLE", "MESSAGE"]
     assert listed[1].startswith("shown")
     explained = await kube.kubectl("explain", "aq.spec.agents.scaling.targetWaitSeconds")
     assert "How long a ready job may wait before it starts" in explained

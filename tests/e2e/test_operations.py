@@ -1,5 +1,6 @@
 """docs/operations.md: its commands, run as they are written, do what the page says of them."""
 
+import base64
 import json
 import re
 from collections.abc import AsyncIterator
@@ -37,6 +38,8 @@ class Shown(StrEnum):
 
     UPGRADE = "helm upgrade agentqueue charts/agentqueue --namespace agentqueue-system --wait"
     ROLLBACK = "helm rollback"
+    WAIT = "kubectl wait --for=condition=Ready"
+    CONSOLE = "kubectl get aq travel --output jsonpath"
     SUSPEND = 'kubectl patch aq travel --type merge -p \'{"spec":{"suspend":true'
     GO_ON = 'kubectl patch aq travel --type merge -p \'{"spec":{"suspend":false'
     PAUSE = "agentqueue pause"
@@ -44,6 +47,7 @@ class Shown(StrEnum):
     HANDS_OFF = "kubectl annotate aq travel agentqueue.dev/paused=true"
     HANDS_ON = "kubectl annotate aq travel agentqueue.dev/paused-"
     DELETE = "kubectl delete aq"
+    DRAIN = "kubectl drain"
     BACK_UP = GET_POD + 'kubectl exec "$POD" -- tar'
     RESTORE = GET_POD + 'kubectl exec "$POD" -- redis-cli'
     STATS = "agentqueue stats"
@@ -259,8 +263,31 @@ def applied(live: Object) -> Object:
     return {key: live[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": kept}
 
 
+async def test_a_node_with_workers_is_drained(operator: Operator, kube: Kube, shell: Shell, second_node: str) -> None:
+    template = {"spec": {"nodeSelector": {"kubernetes.io/hostname": second_node}}}
+    await started(kube, agents=[agent(QUEUE, podTemplate=template)])
+    (drain,) = [text for text in shown() if text.startswith(Shown.DRAIN)]
+    without = drain.replace(" --delete-emptydir-data", "").replace("NODE", second_node)
+    with pytest.raises(AssertionError, match=f"emptyDir volumes|local storage.*{kube.namespace}/{WORKER}"):
+        await follow(without, kube.cluster.kubeconfig)
+    await follow(drain.replace("NODE", second_node), kube.cluster.kubeconfig)
+    left = await kube.list("pod", labels="agentqueue.dev/component=worker", fields=f"spec.nodeName={second_node}")
+    assert left == []
+
+
+async def test_how_the_console_is_opened_is_told(operator: Operator, kube: Kube, shell: Shell) -> None:
+    await kube.apply(code(), agent_queue("travel", console={"enabled": True}))
+    found = await kube.until(AQ, "travel", lambda one: "console" in one.get("status", {}), what="status.console")
+    secret = await kube.until("secret", found["status"]["console"]["secretName"], lambda one: "token" in one["data"])
+    command, token = (await shell(Shown.CONSOLE)).splitlines()
+    assert command == found["status"]["console"]["openWith"]
+    assert command.startswith(f"kubectl port-forward --namespace {kube.namespace} service/")
+    assert token == base64.b64decode(secret["data"]["token"]).decode()
+
+
 async def test_what_the_alerts_send_one_to_tells_of_the_queue(operator: Operator, kube: Kube, shell: Shell) -> None:
     await started(kube)
+    assert "condition met" in await shell(Shown.WAIT)
     async with client_of(kube, "travel") as client:
         job = await client.enqueue(QUEUE, "greet", {"not": "a name"})
         with pytest.raises(JobFailed):

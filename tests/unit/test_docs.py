@@ -58,6 +58,8 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
         "helm upgrade agentqueue charts/agentqueue --namespace agentqueue-system --wait": OPERATIONS,
         "helm upgrade agentqueue charts/agentqueue --namespace agentqueue-system --reset": OPERATIONS,
         "# argocd-cm.yaml": HEALTH,
+        "kubectl get aq travel --output jsonpath": OPERATIONS,
+        "kubectl drain": OPERATIONS,
         f'{GET_POD}kubectl exec "$POD" -- tar': OPERATIONS,
         f'{GET_POD}kubectl exec "$POD" -- redis-cli': OPERATIONS,
         "kubectl create secret": OPERATIONS,

@@ -30,6 +30,7 @@ from agentqueue.spec.status import (
     Condition,
     ConditionStatus,
     ConditionType,
+    ConsoleStatus,
     LastScale,
     RedisStatus,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Condition",
     "ConditionStatus",
     "ConditionType",
+    "ConsoleStatus",
     "DeadLetter",
     "EnvFrom",
     "EnvVar",

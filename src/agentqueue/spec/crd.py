@@ -20,15 +20,19 @@ Json = dict[str, Any]
 
 COLUMNS = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
-    ("Redis", "string", '.status.conditions[?(@.type=="RedisReady")].status', 0),
+    ("Status", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
     ("Agents", "string", ".status.readyAgents", 0),
+    ("Pods", "string", ".status.pods", 0),
     ("Waiting", "integer", ".status.waiting", 0),
     ("Active", "integer", ".status.active", 0),
+    ("Dead", "integer", ".status.deadLetters", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
+    ("Redis", "string", '.status.conditions[?(@.type=="RedisReady")].reason', 1),
+    ("Warning", "string", '.status.conditions[?(@.type=="ConfigurationWarning")].reason', 1),
+    ("Console", "string", ".status.console.service", 1),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
 )
-"""What `kubectl get aq` shows; the last two with `-o wide`."""
+"""What `kubectl get aq` shows: whether it is well, and if not, what is wrong. The last four with `-o wide`."""
 
 
 def crd() -> Json:

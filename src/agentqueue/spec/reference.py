@@ -105,7 +105,7 @@ def _conditions() -> Iterator[str]:
 
 def _columns() -> Iterator[str]:
     usual, wide = ([name for name, _, _, level in COLUMNS if level == wanted] for wanted in (0, 1))
-    yield f"## Columns\n\n`kubectl get aq` shows {', '.join(usual)}; with `-o wide` also {' and '.join(wide)}.\n"
+    yield f"## Columns\n\n`kubectl get aq` shows {', '.join(usual)}; with `-o wide` also {', '.join(wide)}.\n"
 
 
 def _rules() -> Iterator[str]:

@@ -97,6 +97,8 @@ class AgentStatus(StatusModel):
     """Pods that take no more jobs and will go."""
     waiting: Int | None = Field(None, ge=0, le=COUNT)
     """Jobs that wait."""
+    dead_letters: Int | None = Field(None, ge=0, le=COUNT)
+    """Dead letters that the queue keeps."""
     oldest_waiting_seconds: Int | None = Field(None, ge=0, le=COUNT)
     """How long the oldest of them has waited."""
     last_scale: LastScale | None = None
@@ -110,6 +112,21 @@ class RedisStatus(StatusModel):
     """host:port of the server, without credentials."""
     secret_name: Annotated[str, Field(max_length=253)] | None = None
     """Secret that holds its password or url."""
+
+
+class ConsoleStatus(StatusModel):
+    """How the web console is reached."""
+
+    service: Annotated[str, Field(max_length=253)]
+    """Name of its Service."""
+    port: Int = Field(ge=1, le=65_535)
+    """Port of the Service."""
+    secret_name: Annotated[str, Field(max_length=253)]
+    """Secret that holds the token it asks for."""
+    secret_key: Annotated[str, Field(max_length=253)]
+    """Key of the token in that Secret."""
+    open_with: Annotated[str, Field(max_length=1_024)]
+    """Command that makes it http://localhost:8400 on your machine."""
 
 
 class AgentQueueStatus(StatusModel):
@@ -132,6 +149,12 @@ class AgentQueueStatus(StatusModel):
     """Each agent."""
     ready_agents: Annotated[str, Field(max_length=16)] | None = None
     """Agents that are rolled out, have the workers that they need and whose queue can be read, of all: 5/6."""
+    pods: Annotated[str, Field(max_length=32)] | None = None
+    """Worker pods ready, of those wanted, over all agents: 3/4."""
+    console: ConsoleStatus | None = None
+    """How the web console is reached; absent if there is none."""
+    dead_letters: Int | None = Field(None, ge=0, le=COUNT)
+    """Dead letters, over all agents; absent while a queue can't be read."""
     waiting: Int | None = Field(None, ge=0, le=COUNT)
     """Jobs that wait, over all agents; absent while a queue can't be read."""
     active: Int | None = Field(None, ge=0, le=COUNT)

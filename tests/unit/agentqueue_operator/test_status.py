@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentqueue.spec import AgentQueueStatus, ConditionType
+from agentqueue.spec import AgentQueue, AgentQueueStatus, ConditionType, ResolvedQueue, resolve
 from agentqueue_operator.domain.happenings import happenings
 from agentqueue_operator.domain.plan import Key
 from agentqueue_operator.domain.pods import ORDER, Trouble
 from agentqueue_operator.domain.reasons import REMEDIES, Reason
 from agentqueue_operator.domain.refusals import refusal
+from agentqueue_operator.domain.render import console_name
+from agentqueue_operator.domain.render.console import console_access
 from agentqueue_operator.domain.status import (
     AgentFacts,
     ConsoleFacts,
@@ -24,6 +26,7 @@ from agentqueue_operator.domain.status import (
     paused,
     status_of,
 )
+from tests.support import resources
 
 Object = dict[str, Any]
 NOW, LATER = "2026-01-01T12:00:00Z", "2026-01-01T12:05:00Z"
@@ -352,15 +355,55 @@ def test_scaling_is_told_by_agent(agents: list[AgentFacts], said: str) -> None:
 def test_numbers_and_agents() -> None:
     last = {"time": NOW, "from": 0, "to": 1, "reason": "Backlog"}
     given = facts(
-        agent("a", waiting=5, busy=2, oldest_s=7, last_scale=last), agent("b", ready=0, desired=2, waiting=1, busy=3)
+        agent("a", waiting=5, busy=2, oldest_s=7, dead=4, last_scale=last),
+        agent("b", ready=0, desired=2, waiting=1, busy=3, dead=1),
     )
     status = status_of(given, None, now=NOW)
     AgentQueueStatus.model_validate(status)
     assert (status["readyAgents"], status["waiting"], status["active"]) == ("1/2", 6, 5)
+    assert (status["pods"], status["deadLetters"]) == ("1/3", 5)
     assert status["redis"] == {"endpoint": "r.n.svc:6379", "secretName": "r"}
     first, second = status["agents"]
     assert (first["waiting"], first["busySlots"], first["oldestWaitingSeconds"], first["lastScale"]) == (5, 2, 7, last)
-    assert (second["waiting"], second["busySlots"]) == (1, 3)
+    assert (second["waiting"], second["busySlots"], second["deadLetters"]) == (1, 3, 1)
+    assert "console" not in status
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(agent(), "1/1", id="serves"),
+        pytest.param(agent(desired=0, ready=0, needed=0), "1/1", id="at-zero-and-can-be-reached"),
+        pytest.param(agent(desired=0, ready=0, needed=0, read=False), "0/1", id="redis-is-not-there-yet"),
+        pytest.param(agent(desired=0, ready=0, needed=0, made=False), "0/1", id="not-made-yet"),
+        pytest.param(agent(rolling_out=True), "0/1", id="rolls-out"),
+        pytest.param(agent(desired=1, ready=0, needed=0, trouble=PULL), "0/1", id="its-workers-can't-start"),
+        pytest.param(agent(desired=4, ready=1), "1/1", id="scales"),
+    ],
+)
+def test_which_agents_count_as_ready(given: AgentFacts, expected: str) -> None:
+    assert status_of(facts(given), None, now=NOW)["readyAgents"] == expected
+
+
+def test_how_the_console_is_reached_is_told() -> None:
+    queue = resolved(console={"service": {"port": 81}, "tokenSecretRef": {"name": "mine", "key": "t"}})
+    given = facts(console=ConsoleFacts(access=console_access(queue, "n")))
+    status = status_of(given, None, now=NOW)
+    AgentQueueStatus.model_validate(status)
+    name = console_name("q")
+    assert status["console"] == {
+        "service": name,
+        "port": 81,
+        "secretName": "mine",
+        "secretKey": "t",
+        "openWith": f"kubectl port-forward --namespace n service/{name} 8400:81",
+    }
+    generated = console_access(resolved(), "n")
+    assert (generated["secretName"], generated["secretKey"], generated["port"]) == (name, "token", 80)
+
+
+def resolved(**spec: Any) -> ResolvedQueue:
+    return resolve(AgentQueue.model_validate(resources.resource("q", **spec)))
 
 
 def test_numbers_that_could_not_be_read_are_absent_and_so_are_their_sums() -> None:
@@ -426,6 +469,8 @@ def test_what_is_the_same_is_not_written() -> None:
         pytest.param({"waiting": 100}, {"waiting": 120}, 5, True, id="a-notable-change"),
         pytest.param({"waiting": 0}, {"waiting": 1}, 5, True, id="from-nothing"),
         pytest.param({"busy": 10}, {"busy": 8}, 5, True, id="busy-slots"),
+        pytest.param({"dead": 100}, {"dead": 101}, 5, False, id="a-few-more-dead-letters"),
+        pytest.param({"dead": 0}, {"dead": 1}, 5, True, id="the-first-dead-letter"),
         pytest.param({"oldest_s": 1}, {"oldest_s": 6}, 5, False, id="age-grows-by-itself"),
         pytest.param({"oldest_s": 1}, {"oldest_s": 6}, 31, True, id="age-after-a-while"),
         pytest.param({"ready": 1}, {"ready": 0}, 0, True, id="what-is-no-number-that-changes-all-the-time"),

@@ -18,7 +18,7 @@ NO_ROOM: Final = frozenset({Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED})
 NOTABLE: Final = 0.1
 LONGEST: Final = 4_000
 """Characters of a condition's message."""
-VOLATILE: Final = frozenset({"waiting", "active", "busySlots", "oldestWaitingSeconds"})
+VOLATILE: Final = frozenset({"waiting", "active", "deadLetters", "busySlots", "oldestWaitingSeconds"})
 """Numbers that change all the time."""
 
 
@@ -53,6 +53,8 @@ class AgentFacts:
     stalled: int = 0
     """Started jobs that no live worker holds: they are on their way back to the queue."""
     oldest_s: int = 0
+    dead: int = 0
+    """Dead letters."""
     last_scale: Mapping[str, Any] | None = None
     """As the status has it."""
 
@@ -111,6 +113,8 @@ class ConsoleFacts:
     trouble: Trouble | None = None
     new_trouble: Trouble | None = None
     """Of pods of the newest version."""
+    access: Mapping[str, Any] | None = None
+    """How it is reached, as the status has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +358,8 @@ def status_of(facts: Facts, old: Object | None, *, now: str) -> Object:
         "redis": {name: value for name, value in redis.items() if value},
         "agents": agents,
         "readyAgents": f"{sum(agent.is_ready for agent in facts.agents)}/{len(agents)}",
+        "pods": f"{sum(agent.ready for agent in facts.agents)}/{sum(agent.desired for agent in facts.agents)}",
+        **({"console": dict(facts.console.access)} if facts.console and facts.console.access else {}),
         **_totals(facts.agents),
     }
 
@@ -365,6 +371,7 @@ def _totals(agents: Sequence[AgentFacts]) -> Mapping[str, int]:
     return {
         "waiting": sum(agent.waiting for agent in agents),
         "active": sum(agent.busy + agent.stalled for agent in agents),
+        "deadLetters": sum(agent.dead for agent in agents),
     }
 
 
@@ -377,7 +384,12 @@ def _agent(agent: AgentFacts) -> Object:
         "readyReplicas": agent.ready,
         "draining": agent.draining,
     }
-    numbers = {"busySlots": agent.busy, "waiting": agent.waiting, "oldestWaitingSeconds": agent.oldest_s}
+    numbers = {
+        "busySlots": agent.busy,
+        "waiting": agent.waiting,
+        "deadLetters": agent.dead,
+        "oldestWaitingSeconds": agent.oldest_s,
+    }
     scaled = {"lastScale": dict(agent.last_scale)} if agent.last_scale else {}
     return known | (numbers if agent.read else {}) | scaled
 
@@ -459,7 +471,7 @@ def _steady(given: Any) -> Any:
 def _counts(status: Object) -> list[int]:
     """Not the age of the oldest job: it grows by itself."""
     parts = (status, *(status.get("agents") or ()))
-    return [part.get(name) or 0 for part in parts for name in ("waiting", "active", "busySlots")]
+    return [part.get(name) or 0 for part in parts for name in ("waiting", "active", "deadLetters", "busySlots")]
 
 
 def _is_notable(before: int, after: int) -> bool:

@@ -45,7 +45,7 @@ from agentqueue_operator.domain.render import (
     worker_name,
 )
 from agentqueue_operator.domain.render.connection import PASSWORD_KEY
-from agentqueue_operator.domain.render.console import TOKEN_KEY
+from agentqueue_operator.domain.render.console import TOKEN_KEY, console_access
 from agentqueue_operator.domain.render.names import COMPONENT_LABEL, CONSOLE
 from agentqueue_operator.domain.rollout import Templates, is_rolling_out, newest_pods, was_complete
 from agentqueue_operator.domain.scaling import Load
@@ -388,7 +388,12 @@ class QueueReconciler:
         deployment = _child(seen, DEPLOYMENT, console_name(seen.queue.name))
         part = self._part(deployment, _pods_of(seen, CONSOLE), now)
         rolling_out = part.rolling_out or part.deployment is None or not was_complete(part.deployment)
-        return ConsoleFacts(rolling_out=rolling_out, trouble=part.trouble, new_trouble=part.new_trouble)
+        return ConsoleFacts(
+            rolling_out=rolling_out,
+            trouble=part.trouble,
+            new_trouble=part.new_trouble,
+            access=console_access(seen.queue, self._ref.namespace),
+        )
 
     def _redis_rolls_out(self, seen: _Seen) -> bool:
         live = _child(seen, STATEFUL_SET, redis_name(seen.queue.name))
@@ -512,6 +517,7 @@ def _agent_facts(
         busy=load.active,
         stalled=load.stalled,
         oldest_s=int(load.oldest_ready.total_seconds()),
+        dead=look.dead if look else 0,
         last_scale=scaled.last_scale.model_dump(mode="json", by_alias=True) if scaled.last_scale else last_scale,
     )
 

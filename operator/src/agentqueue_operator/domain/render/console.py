@@ -57,6 +57,26 @@ def _token(queue: ResolvedQueue, given: Given) -> Iterator[Object]:
         yield made(SECRET, console_name(queue.name), labels(queue.name, CONSOLE), type="Opaque", data=data)
 
 
+def console_access(queue: ResolvedQueue, namespace: str) -> Object:
+    """How the console is reached, as `status.console` has it: a command that brings it to one's machine, and the Secret
+    with the token that it asks for."""
+    name, port = console_name(queue.name), queue.console.service.port
+    secret, key = _token_at(queue)
+    return {
+        "service": name,
+        "port": port,
+        "secretName": secret,
+        "secretKey": key,
+        "openWith": f"kubectl port-forward --namespace {namespace} service/{name} {DEFAULT_PORT}:{port}",
+    }
+
+
+def _token_at(queue: ResolvedQueue) -> tuple[str, str]:
+    """Secret and key of the token."""
+    token = queue.console.token_secret_ref
+    return (token.name, token.key) if token else (console_name(queue.name), TOKEN_KEY)
+
+
 def console_template(queue: ResolvedQueue, given: Given) -> Object:
     """The console's pods."""
     console = queue.console
@@ -77,8 +97,7 @@ def console_template(queue: ResolvedQueue, given: Given) -> Object:
 
 def _container(queue: ResolvedQueue, given: Given) -> Container:
     console, to_redis = queue.console, connection(queue)
-    token = console.token_secret_ref
-    secret, key = (token.name, token.key) if token else (console_name(queue.name), TOKEN_KEY)
+    secret, key = _token_at(queue)
     return Container(
         name=CONSOLE,
         image=console.image or given.images.console,
