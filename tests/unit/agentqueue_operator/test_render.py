@@ -181,7 +181,20 @@ def test_every_pod_is_restricted_has_no_token_and_a_root_that_nobody_writes_to()
             "capabilities": {"drop": ["ALL"]},
         }
         assert only["terminationMessagePolicy"] == "FallbackToLogsOnError"
-        assert {"name": "tmp", "mountPath": "/tmp"} in only["volumeMounts"]
+
+
+def test_only_workers_have_a_tmp_so_that_redis_and_the_console_drain_without_being_asked_for_their_data() -> None:
+    for spec in pods(rendered()):
+        (only,) = spec["containers"]
+        own = [it["name"] for it in spec.get("volumes", ()) if "emptyDir" in it]
+        mounted = [it["name"] for it in only.get("volumeMounts", ()) if it["mountPath"] == "/tmp"]
+        assert own == mounted == (["tmp"] if only["name"] == "worker" else [])
+    evictable = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+    for manifest in rendered():
+        if manifest["kind"] in ("Deployment", "StatefulSet"):
+            template = manifest["spec"]["template"]
+            worker = template["spec"]["containers"][0]["name"] == "worker"
+            assert (evictable in template["metadata"]["annotations"]) is worker
 
 
 def test_no_pod_changes_with_the_operators_version() -> None:

@@ -1,4 +1,4 @@
-"""What all pods share: Pod Security level `restricted`, a read-only root with a /tmp, and the user's podTemplate."""
+"""What all pods share: Pod Security level `restricted`, a read-only root, and the user's podTemplate."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +32,9 @@ class Container:
     env_from: tuple[Object, ...] = ()
     mounts: tuple[Object, ...] = ()
     volumes: tuple[Object, ...] = ()
+    needs_tmp: bool = False
+    """Whether it gets a /tmp to write to. `kubectl drain` refuses to evict a pod with an emptyDir unless it is told to
+    (--delete-emptydir-data), whatever its medium, so only what needs one has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +59,11 @@ def pod_template(container: Container, pod: Pod) -> Object:
     Raises:
         InvalidSpec: a podTemplate that can't be merged.
     """
+    tmp = [{"name": TMP, "emptyDir": {}}] if container.needs_tmp else []
+    # Else the cluster autoscaler lets no node go that has a pod with an emptyDir.
+    evictable = {"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": TMP} if container.needs_tmp else {}
     template: Object = {
-        "metadata": {
-            "labels": dict(pod.labels),
-            # Else the cluster autoscaler lets no node go that has a pod with an emptyDir.
-            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": TMP, **_hashes(pod)},
-        },
+        "metadata": {"labels": dict(pod.labels), "annotations": {**evictable, **_hashes(pod)}},
         "spec": {
             "serviceAccountName": pod.service_account,
             "automountServiceAccountToken": False,
@@ -76,7 +78,7 @@ def pod_template(container: Container, pod: Pod) -> Object:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [_container(container)],
-            "volumes": [{"name": TMP, "emptyDir": {}}, *container.volumes],
+            **unless_empty(volumes=[*tmp, *container.volumes]),
         },
     }
     try:
@@ -98,13 +100,14 @@ def as_patch(template: PodTemplate) -> Object:
 
 
 def _container(container: Container) -> Object:
+    tmp = [{"name": TMP, "mountPath": "/tmp"}] if container.needs_tmp else []  # noqa: S108  # in the container
     return {
         "name": container.name,
         "image": container.image,
         **container.body,
         "env": [*container.env],
         **({"envFrom": [*container.env_from]} if container.env_from else {}),
-        "volumeMounts": [{"name": TMP, "mountPath": "/tmp"}, *container.mounts],  # noqa: S108  # in the container
+        **unless_empty(volumeMounts=[*tmp, *container.mounts]),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,

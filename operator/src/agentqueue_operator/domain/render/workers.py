@@ -112,6 +112,7 @@ def _container(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> Cont
         env_from=tuple(it.model_dump(mode="json", by_alias=True, exclude_none=True) for it in agent.env_from),
         volumes=(*to_redis.volumes, *(volume for volume, _ in code)),
         mounts=(*to_redis.mounts, *(mount for _, mount in code)),
+        needs_tmp=True,  # handlers and the libraries that they use
     )
 
 
