@@ -6,8 +6,10 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 HIDDEN: Final = "***"
-_URL_WITH_ACCOUNT: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\n]*@")
-"""Greedy up to the last @ of the line: an unescaped password may hold spaces, quotes, slashes and @."""
+_URL: Final = r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3}+)"
+_URL_WITH_ACCOUNT: Final = re.compile(_URL + r"\S*@")
+_URL_WITH_ODD_ACCOUNT: Final = re.compile(_URL + r"(?!(?:[\w.-]+|\[[\w:.%]+\])(?::\d+)?(?:[/?\s:;,)'\"]|$))[^\n]*@")
+"""Up to the last @ of the line, as an unescaped password may hold spaces; not after an address without an account."""
 _MALFORMED: Final = re.compile(r"\b((?:rediss?|valkeys?|sentinel|redis[+]sentinel):/{1,3}):[^\s@]*", re.IGNORECASE)
 """A password without @host after it."""
 _PASSWORD: Final = re.compile(r"(?i)\b((?:[a-z_]*password|passwd|pwd|auth)=)[^\s&'\"]+")
@@ -24,6 +26,7 @@ def redact(text: str, secrets: Iterable[str | None] = ()) -> str:
     for form in sorted(known, key=len, reverse=True):
         text = text.replace(form, HIDDEN)
     if "@" in text:
+        text = _URL_WITH_ODD_ACCOUNT.sub(rf"\1{HIDDEN}@", text)
         text = _URL_WITH_ACCOUNT.sub(rf"\1{HIDDEN}@", text)
     if "=" in text:
         text = _PASSWORD.sub(rf"\1{HIDDEN}", text)

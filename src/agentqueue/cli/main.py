@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from agentqueue import __version__
-from agentqueue.cli import dead, jobs, queues, submit
+from agentqueue.cli import acl, dead, jobs, queues, submit
 from agentqueue.cli.connect import ContextOption, InOption, offer_places, take_place, takes_place
 from agentqueue.cli.streams import prepare_streams
 from agentqueue.errors import AgentQueueError, UsageError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 GROUP = "agentqueue.commands"
-OWN = (submit, jobs, queues, dead)
+OWN = (submit, jobs, queues, dead, acl)
 BROUGHT: Final = {
     "up": ("operator", "agentqueue-operator"),
     "explain": ("operator", "agentqueue-operator"),

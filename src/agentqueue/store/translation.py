@@ -1,5 +1,8 @@
 """redis-py's errors as ours: what happened, and what to do about it."""
 
+import re
+from typing import Final
+
 from redis import exceptions as redis_errors
 
 from agentqueue import environment as env
@@ -13,6 +16,35 @@ from agentqueue.store.tls import advise_on_tls, find_tls_error
 def is_demoted(exc: redis_errors.RedisError) -> bool:
     """Whether the server was a primary until now: it refuses writes, and ended what blocked on it."""
     return isinstance(exc, redis_errors.ReadOnlyError) or str(exc).startswith("UNBLOCKED")
+
+
+def is_forbidden(exc: BaseException | None) -> bool:
+    """Whether the server knows the user, and does not allow what was asked (ACL)."""
+    return isinstance(exc, redis_errors.NoPermissionError) or (
+        isinstance(exc, redis_errors.RedisError) and any(words in str(exc) for words in _DENIED_IN_SCRIPT)
+    )
+
+
+def _explain_denial(text: str, options: ServerOptions) -> str:
+    """`user NAME may not run INFO`, from what the server says; Redis and Valkey name the user only with commands."""
+    user = _USER.search(text)
+    name = user[1] if user else options.address.username or "default"
+    command = _COMMAND.search(text)
+    if command:
+        return f"user {name} may not run {command[1].upper().replace('|', ' ')}"
+    if "run this command" in text:
+        return f"user {name} may not run a command that AgentQueue's scripts call"
+    what = _THING.search(text)
+    return f"user {name} may not use {_THINGS.get(what[1] if what else '', 'what was asked for')} ({text})"
+
+
+_DENIED_IN_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't")
+"""Of Redis 7.2 and Valkey; of Redis 7.0, which names neither the user nor the command."""
+_USER: Final = re.compile(r"\bUser (\S+) has no permissions")
+_COMMAND: Final = re.compile(r"has no permissions to run the '([^']+)' command")
+_THING: Final = re.compile(r"\b(key|channel)s?\b")
+_THINGS: Final = {"key": "a key of this queue", "channel": "a channel"}
+ACL_ADVICE: Final = "allow it: `agentqueue acl` prints the rule with all commands and keys that are needed"
 
 
 def translate(exc: redis_errors.RedisError, options: ServerOptions) -> AgentQueueError:
@@ -30,7 +62,9 @@ def _refused(exc: redis_errors.RedisError, options: ServerOptions) -> AgentQueue
         return QueueFull(
             f"Redis at {server} is full (maxmemory) and takes no new jobs; running ones finish. Give it memory"
         )
-    if isinstance(exc, redis_errors.AuthenticationError | redis_errors.NoPermissionError) or _wants_auth(text):
+    if is_forbidden(exc):
+        return QueueUnavailable(f"Redis at {server}: {_explain_denial(text, options)}; {ACL_ADVICE}")
+    if isinstance(exc, redis_errors.AuthenticationError) or _wants_auth(text):
         return QueueUnavailable(f"Redis at {server} refuses the credentials ({text}); check the password in the URL")
     if isinstance(exc, redis_errors.BusyLoadingError):
         return QueueUnavailable(f"Redis at {server} is loading its data; try again in a moment")

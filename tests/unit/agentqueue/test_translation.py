@@ -27,6 +27,39 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (redis_errors.ResponseError("OOM command not allowed"), QueueFull, "Give it memory"),
         (redis_errors.AuthenticationError("invalid"), QueueUnavailable, "refuses the credentials"),
         (redis_errors.ResponseError("NOAUTH Authentication required"), QueueUnavailable, "password"),
+        (
+            redis_errors.NoPermissionError("User bob has no permissions to run the 'info' command"),
+            QueueUnavailable,
+            "^Redis at redis://host:1: user bob may not run INFO; allow it: `agentqueue acl`",
+        ),
+        (
+            redis_errors.NoPermissionError("this user has no permissions to run the 'script|load' command"),
+            QueueUnavailable,
+            "user default may not run SCRIPT LOAD; ",
+        ),
+        (
+            redis_errors.ResponseError("ACL failure in script: User bob has no permissions to run the 'zadd' command"),
+            QueueUnavailable,
+            "user bob may not run ZADD; ",
+        ),
+        (
+            redis_errors.ResponseError("ACL failure in script: No permissions to access a key"),
+            QueueUnavailable,
+            "user default may not use a key of this queue .*; ",
+        ),
+        (
+            redis_errors.NoPermissionError("No permissions to access a channel"),
+            QueueUnavailable,
+            "user default may not use a channel",
+        ),
+        (
+            redis_errors.ResponseError(
+                "The user executing the script can't run this command or subcommand script: 4044"
+            ),
+            QueueUnavailable,
+            "user default may not run a command that AgentQueue's scripts call; ",
+        ),
+        (redis_errors.NoPermissionError("no"), QueueUnavailable, "user default may not use what was asked for"),
         (redis_errors.BusyLoadingError("loading"), QueueUnavailable, "is loading its data"),
         (redis_errors.ReadOnlyError("replica"), QueueUnavailable, "read-only replica by now"),
         (redis_errors.ResponseError("UNBLOCKED force unblock"), QueueUnavailable, "read-only replica by now"),

@@ -263,6 +263,8 @@ def unavailable(cause: Exception | None) -> QueueUnavailable:
     [
         (UnsupportedServer("too old"), Reason.REDIS_UNSUPPORTED),
         (unavailable(redis_errors.AuthenticationError("WRONGPASS invalid")), Reason.REDIS_WRONG_PASSWORD),
+        (unavailable(redis_errors.NoPermissionError("User x has no permissions")), Reason.REDIS_FORBIDDEN),
+        (unavailable(redis_errors.ResponseError("ACL failure in script: no")), Reason.REDIS_FORBIDDEN),
         (unavailable(redis_errors.ResponseError("NOAUTH Authentication required")), Reason.REDIS_WRONG_PASSWORD),
         (unavailable(redis_errors.BusyLoadingError("LOADING")), Reason.REDIS_LOADING),
         (unavailable(redis_errors.ConnectionError("refused")), Reason.REDIS_UNREACHABLE),

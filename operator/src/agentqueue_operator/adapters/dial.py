@@ -7,6 +7,7 @@ from redis import exceptions as redis_errors
 
 from agentqueue.errors import AgentQueueError, UnsupportedServer
 from agentqueue.store import Server, ServerOptions
+from agentqueue.store.translation import is_forbidden
 from agentqueue_operator.adapters.queues import QueueReader
 from agentqueue_operator.app.ports import Queues
 from agentqueue_operator.domain.pods import Trouble
@@ -96,8 +97,9 @@ def trouble_with(error: AgentQueueError) -> Trouble:
 def _reason(error: AgentQueueError, cause: BaseException | None) -> Reason:
     if isinstance(error, UnsupportedServer):
         return Reason.REDIS_UNSUPPORTED
-    refused = isinstance(cause, redis_errors.AuthenticationError | redis_errors.NoPermissionError)
-    if refused or "NOAUTH" in str(cause) or "WRONGPASS" in str(cause):
+    if is_forbidden(cause):
+        return Reason.REDIS_FORBIDDEN
+    if isinstance(cause, redis_errors.AuthenticationError) or "NOAUTH" in str(cause) or "WRONGPASS" in str(cause):
         return Reason.REDIS_WRONG_PASSWORD
     if isinstance(cause, redis_errors.BusyLoadingError):
         return Reason.REDIS_LOADING

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     # Redis
     REDIS_UNREACHABLE = "RedisUnreachable"
     REDIS_WRONG_PASSWORD = "RedisWrongPassword"  # noqa: S105  # a reason, not a password
+    REDIS_FORBIDDEN = "RedisForbidden"
     REDIS_UNSUPPORTED = "RedisUnsupported"
     REDIS_FULL = "RedisFull"
     STORAGE_NOT_EXPANDABLE = "StorageNotExpandable"
@@ -105,6 +106,7 @@ REMEDIES: Final[Mapping[Reason, str]] = {
         "Check that the server runs, the NetworkPolicy and the network; of an external one also the url in its Secret."
     ),
     Reason.REDIS_WRONG_PASSWORD: "Put the right user and password into the Secret that spec.redis names.",
+    Reason.REDIS_FORBIDDEN: "Give the Redis user the rights that `agentqueue acl` prints.",
     Reason.REDIS_UNSUPPORTED: "Change the server as the message says.",
     Reason.REDIS_FULL: (
         "Raise spec.redis.managed.resources.limits.memory, or the external server's maxmemory; or keep results for "
