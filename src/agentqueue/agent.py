@@ -639,12 +639,15 @@ class Context:
 
     @property
     def log(self) -> "FilteringBoundLogger":
-        """A structlog logger with the job's id, name, queue and attempt bound."""
+        """A structlog logger with the job's id, name, queue, attempt and delivery bound.
+
+        In the job's task and in plain handlers every other logger, of `logging` too, has them as well.
+        """
         if self._log is None:
             import structlog  # noqa: PLC0415  # jobs that don't log don't pay for it
 
             self._log = structlog.get_logger("agentqueue.job").bind(
-                job_id=self.id, job=self.name, queue=self.queue, attempt=self.attempt
+                job_id=self.id, job=self.name, queue=self.queue, attempt=self.attempt, delivery=self.delivery
             )
         return self._log
 

@@ -59,12 +59,10 @@ class AgentHandler:
 
     def call(self, job: Job) -> Awaitable[Any]:
         """The handler's coroutine, or its thread's end."""
-        record, claimed = job.record, job.claimed
-        meta = claimed.meta
-        delivery = claimed.delivery if meta else claimed.attempts + 1
+        record, meta = job.record, job.claimed.meta
         resume = meta.get("checkpoint") if meta else None
         context = job.context = Context(
-            self.runtime, record, id=job.id, attempt=job.attempt, delivery=delivery, resume=resume
+            self.runtime, record, id=job.id, attempt=job.attempt, delivery=job.delivery, resume=resume
         )
         arguments: tuple[Any, ...] = (context,)
         if record.args or record.kwargs or (self._takes and not self._optional):

@@ -1,7 +1,7 @@
 """What a worker tells of itself: metrics always, logs as far as they can be read."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -10,6 +10,7 @@ from agentqueue.store import Again, Bury, Done, HandBack, Outcome, RenewReply
 from agentqueue.wire import AttemptError
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.log_context import job_fields
 
 LINES_PER_SECOND: Final = 20
 """Successes logged per second at most: a line for each cuts the throughput in half. Failures are always told."""
@@ -44,7 +45,7 @@ class WorkerTelemetry:
                 "job_lost", job_id=job.id, job=job.record.name, attempt=job.attempt, reason="the lease was lost"
             )
         else:
-            _tell_end(job, outcome, seconds, error)
+            _tell_end(job_fields(job, self.metrics.queue), outcome, seconds, error)
 
     def _tell_done(self, job: Job, seconds: float) -> None:
         second = int(job.started + seconds)
@@ -56,7 +57,7 @@ class WorkerTelemetry:
             self._untold += 1
             return
         self._lines += 1
-        log.info("job_completed", job_id=job.id, job=job.record.name, attempt=job.attempt, seconds=round(seconds, 3))
+        log.info("job_completed", **job_fields(job, self.metrics.queue), seconds=round(seconds, 3))
 
     def stepped(self, seconds: float, outcomes: int, claimed: int) -> None:  # noqa: ARG002  # the port's shape
         """See the port."""
@@ -110,8 +111,7 @@ class WorkerTelemetry:
         self.metrics.renewed(reply, seconds)
 
 
-def _tell_end(job: Job, outcome: Outcome, seconds: float, error: AttemptError | None) -> None:
-    facts: dict[str, object] = {"job_id": job.id, "job": job.record.name, "attempt": job.attempt}
+def _tell_end(facts: dict[str, Any], outcome: Outcome, seconds: float, error: AttemptError | None) -> None:
     facts["seconds"] = round(seconds, 3)
     if error is not None:
         facts |= {"error": error.line, "exception": error.traceback}

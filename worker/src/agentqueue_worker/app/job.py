@@ -71,3 +71,9 @@ class Job:
         """What it returned or raised, once it ended: for `Registry.recorded`."""
         self.extra: Any = None
         """The registry's own."""
+
+    @property
+    def delivery(self) -> int:
+        """From 1: starts, whatever ended them."""
+        claimed = self.claimed
+        return claimed.delivery if claimed.meta else claimed.attempts + 1

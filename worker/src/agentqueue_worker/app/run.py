@@ -15,6 +15,7 @@ from agentqueue.failures import class_name, describe_traceback, name_exception, 
 from agentqueue.store import Again, Claimed, HandBack, Outcome
 from agentqueue.wire import AttemptError, JobRecord, Reason
 from agentqueue_worker.app.job import Ending, Job
+from agentqueue_worker.app.log_context import JobContexts, bind_job
 from agentqueue_worker.app.outcomes import Outcomes
 from agentqueue_worker.app.ports import Handler, Registry
 from agentqueue_worker.app.state import WorkerState
@@ -37,6 +38,8 @@ from agentqueue_worker.domain.verdict import Cancelled, Failed, Hopeless, Verdic
 
 AGAIN_AFTER = 5.0
 """Seconds after which a handler that swallowed its cancellation is cancelled once more."""
+PLAIN_RESULTS = frozenset((type(None), bool, int, float, str, dict, list))
+"""What most handlers return; asking others whether they can be awaited takes longer."""
 log = structlog.get_logger("agentqueue.worker")
 
 
@@ -54,6 +57,8 @@ class Runner:
     def __init__(self, state: WorkerState, registry: Registry, *, ended: Ended, hidden: Sequence[str] = ()) -> None:
         self._state = state
         self._registry = registry
+        self._queue = state.options.queue
+        self._contexts = JobContexts(self._queue)
         self._decode = registry.codec.decode_job
         self._find = registry.find
         self._ended = ended
@@ -111,13 +116,14 @@ class Runner:
             if job.deadline < self._alarm_at:
                 self._set_alarm(job.deadline)
         state.running[claimed.id] = job
-        job.task = state.loop.create_task(self._run(job))
+        job.task = state.loop.create_task(self._run(job), context=self._contexts.context_of(job))
 
     async def _run(self, job: Job) -> None:
+        bind_job(job)
         try:
             value = await job.handler.call(job)
-            while hasattr(type(value), "__await__"):  # a plain function that gives a coroutine or a future
-                value = await value
+            while type(value) not in PLAIN_RESULTS and hasattr(type(value), "__await__"):
+                value = await value  # of a plain function that gives a coroutine, say
         except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
             self._failed(job, exc)
         else:
@@ -292,13 +298,14 @@ class Runner:
         keep_ms = self._state.options.keep_ms if handler is None else handler.keep_ms
         match verdict:
             case DropCancelled():
-                log.info("job_cancelled", job_id=claimed.id, job=record.name)
+                log.info("job_cancelled", job_id=claimed.id, job=record.name, queue=self._queue)
                 return self._make.cancelled_unrun(claimed, record, keep_ms)
             case PutOff(delay_ms, since_ms):
-                log.warning("job_unknown", job_id=claimed.id, job=record.name, again_in_ms=delay_ms)
+                log.warning("job_unknown", job_id=claimed.id, job=record.name, queue=self._queue, again_in_ms=delay_ms)
                 return HandBack(claimed.id, claimed.level, delay_ms, {UNKNOWN_SINCE: since_ms})
             case BuryUnrun(reason, message):
-                log.error("job_dead", job_id=claimed.id, job=record.name, reason=str(reason), error=message)
+                facts = {"job_id": claimed.id, "job": record.name, "queue": self._queue}
+                log.error("job_dead", **facts, reason=str(reason), error=message)
                 return self._make.buried_unrun(claimed, record, reason, message, keep_ms)
             case Run():
                 raise AssertionError("a job that may run was not started")

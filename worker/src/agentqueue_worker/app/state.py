@@ -166,7 +166,7 @@ class WorkerState:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ended:
     """How a thread's function ended. Its exception goes through no future: those refuse some, and ask others' code."""
 
