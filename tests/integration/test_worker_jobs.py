@@ -75,7 +75,7 @@ async def test_a_checkpoint_that_is_not_json_is_refused_at_the_call(client: Clie
         with pytest.raises(InvalidPayload, match="the checkpoint is a object"):
             await ctx.checkpoint(object())
         with pytest.raises(UsageError, match="0 to 100"):
-            await ctx.progress(101)
+            await ctx.progress("101")  # type: ignore[arg-type]
         refused.append(True)
 
     job = await client.enqueue(paged)
