@@ -3,6 +3,7 @@
 It listens on loopback only, with a password of its own. In a data folder it writes an append-only file, so that jobs
 survive Ctrl-C, a kill -9 of parent or server, and a restart; its port and password stay the same too. A parent that
 was killed leaves its server behind: the next start in that folder stops it first (by recorded pid and start time).
+Without a data folder the server and its temporary folder go with their parent, however that ends.
 """
 
 import errno
@@ -27,6 +28,7 @@ from typing import IO, Any, Final, Literal, Self
 
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueUnavailable, UsageError
+from agentqueue.guardian import Guardian
 
 AppendFsync = Literal["always", "everysec", "no"]
 START_TIMEOUT: Final = 60.0
@@ -87,6 +89,7 @@ class EmbeddedServer:
         self._record: _Record | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._guardian: Guardian | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -145,7 +148,13 @@ class EmbeddedServer:
             _end(self._process.terminate, self._process.kill, lambda: self._process is None or not self.is_alive)
             self._process.wait()
             self._process = None
+        self._dismiss_guardian()
         self._release()
+
+    def _dismiss_guardian(self) -> None:
+        if self._guardian is not None:
+            self._guardian.stop()
+            self._guardian = None
 
     def _give_up(self) -> None:
         self._kill()
@@ -208,6 +217,9 @@ class EmbeddedServer:
                 cwd=self._folder,
                 start_new_session=True,
             )
+        if self.data is None:
+            self._dismiss_guardian()  # of a server that has died
+            self._guardian = Guardian(self._process.pid, start_time(self._process.pid) or "", self._folder)
         deadline = monotonic() + START_TIMEOUT
         try:
             while monotonic() < deadline:
@@ -226,6 +238,7 @@ class EmbeddedServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        self._dismiss_guardian()
 
     def _configuration(self, record: _Record) -> str:
         settings: dict[str, Any] = {

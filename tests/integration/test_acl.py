@@ -4,6 +4,7 @@ import asyncio
 import json
 import shlex
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +22,12 @@ from agentqueue_operator.adapters.dial import Switchboard
 from agentqueue_operator.adapters.queues import QueueReader
 from agentqueue_operator.domain.reasons import Reason
 from tests.support.hand import Hand
+from tests.support.pages import Page
 from tests.support.servers import RunningServer
 from tests.support.waiting import until
 from tests.support.workers import working
 
+ROOT = Path(__file__).parents[2]
 QUEUE = "rights"
 COMMANDS = (
     ["stats"],
@@ -218,6 +221,13 @@ async def test_arqs_own_client_has_enough_with_its_option(arq_pool: Any, shared_
         await arq_pool.queued_jobs()
         await arq_pool.all_job_results()
         assert denials(admin) == []
+
+
+def test_the_command_of_the_page_prints_a_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    (words,) = Page(ROOT / "docs" / "security.md").commands
+    assert words[0] == "agentqueue"
+    assert run(words[1:]) == 0
+    assert capsys.readouterr().out.startswith("ACL SETUSER ")
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:

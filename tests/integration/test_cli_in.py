@@ -131,6 +131,19 @@ def test_whatever_ends_the_command_ends_the_forwarded_port(
     assert ended(pid)
 
 
+def test_a_kill_9_of_the_command_ends_it_too(travel: SyncClient, kubectl: FakeKubectl) -> None:
+    with travel:
+        travel.enqueue("greeter", "hello", "you")
+    program = "from agentqueue.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "stats", "--watch", "--json", "--in", "prod/travel"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.kill()
+    (pid,) = kubectl.pids("port-forward")
+    assert ended(pid)
+
+
 def test_an_error_ends_it_too(travel: SyncClient, kubectl: FakeKubectl) -> None:
     with travel:
         assert run(["status", "nobody", "--in", "prod/travel"]) == 3

@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import redis
 from agentqueue import embedded
 from agentqueue.embedded import EmbeddedServer, Process, find_binary, free_port, start_time, stop_process
 from agentqueue.errors import QueueUnavailable, UsageError
+from agentqueue.guardian import Guardian
 
 
 def client(server: EmbeddedServer) -> "redis.Redis":
@@ -112,6 +114,58 @@ def test_what_a_killed_parent_left_behind_is_stopped_by_the_next_start(folder: P
     with EmbeddedServer(folder) as server, client(server) as after:
         assert not orphan.is_alive
         assert (server.url, after.get("a")) == (url, b"1")
+
+
+PARENT = """
+import multiprocessing, sys, threading, time
+from agentqueue.embedded import EmbeddedServer
+server = EmbeddedServer()
+thread = threading.Thread(target=server.start)  # the thread that starts it ends long before the process
+thread.start()
+thread.join()
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+child.start()
+print(server.pid, server._guardian.pid, child.pid, server._folder, flush=True)
+server._process.wait()
+"""
+
+
+def test_a_temporary_server_ends_with_its_parent_however_that_ends() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid, guardian, child, folder = parent.stdout.readline().split()
+        parent.kill()
+    try:
+        wait_for(lambda: start_time(int(pid)) is None, "the server is gone")
+        wait_for(lambda: not Path(folder).exists(), "its folder is gone")
+        wait_for(lambda: start_time(int(guardian)) is None, "what watched it is gone")
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_guardian_kills_no_later_process_of_the_same_pid(tmp_path: Path) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as other:
+        guardian = Guardian(other.pid, "1", tmp_path / "gone")
+        (tmp_path / "gone").mkdir()
+        guardian.let_go()
+        wait_for(lambda: not (tmp_path / "gone").exists(), "it has acted")
+        guardian.stop()
+        assert other.poll() is None
+        other.kill()
+
+
+def test_a_guardian_that_is_stopped_kills_nothing() -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as other:
+        Guardian(other.pid, start_time(other.pid) or "").stop()
+        assert other.poll() is None
+        other.kill()
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
 def test_a_process_that_only_has_the_old_pid_is_left_alone(folder: Path) -> None:

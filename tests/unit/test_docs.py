@@ -81,6 +81,7 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
         "# enqueue.py": LAPTOP,
         "python enqueue.py": LAPTOP,
     },
+    "security.md": {"agentqueue acl": "tests/integration/test_acl.py"},
     "scaling.md": {"$ agentqueue explain": EXPLAIN},
     "write-an-agent.md": {
         "# search.py": DOCS,

@@ -11,7 +11,9 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from agentqueue.embedded import start_time
 from agentqueue.errors import QueueUnavailable
+from agentqueue.guardian import Guardian
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,9 +99,13 @@ class Forward:
                 start_new_session=True,
             )
         with self._process as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self._read(line.strip())
+            guardian = Guardian(process.pid, start_time(process.pid) or "")  # against a kill -9 of ours
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    self._read(line.strip())
+            finally:
+                guardian.stop()
 
     def _read(self, line: str) -> None:
         found = READY.match(line)
