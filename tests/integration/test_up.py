@@ -1,5 +1,6 @@
 """`agentqueue up`: one file runs on this machine; jobs survive whatever ends it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -162,6 +163,23 @@ def test_every_job_is_done_after_kill_9_and_up_again(up: Running) -> None:
         for n in range(60):
             assert client.job(f"n{n}").result(timeout=30) == n
         assert client.stats("work").dead == 0
+
+
+def test_a_job_runs_again_after_kill_9_of_all_though_nobody_remembers_its_worker(up: Running) -> None:
+    """Nothing waits, so no worker is wanted for anything else."""
+    with up.start().client as client:
+        client.enqueue("work", "hold", id="held")
+        wait_for((up.out / "holding").exists, "the job to run")
+        workers = up.workers()
+    up.end(signal.SIGKILL)
+    for pid in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    (up.folder / ".agentqueue" / "workers.json").unlink()
+    (up.out / "let-go").touch()
+    with up.start().client as client:
+        assert client.job("held").result(timeout=60) == "finished"
+        assert client.job("held").status().deliveries == 2
 
 
 def test_a_job_whose_worker_dies_runs_again_in_another(up: Running) -> None:

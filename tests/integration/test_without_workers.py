@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentqueue import Client
+from agentqueue.clock import monotonic
 from agentqueue.keys import ABORT, DEAD, IN_PROGRESS, JOB, QUEUES
-from agentqueue.store import Engine, EngineSettings, Server, Store
+from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
 from agentqueue_operator.adapters.queues import QueueReader
 from agentqueue_operator.app.housekeeping import Housekeeper
 from agentqueue_operator.app.ports import Retention, Tended
@@ -17,7 +18,7 @@ from agentqueue_operator.domain.scaling import Load, Mode, ScalingPolicy
 from tests.support.hand import Hand
 from tests.support.homes import KEEPS, OperatorHome, replicas_in, status_in, up_running
 from tests.support.servers import RunningServer
-from tests.support.waiting import until
+from tests.support.workers import Work, final, until, working
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -433,3 +434,74 @@ async def test_what_can_not_be_done_is_told_and_the_rest_is_done(server: Server,
         running.cancel()
     assert await given.state("held") == "waiting"
     assert {why for visit in told for why in visit.left_out.values()} == {"work:workers is string"}
+
+
+async def test_an_outage_of_redis_takes_no_job_from_a_worker_that_lives(
+    start_server: Callable[..., RunningServer],
+) -> None:
+    """The server hangs for longer than a lease; housekeepers are there the moment it answers again, and often."""
+    redis, work = start_server(), Work()
+    async with (
+        Client(redis.url) as client,
+        Server(ServerOptions(redis.url, timeout=0.5)) as server,
+        working(work.agent, redis.url, concurrency=2),
+    ):
+        jobs = [await client.enqueue(work.job) for _ in range(2)]
+        await until(lambda: len(work.runs) == 2, what="both run")
+        reader, housekeepers = QueueReader(server), []
+        for _ in range(3):
+            housekeepers.append(Housekeeper(lambda: reader, lambda _: None))
+            housekeepers[-1].retentions = {"q": Retention()}
+        visits = [asyncio.create_task(one.run()) for one in housekeepers]
+        await until(lambda: server.redis.exists("q:reaped"), what="somebody keeps house")
+        redis.freeze()
+        frozen = monotonic()
+        await until(lambda: monotonic() > frozen + 10.0, what="all leases are over", deadline=15)
+        redis.thaw()
+        before = await _seen(server)
+        await until(lambda: _has_renewed(server, before), what="the worker has renewed its leases")
+        held = int((await server.redis.get("q:reaped")).split(b"|")[1])
+        await until(lambda: _is_past(server, held), what="leases are reaped again")
+        work.go.set()
+        for job in jobs:
+            status = await final(job)
+            assert (status.state, status.deliveries) == ("completed", 1)
+        stats = await client.stats("q")
+        assert (stats.counters.get("crashed", 0), stats.counters.get("lost", 0), len(work.runs)) == (0, 0, 2)
+        for visit in visits:
+            visit.cancel()
+
+
+async def _seen(server: Server) -> list[bytes]:
+    return [row.split(b"|")[0] for row in await server.redis.hvals("q:workers")]
+
+
+async def _has_renewed(server: Server, before: list[bytes]) -> bool:
+    return await _seen(server) != before
+
+
+async def _is_past(server: Server, ms: int) -> bool:
+    stamp = await server.redis.get("q:reaped")
+    return int(stamp.split(b"|")[0]) >= ms
+
+
+async def test_no_number_of_other_requests_or_workers_hides_what_is_to_be_done(server: Server, client: Client) -> None:
+    """1,000 jobs of others are asked to end and run on; 1,000 workers live. One of each is to be seen to."""
+    given, reader = Given(server, client, "work"), QueueReader(server)
+    others = [f"other-{n}" for n in range(1_000)]
+    await server.redis.mset({JOB + job_id: b"{}" for job_id in others})
+    await server.redis.zadd(ABORT, dict.fromkeys(others, 1))
+    await ADelayedJobThatArqAbortedComesToTheHead.left(given)
+    now = await given.now_ms()
+    await server.redis.hset("work:workers", mapping=dict.fromkeys(others, f"{now}|{{}}"))
+    await ADeadWorkerAndItsMarkAreForgotten.left(given)
+
+    async def visit() -> bool:
+        await reader.tend({"work": Retention()})
+        await server.redis.delete("work:reaped")
+        return await ADelayedJobThatArqAbortedComesToTheHead.is_done(
+            given
+        ) and await ADeadWorkerAndItsMarkAreForgotten.is_done(given)
+
+    await until(visit, what="both are found")
+    assert await server.redis.hlen("work:workers") == 1_000

@@ -183,12 +183,15 @@ def _workers(look: Look) -> Workers:
 def _facts(found: _Found, job: Snapshot, state: JobState) -> JobFacts:
     from agentqueue_operator.domain.explain import JobFacts, JobState  # noqa: PLC0415
 
-    since_ms = job.score or job.now_ms
+    since_ms, lease_over = job.score or job.now_ms, None
+    if job.score is not None and job.score < 0:  # minus the end of its lease
+        since_ms = job.now_ms
+        lease_over = timedelta(milliseconds=job.now_ms + job.score) if job.now_ms + job.score > 0 else None
     if state is JobState.ACTIVE and found.status is not None and found.status.started_at is not None:
         since_ms = found.status.started_at.timestamp() * 1000
     age = timedelta(milliseconds=max(0.0, job.now_ms - since_ms))
     due_in = timedelta(milliseconds=max(0.0, since_ms - job.now_ms))
-    return JobFacts(id=job.id, state=state, ahead=found.ahead, age=age, due_in=due_in)
+    return JobFacts(id=job.id, state=state, ahead=found.ahead, age=age, due_in=due_in, lease_over=lease_over)
 
 
 def _notes(found: _Found, status: JobStatus) -> tuple[str, ...]:

@@ -62,10 +62,12 @@ local function sweep_old(budget)
   end
 end
 
--- Requests to cancel, oldest first: a waiting job of this queue comes to the head, where the next claim finds it
--- asked for; one without a record is dropped.
+-- Requests to cancel, of all queues: a waiting job of this queue comes to the head, where the next claim finds it
+-- asked for; one without a record is dropped. Another page each time, since those of jobs that run stay.
 local function sweep_aborts(budget)
-  for _, id in ipairs(redis.call('ZRANGE', ABORT, 0, budget - 1)) do
+  local pages = math.max(1, math.ceil(redis.call('ZCARD', ABORT) / budget))
+  local first = math.floor(now / 487) % pages * budget
+  for _, id in ipairs(redis.call('ZRANGE', ABORT, first, first + budget - 1)) do
     if redis.call('EXISTS', JOB .. id) == 0 then
       redis.call('ZREM', ABORT, id)
     else
@@ -77,9 +79,10 @@ local function sweep_aborts(budget)
   end
 end
 
+-- Others each time, so that living ones don't hide the dead.
 local function sweep_workers(budget)
-  local page = redis.call('HSCAN', KEYS[11], 0, 'COUNT', budget)[2]
-  for i = 1, math.min(#page, 2 * budget), 2 do
+  local page = redis.call('HRANDFIELD', KEYS[11], budget, 'WITHVALUES')
+  for i = 1, #page, 2 do
     -- One from the future is of a clock that has gone back since.
     local seen = tonumber(string.match(page[i + 1], '^(%d+)|') or 0)
     if math.abs(now - seen) > tonumber(ARGV[8]) then redis.call('HDEL', KEYS[11], page[i]) redis.call('HDEL', KEYS[15], page[i]) end

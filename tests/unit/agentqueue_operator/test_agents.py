@@ -62,12 +62,15 @@ class World:
         self.rows: list[Row] = []
         self.started = 0
         self.refuses: OSError | None = None
+        self.silent = False
+        self.load = Load()
         self.done = 0
 
     async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
-        reports = {name: Report(busy=0, slots=5, draining=False) for name in self.running}
+        heard = () if self.silent else self.running
+        reports = {name: Report(busy=0, slots=5, draining=False) for name in heard}
         seen = LOOK | {"done": self.done}
-        return {queue: Look(load=Load(), reports=reports, **seen) for queue in horizons_s}  # type: ignore[arg-type]
+        return {queue: Look(load=self.load, reports=reports, **seen) for queue in horizons_s}  # type: ignore[arg-type]
 
     async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None: ...
 
@@ -220,3 +223,62 @@ def test_a_death_of_older_code_says_nothing_of_the_present_one() -> None:
     shop = agent(starting=3)
     shop.replace_code()
     assert lose(shop, *shop.workers) == "another one starts now"
+
+
+def seen(*names: str, **load: int) -> Look:
+    """A look at which these workers are heard."""
+    reports = {name: Report(busy=1, slots=1, draining=False) for name in names}
+    return Look(load=Load(**load), reports=reports, **LOOK)  # type: ignore[arg-type]
+
+
+def hanging(*, most: int) -> Agent:
+    """Its only worker was heard at 100 for the last time, and held a job."""
+    run = AgentRun(name="work", queue="work", policy=ScalingPolicy(max_replicas=most, concurrency=1))
+    found = Agent(run, workers={"work-0": Worker("work-0", run, 0, 90.0)}, wanted=1)
+    found.see(seen("work-0", active=1), at=100.0)
+    found.decide(at=100.0)
+    return found
+
+
+def test_beside_a_worker_that_is_not_heard_any_more_another_is_started() -> None:
+    shop = hanging(most=2)
+    shop.see(seen(stalled=1), at=108.0)
+    shop.decide(at=108.0)
+    assert shop.wanted == 2
+    shop.see(seen(ready=1), at=200.0)
+    shop.workers["work-1"] = Worker("work-1", shop.run, 0, 108.0)
+    assert shop.hung(at=200.0) != []
+    shop.see(seen("work-0", "work-1", ready=1), at=200.5)
+    assert shop.hung(at=200.5) == []
+
+
+def test_after_an_outage_workers_have_time_to_be_heard_again() -> None:
+    shop = hanging(most=2)
+    shop.see(None, at=130.0)
+    assert shop.hung(at=130.0) == []
+    shop.see(seen(stalled=1), at=131.0)
+    shop.decide(at=131.0)
+    assert shop.wanted == 1
+    shop.see(seen(stalled=1), at=135.0)
+    shop.decide(at=135.0)
+    assert shop.wanted == 2
+
+
+async def test_a_worker_that_hangs_in_the_way_of_jobs_is_killed() -> None:
+    world = World()
+    run = AgentRun(name="work", queue="work", policy=ScalingPolicy(max_replicas=1, min_replicas=1))
+    up = Up([Agent(run)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    await up._turn()
+    await up._turn()
+    world.silent = True
+    for _ in range(70):
+        world.now += 0.5
+        await up._turn()
+        assert world.said[-1] != "has not renewed its leases for 30 s: killed, jobs wait", "no job waits"
+    world.load = Load(ready=1)
+    await up._turn()
+    assert "has not renewed its leases for 30 s: killed, jobs wait" in world.said
+    world.silent = False
+    await up._turn()
+    assert len(world.running) == 1
+    assert world.running != ["work-1"]

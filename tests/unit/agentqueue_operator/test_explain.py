@@ -287,3 +287,11 @@ def test_what_is_left_of_lost_workers_is_said() -> None:
     assert "1 pod ready, 0 starting, 1 not heard any more;" in told[2]
     without_a_node = explain(decide(Load(ready=1), pods=Pods(silent=1, unschedulable=1, failing=1))).details[2]
     assert "1 without a node, 1 not heard any more, 1 failing to start;" in without_a_node
+
+
+def test_a_job_whose_worker_is_gone_does_not_run() -> None:
+    job = JobFacts(id="j", state=JobState.ACTIVE, age=timedelta(minutes=3), lease_over=timedelta(seconds=2))
+    assert explain_job(job, decide(Load(stalled=1)), Workers()).headline == (
+        "Job j was started 3 min ago, and its worker is gone: its lease has been over for 2 s. "
+        "It goes back to its queue within 10 s, by a worker, the operator or `agentqueue up`."
+    )

@@ -27,6 +27,12 @@ START_S: Final = 1.5
 """How long a worker process takes to start, until it was measured."""
 
 
+SILENT_S: Final = 4.0
+"""A worker that lives is heard again within so long after an outage; before that, heartbeats count for 8 s."""
+HUNG_S: Final = 30.0
+"""A worker whose heartbeats have ceased for so long is killed, if jobs wait and no other may be started."""
+
+
 @dataclass(slots=True)
 class Worker:
     """A worker process, by what is known of it. Times are monotonic seconds."""
@@ -40,6 +46,8 @@ class Worker:
     ready: float | None = None
     """When its first heartbeat was seen."""
     idle_since: float = 0.0
+    heard: float = 0.0
+    """When there was a live heartbeat last."""
     report: Report | None = None
     marked: bool = False
     ended: float | None = None
@@ -71,18 +79,22 @@ class Agent:
     done_before: int | None = None
     """Completed jobs when this `up` began."""
     done_marks: list[tuple[float, int]] = field(default_factory=list)
+    looked_from: float | None = None
+    """The first of the looks that have succeeded without a break."""
 
     def see(self, look: Look | None, *, at: float) -> list[Worker]:
         """Take in what one look shows (None: the queue could not be read). Returns the workers that got ready."""
         self.look = look
         if look is None:
+            self.looked_from = None
             return []
+        self.looked_from = at if self.looked_from is None else self.looked_from
         self._count(look.done, at)
         self.estimates = learn(self.estimates, look.seen(at))
         fresh = [self.workers[name] for name in look.reports if name in self.workers]
         news = [worker for worker in fresh if worker.ready is None and worker.ended is None]
         for worker in news:
-            worker.ready = worker.idle_since = at
+            worker.ready = worker.idle_since = worker.heard = at
             self.estimates = learn_start(self.estimates, timedelta(seconds=at - worker.started))
             self.restarts = after_ready(self.restarts)
         for worker in self.workers.values():
@@ -136,6 +148,19 @@ class Agent:
         pause = self.restarts.not_before - at
         return f"another one in {max(1, round(pause))} s" if pause > 0 else "another one starts now"
 
+    def hung(self, *, at: float) -> list[Worker]:
+        """Workers that are in the way: they are not heard any more, jobs wait, and no other may be started."""
+        most = self.run.policy.max_replicas
+        if self.look is None or self.look.load.paused or not self.look.load.backlog or len(self.workers) < most:
+            return []
+        return self._silent(at, for_s=HUNG_S)
+
+    def _silent(self, at: float, *, for_s: float) -> list[Worker]:
+        if self.look is None or self.looked_from is None or at - self.looked_from < for_s:
+            return []
+        ready = (worker for worker in self.workers.values() if worker.phase is Phase.READY)
+        return [worker for worker in ready if at - worker.heard >= for_s]
+
     def is_idle(self) -> bool:
         """No worker, and as far as is known no job that could start: only a new job changes that."""
         return not self.workers and self.look is not None and not self.look.load.jobs and not self.look.load.paused
@@ -180,9 +205,10 @@ class Agent:
         """Workers that may not start, since others have just died, are as good as unschedulable: no more are wished."""
         phases = [worker.phase for worker in self.workers.values()]
         ready, starting = phases.count(Phase.READY), phases.count(Phase.STARTING)
+        silent = len(self._silent(at, for_s=SILENT_S))
         held_back = at < self.restarts.not_before or self.restarts.on_trial
         missing = max(0, self.wanted - ready - starting) if held_back else 0
-        return Pods(ready=ready, starting=starting, unschedulable=missing)
+        return Pods(ready=ready - silent, starting=starting, silent=silent, unschedulable=missing)
 
     def _count(self, done: int, at: float) -> None:
         if self.done_before is None or done < self.done_before:  # the server forgot, or is another one
@@ -197,6 +223,7 @@ class Agent:
 
 def _hear(worker: Worker, look: Look, at: float) -> None:
     worker.report = look.reports.get(worker.name, worker.report)
+    worker.heard = at if worker.name in look.reports else worker.heard
     worker.marked = worker.name in look.marked
     if worker.report and worker.report.busy:
         worker.idle_since = at

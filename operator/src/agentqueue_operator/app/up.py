@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from agentqueue.errors import AgentQueueError
-from agentqueue_operator.app.agents import Agent, Worker
+from agentqueue_operator.app.agents import HUNG_S, Agent, Worker
 from agentqueue_operator.app.housekeeping import Housekeeper
 from agentqueue_operator.app.listening import listen
 from agentqueue_operator.app.ports import Exit, Processes, Queues, Screen, Tended
@@ -134,6 +134,7 @@ class Up:
         for action in plan(members, wanted=agent.wanted, may_start=allowed):
             await self._act(agent, action)
         self._end_overdue(agent)
+        self._end_hung(agent)
         return decision
 
     async def _act(self, agent: Agent, action: Action) -> None:
@@ -172,6 +173,12 @@ class Up:
             if worker.ended is not None and self._clock() > worker.ended + worker.run.grace_s + KILL_AFTER_S:
                 self._screen.say(worker.name, "did not stop within its grace period: killed", bad=True)
                 self._processes.kill(worker.name)
+
+    def _end_hung(self, agent: Agent) -> None:
+        for worker in agent.hung(at=self._clock()):
+            worker.ended = self._clock()
+            self._screen.say(worker.name, f"has not renewed its leases for {HUNG_S:.0f} s: killed, jobs wait", bad=True)
+            self._processes.kill(worker.name)
 
     def _tended(self, tended: Tended) -> None:
         if tended.given_back:

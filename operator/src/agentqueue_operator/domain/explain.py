@@ -54,6 +54,8 @@ class JobFacts:
     """Waiting: for how long; active: for how long it has run."""
     due_in: timedelta = timedelta()
     """Delayed: until it becomes ready."""
+    lease_over: timedelta | None = None
+    """Active: since when its lease is over; None: it is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +94,22 @@ def explain_job(job: JobFacts, decision: Decision, workers: Workers) -> Explanat
     """Why a job does not run yet, and when it may."""
     match job.state:
         case JobState.ACTIVE:
-            return Explanation(f"Job {job.id} has run for {_span(job.age)}.", ())
+            return Explanation(_explain_active(job), ())
         case JobState.DELAYED:
             return Explanation(f"Job {job.id} is delayed: it becomes ready in {_span(job.due_in)}.", ())
         case JobState.WAITING:
             return _explain_waiting(job, decision, workers)
         case _:
             assert_never(job.state)
+
+
+def _explain_active(job: JobFacts) -> str:
+    if job.lease_over is None:
+        return f"Job {job.id} has run for {_span(job.age)}."
+    return (
+        f"Job {job.id} was started {_span(job.age)} ago, and its worker is gone: its lease has been over for "
+        f"{_span(job.lease_over)}. It goes back to its queue within 10 s, by a worker, the operator or `agentqueue up`."
+    )
 
 
 def _explain_waiting(job: JobFacts, decision: Decision, workers: Workers) -> Explanation:
