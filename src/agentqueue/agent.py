@@ -14,7 +14,6 @@ import inspect
 import math
 import re
 import threading
-import typing
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -24,17 +23,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Never, Protocol, TypeVar,
 import orjson
 
 from agentqueue.clock import now_ms
-from agentqueue.errors import InvalidName, InvalidPayload, UsageError
+from agentqueue.errors import InvalidName, UsageError
 from agentqueue.failures import clean_text, describe_value
 from agentqueue.keys import check_queue
 from agentqueue.parsers import LONGEST_S
+from agentqueue.payload import NO_PAYLOAD, Payload, to_json
 from agentqueue.quantities import plain_number
-from agentqueue.wire import JobRecord, Progress, child_id, encode, find_problem
+from agentqueue.signature import payload_parameter
+from agentqueue.wire import JobRecord, Progress, child_id, encode
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from pydantic import TypeAdapter
     from structlog.typing import FilteringBoundLogger
 
     from agentqueue.store import NewJob
@@ -47,7 +47,6 @@ MAX_CHILDREN: Final = 1_000
 """Jobs that one job may enqueue: they are sent in one script, which keeps the server busy that long."""
 MAX_CHILDREN_BYTES: Final = 3 * 1024 * 1024
 _JOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-_PLAIN_TYPES: Final = (Any, object, inspect.Parameter.empty)
 
 
 class Retry(Exception):
@@ -124,128 +123,6 @@ class Backoff:
         return replace(base, **given)
 
 
-class Payload:
-    """A handler's payload: checks and converts between the wire's JSON and the annotated type."""
-
-    def __init__(self, func: Callable[..., Any], parameter: str | None) -> None:
-        self.func = func
-        self.parameter = parameter
-
-    @functools.cached_property
-    def annotation(self) -> Any:
-        """The payload's type; Any without an annotation; None for a handler that takes none."""
-        if self.parameter is None:
-            return None
-        try:
-            return typing.get_type_hints(underlying(self.func), include_extras=True).get(self.parameter, Any)
-        except NameError as exc:
-            raise UsageError(
-                f"the annotation of {self.parameter!r} in {_name(self.func)} names something that is not "
-                f"known where the function is defined ({exc}); define the type at module level"
-            ) from exc
-
-    @functools.cached_property
-    def _adapter(self) -> "TypeAdapter[Any] | None":
-        if self.annotation in _PLAIN_TYPES:
-            return None
-        from pydantic import TypeAdapter  # noqa: PLC0415  # 100 ms and 6 MB that plain handlers don't need
-        from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation  # noqa: PLC0415
-
-        try:
-            return TypeAdapter(self.annotation)
-        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as exc:
-            raise UsageError(
-                f"{_name(self.func)}: {self.annotation!r} can't be a payload; use a pydantic model, a dataclass, "
-                "a TypedDict or plain JSON types"
-            ) from exc
-
-    def prepare(self) -> None:
-        """Build what checks payloads now, where a worker starts, and not with the first job.
-
-        Raises:
-            UsageError: the annotation can't be a payload.
-        """
-        if self.parameter is not None:
-            _ = self._adapter
-
-    def load(self, data: Any) -> Any:
-        """What the handler gets for the wire's `data`.
-
-        Raises:
-            InvalidPayload: the model refuses it; the message is the model's, with paths.
-        """
-        adapter = self._adapter
-        if adapter is None:
-            return data
-        try:
-            return adapter.validate_json(orjson.dumps(data))
-        except ValueError as exc:
-            raise InvalidPayload(self._explain(exc)) from exc
-
-    def dump(self, value: Any) -> Any:
-        """The wire's data for what a producer passed, checked against the annotation.
-
-        Raises:
-            InvalidPayload: the handler would refuse it, or takes no payload.
-        """
-        if self.parameter is None:
-            if value is None:
-                return None
-            raise InvalidPayload(f"{_name(self.func)} takes no payload, but one was given")
-        adapter = self._adapter
-        if adapter is None:
-            return to_json(value)
-        try:
-            checked = adapter.validate_python(value) if find_problem(value) else self.load(value)
-            return adapter.dump_python(checked, mode="json", by_alias=True)
-        except ValueError as exc:
-            raise exc if isinstance(exc, InvalidPayload) else InvalidPayload(self._explain(exc)) from exc
-
-    def schema(self) -> dict[str, Any] | None:
-        """The payload's JSON schema; None without payload or annotation."""
-        if self.parameter is None or self._adapter is None:
-            return None
-        return self._adapter.json_schema(by_alias=True)
-
-    def _explain(self, exc: ValueError) -> str:
-        from pydantic import ValidationError  # noqa: PLC0415  # only where an adapter exists, so it is loaded
-
-        name = getattr(self.annotation, "__name__", None) or str(self.annotation)
-        if not isinstance(exc, ValidationError):
-            return f"{name}: {exc}"
-        problems = exc.errors(include_url=False, include_context=False)
-        lines = [f"{'.'.join(map(str, p['loc'])) or 'payload'}: {p['msg']}" for p in problems[:10]]
-        more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
-        return f"{name} refuses the payload: {'; '.join(lines)}{more}"
-
-
-def to_json(value: Any, what: str = "") -> Any:
-    """`value` as JSON types: what is JSON already stays; pydantic models, dataclasses, dates and the like are dumped.
-
-    `what` names it in the message: by default "the payload".
-
-    Raises:
-        InvalidPayload: no way to write it as JSON.
-    """
-    problem = find_problem(value, what)
-    if problem is None:
-        return value
-    from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  # 100 ms, rarely needed
-
-    try:
-        return to_jsonable_python(value, by_alias=True, fallback=_number_of)
-    except (PydanticSerializationError, ValueError) as exc:
-        raise InvalidPayload(problem) from exc
-
-
-def _number_of(value: Any) -> int | float:
-    """The number that pydantic doesn't know for one: numpy's, a Fraction."""
-    number = plain_number(value)
-    if number is None:
-        raise ValueError("not a number")
-    return number
-
-
 @dataclass(frozen=True, slots=True)
 class JobDefinition:
     """A handler as an agent knows it. None in an option: the worker's settings decide."""
@@ -283,9 +160,27 @@ class CronDefinition:
 
 
 def job_of(target: Any) -> JobDefinition | None:
-    """The definition behind a function decorated with `@agent.job`, or None."""
-    found = getattr(target, "__agentqueue_job__", None)
-    return found if isinstance(found, JobDefinition) else None
+    """Return the definition behind a function decorated with `@agent.job`, or the definition itself; None for others.
+
+    Raises:
+        UsageError: the function is more than one job, of two agents or under two names.
+    """
+    if isinstance(target, JobDefinition):
+        return target
+    found = _jobs_of(target)
+    if len(found) > 1:
+        names = " and ".join(f"{job.name!r} of agent {job.agent.name!r}" for job in found)
+        raise UsageError(
+            f"{_name(target)} is the job {names}: pass the one that is meant, as in agent.jobs[{found[0].name!r}], "
+            "or the queue and the job's name"
+        )
+    return found[0] if found else None
+
+
+def _jobs_of(target: Any) -> Sequence[JobDefinition]:
+    """Decorators that wrap copy the function's attributes, so that one may bring another function's jobs along."""
+    found = getattr(target, "__agentqueue_jobs__", ())
+    return [job for job in found if job.func is target] or found
 
 
 class WorkerContext:
@@ -336,7 +231,8 @@ class Agent:
         """Make a function a handler of this agent. It stays callable as it is, for tests.
 
         Args:
-            func: `async def f(ctx)` or `f(ctx, payload)`; a plain `def` runs in a thread.
+            func: `async def f(ctx)` or `f(ctx, payload)`; a plain `def` runs in a thread. A function may be a job of
+                several agents; it is then enqueued by its definition, `agent.jobs[name]`.
             options: `name` (by default the function's, with dashes); `timeout` in seconds; `attempts`, the first one
                 included; `backoff`, a number of seconds for a fixed one; `keep_result`, how long the result can be
                 read, in seconds (`math.inf`: for ever).
@@ -361,8 +257,13 @@ class Agent:
         """
 
         def register(function: Function) -> Function:
-            known = job_of(function)
-            job = known if known is not None and known.agent is self else self._define(function, **options)
+            known = next((job for job in _jobs_of(function) if job.agent is self), None)
+            job = known or self._define(function, **options)
+            if job.payload.parameter is not None and not job.payload.is_optional:
+                raise UsageError(
+                    f"{_name(function)} needs a payload, and a cron's job has none: take (ctx) alone, "
+                    f"or give {job.payload.parameter!r} a default"
+                )
             self.crons.append(CronDefinition(job, expression, timezone))
             return function
 
@@ -401,7 +302,7 @@ class Agent:
             agent=self,
             name=self._check_name(name or getattr(func, "__name__", "").strip("_").replace("_", "-")),
             func=func,
-            payload=Payload(func, payload_parameter(func)),
+            payload=Payload(func, payload_parameter(func, Context)),
             is_async=runs_on_loop,
             timeout=None if timeout is None else seconds(timeout, endless=True),
             attempts=check_attempts(attempts),
@@ -412,7 +313,8 @@ class Agent:
             raise UsageError(f"job {job.name!r}: timeout must be more than 0 seconds")
         self.jobs[job.name] = job
         with contextlib.suppress(AttributeError):  # a bound method has no room for it: it is enqueued by name
-            func.__agentqueue_job__ = job  # type: ignore[attr-defined]
+            own = [known for known in _jobs_of(func) if known.func is func]
+            func.__agentqueue_jobs__ = (*own, job)  # type: ignore[attr-defined]
         return job
 
     def _check_name(self, name: str) -> str:
@@ -496,31 +398,6 @@ def _outermost(func: Any) -> Callable[..., Any] | None:
             return cast("Callable[..., Any]", func)
         else:
             func = type(func).__call__
-
-
-def underlying(func: Callable[..., Any]) -> Callable[..., Any]:
-    """The function behind decorators that wrap, partials and objects that are called: its annotations are meant."""
-    func = inspect.unwrap(func)
-    while isinstance(func, functools.partial):
-        func = inspect.unwrap(func.func)
-    return func if inspect.isroutine(func) else type(func).__call__
-
-
-def payload_parameter(func: Callable[..., Any]) -> str | None:
-    """The name of a handler's second parameter, its payload; None if it takes `ctx` alone.
-
-    Raises:
-        UsageError: neither `(ctx)` nor `(ctx, payload)`.
-    """
-    parameters = list(inspect.signature(func).parameters.values())
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in parameters[2:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if not positional or required:
-        raise UsageError(
-            f"{_name(func)}{inspect.signature(func)} must take (ctx) or (ctx, payload); "
-            "put several values into one model or dict"
-        )
-    return positional[1].name if len(positional) > 1 else None
 
 
 def _name(func: Callable[..., Any]) -> str:
@@ -703,15 +580,16 @@ class Context:
     def enqueue(
         self,
         target: Callable[..., Any] | tuple[str, str],
-        data: Any = None,
+        data: Any = NO_PAYLOAD,
         *more: Never,
         **options: "Unpack[EnqueueOptions]",
     ) -> str:
         """Have a job sent with this one's success: both or neither, and once however often this one runs.
 
         Args:
-            target: a function decorated with `@agent.job`, or `(queue, job name)`.
-            data: its payload, checked against the function's annotation.
+            target: a function decorated with `@agent.job`, its definition in `agent.jobs`, or `(queue, job name)`.
+            data: its payload, checked against the function's annotation. None is a payload too; left out, the handler
+                runs with its default, or without one.
             more: none; here so that who writes the clients' `enqueue(queue, name, data)` is told of the tuple.
             options: a producer's: `priority`, `delay`, `at`, `tags`, `timeout`, `attempts`, `backoff`, `tenant` and
                 `trace` (by default this job's), `id` (by default made of this job's id, its enqueueing and the number

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypedDict
 
-from agentqueue.agent import check_job_name, job_of, to_json
+from agentqueue.agent import JobDefinition, check_job_name, job_of
 from agentqueue.errors import InvalidName, UsageError
 from agentqueue.keys import PRIORITY_NUMBERS, Level, check_id, check_queue, level_of
+from agentqueue.payload import NO_PAYLOAD, to_json
 from agentqueue.store import NewJob
 from agentqueue.wire import MAX_BYTES, NO_OPTIONS, JobOptions, JobRecord, encode_job
 
@@ -70,8 +71,10 @@ def prepare(
     max_bytes: int = MAX_BYTES,
     parent: str | None = None,
 ) -> Prepared:
-    """Check a producer's wishes and encode them. `new_id` is taken where the options name none; `parent`
-    is the id of the job that sends this one.
+    """Check a producer's wishes and encode them.
+
+    `data` is NO_PAYLOAD where none was given; `new_id` is taken where the options name none; `parent` is the id of the
+    job that sends this one.
 
     Raises:
         InvalidName: queue, job name, id, priority, tag or tenant outside its alphabet or range.
@@ -80,7 +83,7 @@ def prepare(
     """
     _check_queue(queue)
     _check_name(name)
-    args = () if data is None else (data,)
+    args = () if data is NO_PAYLOAD else (data,)
     given = _given(options) if options else options
     if not given:
         record = JobRecord(name, args, enqueued_ms=now_ms, queue=queue, parent=parent)
@@ -111,14 +114,15 @@ def new_id() -> str:
 
 def request_of(args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
     """Queue, job name, payload and options of a call `enqueue(queue, name, data, **options)` or
-    `enqueue(function, payload, **options)`.
+    `enqueue(function, payload, **options)`. A payload that is left out is NO_PAYLOAD; None is one.
 
     Raises:
         InvalidPayload: the function's annotation refuses the payload.
         UsageError: a missing or a surplus argument, or a function that is not a job.
     """
     options = dict(keywords)
-    names = ("function", "payload") if args and callable(args[0]) else ("queue", "name", "data")
+    by_function = bool(args) and (callable(args[0]) or isinstance(args[0], JobDefinition))
+    names = ("function", "payload") if by_function else ("queue", "name", "data")
     if len(args) > len(names):
         raise UsageError(f"enqueue takes {', '.join(names)} and keywords, but {len(args)} arguments were given")
     for name, value in zip(names, args, strict=False):
@@ -132,11 +136,11 @@ def request_of(args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, A
         raise UsageError(
             f"enqueue needs {' and '.join(missing)}: enqueue(queue, name, data), or a function and a payload"
         )
-    return options.pop("queue"), options.pop("name"), plain(options.pop("data", None)), options
+    return options.pop("queue"), options.pop("name"), plain(options.pop("data", NO_PAYLOAD)), options
 
 
 def _typed(options: dict[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
-    function, payload = options.pop("function"), options.pop("payload", None)
+    function, payload = options.pop("function"), options.pop("payload", NO_PAYLOAD)
     job = job_of(function)
     if job is None:
         name = getattr(function, "__qualname__", repr(function))

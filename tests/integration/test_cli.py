@@ -18,6 +18,7 @@ import pytest
 from agentqueue.cli.main import run
 from agentqueue.client import SyncClient
 from agentqueue.store import Server, ServerOptions
+from agentqueue.wire import decode_job
 from tests.support.hand import Hand
 
 Act = Callable[[Hand], Awaitable[Any]]
@@ -97,6 +98,15 @@ class TestSubmit:
         assert first == {"id": "trip", "queue": "flights", "name": "search", "deduplicated": False}
         again = cli.json("submit", "flights", "other", "--id", "trip")
         assert again == {"id": "trip", "queue": "flights", "name": "search", "deduplicated": True, "state": "waiting"}
+
+    def test_null_is_a_payload(self, cli: Cli, by_hand: Callable[..., Any]) -> None:
+        cli("submit", "flights", "search")
+        cli("submit", "flights", "search", "null")
+
+        async def look(hand: Hand) -> list[Any]:
+            return [decode_job(job.record or b"").args for job in await hand.claim(2)]
+
+        assert by_hand(look) == [[], [None]]
 
     def test_a_known_id_is_told_with_the_state_of_its_job(
         self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]

@@ -21,6 +21,7 @@ from agentqueue.console.app import create_app
 from agentqueue.console.bodies import MAX_BODY
 from agentqueue.errors import UsageError
 from agentqueue.store import Server
+from agentqueue.wire import decode_job
 from tests.support.hand import Hand
 from tests.support.servers import RunningServer, free_port
 
@@ -288,6 +289,13 @@ async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClie
     assert (again.status_code, again.headers["location"]) == (202, place)
     first = {"id": "trip-1", "queue": "flights", "name": "search", "state": "completed"}
     assert again.json() == first | {"deduplicated": True}
+
+
+async def test_null_is_a_payload(client: Client, api: httpx.AsyncClient) -> None:
+    for body in ({"name": "search"}, {"name": "search", "data": None}):
+        assert (await api.post("/api/queues/flights/jobs", json=body)).status_code == 202
+    async with hand(client) as worker:
+        assert [decode_job(job.record or b"").args for job in await worker.claim(2)] == [[], [None]]
 
 
 async def test_an_id_of_any_kind_has_an_address(client: Client, api: httpx.AsyncClient) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from agentqueue import Agent, Backoff, Client, Context, Retry
 from agentqueue.clock import monotonic
@@ -235,6 +235,74 @@ async def test_an_id_that_is_enqueued_again_sends_its_children_again(client: Cli
         await client.enqueue(nightly, id="nightly-report")
         await work_off(agent, server_url)
         assert (await client.stats("mail")).waiting == day
+
+
+async def test_a_payload_that_is_left_out_is_the_default_and_none_is_none(client: Client, server_url: str) -> None:
+    agent, got = Agent("q"), []
+
+    @agent.job
+    async def number(ctx: Context, n: int = 5) -> None:
+        got.append(n)
+
+    @agent.job
+    async def optional(ctx: Context, n: int | None = 5) -> None:
+        got.append(n)
+
+    @agent.job
+    async def nothing(ctx: Context) -> None:
+        got.append("nothing")
+
+    @agent.job
+    async def parent(ctx: Context) -> None:
+        ctx.enqueue(optional)
+        ctx.enqueue(optional, None)
+        ctx.enqueue(("q", "optional"), None)
+
+    sent: list[tuple[Any, ...]] = [(number,), (number, 7), (optional,), (optional, None), (agent.jobs["optional"], 3)]
+    sent += [("q", "number"), ("q", "optional", None), ("q", "nothing"), ("q", "nothing", None)]
+    for call in sent:
+        await client.enqueue(*call)
+        await work_off(agent, server_url)
+    assert got == [5, 7, 5, None, 3, 5, None, "nothing", "nothing"]
+    got.clear()
+    await client.enqueue(parent)
+    await work_off(agent, server_url)
+    assert got == [5, None, None]
+
+
+async def test_a_secret_is_refused_wherever_it_would_be_written(client: Client, server_url: str) -> None:
+    agent = Agent("q")
+
+    class Login(BaseModel):
+        password: SecretStr
+
+    login = Login(password=SecretStr("hunter2"))
+
+    @agent.job
+    async def enter(ctx: Context, login: Login) -> None: ...
+
+    @agent.job(attempts=1)
+    async def child(ctx: Context) -> None:
+        ctx.enqueue(enter, login)
+
+    @agent.job(attempts=1)
+    async def checkpoint(ctx: Context) -> None:
+        await ctx.checkpoint(login)
+
+    @agent.job(attempts=1)
+    async def result(ctx: Context) -> Login:
+        return login
+
+    for call in ((enter, login), ("q", "enter", login)):
+        with pytest.raises(InvalidPayload, match="password is a SecretStr, whose value is not written"):
+            await client.enqueue(*call)
+    for handler in (child, checkpoint, result):
+        job = await client.enqueue(handler)
+        await work_off(agent, server_url)
+        status = await job.status()
+        assert status.state is State.DEAD
+        assert "password" in str(status.error)
+        assert "whose value is not written: pass a reference" in str(status.error)
 
 
 async def test_a_child_to_the_agents_own_queue_follows_where_the_agent_is_deployed(

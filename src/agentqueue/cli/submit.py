@@ -135,15 +135,16 @@ def open_bulk(data: str | None) -> Source | None:
 
 
 def read_payload(data: str | None) -> Any:
-    """The one payload that the argument says or names.
+    """Return the one payload that the argument says or names; NO_PAYLOAD without one, which `null` is not.
 
     Raises:
         InvalidPayload: not JSON. NotFound: no such file.
     """
     from agentqueue.json_input import read_json  # noqa: PLC0415
+    from agentqueue.payload import NO_PAYLOAD  # noqa: PLC0415
 
     if data is None:
-        return None
+        return NO_PAYLOAD
     if not data.startswith("@"):
         raw = data.encode(errors="surrogateescape")  # what the locale can't say comes as its bytes: PEP 383
         return read_json(raw, "the payload", hint="""; quote it for the shell: '{"a": 1}' or, a text, '"world"'""")

@@ -16,6 +16,7 @@ from agentqueue.client.paging import check_limit, moment_in, split_cursor, state
 from agentqueue.clock import from_ms, monotonic, now_ms
 from agentqueue.errors import InvalidPayload, JobNotFound, QueueUnavailable, ResultTimeout, UsageError
 from agentqueue.keys import KeySpace, Level, check_id, check_queue
+from agentqueue.payload import NO_PAYLOAD
 from agentqueue.stats import QueueStats, stats_of
 from agentqueue.status import JobStatus, status_of
 from agentqueue.store import NewJob, Sentinels, Server, ServerOptions, Snapshot, Store, Tls, server_options
@@ -169,17 +170,21 @@ class Client:
     # Enqueue
 
     @overload
-    async def enqueue(self, queue: str, name: str, data: Any = None, **options: Unpack[EnqueueOptions]) -> Job: ...
+    async def enqueue(
+        self, queue: str, name: str, data: Any = NO_PAYLOAD, **options: Unpack[EnqueueOptions]
+    ) -> Job: ...
     @overload
     async def enqueue(
-        self, function: Callable[..., Any], payload: Any = None, /, **options: Unpack[EnqueueOptions]
+        self, function: Callable[..., Any], payload: Any = NO_PAYLOAD, /, **options: Unpack[EnqueueOptions]
     ) -> Job: ...
     async def enqueue(self, *args: Any, **keywords: Any) -> Job:
         """Enqueue a job: `enqueue(queue, name, data, **options)`, or `enqueue(function, payload, **options)` with a
-        function decorated by `@agent.job`, whose annotation then checks the payload.
+        function decorated by `@agent.job` (or its definition, `agent.jobs[name]`), whose annotation then checks the
+        payload.
 
         Args:
-            args: the queue, the job's name and its payload (JSON types, a pydantic model or a dataclass).
+            args: the queue, the job's name and its payload (JSON types, a pydantic model or a dataclass). None is a
+                payload too; left out, the handler runs with its default, or without one.
             keywords: see `EnqueueOptions`: priority, delay, at, id, tags, timeout, attempts, backoff, tenant, trace.
 
         Returns:

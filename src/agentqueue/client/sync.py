@@ -13,6 +13,7 @@ from agentqueue.client.bulk import chunks_of, prepare_each
 from agentqueue.client.home import Home
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
 from agentqueue.errors import AgentQueueError, JobNotFound
+from agentqueue.payload import NO_PAYLOAD
 from agentqueue.stats import QueueStats
 from agentqueue.status import JobStatus
 from agentqueue.store import Sentinels, Tls
@@ -176,10 +177,10 @@ class SyncClient:
         self._thread.stop()
 
     @overload
-    def enqueue(self, queue: str, name: str, data: Any = None, **options: Unpack[EnqueueOptions]) -> SyncJob: ...
+    def enqueue(self, queue: str, name: str, data: Any = NO_PAYLOAD, **options: Unpack[EnqueueOptions]) -> SyncJob: ...
     @overload
     def enqueue(
-        self, function: Callable[..., Any], payload: Any = None, /, **options: Unpack[EnqueueOptions]
+        self, function: Callable[..., Any], payload: Any = NO_PAYLOAD, /, **options: Unpack[EnqueueOptions]
     ) -> SyncJob: ...
     def enqueue(self, *args: Any, **keywords: Any) -> SyncJob:
         """Enqueue a job; see `Client.enqueue`."""

@@ -175,6 +175,8 @@ def _job_in(body: Mapping[str, Any]) -> dict[str, Any]:
         tenant=str,
         trace=str,
     )
+    if "data" in body:  # null is a payload
+        job["data"] = body["data"]
     if "name" not in job:
         raise UsageError('the body must name the job, as its handler has it: {"name": "search-flights", "data": …}')
     return job

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import agentqueue
 from agentqueue import Agent, Backoff, Context, Retry
-from agentqueue.agent import JobDefinition, check_attempts, is_async, job_of, seconds, to_json
+from agentqueue.agent import JobDefinition, check_attempts, is_async, job_of, seconds
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.keys import Level
+from agentqueue.payload import NO_PAYLOAD, to_json
 from agentqueue.wire import JobRecord, child_id, decode_job
 from tests.support.nasty import RudeText
 
@@ -46,7 +47,9 @@ async def search_flights(ctx: Context, trip: Trip) -> None: ...
 
 
 def definition(func: Callable[..., Any]) -> JobDefinition:
-    found = job_of(Agent("q").job(func))
+    agent = Agent("q")
+    agent.job(func)
+    (found,) = agent.jobs.values()
     assert found is not None
     return found
 
@@ -329,7 +332,7 @@ def test_a_handler_without_a_payload_takes_none() -> None:
     job = job_of(Agent("q").job(name="x")(lambda ctx: None))
     assert job is not None
     assert (job.payload.annotation, job.payload.schema()) == (None, None)
-    assert job.payload.dump(None) is None
+    assert job.payload.dump(None) is job.payload.dump() is NO_PAYLOAD
     job.payload.prepare()
     with pytest.raises(InvalidPayload, match="takes no payload"):
         job.payload.dump(1)

@@ -31,6 +31,7 @@ from agentqueue.errors import (
     UsageError,
 )
 from agentqueue.faults import exit_code
+from agentqueue.payload import NO_PAYLOAD
 from agentqueue.upstate import find_up_state, read_up_state, remove_up_state, write_up_state
 
 
@@ -285,7 +286,7 @@ class TestSubmitting:
     def test_payloads(self, tmp_path: Path) -> None:
         file = tmp_path / "a.json"
         file.write_text('{"a":\n 1}')
-        assert read_payload(None) is None
+        assert (read_payload(None), read_payload("null")) == (NO_PAYLOAD, None)
         assert read_payload("[1]") == [1]
         assert read_payload('"Z\udcc3\udcbcrich"') == "Zürich"  # as Python reads arguments in the locale C
         with pytest.raises(InvalidPayload, match="the payload is not JSON"):

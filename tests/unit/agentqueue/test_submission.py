@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from agentqueue.agent import Agent, Context
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.keys import Level
+from agentqueue.payload import NO_PAYLOAD
 from agentqueue.submission import OPTION_NAMES, EnqueueOptions, new_id, prepare, request_of
 from agentqueue.wire import JobOptions, decode_job
 
@@ -35,8 +36,13 @@ async def search(ctx: Context, request: Request) -> None: ...
 async def tick(ctx: Context) -> None: ...
 
 
-def made(data: Any = None, queue: Any = "flights", name: Any = "search", **options: Any) -> Any:
+def made(data: Any = NO_PAYLOAD, queue: Any = "flights", name: Any = "search", **options: Any) -> Any:
     return prepare(queue, name, data, options, now_ms=NOW, new_id="drawn")
+
+
+def test_none_is_a_payload_and_none_at_all_is_not() -> None:
+    assert decode_job(made(None)[0].record).args == [None]
+    assert decode_job(made()[0].record).args == []
 
 
 def test_without_options_all_is_plain() -> None:
@@ -212,7 +218,8 @@ class TestCalls:
     def test_queue_name_and_data_by_position_or_keyword(self) -> None:
         assert request_of(("q", "n", 1), {"id": "a"}) == ("q", "n", 1, {"id": "a"})
         assert request_of((), {"queue": "q", "name": "n", "data": 1}) == ("q", "n", 1, {})
-        assert request_of(("q", "n"), {}) == ("q", "n", None, {})
+        assert request_of(("q", "n"), {}) == ("q", "n", NO_PAYLOAD, {})
+        assert request_of(("q", "n", None), {}) == ("q", "n", None, {})
 
     def test_models_and_dataclasses_are_written_as_json_types(self) -> None:
         assert request_of(("q", "n", Request(origin="BER")), {})[2] == {"origin": "BER"}
@@ -221,7 +228,8 @@ class TestCalls:
     def test_a_function_brings_its_queue_name_and_model(self) -> None:
         for given in (Request(origin="BER"), {"origin": "BER"}):
             assert request_of((search, given), {"id": "a"}) == ("flights", "search", {"origin": "BER"}, {"id": "a"})
-        assert request_of((tick,), {}) == ("flights", "tick", None, {})
+        assert request_of((tick,), {}) == ("flights", "tick", NO_PAYLOAD, {})
+        assert request_of((agent.jobs["search"], {"origin": "BER"}), {})[2] == {"origin": "BER"}
         assert request_of((), {"function": search, "payload": {"origin": "BER"}})[2] == {"origin": "BER"}
 
     @pytest.mark.parametrize(

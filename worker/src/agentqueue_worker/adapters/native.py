@@ -17,12 +17,12 @@ from agentqueue.agent import (
     Retry,
     WorkerContext,
     seconds,
-    to_json,
 )
 from agentqueue.clock import from_ms
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
 from agentqueue.failures import is_a, leaves_of
 from agentqueue.faults import say
+from agentqueue.payload import NO_PAYLOAD, to_json
 from agentqueue.store import KEEP_FOREVER
 from agentqueue.wire import JobRecord, Reason, ResultRecord, decode_job, encode_job, encode_result
 from agentqueue_worker.app.job import Job
@@ -54,7 +54,7 @@ class AgentHandler:
         self._is_async = job.is_async
         self._load = job.payload.load
         self._takes = job.payload.parameter is not None
-        self._optional = has_default(job)
+        self._optional = job.payload.is_optional
         self.runtime: WorkerRuntime  # set by the registry's start
 
     def call(self, job: Job) -> Awaitable[Any]:
@@ -66,7 +66,9 @@ class AgentHandler:
         )
         arguments: tuple[Any, ...] = (context,)
         if record.args or record.kwargs or (self._takes and not self._optional):
-            arguments = (context, self._payload(record))
+            payload = self._payload(record)
+            if payload is not NO_PAYLOAD:
+                arguments = (context, payload)
         if self._is_async:
             coroutine: Awaitable[Any] = self._func(*arguments)
             return coroutine
@@ -74,6 +76,8 @@ class AgentHandler:
 
     def _payload(self, record: JobRecord) -> Any:
         if not self._takes:
+            if list(record.args) == [None] and not record.kwargs:
+                return NO_PAYLOAD
             raise PayloadRefused(f"job {self.name!r} takes no payload, but one was given")
         if len(record.args) > 1 or record.kwargs:
             raise PayloadRefused(
@@ -112,13 +116,6 @@ def keep_ms(seconds: float) -> int:
     return KEEP_FOREVER if math.isinf(seconds) else round(seconds * 1000)
 
 
-def has_default(job: JobDefinition) -> bool:
-    """Whether the handler may be called without a payload."""
-    if job.payload.parameter is None:
-        return False
-    return inspect.signature(job.func).parameters[job.payload.parameter].default is not inspect.Parameter.empty
-
-
 class AgentCodec:
     """Records as JSON; what a handler returns may be a pydantic model, a dataclass, a date."""
 
@@ -131,7 +128,7 @@ class AgentCodec:
         except InvalidPayload:
             if not record.success:
                 raise
-            record.result = to_json(record.result, "the result")
+            record.result = to_json(record.result, "the result", comes_back=False)
             return encode_result(record)
 
 
