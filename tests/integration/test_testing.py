@@ -1,5 +1,6 @@
 """The sandbox for users' own tests."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import redis
 from agentqueue import testing
 from agentqueue.agent import Agent, Context, Retry
 from agentqueue.client import Client
-from agentqueue.errors import QueueUnavailable, UsageError
+from agentqueue.errors import JobFailed, QueueUnavailable, ResultTimeout, UsageError
 from agentqueue.store import Server, ServerOptions
 from agentqueue.testing import Sandbox
 from agentqueue.wire import State
@@ -86,6 +87,78 @@ async def test_real_handlers_run_with_their_retries_and_what_they_enqueue() -> N
         await box.run_until_idle()
         assert await job.result(timeout=1) == "hello Ada"
         assert greeted == ["Ada"]
+
+
+flaky = Agent("flaky")
+
+
+@flaky.job(attempts=3)
+async def always_fails(ctx: Context) -> None:
+    raise ValueError(f"attempt {ctx.attempt}")
+
+
+@flaky.job(attempts=3)
+async def fails_once(ctx: Context) -> int:
+    if ctx.attempt == 1:
+        raise Retry(after=timedelta(hours=2))
+    return ctx.attempt
+
+
+@flaky.job(timeout=600)
+async def waits_for_another(ctx: Context, other: str) -> int:
+    found: int = await boxes[0].client.result(other)
+    return found + 1
+
+
+boxes: list[Sandbox] = []
+
+
+class TestResult:
+    """`await job.result()` in a test: nobody else runs the handlers, and nobody sits a backoff out."""
+
+    async def test_a_failing_handler_fails_at_once(self) -> None:
+        async with Sandbox(flaky) as box:
+            job = await box.client.enqueue(always_fails)
+            with pytest.raises(JobFailed, match="attempt 3"):
+                await asyncio.wait_for(job.result(), 30)
+            assert (await job.status()).attempts == 3
+
+    async def test_delays_and_retries_pass_at_once(self) -> None:
+        async with Sandbox(flaky) as box:
+            job = await box.client.enqueue(fails_once, delay=timedelta(days=1))
+            assert await asyncio.wait_for(job.result(), 30) == 2
+
+    async def test_several_at_once_and_one_that_waits_for_another(self) -> None:
+        async with Sandbox(flaky) as box:
+            boxes[:] = [box]
+            jobs = [await box.client.enqueue(fails_once, delay=n) for n in range(3)]
+            jobs.append(await box.client.enqueue(waits_for_another, jobs[0].id))
+            results = asyncio.gather(*(job.result() for job in jobs))
+            assert await asyncio.wait_for(results, 60) == [2, 2, 2, 3]
+
+    async def test_what_can_not_end_says_what_to_call(self) -> None:
+        async with Sandbox(flaky) as box:
+            other = await box.client.enqueue("other", "job")
+            with pytest.raises(UsageError, match=r"no agent of this Sandbox serves .it has flaky.: pass its agent too"):
+                await other.result()
+            await box.client.pause("flaky")
+            paused = await box.client.enqueue(fails_once)
+            with pytest.raises(UsageError, match=r"is paused: await box.client.resume\('flaky'\) first"):
+                await paused.result()
+
+    async def test_a_timeout_is_kept(self) -> None:
+        async with Sandbox(flaky) as box:
+            job = await box.client.enqueue("flaky", "job")
+            hand = Hand(box.client.server, "flaky")
+            await hand.claim_one()  # somebody else runs it
+            with pytest.raises(ResultTimeout):
+                await job.result(0.05)
+
+    async def test_a_sandbox_without_agents_only_waits(self, server_url: str) -> None:
+        async with Sandbox(url=server_url) as box:
+            job = await box.client.enqueue("flaky", "job")
+            with pytest.raises(ResultTimeout):
+                await job.result(0.05)
 
 
 async def test_delayed_jobs_stay_until_their_time_has_come(box: Sandbox, burst: list[tuple[str, int]]) -> None:
