@@ -207,7 +207,7 @@ def demo(folder: Path) -> None:
             submit(client, requests)
             console.print(f"{len(requests)} requests sent to the orchestrator")
             follow(client, up, len(requests))
-            jobs = list(client.jobs("communication", "completed", limit=1_000))
+            jobs = list(client.jobs("communication", "completed", limit=1_000, fields=["data", "result"]))
             letters = [letter for stats in client.stats() for letter in client.dead_letters(stats.name)]
         show_proposals(jobs)
         show_dead(letters, requests)

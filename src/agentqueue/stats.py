@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import orjson
 
+from agentqueue.failures import clean_text
 from agentqueue.keys import Level
 from agentqueue.status import camel
 from agentqueue.store import Heartbeat, QueueSnapshot
@@ -59,6 +60,8 @@ class QueueStats:
     """Of the active ones, those that no live worker holds: within seconds they wait again, and run again."""
     counters: Mapping[str, int]
     """Since the queue's beginning, as the engine counts: enqueued, completed, retried, dead, cancelled, crashed, …"""
+    problem: str | None = None
+    """Why the queue can't be read; its numbers are then 0."""
 
     @property
     def busy(self) -> int:
@@ -115,6 +118,29 @@ def stalled_of(snapshot: QueueSnapshot, *, slots: int) -> int:
     """
     active = sum(snapshot.active)
     return active - min(active - snapshot.run_out, slots)
+
+
+def unread_stats(name: str, why: str) -> QueueStats:
+    """Return the stats of a queue that can't be read."""
+    return QueueStats(
+        name=clean_text(name),
+        waiting=0,
+        delayed=0,
+        active=0,
+        completed=0,
+        dead=0,
+        paused=False,
+        paused_note=None,
+        by_priority=dict.fromkeys((level.label for level in Level), 0),
+        oldest_waiting_seconds=None,
+        next_due_seconds=None,
+        enqueued_per_minute=0.0,
+        completed_per_minute=0.0,
+        failed_per_minute=0.0,
+        workers=(),
+        counters={},
+        problem=why,
+    )
 
 
 def _rate(snapshot: QueueSnapshot, counter: str) -> float:

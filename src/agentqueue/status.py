@@ -1,19 +1,25 @@
 """What people see of a job: `JobStatus`, made from all that the server knows of it at one instant. Pure."""
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
 
 from agentqueue.clock import from_ms
 from agentqueue.errors import InvalidPayload
+from agentqueue.failures import clean_text
+from agentqueue.heads import decode_dead_head, decode_job_head, decode_result_head
 from agentqueue.keys import PRIORITY_NUMBERS, Level, level_of
-from agentqueue.store import Snapshot
+from agentqueue.store import Letter, Snapshot, Unread
 from agentqueue.wire import (
+    LAST_MS,
+    OMITTED,
     AttemptError,
     DeadLetter,
     JobRecord,
     Progress,
+    Reason,
     ResultRecord,
     State,
     decode_dead,
@@ -26,8 +32,8 @@ from agentqueue.wire import (
 )
 
 FINAL: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
-LAST_MS: Final = 253_402_300_799_000
-"""The last second of the year 9999."""
+PAYLOADS: Final = ("data", "result")
+"""The fields of a job that lists have on request only: each may have a megabyte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +48,8 @@ class JobStatus:
     priority: str
     """urgent, high, normal or low."""
     data: Any
-    """The payload; of a plain arq job with several arguments `{args, kwargs}`."""
+    """The payload; of a plain arq job with several arguments `{args, kwargs}`. OMITTED in lists that were not asked for
+    it."""
     progress: Progress | None
     attempts: int
     """Runs that ended by the handler's own doing."""
@@ -55,7 +62,7 @@ class JobStatus:
     """Of the last start that is known."""
     finished_at: datetime | None
     result: Any
-    """What the handler returned; None until then."""
+    """What the handler returned; None until then. OMITTED in lists that were not asked for it."""
     error: str | None
     """The last error in one line, also while another attempt is due."""
     worker: str | None
@@ -67,8 +74,9 @@ class JobStatus:
         return self.state in FINAL
 
     def to_json(self) -> dict[str, Any]:
-        """camelCase names and ISO 8601 times, as the command line and HTTP have them."""
-        return {camel(field.name): _json(getattr(self, field.name)) for field in fields(self)}
+        """camelCase names and ISO 8601 times, as the command line and HTTP have them; without what was omitted."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {camel(name): _json(value) for name, value in values if value is not OMITTED}
 
 
 def camel(name: str) -> str:
@@ -80,7 +88,7 @@ def _json(value: Any) -> Any:
     if isinstance(value, datetime):
         return iso(value)
     if isinstance(value, Progress):
-        return {"percent": value.percent, "message": value.message, "at": iso(from_ms(value.at_ms))}
+        return {"percent": value.percent, "message": value.message, "at": _iso(value.at_ms)}
     return value
 
 
@@ -89,10 +97,18 @@ def iso(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _iso(value: int) -> str | None:
+    moment = _moment(value)
+    return None if moment is None else iso(moment)
+
+
 def status_of(snapshot: Snapshot) -> JobStatus | None:
     """The job's status, or None if the server does not know it.
 
     A live record (a dead job enqueued again, say) goes before what is left of an earlier run of the same id.
+
+    Raises:
+        Cut: of a snapshot that is a head; the job has to be read whole.
     """
     match snapshot.state:
         case None:
@@ -105,8 +121,68 @@ def status_of(snapshot: Snapshot) -> JobStatus | None:
             return _ended(snapshot)
 
 
+def listed(status: JobStatus, wanted: Collection[str]) -> JobStatus:
+    """Return the status without those of its payloads that are not wanted, and with an id that can be written."""
+    return replace(
+        status,
+        id=clean_text(status.id),
+        data=status.data if "data" in wanted else OMITTED,
+        result=status.result if "result" in wanted else OMITTED,
+    )
+
+
+def unread_status(unread: Unread, state: State) -> JobStatus:
+    """Return the status of a job that can't be looked at: its error says why."""
+    return JobStatus(
+        id=clean_text(unread.id),
+        queue=unread.queue,
+        name="",
+        state=state,
+        priority=Level.NORMAL.label,
+        data=OMITTED,
+        progress=None,
+        attempts=0,
+        deliveries=0,
+        enqueued_at=None,
+        due_at=None,
+        started_at=None,
+        finished_at=None,
+        result=OMITTED,
+        error=f"it can't be read: {unread.why}",
+        worker=None,
+    )
+
+
+def letter_of(stored: Letter, *, whole_errors: bool = True, is_head: bool = False) -> DeadLetter:
+    """Return the dead letter; one that can't be read says so as its error, and is of the reason `garbage`.
+
+    Raises:
+        Cut: of a head; the letter has to be read whole.
+    """
+    try:
+        if stored.raw is None:
+            raise InvalidPayload(stored.why or "there is none")
+        return decode_dead_head(stored.raw, whole_errors=whole_errors) if is_head else decode_dead(stored.raw)
+    except InvalidPayload as exc:
+        why = AttemptError(0, 0, "InvalidPayload", f"its dead letter can't be read: {clean_text(str(exc))}")
+        return DeadLetter(
+            id=clean_text(stored.id),
+            queue=stored.queue,
+            name="",
+            data=OMITTED if is_head else None,
+            priority=PRIORITY_NUMBERS[Level.NORMAL],
+            reason=Reason.GARBAGE,
+            errors=(why,),
+            fingerprint="",
+            attempts=0,
+            deliveries=0,
+            enqueued_ms=0,
+            died_ms=0,
+        )
+
+
 def _live(snapshot: Snapshot, state: State) -> JobStatus:
-    record, problem = _record(snapshot.record)
+    record, problem = _record(snapshot)
     owner, claimed_ms = _holder(snapshot.held)
     errors = errors_of(snapshot.meta)
     started = snapshot.attempts + returns_of(snapshot.meta)
@@ -131,7 +207,8 @@ def _live(snapshot: Snapshot, state: State) -> JobStatus:
 
 
 def _dead(snapshot: Snapshot) -> JobStatus:
-    letter = decode_dead(snapshot.dead["letter"])
+    stored = Letter(snapshot.id, snapshot.queue, snapshot.dead["letter"])
+    letter = letter_of(stored, whole_errors=False, is_head=snapshot.is_head)
     result = _result(snapshot)
     return JobStatus(
         id=snapshot.id,
@@ -184,12 +261,13 @@ def _ended(snapshot: Snapshot) -> JobStatus:
     )
 
 
-def _record(raw: bytes | None) -> tuple[JobRecord, str | None]:
+def _record(snapshot: Snapshot) -> tuple[JobRecord, str | None]:
     """The record, or an empty one and why it can't be read."""
+    raw = snapshot.record
     if raw is None:
         return JobRecord(name=""), "its record is missing"
     try:
-        return decode_job(raw), None
+        return decode_job_head(raw) if snapshot.is_head else decode_job(raw), None
     except InvalidPayload as exc:
         return JobRecord(name=""), "its record is a pickle, which is not read here" if is_pickle(raw) else str(exc)
 
@@ -198,7 +276,8 @@ def _result(snapshot: Snapshot) -> ResultRecord | None:
     if snapshot.result is None:
         return None
     try:
-        return decode_result(snapshot.result, job_id=snapshot.id)
+        decode = decode_result_head if snapshot.is_head else decode_result
+        return decode(snapshot.result, job_id=snapshot.id)
     except InvalidPayload as exc:
         why = "its result is a pickle, which is not read here" if is_pickle(snapshot.result) else str(exc)
         return ResultRecord(
@@ -218,17 +297,27 @@ def _holder(held: bytes | None) -> tuple[str | None, int]:
     parts = (held or b"").decode(errors="replace").split("|")
     if len(parts) != 4:
         return None, 0
-    return parts[0].partition("/")[0], int(float(parts[3]))
+    return parts[0].partition("/")[0], _ms(parts[3])
+
+
+def _ms(text: str) -> int:
+    """0 for what is no time: any client may have written it."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0
+    return int(value) if 0 <= value <= LAST_MS else 0
 
 
 def _due(snapshot: Snapshot) -> datetime | None:
     """None for a time after the last one that a datetime has: any client may have written the score."""
     score = snapshot.score
-    return from_ms(int(score)) if score is not None and score <= LAST_MS else None
+    return from_ms(int(score)) if score is not None and 0 <= score <= LAST_MS else None
 
 
 def _moment(value: int | None) -> datetime | None:
-    return from_ms(value) if value else None
+    """None for 0, and for what is no time: any client may have written it."""
+    return from_ms(value) if value and 0 < value <= LAST_MS else None
 
 
 def priority_label(number: int | None) -> str:
@@ -240,7 +329,9 @@ def letter_to_json(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter with camelCase names and ISO 8601 times."""
     wire = {camel(field.name): getattr(letter, field.name) for field in fields(letter)}
     for name, value in (("enqueuedAt", wire.pop("enqueuedMs")), ("diedAt", wire.pop("diedMs"))):
-        wire[name] = iso(from_ms(value)) if value else None
+        wire[name] = _iso(value)
+    if letter.data is OMITTED:
+        del wire["data"]
     return wire | {
         "priority": priority_label(letter.priority),
         "error": letter.error,
@@ -251,5 +342,5 @@ def letter_to_json(letter: DeadLetter) -> dict[str, Any]:
 
 def error_to_json(error: AttemptError) -> dict[str, Any]:
     """How an attempt ended, with camelCase names and ISO 8601 times."""
-    wire: dict[str, Any] = {"attempt": error.attempt, "at": iso(from_ms(error.at_ms)), "type": error.type}
+    wire: dict[str, Any] = {"attempt": error.attempt, "at": _iso(error.at_ms), "type": error.type}
     return wire | {"message": error.message, "traceback": error.traceback}

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any, Final
 
 import orjson
@@ -31,6 +31,18 @@ from agentqueue.json_input import MAX_DEPTH, MAX_INT, MIN_INT, read_record
 MAX_BYTES: Final = 1024 * 1024
 """The default limit of one record: 1 MiB."""
 MARK: Final = b'{"aq":1,'
+LAST_MS: Final = 253_402_300_799_000
+"""The last second of the year 9999, after which there are no datetimes."""
+
+
+class Omitted(Enum):
+    """The type of OMITTED."""
+
+    OMITTED = "omitted"
+
+
+OMITTED: Final = Omitted.OMITTED
+"""Stands for a payload or a result that a list was not asked for."""
 
 
 class State(StrEnum):
@@ -124,11 +136,12 @@ def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
     Raises:
         InvalidPayload: not JSON (the message names the path), NaN or infinite, too deep, or over `max_bytes`.
     """
-    wire: dict[str, Any] = {"aq": 1, "t": record.job_try, "f": record.name, "a": record.args, "k": record.kwargs}
-    wire |= {"et": record.enqueued_ms, "q": record.queue, "p": record.priority}
+    wire: dict[str, Any] = {"aq": 1, "t": record.job_try, "f": record.name, "et": record.enqueued_ms}
+    wire |= {"q": record.queue, "p": record.priority}
     extra = _extra(record)
     if extra:
         wire["x"] = extra
+    wire |= {"a": record.args, "k": record.kwargs}  # last: lists read the beginning alone
     one = len(record.args) == 1 and not record.kwargs
     return encode(
         wire,
@@ -342,8 +355,8 @@ def returns_of(meta: Mapping[str, bytes]) -> int:
 def attempt_errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:
     """How the job's attempts ended, the oldest that is kept first."""
     try:
-        return [AttemptError(**error) for error in orjson.loads(meta.get("errors", b"[]"))]
-    except (orjson.JSONDecodeError, TypeError):
+        return [_attempt_error(error) for error in orjson.loads(meta.get("errors", b"[]"))]
+    except (TypeError, ValueError):  # a JSONDecodeError is a ValueError
         return []
 
 
@@ -378,8 +391,8 @@ def encode_progress(progress: Progress) -> bytes:
 def decode_progress(raw: bytes | None) -> Progress | None:
     """The progress in meta `progress`."""
     try:
-        return Progress(**orjson.loads(raw)) if raw else None
-    except (orjson.JSONDecodeError, TypeError):
+        return _progress(orjson.loads(raw)) if raw else None
+    except (TypeError, ValueError):  # a JSONDecodeError is a ValueError
         return None
 
 
@@ -519,25 +532,25 @@ def _result_wire(record: ResultRecord, value: Any) -> dict[str, Any]:
         extra["reason"] = record.reason
     if record.progress is not None:
         extra["progress"] = asdict(record.progress)
-    if record.errors:
-        extra["errors"] = [asdict(error) for error in record.errors]
     if record.tags:
         extra["tags"] = list(record.tags)
     if record.parent is not None:
         extra["parent"] = record.parent
+    if record.errors:
+        extra["errors"] = [asdict(error) for error in record.errors]
     return {
         "t": record.job_try,
         "f": record.name,
-        "a": record.args,
-        "k": record.kwargs,
         "et": record.enqueued_ms,
         "s": record.success,
-        "r": value,
         "st": record.started_ms,
         "ft": record.finished_ms,
         "q": record.queue,
         "id": record.id,
         "x": extra,
+        "r": value,  # what may be large comes last: lists read the beginning alone
+        "a": record.args,
+        "k": record.kwargs,
     }
 
 
@@ -551,7 +564,7 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
         wire = read_record(raw, "the job's result")
         extra = wire.get("x") or {}
         success = _expect(wire["s"], bool)
-        return ResultRecord(
+        record = ResultRecord(
             id=wire.get("id") or job_id,
             name=_expect(wire["f"], str),
             queue=wire.get("q") or "",
@@ -569,11 +582,13 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
             deliveries=extra.get("deliveries", wire["t"] or 0),
             worker=extra.get("worker"),
             reason=Reason(extra["reason"]) if extra.get("reason") else None,
-            progress=Progress(**extra["progress"]) if extra.get("progress") else None,
-            errors=tuple(AttemptError(**error) for error in extra.get("errors", ())),
+            progress=_progress(extra["progress"]) if extra.get("progress") else None,
+            errors=tuple(_attempt_error(error) for error in extra.get("errors", ())),
             tags=extra.get("tags") or (),
             parent=extra.get("parent"),
         )
+        _check_fields(record, _RESULT_TYPES)
+        return record
     except InvalidPayload:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as exc:  # a JSONDecodeError is a ValueError
@@ -620,7 +635,11 @@ class DeadLetter:
 
 def encode_dead(letter: DeadLetter) -> bytes:
     """The dead letter's bytes. What was decoded once can be encoded, so this can't fail on the job's own data."""
-    return orjson.dumps(asdict(letter))
+    wire = asdict(letter)
+    errors, data = wire.pop("errors"), wire.pop("data")
+    last = errors[-1] | {"traceback": ""} if errors else None
+    # Last what may be large, and before it the last error's line: lists read the beginning alone.
+    return orjson.dumps(wire | {"last": last, "errors": errors, "data": data})
 
 
 def decode_dead(raw: bytes) -> DeadLetter:
@@ -631,11 +650,60 @@ def decode_dead(raw: bytes) -> DeadLetter:
     """
     try:
         wire = orjson.loads(raw)
-        wire["errors"] = tuple(AttemptError(**error) for error in wire["errors"])
+        wire.pop("last", None)
+        wire["errors"] = tuple(_attempt_error(error) for error in wire["errors"])
         wire["reason"] = Reason(wire["reason"])
-        return DeadLetter(**wire)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
+        letter = DeadLetter(**wire)
+        _check_fields(letter, _DEAD_TYPES)
+        return letter
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
         raise InvalidPayload(f"the dead letter is not one: {exc}") from exc
+
+
+_TEXT: Final = (str,)
+_TEXT_OR_NONE: Final = (str, type(None))
+_INT: Final = (int,)
+_LIST: Final = (list, tuple)
+_ERROR_TYPES: Final = {"attempt": _INT, "at_ms": _INT, "type": _TEXT, "message": _TEXT, "traceback": _TEXT}
+_PROGRESS_TYPES: Final = {"percent": (int, float), "message": _TEXT_OR_NONE, "at_ms": _INT}
+_RESULT_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("id", "name", "queue"), _TEXT),
+    **dict.fromkeys(("started_ms", "finished_ms", "enqueued_ms", "job_try", "attempts", "deliveries"), _INT),
+    **dict.fromkeys(("worker", "parent"), _TEXT_OR_NONE),
+    "priority": _INT_OR_NONE,
+    "args": _LIST,
+    "kwargs": (dict,),
+    "tags": _LIST,
+}
+_DEAD_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("id", "queue", "name", "fingerprint"), _TEXT),
+    **dict.fromkeys(("priority", "attempts", "deliveries", "enqueued_ms", "died_ms"), _INT),
+    "replayable": (bool,),
+    "tags": _LIST,
+    "parent": _TEXT_OR_NONE,
+}
+
+
+def _check_fields(value: Any, types: Mapping[str, tuple[type, ...]]) -> None:
+    """Refuse what somebody else has written into a record: a field of another type, or a time that no clock shows."""
+    for name, allowed in types.items():
+        found = getattr(value, name)
+        if type(found) not in allowed:
+            raise TypeError(f"{name} is a {type(found).__name__}")
+        if name.endswith("_ms") and not 0 <= found <= LAST_MS:
+            raise ValueError(f"{name} is {found}, which is no time")
+
+
+def _attempt_error(wire: Mapping[str, Any]) -> AttemptError:
+    error = AttemptError(**wire)
+    _check_fields(error, _ERROR_TYPES)
+    return error
+
+
+def _progress(wire: Mapping[str, Any]) -> Progress:
+    progress = Progress(**wire)
+    _check_fields(progress, _PROGRESS_TYPES)
+    return progress
 
 
 def fingerprint(reason: Reason, name: str, error_type: str, message: str) -> str:

@@ -45,7 +45,8 @@ async def test_the_agent_does_what_the_page_says(folder: Path, server_url: str) 
                 return (await client.stats("flight-search")).completed == 2
 
             await until(summarized, what="the second job, which the first one sent")
-        (summary,) = [one for one in await client.jobs("flight-search", "completed") if one.name == "summarize"]
+        completed = client.jobs("flight-search", "completed", fields=["result"])
+        (summary,) = [one for one in await completed if one.name == "summarize"]
         assert summary.result == "3 offers"
 
 

@@ -62,14 +62,18 @@ def list_dead(
     like: Like = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many letters, up to 1000.")] = 100,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")] = None,
+    fields: Annotated[
+        str, typer.Option("--fields", metavar="data", help="With --ids and --json: the payloads, too.")
+    ] = "",
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
     """List dead letters by kind: same reason, job and error, but for numbers, ids and quoted words."""
+    words = [word for word in fields.split(",") if word and as_json]
     if ids or like is not None or cursor is not None:
         if queue is None:
             raise UsageError("dead list --ids, --like and --cursor need a QUEUE")
-        page, now = with_client(redis, lambda client: _letters(client, queue, like, cursor, limit))
+        page, now = with_client(redis, lambda client: _letters(client, queue, like, cursor, limit, words))
         _print_letters(page, now, queue, as_json=as_json)
     else:
         groups, now = with_client(redis, lambda client: _groups(client, queue))
@@ -78,14 +82,15 @@ def list_dead(
 
 
 async def _letters(
-    client: Client, queue: str, like: str | None, cursor: str | None, limit: int
+    client: Client, queue: str, like: str | None, cursor: str | None, limit: int, fields: list[str]
 ) -> tuple[Page[DeadLetter], datetime]:
     from agentqueue.clock import from_ms, now_ms  # noqa: PLC0415
 
     await check_queue_known(client, queue)
     if like is not None:
         like = await find_fingerprint(client, queue, like)
-    return await client.dead_letters(queue, like=like, cursor=cursor, limit=limit), from_ms(now_ms())
+    page = await client.dead_letters(queue, like=like, cursor=cursor, limit=limit, fields=fields)
+    return page, from_ms(now_ms())
 
 
 async def _groups(client: Client, queue: str | None) -> tuple[list[DeadGroup], datetime]:
@@ -179,7 +184,7 @@ async def _read(client: Client, queue: str, ids: list[str] | None, like: str | N
     await check_queue_known(client, queue)
     if like is not None:
         like = await find_fingerprint(client, queue, like)
-    letters = await client.dead_letters(queue, like=like, limit=1)
+    letters = await client.dead_letters(queue, like=like, limit=1, fields=["data"])
     if not letters:
         raise NotFound(f"queue {queue!r} has no dead letters")
     return letters

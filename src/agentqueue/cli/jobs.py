@@ -118,11 +118,15 @@ def list_jobs(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many, up to 1000.")] = 100,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")] = None,
+    fields: Annotated[
+        str, typer.Option("--fields", metavar="data,result", help="With --json: payloads and results, too.")
+    ] = "",
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
     """List a queue's jobs."""
-    page, now = with_client(redis, lambda client: _list_jobs(client, queue, state, cursor, limit))
+    words = [word for word in fields.split(",") if word and as_json]
+    page, now = with_client(redis, lambda client: _list_jobs(client, queue, state, cursor, limit, words))
     if as_json:
         print_json({"jobs": [status.to_json() for status in page], "cursor": page.cursor})
         return
@@ -133,11 +137,11 @@ def list_jobs(
 
 
 async def _list_jobs(
-    client: Client, queue: str, state: str | None, cursor: str | None, limit: int
+    client: Client, queue: str, state: str | None, cursor: str | None, limit: int, fields: list[str]
 ) -> tuple[Page[JobStatus], datetime]:
     from agentqueue.clock import from_ms, now_ms  # noqa: PLC0415
 
-    page = await client.jobs(queue, state, cursor, limit=limit)
+    page = await client.jobs(queue, state, cursor, limit=limit, fields=fields)
     if not page:
         await check_queue_known(client, queue)
     return page, from_ms(now_ms())

@@ -110,7 +110,7 @@ def _row(stats: QueueStats) -> tuple[Any, ...]:
         f"{stats.completed_per_minute:.0f}",
         f"{stats.busy}/{stats.slots}",
         f"{len(stats.workers)} ({draining} draining)" if draining else len(stats.workers),
-        "paused" if stats.paused else "-",
+        stats.problem or ("paused" if stats.paused else "-"),
     )
 
 

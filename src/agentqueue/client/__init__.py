@@ -12,8 +12,10 @@ from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
 from agentqueue.client.sync import SyncClient, SyncJob
 from agentqueue.stats import QueueStats, WorkerStats
 from agentqueue.status import JobStatus
+from agentqueue.wire import OMITTED
 
 __all__ = [
+    "OMITTED",
     "Cancellation",
     "Client",
     "DeadGroup",

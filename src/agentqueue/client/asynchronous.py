@@ -2,7 +2,17 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -12,18 +22,31 @@ from agentqueue.client.answers import cancelled_record, check_timeout, not_found
 from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each, send_in_order
 from agentqueue.client.home import Home
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
-from agentqueue.client.paging import check_limit, moment_in, split_cursor, states_from
+from agentqueue.client.paging import check_fields, check_limit, moment_in, size_of, split_cursor, states_from
 from agentqueue.clock import from_ms, monotonic, now_ms
-from agentqueue.errors import InvalidPayload, JobNotFound, QueueUnavailable, ResultTimeout, UsageError
+from agentqueue.errors import InvalidName, InvalidPayload, JobNotFound, QueueUnavailable, ResultTimeout, UsageError
+from agentqueue.failures import clean_text
+from agentqueue.heads import HEAD_BYTES, LETTER_BYTES, Cut
 from agentqueue.keys import KeySpace, Level, check_id, check_queue
 from agentqueue.payload import NO_PAYLOAD
-from agentqueue.stats import QueueStats, stats_of
-from agentqueue.status import JobStatus, status_of
-from agentqueue.store import NewJob, Sentinels, Server, ServerOptions, Snapshot, Store, Tls, server_options
+from agentqueue.stats import QueueStats, stats_of, unread_stats
+from agentqueue.status import PAYLOADS, JobStatus, letter_of, listed, status_of, unread_status
+from agentqueue.store import (
+    Letter,
+    NewJob,
+    Sentinels,
+    Server,
+    ServerOptions,
+    Snapshot,
+    Store,
+    Tls,
+    Unread,
+    server_options,
+)
 from agentqueue.store.jobs import BATCH
 from agentqueue.store.lookup import DeadRange, find_queue
 from agentqueue.submission import EnqueueOptions, Prepared, new_id, prepare, request_of
-from agentqueue.wire import MAX_BYTES, DeadLetter, State, decode_dead, decode_job, decode_result, encode_result
+from agentqueue.wire import MAX_BYTES, OMITTED, DeadLetter, State, decode_job, decode_result, encode_result
 
 if TYPE_CHECKING:
     import arq.jobs
@@ -43,6 +66,12 @@ CALLS_AT_ONCE: Final = 16
 TURN: Final = 50
 """Jobs encoded in a bulk before the event loop gets a turn (under 1 ms)."""
 RESEND_PAUSE: Final = 0.1
+LISTED_AT_ONCE: Final = 50
+"""Jobs looked at in one call for a list: the server is back at others' calls within 2 ms."""
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""What a page with payloads may have; it holds at least one job, which may have more."""
+NO_QUEUE: Final = "any"
+"""For what is asked by id alone."""
 MAX_GROUPS: Final = 500
 
 
@@ -404,24 +433,39 @@ class Client:
 
     async def queues(self) -> list[str]:
         """The names of all queues that jobs were ever sent to, or that have workers or are scaled, sorted."""
-        return await self._turn(self.store.queues())
+        return [clean_text(name) for name in await self._turn(self.store.queues())]
 
     @overload
     async def stats(self, queue: str) -> QueueStats: ...
     @overload
     async def stats(self, queue: None = None) -> list[QueueStats]: ...
     async def stats(self, queue: str | None = None) -> QueueStats | list[QueueStats]:
-        """A queue at one instant; without a name all queues, sorted by name."""
+        """A queue at one instant; without a name all queues, sorted by name.
+
+        Of all queues, one that can't be read has a `problem`, and hides no other.
+        """
         if queue is not None:
             return stats_of(await self._turn(self.store.snapshot(check_queue(queue))))
-        names, out = await self.queues(), []
+        out: list[QueueStats] = []
+        names: list[str] = []
+        for name in await self.queues():
+            try:
+                names.append(check_queue(name))
+            except InvalidName as exc:
+                out.append(unread_stats(name, str(exc)))
         for start in range(0, len(names), 100):
-            found = await self._turn(self.store.snapshots(dict.fromkeys(names[start : start + 100], 0)))
-            out += [stats_of(snapshot) for snapshot in found.values()]
-        return out
+            found = await self._turn(self.store.snapshots_or_why(names[start : start + 100]))
+            out += [unread_stats(it.queue, it.why) if isinstance(it, Unread) else stats_of(it) for it in found]
+        return sorted(out, key=lambda stats: stats.name)
 
     async def jobs(
-        self, queue: str, state: State | str | None = None, cursor: str | None = None, *, limit: int = 100
+        self,
+        queue: str,
+        state: State | str | None = None,
+        cursor: str | None = None,
+        *,
+        limit: int = 100,
+        fields: Collection[str] = (),
     ) -> Page[JobStatus]:
         """A page of a queue's jobs: active, waiting and delayed ones soonest first; completed and dead newest first.
 
@@ -429,23 +473,59 @@ class Client:
             queue: its name.
             state: one state (not cancelled: those are known by id only); None: active, then waiting, then delayed.
             cursor: of the page before. Jobs that move meanwhile may show twice or be left out.
-            limit: 1 to 1,000.
+            limit: 1 to 1,000. A page is shorter where its payloads have more than 4 MiB, and has a cursor then.
+            fields: `data` and `result` are OMITTED unless they are named: each may have a megabyte.
+
+        Returns:
+            The jobs; one that can't be read says so as its `error`.
         """
         check_queue(queue)
         check_limit(limit)
+        check_fields(fields, PAYLOADS)
         place, offset = split_cursor(cursor)
-        ids: list[str] = []
+        places: list[tuple[State, int, str]] = []
         for at in states_from(state, place):
-            found = await self._turn(self.store.ids(queue, at, offset=offset, limit=limit - len(ids)))
-            ids += found
-            if len(ids) >= limit:
-                return Page(await self._statuses(queue, ids), f"{at}:{offset + len(found)}")
+            found = await self._turn(self.store.ids(queue, at, offset=offset, limit=limit - len(places)))
+            places += [(at, offset + position, job_id) for position, job_id in enumerate(found)]
+            if len(places) >= limit:
+                break
             offset = 0
-        return Page(await self._statuses(queue, ids))
+        read, statuses = await self._statuses(queue, places, fields)
+        if read < len(places):
+            after = places[read]
+            return Page(statuses, f"{after[0]}:{after[1]}")
+        if len(places) < limit:
+            return Page(statuses)
+        last = places[-1]
+        return Page(statuses, f"{last[0]}:{last[1] + 1}")
 
-    async def _statuses(self, queue: str, ids: Sequence[str]) -> list[JobStatus]:
-        found = await asyncio.gather(*(self._turn(self.store.inspect(queue, job_id)) for job_id in ids))
-        return [status for snapshot in found if (status := status_of(snapshot)) is not None]
+    async def _statuses(
+        self, queue: str, places: Sequence[tuple[State, int, str]], wanted: Collection[str]
+    ) -> tuple[int, list[JobStatus]]:
+        """How many of the jobs were read before the page was full, and the status of those that are known still."""
+        read, left, out = 0, PAGE_BYTES, []
+        head = 0 if wanted else HEAD_BYTES
+        while read < len(places) and left > 0:
+            chunk = places[read : read + LISTED_AT_ONCE]
+            ids = [job_id for _, _, job_id in chunk]
+            found = await self._turn(
+                self.store.inspect_many(queue, ids, head=head, most=left if wanted else PAGE_BYTES)
+            )
+            for (state, _, _), one in zip(chunk, found, strict=False):
+                status = unread_status(one, state) if isinstance(one, Unread) else await self._listed(one, wanted)
+                if status is not None:
+                    out.append(status)
+            read += len(found)
+            if wanted:
+                left -= sum(size_of(one) for one in found)
+        return read, out
+
+    async def _listed(self, found: Snapshot, wanted: Collection[str]) -> JobStatus | None:
+        try:
+            status = status_of(found)
+        except Cut:
+            status = status_of(await self._turn(self.store.inspect(found.queue, found.id)))
+        return None if status is None else listed(status, wanted)
 
     async def pause(self, queue: str, note: str | None = None) -> bool:
         """Start no more jobs of the queue; running ones go on. False: it was paused already.
@@ -462,15 +542,33 @@ class Client:
     # Dead letters
 
     async def dead_letters(
-        self, queue: str, *, like: str | None = None, cursor: str | None = None, limit: int = 100
+        self,
+        queue: str,
+        *,
+        like: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        fields: Collection[str] = (),
     ) -> Page[DeadLetter]:
-        """A page of a queue's dead letters, newest first; `like`: those with that fingerprint."""
+        """A page of a queue's dead letters, newest first.
+
+        Args:
+            queue: its name.
+            like: those with that fingerprint.
+            cursor: of the page before.
+            limit: 1 to 1,000. A page is shorter where its letters have more than 4 MiB, and has a cursor then.
+            fields: `data` is OMITTED unless it is named.
+
+        Returns:
+            The letters; one that can't be read says so as its `error`.
+        """
         check_limit(limit)
+        check_fields(fields, PAYLOADS[:1])
         place, offset = split_cursor(cursor)
         until = await self._server_now(queue) if cursor is None else moment_in(place)
         ids = await self._turn(DeadRange(queue, until, like).newest(self.store, offset=offset, limit=limit))
-        letters = await self._letters(ids)
-        return Page(letters, f"{until}:{offset + len(ids)}" if len(ids) == limit else None)
+        read, letters = await self._letters(queue, ids, head=0 if fields else LETTER_BYTES)
+        return Page(letters, f"{until}:{offset + read}" if len(ids) == limit or read < len(ids) else None)
 
     async def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002
         """The dead letter of a job.
@@ -478,23 +576,36 @@ class Client:
         Raises:
             JobNotFound: it is not dead (or the letter's retention has passed).
         """
-        letters = await self._letters([check_id(id)])
-        if not letters:
+        (stored,) = await self._turn(self.store.dead_letters(NO_QUEUE, [check_id(id)]))
+        if not stored.is_there:
             raise JobNotFound(
                 f"job {id} has no dead letter: it is not dead, was replayed or discarded, or it is too old"
             )
-        return letters[0]
+        return letter_of(stored)
 
     async def dead_groups(self, queue: str) -> list[DeadGroup]:
-        """A queue's dead letters by kind, the most frequent first (at most 500 kinds)."""
+        """A queue's dead letters by kind, the most frequent first (at most 500 kinds).
+
+        The newest of each is shown without its payload, and with its last error alone, without traceback.
+        """
         counts = await self._turn(self.store.fingerprints(check_queue(queue)))
         until = await self._server_now(queue)
         most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS]
         newest = await asyncio.gather(
             *(self._turn(DeadRange(queue, until, name).newest(self.store, offset=0, limit=1)) for name, _ in most)
         )
-        letters = {letter.fingerprint: letter for letter in await self._letters([ids[0] for ids in newest if ids])}
-        return [DeadGroup(name, count, letters[name]) for name, count in most if name in letters]
+        named = [(name, count, ids[0]) for (name, count), ids in zip(most, newest, strict=True) if ids]
+        groups: list[DeadGroup] = []
+        for start in range(0, len(named), LISTED_AT_ONCE):
+            chunk = named[start : start + LISTED_AT_ONCE]
+            ids = [job_id for _, _, job_id in chunk]
+            found = await self._turn(self.store.dead_letters(queue, ids, head=HEAD_BYTES))
+            groups += [
+                DeadGroup(clean_text(name), count, await self._letter(stored, whole_errors=False))
+                for (name, count, _), stored in zip(chunk, found, strict=True)
+                if stored.is_there
+            ]
+        return groups
 
     async def replay(
         self,
@@ -573,9 +684,26 @@ class Client:
             return named[seen : seen + BATCH]
         return await self._turn(dead.page(self.store, offset=left))
 
-    async def _letters(self, ids: Iterable[str]) -> list[DeadLetter]:
-        found = await self._turn(self.store.dead_letters(ids))
-        return [decode_dead(raw) for _, raw in found if raw is not None]
+    async def _letters(self, queue: str, ids: Sequence[str], *, head: int) -> tuple[int, list[DeadLetter]]:
+        """How many of the letters were read before the page was full, and those that are there still."""
+        read, left, out = 0, PAGE_BYTES, []
+        while read < len(ids) and left > 0:
+            chunk = ids[read : read + LISTED_AT_ONCE]
+            found = await self._turn(self.store.dead_letters(queue, chunk, head=head, most=left))
+            there = [stored for stored in found if stored.is_there]
+            out += [await self._letter(stored, whole_errors=True) if head else letter_of(stored) for stored in there]
+            read += len(found)
+            left -= sum(len(stored.raw or b"") for stored in found)
+        return read, out
+
+    async def _letter(self, stored: Letter, *, whole_errors: bool) -> DeadLetter:
+        try:
+            return letter_of(stored, whole_errors=whole_errors, is_head=True)
+        except Cut:
+            (whole,) = await self._turn(self.store.dead_letters(stored.queue, [stored.id]))
+        letter = letter_of(whole)
+        errors = letter.errors if whole_errors else [replace(error, traceback="") for error in letter.errors[-1:]]
+        return replace(letter, data=OMITTED, errors=errors)
 
     async def _moment(self, queue: str) -> int:
         """A millisecond of the server's that is over: what dies from now on has died after it."""

@@ -1,9 +1,10 @@
 """Cursors: `state:offset` for jobs, `until:offset` for dead letters. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from agentqueue.errors import UsageError
+from agentqueue.store import Snapshot, Unread
 from agentqueue.wire import State
 
 LIVE_STATES: Final = (State.ACTIVE, State.WAITING, State.DELAYED)
@@ -77,3 +78,23 @@ def check_limit(limit: int) -> int:
     if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
         raise UsageError(f"limit {limit!r} must be a whole number from 1 to {MAX_PAGE:,}")
     return limit
+
+
+def check_fields(wanted: Collection[str], known: Collection[str]) -> None:
+    """Check which payloads a list is asked for.
+
+    Raises:
+        UsageError: one that there is not.
+    """
+    strange = sorted(set(wanted) - set(known))
+    if isinstance(wanted, str) or strange:
+        raise UsageError(
+            f"fields {wanted!r:.80} may name {' and '.join(known)} only; every other field is there anyway"
+        )
+
+
+def size_of(found: Snapshot | Unread) -> int:
+    """The bytes of what may be large of a job."""
+    if isinstance(found, Unread):
+        return 0
+    return len(found.record or b"") + len(found.result or b"") + sum(map(len, found.dead.values()))

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from datetime import timedelta
@@ -240,10 +240,16 @@ class SyncClient:
         return self._thread.run(self._client.stats(queue))
 
     def jobs(
-        self, queue: str, state: State | str | None = None, cursor: str | None = None, *, limit: int = 100
+        self,
+        queue: str,
+        state: State | str | None = None,
+        cursor: str | None = None,
+        *,
+        limit: int = 100,
+        fields: Collection[str] = (),
     ) -> Page[JobStatus]:
         """A page of a queue's jobs; see `Client.jobs`."""
-        return self._thread.run(self._client.jobs(queue, state, cursor, limit=limit))
+        return self._thread.run(self._client.jobs(queue, state, cursor, limit=limit, fields=fields))
 
     def pause(self, queue: str, note: str | None = None) -> bool:
         """Start no more jobs of the queue; see `Client.pause`."""
@@ -254,10 +260,17 @@ class SyncClient:
         return self._thread.run(self._client.resume(queue))
 
     def dead_letters(
-        self, queue: str, *, like: str | None = None, cursor: str | None = None, limit: int = 100
+        self,
+        queue: str,
+        *,
+        like: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        fields: Collection[str] = (),
     ) -> Page[DeadLetter]:
         """A page of a queue's dead letters; see `Client.dead_letters`."""
-        return self._thread.run(self._client.dead_letters(queue, like=like, cursor=cursor, limit=limit))
+        call = self._client.dead_letters(queue, like=like, cursor=cursor, limit=limit, fields=fields)
+        return self._thread.run(call)
 
     def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002
         """The dead letter of a job; see `Client.dead_letter`."""

@@ -1,5 +1,6 @@
 """The REST API. Each endpoint reads its request, asks the client, and writes one answer."""
 
+import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,7 +15,7 @@ from starlette.routing import Route
 from agentqueue.cli.names import check_job_known, check_queue_known
 from agentqueue.client import Cancellation, Client, DeadGroup, QueueStats
 from agentqueue.clock import from_ms, now_ms
-from agentqueue.console.bodies import flag, read_object, take, whole_number
+from agentqueue.console.bodies import flag, read_object, take, whole_number, words
 from agentqueue.console.guard import is_authorized
 from agentqueue.console.problems import REDIS_AWAY, Problem
 from agentqueue.errors import AgentQueueError, InvalidPayload, JobNotFound, UsageError
@@ -40,7 +41,17 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """The body."""
-        return orjson.dumps(content)
+        try:
+            return orjson.dumps(content)
+        except orjson.JSONEncodeError:  # what others have stored may be nested deeper than orjson writes
+            return _dumps_deep(content)
+
+
+def _dumps_deep(content: Any) -> bytes:
+    try:
+        return json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
+    except RecursionError:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "a stored value is nested too deep to be shown") from None
 
 
 def client_of(request: Request) -> Client:
@@ -87,7 +98,8 @@ async def plain_stats(request: Request) -> Response:
 
 
 def _plain(stats: QueueStats) -> dict[str, Any]:
-    return {
+    problem = {} if stats.problem is None else {"problem": stats.problem}
+    return problem | {
         "name": stats.name,
         "waiting": stats.waiting,
         "active": stats.active,
@@ -183,7 +195,7 @@ def _job_in(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def list_jobs(request: Request) -> Response:
-    """A page of a queue's jobs: `?state=waiting|delayed|active|completed|dead&cursor=&limit=`."""
+    """A page of a queue's jobs: `?state=waiting|delayed|active|completed|dead&cursor=&limit=&fields=data,result`."""
     client, queue = client_of(request), queue_of(request)
     await check_queue_known(client, queue)
     page = await client.jobs(
@@ -191,6 +203,7 @@ async def list_jobs(request: Request) -> Response:
         request.query_params.get("state") or None,
         request.query_params.get("cursor"),
         limit=whole_number(request, "limit", 50),
+        fields=words(request, "fields"),
     )
     return Json({"jobs": [job.to_json() for job in page], "cursor": page.cursor})
 
@@ -242,7 +255,7 @@ async def cancel(request: Request) -> Response:
 
 
 async def list_dead(request: Request) -> Response:
-    """A page of dead letters, newest first: `?like=FINGERPRINT&cursor=&limit=`."""
+    """A page of dead letters, newest first: `?like=FINGERPRINT&cursor=&limit=&fields=data`."""
     client, queue = client_of(request), queue_of(request)
     await check_queue_known(client, queue)
     page = await client.dead_letters(
@@ -250,6 +263,7 @@ async def list_dead(request: Request) -> Response:
         like=request.query_params.get("like"),
         cursor=request.query_params.get("cursor"),
         limit=whole_number(request, "limit", 50),
+        fields=words(request, "fields"),
     )
     return Json({"dead": [letter_to_json(letter) for letter in page], "cursor": page.cursor})
 

@@ -94,6 +94,11 @@ def whole_number(request: Request, name: str, default: int) -> int:
     raise UsageError(f"?{name}={text:.40} must be a whole number")
 
 
+def words(request: Request, name: str) -> list[str]:
+    """Return the words of a query parameter, which commas separate; they are checked where they are used."""
+    return [word for word in request.query_params.get(name, "").split(",") if word]
+
+
 def flag(request: Request, name: str) -> bool:
     """A query parameter that is true or false.
 

@@ -21,7 +21,7 @@ from agentqueue.store.engine import (
     keep_house,
     outcome_bytes,
 )
-from agentqueue.store.jobs import Heartbeat, QueueSnapshot, Snapshot, Store
+from agentqueue.store.jobs import Heartbeat, Letter, QueueSnapshot, Snapshot, Store, Unread
 from agentqueue.store.options import (
     Sentinels,
     ServerOptions,
@@ -48,6 +48,7 @@ __all__ = [
     "EngineSettings",
     "HandBack",
     "Heartbeat",
+    "Letter",
     "NewJob",
     "Outcome",
     "QueueSnapshot",
@@ -59,6 +60,7 @@ __all__ = [
     "StepReply",
     "Store",
     "Tls",
+    "Unread",
     "close_sentinels",
     "connection_environment",
     "keep_house",

@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
-from agentqueue.keys import DEAD, DECISION, QUEUES, KeySpace, Level
+from agentqueue.keys import DECISION, QUEUES, KeySpace, Level
 from agentqueue.scripts import load
 from agentqueue.store.engine import NewJob, _decode_meta, _ids
 from agentqueue.store.server import Server
-from agentqueue.wire import State, number_of
+from agentqueue.wire import LAST_MS, State, number_of
 
 T = TypeVar("T")
 BATCH: Final = 500
@@ -35,6 +35,8 @@ class Snapshot:
     done_ms: int | None
     now_ms: int
     cancel_asked: bool
+    is_head: bool = False
+    """Records and letter may be cut (`agentqueue.heads`), and of the meta there is what lists show."""
 
     @property
     def state(self) -> State | None:
@@ -45,7 +47,36 @@ class Snapshot:
             return State.DELAYED if self.score >= self.now_ms + 1 else State.WAITING
         if self.dead:
             return State.DEAD
-        return State.COMPLETED if self.result or self.done_ms else None
+        return State.COMPLETED if self.result or self.done_ms is not None else None
+
+
+ANOTHER_TYPE: Final = "somebody else has filled one of its keys with another Redis type (WRONGTYPE)"
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A job or a queue that can't be looked at, since somebody else's value stands in one of its keys."""
+
+    id: str
+    queue: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter as it is stored."""
+
+    id: str
+    queue: str
+    raw: bytes | None
+    """JSON; None: there is none (any more)."""
+    why: str | None = None
+    """Why it can't be read."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is one, be it one that can't be read."""
+        return self.raw is not None or self.why is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +149,8 @@ class Store:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._scripts = {name: load(name) for name in ("enqueue", "replay", "tick")} | {
-            name: load(name, allow_oom=True) for name in ("cancel", "discard", "inspect", "mark", "pause", "stats")
+            name: load(name, allow_oom=True)
+            for name in ("cancel", "discard", "inspect", "letters", "mark", "pause", "stats")
         }
 
     async def _run(self, name: str, queue: str, args: Sequence[Any]) -> Any:
@@ -159,25 +191,30 @@ class Store:
 
     async def inspect(self, queue: str, job_id: str) -> Snapshot:
         """All that is known of a job of this queue."""
-        reply = await self._run("inspect", queue, [job_id])
-        record, held, attempts, result, meta, dead, scores, done, now, abort = reply
-        level = next((level for level, score in zip(Level, scores, strict=False) if score is not None), None)
-        letter = _decode_meta(dead)
-        return Snapshot(
-            id=job_id,
-            queue=queue,
-            record=record,
-            held=held,
-            attempts=number_of(attempts),
-            result=result,
-            meta=_decode_meta(meta),
-            dead=letter if letter.get("queue", b"").decode() == queue else {},
-            level=level,
-            score=None if level is None else float(scores[level - 1]),
-            done_ms=None if done is None else int(float(done)),
-            now_ms=now,
-            cancel_asked=abort is not None,
-        )
+        (reply,) = await self._run("inspect", queue, [0, 0, job_id])
+        return _snapshot(queue, job_id, reply, is_head=False)
+
+    async def inspect_many(self, queue: str, ids: Sequence[str], *, head: int, most: int) -> list[Snapshot | Unread]:
+        """What is known of jobs of this queue, for a list; one that can't be looked at does not hide the others.
+
+        Args:
+            queue: its name.
+            ids: up to 50, so that the server stays responsive to others.
+            head: bytes of each record, result and letter to read; 0: all.
+            most: bytes after which no further job is read.
+
+        Returns:
+            Of the first jobs, at least one if there is one.
+        """
+        if not ids:
+            return []
+        replies = await self._run("inspect", queue, [head, most, *ids])
+        return [
+            Unread(job_id, queue, reply.decode(errors="replace"))
+            if isinstance(reply, bytes)
+            else _snapshot(queue, job_id, reply, is_head=head > 0)
+            for job_id, reply in zip(ids, replies, strict=False)
+        ]
 
     async def cancel(self, queue: str, job_id: str, *, result: bytes, keep_ms: int) -> str:
         """Cancel a waiting job, or ask a running one's worker to: `cancelled`, `asked`, `final` or `unknown`."""
@@ -214,6 +251,14 @@ class Store:
         replies = await self.server.run_each(self._scripts["stats"], {q: [ms] for q, ms in horizons_ms.items()})
         found = zip(horizons_ms, replies, strict=True)
         return {queue: _queue_snapshot(queue, reply) for queue, reply in found if reply is not None}
+
+    async def snapshots_or_why(self, queues: Sequence[str]) -> list[QueueSnapshot | Unread]:
+        """Many queues in one round trip, for a list: one that can't be read does not hide the others."""
+        replies = await self.server.run_each(self._scripts["stats"], dict.fromkeys(queues, (0,)))
+        return [
+            Unread("", queue, ANOTHER_TYPE) if reply is None else _queue_snapshot(queue, reply)
+            for queue, reply in zip(queues, replies, strict=True)
+        ]
 
     async def history(self, queue: str, *, until_ms: int, minutes: int) -> list[tuple[int, dict[str, int]]]:
         """The counters of each of the last minutes, oldest first: (start ms, counters). At most 1,440."""
@@ -263,23 +308,16 @@ class Store:
         ids = await self.server.call(lambda: redis.zrangebyscore(key, low, high, start=offset, num=limit))
         return _ids(ids), 0
 
-    async def dead_letters(self, ids: Iterable[str]) -> list[tuple[str, bytes | None]]:
-        """The letters of these ids (JSON), None where there is none (any more)."""
-        wanted = list(ids)
-
-        async def read() -> list[bytes | None]:
-            async with self.server.redis.pipeline(transaction=False) as pipe:
-                for job_id in wanted:
-                    pipe.hget(DEAD + job_id, "letter")
-                return await pipe.execute()
-
-        return list(zip(wanted, await self.server.call(read) if wanted else [], strict=True))
+    async def dead_letters(self, queue: str, ids: Sequence[str], *, head: int = 0, most: int = 0) -> list[Letter]:
+        """The letters of these ids, of whichever queue; `head`, `most` and the answer's end as of `inspect_many`."""
+        replies = await self._run("letters", queue, [head, most, *ids]) if ids else []
+        return [_letter(queue, job_id, reply) for job_id, reply in zip(ids, replies, strict=False)]
 
     async def fingerprints(self, queue: str) -> dict[str, int]:
         """How many dead letters of each kind there are."""
         redis, key = self.server.redis, KeySpace(queue).fingerprints
         found = await self.server.call(lambda: cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(key)))
-        return {name.decode(): int(value) for name, value in found.items()}
+        return {name.decode(errors="surrogateescape"): number_of(value) for name, value in found.items()}
 
     async def ids_like(self, queue: str, fingerprint: str, *, offset: int = 0, limit: int = BATCH) -> list[str]:
         """A page of the dead letters with that fingerprint, oldest first."""
@@ -340,6 +378,41 @@ class Store:
                 return await pipe.execute()
 
         return sum(await self.server.call(read))
+
+
+def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_head: bool) -> Snapshot:
+    record, held, attempts, result, meta, dead, scores, done, now, abort = reply
+    level = next((level for level, score in zip(Level, scores, strict=False) if score is not None), None)
+    letter = _decode_meta(dead)
+    return Snapshot(
+        id=job_id,
+        queue=queue,
+        record=record,
+        held=held,
+        attempts=number_of(attempts),
+        result=result,
+        meta=_decode_meta(meta),
+        dead=letter if "letter" in letter and letter.get("queue") == queue.encode() else {},
+        level=level,
+        score=None if level is None else float(scores[level - 1]),
+        done_ms=None if done is None else whole_ms(done),
+        now_ms=now,
+        cancel_asked=abort is not None,
+        is_head=is_head,
+    )
+
+
+def _letter(queue: str, job_id: str, reply: Any) -> Letter:
+    if isinstance(reply, bytes):
+        return Letter(job_id, queue, None, reply.decode(errors="replace"))
+    raw, home = reply
+    return Letter(job_id, queue if home is None else home.decode(errors="replace"), raw)
+
+
+def whole_ms(score: bytes) -> int:
+    """A zset's score as milliseconds; 0 for one that is no time."""
+    value = float(score)
+    return int(value) if 0 <= value <= LAST_MS else 0
 
 
 def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:

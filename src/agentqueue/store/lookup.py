@@ -6,7 +6,8 @@ from typing import Final
 
 import orjson
 
-from agentqueue.keys import DEAD, JOB, RESULT, KeySpace
+from agentqueue.errors import InvalidName
+from agentqueue.keys import DEAD, JOB, RESULT, KeySpace, check_queue
 from agentqueue.store.engine import _ids
 from agentqueue.store.jobs import BATCH, Store
 
@@ -31,7 +32,8 @@ async def find_queue(store: Store, job_id: str) -> str | None:
             return record, dead, result
 
     record, dead, result = await store.server.call(read)
-    named = _queue_in(record) or (dead.decode() if dead and record is None else None) or _queue_in(result)
+    buried = _valid(dead.decode(errors="replace")) if dead and record is None else None
+    named = _queue_in(record) or buried or _queue_in(result)
     return named or await _search(store, job_id)
 
 
@@ -44,11 +46,19 @@ def _queue_in(raw: bytes | None) -> str | None:
     if not isinstance(name, str):
         return None
     base, _, level = name.rpartition(":")
-    return base if base and level in ("urgent", "high", "low") else name
+    return _valid(base if base and level in ("urgent", "high", "low") else name)
+
+
+def _valid(queue: str) -> str | None:
+    """The name, if a queue can have it: anybody may have written it where names are kept."""
+    try:
+        return check_queue(queue)
+    except InvalidName:
+        return None
 
 
 async def _search(store: Store, job_id: str) -> str | None:
-    names = [ARQ_QUEUE, *await store.queues()]
+    names = [ARQ_QUEUE, *(name for name in await store.queues() if _valid(name))]
     for start in range(0, len(names), QUEUES_A_CALL):
         chunk = names[start : start + QUEUES_A_CALL]
         found = await _first_with(store, chunk, job_id)
@@ -64,7 +74,11 @@ async def _first_with(store: Store, queues: Sequence[str], job_id: str) -> str |
         async with store.server.redis.pipeline(transaction=False) as pipe:
             for _, key in keys:
                 pipe.zscore(key, job_id)
-            return await pipe.execute()
+            replies = await pipe.execute(raise_on_error=False)
+        for reply in replies:  # a key of another type than ours holds none of our jobs
+            if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
+                raise reply
+        return [None if isinstance(reply, Exception) else reply for reply in replies]
 
     scores = await store.server.call(read)
     return next((queue for (queue, _), score in zip(keys, scores, strict=True) if score is not None), None)
