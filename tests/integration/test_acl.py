@@ -20,6 +20,7 @@ from agentqueue.store.jobs import Store
 from agentqueue.wire import JobRecord, encode_job
 from agentqueue_operator.adapters.dial import Switchboard
 from agentqueue_operator.adapters.queues import QueueReader
+from agentqueue_operator.app.ports import Retention
 from agentqueue_operator.domain.reasons import Reason
 from tests.support.hand import Hand
 from tests.support.pages import Page
@@ -50,7 +51,7 @@ RARE = {
     "RPOP": "a rate limit whose window has passed",
     "LINDEX": "a rate limit",
     "ZREMRANGEBYRANK": "a history over its bound",
-    "HSCAN": "a sweep",
+    "HRANDFIELD": "a sweep",
     "ZSCAN": "a sweep",
     "HMGET": "a dead letter that goes",
 }
@@ -123,7 +124,7 @@ async def work(url: str) -> None:
         await reader.look({QUEUE: 10.0})
         await reader.mark(QUEUE, "w", drain=True, keep_s=60)
         await reader.keep_marks(QUEUE, 60)
-        await reader.tend(QUEUE, dead_s=1, history_s=1)
+        await reader.tend({QUEUE: Retention()})
         await reader.bury_worker(QUEUE, "hand", "gone")
         await reader.publish({QUEUE: b"{}"})
         await reader.wait_for_jobs([QUEUE], 0.01)
