@@ -106,6 +106,41 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
             _per_agent("agentqueue_queue_oldest_waiting_seconds"),
         ),
         Panel("Delayed jobs", "What comes due later?", "short", _per_agent("agentqueue_queue_delayed_jobs")),
+        Panel(
+            "Wait before the start",
+            "How long had the jobs waited that start? Target: the lowest targetWaitSeconds.",
+            "s",
+            {
+                **{
+                    f"p{percent}": f"histogram_quantile({percent / 100}, "
+                    + _grows("agentqueue_queue_wait_seconds_bucket", "le", f"{BY}, le")
+                    + ")"
+                    for percent in (50, 90, 99)
+                },
+                "target": f"min(max by ({BY}) (agentqueue_agent_target_wait_seconds{{{AGENTS}}}))",
+            },
+        ),
+        Panel(
+            "Share of jobs that waited longer than 30 s",
+            "Do agents keep up? 30 s is what targetWaitSeconds is by default.",
+            "percentunit",
+            {
+                "{{agentqueue}} {{agent}}": "1 - "
+                + _grows("agentqueue_queue_wait_seconds_bucket", of=',le="30.0"')
+                + " / "
+                + _grows("agentqueue_queue_wait_seconds_count")
+            },
+        ),
+        Panel(
+            "Wait before the start, by priority, mean",
+            "Which priorities wait?",
+            "s",
+            {
+                "{{priority}}": _rate("agentqueue_job_wait_seconds_sum", "priority")
+                + " / "
+                + _rate("agentqueue_job_wait_seconds_count", "priority")
+            },
+        ),
     ),
     "Jobs": (
         Panel(

@@ -16,8 +16,12 @@ from agentqueue_operator.domain.scaling import Hold, Load, Memory, Reason, Scali
 from agentqueue_operator.domain.status import AgentFacts
 from agentqueue_operator.process import add_gauges
 from agentqueue_worker.adapters.metrics import Metrics as WorkerMetrics
+from agentqueue_worker.domain.waits import Waits
 
 OURS: Final = "agentqueue_"
+REF: Final = QueueRef("default", "travel")
+QUEUE: Final[Any] = SimpleNamespace(agents=(SimpleNamespace(name="search", queue_name="search"),))
+"""Stands for the AgentQueue `travel`, resolved."""
 HEAD: Final = """\
 <!-- Made by `make generated`; do not edit. -->
 
@@ -29,14 +33,23 @@ scraped, and which alerts there are.
 
 - **Every counter is there from the start, as 0.** Prometheus can't tell that a series that appears with the value 50
   has grown by 50. Only a call or an answer that the operator does not expect begins later.
-- **To count jobs, take the operator's counters** (`agentqueue_queue_…_total`). The queue's Redis keeps them, so that
-  nothing is lost when pods come and go. A worker's own counters tell jobs apart by their name, but end with the pod:
-  what it did before the first scrape and after the last one is missing. Don't add the two up: they count the same jobs.
+- **To count jobs, take the operator's counters** (`agentqueue_queue_…_total`, `agentqueue_queue_wait_seconds`). The
+  queue's Redis keeps them, so that nothing is lost when pods come and go. A worker's own counters tell jobs apart by
+  their name or priority, but end with the pod: what it did before the first scrape and after the last one is missing.
+  Don't add the two up: they count the same jobs.
 - **The operator's series bear the labels of its pod**, which changes when another replica takes over. Aggregate them
   away by `max`, since two replicas may show the same queue for a moment, and take the maximum of a counter before its
   increase:
   `increase(max by (namespace, agentqueue, agent, outcome) (agentqueue_queue_outcomes_total)[15m:30s])`.
   `last_over_time(…[3m])` bridges the time in which none leads. The alerts of the chart do so.
+- **Waits** are measured by Redis's clock from when a job is due (its delay, or that of a retry, is over) until a worker
+  claims it. Jobs that came back from another worker are left out: they have their old place in the queue, which tells
+  nothing of when they came back. Whether an agent keeps its `scaling.targetWaitSeconds`, nine jobs of ten:
+  `histogram_quantile(0.9, increase(max by (namespace, agentqueue, agent, le)
+  (agentqueue_queue_wait_seconds_bucket)[15m:30s])) <= max by (namespace, agentqueue, agent)
+  (agentqueue_agent_target_wait_seconds)`.
+- **Histograms** are classic ones, since prometheus_client can't export native ones. Prometheus 3.4 or newer can turn
+  them into native ones as it scrapes (`convert_classic_histograms_to_nhcb`).
 - **Labels are bounded**: names of resources and of jobs, and words of fixed sets; never a job's id, its tags or its
   tenant.
 
@@ -69,7 +82,13 @@ def worker_registry() -> CollectorRegistry:
     metrics.expect(["find-flights"])
     outbox = type("Outbox", (), {"__len__": lambda _: 0, "blocked_until": None})()
     state: Any = SimpleNamespace(
-        running={}, outbox=outbox, options=SimpleNamespace(concurrency=5), draining=False, marked=False, abandoned=0
+        running={},
+        outbox=outbox,
+        options=SimpleNamespace(concurrency=5),
+        draining=False,
+        marked=False,
+        abandoned=0,
+        waits=Waits(),
     )
     metrics.state = state
     registry = CollectorRegistry()
@@ -77,23 +96,27 @@ def worker_registry() -> CollectorRegistry:
     return registry
 
 
-def operator_registry() -> CollectorRegistry:
-    """Return what the operator exports after its first pass over an AgentQueue with one agent."""
-    metrics, ref, load = OperatorMetrics(), QueueRef("default", "travel"), Load()
+def operator_metrics() -> OperatorMetrics:
+    """Return the operator's metrics after its first pass over an AgentQueue with one agent."""
+    metrics, load = OperatorMetrics(), Load()
     policy = ScalingPolicy(target_wait=timedelta(seconds=30))
     decision = Hold(Reason.IDLE, Terms(snapshot=Snapshot(at=0.0, load=load), current=0, policy=policy), Memory())
     look = Look(load=load, reports={}, marked=frozenset(), delayed=0, done=0, dead=0, arrived=0, run_ms=0)
-    queue: Any = SimpleNamespace(agents=(SimpleNamespace(name="search", queue_name="search"),))
     facts = AgentFacts(name="search", queue="search", deployment="travel-search", desired=0, ready=0)
-    metrics.decided(ref, "search", decision)
-    metrics.looked(ref, queue, {"search": Scaled(replicas=0, decision=decision, look=look)}, {"search": facts})
+    metrics.decided(REF, "search", decision)
+    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, decision=decision, look=look)}, {"search": facts})
     part = type("Part", (), {"__len__": lambda _: 1, "waiting": lambda _: 0, "oldest_pass_s": lambda _: 0.0})()
     nothing = SimpleNamespace(leads=True, synced=True, down=0, begun=0, age_s=0.0)
     operator: Any = SimpleNamespace(
         metrics=metrics, elector=nothing, watches=nothing, cache=part, loops=part, pulse=nothing
     )
     add_gauges(operator)
-    return metrics.registry
+    return metrics
+
+
+def operator_registry() -> CollectorRegistry:
+    """Return what the operator exports then."""
+    return operator_metrics().registry
 
 
 def rows(registry: CollectorRegistry) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 -- Renews a worker's leases, writes its heartbeat, and does a bounded share of the queue's housekeeping.
 -- ARGV: 1 owner, 2 worker id, 3 heartbeat (JSON), 4 lease ms, 5 sweep (ids to look at), 6 dead letters ms, 7 history ms,
--- 8 stale after ms, then {id, level}*. Returns {lost ids, drain mark ms or 0, jobs reaped, now ms, paused,
--- {dropped foreign key, its type}*, why something was left out, or ''}.
+-- 8 stale after ms, 9 how many counters grow, {counter, by}* of them, then {id, level}*. Returns {lost ids, drain mark ms
+-- or 0, jobs reaped, now ms, paused, {dropped foreign key, its type}*, why something was left out, or ''}.
 -- Without a worker (2 is ''), housekeeping alone; 3 is then for how many ms a queue is left to whoever came last.
 local HOUSEKEEPER = ARGV[2] == ''
 if HOUSEKEEPER then
@@ -10,7 +10,8 @@ if HOUSEKEEPER then
 end
 local owner, lease = ARGV[1], tonumber(ARGV[4])
 local ids, levels, lost = {}, {}, {}
-for i = 9, #ARGV, 2 do ids[#ids + 1] = ARGV[i] levels[#levels + 1] = tonumber(ARGV[i + 1]) end
+local first = 10 + 2 * tonumber(ARGV[9])
+for i = first, #ARGV, 2 do ids[#ids + 1] = ARGV[i] levels[#levels + 1] = tonumber(ARGV[i + 1]) end
 local held, leases = mget(HELD, ids), {{}, {}, {}, {}}
 for i = 1, #ids do
   if is_held_by(held[i], owner) then
@@ -28,6 +29,9 @@ local function try(act, ...)
   if not ok then left_out = reason_of(why) end
 end
 for level = 1, 4 do try(zadd, KEYS[level], leases[level], 'XX') end
+try(function()
+  for i = 10, first - 1, 2 do redis.call('HINCRBY', KEYS[10], ARGV[i], ARGV[i + 1]) end
+end)
 if not HOUSEKEEPER then try(redis.call, 'HSET', KEYS[11], ARGV[2], text(now) .. '|' .. ARGV[3]) end
 try(redis.call, 'SADD', QUEUES, QUEUE) -- plain arq clients note queues nowhere
 local drain

@@ -263,10 +263,18 @@ def _in_pairs(flat: Sequence[bytes]) -> list[tuple[str, str]]:
     return list(zip(words[::2], words[1::2], strict=True))
 
 
-def _renewal(s: EngineSettings, owner: str, worker: str, heartbeat: bytes | int, *, sweep: bool = True) -> list[Any]:
+def _renewal(
+    s: EngineSettings,
+    owner: str,
+    worker: str,
+    heartbeat: bytes | int,
+    *,
+    sweep: bool = True,
+    counts: Mapping[str, int] = {},
+) -> list[Any]:
     """The first arguments of `renew.lua`, which names them."""
     swept = s.sweep if sweep else 0
-    return [owner, worker, heartbeat, s.lease_ms, swept, s.dead_ms, s.history_ms, s.stale_ms]
+    return [owner, worker, heartbeat, s.lease_ms, swept, s.dead_ms, s.history_ms, s.stale_ms, *_pairs(counts)]
 
 
 class Engine:
@@ -282,6 +290,7 @@ class Engine:
         self._step_strict = load("step")
         self._renew = load("renew", allow_oom=True)
         self._annotate = load("annotate", allow_oom=True)
+        self._count = load("count", allow_oom=True)
         self._hand_back = load("hand_back", allow_oom=True)
         self._look = load("foreign", allow_oom=True)
 
@@ -327,10 +336,20 @@ class Engine:
         )
 
     async def renew(
-        self, *, owner: str, worker: str, heartbeat: bytes, held: Iterable[tuple[str, Level]], sweep: bool = True
+        self,
+        *,
+        owner: str,
+        worker: str,
+        heartbeat: bytes,
+        held: Iterable[tuple[str, Level]],
+        sweep: bool = True,
+        counts: Mapping[str, int] | None = None,
     ) -> RenewReply:
-        """Push the deadlines of the named jobs out, write the heartbeat, reap and sweep a bounded number."""
-        args = _renewal(self.settings, owner, worker, heartbeat, sweep=sweep)
+        """Push the deadlines of the named jobs out, write the heartbeat, reap and sweep a bounded number.
+
+        `counts` are added to the queue's counters (`agentqueue.waits`).
+        """
+        args = _renewal(self.settings, owner, worker, heartbeat, sweep=sweep, counts=counts or {})
         for job_id, level in held:
             args += (job_id, int(level))
         return await self.read_renewal(await self._run(self._renew, args))
@@ -391,6 +410,10 @@ class Engine:
             some, offset = await self._run(self._hand_back, args)
             given += some
         return given
+
+    async def count(self, counts: Mapping[str, int]) -> None:
+        """Add to the queue's counters, as `renew` does."""
+        await self._run(self._count, _pairs(counts)[1:])
 
     async def say_goodbye(self, worker: str) -> None:
         """Take the worker off the list, and its drain mark with it."""

@@ -1,13 +1,14 @@
 """What producers and people do with queues: enqueue, look, cancel, replay, pause."""
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from agentqueue.keys import DECISION, QUEUES, KeySpace, Level
 from agentqueue.scripts import load
 from agentqueue.store.engine import NewJob, _decode_meta, _ids
 from agentqueue.store.server import Server
+from agentqueue.waits import PREFIX
 from agentqueue.wire import LAST_MS, State, number_of
 
 T = TypeVar("T")
@@ -117,6 +118,8 @@ class QueueSnapshot:
     """Delayed jobs that come due within the time asked for."""
     run_out: int = 0
     """Running jobs whose lease has run out: they go back to the queue, unless their worker renews it first."""
+    waits: Mapping[str, int] = field(default_factory=dict)
+    """How long jobs waited for a slot since the beginning, by the fields of `agentqueue.waits`."""
 
     @property
     def waiting(self) -> int:
@@ -416,9 +419,11 @@ def whole_ms(score: bytes) -> int:
 
 
 def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
-    now, ready, delayed, active, oldest, dead, done, paused, counters, minute, last, workers, due, drain, soon, out = (
+    now, ready, delayed, active, oldest, dead, done, paused, counted, minute, last, workers, due, drain, soon, out = (
         reply
     )
+    counters = _numbers(counted)
+    waits = {name: counters.pop(name) for name in list(counters) if name.startswith(PREFIX)}
     return QueueSnapshot(
         queue=queue,
         now_ms=now,
@@ -430,13 +435,14 @@ def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
         dead=dead,
         done=done,
         paused=paused or None,
-        counters=_numbers(counters),
+        counters=counters,
         this_minute=_numbers(minute),
         last_minute=_numbers(last),
         workers=_heartbeats(workers),
         draining=_numbers(drain),
         due_soon=soon,
         run_out=out,
+        waits=waits,
     )
 
 

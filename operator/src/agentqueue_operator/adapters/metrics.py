@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agentqueue.spec import ResolvedQueue
+from agentqueue.waits import cumulative
 from agentqueue_operator.app.cluster.ports import Scaled
 from agentqueue_operator.domain.kinds import QueueRef
 from agentqueue_operator.domain.rights import OWN, rights
@@ -173,7 +174,7 @@ class Metrics:
             key, one = (ref.namespace, ref.name, agent.name, agent.queue_name), scaled[agent.name]
             gauges[key] = figures(one, facts[agent.name])
             if one.look is not None:
-                counters[key] = one.look.counters
+                counters[key] = {**one.look.counters, **one.look.waits}
         self._agents.note(ref, gauges, counters)
 
 
@@ -256,11 +257,17 @@ def _counted(agents: Iterable[tuple[Key, Mapping[str, int]]]) -> Iterable[Metric
     seconds = CounterMetricFamily(
         "agentqueue_queue_run_seconds", "Time that completed jobs ran, added up", labels=AGENT_LABELS
     )
+    waits = HistogramMetricFamily(
+        "agentqueue_queue_wait_seconds",
+        "How long jobs waited for a slot, from when they were due until a worker claimed them",
+        labels=AGENT_LABELS,
+    )
     families = {it: CounterMetricFamily(name, text, labels=AGENT_LABELS) for it, (name, text) in COUNTED.items()}
     for key, counters in agents:
         for outcome in OUTCOMES:
             outcomes.add_metric((*key, outcome), counters.get(outcome, 0))
         seconds.add_metric(key, counters.get("run_ms", 0) / 1000)
+        waits.add_metric(key, *cumulative(counters))
         for field, family in families.items():
             family.add_metric(key, counters.get(field, 0))
-    return (outcomes, seconds, *families.values())
+    return (outcomes, seconds, waits, *families.values())

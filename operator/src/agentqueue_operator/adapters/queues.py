@@ -112,6 +112,7 @@ def look_of(snapshot: QueueSnapshot) -> Look:
         arrived=_arrived(snapshot),
         run_ms=counters.get("run_ms", 0),
         counters=counters,
+        waits=snapshot.waits,
     )
 
 

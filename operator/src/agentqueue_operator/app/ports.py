@@ -42,6 +42,8 @@ class Look:
     """Time that the completed ones took, added up."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """What Redis has counted since the queue was first used, by the engine's names (completed, dead, run_ms, …)."""
+    waits: Mapping[str, int] = field(default_factory=dict)
+    """How long jobs waited for a slot since then, by the fields of `agentqueue.waits`."""
 
     def seen(self, at: float) -> Seen:
         """What the estimates learn from; `at`: monotonic seconds."""

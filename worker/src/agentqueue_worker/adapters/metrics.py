@@ -8,11 +8,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from agentqueue.clock import monotonic
+from agentqueue.keys import Level
 from agentqueue.store import Again, Bury, Cancel, Done, HandBack, Outcome, RenewReply
+from agentqueue.waits import cumulative
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.app.state import WorkerState
 
-BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+RUN_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 """Seconds: from a lookup to an agent that works for an hour."""
 STEP_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 OUTCOMES: Final = {Done: "completed", Again: "retried", Bury: "dead", Cancel: "cancelled", HandBack: "handed_back"}
@@ -50,11 +52,11 @@ class JobCounts:
 
     def __init__(self) -> None:
         self.outcomes = dict.fromkeys((*OUTCOMES.values(), LOST), 0)
-        self.seconds = Histogram(BUCKETS)
+        self.seconds = Histogram(RUN_BUCKETS)
 
 
 class Metrics(Collector):
-    """A worker's own numbers. Labels are queue, job_name and outcome: all bounded by the user's code.
+    """A worker's own numbers. Labels are queue, job_name, outcome and priority: bounded by the user's code.
 
     Not `job`: that is Prometheus' own label for what it scrapes, and it would rename ours.
     """
@@ -104,6 +106,7 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """At a scrape, in the probes' thread."""
         yield from self._jobs()
+        yield from self._waits()
         yield from self._gauges()
         yield from self._counters()
         labels = (("agentqueue_step_duration_seconds", "Round trips that finish and claim", self.step_seconds),)
@@ -127,6 +130,17 @@ class Metrics(Collector):
                 total.add_metric((self.queue, name, outcome), count)
             seconds.add_metric((self.queue, name), counts.seconds.buckets(), counts.seconds.total)
         return (total, seconds)
+
+    def _waits(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(
+            "agentqueue_job_wait_seconds",
+            "How long jobs waited for a slot, from when they were due until this worker claimed them",
+            labels=("queue", "priority"),
+        )
+        if self.state is not None:
+            for level in Level:
+                family.add_metric((self.queue, level.label), *cumulative(self.state.waits.of(level)))
+        return (family,)
 
     def _gauges(self) -> Iterable[Metric]:
         state = self.state

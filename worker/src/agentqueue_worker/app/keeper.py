@@ -14,6 +14,7 @@ from agentqueue.store import MAX_STEP, Claimed, Engine, HandBack, RenewReply
 from agentqueue_worker.app.options import Identity
 from agentqueue_worker.app.telemetry import Telemetry
 from agentqueue_worker.domain.lease import renew_every, to_renew
+from agentqueue_worker.domain.waits import Waits
 
 KEEPER_TIMEOUT: Final = 2.0
 """Seconds the renewing thread waits for an answer: several tries fit into a lease."""
@@ -32,6 +33,8 @@ class Keeper:
         open_engine: makes the engine, in the thread.
         held: what to renew now; called in the thread.
         beat: the heartbeat's JSON; called in the thread.
+        waits: what Redis adds to the queue's counters with each renewal. What a renewal that failed took along goes
+            with the next one too: it is counted twice if Redis had carried it out and its answer was lost.
         renewed: gets each answer and what was renewed; called in the thread.
     """
 
@@ -42,6 +45,7 @@ class Keeper:
         *,
         held: Callable[[], dict[str, Claimed]],
         beat: Callable[[], bytes],
+        waits: Waits,
         renewed: Renewed,
         telemetry: Telemetry,
     ) -> None:
@@ -49,6 +53,7 @@ class Keeper:
         self._identity = identity
         self._held = held
         self._beat = beat
+        self._waits = waits
         self._renewed = renewed
         self._telemetry = telemetry
         self._thread = threading.Thread(target=self._main, name="renew", daemon=True)
@@ -120,14 +125,17 @@ class Keeper:
             await engine.server.close()
 
     async def _renew(self, engine: Engine) -> bool:
-        held, began = self._held(), monotonic()
+        held, began, waits = self._held(), monotonic(), self._waits.unsent()
         owner, name = self._identity.owner, self._identity.name
         try:
             async with asyncio.timeout(engine.settings.lease_ms / 2000):
-                reply = await engine.renew(owner=owner, worker=name, heartbeat=self._beat(), held=to_renew(held))
+                reply = await engine.renew(
+                    owner=owner, worker=name, heartbeat=self._beat(), held=to_renew(held), counts=waits
+                )
         except (QueueUnavailable, UnsupportedServer, TimeoutError):
             self._telemetry.renewed(None, monotonic() - began)
             return False
+        self._waits.sent(waits)
         self._telemetry.renewed(reply, monotonic() - began)
         self._renewed(reply, held)
         return True

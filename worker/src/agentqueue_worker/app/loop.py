@@ -162,7 +162,7 @@ class ClaimLoop:
         if step.batch.outcomes:
             self._settle(step.batch, reply.lost)
         if reply.claimed:
-            self._take(reply.claimed)
+            self._take(reply.claimed, reply.now_ms)
         if reply.foreign:
             self._telemetry.foreign(reply.foreign)
         for job_id in reply.cancel:
@@ -174,7 +174,7 @@ class ClaimLoop:
         elif step.batch.strict:  # its jobs may have enqueued some for this very queue
             self._dry, self._claim_at = False, now
 
-    def _take(self, jobs: Sequence[Claimed]) -> None:
+    def _take(self, jobs: Sequence[Claimed], now_ms: int) -> None:
         """Hold the jobs from now on, and start them as soon as the loop comes round.
 
         By then the next step is on its way, if one is due: the server works on it while these jobs run.
@@ -182,6 +182,7 @@ class ClaimLoop:
         state = self._state
         for claimed in jobs:
             state.leases.take(claimed)
+        state.waits.add(jobs, now_ms)
         state.started += len(jobs)
         state.claimed += jobs
         state.loop.call_soon(self._start)

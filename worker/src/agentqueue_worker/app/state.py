@@ -16,6 +16,7 @@ from agentqueue_worker.app.notes import Notes
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.domain.lease import Leases
 from agentqueue_worker.domain.outbox import Outbox
+from agentqueue_worker.domain.waits import Waits
 
 if TYPE_CHECKING:
     from agentqueue.store import Claimed
@@ -42,6 +43,7 @@ class WorkerState:
         self.claimed: list[Claimed] = []
         """What the last step brought: held, and about to start."""
         self.leases = Leases()
+        self.waits = Waits()
         self.outbox = Outbox()
         self.draining = False
         """A signal came: jobs end or go back, and the worker exits."""

@@ -68,6 +68,7 @@ class Worker:
             options.identity,
             held=self.state.leases.snapshot,
             beat=self.beat,
+            waits=self.state.waits,
             renewed=self._renewed_in_thread,
             telemetry=telemetry,
         )
@@ -226,12 +227,19 @@ class Worker:
 
     # --- ending
 
+    async def _send_waits(self) -> None:
+        """Send what was counted since the last renewal: a short-lived worker may have claimed all its jobs since."""
+        if waits := self.state.waits.unsent():
+            await self._engine.count(waits)
+            self.state.waits.sent(waits)
+
     async def _close(self) -> None:
         self.state.ready = False
         await asyncio.to_thread(self._keeper.stop)  # joins a thread: others may share this event loop
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._engine.say_goodbye(self.options.identity.name)
+                await self._send_waits()
         except (*UNAVAILABLE, TimeoutError) as exc:
             log.warning("goodbye_failed", error=str(exc) or "no answer in time")
         try:
