@@ -208,7 +208,9 @@ def demo(folder: Path) -> None:
             console.print(f"{len(requests)} requests sent to the orchestrator")
             follow(client, up, len(requests))
             jobs = list(client.jobs("communication", "completed", limit=1_000, fields=["data", "result"]))
-            letters = [letter for stats in client.stats() for letter in client.dead_letters(stats.name)]
+            letters = [
+                letter for stats in client.stats() for letter in client.dead_letters(stats.name, fields=["data"])
+            ]
         show_proposals(jobs)
         show_dead(letters, requests)
         show_command(url, "dead", "list")
