@@ -1,10 +1,14 @@
 // The console's page. Plain DOM, no build step: text goes in as text nodes, so that no payload can become markup.
 
+import { address, decoded, dueText, memberTexts, pretty } from "./text.js";
+
 const main = document.getElementById("main");
 const STATES = ["active", "waiting", "delayed", "completed"];
 const REFRESH_MS = 2000;
 const HISTORY_MS = 20000;
 const RETRY_MS = 5000;
+const PAGE = 50;
+const MOST_ROWS = 1000; // what the API gives in one page
 
 // Elements
 
@@ -46,11 +50,19 @@ function ago(iso) {
   return h("time", { datetime: iso, title: new Date(iso).toLocaleString() }, text);
 }
 
+function due(iso) {
+  const time = ago(iso);
+  time.dataset.due = "";
+  time.textContent = dueText(time.textContent);
+  return time;
+}
+
+const retold = (time) => ("due" in time.dataset ? due : ago)(time.dateTime).textContent;
+
 const label = (name, value, props = {}) => h("td", { "data-label": name, ...props }, value);
 const amount = (name, n, kind = "") =>
   label(name, h("span", { class: n ? kind : "zero" }, count(n)), { class: "num" });
 const badge = (state) => h("span", { class: `state ${state}` }, state);
-const pretty = (value) => JSON.stringify(value, null, 2) ?? "null";
 
 // Rows that have not changed stay the same elements: focus, selection and open details survive a refresh.
 function patch(parent, items, keyOf, build) {
@@ -60,7 +72,7 @@ function patch(parent, items, keyOf, build) {
     const signature = JSON.stringify(item);
     const known = old.get(key);
     if (known && known.signature === signature) {
-      for (const time of known.querySelectorAll("time")) time.textContent = ago(time.dateTime).textContent;
+      for (const time of known.querySelectorAll("time")) time.textContent = retold(time);
       return known;
     }
     const fresh = build(item);
@@ -100,15 +112,24 @@ const token = {
   set: (value) => (value ? sessionStorage.setItem("token", value) : sessionStorage.removeItem("token")),
 };
 
-async function call(path, { method = "GET", body, signal } = {}) {
+async function call(path, { method = "GET", body, signal, asText = false } = {}) {
   const headers = { Authorization: `Bearer ${token.get() ?? ""}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const answer = await fetch(path, {
     method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
   });
-  const told = await answer.json().catch(() => ({}));
+  const text = await answer.text();
+  const told = parsed(text);
   if (!answer.ok) throw new Problem(answer.status, told);
-  return told;
+  return asText ? { ...told, texts: memberTexts(text) } : told;
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return {};
+  }
 }
 
 const at = (queue, rest = "") => `api/queues/${encodeURIComponent(queue)}${rest}`;
@@ -234,7 +255,11 @@ function table(caption, names) {
     note.textContent = empty;
     patch(body, items, keyOf, build);
   };
-  return { element: h("div", { class: "card" }, whole, note), show };
+  // Nothing could be read: what is shown stays, else the note says so.
+  const fail = (text) => {
+    if (whole.hidden) note.textContent = text;
+  };
+  return { element: h("div", { class: "card" }, whole, note), show, fail };
 }
 
 function queuesView() {
@@ -247,10 +272,14 @@ function queuesView() {
   const readHistories = async (queues, signal) => {
     if (Date.now() - read < HISTORY_MS) return;
     read = Date.now();
-    const found = await Promise.all(queues.slice(0, 100).map((queue) => call(at(queue.name, "/history"), { signal })));
-    found.forEach((history, i) => histories.set(queues[i].name, history));
+    const readable = queues.filter((queue) => !queue.problem).slice(0, 100);
+    const found = await Promise.all(readable.map((queue) => call(at(queue.name, "/history"), { signal })));
+    found.forEach((history, i) => histories.set(readable[i].name, history));
   };
-  const row = ({ queue, history }) => h("tr", {},
+  const unread = (queue) => h("tr", {},
+    h("th", { scope: "row", class: "wrap" }, queue.name),
+    h("td", { class: "dead wrap full", colspan: 9 }, `It can't be read: ${queue.problem}`));
+  const row = ({ queue, history }) => queue.problem ? unread(queue) : h("tr", {},
     h("th", { scope: "row", class: "wrap" }, h("a", { href: toQueue(queue.name) }, queue.name),
       queue.paused && [" ", badge("paused")]),
     amount("Waiting", queue.waiting, "waiting"), amount("Active", queue.active, "active"),
@@ -273,6 +302,7 @@ function queuesView() {
     },
     show: (queues) => rows.show(queues, ({ queue }) => queue.name, row,
       "No queue yet. Send a job: agentqueue submit QUEUE JOB '{…}'"),
+    fail: rows.fail,
   };
 }
 
@@ -342,44 +372,32 @@ function queueView(name, state) {
     ["Job"], ["Name"], ["State"], ["Priority"], ["Attempts", "num"], ["When"], ["Progress or error"],
   ]);
   const more = h("div", { class: "more", hidden: true }, h("button", { type: "button" }, "Show more"));
-  let older = [];
-  let cursor = null;
-  const path = (from) => at(name, `/jobs?state=${state}${from ? `&cursor=${encodeURIComponent(from)}` : ""}`);
+  let limit = PAGE; // all rows that are shown are asked for again with each look
+  const path = () => at(name, `/jobs?state=${encodeURIComponent(state)}&limit=${limit}`);
   const row = (job) => h("tr", {},
     h("th", { scope: "row", class: "mono wrap" }, h("a", { href: toJob(job.id) }, job.id)),
     label("Name", job.name || "–", { class: "wrap" }), label("State", badge(job.state)),
     label("Priority", job.priority), label("Attempts", String(job.attempts), { class: "num" }),
-    label("When", ago(job.finishedAt ?? job.startedAt ?? job.enqueuedAt)),
+    label("When", job.dueAt ? due(job.dueAt) : ago(job.finishedAt ?? job.startedAt ?? job.enqueuedAt)),
     label("Progress or error", job.error ?? (job.progress ? `${job.progress.percent} % ${job.progress.message ?? ""}` : ""),
       { class: "wrap full" }));
-  const show = (first) => {
-    const seen = new Set(first.map((job) => job.id));
-    rows.show([...first, ...older.filter((job) => !seen.has(job.id))], (job) => job.id, row,
-      state ? `No ${state} jobs.` : "Nothing waits, runs or is due.");
-    more.hidden = cursor === null;
-  };
-  let first = [];
-  more.firstChild.addEventListener("click", async () => {
-    try {
-      const page = await call(path(cursor));
-      older = [...older, ...page.jobs];
-      cursor = page.cursor;
-      show(first);
-    } catch (problem) {
-      toast(problem.message);
-    }
+  more.firstChild.addEventListener("click", () => {
+    limit = Math.min(limit + PAGE, MOST_ROWS);
+    view?.refresh();
   });
   rows.element.append(more);
   return {
     title: name,
     build: () => [...head.elements(state), rows.element],
-    load: async (signal) => Promise.all([call(at(name), { signal }), history(signal), call(path(null), { signal })]),
+    load: async (signal) => Promise.all([call(at(name), { signal }), history(signal), call(path(), { signal })]),
     show: ([queue, past, page]) => {
       head.show(queue, past);
-      first = page.jobs;
-      if (!older.length) cursor = page.cursor;
-      show(first);
+      rows.show(page.jobs, (job) => job.id, row, state ? `No ${state} jobs.` : "Nothing waits, runs or is due.");
+      more.hidden = page.cursor === null;
+      if (limit < MOST_ROWS) return;
+      more.replaceChildren(`${count(MOST_ROWS)} are shown; the command line lists more: agentqueue jobs ${name} --cursor ${page.cursor}`);
     },
+    fail: rows.fail,
   };
 }
 
@@ -416,6 +434,7 @@ function deadView(name) {
       all.hidden = groups.length === 0;
       rows.show(groups, (group) => group.fingerprint, row, "No dead letters. All is well.");
     },
+    fail: rows.fail,
   };
 }
 
@@ -426,7 +445,7 @@ function facts(job) {
     fact("Queue", h("a", { href: toQueue(job.queue, job.state === "dead" ? "dead" : "") }, job.queue)),
     fact("Job", job.name || "–"), fact("Priority", job.priority),
     fact("Attempts", `${job.attempts} (started ${job.deliveries} time${job.deliveries === 1 ? "" : "s"})`),
-    fact("Enqueued", ago(job.enqueuedAt)), fact("Started", ago(job.startedAt)),
+    fact("Enqueued", ago(job.enqueuedAt)), job.dueAt && fact("Due", due(job.dueAt)), fact("Started", ago(job.startedAt)),
     fact("Finished", job.finishedAt ? [ago(job.finishedAt), took === null ? "" : `, took ${duration(took)}`] : "–"),
     fact("Worker", job.worker ?? "–"),
     job.progress && fact("Progress", [
@@ -457,20 +476,23 @@ function attempt(error) {
 }
 
 function jobView(id) {
-  const body = h("div");
+  const body = h("div", {}, h("p", { class: "note" }, "Loading…"));
   const build = (job) => h("div", {},
     h("div", { class: "head" }, h("h1", { class: "mono" }, job.id), badge(job.state), h("div", { class: "actions" }, jobActions(job))),
     job.error && h("div", { class: "alert" }, job.error),
     h("div", { class: "card pad" }, facts(job)),
-    h("h2", {}, "Payload"), h("div", { class: "card" }, h("pre", { tabindex: 0, "aria-label": "Payload" }, pretty(job.data))),
+    h("h2", {}, "Payload"), h("div", { class: "card" }, h("pre", { tabindex: 0, "aria-label": "Payload" }, pretty(job.texts.data))),
     job.state === "completed" && [h("h2", {}, "Result"),
-      h("div", { class: "card" }, h("pre", { tabindex: 0, "aria-label": "Result" }, pretty(job.result)))],
+      h("div", { class: "card" }, h("pre", { tabindex: 0, "aria-label": "Result" }, pretty(job.texts.result)))],
     job.errors.length > 0 && [h("h2", {}, "Attempts that failed"), h("div", { class: "card" }, job.errors.map(attempt))]);
   return {
     title: id,
     build: () => [h("p", { class: "crumbs" }, h("a", { href: "#/" }, "Queues"), " / job"), body],
-    load: (signal) => call(atJob(id), { signal }),
+    load: (signal) => call(atJob(id), { signal, asText: true }),
     show: (job) => patch(body, [job], () => id, build),
+    fail: (text) => {
+      if (body.firstChild.className === "note") body.firstChild.textContent = text;
+    },
   };
 }
 
@@ -525,6 +547,7 @@ function enter(made) {
       if (problem.status === 401) return signIn(Boolean(token.get()));
       trouble.textContent = problem instanceof Problem ? problem.message : "The console does not answer; trying again.";
       trouble.hidden = false;
+      made.fail?.(problem.status === 404 ? "There is nothing to show." : "Nothing could be read.");
       tellHealth(problem.status === 404);
       next = RETRY_MS;
     } finally {
@@ -551,14 +574,26 @@ function tellHealth(good) {
 function route() {
   const given = location.hash.match(/^#token=(.+)$/);
   if (given) {
-    token.set(decodeURIComponent(given[1]));
+    token.set(decoded(given[1]));
     history.replaceState(null, "", "#/"); // out of the address bar and the browser's history
   }
   if (!token.get()) return signIn();
-  const [place, name, state] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const parts = address(location.hash);
+  if (parts === null) return enter(noPage());
+  const [place, name, state] = parts;
   if (place === "jobs" && name) return enter(jobView(name));
   if (place === "queues" && name) return enter(state === "dead" ? deadView(name) : queueView(name, state ?? ""));
-  return enter(queuesView());
+  return enter(place && place !== "queues" ? noPage() : queuesView());
+}
+
+function noPage() {
+  return {
+    title: "No such page",
+    build: () => [h("h1", {}, "No such page"), h("p", {}, "This address is none of the console's. ",
+      h("a", { href: "#/" }, "To the queues"))],
+    load: async () => null,
+    show: () => {},
+  };
 }
 
 document.getElementById("find").addEventListener("submit", (event) => {
