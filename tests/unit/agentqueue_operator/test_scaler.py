@@ -458,3 +458,14 @@ async def test_a_ready_pod_that_was_never_heard_is_awaited_as_long() -> None:
     passes = Passes(pod("a", ready=False), minReplicas=1)
     passes.queues.reports.clear()
     assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 1]
+
+
+async def test_an_operator_that_starts_anew_knows_a_lost_nodes_pod_from_one_that_starts() -> None:
+    passes = Passes(pod("a", ready=False), minReplicas=1)
+    passes.queues.reports.clear()
+    (container,) = passes.cluster.pods["a"]["status"]["containerStatuses"]
+    container |= {"started": True, "state": {"running": {"startedAt": "2026-11-25T02:00:01Z"}}}
+    assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 2]
+    passes.restart()
+    passes.cluster.pods["a"]["status"]["conditions"][0]["lastTransitionTime"] = "2026-11-25T02:00:00Z"  # never Ready
+    assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 1]

@@ -11,6 +11,7 @@ from agentqueue_operator.domain.deaths import WORKER
 from agentqueue_operator.domain.drain import Stage, WorkerPod
 from agentqueue_operator.domain.estimates import Estimates, learn, learn_start
 from agentqueue_operator.domain.kinds import Object
+from agentqueue_operator.domain.pods import was_ready
 from agentqueue_operator.domain.scaling import (
     Decision,
     Memory,
@@ -69,7 +70,9 @@ class Sight:
             return False
         if self.heard_in is not None:  # a lost node's pod turns NotReady in time; its container stays as it was
             return container_of(pod) == self.heard_in
-        return stage_of(pod) is Stage.READY and self.ready_at is not None and at - self.ready_at >= SILENT_S
+        if self.ready_at is not None:
+            return stage_of(pod) is Stage.READY and at - self.ready_at >= SILENT_S
+        return was_ready(pod)  # before this operator began to look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
