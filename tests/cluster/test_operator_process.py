@@ -53,7 +53,9 @@ async def test_a_queue_is_served_with_the_declared_rights_alone(
     assert found[f"agentqueue_agent_desired_replicas{{{labels}}}"] == 0.0
     assert found["agentqueue_operator_agentqueues"] == 1.0
     assert found["agentqueue_operator_reconcile_duration_seconds_count"] >= 1.0
-    assert not [key for key in found if key.startswith("agentqueue_operator_api_requests_total") and '"403"' in key]
+    refused = {key: n for key, n in found.items() if "agentqueue_operator_api_requests_total" in key and '"403"' in key}
+    assert refused, "the counters of refusals are there from the start"
+    assert not any(refused.values()), refused
 
 
 async def test_without_the_right_to_list_secrets_it_serves_too(
