@@ -340,6 +340,30 @@ async def test_a_replica_that_stands_by_or_stops_leading_keeps_its_hands_off(
         await until(lambda: _is_waiting(given, "held"), what="the job waits again", deadline=DEADLINE)
 
 
+async def test_a_first_job_is_seen_though_the_replica_that_heard_of_it_is_gone(
+    client: Client, server: Server, server_url: str
+) -> None:
+    """It has taken the queue's only wake-up token with it."""
+    leader, standby = OperatorHome(server_url), OperatorHome(server_url, leads=False)
+    leader.add("auto")
+    cluster = standby.add("auto")
+
+    async def listens() -> bool:
+        return any(row["cmd"] == "blpop" for row in await server.redis.client_list())
+
+    async with standby.running():
+        async with leader.running():
+            await until(listens, what="the leader listens")
+            await client.enqueue("auto", "job")
+            await until(lambda: _is_taken(server), what="the token is taken")
+        standby.leads = True
+        await until(lambda: (replicas_in(cluster) or 0) > 0, what="a pod is asked for", deadline=DEADLINE)
+
+
+async def _is_taken(server: Server) -> bool:
+    return await server.redis.llen("auto:wake") == 0
+
+
 async def _is_waiting(given: Given, name: str) -> bool:
     return await given.state(name) == "waiting"
 

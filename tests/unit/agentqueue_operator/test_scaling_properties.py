@@ -34,6 +34,7 @@ loads = st.builds(
     ready=counts,
     due_soon=counts,
     active=counts,
+    stalled=st.sampled_from([0, 0, 0, 1, 30]),
     oldest_ready=spans,
     paused=st.sampled_from([False, False, False, True]),
 )
@@ -42,6 +43,7 @@ pods = st.builds(
     ready=counts,
     starting=counts,
     unschedulable=st.sampled_from([0, 0, 0, 2]),
+    silent=st.sampled_from([0, 0, 0, 1, 5]),
     young=st.integers(0, 20),
     rolling_out=st.booleans(),
 )
@@ -213,3 +215,12 @@ def test_memory_stays_small(situation: tuple[Snapshot, int, ScalingPolicy, Memor
         memory = decide(snapshot, current, policy, memory).memory
     assert len(memory.keeps) <= policy.max_replicas + 1
     assert len(memory.raises) <= 13
+
+
+@given(policy=policies(), load=loads, known=rates, silent=st.integers(0, 3))
+def test_no_job_stands_still_for_want_of_a_pod(policy: ScalingPolicy, load: Load, known: Rates, silent: int) -> None:
+    """Nothing serves, nothing starts, and nothing holds it back: then the first job is reason enough for a pod."""
+    snapshot = Snapshot(at=100.0, load=load, pods=Pods(silent=silent), rates=known)
+    decision = decide(snapshot, silent, policy, Memory(since=0.0, current=silent))
+    if policy.max_replicas > silent and (load.active or (load.backlog and not load.paused)):
+        assert target(decision) > silent
