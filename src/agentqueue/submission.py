@@ -47,6 +47,8 @@ class EnqueueOptions(TypedDict, total=False):
     """Whom it is for; goes along with the job."""
     trace: str | None
     """W3C `traceparent`."""
+    force: bool | None
+    """Of a client: send the job also where live workers serve the queue and none of them knows a job of that name."""
 
 
 OPTION_NAMES: Final = frozenset(EnqueueOptions.__annotations__)
@@ -58,6 +60,8 @@ class Prepared(NamedTuple):  # half the price of a frozen dataclass: one is made
     job: NewJob
     fresh: bool
     """Its id was drawn at random here, so that the server need not look whether it is known."""
+    name: str = ""
+    """The job's name, if workers are to know it before it is sent."""
 
 
 def prepare(
@@ -70,11 +74,12 @@ def prepare(
     new_id: str,
     max_bytes: int = MAX_BYTES,
     parent: str | None = None,
+    by_name: bool = False,
 ) -> Prepared:
     """Check a producer's wishes and encode them.
 
     `data` is NO_PAYLOAD where none was given; `new_id` is taken where the options name none; `parent` is the id of the
-    job that sends this one.
+    job that sends this one; `by_name` where a person wrote the job's name, who may have mistyped it.
 
     Raises:
         InvalidName: queue, job name, id, priority, tag or tenant outside its alphabet or range.
@@ -85,9 +90,10 @@ def prepare(
     _check_name(name)
     args = () if data is NO_PAYLOAD else (data,)
     given = _given(options) if options else options
+    unknown_yet = name if by_name and not given.get("force") else ""
     if not given:
         record = JobRecord(name, args, enqueued_ms=now_ms, queue=queue, parent=parent)
-        return Prepared(NewJob(queue, new_id, encode_job(record, max_bytes=max_bytes)), fresh=True)
+        return Prepared(NewJob(queue, new_id, encode_job(record, max_bytes=max_bytes)), fresh=True, name=unknown_yet)
     level, number = _priority(given.get("priority"))
     record = JobRecord(
         name=name,
@@ -104,12 +110,22 @@ def prepare(
     )
     job_id = check_id(given["id"]) if "id" in given else new_id
     raw = encode_job(record, max_bytes=max_bytes)
-    return Prepared(NewJob(queue, job_id, raw, level, _delay_ms(given, now_ms)), fresh="id" not in given)
+    new = NewJob(queue, job_id, raw, level, _delay_ms(given, now_ms))
+    return Prepared(new, fresh="id" not in given, name=unknown_yet)
 
 
 def new_id() -> str:
     """A job id of 32 hex digits: 128 random bits."""
     return os.urandom(16).hex()
+
+
+def is_by_name(args: Sequence[Any], keywords: Mapping[str, Any]) -> bool:
+    """Return whether a call of `enqueue` names the job by queue and name, not by a function or its definition."""
+    return not (_is_function(args) or "function" in keywords)
+
+
+def _is_function(args: Sequence[Any]) -> bool:
+    return bool(args) and (callable(args[0]) or isinstance(args[0], JobDefinition))
 
 
 def request_of(args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -121,8 +137,7 @@ def request_of(args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, A
         UsageError: a missing or a surplus argument, or a function that is not a job.
     """
     options = dict(keywords)
-    by_function = bool(args) and (callable(args[0]) or isinstance(args[0], JobDefinition))
-    names = ("function", "payload") if by_function else ("queue", "name", "data")
+    names = ("function", "payload") if _is_function(args) else ("queue", "name", "data")
     if len(args) > len(names):
         raise UsageError(f"enqueue takes {', '.join(names)} and keywords, but {len(args)} arguments were given")
     for name, value in zip(names, args, strict=False):

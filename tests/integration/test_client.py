@@ -22,6 +22,7 @@ from agentqueue.errors import (
     JobCancelled,
     JobFailed,
     JobNotFound,
+    NotFound,
     QueueFull,
     QueueUnavailable,
     ResultTimeout,
@@ -877,3 +878,68 @@ with asyncio.Runner() as runner:
 
 def test_a_handle_says_what_it_is(server_url: str) -> None:
     assert repr(Job(Client(server_url), "trip", "flights", True)) == "Job('trip', queue='flights', deduplicated=True)"
+
+
+class TestMistypedNames:
+    """A job by name is refused where live workers serve the queue and none of them knows it, whoever sends it."""
+
+    @pytest.fixture
+    async def known(self, client: Client) -> Hand:
+        worker = hand(client)
+        await worker.beat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search","tick"]}')
+        return worker
+
+    async def test_one_is_refused_with_the_nearest_and_may_be_forced(self, client: Client, known: Hand) -> None:
+        with pytest.raises(NotFound, match=r"knows a job 'serch'; did you mean 'search'\? If workers .* force=True"):
+            await client.enqueue("flights", "serch")
+        assert (await client.stats("flights")).waiting == 0
+        await client.enqueue("flights", "search")
+        await client.enqueue("flights", "serch", force=True)
+        assert (await client.stats("flights")).waiting == 2
+
+    async def test_a_bulk_is_refused_before_its_first_job(self, client: Client, known: Hand) -> None:
+        bulk = [{"queue": "flights", "name": name} for name in ("search", "tick", "serch")]
+        with pytest.raises(NotFound, match=r"^jobs\[2\]: no live worker of queue 'flights' knows a job 'serch'"):
+            await client.enqueue_many(bulk)
+        assert (await client.stats("flights")).waiting == 0
+        await client.enqueue_many([job | {"force": True} for job in bulk])
+        assert (await client.stats("flights")).waiting == 3
+
+    async def test_generators_are_looked_at_as_they_go(self, client: Client, known: Hand) -> None:
+        async def each() -> AsyncIterator[dict[str, Any]]:
+            yield {"queue": "flights", "name": "serch"}
+
+        for bulk in (each(), iter([{"queue": "flights", "name": "serch"}])):
+            with pytest.raises(NotFound, match=r"^jobs\[0\]: "):
+                await client.enqueue_many(bulk)
+
+    async def test_the_sync_client_gives_the_same_answer(self, client: Client, known: Hand, server_url: str) -> None:
+        def send() -> None:
+            bulk = [{"queue": "flights", "name": "search"}, {"queue": "flights", "name": "serch"}]
+            with SyncClient(server_url) as sync:
+                for call in (
+                    lambda: sync.enqueue("flights", "serch"),
+                    lambda: sync.enqueue_many(bulk),
+                    lambda: sync.enqueue_many(iter(bulk)),
+                ):
+                    with pytest.raises(NotFound, match="did you mean 'search'"):
+                        call()
+                sync.enqueue("flights", "serch", force=True)
+
+        await asyncio.to_thread(send)
+        assert (await client.stats("flights")).waiting == 1
+
+    async def test_without_live_workers_nobody_can_tell(self, client: Client) -> None:
+        await client.enqueue("flights", "serch")
+        assert (await client.stats("flights")).waiting == 1
+
+    async def test_a_name_is_asked_for_once(self, client: Client, known: Hand) -> None:
+        await client.enqueue("flights", "search")
+        await client.enqueue("hotels", "book")
+        await client.server.redis.config_resetstat()
+        for name in ("search", "tick", "search"):
+            await client.enqueue("flights", name)
+        await client.enqueue("hotels", "book")
+        await client.enqueue_many([{"queue": "flights", "name": "tick"}] * 10)
+        calls = await client.server.redis.info("commandstats")
+        assert sum(found["calls"] for name, found in calls.items() if name.startswith("cmdstat_eval")) == 5

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from agentqueue.cli.forward import Forward, ended_by_signals
-from agentqueue.cli.names import nearest
 from agentqueue.errors import AgentQueueError, NotFound, QueueUnavailable, UsageError
+from agentqueue.names import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentqueue.cli.connect import RedisOption, with_client
-from agentqueue.cli.names import check_queue_known, nearest
+from agentqueue.cli.names import check_queue_known
 from agentqueue.cli.output import (
     AsJson,
     ago,
@@ -24,6 +24,7 @@ from agentqueue.cli.output import (
 )
 from agentqueue.cli.submit import progress_bar
 from agentqueue.errors import NotFound, UsageError
+from agentqueue.names import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from agentqueue.errors import NotFound
+from agentqueue.names import nearest, unknown_job, with_way_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from agentqueue.client import Client
 
 
@@ -25,7 +23,7 @@ async def check_queue_known(client: Client, queue: str, *, way_out: str = "") ->
         return
     stats = await client.stats(queue)
     if not (stats.workers or stats.waiting or stats.delayed or stats.active or stats.dead):
-        raise NotFound(f"no queue {queue!r} is known here; {_or(nearest(queue, known), way_out)}")
+        raise NotFound(f"no queue {queue!r} is known here; {with_way_out(nearest(queue, known), way_out)}")
 
 
 async def check_job_known(client: Client, queue: str, name: str, *, way_out: str = "") -> None:
@@ -37,20 +35,4 @@ async def check_job_known(client: Client, queue: str, name: str, *, way_out: str
     workers = (await client.stats(queue)).workers
     known = {job for worker in workers for job in worker.jobs}
     if known and name not in known:
-        raise NotFound(f"no worker of queue {queue!r} knows a job {name!r}; {_or(nearest(name, known), way_out)}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean …?`, or what there is (at most ten)."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"there is {', '.join(names[:10])}{more}"
-
-
-def _or(hint: str, way_out: str) -> str:
-    if not way_out:
-        return hint
-    return f"{hint} {way_out}" if hint.endswith("?") else f"{hint}. {way_out}"
+        raise NotFound(unknown_job(queue, name, known, way_out=way_out))

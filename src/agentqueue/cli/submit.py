@@ -96,7 +96,7 @@ class Order:
 
     def item(self, payload: Any) -> dict[str, Any]:
         """The keywords of `enqueue`."""
-        item = {"queue": self.queue, "name": self.job, "data": payload, **self.options}
+        item = {"queue": self.queue, "name": self.job, "data": payload, "force": True, **self.options}
         if self.id_field is not None:
             item["id"] = field_of(payload, self.id_field)
         return item

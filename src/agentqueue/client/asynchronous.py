@@ -24,10 +24,19 @@ from agentqueue.client.home import Home
 from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
 from agentqueue.client.paging import check_fields, check_limit, moment_in, size_of, split_cursor, states_from
 from agentqueue.clock import from_ms, monotonic, now_ms
-from agentqueue.errors import InvalidName, InvalidPayload, JobNotFound, QueueUnavailable, ResultTimeout, UsageError
+from agentqueue.errors import (
+    InvalidName,
+    InvalidPayload,
+    JobNotFound,
+    NotFound,
+    QueueUnavailable,
+    ResultTimeout,
+    UsageError,
+)
 from agentqueue.failures import clean_text
 from agentqueue.heads import HEAD_BYTES, LETTER_BYTES, Cut
 from agentqueue.keys import KeySpace, Level, check_id, check_queue
+from agentqueue.names import FORCE, KnownNames, unknown_job
 from agentqueue.payload import NO_PAYLOAD
 from agentqueue.stats import QueueStats, stats_of, unread_stats
 from agentqueue.status import PAYLOADS, JobStatus, letter_of, listed, status_of, unread_status
@@ -45,7 +54,7 @@ from agentqueue.store import (
 )
 from agentqueue.store.jobs import BATCH
 from agentqueue.store.lookup import DeadRange, find_queue
-from agentqueue.submission import EnqueueOptions, Prepared, new_id, prepare, request_of
+from agentqueue.submission import EnqueueOptions, Prepared, is_by_name, new_id, prepare, request_of
 from agentqueue.wire import MAX_BYTES, OMITTED, DeadLetter, State, decode_job, decode_result, encode_result
 
 if TYPE_CHECKING:
@@ -173,6 +182,7 @@ class Client:
         self.max_bytes = max_bytes
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._home = Home()
+        self._names = KnownNames()
 
     @classmethod
     def at(cls, options: ServerOptions) -> Self:
@@ -223,10 +233,12 @@ class Client:
             InvalidPayload: not JSON, NaN, too deep, too large, or refused by the function's annotation.
             InvalidName: queue, job name, id, priority or a tag outside its alphabet or range.
             UsageError: another option out of range.
+            NotFound: live workers serve the queue, and none of them knows a job of that name; `force=True` sends it.
             QueueFull: the server is at `maxmemory`; nothing was enqueued.
             QueueUnavailable: no answer to two tries. Send it again with the same id: it is enqueued once.
         """
         prepared = self.prepare(args, keywords)
+        await self.check_name(prepared)
         known = await self.put([prepared.job], fresh=prepared.fresh)
         return self._handle(prepared.job.id, prepared.job.queue, prepared.job.id in known)
 
@@ -248,7 +260,7 @@ class Client:
             The jobs in the same order; `deduplicated` tells which were known.
 
         Raises:
-            UsageError and its kinds: as of `enqueue`, naming the job by its position.
+            UsageError and its kinds, NotFound: as of `enqueue`, naming the job by its position.
             QueueFull, QueueUnavailable: earlier chunks are enqueued. With ids of your own, send all again: each job is
                 enqueued once.
         """
@@ -270,7 +282,36 @@ class Client:
     def prepare(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> Prepared:
         """Check and encode one call of `enqueue`; sends nothing."""
         queue, name, data, options = request_of(args, keywords)
-        return prepare(queue, name, data, options, now_ms=now_ms(), new_id=new_id(), max_bytes=self.max_bytes)
+        return prepare(
+            queue,
+            name,
+            data,
+            options,
+            now_ms=now_ms(),
+            new_id=new_id(),
+            max_bytes=self.max_bytes,
+            by_name=is_by_name(args, keywords),
+        )
+
+    def may_send(self, prepared: Prepared) -> bool:
+        """Return whether nothing need be asked of the server before the job is sent."""
+        return not prepared.name or self._names.may_send(prepared.job.queue, prepared.name)
+
+    async def check_name(self, prepared: Prepared, position: int | None = None) -> None:
+        """Refuse a job whose name was mistyped; costs one command for each name that is new to this client.
+
+        Raises:
+            NotFound: live workers serve the queue, and none of them knows the job; with the nearest known name.
+        """
+        if self.may_send(prepared):
+            return
+        queue, name = prepared.job.queue, prepared.name
+        workers = (await self.stats(queue)).workers
+        known = {job for worker in workers for job in worker.jobs}
+        self._names.note(queue, known)
+        if known and name not in known:
+            where = "" if position is None else f"jobs[{position}]: "
+            raise NotFound(f"{where}{unknown_job(queue, name, known, way_out=FORCE)}")
 
     async def _prepare_many(
         self, jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
@@ -279,14 +320,24 @@ class Client:
             index = 0
             async for item in jobs:
                 for prepared in prepare_each([item], self.prepare, first=index):
+                    await self.check_name(prepared, index)
                     yield prepared
                 index += 1
             return
-        each = prepare_each(jobs, self.prepare)
-        for count, prepared in enumerate(list(each) if isinstance(jobs, list | tuple) else each):
+        each: Iterable[Prepared] = prepare_each(jobs, self.prepare)
+        if isinstance(jobs, list | tuple):
+            each = list(each)
+            await self.check_names(each)
+        for count, prepared in enumerate(each):
             if count % TURN == 0:
                 await asyncio.sleep(0)  # the chunk before this one is being sent meanwhile
+            await self.check_name(prepared, count)
             yield prepared
+
+    async def check_names(self, jobs: Sequence[Prepared]) -> None:
+        """Refuse a bulk with a job whose name was mistyped; see `check_name`."""
+        for position, prepared in enumerate(jobs):
+            await self.check_name(prepared, position)
 
     async def put(self, jobs: Sequence[NewJob], *, fresh: bool) -> set[str]:
         """Send prepared jobs; the ids that were known before.

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from datetime import timedelta
@@ -17,7 +17,7 @@ from agentqueue.payload import NO_PAYLOAD
 from agentqueue.stats import QueueStats
 from agentqueue.status import JobStatus
 from agentqueue.store import Sentinels, Tls
-from agentqueue.submission import EnqueueOptions
+from agentqueue.submission import EnqueueOptions, Prepared
 from agentqueue.wire import MAX_BYTES, DeadLetter, State
 
 T = TypeVar("T")
@@ -188,11 +188,11 @@ class SyncClient:
 
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]], *, progress: Progress | None = None) -> list[SyncJob]:
         """Enqueue many jobs; see `Client.enqueue_many`. A generator is iterated in the caller's thread."""
-        each = prepare_each(jobs, self._client.prepare)
+        each = self._checked(jobs)
         handles: dict[int, Job] = {}
         flying: Future[dict[int, Job]] | None = None
         try:
-            for chunk in chunks_of(list(each) if isinstance(jobs, list | tuple) else each):
+            for chunk in chunks_of(each):
                 if flying is not None:
                     _note(handles, outcome(flying), progress)
                 flying = self._thread.submit(self._client.put_chunk(chunk))
@@ -202,6 +202,21 @@ class SyncClient:
             if flying is not None:
                 wait([flying])  # never leave one behind: its outcome would be unknown
         return [SyncJob(self, handles[position]) for position in range(len(handles))]
+
+    def _checked(self, jobs: Iterable[Mapping[str, Any]]) -> Iterable[Prepared]:
+        """The jobs, prepared and their names known: of a list all before the first, of a generator one by one."""
+        each = prepare_each(jobs, self._client.prepare)
+        if not isinstance(jobs, list | tuple):
+            return self._checked_each(each)
+        listed = list(each)
+        self._thread.run(self._client.check_names(listed))
+        return listed
+
+    def _checked_each(self, jobs: Iterable[Prepared]) -> Iterator[Prepared]:
+        for position, prepared in enumerate(jobs):
+            if not self._client.may_send(prepared):
+                self._thread.run(self._client.check_name(prepared, position))
+            yield prepared
 
     def job(self, id: str, *, queue: str | None = None) -> SyncJob:  # noqa: A002  # the public name
         """A handle on a job by its id; asks nothing. `queue` saves looking it up."""

@@ -164,7 +164,7 @@ async def enqueue(request: Request) -> Response:
     if not flag(request, "force"):
         await check_queue_known(client, queue, way_out=FORCE)
         await check_job_known(client, queue, job["name"], way_out=FORCE)
-    sent = await client.enqueue(queue=queue, **job)
+    sent = await client.enqueue(queue=queue, force=True, **job)
     log.debug("job_enqueued", queue=queue, job=job["name"], id=sent.id, deduplicated=sent.deduplicated)
     answer = {"id": sent.id, "queue": sent.queue or queue, "name": job["name"], "deduplicated": sent.deduplicated}
     if (known := await sent.known_status()) is not None:

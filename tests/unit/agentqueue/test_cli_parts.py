@@ -16,7 +16,6 @@ import typer
 from agentqueue.cli import main
 from agentqueue.cli.connect import find_server
 from agentqueue.cli.jobs import due_in
-from agentqueue.cli.names import nearest
 from agentqueue.cli.output import ago, aligned, cell, clean, column_widths, counted, encodable_json, span
 from agentqueue.cli.submit import field_of, number_or_name, open_bulk, read_payload
 from agentqueue.clock import from_ms
@@ -31,6 +30,7 @@ from agentqueue.errors import (
     UsageError,
 )
 from agentqueue.faults import exit_code
+from agentqueue.names import nearest
 from agentqueue.payload import NO_PAYLOAD
 from agentqueue.upstate import find_up_state, read_up_state, remove_up_state, write_up_state
 

@@ -143,7 +143,7 @@ def public(cls: type) -> dict[str, Any]:
     return {name: value for name, value in vars(cls).items() if not name.startswith("_") and callable(value)}
 
 
-INTERNAL = {"prepare", "put", "put_chunk"}
+INTERNAL = {"prepare", "put", "put_chunk", "may_send", "check_name", "check_names"}
 """What the async client offers its own package and the command line."""
 
 

@@ -37,7 +37,7 @@ async def tick(ctx: Context) -> None: ...
 
 
 def made(data: Any = NO_PAYLOAD, queue: Any = "flights", name: Any = "search", **options: Any) -> Any:
-    return prepare(queue, name, data, options, now_ms=NOW, new_id="drawn")
+    return prepare(queue, name, data, options, now_ms=NOW, new_id="drawn")[:2]
 
 
 def test_none_is_a_payload_and_none_at_all_is_not() -> None:
