@@ -35,13 +35,28 @@ def set_up_logs(level: str, form: str) -> None:
     else:
         # It gets no exception to format: `_describe_exception` has done so.
         last = _never_failing(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
+    lines = _Lines(stream)
     structlog.configure(
         processors=[*shared, last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     _take_over_logging(number, stream, shared, last)
+
+
+class _Lines:
+    """Writes each event as a line. structlog's own loggers have a lock, which a forked child may find locked."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        """Write it."""
+        self._stream.write(message + "\n")
+        self._stream.flush()
+
+    log = debug = info = warn = warning = err = error = fatal = failure = critical = exception = msg
 
 
 def _describe_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

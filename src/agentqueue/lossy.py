@@ -4,6 +4,8 @@ import contextlib
 import io
 import os
 import select
+import threading
+import weakref
 from typing import Any, Final, TextIO
 
 from agentqueue.clock import monotonic
@@ -19,10 +21,11 @@ class LossyFile(io.RawIOBase):
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._fd = fd = stream.fileno()
+        self._fd = stream.fileno()
         self._stream = stream  # which would close the file if nobody held it
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
+        self._lock = threading.RLock()  # a signal's handler may write while its thread writes
+        _files.add(self)
+        self._poll().poll(0)  # ValueError, OSError: no file to write to
         self._stalled = False
         self._cut = False
         """The end of the last line was dropped."""
@@ -41,18 +44,41 @@ class LossyFile(io.RawIOBase):
 
     def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]  # any buffer
         """Always all of it, as far as the writer can know."""
-        whole = rest = memoryview(b"\n" + bytes(data) if self._cut else data)
-        until = monotonic() + (0.0 if self._stalled else STALL_S)
-        with contextlib.suppress(OSError):
-            while rest and self._has_room(until):
-                rest = rest[os.write(self._fd, rest[: select.PIPE_BUF]) :]
-        if len(rest) < len(whole):
-            self._cut = bool(rest) and whole[-len(rest) - 1] != ord("\n")
+        with self._lock:
+            whole = rest = memoryview(b"\n" + bytes(data) if self._cut else data)
+            until = monotonic() + (0.0 if self._stalled else STALL_S)
+            with contextlib.suppress(OSError):
+                while rest and self._has_room(until):
+                    rest = rest[os.write(self._fd, rest[: select.PIPE_BUF]) :]
+            if len(rest) < len(whole):
+                self._cut = bool(rest) and whole[-len(rest) - 1] != ord("\n")
         return len(data)
 
     def _has_room(self, until: float) -> bool:
-        self._stalled = not self._poll.poll(max(0.0, until - monotonic()) * 1000)
+        self._stalled = not self._poll().poll(max(0.0, until - monotonic()) * 1000)
         return not self._stalled
+
+    def _poll(self) -> select.poll:
+        """A new one each time: a poll object refuses a second thread, or a handler of a signal, while it waits."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return poll
+
+    def unlock(self) -> None:
+        """In a forked child: the thread that may have held the lock is the parent's."""
+        self._lock = threading.RLock()
+
+
+_files: "weakref.WeakSet[LossyFile]" = weakref.WeakSet()
+
+
+def _unlock_all() -> None:
+    for file in _files:
+        file.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_all)
 
 
 def lossy(stream: TextIO | None) -> TextIO:
@@ -66,9 +92,8 @@ def lossy(stream: TextIO | None) -> TextIO:
         return stream
     with contextlib.suppress(OSError, ValueError):
         stream.flush()
+    # No BufferedWriter between them: a child that is forked while another thread holds its lock waits for ever.
     unbuffered, by_line = getattr(stream, "write_through", False), getattr(stream, "line_buffering", True)
-    if not unbuffered:  # python -u
-        file = io.BufferedWriter(file)
     return io.TextIOWrapper(
         file, stream.encoding or "utf-8", "backslashreplace", line_buffering=by_line, write_through=unbuffered
     )

@@ -14,6 +14,7 @@ from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.failures import class_name, describe_traceback, name_exception, traceback_of
 from agentqueue.store import Again, Claimed, HandBack, Outcome
 from agentqueue.wire import AttemptError, JobRecord, Reason
+from agentqueue_worker.app.forks import end_child
 from agentqueue_worker.app.job import Ending, Job
 from agentqueue_worker.app.log_context import JobContexts, bind_job
 from agentqueue_worker.app.outcomes import Outcomes
@@ -125,8 +126,10 @@ class Runner:
             while type(value) not in PLAIN_RESULTS and hasattr(type(value), "__await__"):
                 value = await value  # of a plain function that gives a coroutine, say
         except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
+            end_child(exc)
             self._failed(job, exc)
         else:
+            end_child()
             self._returned(job, value)
 
     # --- stopping

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from agentqueue.wire import Progress, encode_progress
+from agentqueue_worker.app.forks import end_child
 from agentqueue_worker.app.notes import Notes
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.domain.lease import Leases
@@ -177,6 +178,12 @@ class _Ended:
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> _Ended:
+    ended = _run(function, args)
+    end_child(ended.exc)
+    return ended
+
+
+def _run(function: Callable[..., Any], args: tuple[Any, ...]) -> _Ended:
     try:
         return _Ended(function(*args))
     except StopIteration as exc:  # a coroutine can't raise it

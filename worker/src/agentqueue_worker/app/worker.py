@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.store import Claimed, Engine, RenewReply, Server, Store
 from agentqueue_worker.app.cron import CronClock
+from agentqueue_worker.app.forks import Gone, end_in_loop, guarded
 from agentqueue_worker.app.keeper import Keeper
 from agentqueue_worker.app.loop import FIRST_WAIT, LONGEST_WAIT, UNAVAILABLE, ClaimLoop
 from agentqueue_worker.app.notes import Notes
@@ -95,13 +97,20 @@ class Worker:
             Exception: what a startup hook raised.
         """
         state = self.state
-        try:
-            await self.registry.start(state)
-            state.ready = True
-            if await self._connect():
-                await self._serve()
-        finally:
-            await self._close()
+        with guarded(self._forked):
+            try:
+                await self.registry.start(state)
+                state.ready = True
+                if await self._connect():
+                    await self._serve()
+            finally:
+                await self._close()
+
+    def _forked(self) -> None:
+        """In a child that a handler forked: it neither speaks for this worker nor turns its event loop."""
+        self._server.redis = Gone()  # type: ignore[assignment]  # whatever is called of it ends the child
+        if threading.get_ident() == self.state.thread:
+            self.state.loop.call_soon(end_in_loop)
 
     # --- starting
 
