@@ -219,9 +219,11 @@ async def second_node(own_cluster: own.OwnCluster, _loaded: dict[str, Path]) -> 
     """The name of a node that the test may lose; it is gone after the test, whatever became of it."""
     if SECOND_NODE in own_cluster.nodes():  # an earlier run was killed
         await asyncio.to_thread(own_cluster.remove_node, SECOND_NODE)
-    await asyncio.to_thread(own_cluster.add_node, SECOND_NODE, list(_loaded.values()))
-    yield SECOND_NODE
-    await asyncio.to_thread(own_cluster.remove_node, SECOND_NODE)
+    try:
+        await asyncio.to_thread(own_cluster.add_node, SECOND_NODE, list(_loaded.values()))
+        yield SECOND_NODE
+    finally:  # also one that got no further than its first parts: the cluster would not be well
+        await asyncio.to_thread(own_cluster.remove_node, SECOND_NODE)
 
 
 def _rank(item: pytest.Item) -> int:
