@@ -498,6 +498,21 @@ class Context:
         return self._record.tags
 
     @property
+    def tenant(self) -> str | None:
+        """Whom the job is for; its children are for the same unless told otherwise."""
+        return self._record.tenant
+
+    @property
+    def trace(self) -> str | None:
+        """The W3C `traceparent` that it was enqueued with; its children have it too unless told otherwise."""
+        return self._record.trace
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the job that sent this one with `ctx.enqueue`."""
+        return self._record.parent
+
+    @property
     def state(self) -> Any:
         """What `@agent.startup` opened, shared by all jobs of this worker."""
         return self._runtime.state

@@ -1,7 +1,7 @@
 """What people see of a job: `JobStatus`, made from all that the server knows of it at one instant. Pure."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
@@ -67,6 +67,14 @@ class JobStatus:
     """The last error in one line, also while another attempt is due."""
     worker: str | None
     """Who runs it, or ran it last."""
+    tags: Sequence[str] = ()
+    """The words that it was enqueued with."""
+    tenant: str | None = None
+    """Whom it is for."""
+    trace: str | None = None
+    """The W3C `traceparent` that it was enqueued with."""
+    parent: str | None = None
+    """The id of the job that sent it; of a dead letter's notice, of the job that died."""
 
     @property
     def is_final(self) -> bool:
@@ -89,7 +97,7 @@ def _json(value: Any) -> Any:
         return iso(value)
     if isinstance(value, Progress):
         return {"percent": value.percent, "message": value.message, "at": _iso(value.at_ms)}
-    return value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def iso(moment: datetime) -> str:
@@ -203,6 +211,7 @@ def _live(snapshot: Snapshot, state: State) -> JobStatus:
         result=None,
         error=errors[-1].line if errors else problem,
         worker=owner,
+        **_origin(record),
     )
 
 
@@ -227,6 +236,7 @@ def _dead(snapshot: Snapshot) -> JobStatus:
         result=None,
         error=letter.error,
         worker=result.worker if result else None,
+        **_origin(letter),
     )
 
 
@@ -258,7 +268,13 @@ def _ended(snapshot: Snapshot) -> JobStatus:
         result=result.result if result.success else None,
         error=result.error,
         worker=result.worker,
+        **_origin(result),
     )
+
+
+def _origin(of: JobRecord | DeadLetter | ResultRecord) -> dict[str, Any]:
+    """Where the job comes from and whom it is for."""
+    return {"tags": tuple(of.tags), "tenant": of.tenant, "trace": of.trace, "parent": of.parent}
 
 
 def _record(snapshot: Snapshot) -> tuple[JobRecord, str | None]:

@@ -214,11 +214,17 @@ def _with_extra(record: JobRecord, extra: Mapping[str, Any]) -> JobRecord:
         record,
         options=options,
         tags=[tag for tag in extra.get("tags") or () if type(tag) is str],
-        parent=extra.get("parent"),
-        tenant=extra.get("tenant"),
-        trace=extra.get("trace"),
-        nonce=extra.get("nonce"),
+        parent=_text_of(extra, "parent"),
+        tenant=_text_of(extra, "tenant"),
+        trace=_text_of(extra, "trace"),
+        nonce=_text_of(extra, "nonce"),
     )
+
+
+def _text_of(extra: Mapping[str, Any], name: str) -> str | None:
+    """Any client may have written the record: what is no text there counts as not there."""
+    value = extra.get(name)
+    return value if type(value) is str else None
 
 
 def is_pickle(raw: bytes) -> bool:
@@ -426,6 +432,8 @@ class ResultRecord:
     errors: Sequence[AttemptError] = ()
     tags: Sequence[str] = ()
     parent: str | None = None
+    tenant: str | None = None
+    trace: str | None = None
 
     @property
     def data(self) -> Any:
@@ -536,6 +544,10 @@ def _result_wire(record: ResultRecord, value: Any) -> dict[str, Any]:
         extra["tags"] = list(record.tags)
     if record.parent is not None:
         extra["parent"] = record.parent
+    if record.tenant is not None:
+        extra["tenant"] = record.tenant
+    if record.trace is not None:
+        extra["trace"] = record.trace
     if record.errors:
         extra["errors"] = [asdict(error) for error in record.errors]
     return {
@@ -586,6 +598,8 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
             errors=tuple(_attempt_error(error) for error in extra.get("errors", ())),
             tags=extra.get("tags") or (),
             parent=extra.get("parent"),
+            tenant=extra.get("tenant"),
+            trace=extra.get("trace"),
         )
         _check_fields(record, _RESULT_TYPES)
         return record
@@ -626,6 +640,8 @@ class DeadLetter:
     replayable: bool = True
     tags: Sequence[str] = ()
     parent: str | None = None
+    tenant: str | None = None
+    trace: str | None = None
 
     @property
     def error(self) -> str:
@@ -669,7 +685,7 @@ _PROGRESS_TYPES: Final = {"percent": (int, float), "message": _TEXT_OR_NONE, "at
 _RESULT_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("id", "name", "queue"), _TEXT),
     **dict.fromkeys(("started_ms", "finished_ms", "enqueued_ms", "job_try", "attempts", "deliveries"), _INT),
-    **dict.fromkeys(("worker", "parent"), _TEXT_OR_NONE),
+    **dict.fromkeys(("worker", "parent", "tenant", "trace"), _TEXT_OR_NONE),
     "priority": _INT_OR_NONE,
     "args": _LIST,
     "kwargs": (dict,),
@@ -680,7 +696,7 @@ _DEAD_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("priority", "attempts", "deliveries", "enqueued_ms", "died_ms"), _INT),
     "replayable": (bool,),
     "tags": _LIST,
-    "parent": _TEXT_OR_NONE,
+    **dict.fromkeys(("parent", "tenant", "trace"), _TEXT_OR_NONE),
 }
 
 

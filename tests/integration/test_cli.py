@@ -99,6 +99,15 @@ class TestSubmit:
         again = cli.json("submit", "flights", "other", "--id", "trip")
         assert again == {"id": "trip", "queue": "flights", "name": "search", "deduplicated": True, "state": "waiting"}
 
+    def test_the_status_tells_where_a_job_comes_from_and_whom_it_is_for(self, cli: Cli, client: SyncClient) -> None:
+        client.enqueue("flights", "search", id="trip", tags=["acme", "vip"], tenant="acme", trace="00-1-2-01")
+        out = cli("status", "trip")
+        for word in ("acme, vip", "tenant", "trace", "00-1-2-01"):
+            assert word in out
+        assert cli.json("status", "trip")["tags"] == ["acme", "vip"]
+        client.enqueue("flights", "search", id="plain")
+        assert "tenant" not in cli("status", "plain")
+
     def test_null_is_a_payload(self, cli: Cli, by_hand: Callable[..., Any]) -> None:
         cli("submit", "flights", "search")
         cli("submit", "flights", "search", "null")

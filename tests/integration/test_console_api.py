@@ -291,6 +291,14 @@ async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClie
     assert again.json() == first | {"deduplicated": True}
 
 
+async def test_a_job_tells_where_it_comes_from_and_whom_it_is_for(client: Client, api: httpx.AsyncClient) -> None:
+    origin = {"tags": ["acme"], "tenant": "acme", "trace": "00-1-2-01"}
+    await api.post("/api/queues/flights/jobs", json={"name": "search", "id": "trip", **origin})
+    (listed,) = (await api.get("/api/queues/flights/jobs")).json()["jobs"]
+    for wire in (listed, (await api.get("/api/jobs/trip")).json()):
+        assert {name: wire[name] for name in (*origin, "parent")} == origin | {"parent": None}
+
+
 async def test_null_is_a_payload(client: Client, api: httpx.AsyncClient) -> None:
     for body in ({"name": "search"}, {"name": "search", "data": None}):
         assert (await api.post("/api/queues/flights/jobs", json=body)).status_code == 202

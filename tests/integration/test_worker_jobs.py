@@ -270,6 +270,42 @@ async def test_a_payload_that_is_left_out_is_the_default_and_none_is_none(client
     assert got == [5, None, None]
 
 
+async def test_where_a_job_comes_from_and_whom_it_is_for_can_be_read_in_every_state(
+    client: Client, server_url: str
+) -> None:
+    agent = Agent("q")
+    origin: dict[str, Any] = {"tags": ["acme", "vip"], "tenant": "acme", "trace": f"00-{'a' * 32}-{'b' * 16}-01"}
+    seen: list[tuple[Any, ...]] = []
+
+    @agent.job(attempts=1)
+    async def parent(ctx: Context) -> None:
+        seen.append((list(ctx.tags), ctx.tenant, ctx.trace, ctx.parent))
+        if ctx.id == "bad":
+            raise ValueError("no")
+        ctx.enqueue(("mail", "send"), id=f"{ctx.id}-mail")
+
+    def told(of: Any) -> dict[str, Any]:
+        return {"tags": list(of.tags), "tenant": of.tenant, "trace": of.trace, "parent": of.parent}
+
+    for job_id in ("good", "bad", "off"):
+        await client.enqueue(parent, id=job_id, **origin)
+    assert [told(status) for status in await client.jobs("q")] == [origin | {"parent": None}] * 3
+    await client.cancel("off")
+    await work_off(agent, server_url)
+    assert seen == [(*origin.values(), None)] * 2
+    for job_id, state in (("good", State.COMPLETED), ("bad", State.DEAD), ("off", State.CANCELLED)):
+        status = await client.status(job_id)
+        assert (status.state, told(status)) == (state, origin | {"parent": None})
+        wire = status.to_json()
+        assert {name: wire[name] for name in origin} == origin
+    (letter,) = await client.dead_letters("q")
+    assert told(letter) == told(await client.dead_letter("bad")) == origin | {"parent": None}
+    child = told(await client.status("good-mail"))
+    assert child == {"tags": [], "tenant": "acme", "trace": origin["trace"], "parent": "good"}
+    plain = await client.enqueue("q", "parent")
+    assert told(await plain.status()) == {"tags": [], "tenant": None, "trace": None, "parent": None}
+
+
 async def test_a_secret_is_refused_wherever_it_would_be_written(client: Client, server_url: str) -> None:
     agent = Agent("q")
 

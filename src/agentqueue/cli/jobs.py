@@ -74,6 +74,7 @@ def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, A
     wire = status.to_json()
     if now is not None and status.due_at is not None:
         wire["dueAt"] += f" ({due_in(status.due_at, now)})"
+    wire["tags"] = ", ".join(status.tags) or None
     return wire | {"progress": progress_text(status), "state": str(status.state)}
 
 

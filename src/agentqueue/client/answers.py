@@ -65,6 +65,8 @@ def cancelled_record(found: Snapshot, now_ms: int) -> ResultRecord:
         deliveries=found.attempts + returns_of(found.meta),
         tags=record.tags,
         parent=record.parent,
+        tenant=record.tenant,
+        trace=record.trace,
     )
 
 

@@ -103,6 +103,8 @@ class Outcomes:
             errors=errors_of(claimed.meta),
             tags=record.tags,
             parent=record.parent,
+            tenant=record.tenant,
+            trace=record.trace,
         )
         return Cancel(claimed.id, claimed.level, self.codec.encode_result(result), keep_ms)
 
@@ -130,6 +132,8 @@ class Outcomes:
             errors=errors_of(claimed.meta) if claimed.meta else (),
             tags=record.tags,
             parent=record.parent,
+            tenant=record.tenant,
+            trace=record.trace,
         )
 
     def _bury(self, burial: Burial, exc: BaseException | None, started_ms: int, keep_ms: int) -> Bury:
@@ -150,6 +154,8 @@ class Outcomes:
             queue=target.queue,
             tags=letter.tags,
             parent=letter.id,
+            tenant=letter.tenant,
+            trace=letter.trace,
         )
         child = NOTICE + child_id(f"{letter.queue}:{letter.id}", str(letter.died_ms), 0)
         return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_LETTER_BYTES), Level.NORMAL)]

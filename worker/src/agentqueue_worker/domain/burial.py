@@ -72,6 +72,8 @@ class Burial:
             replayable=self.claimed.record is not None,
             tags=list(self.record.tags),
             parent=self.record.parent,
+            tenant=self.record.tenant,
+            trace=self.record.trace,
         )
 
     def result(self, exc: BaseException | None, *, started_ms: int, worker: str) -> ResultRecord:
@@ -98,6 +100,8 @@ class Burial:
             errors=self.errors,
             tags=self.record.tags,
             parent=self.record.parent,
+            tenant=self.record.tenant,
+            trace=self.record.trace,
         )
 
 
