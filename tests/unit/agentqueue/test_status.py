@@ -207,6 +207,10 @@ def test_json_has_the_public_names_in_order() -> None:
         "result",
         "error",
         "worker",
+        "tags",
+        "tenant",
+        "trace",
+        "parent",
     ]
     assert camel("enqueued_per_minute") == "enqueuedPerMinute"
 
