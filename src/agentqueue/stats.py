@@ -20,6 +20,8 @@ class WorkerStats:
     """A worker, by its last heartbeat."""
 
     name: str
+    incarnation: str | None
+    """New for each process: tells workers of one name apart. None: its heartbeat can't be read."""
     busy: int
     """Slots that run a job."""
     slots: int
@@ -156,9 +158,10 @@ def _worker(beat: Heartbeat, now_ms: int) -> WorkerStats:
     except orjson.JSONDecodeError:
         said = {}
     said = said if isinstance(said, dict) else {}
-    jobs = said.get("jobs")
+    jobs, incarnation = said.get("jobs"), said.get("incarnation")
     return WorkerStats(
-        name=beat.worker,
+        name=beat.worker.partition("/")[0],
+        incarnation=incarnation if isinstance(incarnation, str) else None,
         busy=_count(said.get("busy")),
         slots=_count(said.get("slots")),
         draining=said.get("draining") is True,

@@ -105,6 +105,31 @@ def test_the_namespace_and_the_context_are_kubectls(
     assert second[2:4] == forward[2:4] == ["--namespace", "current"]
 
 
+def test_secrets_are_read_while_the_port_is_being_forwarded(
+    travel: SyncClient, kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with travel:
+        kubectl.expect_all_at_once()
+        assert run(["stats", "--in", "prod/travel"]) == 0, capsys.readouterr().err
+
+
+def test_the_client_is_imported_while_kubectl_asks_the_cluster(travel: SyncClient, kubectl: FakeKubectl) -> None:
+    program = """
+import sys
+from agentqueue.cli import cluster
+from agentqueue.cli.main import run
+ask = cluster.Kubectl.agent_queue
+def asked(self, place):
+    print("redis" in sys.modules)
+    return ask(self, place)
+cluster.Kubectl.agent_queue = asked
+run(["stats", "--in", "prod/travel"])
+"""
+    with travel:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[0] == "False"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda it: it.name)
 def test_whatever_ends_the_command_ends_the_forwarded_port(
     travel: SyncClient, kubectl: FakeKubectl, number: signal.Signals

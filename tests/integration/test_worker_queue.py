@@ -263,7 +263,7 @@ async def test_a_marked_worker_claims_no_more_and_says_so_until_the_mark_is_take
     @agent.job
     async def job(ctx: Context) -> None: ...
 
-    async with working(agent, server_url, name="victim") as worker:
+    async with working(agent, server_url, name="victim", pod_uid="1") as worker:
         await until(lambda: _has_beat(server), what="the worker is live")
         await store.mark_drain("q", "victim", since_ms=now_ms())
         await until(lambda: worker.state.marked, what="the worker knows", deadline=3)
@@ -278,6 +278,31 @@ async def test_a_marked_worker_claims_no_more_and_says_so_until_the_mark_is_take
         assert (await waiting.status()).state is State.WAITING
         await store.mark_drain("q", "victim", since_ms=None)
         assert (await final(waiting)).state is State.COMPLETED
+
+
+async def test_two_workers_of_one_name_are_two(client: Client, server_url: str) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def job(ctx: Context) -> None: ...
+
+    async def names() -> list[str]:
+        return [worker.name for worker in (await client.stats("q")).workers]
+
+    async def both() -> bool:
+        return await names() == ["twin", "twin"]
+
+    async def one() -> bool:
+        return await names() == ["twin"]
+
+    async with working(agent, server_url, name="twin", concurrency=2):
+        async with working(agent, server_url, name="twin", concurrency=3):
+            await until(both, what="both are seen")
+            stats = await client.stats("q")
+            assert stats.slots == 5
+            assert len({worker.incarnation for worker in stats.workers}) == 2
+        await until(one, what="only the one that left is gone")
+    assert await names() == []
 
 
 # --- a server that is full, away, or unfit

@@ -9,7 +9,7 @@ from typing import Any
 
 PROGRAM = '''#!{python}
 """Stands in for kubectl. What it was called with is in calls.jsonl; `RESOURCE/NAMESPACE/NAME.json` are its objects."""
-import json, os, signal, socket, sys, threading
+import json, os, signal, socket, sys, threading, time
 from pathlib import Path
 
 folder = Path({folder!r})
@@ -30,7 +30,18 @@ def fail(text):
     sys.exit(1)
 
 
+def wait_for_forward():
+    """Until a port-forward was started, for a test of what happens at once."""
+    deadline = time.monotonic() + 20
+    while '"port-forward"' not in (folder / "calls.jsonl").read_text():
+        if time.monotonic() > deadline:
+            fail("nobody forwards a port")
+        time.sleep(0.01)
+
+
 def get(resource, name=None):
+    if resource == "secret" and (folder / "together").exists():
+        wait_for_forward()
     if (folder / resource / "fails").exists():
         fail((folder / resource / "fails").read_text())
     if name is None:
@@ -107,6 +118,10 @@ class FakeKubectl:
     def serve(self, port: int) -> None:
         """Where forwarded connections end."""
         (self.folder / "backend").write_text(str(port))
+
+    def expect_all_at_once(self) -> None:
+        """From now on no Secret is there before a port is being forwarded."""
+        (self.folder / "together").touch()
 
     def calls(self, verb: str) -> list[list[str]]:
         """What it was called with, of that verb."""

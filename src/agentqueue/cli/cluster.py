@@ -7,6 +7,7 @@ import binascii
 import json
 import shutil
 import subprocess
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,8 +20,8 @@ from agentqueue.names import nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from agentqueue.spec.redis import ClientTLS, ExternalRedis, ManagedRedis, Sentinel
-    from agentqueue.store import Sentinels, ServerOptions, Tls
+    from agentqueue.spec.redis import ExternalRedis, ManagedRedis
+    from agentqueue.store import ServerOptions
 
 RESOURCE: Final = "agentqueues.agentqueue.dev"
 TIMEOUT: Final = "--request-timeout=15s"
@@ -65,35 +66,39 @@ def reach(place: Place) -> Iterator[ServerOptions]:
         QueueUnavailable: its Redis is not there yet, or can't be reached.
         AgentQueueError: no right to read what it takes; the cluster does not answer.
     """
-    from agentqueue.spec.redis import Redis  # noqa: PLC0415  # pydantic is not for `--help`
-
     kubectl = Kubectl.of(place)
-    resource = kubectl.agent_queue(place)
-    kubectl = kubectl.within(resource["metadata"]["namespace"])
-    redis = Redis.model_validate(resource["spec"]["redis"])
     with ExitStack() as stack:
+        stack.enter_context(ended_by_signals())
+        pool = stack.enter_context(ThreadPoolExecutor(thread_name_prefix="kubectl"))
+        found = pool.submit(kubectl.agent_queue, place)
+        import agentqueue.client  # noqa: PLC0415, F401  # half a second, in which kubectl asks the cluster
+        from agentqueue.spec.redis import Redis  # noqa: PLC0415
+
+        resource = found.result()
+        kubectl = kubectl.within(resource["metadata"]["namespace"])
+        redis = Redis.model_validate(resource["spec"]["redis"])
         if redis.external is not None:
-            yield _external(redis.external, kubectl)
+            yield _external(redis.external, kubectl, pool)
         else:
             assert redis.managed is not None
-            stack.enter_context(ended_by_signals())
-            yield _managed(redis.managed, resource, kubectl, stack)
+            yield _managed(redis.managed, resource, kubectl, pool, stack)
 
 
-def _managed(redis: ManagedRedis, resource: Mapping[str, Any], kubectl: Kubectl, stack: ExitStack) -> ServerOptions:
+def _managed(
+    redis: ManagedRedis, resource: Mapping[str, Any], kubectl: Kubectl, pool: Executor, stack: ExitStack
+) -> ServerOptions:
     from agentqueue.store import ServerOptions, Tls  # noqa: PLC0415
 
     name = f"{kubectl.namespace}/{resource['metadata']['name']}"
     status = (resource.get("status") or {}).get("redis") or {}
     if not status.get("endpoint") or not status.get("secretName"):
         raise QueueUnavailable(f"the Redis of AgentQueue {name} is not there yet: {_why(resource)}")
-    url = kubectl.secret(status["secretName"]).text(URL)
     host, _, port = status["endpoint"].rpartition(":")
-    tls = None
-    if redis.tls is not None:
-        tls = Tls(ca_data=kubectl.secret(redis.tls.secret_name).text("ca.crt"), server_name=host)
-    local = stack.enter_context(Forward(kubectl.command, f"service/{host.partition('.')[0]}", int(port)))
-    return ServerOptions(at_port(url, local), tls=tls, label=f"{status['endpoint']} (through kubectl port-forward)")
+    forward = stack.enter_context(Forward(kubectl.command, f"service/{host.partition('.')[0]}", int(port)))
+    url, authority = kubectl.secrets(pool, status["secretName"], redis.tls.secret_name if redis.tls else None)
+    address = at_port(_text(url, URL), forward.local_port())
+    tls = None if redis.tls is None else Tls(ca_data=_text(authority, "ca.crt"), server_name=host)
+    return ServerOptions(address, tls=tls, label=f"{status['endpoint']} (through kubectl port-forward)")
 
 
 def at_port(url: str, port: int) -> str:
@@ -119,15 +124,38 @@ def _why(resource: Mapping[str, Any]) -> str:
     return f"{found.get('reason')}: {found.get('message')}"
 
 
-def _external(redis: ExternalRedis, kubectl: Kubectl) -> ServerOptions:
-    from agentqueue.store import ServerOptions  # noqa: PLC0415
+def _external(redis: ExternalRedis, kubectl: Kubectl, pool: Executor) -> ServerOptions:
+    from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes  # noqa: PLC0415
 
-    key = redis.url_secret_ref
-    url = kubectl.secret(key.name).text(key.key)
-    tls = _client_tls(redis.tls, kubectl) if redis.tls else None
-    sentinel = _sentinels(redis.sentinel, kubectl) if redis.sentinel else None
+    key, tls, sentinel = redis.url_secret_ref, redis.tls, redis.sentinel
+    authority = tls.ca_secret_ref if tls else None
+    word = sentinel.password_secret_ref if sentinel else None
+    given, ca, pair, password = kubectl.secrets(
+        pool,
+        key.name,
+        authority.name if authority else None,
+        tls.client_certificate_secret_name if tls else None,
+        word.name if word else None,
+    )
     try:
-        options = ServerOptions(url, tls=tls, sentinel=sentinel)
+        options = ServerOptions(
+            _text(given, key.key),
+            tls=Tls(
+                ca_data=_text(ca, authority.key) if authority else None,
+                cert_data=_text(pair, "tls.crt") if pair else None,
+                key_data=_text(pair, "tls.key") if pair else None,
+                skip_verify=tls.insecure_skip_verify,
+            )
+            if tls
+            else None,
+            sentinel=Sentinels(
+                sentinel.master_name,
+                parse_nodes(",".join(sentinel.nodes)),
+                _text(password, word.key) if word else None,
+            )
+            if sentinel
+            else None,
+        )
     except UsageError as exc:
         raise AgentQueueError(f"key {key.key} of the Secret {kubectl.namespace}/{key.name}: {exc}") from None
     return replace(
@@ -135,25 +163,9 @@ def _external(redis: ExternalRedis, kubectl: Kubectl) -> ServerOptions:
     )
 
 
-def _client_tls(tls: ClientTLS, kubectl: Kubectl) -> Tls:
-    from agentqueue.store import Tls as Found  # noqa: PLC0415
-
-    ca, pair = tls.ca_secret_ref, tls.client_certificate_secret_name
-    return Found(
-        ca_data=kubectl.secret(ca.name).text(ca.key) if ca else None,
-        cert_data=kubectl.secret(pair).text("tls.crt") if pair else None,
-        key_data=kubectl.secret(pair).text("tls.key") if pair else None,
-        skip_verify=tls.insecure_skip_verify,
-    )
-
-
-def _sentinels(sentinel: Sentinel, kubectl: Kubectl) -> Sentinels:
-    from agentqueue.store import Sentinels as Found  # noqa: PLC0415
-    from agentqueue.store import parse_nodes  # noqa: PLC0415
-
-    key = sentinel.password_secret_ref
-    password = kubectl.secret(key.name).text(key.key) if key else None
-    return Found(sentinel.master_name, parse_nodes(",".join(sentinel.nodes)), password)
+def _text(secret: Secret | None, key: str) -> str:
+    assert secret is not None  # it was asked for
+    return secret.text(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +259,15 @@ class Kubectl:
                     f"the Secret {whole}, which says how to reach Redis, is not there (yet)"
                 ) from exc
             raise exc.explained(f"Secret {whole}") from exc
+
+    def secrets(self, pool: Executor, *names: str | None) -> list[Secret | None]:
+        """Return the Secrets of these names, all asked for at once; None for None.
+
+        Raises:
+            AgentQueueError: as `secret`.
+        """
+        asked = {name: pool.submit(self.secret, name) for name in names if name}
+        return [asked[name].result() if name else None for name in names]
 
     def _get(self, *what: str) -> dict[str, Any]:
         done = subprocess.run(  # noqa: S603  # a program that the user has named by installing it

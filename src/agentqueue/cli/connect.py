@@ -159,11 +159,10 @@ def find_server(explicit: str | None, folder: Path | None = None) -> ServerOptio
 
 def with_client(redis: str | None, work: Callable[[Client], Awaitable[T]]) -> T:
     """Run `work` with a client on the server that `redis` or the surroundings name."""
-    import asyncio  # noqa: PLC0415
+    with reached(redis) as options:  # which imports the client while kubectl asks the cluster
+        import asyncio  # noqa: PLC0415
 
-    from agentqueue.client import Client  # noqa: PLC0415
-
-    with reached(redis) as options:
+        from agentqueue.client import Client  # noqa: PLC0415
 
         async def connected() -> T:
             async with Client.at(options) as client:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from agentqueue.embedded import start_time
 from agentqueue.errors import QueueUnavailable
@@ -29,8 +29,9 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Forward:
-    """A local port that leads to a Service's port. `with Forward(...) as local_port:` ends the process in any case.
+    """A local port that leads to a Service's port. `with Forward(...) as forward:` ends the process in any case.
 
+    The block is entered at once; `forward.local_port()` waits until the port is there.
     kubectl ends it when the pod is gone: then it is started again, on the same local port.
 
     Args:
@@ -49,15 +50,19 @@ class Forward:
         self._settled, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="port-forward", daemon=True)
 
-    def __enter__(self) -> int:
-        try:
-            self._thread.start()
-            if not self._settled.wait(START_SECONDS) or not self._local:
-                said = "; ".join(self._said) or f"nothing within {START_SECONDS:g} s"
-                raise QueueUnavailable(f"kubectl can't forward a port to {self._target}: {said}")
-        except BaseException:
-            self.close()
-            raise
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def local_port(self) -> int:
+        """Return the local port, once it leads there.
+
+        Raises:
+            QueueUnavailable: kubectl can't forward it; with what it said.
+        """
+        if not self._settled.wait(START_SECONDS) or not self._local:
+            said = "; ".join(self._said) or f"nothing within {START_SECONDS:g} s"
+            raise QueueUnavailable(f"kubectl can't forward a port to {self._target}: {said}")
         return self._local
 
     def __exit__(self, *_: object) -> None:

@@ -282,11 +282,13 @@ def test_live_workers_are_listed_and_odd_heartbeats_still_count() -> None:
                 Heartbeat("w1", NOW, b"not json"),
                 Heartbeat("w3", NOW, b'["a list"]'),
                 Heartbeat("w4", NOW, b'{"busy":-1,"slots":true,"jobs":"a"}'),
+                Heartbeat("w4/b2", NOW, b'{"incarnation":"b2"}'),
                 Heartbeat("gone", NOW - 8_000, b"{}"),
             ]
         )
     )
-    assert [worker.name for worker in stats.workers] == ["w1", "w2", "w3", "w4"]
+    assert [worker.name for worker in stats.workers] == ["w1", "w2", "w3", "w4", "w4"]
+    assert [worker.incarnation for worker in stats.workers] == [None, None, None, None, "b2"]
     assert (stats.busy, stats.slots) == (2, 5)
     assert (stats.workers[1].jobs, stats.workers[1].draining, stats.workers[1].seen_seconds_ago) == (("a",), True, 1.0)
     assert stats.to_json()["workers"][1]["seenSecondsAgo"] == 1.0

@@ -1,5 +1,7 @@
 """What a worker reads from its environment."""
 
+from dataclasses import replace
+
 import pytest
 
 from agentqueue import environment as env
@@ -45,6 +47,8 @@ def test_everything_the_operator_writes_is_read() -> None:
     assert (options.concurrency, options.crash_limit, options.grace, options.keep_ms) == (20, 2, 33.0, 60_000)
     assert options.dead_letters == DeadLetterTarget("errors", "look")
     assert (options.identity.slot, options.identity.owner) == ("pod-1/8a7b", "pod-1/8a7b/1")
+    assert options.identity.beat == "pod-1", "by which the operator marks it"
+    assert replace(options.identity, pod_uid=None).beat == "pod-1/1", "else two of one name would be taken for one"
     engine = options.engine
     assert (engine.rate_max, engine.rate_window_ms, engine.age_limits_ms) == (10, 2_000, (1_000, 2_000, 3_000))
     assert (engine.history_ms, engine.history_count, engine.dead_ms) == (70_000, 80, 90_000)

@@ -126,7 +126,7 @@ class Keeper:
 
     async def _renew(self, engine: Engine) -> bool:
         held, began, waits = self._held(), monotonic(), self._waits.unsent()
-        owner, name = self._identity.owner, self._identity.name
+        owner, name = self._identity.owner, self._identity.beat
         try:
             async with asyncio.timeout(engine.settings.lease_ms / 2000):
                 reply = await engine.renew(

@@ -18,7 +18,7 @@ class Identity:
     """Who this process is. The owner token in Redis is `name/[pod uid/]incarnation`."""
 
     name: str
-    """The worker's id: its heartbeats and drain marks bear it."""
+    """What people call the worker. The orchestrator's are unique; others may be given twice."""
     incarnation: str
     """New for each process."""
     pod_uid: str | None = None
@@ -27,6 +27,15 @@ class Identity:
     def slot(self) -> str:
         """What stays the same when a container is restarted in its pod: earlier incarnations of it are dead."""
         return f"{self.name}/{self.pod_uid}" if self.pod_uid else self.name
+
+    @property
+    def beat(self) -> str:
+        """The field of its heartbeat and its drain mark.
+
+        A pod's name, by which the operator marks it; elsewhere the incarnation is added, since two workers may have
+        been given one name.
+        """
+        return self.name if self.pod_uid else f"{self.name}/{self.incarnation}"
 
     @property
     def owner(self) -> str:

@@ -247,7 +247,7 @@ class Worker:
         await asyncio.to_thread(self._keeper.stop)  # joins a thread: others may share this event loop
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
-                await self._engine.say_goodbye(self.options.identity.name)
+                await self._engine.say_goodbye(self.options.identity.beat)
                 await self._send_waits()
         except (*UNAVAILABLE, TimeoutError) as exc:
             log.warning("goodbye_failed", error=str(exc) or "no answer in time")
