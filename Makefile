@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 STARTED := uvloop, agentqueue.cli.main, agentqueue_operator.local_run, agentqueue_worker.cli, agentqueue_worker.process, agentqueue_worker.adapters.native
 # What its unit tests cover to the last branch: the pure part and what others rely on.
 EXACT := */worker/src/*/domain/*,*/operator/src/*/domain/*,*/agentqueue/keys.py,*/agentqueue/wire.py,*/agentqueue/spec/*,*/agentqueue/environment.py,*/agentqueue/errors.py
+# What docker-images builds.
+IMAGES := agentqueue-operator:0.1.0 agentqueue-worker:0.1.0 agentqueue-travel:dev
 STAMP := $(VENV)/.installed
 KIND_KUBECONFIG := $(CURDIR)/$(VENV)/kind.kubeconfig
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup check quick format lint types imports generated drift unit test coverage test-versions test-cluster cluster-up cluster-down cluster-shell cluster-status \
-  images kind-up kind-down demo bench bench-scaling bench-operator docs sbom constraints clean
+  images docker-images kind-images push-images kind-up kind-down demo bench bench-scaling bench-operator docs sbom constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -94,8 +96,20 @@ cluster-shell: setup ## A shell with kubectl and helm for it.
 cluster-status: setup ## Tell which of its parts answer.
 	@python -m tests.support.cluster status
 
-images: setup ## Build the images, and load them into the cluster that is up or that KUBECONFIG names.
+images: setup ## Build the images without Docker, the sample's too, and load them into the cluster that is up or that KUBECONFIG names.
 	@python -m tests.support.cluster images
+
+docker-images: ## Build the images by Docker, the sample's too.
+	docker build --file operator/Dockerfile --tag agentqueue-operator:0.1.0 .
+	docker build --file worker/Dockerfile --tag agentqueue-worker:0.1.0 .
+	docker build --tag agentqueue-travel:dev examples/travel
+
+kind-images: docker-images ## Build the images by Docker and load them into the cluster of kind-up.
+	kind load docker-image --name agentqueue $(IMAGES)
+
+push-images: docker-images ## Build the images by Docker and push them to REGISTRY, such as registry.example.com/team.
+	@test -n "$(REGISTRY)" || { echo "name the registry: make push-images REGISTRY=registry.example.com/team" >&2; exit 1; }
+	set -e; for image in $(IMAGES); do docker tag $$image $(REGISTRY)/$$image; docker push $(REGISTRY)/$$image; done
 
 kind-up: setup ## Start a Kubernetes in Docker by kind; with KUBECONFIG set, the tests use it.
 	@command -v kind >/dev/null || { echo "kind is not installed; without Docker, use make cluster-up" >&2; exit 1; }

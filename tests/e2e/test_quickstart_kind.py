@@ -10,6 +10,7 @@ import yaml
 from tests.support.cluster.images import OPERATOR, REDIS, WORKER, Image
 from tests.support.cluster.kube import Cluster, Kube, is_ready, is_rolled_out
 from tests.support.cluster.program import ROOT
+from tests.support.cluster.shell import run
 from tests.support.installs import TRAVEL, Helm, follow
 from tests.support.operator import agent_queue, code
 from tests.support.pages import Page
@@ -57,8 +58,15 @@ async def fresh(cluster: Cluster, helm: Helm, system: str) -> AsyncIterator[Kube
         await kube.until_gone("namespace", NAMESPACE, timeout=120)
 
 
-def test_page_builds_what_the_tests_build() -> None:
-    built = {words[words.index("--tag") + 1]: words for words in PAGE.commands_of("docker")}
+def recipe(target: str, *variables: str) -> list[list[str]]:
+    """The commands that make would run."""
+    told = run("make", "--no-print-directory", "--dry-run", target, *variables, cwd=ROOT)
+    return [shlex.split(line) for line in told.splitlines()]
+
+
+def test_make_builds_what_the_tests_build() -> None:
+    commands = recipe("kind-images")
+    built = {words[words.index("--tag") + 1]: words for words in commands if words[0] == "docker"}
     assert built.keys() == BUILT.keys()
     for name, words in built.items():
         image = BUILT[name]
@@ -66,9 +74,15 @@ def test_page_builds_what_the_tests_build() -> None:
         assert context.resolve() == image.context
         given = words[words.index("--file") + 1] if "--file" in words else f"{words[-1]}/Dockerfile"
         assert (ROOT / given).resolve() == image.dockerfile
-    (load,) = PAGE.commands_of("kind")
+    (load,) = [words for words in commands if words[0] == "kind"]
     assert load[:5] == ["kind", "load", "docker-image", "--name", _kind_cluster()]
     assert set(load[5:]) == BUILT.keys()
+
+
+def test_make_pushes_all_that_it_builds_to_a_registry_of_one_s_own() -> None:
+    (push,) = [" ".join(words) for words in recipe("push-images", "REGISTRY=r.example/team") if "push" in words]
+    assert all(name in push for name in BUILT)
+    assert "docker push r.example/team/$image" in push
 
 
 def _kind_cluster() -> str:

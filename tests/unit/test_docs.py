@@ -127,8 +127,9 @@ def test_every_block_is_run_or_listed_with_a_reason(page: str) -> None:
 
 def test_developers_install_the_local_images_as_the_tests_do() -> None:
     (words,) = [words for words in PAGES["develop.md"].commands_of("helm") if "install" in words]
-    given = [value for before, word in pairwise(words) if before == "--set" for value in word.split(",")]
-    assert given == [word for word in local_images() if word != "--set"]
+    (file,) = [word for before, word in pairwise(words) if before == "--values"]
+    given = {f"{name.removeprefix('.')}={value}" for name, value in _leaves(yaml.safe_load((ROOT / file).read_text()))}
+    assert given == {word for word in local_images() if word != "--set"}
 
 
 @pytest.mark.parametrize("page", BLOCKS)
@@ -166,7 +167,8 @@ def test_every_command_has_the_options_that_it_is_given() -> None:
 
 def test_every_make_target_is_there() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    asked = {target for _, text in named() if (target := text.removeprefix("make ")) != text}
+    lines = [text.removeprefix("make ").split() for _, text in named() if text.startswith("make ")]
+    asked = {word for words in lines for word in words if "=" not in word}
     assert len(asked) > 10
     assert asked <= targets
 
@@ -208,6 +210,21 @@ def _fields(schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
         if "additionalProperties" in field:
             yield f"{below}.*"
         yield from _fields(field.get("items", field), below)
+
+
+def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        yield from _leaves(value, f"{path}.{name}") if isinstance(value, dict) else ((f"{path}.{name}", value),)
+
+
+def test_the_images_come_before_what_needs_them() -> None:
+    """The order of a page is the order of its steps."""
+    for page in ("README.md", "quickstart-kind.md"):
+        text = PAGES[page].path.read_text()
+        assert text.index("make kind-up kind-images") < text.index("helm install agentqueue")
+        assert text.index("helm install agentqueue") < text.index("kubectl apply -f manifests/samples")
+        for way in ("make cluster-up images", "make push-images REGISTRY=", "manifests/local-images.yaml"):
+            assert way in text
 
 
 def _values(values: Any, path: str = "") -> Iterator[str]:

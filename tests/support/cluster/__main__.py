@@ -10,6 +10,7 @@ from tests.support.cluster.given import from_environment
 from tests.support.cluster.layout import default_state
 from tests.support.cluster.prerequisites import NotOnThisMachine, prepare
 from tests.support.cluster.shell import ClusterError
+from tests.support.installs import TRAVEL
 
 
 def build() -> int:
@@ -54,7 +55,7 @@ def shell() -> int:
 def make_images() -> int:
     """Build the images, and load them into the cluster that runs, or that KUBECONFIG names."""
     cluster = from_environment() or own.find(default_state(), prepare(print))
-    for image in (images.WORKER, images.OPERATOR, images.REDIS):
+    for image in (images.WORKER, images.OPERATOR, images.REDIS, TRAVEL):
         archive = images.build(image)
         if cluster:
             cluster.load(archive)
