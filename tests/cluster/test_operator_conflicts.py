@@ -7,7 +7,7 @@ import pytest
 
 from agentqueue_operator.domain.render import redis_name, worker_name
 from tests.support.cluster.kube import Kube, Object, has_condition
-from tests.support.operator import Operator, agent_queue, code, condition, settled, until
+from tests.support.operator import Operator, agent_queue, code, condition, is_ready, settled, until
 
 AQ = "agentqueue"
 REDIS, GREETINGS = redis_name("demo"), worker_name("demo", "greetings")
@@ -169,3 +169,24 @@ async def test_from_auto_to_external_the_number_stays(demo: Operator, kube: Kube
     assert (await kube.get("deployment", GREETINGS))["spec"]["replicas"] == 3
     await kube.patch(AQ, "demo", {"spec": {"agents": [spec | {"scaling": {"mode": "Fixed", "replicas": 1}}]}})
     await kube.until("deployment", GREETINGS, lambda found: found["spec"]["replicas"] == 1, what="at 1")
+
+
+async def test_who_changes_our_objects_is_told(operator: Operator, kube: Kube) -> None:
+    await kube.apply(code(), agent_queue())
+    await kube.until(AQ, "demo", is_ready, timeout=90)
+    await kube.kubectl("scale", f"deployment/{GREETINGS}", "--replicas=3")
+
+    async def notes() -> str:
+        events = await kube.list("events")
+        return "\n".join(one["message"] for one in events if one["reason"] == "DriftUndone")
+
+    async def is_undone() -> bool:
+        return f"Deployment {GREETINGS}: spec.replicas was changed by kubectl" in await notes()
+
+    await until(is_undone, timeout=30)
+    await kube.kubectl("set", "env", f"deployment/{GREETINGS}", "DEBUG=1")
+    found = await kube.until(AQ, "demo", has_condition("ConfigurationWarning", reason="Drift"), timeout=60)
+    said = condition(found, "ConfigurationWarning")["message"]
+    assert f"Deployment {GREETINGS}: spec.template.spec.containers[worker].env[DEBUG] was set by kubectl-set." in said
+    await kube.kubectl("set", "env", f"deployment/{GREETINGS}", "DEBUG-")
+    await kube.until(AQ, "demo", has_condition("ConfigurationWarning", "False"), timeout=60)

@@ -56,6 +56,8 @@ class FakeCluster:
         live["metadata"]["resourceVersion"] = str(self.version)
         if before is not None:
             live["metadata"]["uid"] = before["metadata"]["uid"]
+            others = [one for one in before["metadata"].get("managedFields") or () if one["operation"] == "Update"]
+            live["metadata"]["managedFields"] = live["metadata"]["managedFields"][:1] + others
         return copy.deepcopy(self.put(live))
 
     async def patch(self, kind: Kind, namespace: str, name: str, changes: Object) -> Object:

@@ -93,9 +93,11 @@ class FakeQueues:
         self.buried.append(death)
         return 1
 
-    async def publish(self, decisions: Mapping[str, bytes]) -> None:
+    async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
         self._check()
+        before = {queue: self.published.get(queue) for queue in decisions}
         self.published.update(decisions)
+        return before
 
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
         raise NotImplementedError

@@ -40,6 +40,8 @@ class ResolvedQueue:
 
     name: str
     namespace: str | None
+    uid: str | None = None
+    """Of the resource in a cluster."""
     suspend: bool
     redis: ManagedRedis | ExternalRedis
     agents: tuple[ResolvedAgent, ...]
@@ -68,6 +70,7 @@ def resolve(resource: AgentQueue) -> ResolvedQueue:
     return ResolvedQueue(
         name=resource.metadata.name,
         namespace=resource.metadata.namespace,
+        uid=resource.metadata.uid,
         suspend=spec.suspend,
         redis=spec.redis.external or spec.redis.managed or ManagedRedis(),
         agents=tuple(_agent(agent, shared, queues) for agent in spec.agents),

@@ -346,20 +346,22 @@ class Store:
         value = await self.server.call(lambda: cast("Awaitable[bytes | None]", redis.hget(key, worker)))
         return None if value is None else _heartbeat(worker, value)
 
-    async def publish_decisions(self, decisions: Mapping[str, bytes], *, keep_ms: int) -> None:
-        """Tell why queues have as many workers as they have: queue -> JSON, in one round trip.
+    async def publish_decisions(self, decisions: Mapping[str, bytes], *, keep_ms: int) -> dict[str, bytes | None]:
+        """Publish why queues have as many workers as they have: queue -> JSON, in one round trip.
 
-        They are known from then on, before the first job is sent to them.
+        They are known from then on, before the first job is sent to them. Returns what stood there before, of each
+        queue: it may be of somebody else who scales it too.
         """
 
-        async def write() -> None:
+        async def write() -> dict[str, bytes | None]:
             async with self.server.redis.pipeline(transaction=False) as pipe:
                 pipe.sadd(QUEUES, *decisions)
                 for queue, decision in decisions.items():
-                    pipe.set(DECISION + queue, decision, px=keep_ms)
-                await pipe.execute()
+                    pipe.set(DECISION + queue, decision, px=keep_ms, get=True)
+                _, *before = await pipe.execute()
+                return dict(zip(decisions, before, strict=True))
 
-        await self.server.call(write)
+        return await self.server.call(write)
 
     async def decision(self, queue: str) -> bytes | None:
         """What was published of a queue lately (JSON)."""

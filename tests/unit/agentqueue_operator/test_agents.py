@@ -82,7 +82,8 @@ class World:
     async def bury_container(self, queue: str, death: Death) -> int:
         return 0
 
-    async def publish(self, decisions: Mapping[str, bytes]) -> None: ...
+    async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
+        return dict.fromkeys(decisions)
 
     async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
         return Tended()

@@ -150,13 +150,18 @@ def test_a_scope_s_end_takes_its_objects(cache: StoreCache) -> None:
 
 
 def test_what_nobody_reads_is_not_kept(cache: StoreCache) -> None:
-    managed = [{"manager": "kubectl", "fieldsV1": {}}, {"manager": "agentqueue-operator", "fieldsV1": {"f:spec": {}}}]
+    scaled = {"f:spec": {"f:replicas": {}}}
+    managed = [
+        {"manager": "kube-controller-manager", "fieldsV1": {"f:metadata": {"f:annotations": {}}, "f:status": {}}},
+        {"manager": "agentqueue-operator", "fieldsV1": {"f:spec": {}, "f:metadata": {"f:labels": {}}}},
+        {"manager": "kubectl", "fieldsV1": {"f:metadata": {"f:annotations": {}}, **scaled}, "subresource": "scale"},
+    ]
     cache.put(DEPLOYMENT, an(DEPLOYMENT, "d", 1, metadata={"managedFields": managed}, spec={"replicas": 1}))
     container = {"name": "worker", "image": "i", "env": [{"name": "A"}], "resources": {"limits": {}}}
     spec = {"nodeName": "n", "containers": [container], "volumes": [{"name": "v"}], "tolerations": [{}]}
     cache.put(POD, an(POD, "p", 1, metadata={"managedFields": managed}, spec=spec, status={"phase": "Running"}))
     deployment, pod = cache.children(DEMO)
-    assert deployment["metadata"]["managedFields"] == managed[1:]
+    assert deployment["metadata"]["managedFields"] == [managed[1], {**managed[2], "fieldsV1": scaled}]
     assert deployment["spec"] == {"replicas": 1}
     assert "managedFields" not in pod["metadata"]
     kept = {"name": "worker", "image": "i", "resources": {"limits": {}}}

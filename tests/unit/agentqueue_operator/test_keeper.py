@@ -206,3 +206,86 @@ async def test_storage_that_can_t_grow_is_told_and_the_rest_of_redis_is_kept(
     larger["metadata"]["annotations"]["agentqueue.dev/manifest-hash"] = "other"
     kept = await keeper.keep([larger], cluster.children(REF), OWNER)
     assert [one.reason for one in kept.hurdles] == [Reason.OBJECT_INVALID]
+
+
+# What others do to our objects
+
+
+def deployment(**spec: Any) -> Any:
+    return child("Deployment", "d", hash=str(sorted(spec.items())), spec=spec)
+
+
+def touched(cluster: FakeCluster, manager: str, *fields: str) -> None:
+    """Somebody has written these fields of the Deployment's spec; those that were ours are not any more."""
+    live = cluster.objects["Deployment", "d"]
+    cluster.version += 1
+    live["metadata"]["resourceVersion"] = str(cluster.version)
+    ours, *_ = live["metadata"]["managedFields"]
+    for name in fields:
+        ours["fieldsV1"]["f:spec"].pop(f"f:{name}", None)
+    entry = {"manager": manager, "operation": "Update", "fieldsV1": {"f:spec": {f"f:{name}": {} for name in fields}}}
+    live["metadata"]["managedFields"].append(entry)
+
+
+async def test_a_change_of_ours_by_somebody_is_undone_and_told_once(keeper: Keeper, cluster: FakeCluster) -> None:
+    manifest = deployment(replicas=1, paused=True)
+    await keeper.keep([manifest], cluster.children(REF), OWNER)
+    touched(cluster, "kubectl", "replicas")
+    kept = await keeper.keep([manifest], cluster.children(REF), OWNER)
+    assert kept.undone == ["Deployment d: spec.replicas was changed by kubectl and is set by the operator again"]
+    kept = await keeper.keep([manifest], cluster.children(REF), OWNER)
+    assert (kept.undone, kept.foreign, kept.made) == ([], [], [])
+
+
+async def test_a_change_that_can_t_be_undone_is_not_told_as_undone(keeper: Keeper, cluster: FakeCluster) -> None:
+    manifest = deployment(replicas=1, paused=True)
+    await keeper.keep([manifest], cluster.children(REF), OWNER)
+    touched(cluster, "kubectl", "replicas")
+    cluster.refuse["apply", "Deployment"] = refused(403, 'User "u" cannot patch resource', "Forbidden")
+    kept = await keeper.keep([manifest], cluster.children(REF), OWNER)
+    assert kept.undone == []
+    assert [one.reason for one in kept.hurdles] == [Reason.FORBIDDEN]
+
+
+async def test_replicas_that_are_taken_over_from_mode_external_are_no_drift(
+    keeper: Keeper, cluster: FakeCluster
+) -> None:
+    await keeper.keep([deployment(paused=True)], cluster.children(REF), OWNER)
+    touched(cluster, "keda", "replicas")
+    kept = await keeper.keep([deployment(paused=True)], cluster.children(REF), OWNER)
+    assert (kept.undone, kept.foreign) == ([], [])
+    kept = await keeper.keep([deployment(paused=True, replicas=2)], cluster.children(REF), OWNER)
+    assert (len(kept.made), kept.undone) == (1, [])
+
+
+async def test_what_somebody_adds_stays_and_is_told_while_it_is_there(keeper: Keeper, cluster: FakeCluster) -> None:
+    manifest = deployment(replicas=1)
+    await keeper.keep([manifest], cluster.children(REF), OWNER)
+    touched(cluster, "kubectl-edit", "minReadySeconds")
+    for _ in range(2):
+        kept = await keeper.keep([manifest], cluster.children(REF), OWNER)
+        assert [(one.reason, one.said) for one in kept.foreign] == [
+            (Reason.DRIFT, "Deployment d: spec.minReadySeconds was set by kubectl-edit")
+        ]
+    cluster.objects["Deployment", "d"]["metadata"]["managedFields"].pop()
+    cluster.objects["Deployment", "d"]["metadata"]["resourceVersion"] = "later"
+    assert (await keeper.keep([manifest], cluster.children(REF), OWNER)).foreign == []
+
+
+async def test_an_object_that_somebody_deletes_is_made_again_and_told(keeper: Keeper, cluster: FakeCluster) -> None:
+    kept = await keeper.keep(wanted(), cluster.children(REF), OWNER)
+    assert kept.undone == []
+    await keeper.keep(wanted(), cluster.children(REF), OWNER)
+    del cluster.objects["Deployment", "d"]
+    kept = await keeper.keep(wanted(), cluster.children(REF), OWNER)
+    assert kept.undone == ["Deployment d was deleted by somebody and is made again"]
+
+
+async def test_objects_that_went_with_an_earlier_agent_queue_were_not_deleted_by_somebody(
+    keeper: Keeper, cluster: FakeCluster
+) -> None:
+    await keeper.keep(wanted(), cluster.children(REF), OWNER)
+    cluster.objects.clear()
+    another = {**OWNER, "metadata": {**OWNER["metadata"], "uid": "another"}}
+    kept = await keeper.keep(wanted(), cluster.children(REF), another)
+    assert (len(kept.made), kept.undone) == (2, [])

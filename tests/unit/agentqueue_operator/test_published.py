@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from agentqueue.errors import QueueUnavailable
 from agentqueue_operator.app.listening import listen
-from agentqueue_operator.app.publishing import EVERY_S, Publisher
+from agentqueue_operator.app.publishing import EVERY_S, SHARED_S, Publisher
 from agentqueue_operator.domain.explain import explain
-from agentqueue_operator.domain.published import Change, Published, decode, encode, to_json
+from agentqueue_operator.domain.published import Change, Owner, Published, decode, encode, to_json
 from agentqueue_operator.domain.scaling import (
     Decision,
     Load,
@@ -52,7 +52,11 @@ def test_a_decision_comes_back_as_it_was(
     policy = ScalingPolicy(mode=mode, suspended=suspended, rate_limit=limit, scale_down_window=timedelta(seconds=9))
     decision = decide_replicas(snapshot, current=current, policy=policy, memory=Memory())
     given_ = Published(
-        by="up", at_ms=7, decision=replace(decision, memory=Memory()), change=Change(1, 2, 3, Reason.MAX)
+        by="up",
+        at_ms=7,
+        decision=replace(decision, memory=Memory()),
+        change=Change(1, 2, 3, Reason.MAX),
+        owner=Owner("n/q", "u"),
     )
     assert decode(encode(given_)) == given_
     assert explain(decode(encode(given_)).decision) == explain(decision)
@@ -98,6 +102,79 @@ async def test_a_change_is_what_was_seen_to_change_and_why_it_was_decided() -> N
     for at, decision in enumerate((up, decide(9, current=up.replicas), decide(current=5))):
         await publisher.publish(queues, {"work": decision}, at=float(at))
     assert decode(queues.published["work"]).change == Change(7, up.replicas, 5, Reason.BACKLOG)
+
+
+ONE, OTHER = Owner("shop/a", "1"), Owner("shop/b", "2")
+
+
+async def passes(queues: FakeQueues, *publishers: Publisher, at: float) -> None:
+    """Each looks and publishes once; a second after the other, as on a loaded machine."""
+    for number, publisher in enumerate(publishers):
+        await publisher.publish(queues, {"work": decide()}, at=at + number)
+
+
+async def test_two_that_scale_one_queue_know_of_each_other() -> None:
+    queues, one, other = FakeQueues(), Publisher("operator", owner=ONE), Publisher("operator", owner=OTHER)
+    for at in (0.0, 10.0, 20.0):
+        await passes(queues, one, other, at=at)
+    assert one.shares_with("work", at=20.0) == "the AgentQueue shop/b"
+    assert other.shares_with("work", at=21.0) == "the AgentQueue shop/a"
+    assert one.shares_with("another", at=20.0) == ""
+    assert one.shares_with("work", at=20.0 + SHARED_S) == ""  # it was not seen again
+
+
+@pytest.mark.parametrize(
+    ("other", "who"),
+    [
+        pytest.param(Publisher("up"), "`agentqueue up`", id="up"),
+        pytest.param(
+            Publisher("operator", owner=Owner("shop/a", "9")),
+            "the AgentQueue shop/a of another cluster",
+            id="of-the-same-name",
+        ),
+    ],
+)
+async def test_whoever_it_is_is_named(other: Publisher, who: str) -> None:
+    queues, one = FakeQueues(), Publisher("operator", owner=ONE)
+    for at in (0.0, 10.0, 20.0):
+        await passes(queues, other, one, at=at)
+    assert one.shares_with("work", at=21.0) == who
+
+
+async def test_what_an_earlier_agent_queue_left_is_nobody_who_shares() -> None:
+    """Deleted and applied again, it has another uid: its last decision stands there once."""
+    queues, before, after = (
+        FakeQueues(),
+        Publisher("operator", owner=ONE),
+        Publisher("operator", owner=Owner("shop/a", "3")),
+    )
+    await passes(queues, before, at=0.0)
+    for at in (10.0, 20.0, 30.0):
+        await passes(queues, after, at=at)
+        assert after.shares_with("work", at=at) == ""
+
+
+async def test_two_sightings_far_apart_are_of_two_that_are_gone() -> None:
+    queues, one = FakeQueues(), Publisher("operator", owner=ONE)
+    for at in (0.0, SHARED_S + 1):
+        await passes(queues, Publisher("operator", owner=OTHER), one, at=at)
+    assert one.shares_with("work", at=SHARED_S + 2) == ""
+
+
+async def test_a_new_leader_of_the_same_agent_queue_shares_with_nobody() -> None:
+    queues = FakeQueues()
+    for at in (0.0, 10.0, 20.0):
+        leader = Publisher("operator", owner=ONE)
+        await passes(queues, leader, at=at)
+        assert leader.shares_with("work", at=at) == ""
+
+
+async def test_a_decision_of_another_version_says_nothing_about_who_shares() -> None:
+    queues, one = FakeQueues(), Publisher("operator", owner=ONE)
+    for at in (0.0, 10.0):
+        queues.published["work"] = b"{}"
+        await passes(queues, one, at=at)
+    assert one.shares_with("work", at=10.0) == ""
 
 
 class Ears(FakeQueues):

@@ -45,6 +45,7 @@ class FakeScaler:
     last: LastScale | None = None
     buried: int = 0
     trouble: str = ""
+    shared_with: str = ""
     seen: Mapping[str, AgentPods] = field(default_factory=dict)
 
     async def scale(
@@ -61,6 +62,7 @@ class FakeScaler:
                 soon_s=self.soon_s,
                 last_scale=self.last,
                 trouble=self.trouble,
+                shared_with=self.shared_with,
             )
             for agent in queue.agents
         }
@@ -467,6 +469,34 @@ async def test_what_max_replicas_does_not_allow_is_told(world: World, scaling: O
     await world.run()
     (warning,) = [one for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
     assert warning["message"].removesuffix(f" {REMEDIES[Reason.OVER_MAX_REPLICAS]}") == said
+
+
+async def test_who_else_scales_a_queue_is_told(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    world.scaler.shared_with = "the AgentQueue shop/b"
+    await world.run()
+    await world.run()
+    assert world.told("ConfigurationWarning") == ("True", "QueueShared")
+    (said,) = [one["message"] for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
+    assert said.startswith("a: its queue a is scaled by the AgentQueue shop/b as well.")
+    assert world.told("Ready") == ("True", "Available")
+
+
+async def test_what_others_change_in_the_objects_is_told(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    await world.run()
+    del world.cluster.objects["Service", REDIS]
+    live = world.cluster.objects["Deployment", WORKER]
+    added = {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:minReadySeconds": {}}}}
+    live["metadata"]["managedFields"].append(added)
+    live["metadata"]["resourceVersion"] = "later"
+    await world.run()
+    assert ("DriftUndone", True) in world.cluster.events
+    await world.run()
+    assert world.told("ConfigurationWarning") == ("True", "Drift")
+    assert ("Drift", True) in world.cluster.events
 
 
 async def test_victims_that_can_t_be_annotated_are_told(world: World) -> None:

@@ -63,9 +63,9 @@ class QueueReader:
             return 0
         return await engine.hand_back_of(owner=f"{death.worker}/{death.pod_uid}/{incarnation}", why=death.why)
 
-    async def publish(self, decisions: Mapping[str, bytes]) -> None:
+    async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
         """All of them in one round trip."""
-        await self._store.publish_decisions(decisions, keep_ms=DECISION_MS)
+        return await self._store.publish_decisions(decisions, keep_ms=DECISION_MS)
 
     async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
         """All of them in one round trip."""

@@ -101,8 +101,11 @@ class Queues(Protocol):
         """Give back what a dead container held, and nothing of one that has taken its place. Returns how many jobs."""
         ...
 
-    async def publish(self, decisions: Mapping[str, bytes]) -> None:
-        """Leave each queue's last decision where `agentqueue explain` finds it, for a minute."""
+    async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
+        """Leave each queue's last decision where `agentqueue explain` finds it, for a minute.
+
+        Returns each queue's decision before, None if there was none.
+        """
         ...
 
     async def tend(self, retentions: Mapping[str, Retention]) -> Tended:

@@ -1,4 +1,7 @@
-"""Leaves the last decision on each queue in Redis, so that `agentqueue explain` can tell why."""
+"""Leaves the last decision on each queue in Redis, so that `agentqueue explain` can tell why.
+
+What stood there before may be somebody else's: two that scale one queue pull it to and fro, and each should know.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,11 +10,24 @@ from typing import Final
 from agentqueue.clock import now_ms
 from agentqueue.errors import AgentQueueError
 from agentqueue_operator.app.ports import Queues
-from agentqueue_operator.domain.published import Change, Published, encode
+from agentqueue_operator.domain.published import ANYBODY, Change, Owner, Published, decode, encode
 from agentqueue_operator.domain.scaling import Decision, Reason, ScaleTo
 
 EVERY_S: Final = 5.0
 """An unchanged decision is published again after so long: its inputs have changed meanwhile."""
+SHARED_S: Final = 60.0
+"""Another's decision that was not seen again for so long is of one that scales the queue no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """Somebody else who scales a queue."""
+
+    who: str
+    owner: Owner
+    seen: int
+    """How often its decision stood where ours belongs. An AgentQueue that was deleted leaves one behind, not two."""
+    at: float
 
 
 @dataclass(slots=True)
@@ -31,8 +47,11 @@ class _Told:
 class Publisher:
     """Remembers what was published, and the last change of each queue's number. `by`: who decides."""
 
-    def __init__(self, by: str, *, now: Callable[[], int] = now_ms) -> None:
+    def __init__(self, by: str, *, owner: Owner = ANYBODY, now: Callable[[], int] = now_ms) -> None:
         self._by = by
+        self.owner = owner
+        """For which the queues are scaled."""
+        self._others: dict[str, _Other] = {}
         self._now = now
         self._told: dict[str, _Told] = {}
 
@@ -47,10 +66,30 @@ class Publisher:
         if not fresh:
             return
         try:
-            await queues.publish({queue: encode(self._published(queue, decision)) for queue, decision in fresh.items()})
+            before = await queues.publish({queue: encode(self._published(queue, one)) for queue, one in fresh.items()})
         except AgentQueueError:
             for queue in fresh:
                 self._told[queue].at = float("-inf")
+            return
+        for queue, raw in before.items():
+            self._notice(queue, raw, at)
+
+    def shares_with(self, queue: str, *, at: float) -> str:
+        """Return who else scales the queue; empty if nobody does. `at`: monotonic seconds."""
+        other = self._others.get(queue)
+        return other.who if other is not None and other.seen > 1 and at < other.at + SHARED_S else ""
+
+    def _notice(self, queue: str, raw: bytes | None, at: float) -> None:
+        try:
+            found = decode(raw) if raw is not None else None
+        except ValueError:  # of another version: it does not say whose it is
+            return
+        if found is None or (found.by, found.owner) == (self._by, self.owner):
+            return
+        known = self._others.get(queue)
+        again = known is not None and known.owner == found.owner and at < known.at + SHARED_S
+        seen = known.seen + 1 if known is not None and again else 1
+        self._others[queue] = _Other(_name(found, self.owner), found.owner, seen, at)
 
     def _is_news(self, queue: str, decision: Decision, at: float) -> bool:
         current = decision.terms.current
@@ -68,4 +107,12 @@ class Publisher:
         return True
 
     def _published(self, queue: str, decision: Decision) -> Published:
-        return Published(by=self._by, at_ms=self._now(), decision=decision, change=self._told[queue].change)
+        change = self._told[queue].change
+        return Published(by=self._by, at_ms=self._now(), decision=decision, change=change, owner=self.owner)
+
+
+def _name(found: Published, ours: Owner) -> str:
+    if found.owner == ANYBODY:
+        return f"`agentqueue {found.by}`"
+    where = " of another cluster" if found.owner.name == ours.name else ""
+    return f"the AgentQueue {found.owner.name}{where}"

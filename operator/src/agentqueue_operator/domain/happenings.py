@@ -15,6 +15,10 @@ WANTED: Final = frozenset({"Suspended"})
 """Reasons of a condition that is well because somebody has asked for less."""
 
 
+DRIFT_UNDONE: Final = "DriftUndone"
+"""Reason of the event that somebody's change of our object was undone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Happening:
     """One event."""

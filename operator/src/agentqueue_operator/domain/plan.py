@@ -70,6 +70,8 @@ class Apply:
     """Apply the manifest."""
 
     manifest: Object
+    live: Object | None = None
+    """What is there now; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def _change(manifest: Object, live: Object) -> Action:
         return HandOver(live["spec"]["replicas"], _pinned(manifest, live))
     if manifest["kind"] == STATEFUL_SET.kind and (growth := _growth(manifest, live)):
         return growth
-    return Apply(_pinned(manifest, live))
+    return Apply(_pinned(manifest, live), live)
 
 
 def _pinned(manifest: Object, live: Object) -> Object:

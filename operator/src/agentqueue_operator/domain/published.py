@@ -23,6 +23,20 @@ class Change:
     reason: Reason
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The AgentQueue for which a queue is scaled."""
+
+    name: str
+    """NAMESPACE/NAME."""
+    uid: str
+    """Tells it from one of the same name in another cluster, and from an earlier one."""
+
+
+ANYBODY: Final = Owner("", "")
+"""No AgentQueue: `agentqueue up`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """The last decision on a queue."""
@@ -32,6 +46,7 @@ class Published:
     at_ms: int
     decision: Decision
     change: Change | None = None
+    owner: Owner = ANYBODY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +65,7 @@ class _Record:
     reason: Reason
     terms: Terms
     change: Change | None
+    owner: Owner = ANYBODY
 
 
 _ADAPTER: Final = TypeAdapter(_Record)
@@ -80,7 +96,7 @@ def decode(raw: bytes) -> Published:
     decision: Decision = Hold(record.reason, record.terms, Memory())
     if record.replicas is not None:
         decision = ScaleTo(record.replicas, record.reason, record.terms, Memory())
-    return Published(by=record.by, at_ms=record.at_ms, decision=decision, change=record.change)
+    return Published(by=record.by, at_ms=record.at_ms, decision=decision, change=record.change, owner=record.owner)
 
 
 def _record(published: Published) -> _Record:
@@ -92,4 +108,5 @@ def _record(published: Published) -> _Record:
         reason=decision.reason,
         terms=decision.terms,
         change=published.change,
+        owner=published.owner,
     )

@@ -51,6 +51,8 @@ class Reason(StrEnum):
     NO_WORKERS = "NoWorkers"
     # The resource
     OVER_MAX_REPLICAS = "OverMaxReplicas"
+    QUEUE_SHARED = "QueueShared"
+    DRIFT = "Drift"
     # Objects
     INVALID_SPEC = "InvalidSpec"
     FOREIGN_OBJECT = "ForeignObject"
@@ -129,6 +131,8 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.ROLLOUT_STUCK: "Look at the newest pods: kubectl describe pod; the old ones serve on.",
     Reason.NO_WORKERS: "Let workers run: raise the Deployment's replicas (mode External) or scaling.replicas (Fixed).",
     Reason.OVER_MAX_REPLICAS: "Raise maxReplicas, or lower what the message names: more pods than that are never made.",
+    Reason.QUEUE_SHARED: "Give each its own queueName or database: two that scale one queue disturb each other.",
+    Reason.DRIFT: "Put it into the AgentQueue (env, podTemplate, …) or take it out of the object: it is kept as it is.",
     Reason.INVALID_SPEC: "Change the fields that the message names; until then the objects stay as they are.",
     Reason.FOREIGN_OBJECT: "Rename or delete that object, or rename the AgentQueue; the operator never touches it.",
     Reason.OBJECT_INVALID: "Change what the message names, often in podTemplate; the other objects are kept up.",

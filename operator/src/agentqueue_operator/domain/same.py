@@ -168,22 +168,23 @@ def _stale(fields: Mapping[str, Any], wanted: Any) -> Iterator[str]:
     for key, below in fields.items():
         if key == ".":
             continue
-        found = _at(key, wanted)
-        if found is _ABSENT:
+        found = at(key, wanted)
+        if found is ABSENT:
             yield key
         elif below:
             yield from _stale(below, found)
 
 
-_ABSENT: Final = object()
+ABSENT: Final = object()
+"""What `at` gives for a field that is not there."""
 
 
-def _at(key: str, wanted: Any) -> Any:
-    """What `f:NAME`, `k:{KEYS}` or `v:VALUE` points to."""
+def at(key: str, wanted: Any) -> Any:
+    """Return what `f:NAME`, `k:{KEYS}` or `v:VALUE` points to; `ABSENT` if it is not there."""
     if key.startswith("f:"):
-        return wanted.get(key[2:], _ABSENT) if isinstance(wanted, Mapping) else _ABSENT
+        return wanted.get(key[2:], ABSENT) if isinstance(wanted, Mapping) else ABSENT
     items = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else ()
-    return next((item for item in items if _is_at(key, item)), _ABSENT)
+    return next((item for item in items if _is_at(key, item)), ABSENT)
 
 
 def _is_at(key: str, item: Any) -> bool:

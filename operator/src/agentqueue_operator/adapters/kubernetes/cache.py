@@ -13,6 +13,7 @@ import orjson
 
 from agentqueue.clock import monotonic
 from agentqueue_operator.adapters.kubernetes import paths
+from agentqueue_operator.domain.drift import CONTENT
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, POD, Kind, Object, QueueRef
 
 QUEUE_LABEL: Final = "agentqueue.dev/queue"
@@ -208,10 +209,10 @@ def is_news(kind: Kind, before: Object, live: Object) -> bool:
 
 
 def trimmed(kind: Kind, live: Object) -> Object:
-    """Without what nobody reads: others' managed fields, and most of a pod's spec."""
+    """Without what nobody reads: most of others' managed fields, and most of a pod's spec."""
     metadata = dict(live["metadata"])
-    managed = [] if kind is POD else [entry for entry in metadata.pop("managedFields", ()) if _is_ours(entry)]
-    metadata.pop("managedFields", None)
+    entries = metadata.pop("managedFields", ())
+    managed = [] if kind in (POD, AGENT_QUEUE) else [kept for entry in entries if (kept := _managed(entry))]
     if managed:
         metadata["managedFields"] = managed
     out = {**live, "metadata": metadata}
@@ -220,8 +221,12 @@ def trimmed(kind: Kind, live: Object) -> Object:
     return out
 
 
-def _is_ours(entry: Mapping[str, Any]) -> bool:
-    return entry.get("manager") in OURS
+def _managed(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What is read of an entry of managedFields: ours whole, of others' what `domain.drift` looks at."""
+    if entry.get("manager") in OURS:
+        return entry
+    fields = {name: below for name, below in (entry.get("fieldsV1") or {}).items() if name in CONTENT}
+    return {**entry, "fieldsV1": fields} if fields else None
 
 
 def _trimmed_pod(spec: Mapping[str, Any]) -> Object:

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Final, assert_never
 
 from agentqueue_operator.app.cluster.ports import ApiRefused, Cluster
+from agentqueue_operator.domain.drift import drift
 from agentqueue_operator.domain.kinds import VOLUME_CLAIM, Kind, Object, QueueRef
 from agentqueue_operator.domain.plan import (
     HANDOVER,
@@ -32,7 +33,7 @@ from agentqueue_operator.domain.plan import (
 from agentqueue_operator.domain.pods import Trouble
 from agentqueue_operator.domain.reasons import Reason
 from agentqueue_operator.domain.refusals import refusal
-from agentqueue_operator.domain.same import HASH_ANNOTATION
+from agentqueue_operator.domain.same import HASH_ANNOTATION, MANAGER
 
 REFUSED_S: Final = (5.0, 60.0)
 """After how long a refused object is tried again: the first time, and at most. A change of it is tried at once."""
@@ -40,6 +41,8 @@ CONFIRMED_S: Final = 60.0
 """How long an object that no watch shows counts as being as it was read."""
 SOON_S: Final = 1.0
 """When to come back for what passes by itself."""
+OURS: Final = (MANAGER, HANDOVER)
+"""Field managers of the operator."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,10 @@ class Kept:
     """What is not as it should be, and why."""
     storage: Trouble | None = None
     """Storage that can't grow."""
+    undone: list[str] = field(default_factory=list)
+    """Changes that others had made and that were undone, in words."""
+    foreign: list[Trouble] = field(default_factory=list)
+    """What others have put into our objects, and stays there."""
     again_s: float | None = None
     """When the rest can be done."""
     made: list[Key] = field(default_factory=list)
@@ -93,6 +100,12 @@ class Keeper:
         self._latest: dict[Key, Object] = {}
         """What an apply gave back and the cache does not show yet."""
         self._confirmed: dict[Key, float] = {}
+        self._owner = ""
+        """uid of the AgentQueue whose objects were kept last."""
+        self._set: dict[Key, frozenset[str]] = {}
+        """Which fields of an object's spec were rendered last."""
+        self._foreign: dict[Key, tuple[str, tuple[Trouble, ...]]] = {}
+        """What others have put into an object, and of which state of it that was said."""
 
     async def keep(self, wanted: Sequence[Object], children: Iterable[Object], owner: Object) -> Kept:
         """Make what is there what is wanted. What is refused is told, the rest goes on.
@@ -100,11 +113,16 @@ class Keeper:
         Raises:
             ApiUnavailable, NotLeading: nothing more can be done now.
         """
+        if owner["metadata"]["uid"] != self._owner:  # another one of that name: the objects of the first were collected
+            self._owner = owner["metadata"]["uid"]
+            self._settled.clear()
+            self._set.clear()
         live = await self._complete(wanted, list(children))
         actions = plan(wanted, live, owner=owner, settled=self._settled)
         kept = Kept()
         for _, together in groupby(actions, _rank):
             await asyncio.gather(*(self._act(action, kept) for action in together))
+        self._set |= {key_of(manifest): frozenset(manifest.get("spec") or ()) for manifest in wanted}
         self._forget({key_of(manifest) for manifest in wanted})
         return kept
 
@@ -141,7 +159,7 @@ class Keeper:
         return shown
 
     def _forget(self, wanted: set[Key]) -> None:
-        for memory in (self._settled, self._refused, self._latest, self._confirmed):
+        for memory in (self._settled, self._refused, self._latest, self._confirmed, self._foreign, self._set):
             for key in memory.keys() - wanted:
                 memory.pop(key)
 
@@ -150,8 +168,11 @@ class Keeper:
             case Skip(live, manifest):
                 self._settled[key_of(live)] = fingerprint(live, manifest)
                 self._refused.pop(key_of(live), None)
-            case Apply(manifest):
+                kept.foreign += self._foreign_in(live, manifest)
+            case Apply(manifest, live):
+                undone = self._undone(manifest, live)
                 await self._try(manifest, kept, self._apply)
+                kept.undone += undone if key_of(manifest) in kept.made else ()
             case HandOver(replicas, manifest):
                 await self._hand_over(manifest, replicas, kept)
             case Grow():
@@ -197,6 +218,29 @@ class Keeper:
             self._confirmed[key] = self._clock()
         kept.made.append(key)
 
+    def _foreign_in(self, live: Object, manifest: Object) -> tuple[Trouble, ...]:
+        """What others have put there. Looked at once in each state of the object."""
+        key, state = key_of(live), fingerprint(live, manifest)
+        known = self._foreign.get(key)
+        if known is None or known[0] != state:
+            found = (one for one in drift(live, manifest, ours=OURS) if not one.is_ours)
+            said = (f"{key}: {one.field} was set by {one.manager}" for one in found)
+            known = self._foreign[key] = (state, tuple(Trouble(Reason.DRIFT, text) for text in said))
+        return known[1]
+
+    def _undone(self, manifest: Object, live: Object | None) -> list[str]:
+        """Which changes of others an apply of the manifest undoes, in words."""
+        key = key_of(manifest)
+        if live is None:
+            return [f"{key} was deleted by somebody and is made again"] if key in self._settled else []
+        taken_over = "replicas" not in self._set.get(key, {"replicas"})  # from mode External
+        found = (one for one in drift(live, manifest, ours=OURS) if one.is_ours)
+        return [
+            f"{key}: {one.field} was changed by {one.manager} and is set by the operator again"
+            for one in found
+            if not (taken_over and one.field == "spec.replicas")
+        ]
+
     async def _hand_over(self, manifest: Object, replicas: int, kept: Kept) -> None:
         async def both(wanted: Object, told: Kept) -> None:
             await self._cluster.apply(handover(wanted, replicas), manager=HANDOVER)
@@ -209,6 +253,7 @@ class Keeper:
             for claim in grow.claims:
                 await self._grow_claim(claim, grow.size)
             await self._cluster.delete(grow.live, orphan=True)
+            self._settled.pop(key_of(grow.live), None)  # it is we who deleted it
             told.come_back()
 
         before = len(kept.hurdles)

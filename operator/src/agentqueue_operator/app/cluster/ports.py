@@ -119,6 +119,8 @@ class Scaled:
     """If this pass changes the number; else what the status has stands."""
     soon_s: float | None = None
     """A scale-in is under way: the next pass is due after so long, not after a whole period."""
+    shared_with: str = ""
+    """Who else scales its queue; empty: nobody."""
     trouble: str = ""
     """Why victims could not be annotated; they stay until they are."""
 

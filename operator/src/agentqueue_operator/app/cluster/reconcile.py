@@ -29,6 +29,7 @@ from agentqueue_operator.app.cluster.report import Report
 from agentqueue_operator.app.housekeeping import Housekeeper, retention_of
 from agentqueue_operator.app.listening import listen
 from agentqueue_operator.app.ports import Tended
+from agentqueue_operator.domain.happenings import DRIFT_UNDONE
 from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, SECRET, STATEFUL_SET, VOLUME_CLAIM, Kind, Object, QueueRef
 from agentqueue_operator.domain.parts import AgentParts, agent_parts, last_content
 from agentqueue_operator.domain.plan import is_owned
@@ -245,6 +246,8 @@ class QueueReconciler:
             await self._hold(live, hindered(Trouble(Reason.INVALID_SPEC, str(error))))
             return None
         kept = await self._keeper.keep(manifests, children, live)
+        for undone in kept.undone:
+            await self._place.cluster.tell(live, reason=DRIFT_UNDONE, note=undone, warning=True)
         reused = await self._reused_volume(seen)
         redis = replace(redis, note=kept.storage or redis.note, rolling_out=self._redis_rolls_out(seen))
         facts = self._facts(seen, redis, scaled, content, kept)
@@ -361,7 +364,12 @@ class QueueReconciler:
         warnings += _missing_warnings(content)
         warnings += [redis.note] if redis.note else []
         warnings += [Trouble(Reason.FORBIDDEN, f"{name}: {one.trouble}") for name, one in scaled.items() if one.trouble]
-        warnings += [it for agent in queue.agents for it in _over_max(agent)]
+        warnings += [*kept.foreign, *(it for agent in queue.agents for it in _over_max(agent))]
+        warnings += [
+            Trouble(Reason.QUEUE_SHARED, f"{agent.name}: its queue {agent.queue_name} is scaled by {other} as well")
+            for agent in queue.agents
+            if (other := scaled[agent.name].shared_with)
+        ]
         return Facts(
             generation=seen.live["metadata"].get("generation", 0),
             redis=redis,

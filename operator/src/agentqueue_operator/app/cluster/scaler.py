@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final, assert_never
@@ -27,6 +28,7 @@ from agentqueue_operator.domain.drain import (
 )
 from agentqueue_operator.domain.kinds import POD, Object
 from agentqueue_operator.domain.policy import policy_of
+from agentqueue_operator.domain.published import Owner
 from agentqueue_operator.domain.scaling import Decision, Mode, ScaleTo
 from agentqueue_operator.domain.worker_pods import COST, LOW_COST
 
@@ -78,9 +80,11 @@ class QueueScaler:
             self._decided(agent.name, decision)
             decisions[agent.queue_name] = decision
             scaled[agent.name] = await self._carry_out(agent, view, decision, queues, at)
+        self._publisher.owner = Owner(f"{queue.namespace}/{queue.name}", queue.uid or "")
         if queues is not None:
             await self._publisher.publish(queues, decisions, at=at)
-        return scaled
+        others = {agent.name: self._publisher.shares_with(agent.queue_name, at=at) for agent in queue.agents}
+        return {name: replace(one, shared_with=others[name]) for name, one in scaled.items()}
 
     async def bury(self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues) -> Iterable[str]:
         """Give back what dead worker containers held; see `Scaler`."""
