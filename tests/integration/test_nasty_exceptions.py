@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ from agentqueue_worker import arq
 from tests.support.arq_programs import running, settings_of
 from tests.support.nasty import make_nasty, seeds
 from tests.support.servers import run_server
-from tests.support.waiting import until
-from tests.support.workers import working
+from tests.support.waiting import final, until
+from tests.support.workers import worker_process, working
 
 EXAMPLES = int(os.environ.get("AGENTQUEUE_EXAMPLES", "40"))
 
@@ -126,3 +127,52 @@ def world() -> Iterator[World]:
 def test_no_exception_keeps_a_job_or_ends_a_worker(world: World, seed: int) -> None:
     problem = world.runner.run(world.check(make_nasty(seed)))
     assert problem == ""
+
+
+EXITING = """
+import asyncio
+import sys
+
+from agentqueue import Agent, Context
+
+agent = Agent("exits")
+
+
+async def leave() -> None:
+    sys.exit(3)
+
+
+@agent.job(attempts=1)
+async def group(ctx: Context) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(leave())
+
+
+@agent.job(attempts=1)
+async def forgotten(ctx: Context) -> str:
+    task = asyncio.create_task(leave())
+    await asyncio.wait([task])
+    return "done"
+
+
+@agent.job
+async def beside(ctx: Context) -> int:
+    while not ctx.should_yield:
+        await asyncio.sleep(0.01)
+    return ctx.delivery
+"""
+
+
+async def test_an_exit_in_a_task_that_a_handler_starts_ends_no_worker(server_url: str, tmp_path: Path) -> None:
+    (tmp_path / "exits.py").write_text(EXITING)
+    async with Client(server_url) as client:
+        beside = await client.enqueue("exits", "beside")
+        with worker_process("exits:agent", tmp_path, server_url) as worker:
+            for _ in range(2):
+                group, forgotten = [await client.enqueue("exits", name) for name in ("group", "forgotten")]
+                assert (await final(group)).error == "SystemExit: 3"
+                assert (await final(forgotten)).result == "done"
+            worker.process.terminate()
+            assert await worker.exit() == 0
+        assert (await final(beside)).result == 1
+    assert worker.output.count('"exit_in_a_task"') >= 2  # two at a time may be told once

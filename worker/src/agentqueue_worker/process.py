@@ -20,6 +20,7 @@ from agentqueue.agent import Agent
 from agentqueue.clock import monotonic
 from agentqueue.environment import PROBE_PORT
 from agentqueue.errors import HandlerImportError, UsageError
+from agentqueue.failures import describe_traceback
 from agentqueue.probes import probing
 from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
@@ -201,9 +202,23 @@ def _collected(metrics: Metrics) -> Iterator[None]:
 def run_program(program: Program) -> None:
     """`serve` on uvloop where there is one."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(program))
+        serving = runner.get_loop().create_task(serve(program))
+        while not serving.done():
+            try:
+                runner.run(_wait_for(serving))
+            except SystemExit as exc:
+                # Of a task that a handler started: the event loop stops and raises it. It fails the job that awaits the
+                # task, and does not end the worker, whose other jobs would run again elsewhere.
+                if serving.done():
+                    raise
+                log.error("exit_in_a_task", exception=describe_traceback(exc, HIDDEN))  # noqa: TRY400  # it is there
+        serving.result()
     for number in (signal.SIGTERM, signal.SIGINT):  # all is recorded: one that comes late must not become the exit code
         signal.signal(number, signal.SIG_IGN)
+
+
+async def _wait_for(serving: "asyncio.Task[None]") -> None:
+    await asyncio.shield(serving)
 
 
 def _loop_factory() -> Callable[[], Any] | None:
