@@ -80,7 +80,7 @@ def ended(command: list[str], **environment: str) -> str:
             "import typing\n"
             + AGENT
             + "class P(typing.TypedDict):\n    x: int\n@agent.job\ndef work(ctx, p: P): ...\n",
-            "typing_extensions.TypedDict",
+            "import TypedDict from typing_extensions",
             id="typed-dict",
             marks=pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes it from Python 3.12"),
         ),
