@@ -1,5 +1,6 @@
 """Records and notes that other clients wrote, or that can't be read."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from agentqueue.wire import (
     decode_result,
     encode_errors,
     encode_exception,
+    encode_job,
     encode_progress,
     encode_result,
     errors_of,
@@ -199,3 +201,19 @@ def test_notes_that_cant_be_read_count_as_none(raw: bytes) -> None:
 
 def test_the_history_has_a_key() -> None:
     assert KeySpace("q").done == "q:done"
+
+
+def test_records_keep_where_a_job_comes_from_and_whom_it_is_for() -> None:
+    origin: dict[str, Any] = {"tags": ["acme"], "parent": "p-1", "tenant": "acme", "trace": "00-1-2-01"}
+    for given in ({}, origin):
+        found = decode_result(encode_result(replace(result(5), **given)))
+        job = decode_job(encode_job(JobRecord("search", **given)))
+        for name, value in ({"tags": [], "parent": None, "tenant": None, "trace": None} | given).items():
+            assert (name, list(found.tags) if name == "tags" else getattr(found, name)) == (name, value)
+            assert (name, list(job.tags) if name == "tags" else getattr(job, name)) == (name, value)
+
+
+def test_what_is_no_text_in_a_foreign_record_counts_as_not_there() -> None:
+    raw = b'{"aq":1,"t":null,"f":"x","a":[],"k":{},"et":1,"q":"q","p":null,"x":{"tenant":5,"trace":[],"parent":{}}}'
+    record = decode_job(raw)
+    assert (record.tenant, record.trace, record.parent, record.nonce) == (None, None, None, None)
