@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 from agentqueue.client import Client, JobStatus, QueueStats
 from agentqueue.client.answers import check_timeout
-from agentqueue.clock import now_ms
 from agentqueue.embedded import EmbeddedServer
 from agentqueue.errors import ResultTimeout, UsageError
-from agentqueue.store.shift import make_older
+from agentqueue.store.shift import make_due, make_older
 from agentqueue.wire import State
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ RUN_TIMEOUT: Final = 30.0
 
 POLL: Final = 0.01
 """Seconds between two looks at a job that another task's handlers run."""
-MARGIN: Final = 0.002
-"""Seconds that time passes beyond the moment at which a job is due: scores are kept to a fraction of a millisecond."""
 
 
 class Burst(Protocol):
@@ -60,8 +57,8 @@ class SandboxClient(Client):
     ) -> Any:
         """Run the handlers until the job ends, and return what its handler returned; see `Client.result`.
 
-        While the job waits for its time (`delay=`, or a retry's backoff), time passes at once, as by `advance`. In a
-        Sandbox without agents, and for a job that somebody else runs, it only waits.
+        Where the job waits for its time (`delay=`, or a retry's backoff), it is due at once; nothing else gets older.
+        In a Sandbox without agents, and for a job that somebody else runs, it only waits.
 
         Raises:
             UsageError: nothing will ever run the job; the message says what to call.
@@ -91,7 +88,7 @@ class Sandbox:
         self.agents = agents
         self._server = EmbeddedServer() if url is None else None
         self._url = url
-        self._driving, self._advancing = asyncio.Lock(), asyncio.Lock()
+        self._driving = asyncio.Lock()
 
     @property
     def url(self) -> str:
@@ -145,7 +142,7 @@ class Sandbox:
         while not (status := await self.client.status(job_id, queue=queue)).is_final:
             if status.state is State.DELAYED:
                 await self._check_served(status)
-                await self._let_come_due(status)
+                await make_due(self.client.store, status.queue, job_id)  # nothing else gets older: no result expires
             elif self._driving.locked():  # by another result(), or by the one whose handlers wait for this job
                 await asyncio.sleep(POLL)
             elif status.state is State.ACTIVE:
@@ -154,12 +151,6 @@ class Sandbox:
                 await self._check_served(status)
                 async with self._driving:
                     await self.run_until_idle()
-
-    async def _let_come_due(self, status: JobStatus) -> None:
-        async with self._advancing:  # several may wait for the same job: time passes once
-            now = await self.client.status(status.id, queue=status.queue)
-            if now.due_at is not None:
-                await self.advance(max(0.0, now.due_at.timestamp() - now_ms() / 1000) + MARGIN)
 
     async def _check_served(self, status: JobStatus) -> None:
         served = [agent.queue for agent in self.agents]

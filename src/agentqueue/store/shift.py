@@ -22,6 +22,15 @@ async def make_older(store: Store, by_ms: int) -> None:
     await store.server.call(partial(_shift_expiries, redis, by_ms))
 
 
+async def make_due(store: Store, queue: str, job_id: str) -> None:
+    """Let a delayed job of a test's server be due now; one that is due, runs or has ended stays as it is."""
+    redis = store.server.redis
+    seconds, micros = await store.server.call(redis.time)
+    due = {job_id: int(seconds) * 1000 + int(micros) // 1000}
+    for level in KeySpace(queue).levels:
+        await store.server.call(partial(redis.zadd, level, due, xx=True, lt=True))
+
+
 async def _shift_scores(redis: Any, key: str, by_ms: int) -> None:
     """Scores of waiting jobs stay at 1 or more; running ones (negative) keep their lease."""
     found = await redis.zrange(key, 0, -1, withscores=True)
