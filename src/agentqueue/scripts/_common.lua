@@ -167,34 +167,25 @@ local function give_back(level, id, value, why)
   end
 end
 
--- When the queue was last reaped, and until when nothing is; what somebody else wrote there counts as never.
-local function last_reaped()
-  local value = redis.call('GET', KEYS[12])
-  local last, hold = string.match(value or '', '^(%d+)|(%d+)$')
-  return tonumber(last or 0), tonumber(hold or 0)
-end
-
--- The clock has gone back by `by` ms: leases that were written before end that much sooner, those that end last first.
--- Nothing else shortens the leases of dead workers; live workers renew theirs before anything is reaped.
--- More than 5,000 running jobs of a level keep their longer leases and are reaped that much later.
-local function shift_leases(by)
-  for level = 1, 4 do
-    local found = redis.call('ZRANGEBYSCORE', KEYS[level], '-inf', '(' .. text(-now), 'WITHSCORES', 'LIMIT', 0, 5000)
-    local leases = {}
-    for i = 1, #found, 2 do
-      leases[#leases + 1] = text(math.min(tonumber(found[i + 1]) + by, -1)) leases[#leases + 1] = found[i]
-    end
-    zadd(KEYS[level], leases, 'XX')
-  end
-end
-
 -- Jobs whose lease ran out, at most `budget`. Nobody reaped for 4 s (an outage, a failover, a jump of the clock):
 -- live workers get 4 s to renew first. So whoever reaps must come again within less than 4 s, or nothing ever is.
 local function reap(budget)
-  local last, hold = last_reaped()
+  local last, hold = string.match(redis.call('GET', KEYS[12]) or '', '^(%d+)|(%d+)$')
+  last, hold = tonumber(last or 0), tonumber(hold or 0) -- what somebody else wrote there counts as never
   if now - last > 4000 or now < last then hold = now + 4000 end
   redis.call('SET', KEYS[12], text(now) .. '|' .. text(hold))
-  if now < last then shift_leases(last - now) end
+  if now < last then
+    -- The clock has gone back: leases that were written before end that much sooner. Of a dead worker's nobody else
+    -- would ever say so; live workers renew theirs before anything is reaped.
+    for level = 1, 4 do
+      local found = redis.call('ZRANGEBYSCORE', KEYS[level], '-inf', '(' .. text(-now), 'WITHSCORES')
+      local leases = {}
+      for i = 1, #found, 2 do
+        leases[#leases + 1] = text(math.min(tonumber(found[i + 1]) + last - now, -1)) leases[#leases + 1] = found[i]
+      end
+      zadd(KEYS[level], leases, 'XX')
+    end
+  end
   local reaped = 0
   if now < hold then return reaped end
   for level = 1, 4 do

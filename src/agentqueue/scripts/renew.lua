@@ -5,8 +5,9 @@
 -- Without a worker (2 is ''), housekeeping alone; 3 is then for how many ms a queue is left to whoever came last.
 local HOUSEKEEPER = ARGV[2] == ''
 if HOUSEKEEPER then
-  local ok, last = pcall(last_reaped)
-  if ok and now >= last and now - last < tonumber(ARGV[3]) then return {{}, 0, 0, now, 0, foreign, ''} end
+  local stamp = redis.pcall('GET', KEYS[12])
+  local age = now - tonumber(type(stamp) == 'string' and string.match(stamp, '^(%d+)|') or 0)
+  if age >= 0 and age < tonumber(ARGV[3]) then return {{}, 0, 0, now, 0, foreign, ''} end
 end
 local owner, lease = ARGV[1], tonumber(ARGV[4])
 local ids, levels, lost = {}, {}, {}
