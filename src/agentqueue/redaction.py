@@ -6,6 +6,9 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 HIDDEN: Final = "***"
+ACCOUNT: Final = "[user:password@]"
+"""How our own messages write where an account stands in a URL; it is no secret and stays."""
+_ACCOUNT_WITHOUT_AT: Final = ACCOUNT.replace("@", "\0")
 _URL: Final = r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3}+)"
 _URL_WITH_ACCOUNT: Final = re.compile(_URL + r"\S*@")
 _URL_WITH_ODD_ACCOUNT: Final = re.compile(_URL + r"(?!(?:[\w.-]+|\[[\w:.%]+\])(?::\d+)?(?:[/?\s:;,)'\"]|$))[^\n]*@")
@@ -25,12 +28,15 @@ def redact(text: str, secrets: Iterable[str | None] = ()) -> str:
     known = {form for secret in secrets if secret for form in _forms(secret)}
     for form in sorted(known, key=len, reverse=True):
         text = text.replace(form, HIDDEN)
+    text = text.replace(ACCOUNT, _ACCOUNT_WITHOUT_AT)
     if "@" in text:
         text = _URL_WITH_ODD_ACCOUNT.sub(rf"\1{HIDDEN}@", text)
         text = _URL_WITH_ACCOUNT.sub(rf"\1{HIDDEN}@", text)
     if "=" in text:
         text = _PASSWORD.sub(rf"\1{HIDDEN}", text)
-    return _MALFORMED.sub(rf"\1{HIDDEN}", text) if "/:" in text else text
+    if "/:" in text:
+        text = _MALFORMED.sub(rf"\1{HIDDEN}", text)
+    return text.replace(_ACCOUNT_WITHOUT_AT, ACCOUNT)
 
 
 def redact_exception(exc: BaseException, secrets: Iterable[str | None] = ()) -> None:

@@ -7,10 +7,10 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from agentqueue.errors import UsageError
-from agentqueue.redaction import HIDDEN
+from agentqueue.redaction import ACCOUNT, HIDDEN
 
 SCHEMES: Final = ("redis", "rediss", "unix")
-FORM: Final = "write redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path for a socket"
+FORM: Final = f"write redis://{ACCOUNT}host:port/db, rediss:// for TLS, or unix:///path for a socket"
 WORDS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _TLS_FILES: Final = {"ssl_ca_certs": "ca_file", "ssl_certfile": "cert_file", "ssl_keyfile": "key_file"}
 PARAMETERS: Final = ("db", "username", "password", "client_name", *_TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname")

@@ -642,7 +642,7 @@ class TestTrouble:
                     raise AssertionError("connected")
 
     async def test_a_bad_url_is_a_usage_error(self) -> None:
-        with pytest.raises(UsageError, match="not a Redis URL"):
+        with pytest.raises(UsageError, match="starts with none of redis://"):
             Client("http://localhost")
 
     async def test_without_a_url_the_environment_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,10 @@ def test_whatever_is_given_is_read_or_refused(text: str) -> None:
     ("url", "says"),
     [
         ("h:6379", "starts with none of"),
-        ("http://h", "starts with none of"),
+        (
+            "http://h",
+            r"starts with none of redis://, rediss:// and unix://; write redis://\[user:password@\]host:port/db, rediss://",
+        ),
         ("redis:h", "starts with none of"),
         ("redis://h h", "a space or a control character.*%20"),
         ("redis://h\th", "a space or a control character"),
@@ -175,6 +178,7 @@ def test_an_exception_and_all_that_it_came_from_are_redacted() -> None:
         "Redis at unix:///run/r.sock: @user_script:1",
         "Redis at redis://[::1]:6379/0 (a@b)",
         "see https://example.com/a: @me",
+        "starts with none of redis:// and unix://; write redis://[user:password@]host:port/db, rediss:// for TLS",
     ],
 )
 def test_plain_text_stays(text: str) -> None:
