@@ -95,10 +95,10 @@ async def test_an_idle_worker_goes_while_a_busy_one_ends_its_job(
 ) -> None:
     agent, let_go = holding()
     passes = Passes(server, "w-1", "w-2", mode="Fixed", replicas=1)
-    async with working(agent, server_url, name="w-1", concurrency=1):
+    async with working(agent, server_url, name="w-1", pod_uid="uid-w-1", concurrency=1):
         job = await client.enqueue("work", "hold")
         await until(lambda: _is_active(client, job.id), what="the job runs")
-        async with working(agent, server_url, name="w-2", concurrency=1) as second:
+        async with working(agent, server_url, name="w-2", pod_uid="uid-w-2", concurrency=1) as second:
             await beats(passes.reader, 2)
             assert await passes.until_lowered() == 1
             assert passes.cluster.costs() == {"w-2"}
@@ -117,7 +117,7 @@ async def test_a_suspended_queue_keeps_its_busy_worker_until_the_job_has_ended(
 ) -> None:
     agent, let_go = holding()
     passes = Passes(server, "w-1", suspend=True)
-    async with working(agent, server_url, name="w-1", concurrency=1) as worker:
+    async with working(agent, server_url, name="w-1", pod_uid="uid-w-1", concurrency=1) as worker:
         job = await client.enqueue("work", "hold")
         await until(lambda: _is_active(client, job.id), what="the job runs")
         await beats(passes.reader, 1)
@@ -136,7 +136,7 @@ async def test_a_worker_whose_mark_is_taken_back_works_again(client: Client, ser
     agent, let_go = holding()
     passes = Passes(server, "w-1", mode="Fixed", replicas=0)
     let_go.set()
-    async with working(agent, server_url, name="w-1") as worker:
+    async with working(agent, server_url, name="w-1", pod_uid="uid-w-1") as worker:
         await beats(passes.reader, 1)
         await passes.one()
         await until(lambda: worker.state.marked, what="the worker knows")
@@ -153,7 +153,7 @@ async def test_a_marked_worker_whose_operator_is_gone_works_again_after_a_while(
     agent, let_go = holding()
     let_go.set()
     reader = QueueReader(server)
-    async with working(agent, server_url, name="w-1") as worker:
+    async with working(agent, server_url, name="w-1", pod_uid="uid-w-1") as worker:
         await beats(reader, 1)
         await reader.mark("work", "w-1", drain=True, keep_s=3600.0)
         await until(lambda: worker.state.marked, what="the worker knows")
@@ -168,7 +168,7 @@ async def test_a_marked_worker_whose_operator_is_gone_works_again_after_a_while(
 async def test_long_jobs_show_by_their_age(client: Client, server: Server, server_url: str) -> None:
     agent, let_go = holding()
     reader = QueueReader(server)
-    async with working(agent, server_url, name="w-1"):
+    async with working(agent, server_url, name="w-1", pod_uid="uid-w-1"):
         await client.enqueue("work", "hold")
 
         async def has_run() -> bool:
@@ -190,7 +190,7 @@ async def test_the_last_decision_is_found_in_redis(server: Server) -> None:
 async def test_a_full_redis_stops_no_scale_in(server: Server, server_url: str, shared_server: RunningServer) -> None:
     agent, _ = holding()
     passes = Passes(server, "w-1", suspend=True)
-    async with working(agent, server_url, name="w-1"):
+    async with working(agent, server_url, name="w-1", pod_uid="uid-w-1"):
         await beats(passes.reader, 1)
         with shared_server.client() as plain:
             plain.config_set("maxmemory", 1)
