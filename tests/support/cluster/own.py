@@ -202,15 +202,15 @@ def bring_up(state: Path, program: Program, owner: str | None = None) -> OwnClus
     return _started(cluster)
 
 
-def share_or_bring_up(state: Path, program: Program, owner: str) -> tuple[OwnCluster, bool]:
-    """The cluster that was put up in a state folder to stay, else a new one of the owner's; and whether it is new.
+def share_or_bring_up(state: Path, program: Program, owner: str, *, may_share: bool = True) -> tuple[OwnCluster, bool]:
+    """Return the cluster that was put up in a state folder to stay, else a new one of the owner's; and whether it is new.
 
-    While another owner's runs there, the new one gets a folder beside it.
+    While another owner's runs there, or one that may not be shared, the new one gets a folder beside it.
     """
     with only_one("cluster"):
         _sweep(state)
         running = find(state, program)
-        if running is not None and running.owner is None:
+        if may_share and running is not None and running.owner is None:
             return running, False
         beside = state.with_name(f"{state.name}-{owner.partition(':')[0]}")
         cluster = _claim(beside if running else state, program, owner)

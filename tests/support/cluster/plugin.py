@@ -14,8 +14,7 @@ For the project's own cluster:
 - `faults`: parts stopped and started, containers killed, nodes cordoned, drained, cut off and crashed (see faults.py);
 - `second_node`: the name of a node that the test may lose.
 
-Where pytest-xdist runs them in several processes, each process has a cluster of its own; tests that break a cluster
-don't meet others then.
+Where pytest-xdist runs them in several processes, each process has a new cluster of its own, since some tests break it.
 
 With KUBECONFIG set they use that cluster. Else they use the one that `make cluster-up` put up, else a new one that ends
 with the test run. Where none can be started, such tests are left out and one line says so; where CI is set, they fail.
@@ -126,7 +125,8 @@ def cluster() -> Iterator[Cluster]:
         return
     me = identity(os.getpid())
     assert me is not None
-    running, is_new = own.share_or_bring_up(default_state(), _program(), me)
+    is_alone = "PYTEST_XDIST_WORKER" not in os.environ  # some tests break the cluster for all others
+    running, is_new = own.share_or_bring_up(default_state(), _program(), me, may_share=is_alone)
     if not is_new:
         yield _healthy(running)
         return
