@@ -203,7 +203,7 @@ def bring_up(state: Path, program: Program, owner: str | None = None) -> OwnClus
 
 
 def share_or_bring_up(state: Path, program: Program, owner: str, *, may_share: bool = True) -> tuple[OwnCluster, bool]:
-    """Return the cluster that was put up in a state folder to stay, else a new one of the owner's; and whether it is new.
+    """Return the cluster that was put up in a state folder to stay, else a new one of the owner's; whether it is new.
 
     While another owner's runs there, or one that may not be shared, the new one gets a folder beside it.
     """
