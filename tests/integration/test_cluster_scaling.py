@@ -48,7 +48,7 @@ class Passes:
 
     def __init__(self, server: Server, *workers: str, **scaling: Any) -> None:
         self.cluster = FakeCluster(len(workers), *map(pod, workers))
-        self.scaler = QueueScaler(self.cluster, self.cluster)
+        self.scaler = QueueScaler(self.cluster)
         self.reader = QueueReader(server)
         self.queue = queue_of(**scaling)
 

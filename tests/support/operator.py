@@ -140,7 +140,7 @@ async def _running(
         cluster=cluster,
         cache=cache,
         dial=board.dial,
-        make_scaler=lambda _: QueueScaler(cluster, cache),
+        make_scaler=lambda _: QueueScaler(cluster),
         images=images,
         clock=monotonic,
         now=lambda: datetime.now(UTC),  # noqa: TID251

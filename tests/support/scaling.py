@@ -9,7 +9,8 @@ from agentqueue.spec import AgentQueue, ResolvedQueue, resolve
 from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused
 from agentqueue_operator.app.ports import Look, Report, Retention, Tended
 from agentqueue_operator.domain.deaths import Death
-from agentqueue_operator.domain.kinds import Kind, Object, QueueRef
+from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, Kind, Object, QueueRef
+from agentqueue_operator.domain.render.names import NOT_REMOVABLE, REMOVABLE_LABEL
 from agentqueue_operator.domain.scaling import Load
 from agentqueue_operator.domain.worker_pods import COST, LOW_COST
 
@@ -36,7 +37,9 @@ def pod(name: str, *, ready: bool = True, template: str = "t1", **status: Any) -
             "name": name,
             "namespace": "ns",
             "uid": f"uid-{name}",
-            "labels": {"pod-template-hash": template},
+            "resourceVersion": "1",
+            "labels": {"pod-template-hash": template, REMOVABLE_LABEL: NOT_REMOVABLE},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": f"demo-work-12345-{template}", "controller": True}],
             "creationTimestamp": START,
         },
         "spec": {"nodeName": "node1"},
@@ -50,7 +53,8 @@ class FakeQueues:
 
     load: Load = field(default_factory=Load)
     reports: dict[str, Report] = field(default_factory=dict)
-    marked: set[str] = field(default_factory=set)
+    marked: dict[str, int] = field(default_factory=dict)
+    """Worker -> mark. Each mark is one higher than any before."""
     down: bool = False
     arrived: int = 0
     done: int = 0
@@ -59,6 +63,10 @@ class FakeQueues:
     buried: list[Death] = field(default_factory=list)
     marks: list[tuple[str, bool]] = field(default_factory=list)
     kept_s: float | None = -1.0
+
+    def confirm(self, worker: str, *, busy: int = 0) -> None:
+        """The worker's heartbeat names its present mark."""
+        self.reports[worker] = Report(busy=busy, slots=1, draining=True, mark=self.marked[worker])
 
     def _check(self) -> None:
         if self.down:
@@ -69,7 +77,7 @@ class FakeQueues:
         look = Look(
             load=self.load,
             reports=dict(self.reports),
-            marked=frozenset(self.marked),
+            marked=dict(self.marked),
             delayed=0,
             done=self.done,
             dead=0,
@@ -82,7 +90,10 @@ class FakeQueues:
         self._check()
         self.kept_s = keep_s
         self.marks.append((worker, drain))
-        self.marked.add(worker) if drain else self.marked.discard(worker)
+        if drain:
+            self.marked[worker] = len(self.marks)
+        else:
+            self.marked.pop(worker, None)
 
     async def keep_marks(self, queue: str, keep_s: float | None) -> None:
         self._check()
@@ -110,27 +121,55 @@ class FakeQueues:
 
 
 class FakeCluster:
-    """One Deployment and its pods; patches show in the cache at once, `age` tells how old they look there."""
+    """One Deployment, its ReplicaSet and its pods; patches show in the cache at once. `lags`: the ReplicaSet's
+    controller has not seen the last patches."""
 
     def __init__(self, replicas: int = 0, *pods: Object) -> None:
         self.pods: dict[str, Object] = {one["metadata"]["name"]: one for one in pods}
         self.generation = 1
         self.observed = 1
         self.replicas = replicas
-        self.age = 10.0
+        self.lags = False
+        self.is_stuck = False
         self.refuses: ApiRefused | None = None
         self.patches: list[tuple[str, str | None]] = []
 
     @property
     def deployment(self) -> Object:
         """As the cache shows it."""
+        stuck = [{"type": "ReplicaFailure", "status": "True"}] if self.is_stuck else []
         return {
-            "metadata": {"name": "demo-work-12345", "namespace": "ns", "generation": self.generation},
+            "metadata": {
+                "name": "demo-work-12345",
+                "namespace": "ns",
+                "generation": self.generation,
+                "resourceVersion": "7",
+            },
             "spec": {"replicas": self.replicas},
             "status": {
                 "observedGeneration": self.observed,
                 "replicas": len(self.pods),
                 "updatedReplicas": len(self.pods),
+                "conditions": stuck,
+            },
+        }
+
+    def replica_set(self, template: str) -> Object | None:
+        """As the API server has it."""
+        pods = [one for one in self.pods.values() if one["metadata"]["labels"]["pod-template-hash"] == template]
+        whole = [one for one in pods if self.lags or one["metadata"]["labels"][REMOVABLE_LABEL] == NOT_REMOVABLE]
+        count = self.replicas if len({len(pods), len(self.pods)}) == 1 else len(pods)
+        return {
+            "metadata": {"name": f"demo-work-12345-{template}", "namespace": "ns", "generation": 1},
+            "spec": {
+                "replicas": count,
+                "template": {"metadata": {"labels": {REMOVABLE_LABEL: NOT_REMOVABLE}}},
+            },
+            "status": {
+                "observedGeneration": 1,
+                "replicas": len(pods),
+                "readyReplicas": sum(map(_is_ready, pods)),
+                "fullyLabeledReplicas": len(whole),
             },
         }
 
@@ -155,19 +194,19 @@ class FakeCluster:
     async def patch(self, kind: Kind, namespace: str, name: str, changes: Object) -> Object:
         if self.refuses is not None:
             raise self.refuses
-        cost = changes["metadata"]["annotations"][COST]
-        self.patches.append((name, cost))
+        annotations = changes["metadata"].get("annotations", {})
+        self.patches.append((name, annotations.get(COST)))
         if name not in self.pods:
             raise ApiRefused(404, "NotFound", f"pods {name!r} not found")
-        annotations = self.pods[name]["metadata"].setdefault("annotations", {})
-        if cost is None:
-            annotations.pop(COST, None)
-        else:
-            annotations[COST] = cost
+        self.pods[name] = patched(self.pods[name], changes)
         return self.pods[name]
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        raise NotImplementedError
+        if kind is DEPLOYMENT:
+            return self.deployment
+        if kind is POD:
+            return self.pods.get(name)
+        return self.replica_set(name.rpartition("-")[2])
 
     async def apply(self, manifest: Object, *, manager: str = "agentqueue-operator") -> Object:
         raise NotImplementedError
@@ -181,17 +220,20 @@ class FakeCluster:
     async def tell(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
         raise NotImplementedError
 
-    def queue(self, ref: QueueRef) -> Object | None:
-        raise NotImplementedError
 
-    def children(self, ref: QueueRef) -> Sequence[Object]:
-        raise NotImplementedError
-
-    def age_s(self, live: Object) -> float:
-        return self.age
-
-    def trouble(self) -> Sequence[str]:
-        return ()
+def patched(live: Object, changes: Object) -> Object:
+    """A pod's metadata after a merge patch, as the API server does it."""
+    mine, wanted = live["metadata"], changes["metadata"]
+    for name in ("uid", "resourceVersion"):
+        if name in wanted and wanted[name] != mine.get(name):
+            raise ApiRefused(409, "Conflict", "the object has been modified")
+    merged = {
+        part: {k: v for k, v in {**mine.get(part, {}), **wanted.get(part, {})}.items() if v is not None}
+        for part in ("annotations", "labels")
+    }
+    same = all(merged[part] == mine.get(part, {}) for part in merged)
+    version = mine["resourceVersion"] if same else str(int(mine["resourceVersion"]) + 1)
+    return {**live, "metadata": {**mine, **merged, "resourceVersion": version}}
 
 
 def _is_ready(found: Object) -> bool:

@@ -18,6 +18,10 @@
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# whether a scale-in has been carried out
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [get]
 # managed Redis servers
 - apiGroups: [apps]
   resources: [statefulsets]

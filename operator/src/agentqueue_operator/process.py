@@ -162,7 +162,7 @@ def assemble(settings: Settings) -> Operator:
     cluster = KubernetesCluster(api, elector.left_s, Recorder(settings.holder))
 
     def make_scaler(ref: QueueRef) -> QueueScaler:
-        return QueueScaler(cluster, cache, decided=partial(metrics.decided, ref))
+        return QueueScaler(cluster, decided=partial(metrics.decided, ref))
 
     place = Place(
         cluster=cluster,

@@ -169,8 +169,8 @@ class RenewReply:
     """What a renewal found."""
 
     lost: Sequence[str]
-    drain: bool
-    """The worker is marked to drain: claim no more, say so in the heartbeat."""
+    drain: int
+    """The mark by which the worker is to drain: claim no more, and name the mark in the heartbeat; 0: there is none."""
     reaped: int
     now_ms: int
     paused: bool
@@ -358,7 +358,7 @@ class Engine:
         """What `renew.lua` has answered for this queue; where something was left out, the keys are looked for."""
         lost, drain, reaped, now, paused, dropped, left_out = reply
         foreign = await self._foreign(dropped, left_out) if dropped or left_out else ()
-        return RenewReply(_ids(lost), bool(drain), reaped, now, bool(paused), foreign)
+        return RenewReply(_ids(lost), drain, reaped, now, bool(paused), foreign)
 
     async def _run(self, script: Script, args: Sequence[Any], others: Iterable[str] = ()) -> Any:
         """A refusal for a key of a wrong type names the key, which Redis does not. `others`: queues it writes to."""

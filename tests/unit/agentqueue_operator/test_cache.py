@@ -100,20 +100,6 @@ def test_a_child_that_changes_its_label_moves(cache: StoreCache, woken: Woken) -
     assert set(woken.take()) == {DEMO, QueueRef("default", "other")}
 
 
-def test_age_is_that_of_this_very_version(cache: StoreCache, now: list[float]) -> None:
-    first, second = an(POD, "a", 1), an(POD, "a", 2)
-    assert cache.age_s(first) == 0.0
-    cache.put(POD, first)
-    now[0] += 5
-    assert cache.age_s(first) == 5.0
-    assert cache.age_s(second) == 0.0
-    cache.put(POD, second)
-    assert cache.age_s(first) == 0.0
-    now[0] += 1
-    cache.put(POD, second)  # listed anew
-    assert cache.age_s(second) == 1.0
-
-
 def test_a_listing_drops_what_went_while_the_watch_was_cut(cache: StoreCache, woken: Woken, now: list[float]) -> None:
     cache.put(POD, an(POD, "stays", 1))
     cache.put(POD, an(POD, "went", 2))

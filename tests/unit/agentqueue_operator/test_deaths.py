@@ -115,5 +115,5 @@ async def test_what_redis_does_not_take_is_tried_again() -> None:
 async def test_the_scaler_buries_by_agent() -> None:
     cluster, queues = FakeCluster(), FakeQueues()
     agents = {"work": AgentPods(deployment=None, pods=[died(terminated())])}
-    assert list(await QueueScaler(cluster, cluster).bury(queue_of(), agents, queues=queues)) == ["w-1"]
-    assert list(await QueueScaler(cluster, cluster).bury(queue_of(), {}, queues=queues)) == []
+    assert list(await QueueScaler(cluster).bury(queue_of(), agents, queues=queues)) == ["w-1"]
+    assert list(await QueueScaler(cluster).bury(queue_of(), {}, queues=queues)) == []

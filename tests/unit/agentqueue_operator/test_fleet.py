@@ -29,7 +29,7 @@ def member(name: str, phase: Phase = READY, busy: int = 0, **more: object) -> Me
             [member("a", DRAINING, drained=True)], 1, 9, [Start(1), End("a")], id="one-that-has-drained-has-given-up"
         ),
         pytest.param([member("a"), member("b", busy=2)], 1, 9, [Mark("a")], id="the-idle-one-goes"),
-        pytest.param([member("a", STARTING), member("b")], 1, 9, [End("a")], id="before-it-one-that-only-starts"),
+        pytest.param([member("a", STARTING), member("b")], 1, 9, [Mark("a")], id="before-it-one-that-only-starts"),
         pytest.param([member("a", busy=2)], 0, 9, [Mark("a")], id="a-busy-one-is-marked-never-ended"),
         pytest.param([member("a", DRAINING, busy=2)], 0, 9, [], id="and-left-alone-until-it-is-drained"),
         pytest.param(
@@ -43,7 +43,7 @@ def member(name: str, phase: Phase = READY, busy: int = 0, **more: object) -> Me
             [member("a", STARTING, outdated=True)],
             1,
             9,
-            [Start(1), End("a")],
+            [Start(1), Mark("a")],
             id="an-outdated-one-that-starts-goes-at-once",
         ),
         pytest.param(

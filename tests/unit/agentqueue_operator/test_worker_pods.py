@@ -5,19 +5,28 @@ from typing import Any
 
 import pytest
 
+from agentqueue_operator.app.cluster.ports import ApiRefused
 from agentqueue_operator.domain.drain import Stage
 from agentqueue_operator.domain.kinds import Object
+from agentqueue_operator.domain.render.names import REMOVABLE_LABEL
 from agentqueue_operator.domain.scaling import Pods
 from agentqueue_operator.domain.worker_pods import (
+    COST,
     has_low_cost,
+    has_seen,
+    has_seen_costs,
+    has_settled,
     is_observed,
+    replica_sets_of,
     replicas_of,
     serves_or_will,
     stage_of,
     start_of,
     summary_of,
+    with_low_cost,
+    without_low_cost,
 )
-from tests.support.scaling import FakeCluster, pod
+from tests.support.scaling import FakeCluster, patched, pod
 
 NOW = datetime(2026, 11, 25, 2, 10, tzinfo=UTC)
 """All pods of the tests were made ten minutes before, if they don't say otherwise."""
@@ -123,9 +132,104 @@ def test_pods_that_ended_or_end_do_not_serve() -> None:
 def test_only_our_cost_is_ours() -> None:
     found = pod("a")
     assert not has_low_cost(found)
-    for cost, ours in (("-1000", True), ("-1", False)):
+    for cost, ours in ((str(-(2**31)), True), ("-1", False)):
         found["metadata"]["annotations"] = {"controller.kubernetes.io/pod-deletion-cost": cost}
         assert has_low_cost(found) is ours
+
+
+def deployment(**status: Any) -> Object:
+    known = {"observedGeneration": 1, "replicas": 2} | status
+    return {"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": known}
+
+
+def replica_set(replicas: int = 2, **status: Any) -> Object:
+    known = {"observedGeneration": 1, "replicas": 2, "readyReplicas": 2, "fullyLabeledReplicas": 1} | status
+    spec = {"replicas": replicas, "template": {"metadata": {"labels": {REMOVABLE_LABEL: "false"}}}}
+    return {"metadata": {"generation": 1}, "spec": spec, "status": known}
+
+
+@pytest.mark.parametrize(
+    ("found", "sets", "expected"),
+    [
+        pytest.param(deployment(), [replica_set()], True, id="nothing-is-left-to-do"),
+        pytest.param(None, [], False, id="there-is-no-deployment"),
+        pytest.param(deployment(observedGeneration=0), [replica_set()], False, id="the-deployment-is-not-seen-yet"),
+        pytest.param(deployment(), [replica_set(observedGeneration=0)], False, id="nor-the-replicaset"),
+        pytest.param(deployment(), [replica_set(1)], False, id="one-is-about-to-be-removed"),
+        pytest.param(deployment(), [None], False, id="the-replicaset-is-gone"),
+    ],
+)
+def test_settled(found: Object | None, sets: list[Object | None], expected: bool) -> None:
+    assert has_settled(found, sets) is expected
+
+
+def removable(name: str) -> Object:
+    return patched(pod(name), with_low_cost(pod(name)))
+
+
+@pytest.mark.parametrize(
+    ("sets", "pods", "expected"),
+    [
+        pytest.param([replica_set()], [pod("a"), removable("b")], True, id="as-it-is"),
+        pytest.param([replica_set(fullyLabeledReplicas=2)], [pod("a"), removable("b")], False, id="not-the-cost"),
+        pytest.param([replica_set()], [removable("b")], False, id="more-pods"),
+    ],
+)
+def test_what_the_replicaset_knows_of_costs(sets: list[Object], pods: list[Object], expected: bool) -> None:
+    assert has_seen_costs(sets, pods) is expected
+
+
+@pytest.mark.parametrize(
+    ("found", "sets", "pods", "expected"),
+    [
+        pytest.param(deployment(), [replica_set()], [pod("a"), removable("b")], True, id="as-they-are"),
+        pytest.param(deployment(), [replica_set(3)], [pod("a"), removable("b")], False, id="another-number"),
+        pytest.param(
+            deployment(), [replica_set()], [pod("a", ready=False), removable("b")], False, id="another-one-is-ready"
+        ),
+        pytest.param(deployment(replicas=1), [], [pod("a")], False, id="one-is-about-to-come"),
+        pytest.param(
+            deployment(replicas=1, conditions=[{"type": "ReplicaFailure", "status": "True"}]),
+            [],
+            [pod("a")],
+            True,
+            id="one-can-not-come",
+        ),
+    ],
+)
+def test_what_the_replicaset_knows(found: Object, sets: list[Object], pods: list[Object], expected: bool) -> None:
+    assert has_seen(found, sets, pods, current=2) is expected
+    assert not has_seen(found, sets, pods, current=4)
+
+
+def test_a_template_with_the_label_of_removable_pods_proves_nothing() -> None:
+    odd = replica_set(fullyLabeledReplicas=2)
+    odd["spec"]["template"]["metadata"]["labels"] = {REMOVABLE_LABEL: "true"}
+    pods = [removable("a"), removable("b")]
+    assert has_seen_costs([odd], pods)
+    assert not has_seen(deployment(), [odd], pods, current=2)
+
+
+def test_costs_are_set_and_taken_back_only_on_the_pod_that_was_seen() -> None:
+    seen = pod("a")
+    seen["metadata"]["annotations"] = {COST: "5"}
+    marked = patched(seen, with_low_cost(seen))
+    assert has_low_cost(marked)
+    assert patched(marked, with_low_cost(marked)) == marked
+    back = patched(marked, without_low_cost(marked))
+    assert back["metadata"]["annotations"] == {COST: "5"}
+    assert back["metadata"]["labels"][REMOVABLE_LABEL] == "false"
+    with pytest.raises(ApiRefused):
+        patched(marked, without_low_cost(seen))
+
+
+def test_replicasets_of_pods() -> None:
+    adopted = pod("x")
+    adopted["metadata"]["ownerReferences"] = [{"kind": "Other", "name": "o", "controller": True}]
+    assert replica_sets_of([pod("a"), pod("b"), pod("c", template="t2"), adopted]) == [
+        "demo-work-12345-t1",
+        "demo-work-12345-t2",
+    ]
 
 
 @pytest.mark.parametrize(

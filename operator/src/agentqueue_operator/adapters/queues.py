@@ -105,7 +105,7 @@ def look_of(snapshot: QueueSnapshot) -> Look:
     return Look(
         load=_load(snapshot, reports),
         reports=reports,
-        marked=frozenset(snapshot.draining),
+        marked=snapshot.draining,
         delayed=sum(snapshot.delayed),
         done=counters.get("completed", 0),
         dead=snapshot.dead,
@@ -113,6 +113,7 @@ def look_of(snapshot: QueueSnapshot) -> Look:
         run_ms=counters.get("run_ms", 0),
         counters=counters,
         waits=snapshot.waits,
+        silent_s=_silent_s(snapshot, reports),
     )
 
 
@@ -137,6 +138,12 @@ def _arrived(snapshot: QueueSnapshot) -> int:
     return snapshot.waiting + sum(snapshot.active) + ended
 
 
+def _silent_s(snapshot: QueueSnapshot, live: Mapping[str, Report]) -> Mapping[str, float]:
+    return {
+        beat.worker: (snapshot.now_ms - beat.seen_ms) / 1000 for beat in snapshot.workers if beat.worker not in live
+    }
+
+
 def _report(beat: Heartbeat) -> Report:
     """A worker of another version may write what this one can't read; it then counts as a busy one (rule 7)."""
     try:
@@ -145,6 +152,7 @@ def _report(beat: Heartbeat) -> Report:
             busy=int(said["busy"]),
             slots=int(said["slots"]),
             draining=bool(said["draining"]),
+            mark=int(said.get("drainMark") or 0),
             running_s=int(said.get("runningMs", 0)) / 1000,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):

@@ -50,6 +50,8 @@ class Worker:
     """When there was a live heartbeat last."""
     report: Report | None = None
     marked: bool = False
+    drained: bool = False
+    """By the last look: it is marked, and it has confirmed that, or has not begun; nothing runs."""
     ended: float | None = None
     """When it was told to stop."""
 
@@ -58,9 +60,9 @@ class Worker:
         """Where it is in its life."""
         if self.ended is not None:
             return Phase.ENDING
-        if self.ready is None:
-            return Phase.STARTING
-        return Phase.DRAINING if self.marked or (self.report and self.report.draining) else Phase.READY
+        if self.marked or (self.report and self.report.draining):
+            return Phase.DRAINING
+        return Phase.STARTING if self.ready is None else Phase.READY
 
 
 @dataclass(slots=True)
@@ -197,7 +199,7 @@ class Agent:
             phase=worker.phase,
             busy=report.busy if report else 0,
             idle_s=at - worker.idle_since,
-            drained=report is not None and report.draining and report.busy == 0,
+            drained=worker.drained,
             outdated=worker.version != self.version or worker.run.environment != self.run.environment,
         )
 
@@ -225,6 +227,9 @@ def _hear(worker: Worker, look: Look, at: float) -> None:
     worker.report = look.reports.get(worker.name, worker.report)
     worker.heard = at if worker.name in look.reports else worker.heard
     worker.marked = worker.name in look.marked
+    begun = worker.report is not None
+    idle = worker.name not in look.reports or look.reports[worker.name].busy == 0
+    worker.drained = worker.marked and idle and (look.confirms(worker.name) or not begun)
     if worker.report and worker.report.busy:
         worker.idle_since = at
 

@@ -18,6 +18,8 @@ class Report:
     slots: int
     draining: bool
     """It claims no more."""
+    mark: int = 0
+    """The mark (see `Look.marked`) that it obeys with no claim under way; 0: none."""
     running_s: float = 0.0
     """For how long its running jobs have run, added up."""
 
@@ -29,8 +31,8 @@ class Look:
     load: Load
     reports: Mapping[str, Report]
     """Worker -> heartbeat, live ones only."""
-    marked: frozenset[str]
-    """Workers marked to drain."""
+    marked: Mapping[str, int]
+    """Workers marked to drain -> the mark: when it was set, in ms. A later mark is another one."""
     delayed: int
     done: int
     """Completed since the queue was first used."""
@@ -44,6 +46,14 @@ class Look:
     """What Redis has counted since the queue was first used, by the engine's names (completed, dead, run_ms, …)."""
     waits: Mapping[str, int] = field(default_factory=dict)
     """How long jobs waited for a slot since then, by the fields of `agentqueue.waits`."""
+    silent_s: Mapping[str, float] = field(default_factory=dict)
+    """Workers whose last heartbeat is too old to be live -> its age in seconds."""
+
+    def confirms(self, worker: str) -> bool:
+        """Return whether a worker's heartbeat confirms the very mark that stands: it claims no more. An earlier mark's
+        confirmation is worth nothing, since the worker may have claimed in between."""
+        report = self.reports.get(worker)
+        return report is not None and worker in self.marked and report.mark == self.marked[worker]
 
     def seen(self, at: float) -> Seen:
         """What the estimates learn from; `at`: monotonic seconds."""

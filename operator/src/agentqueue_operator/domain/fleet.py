@@ -28,7 +28,7 @@ class Member:
     idle_s: float = 0.0
     """For how long no slot has run a job."""
     drained: bool = False
-    """Its heartbeat says: draining, nothing runs."""
+    """It has confirmed its mark, or was marked before its first heartbeat, and nothing runs: it claims no more."""
     outdated: bool = False
     """It runs code or settings that have changed since it started."""
 
@@ -56,7 +56,7 @@ class Unmark:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Tell a worker to stop (SIGTERM): it runs nothing, or is only about to start."""
+    """Tell a worker to stop (SIGTERM): it runs nothing, and claims nothing."""
 
     name: str
 
@@ -67,7 +67,8 @@ Action = Start | Mark | Unmark | End
 def plan(members: Iterable[Member], *, wanted: int, may_start: int) -> tuple[Action, ...]:
     """What to do now; asked again after each look, until nothing is left to do.
 
-    No busy worker is ended: it is marked, and ended once its heartbeat says that it is drained. Outdated workers serve
+    No busy worker is ended: it is marked, and ended once it is drained; nor is one that starts, since it may be about
+    to claim its first job. Outdated workers serve
     on until an up-to-date one is ready in their place. `may_start` holds starts back while workers crash.
     """
     by_name = sorted(members, key=lambda member: member.name)
@@ -96,7 +97,7 @@ def _supply(members: Sequence[Member], *, missing: int, may_start: int) -> tuple
 
 
 def _leave(members: Iterable[Member]) -> tuple[Action, ...]:
-    return tuple(End(m.name) if m.phase is Phase.STARTING else Mark(m.name) for m in members)
+    return tuple(Mark(m.name) for m in members)
 
 
 def _replace(outdated: Sequence[Member], fresh: Sequence[Member], *, wanted: int) -> tuple[Action, ...]:

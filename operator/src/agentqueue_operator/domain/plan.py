@@ -173,6 +173,17 @@ def _pinned(manifest: Object, live: Object) -> Object:
     return {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
 
 
+def conditional(manifests: Iterable[Object], versions: Mapping[str, str]) -> Sequence[Object]:
+    """Return the manifests, with a resourceVersion in those Deployments that `versions` names: the API server refuses
+    to apply them once the object has another version."""
+    return [
+        {**one, "metadata": {**one["metadata"], "resourceVersion": versions[one["metadata"]["name"]]}}
+        if one["kind"] == DEPLOYMENT.kind and one["metadata"]["name"] in versions
+        else one
+        for one in manifests
+    ]
+
+
 def fingerprint(live: Object, manifest: Object) -> str:
     """Names the state that an object is in, and what was wanted of it."""
     metadata = live["metadata"]

@@ -46,6 +46,7 @@ def rights(*, read_secrets: bool) -> Sequence[Right]:
         Right.on(kinds.AGENT_QUEUE, *READ, why="what is wanted"),
         Right.on(kinds.AGENT_QUEUE, "patch", part="status", why="conditions and numbers"),
         Right.on(kinds.DEPLOYMENT, *READ, *WRITE, why="workers and consoles"),
+        Right.on(kinds.REPLICA_SET, "get", why="whether a scale-in has been carried out"),
         Right.on(kinds.STATEFUL_SET, *READ, *WRITE, why="managed Redis servers"),
         Right.on(kinds.SERVICE, *READ, *WRITE, why="addresses of Redis servers and consoles"),
         Right.on(kinds.SERVICE_ACCOUNT, *READ, *WRITE, why="pods run without rights of their own"),

@@ -34,7 +34,8 @@ log = structlog.get_logger("agentqueue.worker")
 class Step:
     """What one round trip asks. It is sent until it is answered, with the same number and arguments.
 
-    But no job is wanted any more if the worker drains by then: a copy brings what an earlier one took, and takes none.
+    But no job is wanted any more once the worker drains, by a signal or a mark: a copy brings what an earlier one took
+    and takes none.
     """
 
     seq: int
@@ -75,6 +76,8 @@ class ClaimLoop:
 
     async def run(self) -> None:
         """Step whenever there is reason to."""
+        while not (self._state.admitted or self._state.draining):
+            await self._nudged()
         while not self._is_over():
             now = monotonic()
             if self._due(now):
@@ -97,12 +100,17 @@ class ClaimLoop:
         until = min(self._poll_at, self._claim_at) if state.want else self._poll_at
         if state.outbox and state.outbox.blocked_until is not None:
             until = min(until, state.outbox.blocked_until)
-        self._waiter = state.loop.create_future()
         timer = state.loop.call_later(max(until - now, 0.0005), self.nudge)
+        try:
+            await self._nudged()
+        finally:
+            timer.cancel()
+
+    async def _nudged(self) -> None:
+        self._waiter = self._state.loop.create_future()
         try:
             await self._waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
     # --- one step
@@ -127,6 +135,7 @@ class ClaimLoop:
             self._poll_at = now + state.options.poll
             watch = tuple(state.running)
         self._seq += 1
+        state.claiming = want > 0
         return Step(self._seq, want, self._credit.offer(want), batch, watch)
 
     async def _send(self, step: Step) -> StepReply:
@@ -145,7 +154,7 @@ class ClaimLoop:
                 self._telemetry.redis_failed(exc)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
-                want = 0 if self._state.draining else want
+                want = 0 if self._state.draining or self._state.mark else want
             else:
                 self._telemetry.redis_answered()
                 return reply
@@ -153,6 +162,7 @@ class ClaimLoop:
     def _blocked(self, step: Step, exc: QueueFull) -> None:
         """Nothing was done: the jobs keep their leases, and their outcomes are tried again."""
         self._telemetry.blocked(exc)
+        self._state.claiming = False
         self._state.outbox.refused(step.batch, retry_at=monotonic() + FULL_WAIT)
 
     # --- its answer
@@ -163,6 +173,9 @@ class ClaimLoop:
             self._settle(step.batch, reply.lost)
         if reply.claimed:
             self._take(reply.claimed, reply.now_ms)
+        state.claiming = False
+        if state.mark and (step.want or step.batch.outcomes):
+            state.tell()
         if reply.foreign:
             self._telemetry.foreign(reply.foreign)
         for job_id in reply.cancel:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from agentqueue.clock import monotonic
 from agentqueue.wire import Progress, encode_progress
 from agentqueue_worker.app.forks import end_child
 from agentqueue_worker.app.notes import Notes
@@ -48,8 +49,13 @@ class WorkerState:
         self.outbox = Outbox()
         self.draining = False
         """A signal came: jobs end or go back, and the worker exits."""
-        self.marked = False
-        """To be scaled in: no claims, as long as the mark stands."""
+        self.mark = 0
+        """The mark by which it is to be scaled in: no claims as long as it stands; 0: none."""
+        self.claiming = False
+        """A step that claims jobs is under way: what it brings is not in `leases` yet."""
+        self.renewed_at = float("inf")
+        """When the renewal that last succeeded was answered, monotonic seconds. A claim needs one that is younger than
+        a lease: it tells whether the worker is marked, and without one nobody knows what the worker does."""
         self.ready = False
         """Handlers are loaded and opened."""
         self.paused = False
@@ -65,11 +71,30 @@ class WorkerState:
         """Tasks that have not ended though their job left its slot: lost, or handed back by force."""
         self.nudge: Callable[[], None] = lambda: None
         """Has the claim loop look at once."""
+        self.tell: Callable[[], None] = lambda: None
+        """Has a heartbeat sent at once: what it says has changed."""
         self.lost: Callable[[Job], None] = lambda job: None  # noqa: ARG005
         """Stops a running job that another worker has."""
         self._notes = notes
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
+
+    @property
+    def marked(self) -> bool:
+        """Whether it is to be scaled in."""
+        return self.mark > 0
+
+    @property
+    def admitted(self) -> bool:
+        """Whether its heartbeat is young enough to claim jobs."""
+        return monotonic() - self.renewed_at < self.options.engine.lease_ms / 1000
+
+    @property
+    def confirmed(self) -> int:
+        """The mark that it obeys, once no claim is under way; 0: none. To be read before `busy`, from any thread: what
+        a claim brings is in `leases` before the claim counts as over."""
+        mark = self.mark
+        return 0 if self.claiming else mark
 
     @property
     def free(self) -> int:
@@ -80,7 +105,7 @@ class WorkerState:
     @property
     def want(self) -> int:
         """Jobs to claim now."""
-        if self.draining or self.marked:
+        if self.draining or self.mark or not self.admitted:
             return 0
         limit = self.options.start_limit
         return max(self.free if limit is None else min(self.free, limit - self.started), 0)

@@ -74,6 +74,7 @@ class Worker:
             renewed=self._renewed_in_thread,
             telemetry=telemetry,
         )
+        self.state.tell = self._keeper.poke
         self._drain = Drain(self.state, self._runner, began=self._keeper.poke)
 
     @property
@@ -142,6 +143,7 @@ class Worker:
     # --- serving
 
     async def _serve(self) -> None:
+        self.state.renewed_at = float("-inf")
         self._keeper.start()
         log.info("worker_started", queue=self.options.queue, concurrency=self.options.concurrency, jobs=self._jobs)
         loop_task = asyncio.create_task(self._loop.run(), name="claim-loop")
@@ -198,11 +200,13 @@ class Worker:
     def beat(self) -> bytes:
         """The heartbeat, as operator, console and command line read it."""
         state = self.state
+        confirmed = state.confirmed  # before `busy`: see there
         return orjson.dumps(
             {
                 "busy": state.busy,
                 "slots": self.options.concurrency,
                 "draining": state.draining or state.marked,
+                "drainMark": confirmed,
                 "jobs": self._jobs,
                 "agent": self.options.agent,
                 "podUid": self.options.identity.pod_uid,
@@ -219,19 +223,23 @@ class Worker:
     def _renewed_in_thread(self, reply: RenewReply, held: dict[str, Claimed]) -> None:
         loop = self.state.loop
         if not loop.is_closed():
-            loop.call_soon_threadsafe(self._renewed, reply, held)
+            loop.call_soon_threadsafe(self._renewed, reply, held, monotonic())
 
-    def _renewed(self, reply: RenewReply, held: dict[str, Claimed]) -> None:
+    def _renewed(self, reply: RenewReply, held: dict[str, Claimed], at: float) -> None:
         state = self.state
+        was_admitted, state.renewed_at = state.admitted, at
         for job_id in state.leases.lost(reply.lost, held):
             if job_id in state.running:
                 state.lose(job_id)
         if reply.foreign:
             self._telemetry.foreign(reply.foreign)
-        if reply.drain is not state.marked:
-            state.marked = reply.drain
-            log.info("marked_for_scale_in" if reply.drain else "mark_taken_back", running=len(state.running))
+        if reply.drain != state.mark:
+            if bool(reply.drain) is not state.marked:
+                log.info("marked_for_scale_in" if reply.drain else "mark_taken_back", running=len(state.running))
+            state.mark = reply.drain
             self._keeper.poke()
+            state.nudge()
+        elif not was_admitted:
             state.nudge()
 
     # --- ending

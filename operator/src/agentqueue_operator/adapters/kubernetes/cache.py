@@ -12,7 +12,6 @@ from typing import Any, Final
 import orjson
 
 from agentqueue.clock import monotonic
-from agentqueue_operator.adapters.kubernetes import paths
 from agentqueue_operator.domain.drift import CONTENT
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, POD, Kind, Object, QueueRef
 
@@ -98,13 +97,6 @@ class StoreCache:
     def children(self, ref: QueueRef) -> Sequence[Object]:
         """All objects of watched kinds, pods among them, that bear the label of this AgentQueue."""
         return [self._held[address].live for address in self._children.get(ref, ())]
-
-    def age_s(self, live: Object) -> float:
-        """For how long the cache has had this object in this very resourceVersion; 0: it has another."""
-        held = self._held.get(address_of(paths.kind_of(live), live))
-        if held is None or held.version != version_of(live):
-            return 0.0
-        return monotonic() - held.since
 
     def trouble(self) -> Sequence[str]:
         """What can't be watched at present, and why."""

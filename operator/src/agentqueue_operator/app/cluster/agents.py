@@ -1,6 +1,6 @@
 """What the scaling of one agent remembers from pass to pass. Nothing here reads a clock or does anything."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -24,6 +24,7 @@ from agentqueue_operator.domain.worker_pods import (
     has_low_cost,
     is_leaving,
     is_observed,
+    replica_sets_of,
     replicas_of,
     serves_or_will,
     stage_of,
@@ -49,7 +50,6 @@ class Sight:
     heard_in: str | None = None
     """The container that was last heard."""
     marked_at: float | None = None
-    cost_at: float | None = None
 
     def hear(self, pod: Object, report: Report | None, *, marked: bool, at: float) -> None:
         """Take in what one pass shows."""
@@ -59,7 +59,6 @@ class Sight:
             self.heard_at, self.heard_in = at, container_of(pod)
             self.busy_at = at if report.busy else self.busy_at
         self.marked_at = (at if self.marked_at is None else self.marked_at) if marked else None
-        self.cost_at = (at if self.cost_at is None else self.cost_at) if has_low_cost(pod) else None
 
     def is_silent(self, pod: Object, *, looked_s: float, at: float) -> bool:
         """Its heartbeats have ceased, though it was looked for long enough: its node is lost, or its process hangs.
@@ -98,12 +97,17 @@ class View:
         return self.deployment is None or is_observed(self.deployment)
 
     @property
+    def is_split(self) -> bool:
+        """There are pods of more than one ReplicaSet."""
+        return len(replica_sets_of(self.living)) > 1
+
+    @property
     def orphans(self) -> Sequence[str]:
         """Marked workers of this Deployment that are gone without a word: nobody else takes their marks back."""
         if self.look is None or self.deployment is None:
             return ()
         prefix, names = f"{self.deployment['metadata']['name']}-", {pod["metadata"]["name"] for pod in self.living}
-        silent = self.look.marked - self.look.reports.keys() - names
+        silent = self.look.marked.keys() - self.look.reports.keys() - names
         return () if self.leaving else sorted(name for name in silent if name.startswith(prefix))
 
 
@@ -162,13 +166,9 @@ class AgentMemory:
             self.failed_at = at if load is None else None
         return decision
 
-    def worker_pods(self, view: View, *, at: float, age_s: Callable[[Object], float]) -> list[WorkerPod]:
-        """The pods as `domain.drain` takes them. The queue must have been read."""
-        reports = view.look.reports if view.look is not None else {}
-        return [
-            _worker_pod(pod, self.sights[pod["metadata"]["uid"]], reports, at=at, age_s=age_s(pod))
-            for pod in view.living
-        ]
+    def worker_pods(self, view: View, look: Look, *, at: float) -> list[WorkerPod]:
+        """Return the pods as `domain.drain` takes them."""
+        return [_worker_pod(pod, self.sights[pod["metadata"]["uid"]], look, at=at) for pod in view.living]
 
     def _counts_as_failure(self, at: float, *, is_reachable: bool) -> bool:
         if not (is_reachable or self.was_read):
@@ -200,17 +200,18 @@ def without_silent(pods: Pods, silent: Sequence[Object]) -> Pods:
     return replace(pods, ready=pods.ready - ready, starting=starting, silent=len(silent))
 
 
-def _worker_pod(pod: Object, sight: Sight, reports: Mapping[str, Report], *, at: float, age_s: float) -> WorkerPod:
+def _worker_pod(pod: Object, sight: Sight, look: Look, *, at: float) -> WorkerPod:
     name = pod["metadata"]["name"]
-    report = reports.get(name)
-    heard = max(sight.since if sight.ready_at is None else sight.ready_at, sight.heard_at or float("-inf"))
+    report = look.reports.get(name)
+    heard_at = max(sight.since if sight.ready_at is None else sight.ready_at, sight.heard_at or float("-inf"))
     return WorkerPod(
         name=name,
         stage=stage_of(pod),
         busy=report.busy if report is not None else None,
-        draining=report is not None and report.draining,
-        silent_s=at - heard,
+        confirmed=look.confirms(name),
+        heard=sight.heard_at is not None or name in look.silent_s,
+        silent_s=look.silent_s.get(name, at - heard_at),
         idle_s=at - sight.busy_at,
         marked_s=None if sight.marked_at is None else at - sight.marked_at,
-        cost_seen_s=None if sight.cost_at is None else max(at - sight.cost_at, age_s),
+        removable=has_low_cost(pod),
     )

@@ -86,10 +86,6 @@ class Cache(Protocol):
         """
         ...
 
-    def age_s(self, live: Object) -> float:
-        """For how long the cache has had this object in this very resourceVersion."""
-        ...
-
     def trouble(self) -> Sequence[str]:
         """What the operator can't watch at present, and why: the truth of those kinds may be old."""
         ...
@@ -123,6 +119,10 @@ class Scaled:
     """Who else scales its queue; empty: nobody."""
     trouble: str = ""
     """Why victims could not be annotated; they stay until they are."""
+    lowered_from: Object | None = None
+    """If `replicas` is fewer: the Deployment that this was decided on. The write is refused once it has changed."""
+    lower_before: float = float("inf")
+    """When lowering is due at the latest, monotonic seconds: later, what was seen is too old."""
 
     @property
     def wanted(self) -> int | None:

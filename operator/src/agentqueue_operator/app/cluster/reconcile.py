@@ -32,7 +32,7 @@ from agentqueue_operator.app.ports import Tended
 from agentqueue_operator.domain.happenings import DRIFT_UNDONE
 from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, SECRET, STATEFUL_SET, VOLUME_CLAIM, Kind, Object, QueueRef
 from agentqueue_operator.domain.parts import AgentParts, agent_parts, last_content
-from agentqueue_operator.domain.plan import is_owned
+from agentqueue_operator.domain.plan import conditional, is_owned
 from agentqueue_operator.domain.pods import Trouble, ready_count, trouble_of
 from agentqueue_operator.domain.reasons import Reason
 from agentqueue_operator.domain.render import (
@@ -62,6 +62,7 @@ from agentqueue_operator.domain.status import (
     status_of,
 )
 from agentqueue_operator.domain.words import counted
+from agentqueue_operator.domain.worker_pods import replicas_of
 
 PAUSED: Final = "agentqueue.dev/paused"
 """Annotation: hands off."""
@@ -314,7 +315,10 @@ class QueueReconciler:
     # --- decide
 
     async def _scale(self, seen: _Seen) -> Mapping[str, Scaled]:
-        agents = {name: AgentPods(deployment=part.deployment, pods=part.pods) for name, part in seen.parts.items()}
+        agents = {
+            name: AgentPods(deployment=part.deployment and self._keeper.newest(part.deployment), pods=part.pods)
+            for name, part in seen.parts.items()
+        }
         queues = self._link.queues
         if queues is not None:
             try:
@@ -332,14 +336,25 @@ class QueueReconciler:
             namespace=self._ref.namespace,
             images=self._place.images,
             owner=seen.live["metadata"]["uid"],
-            replicas={name: one.replicas for name, one in scaled.items()},
+            replicas={},
             password=password if isinstance(password, str) else None,
             console_token=self._secrets.token,
             operator_namespace=self._place.operator_namespace,
             pod_monitors=self._place.pod_monitors(),
         )
         content = await self._content(seen.queue, given, seen.children)
-        return self._rendered.of(seen.queue, replace(given, content_hashes=content.hashes)), content
+        late = self._place.clock()
+        lowered = {
+            worker_name(seen.queue.name, name): one.lowered_from["metadata"]["resourceVersion"]
+            for name, one in scaled.items()
+            if one.lowered_from is not None and late < one.lower_before
+        }
+        replicas = {
+            name: replicas_of(one.lowered_from) if one.lowered_from and late >= one.lower_before else one.replicas
+            for name, one in scaled.items()
+        }
+        given = replace(given, content_hashes=content.hashes, replicas=replicas)
+        return conditional(self._rendered.of(seen.queue, given), lowered), content
 
     # --- tell
 

@@ -1,36 +1,33 @@
 """Scaling of one AgentQueue's agents on a cluster: look, decide, mark and annotate; what to render comes back."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from http import HTTPStatus
-from typing import Final, assert_never
+from typing import Final
 
 from agentqueue.clock import from_ms, now_ms
 from agentqueue.errors import AgentQueueError
 from agentqueue.spec import LastScale, ResolvedAgent, ResolvedQueue
 from agentqueue_operator.app.cluster.agents import AgentMemory, View
 from agentqueue_operator.app.cluster.deaths import Burials
-from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused, ApiUnavailable, Cache, Cluster, Scaled
+from agentqueue_operator.app.cluster.handshake import Done, Handshake
+from agentqueue_operator.app.cluster.ports import AgentPods, Cluster, Scaled
 from agentqueue_operator.app.ports import Look, Queues
 from agentqueue_operator.app.publishing import Publisher
 from agentqueue_operator.domain.drain import (
     SETTLE_S,
     Action,
-    ClearCost,
     Lower,
     Mark,
     SetCost,
-    Unmark,
+    TakeBack,
     WorkerPod,
     plan_scale_in,
 )
-from agentqueue_operator.domain.kinds import POD, Object
 from agentqueue_operator.domain.policy import policy_of
 from agentqueue_operator.domain.published import Owner
 from agentqueue_operator.domain.scaling import Decision, Mode, ScaleTo
-from agentqueue_operator.domain.worker_pods import COST, LOW_COST
 
 Decided = Callable[[str, Decision], None]
 """Told of each pass's decision for an agent: metrics count it by its reason."""
@@ -38,8 +35,9 @@ ASK_AGAIN_S: Final = 1.0
 """Between passes while marked workers are about to answer: they renew every 2 s."""
 ANSWERS_S: Final = 10.0
 """One that has not answered by then, or still works, is asked with the ordinary passes."""
-PATCHES: Final = 10
-"""Pods annotated at once."""
+LOWER_WITHIN_S: Final = 20.0
+"""After a look, replicas are lowered within this time or not at all: marks are kept for 60 s from then on, of which the
+write itself may take some."""
 
 
 class QueueScaler:
@@ -52,24 +50,23 @@ class QueueScaler:
     def __init__(
         self,
         cluster: Cluster,
-        cache: Cache,
         *,
         decided: Decided = lambda agent, decision: None,  # noqa: ARG005
         now: Callable[[], datetime] = lambda: from_ms(now_ms()),
     ) -> None:
-        self._cluster = cluster
-        self._cache = cache
         self._decided = decided
         self._now = now
         self._agents: dict[str, AgentMemory] = {}
         self._burials = Burials()
         self._publisher = Publisher("operator")
+        self._handshake = Handshake(cluster)
 
     async def scale(
         self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues | None, at: float
     ) -> Mapping[str, Scaled]:
         """One pass; see `Scaler`."""
         self._agents = {agent.name: self._agents.get(agent.name) or AgentMemory() for agent in queue.agents}
+        agents = self._handshake.refresh(agents)
         looks = await self._look(queue, queues)
         scaled: dict[str, Scaled] = {}
         decisions: dict[str, Decision] = {}
@@ -105,12 +102,13 @@ class QueueScaler:
     ) -> Scaled:
         pods: Sequence[WorkerPod] = ()
         actions: Sequence[Action] = ()
-        trouble = ""
+        done = Done()
         if queues is not None and view.look is not None and view.is_observed:
-            pods = self._agents[agent.name].worker_pods(view, at=at, age_s=self._cache.age_s)
+            pods = self._agents[agent.name].worker_pods(view, view.look, at=at)
             actions = _actions(pods, view, decision)
-            trouble = await self._act(agent.queue_name, view, actions, queues, keep_s=_kept_s(decision))
-        replicas = _replicas(view, decision, actions)
+            with suppress(AgentQueueError):  # nothing is lowered then, and the next look plans it anew
+                done = await self._handshake.carry_out(agent.queue_name, view, actions, queues, _kept_s(decision))
+        replicas = _replicas(view, decision, done)
         return Scaled(
             replicas=replicas,
             decision=decision,
@@ -118,49 +116,11 @@ class QueueScaler:
             draining=view.leaving + sum(pod.marked_s is not None for pod in pods),
             unschedulable=decision.terms.snapshot.pods.unschedulable,
             last_scale=self._change(view, replicas, decision),
-            soon_s=_soon_s(view, decision, pods, actions),
-            trouble=trouble,
+            soon_s=_soon_s(view, decision, pods, actions, done),
+            trouble=done.trouble,
+            lowered_from=done.deployment if done.replicas is not None else None,
+            lower_before=at + LOWER_WITHIN_S,
         )
-
-    async def _act(
-        self, queue: str, view: View, actions: Iterable[Action], queues: Queues, *, keep_s: float | None
-    ) -> str:
-        """Mark and annotate. Returns why a pod could not be annotated: it stays, and the others go on."""
-        costs: dict[str, str | None] = {}
-        try:
-            for action in actions:
-                match action:
-                    case Mark(pod) | Unmark(pod):
-                        await queues.mark(queue, pod, drain=isinstance(action, Mark), keep_s=keep_s)
-                    case SetCost(pod) | ClearCost(pod):
-                        costs[pod] = LOW_COST if isinstance(action, SetCost) else None
-                    case Lower():
-                        pass  # rendered into the Deployment
-                    case _:
-                        assert_never(action)
-            for worker in view.orphans:
-                await queues.mark(queue, worker, drain=False)
-            if view.look is not None and view.look.marked:
-                await queues.keep_marks(queue, keep_s)
-        except AgentQueueError:  # nothing was decided on it yet: the next look plans it anew
-            return ""
-        return await self._annotate(view, costs)
-
-    async def _annotate(self, view: View, costs: Mapping[str, str | None]) -> str:
-        namespaces = {pod["metadata"]["name"]: pod["metadata"]["namespace"] for pod in view.living}
-        turns = asyncio.Semaphore(PATCHES)
-
-        async def set_cost(pod: str, cost: str | None) -> str:
-            changes: Object = {"metadata": {"annotations": {COST: cost}}}
-            try:
-                async with turns:
-                    await self._cluster.patch(POD, namespaces[pod], pod, changes)
-            except (ApiRefused, ApiUnavailable) as error:
-                return "" if isinstance(error, ApiRefused) and error.status == HTTPStatus.NOT_FOUND else str(error)
-            return ""
-
-        told = await asyncio.gather(*(set_cost(pod, cost) for pod, cost in costs.items()))
-        return next(filter(None, told), "")
 
     def _change(self, view: View, replicas: int | None, decision: Decision) -> LastScale | None:
         if replicas is None or replicas == view.current:
@@ -193,20 +153,21 @@ def _actions(pods: Sequence[WorkerPod], view: View, decision: Decision) -> tuple
     return plan_scale_in(pods, wanted=len(pods), current=len(pods))
 
 
-def _replicas(view: View, decision: Decision, actions: Iterable[Action]) -> int | None:
+def _replicas(view: View, decision: Decision, done: Done) -> int | None:
     """What to render: more at once, fewer only as victims may go."""
     if decision.terms.policy.mode is Mode.EXTERNAL:
         return None
-    lowered = (action.replicas for action in actions if isinstance(action, Lower))
-    return next(lowered, max(view.current, _wanted(view, decision)))
+    return max(view.current, _wanted(view, decision)) if done.replicas is None else done.replicas
 
 
-def _soon_s(view: View, decision: Decision, pods: Iterable[WorkerPod], actions: Iterable[Action]) -> float | None:
+def _soon_s(
+    view: View, decision: Decision, pods: Iterable[WorkerPod], actions: Iterable[Action], done: Done
+) -> float | None:
     """When the next step of a scale-in may be due."""
     if not view.is_observed and _wanted(view, decision) < view.current:
         return SETTLE_S
-    settling = any(pod.cost_seen_s is not None and pod.cost_seen_s < SETTLE_S for pod in pods)
-    if settling or any(isinstance(action, SetCost) for action in actions):
+    waits = done.replicas is None and any(isinstance(action, Lower | TakeBack) for action in actions)
+    if waits or any(isinstance(action, SetCost) for action in actions):
         return SETTLE_S
     asked = any(pod.marked_s is not None and pod.marked_s < ANSWERS_S for pod in pods)
     return ASK_AGAIN_S if asked or any(isinstance(action, Mark) for action in actions) else None

@@ -14,7 +14,9 @@ from agentqueue_operator.domain.render.connection import connection
 from agentqueue_operator.domain.render.given import Given
 from agentqueue_operator.domain.render.names import (
     AGENT_LABEL,
+    NOT_REMOVABLE,
     QUEUE_LABEL,
+    REMOVABLE_LABEL,
     WORKER,
     labels,
     selector,
@@ -83,7 +85,7 @@ def worker_template(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) ->
         _container(queue, agent, given),
         Pod(
             of=f"agent {agent.name}",
-            labels=labels(queue.name, WORKER, agent.name),
+            labels={**labels(queue.name, WORKER, agent.name), REMOVABLE_LABEL: NOT_REMOVABLE},
             read=given.password,
             content=given.content_hashes.get(agent.name),
             service_account=workers_name(queue.name),

@@ -1,0 +1,106 @@
+"""What runs in which pod, told by the handlers themselves to a server of the test's, and which pods are removed when.
+
+Redis, heartbeats and the operator are not asked: they are what is tested.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from agentqueue.client import Client
+from agentqueue.clock import monotonic
+from tests.support.cluster.kube import Kube
+
+CODE = """
+import asyncio, os
+
+from agentqueue import Agent, Context
+
+agent = Agent("work")
+
+
+async def tell(what: str, job: str) -> None:
+    reader, writer = await asyncio.open_connection(os.environ["RECORDER_HOST"], int(os.environ["RECORDER_PORT"]))
+    writer.write(f"{what} {os.environ['AGENTQUEUE_WORKER_NAME']} {job}\\n".encode())
+    assert await reader.readline() == b"noted\\n"
+    writer.close()
+
+
+@agent.job(timeout=600)
+async def recorded(ctx: Context, seconds: float) -> None:
+    await tell("start", ctx.id)
+    await asyncio.sleep(seconds)
+    await tell("end", ctx.id)
+"""
+CALM_S, BUSY_S = 9.0, 6.0
+"""Of a wave of jobs: how long few come, and how long many."""
+
+
+@dataclass
+class Removals:
+    """The record."""
+
+    running: dict[str, set[str]] = field(default_factory=dict)
+    """Pod -> jobs that have started there and not ended."""
+    starts: dict[str, int] = field(default_factory=dict)
+    """Job -> how often it has started."""
+    ends: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
+    busy: list[str] = field(default_factory=list)
+    """What ran in a pod when it was told to stop."""
+
+    def note(self, what: str, pod: str, job: str) -> None:
+        """A handler's line."""
+        jobs = self.running.setdefault(pod, set())
+        if what == "start":
+            jobs.add(job)
+            self.starts[job] = self.starts.get(job, 0) + 1
+        else:
+            jobs.discard(job)
+            self.ends.add(job)
+
+    def remove(self, pod: str) -> None:
+        """A pod has been told to stop."""
+        if pod not in self.removed:
+            self.removed.add(pod)
+            self.busy += [f"{pod} ran {job}" for job in self.running.get(pod, ())]
+
+    @property
+    def again(self) -> list[str]:
+        """Jobs that have started more than once."""
+        return [job for job, times in self.starts.items() if times > 1]
+
+    @contextlib.asynccontextmanager
+    async def listening(self, host: str) -> AsyncIterator[int]:
+        """A server for the handlers' lines; yields its port."""
+
+        async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            line = (await reader.readline()).decode().split()
+            if len(line) == 3:
+                self.note(*line)
+                writer.write(b"noted\n")
+                await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(hear, host, 0) as server:
+            yield server.sockets[0].getsockname()[1]
+
+    async def watch(self, kube: Kube, labels: str) -> None:
+        """Note each pod that is told to stop, until cancelled."""
+        async for event in kube.watch("pod", labelSelector=labels):
+            metadata = event["object"]["metadata"]
+            if event["type"] == "DELETED" or "deletionTimestamp" in metadata:
+                self.remove(metadata["name"])
+
+
+async def waves(client: Client, seconds: float, *, seed: int = 1) -> int:
+    """Jobs of two to six seconds for so long, many and few in turn, at random moments. Returns how many."""
+    rng, began, count = random.Random(seed), monotonic(), 0
+    while (at := monotonic() - began) < seconds:
+        rate = 1.2 if at % (CALM_S + BUSY_S) >= CALM_S else 0.25
+        await asyncio.sleep(min(rng.expovariate(rate), 5.0))
+        await client.enqueue("work", "recorded", rng.uniform(2.0, 6.0))
+        count += 1
+    return count
