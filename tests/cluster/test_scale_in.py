@@ -1,9 +1,12 @@
-"""Under a load that rises and falls, no scale-in removes a pod that runs a job: seen from outside of Redis.
+"""Under a steady load no scale-in removes a pod that runs a job: seen from outside of Redis.
+
+The greatest number of pods goes down and up again all the time, so that workers are to go while they work.
 
 By hand, for ten minutes: `AGENTQUEUE_SCALE_IN_S=600 pytest -s tests/cluster/test_scale_in.py`.
 """
 
 import asyncio
+import itertools
 import os
 
 import pytest
@@ -13,9 +16,12 @@ from agentqueue_operator.domain import scaling
 from tests.support.cluster.kube import Cluster
 from tests.support.field import AGENT, AQ, Field
 from tests.support.operator import agent, agent_queue, code, is_ready
-from tests.support.removals import CODE, Removals, waves
+from tests.support.removals import CODE, Removals, steady
 
 SECONDS = float(os.environ.get("AGENTQUEUE_SCALE_IN_S", "45"))
+MOST, LEAST = 6, 2
+HOLD_S = 10.0
+"""For how long each of them is the greatest number of pods allowed."""
 
 
 @pytest.mark.timeout(SECONDS + 240)
@@ -32,17 +38,30 @@ async def test_no_busy_pod_is_removed(
         await field.start(concurrency=1)
         await field.kube.apply(code(CODE))
         redis = {"external": {"urlSecretRef": {"name": "redis", "key": "url"}}}
-        scaled = {"minReplicas": 0, "maxReplicas": 8, "targetWaitSeconds": 5, "scaleToZeroAfterSeconds": 10}
-        one = agent(AGENT, concurrency=1, scaling=scaled, env=recorder, terminationGracePeriodSeconds=30)
-        await field.kube.apply(agent_queue(agents=[one], redis=redis))
+
+        async def allow(pods: int) -> None:
+            scaled = {"minReplicas": 0, "maxReplicas": pods, "targetWaitSeconds": 5, "scaleToZeroAfterSeconds": 5}
+            one = agent(AGENT, concurrency=1, scaling=scaled, env=recorder, terminationGracePeriodSeconds=30)
+            await field.kube.apply(agent_queue(agents=[one], redis=redis))
+
+        async def alternate() -> None:
+            for pods in itertools.cycle((MOST, LEAST)):
+                await allow(pods)
+                await asyncio.sleep(HOLD_S)
+
+        await allow(MOST)
         await field.kube.until(AQ, "demo", is_ready, timeout=60)
-        watching = asyncio.create_task(removals.watch(field.kube, f"agentqueue.dev/agent={AGENT}"))
+        background = [
+            asyncio.create_task(removals.watch(field.kube, f"agentqueue.dev/agent={AGENT}")),
+            asyncio.create_task(alternate()),
+        ]
         try:
-            count = await waves(client, SECONDS)
-            await field.until_replicas(0, timeout=120)
+            count = await steady(client, SECONDS)
+            await field.until_replicas(0, timeout=180)
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
     print(
         f"{count} jobs in {SECONDS:.0f} s, {len(removals.removed)} pods removed, {len(removals.busy)} of them busy; "
         f"{len(removals.again)} jobs started more than once"

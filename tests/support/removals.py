@@ -34,8 +34,6 @@ async def recorded(ctx: Context, seconds: float) -> None:
     await asyncio.sleep(seconds)
     await tell("end", ctx.id)
 """
-CALM_S, BUSY_S = 9.0, 6.0
-"""Of a wave of jobs: how long few come, and how long many."""
 
 
 @dataclass
@@ -95,12 +93,11 @@ class Removals:
                 self.remove(metadata["name"])
 
 
-async def waves(client: Client, seconds: float, *, seed: int = 1) -> int:
-    """Jobs of two to six seconds for so long, many and few in turn, at random moments. Returns how many."""
+async def steady(client: Client, seconds: float, *, seed: int = 1) -> int:
+    """A job of two to six seconds every second or so, at random moments, for so long. Returns how many."""
     rng, began, count = random.Random(seed), monotonic(), 0
-    while (at := monotonic() - began) < seconds:
-        rate = 1.2 if at % (CALM_S + BUSY_S) >= CALM_S else 0.25
-        await asyncio.sleep(min(rng.expovariate(rate), 5.0))
+    while monotonic() - began < seconds:
+        await asyncio.sleep(min(rng.expovariate(1.0), 5.0))
         await client.enqueue("work", "recorded", rng.uniform(2.0, 6.0))
         count += 1
     return count
