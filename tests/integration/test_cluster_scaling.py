@@ -159,7 +159,7 @@ async def test_a_marked_worker_whose_operator_is_gone_works_again_after_a_while(
         await until(lambda: worker.state.marked, what="the worker knows")
         job = await client.enqueue("work", "hold")
         await reader.keep_marks("work", None)
-        assert (await reader.look({"work": 1.0}))["work"].marked == {"w-1"}
+        assert (await reader.look({"work": 1.0}))["work"].marked.keys() == {"w-1"}
         await reader.keep_marks("work", 0.2)
         assert (await final(job)).deliveries == 1
         assert not worker.state.marked
