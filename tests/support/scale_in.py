@@ -546,5 +546,6 @@ class _Redis(FakeQueues):
     async def keep_marks(self, queue: str, keep_s: float | None) -> None:
         self.world.interleave()
 
-    async def publish(self, decisions: Mapping[str, bytes]) -> None:
+    async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
         self.world.interleave()
+        return dict.fromkeys(decisions)
