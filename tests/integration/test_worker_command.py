@@ -59,7 +59,7 @@ async def test_it_works_a_queue_off_in_burst_mode(client: Client, server_url: st
         pytest.param(["mine:agent", "--queue", "a b"], 2, "queue name", id="bad-queue"),
         pytest.param(["mine:agent", "--grace", "inf"], 2, "--grace 'inf': must be a number from 0", id="endless-grace"),
         pytest.param(["mine:agent", "--name", ""], 2, "--name '': must have 1 to 253", id="empty-name"),
-        pytest.param(["mine:agent", "--redis", "http://x"], 2, "not a Redis URL", id="bad-url"),
+        pytest.param(["mine:agent", "--redis", "http://x"], 2, "starts with none of redis://", id="bad-url"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, args: list[str], code: int, words: str) -> None:

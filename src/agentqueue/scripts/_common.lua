@@ -176,9 +176,9 @@ local function reap(budget)
   redis.call('SET', KEYS[12], text(now) .. '|' .. text(hold))
   if now < last then
     -- The clock has gone back: leases that were written before end that much sooner. Of a dead worker's nobody else
-    -- would ever say so; live workers renew theirs before anything is reaped.
+    -- would ever say so; live workers renew theirs before anything is reaped. At most 5,000 of a level, as bounds have it.
     for level = 1, 4 do
-      local found = redis.call('ZRANGEBYSCORE', KEYS[level], '-inf', '(' .. text(-now), 'WITHSCORES')
+      local found = redis.call('ZRANGEBYSCORE', KEYS[level], '-inf', '(' .. text(-now), 'WITHSCORES', 'LIMIT', 0, 5000)
       local leases = {}
       for i = 1, #found, 2 do
         leases[#leases + 1] = text(math.min(tonumber(found[i + 1]) + last - now, -1)) leases[#leases + 1] = found[i]

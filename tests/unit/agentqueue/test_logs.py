@@ -1,14 +1,12 @@
 """Log lines of any values."""
 
 import logging
-from collections.abc import Iterator
 
 import orjson
 import pytest
 import structlog
 
 from agentqueue.logs import set_up_logs
-from tests.support.logs import logs_as_before
 
 
 class Rude:
@@ -27,13 +25,6 @@ VALUES = {
 }
 
 
-@pytest.fixture
-def _as_before() -> Iterator[None]:
-    with logs_as_before():
-        yield
-
-
-@pytest.mark.usefixtures("_as_before")
 @pytest.mark.parametrize("form", ["json", "console"])
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_that_cant_be_written_is_written_as_text(
