@@ -7,6 +7,7 @@ value than the one that was sent, or none at all.
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -130,13 +131,20 @@ class Payload:
         return to_json(value) if adapter is None else self._dump(adapter, value)
 
     def _dump(self, adapter: "TypeAdapter[Any]", value: Any) -> Any:
+        is_json = find_problem(value) is None
         try:
-            checked = adapter.validate_python(value) if find_problem(value) else self.load(value)
+            checked = self.load(value) if is_json else adapter.validate_python(value)
             data = adapter.dump_python(checked, mode="json", by_alias=True, round_trip=True, warnings=False)
         except ValueError as exc:
             raise exc if isinstance(exc, InvalidPayload) else InvalidPayload(self._explain(exc)) from exc
-        if data != value:  # else `checked` was made of this very JSON
+        if data == value:  # `checked` was made of this very JSON
+            return data
+        try:
             check_comes_back(adapter, checked, data, f"{self._title} can't be sent")
+        except InvalidPayload:
+            if not is_json or any(_secrets("", checked)):
+                raise
+            return value  # JSON that the handler takes, though its model would write it in another way
         return data
 
     def schema(self) -> dict[str, Any] | None:
@@ -198,7 +206,10 @@ def check_comes_back(adapter: "TypeAdapter[Any]", value: Any, data: Any, what: s
         back = adapter.validate_json(orjson.dumps(data))
         if back == value or _is_incomparable(adapter, value, back, data):
             return
-        reason = _difference(value, back)
+        difference = next(_differences("", value, back), None)
+        if difference is None:
+            return
+        reason = _describe_difference(*difference)
     except ValueError as exc:
         reason = f"its own JSON is refused: {_told(exc) if hasattr(exc, 'errors') else exc}"
     except orjson.JSONEncodeError:  # encoding the job names the place
@@ -215,8 +226,7 @@ def _is_incomparable(adapter: "TypeAdapter[Any]", value: Any, back: Any, data: A
     return bool(held == adapter.dump_python(back, warnings=False))
 
 
-def _difference(value: Any, back: Any) -> str:
-    path, value, back = _first_difference("", value, back)
+def _describe_difference(path: str, value: Any, back: Any) -> str:
     place = path.removeprefix(".") or "it"
     if is_secret(value):
         return f"{place} is a {type(value).__name__}, whose value is not written: {_REFERENCE}"
@@ -236,14 +246,33 @@ def _difference(value: Any, back: Any) -> str:
 _REFERENCE: Final = "pass a reference (its name, or the key of a row) and read it where the job runs"
 
 
-def _first_difference(path: str, value: Any, back: Any) -> tuple[str, Any, Any]:
-    """The deepest part that both have and that differs first."""
-    if type(value) is type(back):
-        there = dict(_parts(back))
-        for name, part in _parts(value):
-            if name in there and part != there[name]:
-                return _first_difference(f"{path}{name}", part, there[name])
-    return path, value, back
+def _differences(path: str, value: Any, back: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The deepest parts that differ, of those that both have.
+
+    A tuple and a list of the same items are no difference where the annotation lets either through (Sequence, Any):
+    JSON has one kind of array.
+    """
+    if value == back or _is_same_moment(value, back):
+        return
+    are_arrays = type(value) in _ARRAYS and type(back) in _ARRAYS
+    if type(value) is type(back) or are_arrays:
+        mine, there = dict(_parts(value)), dict(_parts(back))
+        unequal = [name for name, part in mine.items() if name in there and part != there[name]]
+        for name in unequal:
+            yield from _differences(f"{path}{name}", mine[name], there[name])
+        if mine.keys() == there.keys() and (unequal or are_arrays):
+            return
+    yield path, value, back
+
+
+_ARRAYS: Final = (list, tuple)
+
+
+def _is_same_moment(value: Any, back: Any) -> bool:
+    """Whether both are one moment, though `==` denies it for times in an hour that its zone has twice (PEP 495)."""
+    if not (isinstance(value, datetime) and isinstance(back, datetime) and value.tzinfo and back.tzinfo):
+        return False
+    return value - back == timedelta(0)
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:

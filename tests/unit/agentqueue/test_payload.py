@@ -1,7 +1,8 @@
 """What is enqueued is what the handler gets: anything else is refused where it is enqueued."""
 
+import json
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -15,6 +16,8 @@ import typing_extensions
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import (
+    AfterValidator,
+    AliasPath,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,6 +26,7 @@ from pydantic import (
     PrivateAttr,
     SecretBytes,
     SecretStr,
+    TypeAdapter,
     computed_field,
     field_serializer,
 )
@@ -244,6 +248,61 @@ def changed() -> Leg:
 def test_what_comes_back_as_another_value_is_refused(kind: Any, value: Any, says: str) -> None:
     with pytest.raises(InvalidPayload, match=f"{kind.__name__} can't be sent: {says}"):
         payload_of(kind).dump(value)
+
+
+class Known(BaseModel):
+    name: str = Field(validation_alias=AliasPath("names", 0))
+
+
+class Doubled(BaseModel):
+    count: Annotated[int, AfterValidator(lambda count: count * 2)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        pytest.param(Known, {"names": ["x"]}, id="alias-of-the-reader-alone"),
+        pytest.param(Renamed, {"a": 1}, id="alias-of-the-writer-alone"),
+        pytest.param(Left, {"a": 1, "b": 2}, id="excluded"),
+        pytest.param(Rounded, {"price": 0.123}, id="rounded"),
+        pytest.param(Doubled, {"count": 2}, id="a-validator-that-changes-its-own-output"),
+    ],
+)
+def test_json_that_the_handler_takes_is_sent_as_it_is(kind: Any, raw: Any) -> None:
+    payload = payload_of(kind)
+    assert payload.load(payload.dump(raw)) == payload.load(raw)
+    assert payload.dump(raw) == raw
+
+
+def test_a_secret_in_json_is_refused_too() -> None:
+    with pytest.raises(InvalidPayload, match=r"logins\[0\].password is a SecretStr"):
+        payload_of(Nested).dump({"logins": [{"password": "x"}]})
+
+
+class Loosely(BaseModel):
+    days: Sequence[date]
+    what: Any = None
+
+
+LISBON = ZoneInfo("Europe/Lisbon")
+TWICE = datetime(2026, 10, 25, 1, 30, tzinfo=LISBON)
+
+
+@pytest.mark.parametrize("moment", [TWICE, TWICE.replace(fold=1), datetime(2026, 3, 29, 1, 30, tzinfo=LISBON)])
+def test_a_moment_in_an_hour_that_its_zone_has_twice_or_never_is_sent(moment: datetime) -> None:
+    for kind, value in ((datetime, moment), (dict[str, list[datetime]], {"at": [moment]})):
+        payload = payload_of(kind)
+        assert payload.dump(value) == json.loads(TypeAdapter(kind).dump_json(value))
+    assert payload_of(datetime).load(payload_of(datetime).dump(moment)) - moment == timedelta(0)
+
+
+def test_a_tuple_is_sent_where_any_sequence_may_be() -> None:
+    payload = payload_of(Loosely)
+    assert payload.load(payload.dump(Loosely(days=(date.max,), what=((), 1)))) == Loosely(days=[date.max], what=[[], 1])
+    with pytest.raises(InvalidPayload, match=r"what\[0\] is a date and would reach"):
+        payload.dump(Loosely(days=(), what=(date.max,)))
+    with pytest.raises(InvalidPayload, match="what is a set and would reach"):
+        payload.dump(Loosely(days=(), what={1}))
 
 
 def test_a_secret_that_its_model_writes_is_sent() -> None:
