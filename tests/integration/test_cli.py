@@ -213,6 +213,21 @@ class TestSubmit:
         assert json.loads(cli("submit", "flights", "search", "--id", "trip", "--wait")) == {"offers": 3}
         assert cli.json("submit", "flights", "search", "--id", "trip", "--wait")["state"] == "completed"
 
+    def test_a_known_id_is_told_when_its_result_is_waited_for(
+        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
+    ) -> None:
+        client.enqueue("flights", "search", {"to": "LIS"}, id="trip")
+
+        async def work(hand: Hand) -> None:
+            await hand.complete(await hand.claim_one(), {"offers": 3})
+
+        by_hand(work)
+        assert json.loads(cli("submit", "flights", "search", '{"to": "OPO"}', "--id", "trip", "--wait")) == {
+            "offers": 3
+        }
+        assert "trip was known already and is completed; nothing was sent" in cli.err
+        assert cli.json("submit", "flights", "search", "--id", "trip", "--wait")["deduplicated"] is True
+
     def test_wait_exits_with_1_if_the_job_died(
         self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:

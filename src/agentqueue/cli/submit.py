@@ -178,6 +178,8 @@ async def _send_one(client: Client, order: Order, payload: Any) -> bool:
     await order.check(client)
     job = await client.enqueue(**order.item(payload))
     if order.wait:
+        if job.deduplicated:  # what is printed is another job's result, maybe of another payload
+            warn(_what_is_known(job.id, await job.known_status()))
         return await _wait_for_one(client, job, order)
     _tell_sent(job, order, await job.known_status())
     return False
@@ -222,7 +224,7 @@ async def _wait_for_one(client: Client, job: Job, order: Order) -> bool:
             screen.show(status)
     assert status is not None
     if order.as_json:
-        print_json(status.to_json())
+        print_json(status.to_json() | {"deduplicated": job.deduplicated})
     elif status.error is None:
         print_json(status.result)
     else:
