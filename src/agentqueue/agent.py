@@ -254,7 +254,16 @@ class Agent:
             expression: five fields, or six with seconds first, as cronsim reads them.
             timezone: an IANA name, such as `Europe/Berlin`.
             options: as of `job`; not with a function that is a job already.
+
+        Raises:
+            UsageError: the expression or the time zone is no text. What they say is checked where a worker starts.
         """
+        for what, text in (("expression", expression), ("time zone", timezone)):
+            if not isinstance(text, str):
+                raise UsageError(
+                    f"agent {self.name!r}: a cron's {what} must be a text, not {text!r:.80}; "
+                    'write @agent.cron("0 3 * * *", timezone="Europe/Berlin")'
+                )
 
         def register(function: Function) -> Function:
             known = next((job for job in _jobs_of(function) if job.agent is self), None)

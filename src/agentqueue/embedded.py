@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
@@ -64,7 +64,7 @@ class _Record:
     """What the data folder remembers of its server (`server.json`, readable by its owner only)."""
 
     port: int
-    password: str
+    password: str = field(repr=False)
     pid: int = 0
     start: str = ""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ FILE: Final = "up.json"
 class UpState:
     """`{"connection": {…}, "pid": …, "start": …}`: the server, and the `up` that uses it."""
 
-    connection: Mapping[str, str]
+    connection: Mapping[str, str] = field(repr=False)
     """The variables that lead to the server (`agentqueue.environment.CONNECTION`), as its workers have them."""
     process: Process
 

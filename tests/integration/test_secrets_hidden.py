@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 import os
 import signal
@@ -19,14 +20,19 @@ from typing import Any
 import pytest
 import typer.main
 
-from agentqueue import Client, SyncClient
+from agentqueue import Client, SyncClient, embedded
 from agentqueue.cli.main import build_app, run
 from agentqueue.console.app import create_app
 from agentqueue.errors import AgentQueueError
 from agentqueue.spec import AgentQueue, resolve
+from agentqueue.store.options import ServerOptions
+from agentqueue.upstate import UpState, find_up_state, write_up_state
 from agentqueue_operator.adapters.dial import Switchboard
+from agentqueue_operator.app.cluster import reconcile
 from agentqueue_operator.app.cluster.contents import Contents
 from agentqueue_operator.app.cluster.link import Link
+from agentqueue_operator.app.ports import AgentRun
+from agentqueue_operator.domain.variables import Documents
 from tests.support.fake_cluster import FakeCluster
 from tests.support.kubectl import FakeKubectl
 from tests.support.secret_urls import BAD, FORMS, GOOD, SECRET
@@ -274,3 +280,30 @@ def test_the_echo_is_one(echo: str) -> None:
     with socket.create_connection(("127.0.0.1", int(echo.rpartition(":")[2]))) as connection:
         connection.sendall(SECRET.encode())
         assert SECRET.encode() in connection.recv(4096)
+
+
+SECRET_FIELDS = [
+    (UpState, "connection"),
+    (embedded._Record, "password"),
+    (AgentRun, "environment"),
+    (reconcile._Secrets, "password"),
+    (reconcile._Secrets, "token"),
+    (Documents, "secrets"),
+    (Documents, "shell"),
+    (ServerOptions, "url"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), SECRET_FIELDS, ids=lambda it: getattr(it, "__name__", it))
+def test_no_object_shows_the_secret_that_it_holds(kind: Any, name: str) -> None:
+    held = next(field for field in dataclasses.fields(kind) if field.name == name)
+    assert not held.repr
+
+
+def test_the_state_of_up_as_users_print_it_has_no_password(tmp_path: Path) -> None:
+    url = f"redis://:{SECRET}@127.0.0.1:1/0"
+    write_up_state(tmp_path, {"AGENTQUEUE_REDIS_URL": url}, pid=os.getpid())
+    state = find_up_state(tmp_path)
+    assert state is not None
+    assert state.redis_url == url
+    assert SECRET not in f"{state} {state!r}"

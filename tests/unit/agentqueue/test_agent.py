@@ -567,3 +567,13 @@ async def test_what_cant_be_a_child_is_refused(runtime: FakeRuntime) -> None:
         many.enqueue(("mail", "send"))
     with pytest.raises(UsageError, match="more than 1,000"):
         many.enqueue(("mail", "send"))
+
+
+@pytest.mark.parametrize("given", [5, None, b"0 3 * * *", print])
+def test_a_cron_that_is_no_text_is_refused_where_it_is_declared(given: Any) -> None:
+    agent = Agent("q")
+    with pytest.raises(UsageError, match="a cron's expression must be a text"):
+        agent.cron(given)
+    with pytest.raises(UsageError, match="a cron's time zone must be a text"):
+        agent.cron("0 3 * * *", timezone=given)
+    assert agent.crons == []

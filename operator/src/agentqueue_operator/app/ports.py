@@ -137,7 +137,7 @@ class AgentRun:
     name: str
     queue: str
     policy: ScalingPolicy
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Of its workers, over that of `up` itself."""
     grace_s: float = 60.0
     """From SIGTERM to SIGKILL."""

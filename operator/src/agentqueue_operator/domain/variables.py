@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentqueue.errors import InvalidSpec
 from agentqueue.spec.pods import EnvFrom, EnvKey, EnvVar
@@ -15,9 +15,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 class Documents:
     """What else a file holds, by name, and the variables of the shell that stand in for Secrets kept out of it."""
 
-    secrets: Mapping[str, Mapping[str, str]]
+    secrets: Mapping[str, Mapping[str, str]] = field(repr=False)
     config_maps: Mapping[str, Mapping[str, str]]
-    shell: Mapping[str, str]
+    shell: Mapping[str, str] = field(repr=False)
 
 
 def resolve_variables(

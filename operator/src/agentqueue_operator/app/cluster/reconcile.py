@@ -124,8 +124,8 @@ class _Seen:
 class _Secrets:
     """Generated ones, once known: they are never made anew while anybody knows them."""
 
-    password: str | Missing | None = None
-    token: str | None = None
+    password: str | Missing | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
