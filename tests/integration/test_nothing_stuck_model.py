@@ -226,7 +226,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
             self.time_passes(30, 1)
         assert not self.active()
         cluster = FakeCluster(0)
-        scaler = QueueScaler(cluster, cluster)
+        scaler = QueueScaler(cluster)
         scaling = scaler.scale(queue_of(), cluster.agents, queues=self.reader, at=monotonic())
         assert bool(self.run(scaling)["work"].replicas) == bool(self.open)
         _, jobs = self.claim(1_000)

@@ -87,7 +87,7 @@ class OperatorHome:
             cluster=cluster,
             cache=cluster,
             dial=board.dial,
-            make_scaler=lambda _: QueueScaler(cluster, cluster),
+            make_scaler=lambda _: QueueScaler(cluster),
             images=Images("worker:1", "redis:1", "console:1"),
             clock=monotonic,
             now=lambda: from_ms(now_ms()),
