@@ -433,6 +433,13 @@ async def test_a_heartbeat_that_nobody_can_read_costs_no_look(server: Server, cl
     assert await Store(server).history("work", until_ms=0, minutes=1) == [(0, {})]
 
 
+async def test_a_mark_that_nobody_can_read_is_none(server: Server) -> None:
+    hand = Hand(server, "work")
+    await server.redis.hset("work:drain", mapping={hand.worker: "garbage"})
+    reply = await hand.engine.renew(owner=hand.owner, worker=hand.worker, heartbeat=b"{}", held=())
+    assert (reply.drain, reply.lost, reply.paused) == (0, [], False)
+
+
 @pytest.mark.parametrize("key", ["q1", "q1:workers", "q1:drain", "q1:stats", "q1:dead", "q1:done", "q1:urgent"])
 async def test_a_queue_that_can_not_be_read_costs_the_others_nothing(server: Server, client: Client, key: str) -> None:
     for queue in ("q1", "q2"):

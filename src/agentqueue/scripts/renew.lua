@@ -101,4 +101,4 @@ if budget > 0 then
   try(sweep_aborts, 100)
   try(sweep_workers, 100)
 end
-return {lost, tonumber(drain or 0), reaped, now, redis.call('EXISTS', KEYS[7]), foreign, left_out}
+return {lost, tonumber(drain) or 0, reaped, now, redis.call('EXISTS', KEYS[7]), foreign, left_out}
