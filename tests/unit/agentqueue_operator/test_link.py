@@ -14,6 +14,7 @@ from agentqueue.store import ServerOptions
 from agentqueue_operator.adapters.dial import Switchboard, full, trouble_with
 from agentqueue_operator.app.cluster.contents import FRESH_S, MISSING_S, Contents, Missing
 from agentqueue_operator.app.cluster.link import CHECK_S, Link
+from agentqueue_operator.app.cluster.ports import ApiUnavailable
 from agentqueue_operator.domain.kinds import CONFIG_MAP, SECRET, Object
 from agentqueue_operator.domain.pods import Trouble
 from agentqueue_operator.domain.reasons import Reason
@@ -247,6 +248,23 @@ async def test_content_is_read_once_a_minute(cluster: FakeCluster) -> None:
     cluster.refuse["get", "Secret"] = refused(403, "cannot get", "Forbidden")
     at[0] += FRESH_S + 1
     assert await contents.hash(references) == (None, frozenset())
+
+
+async def test_what_was_read_holds_while_the_api_server_is_away(cluster: FakeCluster) -> None:
+    at = [100.0]
+    contents = Contents(cluster, "n", clock=lambda: at[0])
+    put_secret(cluster, "s", a="1")
+    assert await contents.text("s", "a") == "1"
+    assert isinstance(await contents.text("t", "a"), Missing)
+    cluster.refuse["get", "Secret"] = ApiUnavailable("no answer")
+    put_secret(cluster, "s", a="2")
+    put_secret(cluster, "t", a="2")
+    at[0] += FRESH_S + 1
+    assert await contents.text("s", "a") == "1"
+    with pytest.raises(ApiUnavailable):
+        await contents.text("t", "a")  # it may be there by now
+    del cluster.refuse["get", "Secret"]
+    assert (await contents.text("s", "a"), await contents.text("t", "a")) == ("2", "2")
 
 
 # Dialling

@@ -12,7 +12,8 @@ import pytest
 from agentqueue.errors import QueueUnavailable
 from agentqueue.spec import AgentQueueStatus, LastScale, ResolvedQueue
 from agentqueue.store import ServerOptions
-from agentqueue_operator.app.cluster.ports import AgentPods, Scaled
+from agentqueue_operator.app.cluster.contents import FRESH_S
+from agentqueue_operator.app.cluster.ports import AgentPods, ApiUnavailable, Scaled
 from agentqueue_operator.app.cluster.reconcile import Place, QueueReconciler
 from agentqueue_operator.app.ports import Look
 from agentqueue_operator.domain.kinds import Object, QueueRef
@@ -218,6 +219,19 @@ async def test_from_nothing_to_ready(world: World) -> None:
     (options,) = world.redis.dialled
     assert options.url == f"redis://default:secret-1@{REDIS}.n.svc:6379/0"
     assert world.looked == 2
+
+
+async def test_workers_keep_their_marks_while_the_api_server_does_not_answer_about_secrets(world: World) -> None:
+    """The scaler is asked, which renews the marks of workers that may be removed; Redis is reached as before."""
+    world.put_secret("u", url="redis://one:6380")
+    world.put_queue(redis={"external": {"urlSecretRef": {"name": "u", "key": "url"}}})
+    await world.run()
+    world.cluster.refuse["get", "Secret"] = ApiUnavailable("no answer")
+    for _ in range(3):
+        world.scaler.seen = {}
+        await world.run(seconds=FRESH_S + 1)
+        assert "a" in world.scaler.seen
+    assert (len(world.redis.dialled), world.redis.closed) == (1, 0)
 
 
 async def test_at_rest_nothing_is_asked_and_nothing_written(world: World) -> None:

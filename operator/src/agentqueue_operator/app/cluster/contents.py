@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from agentqueue_operator.app.cluster.ports import ApiRefused, Cluster
+from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable, Cluster
 from agentqueue_operator.domain.kinds import SECRET, Kind, Object
 from agentqueue_operator.domain.render import Reference
 
 FRESH_S: Final = 60.0
-"""How long what was read counts as true."""
+"""How long what was read counts as true, where the API server can be asked."""
 MISSING_S: Final = 5.0
 """How long what was not there, or may not be read, is not asked for again: people wait for it."""
 
@@ -75,9 +75,16 @@ class Contents:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16], missing
 
     async def _get(self, reference: Reference) -> _Read:
+        """Return what was read; while the API server is unavailable, what it held before. What was not there may be
+        there by now, so that nothing is said of it."""
         known = self._read.get(reference)
-        if known is None or self._clock() - known.at > self._good_for(known):
+        if known is not None and self._clock() - known.at <= self._good_for(known):
+            return known
+        try:
             known = self._read[reference] = await self._ask(reference)
+        except ApiUnavailable:
+            if known is None or known.found is None:
+                raise
         return known
 
     def _good_for(self, read: _Read) -> float:

@@ -16,8 +16,9 @@ PERIOD_S: Final = 5.0
 """Between two passes when nothing happens: the autoscaler's look at the queue."""
 LEAST_GAP_S: Final = 0.2
 """Between two passes when much happens: events that come together are seen together."""
-BACKOFF_S: Final = (1.0, 60.0)
-"""The first wait after a pass that failed, and the longest."""
+BACKOFF_S: Final = (1.0, 30.0)
+"""The first wait after a pass that failed, and the longest: each pass renews the marks of workers that are to go, also
+one that fails later on, and marks are kept for 60 s."""
 JITTER: Final = 0.2
 """Share of a wait that is random, so that what failed together does not come back together."""
 AT_ONCE: Final = 16
