@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -45,6 +45,7 @@ def create_app(client: Client, *, token: str, lines: Lines | None = None, most_r
         exception_handlers={
             problems.Problem: problems.on_problem,
             AgentQueueError: problems.on_our_error,
+            ClientDisconnect: problems.on_disconnect,
             HTTPException: problems.on_http_error,
             Exception: problems.on_bug,
         },

@@ -135,6 +135,11 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
     return render(problem, request.scope["path"])
 
 
+async def on_disconnect(_request: Request, _exc: Exception) -> Response:
+    """End a request whose caller hung up before its body was whole. Nobody reads the answer, and nothing has failed."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
+
+
 async def on_bug(request: Request, _exc: Exception) -> Response:
     """Answer for everything else: the framework raises it once more for the log; the caller gets no details."""
     problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the console has failed; its log has the details")

@@ -321,3 +321,19 @@ async def test_a_peer_that_hangs_up_is_not_in_the_log(caplog: pytest.LogCaptureF
             await answered.wait()
             await until(lambda: not server.server_state.connections)
     assert (logged, [record for record in caplog.records if record.levelname != "DEBUG"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "start"),
+    [("Content-Length: 1000", b'{"na'), ("Content-Length: 2", b""), ("Transfer-Encoding: chunked", b'4\r\n{"na\r\n')],
+)
+async def test_a_peer_that_hangs_up_in_its_body_is_not_in_the_log(
+    fields: str, start: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = f"POST /api/queues/q/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n\r\n"
+    with capture_logs() as logged:
+        async with serving() as (server, port):
+            async with connected(port, head.encode() + start):
+                await until(lambda: server.server_state.tasks)
+            await until(lambda: not server.server_state.tasks)
+    assert (logged, [record for record in caplog.records if record.levelname != "DEBUG"]) == ([], [])
