@@ -41,10 +41,11 @@ def test_image_adds_little_to_its_base(part: str, archive: Callable[[Image], Arc
 
 
 @pytest.mark.parametrize("part", OURS)
-def test_image_runs_as_nobody_and_its_first_process_is_python(part: str, archive: Callable[[Image], Archive]) -> None:
+def test_image_runs_as_nobody_and_loses_no_sigterm(part: str, archive: Callable[[Image], Archive]) -> None:
     config = archive(OURS[part]).config
     assert config["User"] == "65532:65532"
-    assert config["Entrypoint"] == ["python", "-m", f"agentqueue_{part}"]  # no shell between, which would keep SIGTERM
+    # No shell between, which would keep SIGTERM for itself; env blocks it and becomes Python.
+    assert config["Entrypoint"] == ["env", "--block-signal=TERM", "python", "-m", f"agentqueue_{part}"]
     assert "Cmd" not in config or not config["Cmd"]
 
 

@@ -20,6 +20,7 @@ SLOW = {
     "test_drain_without_redis.py",
     "test_engine_model.py",
     "test_failover.py",
+    "test_first_moments.py",
     "test_foreign_keys.py",
     "test_kills.py",
     "test_managed_redis.py",

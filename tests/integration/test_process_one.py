@@ -1,8 +1,7 @@
-"""SIGTERM at any moment of a worker's start ends it, and nothing is claimed after it; also in a container.
+"""SIGTERM at any moment of a worker's start under an init ends it, and nothing is claimed after it.
 
-A kernel drops SIGTERM for process 1 of a PID namespace as long as it has no handler. The operator's pods share their
-process namespace, so that the pod's pause process is number 1 and no process of ours is. `docker run --init` and
-`init: true` of Compose do the same elsewhere.
+`docker run --init` and `init: true` of Compose make an init process 1; a pod's `shareProcessNamespace` makes its pause
+process that. tests/integration/test_first_moments.py has the workers that are process 1 themselves.
 """
 
 import asyncio

@@ -15,13 +15,18 @@ def _leave(*_: object) -> None:
     os._exit(0)
 
 
-# Process 1 of a container ignores SIGTERM until it has a handler: set before anything heavy is imported. Nothing has
+# Process 1 of a container loses a SIGTERM that it neither handles nor blocks. So the handler is set before anything
+# heavy is imported, and the image's entry point has the signal blocked until then (agentqueue.signals). Nothing has
 # been written yet, and the Lease is not held.
 signal.signal(signal.SIGTERM, _leave)
 
 
 def main() -> int:
     """Returns the exit code."""
+    from agentqueue.signals import unblock_sigterm  # noqa: PLC0415
+
+    unblock_sigterm()
+
     import asyncio  # noqa: PLC0415
 
     from agentqueue.faults import report  # noqa: PLC0415

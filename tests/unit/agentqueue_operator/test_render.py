@@ -639,7 +639,12 @@ def test_the_console_listens_for_others_and_asks_for_a_token() -> None:
     assert found["AGENTQUEUE_CONSOLE_TOKEN"] == {"secretKeyRef": {"name": console_name("case"), "key": "token"}}
     assert found["AGENTQUEUE_CONSOLE_PORT"] == str(spec["ports"][0]["containerPort"])
     assert decoded(find(made, "Secret", console_name("case"))) == {"token": "t"}
-    assert spec["command"] == ["python", "-m", "agentqueue.console"]
+    assert spec["command"] == ["env", "--block-signal=TERM", "python", "-m", "agentqueue.console"]
+
+
+def test_a_worker_runs_the_entry_point_of_its_image_in_process_namespaces_of_its_own() -> None:
+    assert container().keys().isdisjoint({"command", "args"}), "the entry point keeps an early SIGTERM"
+    assert "shareProcessNamespace" not in template()["spec"], "other containers neither see nor end the worker"
 
 
 def test_a_token_of_the_users_own_is_used_as_it_is() -> None:

@@ -9,13 +9,18 @@ def _leave(*_: object) -> None:
     os._exit(0)
 
 
-# Process 1 of a container ignores SIGTERM until it has a handler: set before anything heavy is imported. Nothing is
+# Process 1 of a container loses a SIGTERM that it neither handles nor blocks. So the handler is set before anything
+# heavy is imported, and the image's entry point has the signal blocked until then (agentqueue.signals). Nothing is
 # claimed yet, so there is nothing to drain.
 signal.signal(signal.SIGTERM, _leave)
 
 
 def main() -> int:
     """Returns the exit code."""
+    from agentqueue.signals import unblock_sigterm  # noqa: PLC0415
+
+    unblock_sigterm()
+
     from agentqueue.faults import report  # noqa: PLC0415
     from agentqueue.logs import set_up_logs  # noqa: PLC0415
     from agentqueue.store import server_options  # noqa: PLC0415

@@ -9,6 +9,7 @@ import uuid
 from signal import Signals
 from typing import Any
 
+from agentqueue.signals import unblock_sigterm
 from agentqueue_worker.adapters.arq import (
     ArqRedis,
     ArqRegistry,
@@ -59,6 +60,7 @@ class Worker(ArqWorker):
 
     async def main(self) -> None:
         """Serve the queue until told to stop; in burst mode until it is empty."""
+        unblock_sigterm()  # arq's constructor has set the handler
         engine = self._engine = make_worker(self._program())
         serving = asyncio.create_task(engine.run())
         try:

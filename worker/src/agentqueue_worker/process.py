@@ -22,6 +22,7 @@ from agentqueue.environment import PROBE_PORT
 from agentqueue.errors import HandlerImportError, UsageError
 from agentqueue.failures import describe_traceback
 from agentqueue.probes import probing
+from agentqueue.signals import SIGTERM_CAN_BE_LOST, unblock_sigterm
 from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Metrics
@@ -134,6 +135,13 @@ async def serve(program: Program) -> None:
     watch = LoopWatch(worker.state, hidden=HIDDEN)
     metrics.loop_lag = lambda: watch.lag
     Signals(worker).take()
+    if SIGTERM_CAN_BE_LOST:
+        log.warning(
+            "sigterm_can_be_lost",
+            reason="this is process 1 of its container, and a SIGTERM before Python has started does not reach it",
+            fix="write `env --block-signal=TERM` before the container's command, as the worker image does, or start it "
+            "with an init such as tini",
+        )
     with (
         watch.watching(),
         _collected(metrics),
@@ -165,6 +173,7 @@ class Signals:
         """From now on; in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
+        unblock_sigterm()
 
     def _received(self, *_: object) -> None:
         now, options = monotonic(), self._worker.options

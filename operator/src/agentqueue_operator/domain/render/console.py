@@ -23,8 +23,8 @@ from agentqueue_operator.domain.render.pods import (
 )
 
 TOKEN_KEY: Final = "token"  # noqa: S105  # the key's name
-COMMAND: Final = ["python", "-m", "agentqueue.console"]
-"""On the operator's image by default, whose entry point is another."""
+COMMAND: Final = ["env", "--block-signal=TERM", "python", "-m", "agentqueue.console"]
+"""On the operator's image by default, whose entry point is another. SIGTERM is kept until Python can handle it."""
 GRACE_S: Final = 30
 RESOURCES: Final[Object] = {"requests": {"cpu": "20m", "memory": "64Mi"}}
 

@@ -67,9 +67,6 @@ def pod_template(container: Container, pod: Pod) -> Object:
         "spec": {
             "serviceAccountName": pod.service_account,
             "automountServiceAccountToken": False,
-            # A kernel drops SIGTERM for process 1 of a container as long as that has no handler. Here the pod's pause
-            # process is number 1, whichever image and command the user sets.
-            "shareProcessNamespace": True,
             "enableServiceLinks": False,  # hundreds of variables in a namespace with many Services
             "terminationGracePeriodSeconds": pod.grace_s,
             "securityContext": {
