@@ -6,7 +6,7 @@ from datetime import timedelta
 from benchmarks.scaling.world import Pod, World
 
 from agentqueue_operator.domain.drain import Stage, WorkerPod, victims_of
-from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
+from agentqueue_operator.domain.estimates import Estimates, Running, Seen, learn, learn_start, running_of
 from agentqueue_operator.domain.scaling import (
     Load,
     Memory,
@@ -42,14 +42,13 @@ class AgentQueue:
 
     def _learn(self, world: World) -> None:
         now = world.now
-        running = sum(now - started for pod in world.pods for started in pod.running.values())
         seen = Seen(
             at=now,
             arrived=world.arrived,
             ended=world.completed,
             run=timedelta(seconds=world.run_s),
             active=world.active,
-            running=timedelta(seconds=running),
+            running=tuple(some for pod in world.pods for some in _running(pod, now)),
         )
         self._estimates = learn(self._estimates, seen)
         for took_s in world.started_pods[self._starts_seen :]:
@@ -59,6 +58,12 @@ class AgentQueue:
     def _rates(self) -> Rates:
         rates = self._estimates.rates()
         return replace(rates, service=rates.service * self.wrong_by)
+
+
+def _running(pod: Pod, now: float) -> tuple[Running, ...]:
+    """What the pod's heartbeat says of its running jobs."""
+    ages = [now - started for started in pod.running.values()]
+    return running_of(len(ages), total_s=sum(ages), oldest_s=max(ages, default=0.0))
 
 
 def _load(world: World) -> Load:

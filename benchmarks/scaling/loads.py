@@ -9,6 +9,7 @@ from benchmarks.scaling.world import Job, Setting
 
 Rate = Callable[[float], float]
 Service = Callable[[random.Random], float]
+"""Draws a job's service time in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +24,14 @@ class Load:
     wrong_by: float = 1.0
     """By which factor the controller's estimate of the service time is wrong."""
 
+    before: "Load | None" = None
+    """Other jobs of the same queue, in the same setting."""
+
     def jobs(self, seed: int) -> list[Job]:
         rng = random.Random(f"{self.name}/{seed}")
-        return [Job(at, self.service(rng)) for at in self.arrivals(rng, self.setting.horizon)]
+        jobs = [Job(at, self.service(rng)) for at in self.arrivals(rng, self.setting.horizon)]
+        others = self.before.jobs(seed) if self.before is not None else []
+        return sorted(others + jobs, key=lambda job: job.arrived)
 
 
 def poisson(rate: Rate, greatest: float) -> Callable[[random.Random, float], Iterator[float]]:
@@ -64,6 +70,10 @@ def lognormal(mean: float, variation: float) -> Service:
 
 def pareto(least: float, alpha: float, most: float) -> Service:
     return lambda rng: min(most, least * rng.paretovariate(alpha))
+
+
+def _after_burst(at: float) -> float:
+    return 0.5 if 90 <= at % 1200 < 390 else 0.0
 
 
 def _sine(at: float) -> float:
@@ -136,6 +146,13 @@ MORE = (
         arrivals=bursts(40, 2400),
         service=lognormal(300, 0.8),
         setting=Setting(grace=600.0),
+    ),
+    Load(
+        name="longer-jobs",
+        about="40 jobs of 5 s at once, from half a minute later on 0.5 jobs/s of 40 s for 5 minutes",
+        arrivals=poisson(_after_burst, 0.5),
+        service=lognormal(40, 0.5),
+        before=Load(name="short-burst", about="40 jobs of 5 s", arrivals=bursts(40, 1200), service=lognormal(5, 0.5)),
     ),
     Load(
         name="wrong-high",

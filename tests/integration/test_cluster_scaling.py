@@ -172,7 +172,8 @@ async def test_long_jobs_show_by_their_age(client: Client, server: Server, serve
         await client.enqueue("work", "hold")
 
         async def has_run() -> bool:
-            return any(one.running_s > 1.0 for one in (await reader.look({"work": 1.0}))["work"].reports.values())
+            reports = (await reader.look({"work": 1.0}))["work"].reports.values()
+            return any(one.running_s > 1.0 and one.oldest_s == one.running_s for one in reports)
 
         await until(has_run, what="a heartbeat tells for how long the job has run")
         let_go.set()

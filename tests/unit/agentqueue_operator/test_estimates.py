@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
+from agentqueue_operator.domain.estimates import Estimates, Running, Seen, learn, learn_start, raise_by_age, running_of
 from agentqueue_operator.domain.scaling import Rates
 
 
@@ -27,7 +27,7 @@ def seen(
         ended=ended,
         run=timedelta(seconds=run_s),
         active=active,
-        running=timedelta(seconds=running_s),
+        running=(Running(active, running_s),),
         failed=failed,
     )
 
@@ -88,14 +88,79 @@ def test_ten_jobs_or_so_make_the_service_time() -> None:
     assert known.rates().service.total_seconds() == pytest.approx(20 + 20 * (1 - 0.9**10))
 
 
-def test_many_running_jobs_raise_the_service_time_by_their_age() -> None:
+def test_running_jobs_raise_the_service_time_by_their_age() -> None:
     ended = [seen(0), seen(5, ended=1, run_s=20)]
-    few, many = (
-        seen(60, ended=1, run_s=20, active=4, running_s=200),
-        seen(60, ended=1, run_s=20, active=5, running_s=250),
-    )
-    assert after(*ended, few).rates().service == timedelta(seconds=20)
-    assert after(*ended, many).rates().service == timedelta(seconds=50)
+    one = seen(60, ended=1, run_s=20, active=1, running_s=50)
+    many = seen(60, ended=1, run_s=20, active=5, running_s=250)
+    assert after(*ended, one).rates().service == timedelta(seconds=40)
+    assert after(*ended, many).rates().service == timedelta(seconds=100)
+
+
+@pytest.mark.parametrize(
+    ("ages", "raised_s"),
+    [
+        pytest.param([], 5, id="none-runs"),
+        pytest.param([(1, 0)], 5, id="ages-are-not-reported"),
+        pytest.param([(0, 7)], 5, id="ages-of-no-job"),
+        pytest.param([(1, 9)], 5, id="one-is-hardly-older"),
+        pytest.param([(1, 11)], 10, id="one-is-older"),
+        pytest.param([(1, 10_800)], 10, id="one-hangs"),
+        pytest.param([(4, 2.5 * 4), (1, 10_800)], 5, id="one-of-five-hangs"),
+        pytest.param([(1, 2.5)] * 39 + [(1, 10_800)], 5, id="one-of-forty-hangs"),
+        pytest.param([(1, 2.5)] * 4 + [(1, 0)], 5, id="one-worker-reports-none"),
+        pytest.param([(1, 6)] * 5, 6, id="many-are-hardly-older"),
+        pytest.param([(1, 8)] * 5, 16, id="many-are-older"),
+        pytest.param([(1, 200)] * 40, 400, id="all-are-much-older"),
+        pytest.param([(1, 200)] * 39 + [(1, 10_800)], 2 * (39 * 200 + 600) / 40, id="all-are-much-older-and-one-hangs"),
+    ],
+)
+def test_a_service_time_of_5_s_is_raised_by_what_runs(ages: list[tuple[int, float]], raised_s: float) -> None:
+    assert raise_by_age(5, [Running(jobs, total_s) for jobs, total_s in ages]) == pytest.approx(raised_s)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "total_s", "oldest_s", "running"),
+    [
+        pytest.param(0, 0, 0, [Running(0, 0)], id="none-runs"),
+        pytest.param(1, 7, 7, [Running(1, 7)], id="one"),
+        pytest.param(5, 110, 100, [Running(1, 100), Running(4, 10)], id="the-oldest-apart"),
+        pytest.param(5, 110, 0, [Running(5, 110)], id="the-oldest-is-not-reported"),
+        pytest.param(2, 6, 7, [Running(1, 7), Running(1, 0)], id="less-than-the-oldest"),
+    ],
+)
+def test_a_workers_oldest_job_stands_apart(jobs: int, total_s: float, oldest_s: float, running: list[Running]) -> None:
+    assert running_of(jobs, total_s=total_s, oldest_s=oldest_s) == tuple(running)
+
+
+def test_one_of_a_workers_jobs_that_hangs_raises_nothing() -> None:
+    assert raise_by_age(5, running_of(5, total_s=10_810, oldest_s=10_800)) == 5
+
+
+services = st.floats(0, 1e4)
+groups = st.lists(st.builds(Running, st.integers(0, 50), st.floats(0, 1e6)), max_size=12)
+
+
+@given(services, groups)
+def test_running_jobs_never_lower_the_service_time(service_s: float, running: list[Running]) -> None:
+    raised_s = raise_by_age(service_s, running)
+    assert service_s <= raised_s < math.inf
+
+
+@given(services, st.lists(st.floats(0.001, 1e6), min_size=1, max_size=12), st.data())
+def test_the_service_time_does_not_fall_as_jobs_get_older(
+    service_s: float, ages: list[float], data: st.DataObject
+) -> None:
+    older = [age + data.draw(st.floats(0, 1e4)) for age in ages]
+    before, then = (raise_by_age(service_s, [Running(1, age) for age in some]) for some in (ages, older))
+    assert then >= before * (1 - 1e-9)
+
+
+@given(services, st.lists(st.floats(0.001, 1e3), min_size=5, max_size=40))
+def test_one_job_that_hangs_has_a_bounded_say(service_s: float, ages: list[float]) -> None:
+    hangs = [*ages, 1e6]
+    ordered = sorted(hangs)
+    bound_s = 2 * 3 * max(service_s, ordered[len(hangs) // 2])
+    assert raise_by_age(service_s, [Running(1, age) for age in hangs]) <= max(service_s, bound_s)
 
 
 def test_before_any_job_has_ended_running_ones_tell() -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from agentqueue_operator.domain.estimates import Estimates, Seen, learn, learn_start
+from agentqueue_operator.domain.estimates import Estimates, Running, Seen, learn, learn_start
 from agentqueue_operator.domain.scaling import (
     Load,
     Memory,
@@ -69,7 +69,7 @@ class World:
             ended=self.ended,
             run=timedelta(seconds=self.ended * self.takes_s),
             active=active,
-            running=timedelta(seconds=sum(at - started for started in self.running)),
+            running=tuple(Running(1, at - started) for started in self.running),
             failed=self.failed,
         )
         self.estimates = learn(self.estimates, seen)

@@ -15,7 +15,7 @@ SEEDS = range(8)
 AGAIN = "if the decision was meant to change: make bench-scaling writes tables, plots and results anew"
 
 
-@pytest.mark.parametrize("name", ["trickle", "long-jobs"])
+@pytest.mark.parametrize("name", ["trickle", "long-jobs", "longer-jobs"])
 def test_results_are_what_the_code_gives(name: str) -> None:
     load = next(load for load in LOADS if load.name == name)
     controller = EVERY["AgentQueue, its defaults"]

@@ -154,6 +154,7 @@ def _report(beat: Heartbeat) -> Report:
             draining=bool(said["draining"]),
             mark=int(said.get("drainMark") or 0),
             running_s=int(said.get("runningMs", 0)) / 1000,
+            oldest_s=int(said.get("oldestMs", 0)) / 1000,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return Report(busy=1, slots=1, draining=False)

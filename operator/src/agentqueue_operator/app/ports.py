@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from agentqueue_operator.domain.deaths import Death
-from agentqueue_operator.domain.estimates import Seen
+from agentqueue_operator.domain.estimates import Seen, running_of
 from agentqueue_operator.domain.scaling import Load, ScalingPolicy
 
 
@@ -21,7 +21,9 @@ class Report:
     mark: int = 0
     """The mark (see `Look.marked`) that it obeys with no claim under way; 0: none."""
     running_s: float = 0.0
-    """For how long its running jobs have run, added up."""
+    """For how long its running jobs have run, added up; 0.0 if it reports none."""
+    oldest_s: float = 0.0
+    """For how long the oldest of them has run; 0.0 if it reports none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,11 @@ class Look:
             ended=self.done,
             run=timedelta(milliseconds=self.run_ms),
             active=self.load.active,
-            running=timedelta(seconds=sum(report.running_s for report in self.reports.values())),
+            running=tuple(
+                some
+                for report in self.reports.values()
+                for some in running_of(report.busy, total_s=report.running_s, oldest_s=report.oldest_s)
+            ),
             failed=self.arrived - self.load.ready - self.load.active - self.load.stalled - self.done,
         )
 

@@ -4,8 +4,11 @@ Pure folds: each look gives new estimates. Means are exponential, over about a m
 """
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import accumulate
 
 from agentqueue_operator.domain.scaling import Rates
 
@@ -22,7 +25,35 @@ PER_JOB = 0.1
 PER_START = 0.2
 """Weight of one pod's start in the mean start time."""
 MANY = 5
-"""So many running jobs say by their mean age that jobs take longer than the ended ones did."""
+"""From this many running jobs on, their mean age alone bounds the service time from below."""
+MOST_AGE = 3.0
+"""Ages count up to this many service times, or median ages if that is more: a job that hangs proves little."""
+AGE_SIGMA = 1.0
+"""Running jobs whose mean age is this many standard deviations above the service time take longer than ended ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Some running jobs whose ages are known only as a sum."""
+
+    jobs: int
+    total_s: float
+    """Their ages in seconds, added up."""
+
+    @property
+    def mean_s(self) -> float:
+        """Their mean age in seconds."""
+        return self.total_s / self.jobs
+
+
+def running_of(jobs: int, *, total_s: float, oldest_s: float) -> tuple[Running, ...]:
+    """Return a worker's running jobs, the oldest apart from the others: one that hangs must not make all of them old.
+
+    `total_s` and `oldest_s` are 0 where a worker of another version does not report them.
+    """
+    if jobs < 2 or oldest_s == 0:
+        return (Running(jobs, total_s),)
+    return Running(1, oldest_s), Running(jobs - 1, max(0.0, total_s - oldest_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +70,15 @@ class Seen:
     """Time that all ended attempts took."""
     active: int
     """Busy slots."""
-    running: timedelta = timedelta()
-    """Ages of the running jobs, added up."""
+    running: tuple[Running, ...] = ()
+    """The running jobs whose ages are known. A worker of another version may report none."""
     failed: int = 0
     """Attempts that ended in another way."""
+
+    @property
+    def mean_age_s(self) -> float:
+        """Mean age of the running jobs in seconds; a job of unknown age counts as just started."""
+        return sum(some.total_s for some in self.running) / self.active if self.active else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +169,7 @@ def _oldest_s(known: Estimates, seen: Seen) -> float:
     """What ran at the last look runs on while no attempt ends. Before that the mean age tells, and where attempts end,
     too, but as no job: those that run then have half their time behind them, on average."""
     before = known.seen
-    mean_s = seen.running.total_seconds() / seen.active if seen.active else 0.0
+    mean_s = seen.mean_age_s
     if before is None or before.active == 0:
         return mean_s
     if seen.active < before.active or (seen.ended, seen.failed) != (before.ended, before.failed):
@@ -143,7 +179,38 @@ def _oldest_s(known: Estimates, seen: Seen) -> float:
 
 def _raised_by_running(service_s: float, known: Estimates) -> float:
     """Long jobs show by their age before they show by their end."""
-    seen = known.seen
-    if seen is None or seen.active == 0 or (known.service_s is not None and seen.active < MANY):
+    if known.seen is None:
         return service_s
-    return max(service_s, seen.running.total_seconds() / seen.active)
+    if known.service_s is None:
+        return max(service_s, known.seen.mean_age_s)
+    return raise_by_age(service_s, known.seen.running)
+
+
+def raise_by_age(service_s: float, running: Sequence[Running]) -> float:
+    """Return the service time in seconds that fits both the ended jobs (`service_s`) and those that still run.
+
+    Were service times exponential with mean S, the ages of n running jobs would have mean S and standard deviation S,
+    and their mean a standard deviation of S/√n (a Poisson process seen from one instant has no memory). A mean age
+    above that shows that jobs take longer now. They then have half their time behind them, on average, so twice their
+    mean age is the estimate.
+
+    No job decides alone: an age counts up to `MOST_AGE` times S, or times the median age if that is more, and fewer
+    than `MANY` jobs raise S by at most n·S. The result is never below S, and never falls as a job gets older.
+    """
+    known = [some for some in running if some.jobs > 0 and some.total_s > 0]
+    jobs = sum(some.jobs for some in known)
+    if jobs == 0:
+        return service_s
+    most_s = MOST_AGE * max(service_s, _median_s(known))
+    age_s = sum(min(some.mean_s, most_s) * some.jobs for some in known) / jobs
+    takes_longer = age_s > service_s * (1 + AGE_SIGMA / math.sqrt(jobs))
+    if jobs < MANY:
+        return min(2 * age_s, (1 + jobs) * service_s) if takes_longer else service_s
+    return max(service_s, 2 * age_s if takes_longer else age_s)
+
+
+def _median_s(known: Sequence[Running]) -> float:
+    """Return the median age in seconds, each job taken for as old as its group is on average."""
+    ordered = sorted(known, key=lambda some: some.mean_s)
+    counts = list(accumulate(some.jobs for some in ordered))
+    return ordered[bisect_left(counts, counts[-1] / 2)].mean_s

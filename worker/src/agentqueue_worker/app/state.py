@@ -128,6 +128,10 @@ class WorkerState:
         """
         return round(1000 * sum(now - job.started for job in tuple(self.running.values())))
 
+    def oldest_ms(self, now: float) -> int:
+        """Return for how many milliseconds the oldest running job has run; 0 if none runs. `now`: monotonic seconds."""
+        return round(1000 * max((now - job.started for job in tuple(self.running.values())), default=0.0))
+
     def lose(self, job_id: str) -> None:
         """Another worker has the job by now."""
         self.leases.drop(job_id)

@@ -201,6 +201,7 @@ class Worker:
         """The heartbeat, as operator, console and command line read it."""
         state = self.state
         confirmed = state.confirmed  # before `busy`: see there
+        now = monotonic()
         return orjson.dumps(
             {
                 "busy": state.busy,
@@ -215,7 +216,8 @@ class Worker:
                 "version": __version__,
                 "startedMs": self._started_ms,
                 "finished": state.finished,
-                "runningMs": state.running_ms(monotonic()),
+                "runningMs": state.running_ms(now),
+                "oldestMs": state.oldest_ms(now),
                 "blocked": "redis full" if state.outbox.blocked_until is not None else None,
             }
         )
