@@ -34,7 +34,7 @@ AT_ZERO = {"minReplicas": 0, "maxReplicas": 3}
 
 
 async def busy(client: Client, count: int) -> None:
-    """Until heartbeats tell of so many running jobs."""
+    """Wait until the heartbeats report `count` running jobs."""
 
     async def is_busy() -> bool:
         return (await client.stats("work")).busy == count
@@ -63,7 +63,9 @@ async def test_jobs_of_a_destroyed_node_run_again_on_another(
     assert (await client.stats("work")).counters["crashed"] == 2
 
 
-async def test_a_job_of_a_deleted_agentqueue_runs_again_when_it_is_applied_anew(operator: Operator, kube: Kube) -> None:
+async def test_a_job_of_a_deleted_agentqueue_runs_again_when_it_is_applied_again(
+    operator: Operator, kube: Kube
+) -> None:
     """Redis goes at the same time as the worker, which so can't hand its job back."""
     work = agent("work", scaling=AT_ZERO)
     await kube.apply(code(CODE), agent_queue(agents=[work]))

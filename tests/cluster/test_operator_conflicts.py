@@ -171,7 +171,7 @@ async def test_from_auto_to_external_the_number_stays(demo: Operator, kube: Kube
     await kube.until("deployment", GREETINGS, lambda found: found["spec"]["replicas"] == 1, what="at 1")
 
 
-async def test_who_changes_our_objects_is_told(operator: Operator, kube: Kube) -> None:
+async def test_who_changes_our_objects_is_reported(operator: Operator, kube: Kube) -> None:
     await kube.apply(code(), agent_queue())
     await kube.until(AQ, "demo", is_ready, timeout=90)
     await kube.kubectl("scale", f"deployment/{GREETINGS}", "--replicas=3")

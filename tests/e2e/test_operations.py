@@ -275,7 +275,7 @@ async def test_a_node_with_workers_is_drained(operator: Operator, kube: Kube, sh
     assert left == []
 
 
-async def test_how_the_console_is_opened_is_told(operator: Operator, kube: Kube, shell: Shell) -> None:
+async def test_the_status_shows_how_the_console_is_opened(operator: Operator, kube: Kube, shell: Shell) -> None:
     await kube.apply(code(), agent_queue("travel", console={"enabled": True}))
     found = await kube.until(AQ, "travel", lambda one: "console" in one.get("status", {}), what="status.console")
     secret = await kube.until("secret", found["status"]["console"]["secretName"], lambda one: "token" in one["data"])

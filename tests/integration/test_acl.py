@@ -188,14 +188,16 @@ async def test_a_command_that_is_not_allowed_is_named(
         assert trouble.reason is Reason.REDIS_FORBIDDEN
 
 
-async def test_a_user_without_dangerous_commands_is_told_which(restricted: str, shared_server: RunningServer) -> None:
+async def test_the_error_names_the_command_that_a_user_may_not_run(
+    restricted: str, shared_server: RunningServer
+) -> None:
     with shared_server.client() as admin:
         admin.execute_command("ACL SETUSER", "worker", "+@all", "-@dangerous")
     with pytest.raises(QueueUnavailable, match="user worker may not run INFO; "):
         await Client(restricted).__aenter__()
 
 
-async def test_a_queue_that_is_not_allowed_is_told(restricted: str) -> None:
+async def test_the_error_says_that_a_queue_is_not_allowed(restricted: str) -> None:
     async with Client(restricted) as client:
         with pytest.raises(QueueUnavailable, match="user worker may not use a key of this queue"):
             await client.enqueue("secret", "job")

@@ -99,7 +99,7 @@ class TestSubmit:
         again = cli.json("submit", "flights", "other", "--id", "trip")
         assert again == {"id": "trip", "queue": "flights", "name": "search", "deduplicated": True, "state": "waiting"}
 
-    def test_the_status_tells_where_a_job_comes_from_and_whom_it_is_for(self, cli: Cli, client: SyncClient) -> None:
+    def test_the_status_shows_where_a_job_comes_from_and_whom_it_is_for(self, cli: Cli, client: SyncClient) -> None:
         client.enqueue("flights", "search", id="trip", tags=["acme", "vip"], tenant="acme", trace="00-1-2-01")
         out = cli("status", "trip")
         for word in ("acme, vip", "tenant", "trace", "00-1-2-01"):
@@ -117,7 +117,7 @@ class TestSubmit:
 
         assert by_hand(look) == [[], [None]]
 
-    def test_a_known_id_is_told_with_the_state_of_its_job(
+    def test_a_known_id_is_reported_with_the_state_of_its_job(
         self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
     ) -> None:
         client.enqueue("flights", "search", id="trip")
@@ -213,7 +213,7 @@ class TestSubmit:
         assert json.loads(cli("submit", "flights", "search", "--id", "trip", "--wait")) == {"offers": 3}
         assert cli.json("submit", "flights", "search", "--id", "trip", "--wait")["state"] == "completed"
 
-    def test_a_known_id_is_told_when_its_result_is_waited_for(
+    def test_a_known_id_is_reported_when_its_result_is_waited_for(
         self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
     ) -> None:
         client.enqueue("flights", "search", {"to": "LIS"}, id="trip")

@@ -775,7 +775,7 @@ def in_a_child(act):
 class TestEventLoops:
     """A client belongs to the event loop that it was first used in."""
 
-    def test_a_second_asyncio_run_is_told_what_to_do(self, server_url: str) -> None:
+    def test_the_error_in_a_second_asyncio_run_says_what_to_do(self, server_url: str) -> None:
         program = """
 import asyncio
 from agentqueue import Client; url = sys.argv[1]
@@ -881,7 +881,7 @@ def test_a_handle_says_what_it_is(server_url: str) -> None:
 
 
 class TestMistypedNames:
-    """A job by name is refused where live workers serve the queue and none of them knows it, whoever sends it."""
+    """A job by name is refused for every sender where live workers serve the queue and none of them knows it."""
 
     @pytest.fixture
     async def known(self, client: Client) -> Hand:
@@ -929,7 +929,7 @@ class TestMistypedNames:
         await asyncio.to_thread(send)
         assert (await client.stats("flights")).waiting == 1
 
-    async def test_without_live_workers_nobody_can_tell(self, client: Client) -> None:
+    async def test_without_live_workers_every_name_is_accepted(self, client: Client) -> None:
         await client.enqueue("flights", "serch")
         assert (await client.stats("flights")).waiting == 1
 

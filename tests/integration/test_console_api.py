@@ -291,7 +291,7 @@ async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClie
     assert again.json() == first | {"deduplicated": True}
 
 
-async def test_a_job_tells_where_it_comes_from_and_whom_it_is_for(client: Client, api: httpx.AsyncClient) -> None:
+async def test_a_job_shows_where_it_comes_from_and_whom_it_is_for(client: Client, api: httpx.AsyncClient) -> None:
     origin = {"tags": ["acme"], "tenant": "acme", "trace": "00-1-2-01"}
     await api.post("/api/queues/flights/jobs", json={"name": "search", "id": "trip", **origin})
     (listed,) = (await api.get("/api/queues/flights/jobs")).json()["jobs"]

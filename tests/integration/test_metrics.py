@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def look(server: Server, metrics: Metrics) -> None:
-    """A pass of the operator, as far as its metrics are told of it."""
+    """Do what a pass of the operator does for its metrics."""
     looks = await QueueReader(server).look({"search": 20.0})
     snapshot = Snapshot(at=1.0, load=looks["search"].load)
     decision = ScaleTo(1, Reason.BACKLOG, Terms(snapshot=snapshot, current=0, policy=ScalingPolicy()), Memory())

@@ -175,4 +175,4 @@ async def test_an_exit_in_a_task_that_a_handler_starts_ends_no_worker(server_url
             worker.process.terminate()
             assert await worker.exit() == 0
         assert (await final(beside)).result == 1
-    assert worker.output.count('"exit_in_a_task"') >= 2  # two at a time may be told once
+    assert worker.output.count('"exit_in_a_task"') >= 2  # two at a time may be logged once

@@ -72,7 +72,7 @@ DUTIES: dict[str, Duty] = {}
 
 
 def duty(made: type) -> type:
-    """`left` leaves something to do, `is_done` tells whether it was done."""
+    """Register a duty: `left` leaves something to do, `is_done` returns whether it was done."""
     DUTIES[made.__name__] = (made.left, made.is_done)  # type: ignore[attr-defined]
     return made
 
@@ -299,7 +299,7 @@ async def test_the_operator_does_every_duty_of_workers_for_each_agentqueue_that_
         await until_done(givens)
         auto = clusters["auto"]
         await until(lambda: (replicas_in(auto) or 0) > 0, what="pods are asked for")
-        await until(lambda: status_in(auto).get("waiting"), what="the status tells of jobs that wait")
+        await until(lambda: status_in(auto).get("waiting"), what="the status shows waiting jobs")
         assert replicas_in(clusters["paused"]) == 0
         assert replicas_in(clusters["suspended"]) == 0
 
@@ -450,7 +450,7 @@ async def test_a_queue_that_can_not_be_read_costs_the_others_nothing(server: Ser
     assert {queue: look.load.ready for queue, look in looks.items()} == {"q2": 1}
 
 
-async def test_what_can_not_be_done_is_told_and_the_rest_is_done(server: Server, client: Client) -> None:
+async def test_what_can_not_be_done_is_reported_and_the_rest_is_done(server: Server, client: Client) -> None:
     given = Given(server, client, "work")
     await given.claim("held")
     await server.redis.set("work:workers", "theirs")

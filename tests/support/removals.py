@@ -1,4 +1,4 @@
-"""What runs in which pod, told by the handlers themselves to a server of the test's, and which pods are removed when.
+"""Record which jobs run in which pod, as the handlers report to a server of the test, and when pods are removed.
 
 Redis, heartbeats and the operator are not asked: they are what is tested.
 """
@@ -47,7 +47,7 @@ class Removals:
     ends: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
     busy: list[str] = field(default_factory=list)
-    """What ran in a pod when it was told to stop."""
+    """What ran in a pod when its termination began."""
 
     def note(self, what: str, pod: str, job: str) -> None:
         """A handler's line."""
@@ -60,7 +60,7 @@ class Removals:
             self.ends.add(job)
 
     def remove(self, pod: str) -> None:
-        """A pod has been told to stop."""
+        """Record that a pod's termination has begun."""
         if pod not in self.removed:
             self.removed.add(pod)
             self.busy += [f"{pod} ran {job}" for job in self.running.get(pod, ())]
@@ -86,7 +86,7 @@ class Removals:
             yield server.sockets[0].getsockname()[1]
 
     async def watch(self, kube: Kube, labels: str) -> None:
-        """Note each pod that is told to stop, until cancelled."""
+        """Record each pod whose termination begins, until cancelled."""
         async for event in kube.watch("pod", labelSelector=labels):
             metadata = event["object"]["metadata"]
             if event["type"] == "DELETED" or "deletionTimestamp" in metadata:

@@ -155,7 +155,7 @@ class World:
             self._store(name, {**live, "status": pod(name)["status"]})
 
     def crash(self, name: str) -> None:
-        """Its container ends, and starts anew; what it ran is given back."""
+        """Restart the pod's container; the jobs that it ran are given back."""
         self._store(name, {**self.pods[name], "status": pod(name, ready=False)["status"]})
         self.workers[name] = Worker(begun_after=(self.generation, len(self.log)))
 
@@ -187,7 +187,7 @@ class World:
         self.rs_view = (self.set_replicas, self.set_generation)
 
     def rs_sync(self) -> None:
-        """`syncReplicaSet`: nothing while it waits to see what it has done itself; the status tells of before."""
+        """Run `syncReplicaSet`: it waits until it has seen its own last change; the status is from before this run."""
         active = {name: live for name, live in self.rs_pods.items() if not is_leaving(live)}
         if self.rs_at >= self.rs_expects:
             extra = len(active) - self.rs_view[0]
@@ -229,7 +229,7 @@ class World:
         self.leave(name)
 
     def leave(self, name: str) -> None:
-        """It is told to stop."""
+        """Begin the pod's termination."""
         live = self.pods[name]
         self._store(name, {**live, "metadata": {**live["metadata"], "deletionTimestamp": "2026-11-25T03:00:00Z"}})
         if name in self.workers:
@@ -352,7 +352,7 @@ class World:
     def rare_events(self) -> list[Event]:
         """What may happen now, and seldom does."""
         found: list[Event] = [
-            ("the operator starts anew", self.restart),
+            ("the operator restarts", self.restart),
             ("another number is wanted", lambda: setattr(self, "wanted", self.rng.randint(0, self.size + 1))),
         ]
         if not self.is_lowering:
@@ -416,7 +416,7 @@ class World:
         self.scaler = QueueScaler(_Api(self), now=lambda: NOW)
 
     async def a_pass(self) -> None:
-        """One pass of the real scaler, and the write of what it has rendered."""
+        """Run one pass of the real scaler, and write the result."""
         self.note(f"pass: wanted {self.wanted}")
         queue = queue_of(mode="Fixed", replicas=self.wanted)
         agents = {"work": AgentPods(deployment=self.op_deployment, pods=list(self.op_pods.values()))}

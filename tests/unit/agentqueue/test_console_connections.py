@@ -206,7 +206,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         await ended(reader)
 
 
-async def test_more_requests_than_fit_are_told_to_come_again_and_health_is_answered() -> None:
+async def test_more_requests_than_fit_are_refused_for_now_and_health_is_answered() -> None:
     release, inside = asyncio.Event(), 0
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

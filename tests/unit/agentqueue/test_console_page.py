@@ -101,7 +101,7 @@ def test_what_is_laid_out_is_the_same_value(page: Page, value: Any) -> None:
         ("", [""]),
     ],
 )
-def test_an_address_that_is_none_is_told_from_others(page: Page, hash_: str, parts: list[str] | None) -> None:
+def test_an_invalid_address_is_recognized(page: Page, hash_: str, parts: list[str] | None) -> None:
     assert page("address", hash_) == parts
 
 

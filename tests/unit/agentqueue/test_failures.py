@@ -180,7 +180,7 @@ def test_an_exception_on_the_wire(exc: BaseException, wire: dict[str, Any]) -> N
     assert encode_exception(exc) == wire
 
 
-def test_another_clients_failure_is_told_whatever_it_wrote() -> None:
+def test_another_clients_failure_is_shown_whatever_it_wrote() -> None:
     facts: dict[str, Any] = {
         "id": "j",
         "name": "job",

@@ -385,7 +385,7 @@ class TestAnnotations:
             annotated.agent.jobs["unknown"].payload.prepare()
 
     @pytest.mark.skipif("sys.version_info >= (3, 12)", reason="pydantic reads it from 3.12 on")
-    def test_a_typed_dict_of_typing_is_told_where_it_is_used(self) -> None:
+    def test_a_typed_dict_of_typing_is_refused_with_the_place_where_it_is_used(self) -> None:
         wish: Any = typing.TypedDict("wish", {"day": str})  # type: ignore[misc]
         for kind in (wish, list[wish]):
             with pytest.raises(UsageError, match=r"handler \(.*payload.py:\d+\): .*import TypedDict from typing_ext"):

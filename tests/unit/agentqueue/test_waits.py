@@ -25,7 +25,7 @@ def test_a_wait_is_counted_in_the_bucket_whose_bound_it_does_not_exceed(wait_ms:
     assert BUCKETS[bisect_left(BOUNDS_MS, wait_ms)] == field
 
 
-def test_every_field_is_told_from_the_other_counters_by_its_prefix() -> None:
+def test_every_field_is_distinguished_from_the_other_counters_by_its_prefix() -> None:
     assert all(field.startswith(PREFIX) for field in (*BUCKETS, TOTAL_MS))
     assert len({*BUCKETS, TOTAL_MS}) == len(WAIT_BOUNDS) + 2
 

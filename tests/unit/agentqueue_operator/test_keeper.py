@@ -227,7 +227,7 @@ def touched(cluster: FakeCluster, manager: str, *fields: str) -> None:
     live["metadata"]["managedFields"].append(entry)
 
 
-async def test_a_change_of_ours_by_somebody_is_undone_and_told_once(keeper: Keeper, cluster: FakeCluster) -> None:
+async def test_a_change_of_ours_by_somebody_is_undone_and_reported_once(keeper: Keeper, cluster: FakeCluster) -> None:
     manifest = deployment(replicas=1, paused=True)
     await keeper.keep([manifest], cluster.children(REF), OWNER)
     touched(cluster, "kubectl", "replicas")
@@ -237,7 +237,7 @@ async def test_a_change_of_ours_by_somebody_is_undone_and_told_once(keeper: Keep
     assert (kept.undone, kept.foreign, kept.made) == ([], [], [])
 
 
-async def test_a_change_that_can_t_be_undone_is_not_told_as_undone(keeper: Keeper, cluster: FakeCluster) -> None:
+async def test_a_change_that_can_t_be_undone_is_not_reported_as_undone(keeper: Keeper, cluster: FakeCluster) -> None:
     manifest = deployment(replicas=1, paused=True)
     await keeper.keep([manifest], cluster.children(REF), OWNER)
     touched(cluster, "kubectl", "replicas")
@@ -258,7 +258,7 @@ async def test_replicas_that_are_taken_over_from_mode_external_are_no_drift(
     assert (len(kept.made), kept.undone) == (1, [])
 
 
-async def test_what_somebody_adds_stays_and_is_told_while_it_is_there(keeper: Keeper, cluster: FakeCluster) -> None:
+async def test_what_somebody_adds_stays_and_is_reported_while_it_is_there(keeper: Keeper, cluster: FakeCluster) -> None:
     manifest = deployment(replicas=1)
     await keeper.keep([manifest], cluster.children(REF), OWNER)
     touched(cluster, "kubectl-edit", "minReadySeconds")
@@ -272,7 +272,7 @@ async def test_what_somebody_adds_stays_and_is_told_while_it_is_there(keeper: Ke
     assert (await keeper.keep([manifest], cluster.children(REF), OWNER)).foreign == []
 
 
-async def test_an_object_that_somebody_deletes_is_made_again_and_told(keeper: Keeper, cluster: FakeCluster) -> None:
+async def test_an_object_that_somebody_deletes_is_made_again_and_reported(keeper: Keeper, cluster: FakeCluster) -> None:
     kept = await keeper.keep(wanted(), cluster.children(REF), OWNER)
     assert kept.undone == []
     await keeper.keep(wanted(), cluster.children(REF), OWNER)

@@ -131,7 +131,7 @@ def test_passes_and_calls_are_counted() -> None:
 
 
 def test_counters_are_shown_as_0_before_they_count() -> None:
-    """Prometheus can't tell that a series that appears with the value 50 has grown by 50."""
+    """Prometheus sees no increase in a series that first appears with the value 50."""
     metrics = Metrics()
     assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ApiUnavailable") == 0.0
     assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="Other") == 0.0

@@ -134,7 +134,7 @@ async def test_two_that_scale_one_queue_know_of_each_other() -> None:
         ),
     ],
 )
-async def test_whoever_it_is_is_named(other: Publisher, who: str) -> None:
+async def test_the_other_publisher_is_named(other: Publisher, who: str) -> None:
     queues, one = FakeQueues(), Publisher("operator", owner=ONE)
     for at in (0.0, 10.0, 20.0):
         await passes(queues, other, one, at=at)

@@ -485,7 +485,7 @@ async def test_what_max_replicas_does_not_allow_is_told(world: World, scaling: O
     assert warning["message"].removesuffix(f" {REMEDIES[Reason.OVER_MAX_REPLICAS]}") == said
 
 
-async def test_who_else_scales_a_queue_is_told(world: World) -> None:
+async def test_who_else_scales_a_queue_is_reported(world: World) -> None:
     world.put_queue()
     world.redis_up()
     world.scaler.shared_with = "the AgentQueue shop/b"
@@ -497,7 +497,7 @@ async def test_who_else_scales_a_queue_is_told(world: World) -> None:
     assert world.told("Ready") == ("True", "Available")
 
 
-async def test_what_others_change_in_the_objects_is_told(world: World) -> None:
+async def test_what_others_change_in_the_objects_is_reported(world: World) -> None:
     world.put_queue()
     world.redis_up()
     await world.run()

@@ -475,7 +475,7 @@ async def test_a_ready_pod_that_was_never_heard_is_awaited_as_long() -> None:
     assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 1]
 
 
-async def test_an_operator_that_starts_anew_knows_a_lost_nodes_pod_from_one_that_starts() -> None:
+async def test_a_restarted_operator_knows_a_lost_nodes_pod_from_one_that_starts() -> None:
     passes = Passes(pod("a", ready=False), minReplicas=1)
     passes.queues.reports.clear()
     (container,) = passes.cluster.pods["a"]["status"]["containerStatuses"]

@@ -385,7 +385,7 @@ def test_which_agents_count_as_ready(given: AgentFacts, expected: str) -> None:
     assert status_of(facts(given), None, now=NOW)["readyAgents"] == expected
 
 
-def test_how_the_console_is_reached_is_told() -> None:
+def test_the_status_shows_how_the_console_is_reached() -> None:
     queue = resolved(console={"service": {"port": 81}, "tokenSecretRef": {"name": "mine", "key": "t"}})
     given = facts(console=ConsoleFacts(access=console_access(queue, "n")))
     status = status_of(given, None, now=NOW)

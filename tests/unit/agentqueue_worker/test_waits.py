@@ -43,7 +43,7 @@ def test_a_clock_that_went_back_makes_no_negative_wait() -> None:
 
 
 @pytest.mark.parametrize("meta", [{"crashes": b"1"}, {"handbacks": b"2"}])
-def test_a_job_that_came_back_is_not_counted_since_its_place_tells_nothing_of_when(meta: dict[str, bytes]) -> None:
+def test_a_job_that_came_back_is_not_counted_since_its_place_does_not_show_when(meta: dict[str, bytes]) -> None:
     assert counted(claimed(NOW - 60_000, meta=meta)) == {}
 
 
@@ -51,7 +51,7 @@ def test_a_job_that_arq_s_abort_brought_to_the_head_is_not_counted() -> None:
     assert counted(claimed(1.0)) == {}
 
 
-def test_priorities_are_told_apart_here_and_added_up_for_redis() -> None:
+def test_priorities_are_counted_separately_here_and_added_up_for_redis() -> None:
     waits = Waits()
     waits.add([claimed(NOW - 200, level=Level.HIGH), claimed(NOW - 200, level=Level.LOW)], NOW)
     assert waits.of(Level.HIGH) == dict.fromkeys(BUCKETS, 0) | {"wait_le_0.5": 1, TOTAL_MS: 200}
