@@ -213,7 +213,9 @@ def add_gauges(operator: Operator) -> None:
     for name, (text, read) in numbers.items():
         operator.metrics.gauge(f"agentqueue_operator_{name}", text, read)
     operator.metrics.counter(
-        "agentqueue_operator_watch_restarts", "Times that the watches began anew", lambda: float(operator.watches.begun)
+        "agentqueue_operator_watch_restarts",
+        "Times that the watches were started again",
+        lambda: float(operator.watches.begun),
     )
 
 

@@ -153,9 +153,9 @@ class NetworkPolicy(Model):
     enabled: Bool = True
     """If false, no NetworkPolicy is made."""
     redis: RedisNetworkPolicy = RedisNetworkPolicy()
-    """Who may reach the managed Redis. Whoever reaches the console needs no entry here."""
+    """Who may reach the managed Redis. Clients of the console need no entry here."""
     console: ConsoleNetworkPolicy = ConsoleNetworkPolicy()
-    """Who may reach the console. Whoever is named here does not reach Redis."""
+    """Who may reach the console. An entry here gives no access to Redis."""
 
 
 class RedisBudget(Model):
