@@ -508,12 +508,12 @@ class Context:
 
     @property
     def tenant(self) -> str | None:
-        """Whom the job is for; its children are for the same unless told otherwise."""
+        """The tenant that the job is for; its children have the same one unless they are given another."""
         return self._record.tenant
 
     @property
     def trace(self) -> str | None:
-        """The W3C `traceparent` that it was enqueued with; its children have it too unless told otherwise."""
+        """The W3C `traceparent` that it was enqueued with; its children have it too unless given another."""
         return self._record.trace
 
     @property

@@ -58,7 +58,7 @@ _ADVICE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error, as people are told of it."""
+    """An error as it is shown to the user."""
 
     message: str
     code: int = FAILED
@@ -67,7 +67,7 @@ class Fault:
 
 
 def explain(exc: BaseException) -> Fault:
-    """Return what to tell of an error: one line, without passwords."""
+    """Return an error as it is shown to the user: in one line, without passwords."""
     exc = leaves_of(exc)[0]
     if isinstance(exc, AgentQueueError):
         return Fault(redact(str(exc)), exit_code(exc))

@@ -20,7 +20,7 @@ MIN_INT: Final = -(2**63)
 MAX_INT: Final = 2**64 - 1
 """What JSON writers and readers elsewhere take; Python's own goes on."""
 _MOST_LEVELS: Final = 700
-"""Of a whole text. A payload in it has MAX_DEPTH, which is checked when its job is made, and told with the path."""
+"""Limit for a whole text. A payload in it has MAX_DEPTH, checked when its job is made; that error names the path."""
 _TOO_DEEP: Final = f"is nested deeper than {_MOST_LEVELS} levels"
 _LONGEST_INT: Final = len(str(MIN_INT))
 

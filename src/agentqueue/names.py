@@ -7,7 +7,7 @@ from typing import Final
 from agentqueue.clock import monotonic
 
 QUIET_S: Final = 10.0
-"""Seconds for which a queue without live workers is not asked again: nobody there can tell a name."""
+"""Seconds for which a queue without live workers is not asked again: there is nobody to check a name with."""
 FORCE: Final = "If workers that know it are being rolled out, send it with force=True."
 
 
@@ -19,7 +19,7 @@ class KnownNames:
         self._quiet_until: dict[str, float] = {}
 
     def may_send(self, queue: str, name: str) -> bool:
-        """Return whether the name is known, or nobody could tell lately."""
+        """Return whether the name is known, or the queue had no live workers in the last QUIET_S seconds."""
         if (queue, name) in self._known:
             return True
         return bool(self._quiet_until) and monotonic() < self._quiet_until.get(queue, 0.0)

@@ -219,7 +219,7 @@ def check_comes_back(adapter: "TypeAdapter[Any]", value: Any, data: Any, what: s
 
 
 def _is_incomparable(adapter: "TypeAdapter[Any]", value: Any, back: Any, data: Any) -> bool:
-    """Whether its type's equality tells nothing, since the same JSON, read twice, differs; and it holds the same."""
+    """Return whether the values hold the same, but their type calls even two readings of the same JSON unequal."""
     if back == adapter.validate_json(orjson.dumps(data)):
         return False
     held = adapter.dump_python(value, warnings=False)

@@ -91,7 +91,7 @@ def probing(
 
 
 class _Server(ThreadingHTTPServer):
-    """Serves whoever comes, however many others say nothing: the oldest connection makes room for a new one."""
+    """A server that answers each new client, even if many others send nothing: the oldest connection makes room."""
 
     daemon_threads = True
     request_queue_size = BACKLOG

@@ -21,7 +21,7 @@ class WorkerStats:
 
     name: str
     incarnation: str | None
-    """New for each process: tells workers of one name apart. None: its heartbeat can't be read."""
+    """New for each process, to distinguish workers of one name. None: its heartbeat can't be read."""
     busy: int
     """Slots that run a job."""
     slots: int

@@ -116,7 +116,7 @@ class JobRecord:
 
     @property
     def enqueueing(self) -> str:
-        """What tells this enqueueing of the job's id from the ones before and after it.
+        """Return what distinguishes this enqueueing of the job's id from the ones before and after it.
 
         It stays the same over retries, crashes, hand-backs and replays.
         """
@@ -736,6 +736,6 @@ def child_id(parent: str, enqueueing: str, index: int) -> str:
     """Return the id of a job's index-th child.
 
     It is the same on every run of one enqueueing of the parent (`JobRecord.enqueueing`), so that a rerun sends nothing
-    twice, and another one where the parent's id is enqueued anew.
+    twice. It is another one where the parent's id is enqueued again.
     """
     return hashlib.sha256(f"{parent}\0{enqueueing}\0{index}".encode()).hexdigest()[:32]

@@ -158,7 +158,7 @@ async def resume(request: Request) -> Response:
 
 
 async def enqueue(request: Request) -> Response:
-    """Enqueue a job: 202, with its address in Location. An id that is known is the first job, and its state is told."""
+    """Enqueue a job: 202, with its address in Location. A known id is answered with the first job and its state."""
     client, queue = client_of(request), queue_of(request)
     job = _job_in(await read_object(request))
     if not flag(request, "force"):

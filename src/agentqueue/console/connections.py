@@ -141,5 +141,5 @@ class Connection(H11Protocol):
             for event in (head, h11.Data(data=INVALID_REQUEST), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         except h11.LocalProtocolError:
-            pass  # the answer to the request before is under way: it can't be told any more
+            pass  # the answer to the request before is under way: this one can't be sent any more
         self.transport.close()

@@ -117,7 +117,7 @@ async def on_our_error(request: Request, exc: Exception) -> Response:
 
 
 def _log_failure(request: Request, problem: Problem) -> None:
-    """Whoever asks for a change is in the log, also where it failed; a read that failed changes nothing."""
+    """Log a failed request for a change, so that the log names who asked for it; a failed read changes nothing."""
     if request.method not in ("GET", "HEAD"):
         log.warning("request_failed", status=problem.status.value, error=problem.detail)
 

@@ -71,7 +71,7 @@ def make_server(app: Guard, connection: type[Connection]) -> uvicorn.Server:
             lifespan="off",
             log_config=None,  # its lines come out as ours
             log_level="warning",
-            proxy_headers=False,  # whoever reaches the port may write them: they are logged beside the real address
+            proxy_headers=False,  # any client may write them: they are logged beside the real address
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

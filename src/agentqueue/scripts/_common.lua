@@ -168,7 +168,7 @@ local function give_back(level, id, value, why)
 end
 
 -- Jobs whose lease ran out, at most `budget`. Nobody reaped for 4 s (an outage, a failover, a jump of the clock):
--- live workers get 4 s to renew first. So whoever reaps must come again within less than 4 s, or nothing ever is.
+-- live workers get 4 s to renew first. So the caller must reap again within less than 4 s, or nothing is ever reaped.
 local function reap(budget)
   local last, hold = string.match(redis.call('GET', KEYS[12]) or '', '^(%d+)|(%d+)$')
   last, hold = tonumber(last or 0), tonumber(hold or 0) -- what somebody else wrote there counts as never

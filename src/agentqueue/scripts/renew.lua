@@ -2,7 +2,7 @@
 -- ARGV: 1 owner, 2 worker id, 3 heartbeat (JSON), 4 lease ms, 5 sweep (ids to look at), 6 dead letters ms, 7 history ms,
 -- 8 stale after ms, 9 how many counters grow, {counter, by}* of them, then {id, level}*. Returns {lost ids, drain mark ms
 -- or 0, jobs reaped, now ms, paused, {dropped foreign key, its type}*, why something was left out, or ''}.
--- Without a worker (2 is ''), housekeeping alone; 3 is then for how many ms a queue is left to whoever came last.
+-- Without a worker (2 is ''), housekeeping alone; 3 is then how many ms after the last visit the queue is left alone.
 local HOUSEKEEPER = ARGV[2] == ''
 if HOUSEKEEPER then
   local stamp = redis.pcall('GET', KEYS[12])

@@ -1,7 +1,7 @@
 """The operator's Prometheus metrics: its own work, and the queues of each agent, for Grafana, KEDA and the HPA.
 
 Labels are names of resources and words of a fixed set: never a job, a pod or a message. Every counter is shown as 0
-before it first counts: Prometheus can't tell that a series that appears with the value 50 has grown by 50. What becomes
+before it first counts: Prometheus sees no increase in a series that first appears with the value 50. What becomes
 of a queue's jobs is counted by the queue's Redis, so that nothing is lost with a worker's pod or with the operator's.
 """
 

@@ -125,7 +125,7 @@ class Agent:
         return [self._member(worker, at) for worker in self.workers.values()]
 
     def died(self, worker: Worker, *, at: float) -> None:
-        """Note that a worker has ended without being told to. One of older code proves nothing of the present one."""
+        """Record that a worker ended without having been stopped. One of older code proves nothing about the newest."""
         if worker.version != self.version:
             return
         was_ready = worker.ready is not None

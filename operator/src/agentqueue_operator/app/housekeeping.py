@@ -25,7 +25,7 @@ class Housekeeper:
 
     Args:
         queues: the server's; None while there is none.
-        told: gets what each visit came to, where it came to anything.
+        told: called with the result of each visit that gave jobs back or left something out.
         may: whether it may act now.
     """
 
@@ -55,6 +55,6 @@ class Housekeeper:
         try:
             tended = await server.tend(self.retentions)
         except AgentQueueError:
-            return  # whoever looks at the queues says what is wrong
+            return  # the loop that reads the queues reports what is wrong
         if tended.given_back or tended.left_out:
             self._told(tended)

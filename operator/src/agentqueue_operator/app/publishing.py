@@ -1,4 +1,4 @@
-"""Leaves the last decision on each queue in Redis, so that `agentqueue explain` can tell why.
+"""Publish the last decision on each queue in Redis, so that `agentqueue explain` can show its reason.
 
 What stood there before may be somebody else's: two that scale one queue pull it to and fro, and each should know.
 """

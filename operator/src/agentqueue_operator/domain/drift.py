@@ -1,4 +1,4 @@
-"""What others have changed in an object of ours, as its managedFields tell. Pure."""
+"""Find what others have changed in an object of the operator, from its managedFields. Pure."""
 
 import json
 from collections.abc import Iterator, Mapping

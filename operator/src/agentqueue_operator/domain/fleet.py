@@ -56,7 +56,7 @@ class Unmark:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Tell a worker to stop (SIGTERM): it runs nothing, and claims nothing."""
+    """Stop a worker (SIGTERM): it runs nothing, and claims nothing."""
 
     name: str
 

@@ -30,7 +30,7 @@ class Owner:
     name: str
     """NAMESPACE/NAME."""
     uid: str
-    """Tells it from one of the same name in another cluster, and from an earlier one."""
+    """Distinguishes it from an AgentQueue of the same name in another cluster, and from an earlier one."""
 
 
 ANYBODY: Final = Owner("", "")

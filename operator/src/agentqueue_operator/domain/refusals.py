@@ -6,7 +6,7 @@ from agentqueue_operator.domain.reasons import Reason
 
 
 def refusal(key: Key, status: int, message: str) -> Trouble | None:
-    """What to tell of it; None: it passes by itself, and the next pass tries again."""
+    """Return the trouble to report, or None if the refusal passes by itself: the next pass tries again."""
     if status == 409 or is_going_away(status, message):
         return None
     return Trouble(_reason(status, message), f"{key} is refused: {message}")

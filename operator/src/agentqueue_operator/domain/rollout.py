@@ -9,7 +9,7 @@ from agentqueue_operator.domain.pods import condition_of
 from agentqueue_operator.domain.render.objects import digest
 
 REVISION_LABEL: Final = "pod-template-hash"
-"""Label by which a Deployment tells the pods of its versions apart."""
+"""Label that distinguishes the pods of a Deployment's versions."""
 COMPLETE: Final = "NewReplicaSetAvailable"
 """Reason of a Deployment's condition Progressing once its newest version was available. It stays until the next one."""
 
@@ -64,7 +64,7 @@ def newest_pods(pods: Sequence[Object], deployment: Object | None) -> Sequence[O
     """Return the pods of the newest version: of several, the one whose first pod is the youngest.
 
     Pods of an older version may fail for a reason that the newest one mends. Two versions that were started in the
-    same second can't be told apart, and both count.
+    same second can't be distinguished, and both count.
     """
     if deployment is not None and not _status(deployment).get("updatedReplicas", 0):
         return ()

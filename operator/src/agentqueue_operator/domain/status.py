@@ -396,7 +396,7 @@ def _agent(agent: AgentFacts) -> Object:
 
 def held(old: Object | None, verdicts: Mapping[ConditionType, Verdict], *, generation: int, now: str) -> Object:
     """Return the status where nothing is done (paused, or a resource that can't be understood): the old one, but for
-    these conditions; one that was never told is Unknown.
+    these conditions; one that was never reported is Unknown.
 
     Where Ready is not among them nobody has looked at this generation, and it does not count as observed: `kubectl
     wait` and kstatus would take the old generation's Ready for the new one's.

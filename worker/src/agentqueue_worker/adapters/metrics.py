@@ -81,7 +81,7 @@ class Metrics(Collector):
     def expect(self, names: Iterable[str]) -> None:
         """Show the series of these jobs from the start, as 0.
 
-        Prometheus can't tell that a series that appears with the value 50 has grown by 50.
+        Prometheus sees no increase in a series that first appears with the value 50.
         """
         for name in names:
             self.jobs.setdefault(name, JobCounts())

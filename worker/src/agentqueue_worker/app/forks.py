@@ -1,8 +1,8 @@
 """What a process that is forked off a worker without exec must not inherit: signal handlers, event loop, connections.
 
 A child of `os.fork()`, of multiprocessing (by fork) or of a ProcessPoolExecutor is a copy of the worker with one
-thread. It has no renewing thread, and so renews no lease; logging makes its own locks anew, and `agentqueue.lossy` the
-one of the log's file. The rest is here: while a worker runs, a child gets Python's own SIGTERM and SIGINT, it writes
+thread. It has no renewing thread, and so renews no lease; logging replaces its own locks, and `agentqueue.lossy`
+that of the log's file. The rest is here: while a worker runs, a child gets Python's own SIGTERM and SIGINT, it writes
 nothing to the worker's Redis connections, and it ends where it would go on as a second worker.
 """
 

@@ -55,7 +55,7 @@ class WorkerState:
         """A step that claims jobs is under way: what it brings is not in `leases` yet."""
         self.renewed_at = float("inf")
         """When the renewal that last succeeded was answered, monotonic seconds. A claim needs one that is younger than
-        a lease: it tells whether the worker is marked, and without one nobody knows what the worker does."""
+        a lease: its answer says whether the worker is marked, and without one nobody knows what the worker does."""
         self.ready = False
         """Handlers are loaded and opened."""
         self.paused = False

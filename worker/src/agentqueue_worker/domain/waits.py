@@ -19,7 +19,7 @@ class Waits:
     """Waits by priority. The event loop's thread counts; the renewing thread and the probes only read.
 
     A job that waits for its time, or for its next attempt, begins to wait when it is due. A job that came back from
-    another worker is not counted: it has its old place in the queue, which tells nothing of when it came back.
+    another worker is not counted: it has its old place in the queue, which does not show when it came back.
     """
 
     __slots__ = ("_counts", "_sent", "_total_ms")

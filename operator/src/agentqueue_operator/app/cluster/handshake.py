@@ -37,7 +37,7 @@ PASSING: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
 
 @dataclass(slots=True)
 class Done:
-    """What a pass has done to an agent's pods, and what it has learned from the API server for that."""
+    """Result of one pass over an agent's pods: its changes, and the objects it read from the API server for them."""
 
     trouble: str = ""
     """Why a pod could not be annotated, or an object not be read."""

@@ -106,7 +106,7 @@ class QueueScaler:
         if queues is not None and view.look is not None and view.is_observed:
             pods = self._agents[agent.name].worker_pods(view, view.look, at=at)
             actions = _actions(pods, view, decision)
-            with suppress(AgentQueueError):  # nothing is lowered then, and the next look plans it anew
+            with suppress(AgentQueueError):  # nothing is lowered then, and the next look plans it again
                 done = await self._handshake.carry_out(agent.queue_name, view, actions, queues, _kept_s(decision))
         replicas = _replicas(view, decision, done)
         return Scaled(

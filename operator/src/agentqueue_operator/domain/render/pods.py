@@ -33,8 +33,8 @@ class Container:
     mounts: tuple[Object, ...] = ()
     volumes: tuple[Object, ...] = ()
     needs_tmp: bool = False
-    """Whether it gets a /tmp to write to. `kubectl drain` refuses to evict a pod with an emptyDir unless it is told to
-    (--delete-emptydir-data), whatever its medium, so only what needs one has one."""
+    """Whether it gets a /tmp to write to. `kubectl drain` refuses to evict a pod with an emptyDir of any medium unless
+    --delete-emptydir-data is given, so only containers that need one have one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
