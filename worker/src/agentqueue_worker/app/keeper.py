@@ -36,6 +36,7 @@ class Keeper:
         waits: what Redis adds to the queue's counters with each renewal. What a renewal that failed took along goes
             with the next one too: it is counted twice if Redis had carried it out and its answer was lost.
         renewed: gets each answer and what was renewed; called in the thread.
+        failed: gets why a renewal has failed; called in the thread.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Keeper:
         beat: Callable[[], bytes],
         waits: Waits,
         renewed: Renewed,
+        failed: Callable[[Exception], None],
         telemetry: Telemetry,
     ) -> None:
         self._open_engine = open_engine
@@ -55,6 +57,7 @@ class Keeper:
         self._beat = beat
         self._waits = waits
         self._renewed = renewed
+        self._failed = failed
         self._telemetry = telemetry
         self._thread = threading.Thread(target=self._main, name="renew", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -132,8 +135,9 @@ class Keeper:
                 reply = await engine.renew(
                     owner=owner, worker=name, heartbeat=self._beat(), held=to_renew(held), counts=waits
                 )
-        except (QueueUnavailable, UnsupportedServer, TimeoutError):
+        except (QueueUnavailable, UnsupportedServer, TimeoutError) as exc:
             self._telemetry.renewed(None, monotonic() - began)
+            self._failed(exc)
             return False
         self._waits.sent(waits)
         self._telemetry.renewed(reply, monotonic() - began)

@@ -72,6 +72,7 @@ class Worker:
             beat=self.beat,
             waits=self.state.waits,
             renewed=self._renewed_in_thread,
+            failed=self._not_renewed_in_thread,
             telemetry=telemetry,
         )
         self.state.tell = self._keeper.poke
@@ -226,6 +227,16 @@ class Worker:
         loop = self.state.loop
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._renewed, reply, held, monotonic())
+
+    def _not_renewed_in_thread(self, exc: Exception) -> None:
+        loop = self.state.loop
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._not_renewed, exc)
+
+    def _not_renewed(self, exc: Exception) -> None:
+        """Report that Redis does not answer. Once the worker was admitted, its steps find out by themselves."""
+        if self.state.renewed_at == float("-inf"):
+            self._telemetry.redis_failed(exc if str(exc) else QueueUnavailable("no answer in time"))
 
     def _renewed(self, reply: RenewReply, held: dict[str, Claimed], at: float) -> None:
         state = self.state
