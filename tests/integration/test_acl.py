@@ -153,6 +153,7 @@ async def test_the_rule_is_enough_and_nothing_of_it_is_for_nothing(
     restricted: str, shared_server: RunningServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with shared_server.client() as admin:
+        admin.script_flush()  # an earlier test may have loaded them
         admin.config_resetstat()
         admin.execute_command("ACL LOG", "RESET")
         await work(restricted)
