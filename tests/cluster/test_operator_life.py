@@ -34,10 +34,10 @@ async def test_applied_resource_is_ready_and_its_pods_do_jobs(operator: Operator
         assert await job.result(timeout=20) == "Hello world"
     header, row = (line.split() for line in (await kube.kubectl("get", "aq")).splitlines())
     shown = dict(zip(header, row, strict=True))
-    assert {name: shown[name] for name in ("NAME", "READY", "REDIS", "AGENTS", "WAITING", "ACTIVE")} == {
+    assert {name: shown[name] for name in ("NAME", "READY", "STATUS", "AGENTS", "WAITING", "ACTIVE")} == {
         "NAME": "demo",
         "READY": "True",
-        "REDIS": "True",
+        "STATUS": "Available",
         "AGENTS": "1/1",
         "WAITING": "0",
         "ACTIVE": "0",
