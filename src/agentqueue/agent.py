@@ -341,6 +341,12 @@ def _check_hook(func: Hook) -> Hook:
             f"{_name(func)} yields, so that its body would not run: write one function for @agent.startup, and one for "
             "@agent.shutdown"
         )
+    try:
+        inspect.signature(func).bind(None)
+    except TypeError as exc:
+        raise UsageError(f"{_name(func)} must take one argument, the worker's context ({exc}): write (ctx)") from exc
+    except ValueError:  # some builtins and extensions have no signature: the call itself shows
+        pass
     return func
 
 

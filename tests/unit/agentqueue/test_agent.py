@@ -190,6 +190,25 @@ def test_a_hook_whose_body_would_not_run_is_refused(func: Any) -> None:
     assert own.on_startup == own.on_shutdown == []
 
 
+@pytest.mark.parametrize(
+    "func", [lambda: None, lambda ctx, more: None, lambda *, ctx: None], ids=["none", "two", "keyword"]
+)
+def test_a_hook_that_can_not_take_the_context_is_refused(func: Any) -> None:
+    agent = Agent("q")
+    for register in (agent.startup, agent.shutdown):
+        with pytest.raises(UsageError, match="must take one argument, the worker's context"):
+            register(func)
+    assert (agent.on_startup, agent.on_shutdown) == ([], [])
+
+
+def test_a_hook_may_take_more_than_the_context_if_it_need_not() -> None:
+    agent = Agent("q")
+    agent.startup(lambda ctx, more=1: None)
+    agent.startup(lambda *args: None)
+    agent.startup(print)
+    assert len(agent.on_startup) == 3
+
+
 def test_what_runs_in_a_thread() -> None:
     async def coroutine(ctx: Any) -> None: ...
 
