@@ -37,6 +37,8 @@ class FakeCluster:
         if error := self.refuse.get((verb, kind)):
             raise error
 
+    def check_leads(self) -> None: ...
+
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         self._call("get", kind.kind, name)
         return copy.deepcopy(self.objects.get((kind.kind, name)))

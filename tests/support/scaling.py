@@ -6,7 +6,7 @@ from typing import Any
 
 from agentqueue.errors import QueueUnavailable
 from agentqueue.spec import AgentQueue, ResolvedQueue, resolve
-from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused
+from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused, NotLeading
 from agentqueue_operator.app.ports import Look, Report, Retention, Tended
 from agentqueue_operator.domain.deaths import Death
 from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, Kind, Object, QueueRef
@@ -132,6 +132,7 @@ class FakeCluster:
         self.lags = False
         self.is_stuck = False
         self.refuses: ApiRefused | None = None
+        self.leads = True
         self.patches: list[tuple[str, str | None]] = []
 
     @property
@@ -190,6 +191,10 @@ class FakeCluster:
         for name in gone:
             del self.pods[name]
         return gone
+
+    def check_leads(self) -> None:
+        if not self.leads:
+            raise NotLeading
 
     async def patch(self, kind: Kind, namespace: str, name: str, changes: Object) -> Object:
         if self.refuses is not None:

@@ -147,6 +147,18 @@ async def test_a_mark_stays_while_a_pod_may_still_be_removed(two_idle: Passes) -
     assert set(two_idle.queues.marked) == two_idle.cluster.costs() == {"a"}
 
 
+async def test_a_mark_is_taken_back_only_by_a_replica_that_leads_still(two_idle: Passes) -> None:
+    await two_idle.settled()
+    two_idle.queue = queue_of(minReplicas=2)
+    two_idle.cluster.leads = False  # it was frozen in the pass, and the next leader relies on the mark
+    with pytest.raises(NotLeading):
+        await two_idle.one()
+    assert set(two_idle.queues.marked) == {"a"}
+    two_idle.cluster.leads = True
+    await two_idle.one()
+    assert two_idle.queues.marked == {}
+
+
 async def test_costs_that_others_set_are_restored(two_idle: Passes) -> None:
     two_idle.cluster.pods["a"]["metadata"]["annotations"] = {COST: "7"}
     await two_idle.settled()

@@ -29,6 +29,10 @@ class KubernetesCluster:
         self._left_s = left_s
         self._recorder = recorder
 
+    def check_leads(self) -> None:
+        """Raise NotLeading unless this replica leads now."""
+        self._check_leads("a write to Redis")
+
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, None if there is none."""
         try:
@@ -93,7 +97,11 @@ class KubernetesCluster:
         await self._recorder.record(regarding, reason=reason, note=note, warning=warning, write=self._write)
 
     async def _write(self, method: str, path: str, **what: Any) -> Any:
+        left_s = self._check_leads(f"{method} {path}")
+        return await self._api.call(method, path, deadline_s=min(DEADLINE_S, left_s), **what)
+
+    def _check_leads(self, what: str) -> float:
         left_s = self._left_s()
         if left_s <= 0.0:
-            raise NotLeading(f"{method} {path}: this replica does not lead")
-        return await self._api.call(method, path, deadline_s=min(DEADLINE_S, left_s), **what)
+            raise NotLeading(f"{what}: this replica does not lead")
+        return left_s

@@ -101,6 +101,8 @@ class Handshake:
                 done.replicas = lower.replicas if lower and is_still and done.may_lower(view) else None
         for pod in sorted(free):
             if not back[pod].keep_mark:
+                # A replica that was frozen in this pass may not lead any more: the next one relies on the mark.
+                self._cluster.check_leads()
                 await queues.mark(queue, pod, drain=False)
         return done
 
@@ -111,6 +113,7 @@ class Handshake:
             if isinstance(action, Mark):
                 await queues.mark(queue, action.pod, drain=True, keep_s=keep_s)
         for worker in view.orphans:
+            self._cluster.check_leads()
             await queues.mark(queue, worker, drain=False)
         if view.look is not None and view.look.marked:
             await queues.keep_marks(queue, keep_s)

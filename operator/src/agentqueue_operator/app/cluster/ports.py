@@ -37,8 +37,12 @@ class NotLeading(Exception):
 class Cluster(Protocol):
     """Reads and writes of single objects. Each call has a deadline, each write is made by the leader only.
 
-    Every method raises ApiRefused or ApiUnavailable; every write NotLeading.
+    Every method that is awaited raises ApiRefused or ApiUnavailable; every write NotLeading.
     """
+
+    def check_leads(self) -> None:
+        """Raise NotLeading unless this replica leads now. For writes that go elsewhere, as drain marks go to Redis."""
+        ...
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, None if there is none."""
