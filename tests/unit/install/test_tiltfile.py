@@ -156,10 +156,10 @@ def shell(tilt: Tilt, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 WORKER = """
 import pathlib, signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # kept until sigwait takes it
 with pathlib.Path("starts").open("a") as file:
     print(*sys.argv[1:], file=file)
-signal.pause()
+signal.sigwait({signal.SIGTERM})
 """
 
 
