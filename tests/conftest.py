@@ -16,6 +16,8 @@ asyncio.set_event_loop(None)
 # A shell that starts the tests in the background has them ignore SIGINT, and so every process that they start: those
 # that show what Ctrl-C does would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same holds for SIGHUP under nohup, and a shell can't trap a signal that it was started to ignore.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A busy machine is no fault of the code's: pytest-timeout ends what hangs.
 settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
