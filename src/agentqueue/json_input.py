@@ -44,7 +44,7 @@ def read_json(raw: bytes, what: str, *, hint: str = "") -> Any:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
-        if "limit" in exc.msg:  # orjson's own, of 1,024 levels: its words changed with its versions
+        if "limit" in exc.msg or "depth" in exc.msg:  # orjson's own, of 1,024 levels: its words changed
             raise InvalidPayload(f"{what} {_TOO_DEEP}") from None
         raise InvalidPayload(f"{what} is not JSON: {exc.msg}: line {exc.lineno} column {exc.colno}{hint}") from exc
     if type(value) is str:
