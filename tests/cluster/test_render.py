@@ -48,7 +48,7 @@ def pod_of(manifest: Object) -> Object:
     template = manifest["spec"]["template"]
     claims = manifest["spec"].get("volumeClaimTemplates", [])
     volumes = [{"name": it["metadata"]["name"], "persistentVolumeClaim": {"claimName": "claimed"}} for it in claims]
-    spec = {**template["spec"], "volumes": [*template["spec"]["volumes"], *volumes]}
+    spec = {**template["spec"], "volumes": [*template["spec"].get("volumes", []), *volumes]}
     # The manifests' own accounts are dry runs too, and priorities are the administrators'.
     spec = {key: value for key, value in spec.items() if key != "priorityClassName"} | {"serviceAccountName": "default"}
     metadata = {**template["metadata"], "name": manifest["metadata"]["name"]}

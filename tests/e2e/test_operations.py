@@ -60,9 +60,10 @@ class Shown(StrEnum):
 
 
 def shown() -> list[str]:
-    """The page's commands, blocks of them first."""
+    """Return the page's commands, each once, blocks of them first."""
     blocks = [text for language, text in PAGE.blocks if language == "sh"]
-    return blocks + [text for text in PAGE.inline if text.startswith(("agentqueue ", "kubectl ", "helm "))]
+    inline = [text for text in PAGE.inline if text.startswith(("agentqueue ", "kubectl ", "helm "))]
+    return list(dict.fromkeys(blocks + inline))
 
 
 def figure(unit: str) -> int:

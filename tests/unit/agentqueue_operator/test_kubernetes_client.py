@@ -115,6 +115,7 @@ async def test_patches_create_and_status(cluster: KubernetesCluster, fake: FakeA
     assert (merge[0], merge[4]["Content-Type"]) == ("PATCH", "application/merge-patch+json")
     assert (create[0], create[1], create[3]) == ("POST", "/api/v1/namespaces/ns/configmaps", MAP)
     assert replace[1] == "/apis/agentqueue.dev/v1alpha1/namespaces/ns/agentqueues/demo/status"
+    assert replace[2]["fieldValidation"] == "Ignore", "a definition of an older release drops what it does not know"
     assert [step["op"] for step in replace[3]] == ["test", "add"]
     assert replace[4]["Content-Type"] == "application/json-patch+json"
 

@@ -69,7 +69,8 @@ class KubernetesCluster:
             {"op": "add", "path": "/status", "value": status},
         ]
         path = f"{paths.one(AGENT_QUEUE, ref.namespace, ref.name)}/status"
-        query = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
+        # A definition of an older release drops the fields that it does not know; it must not refuse the whole status.
+        query = {"fieldManager": MANAGER, "fieldValidation": "Ignore"}
         try:
             await self._write("PATCH", path, query=query, body=changes, content_type=JSON_PATCH)
         except ApiRefused as exc:
