@@ -204,10 +204,10 @@ def _what_is_known(job_id: str, known: JobStatus | None) -> str:
 
     if known is None:
         return f"{job_id} was known already; nothing was sent. It has been forgotten since: send it again"
-    told = f"{job_id} was known already and is {known.state}; nothing was sent"
+    summary = f"{job_id} was known already and is {known.state}; nothing was sent"
     if known.state is not State.DEAD:
-        return told
-    return f"{told}. Run it again with `agentqueue dead replay {known.queue} {job_id}`, or discard it first"
+        return summary
+    return f"{summary}. Run it again with `agentqueue dead replay {known.queue} {job_id}`, or discard it first"
 
 
 def _as_json(job: Job, order: Order) -> dict[str, Any]:

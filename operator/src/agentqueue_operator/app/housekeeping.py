@@ -25,19 +25,19 @@ class Housekeeper:
 
     Args:
         queues: the server's; None while there is none.
-        told: called with the result of each visit that gave jobs back or left something out.
+        on_visit: called with the result of each visit that gave jobs back or left something out.
         may: whether it may act now.
     """
 
     def __init__(
         self,
         queues: Callable[[], Queues | None],
-        told: Callable[[Tended], None],
+        on_visit: Callable[[Tended], None],
         *,
         may: Callable[[], bool] = lambda: True,
     ) -> None:
         self._queues = queues
-        self._told = told
+        self._on_visit = on_visit
         self._may = may
         self.retentions: Mapping[str, Retention] = {}
         """The queues to look after, each with what it keeps."""
@@ -57,4 +57,4 @@ class Housekeeper:
         except AgentQueueError:
             return  # the loop that reads the queues reports what is wrong
         if tended.given_back or tended.left_out:
-            self._told(tended)
+            self._on_visit(tended)
