@@ -208,7 +208,7 @@ async def _banner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def _noise(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(os.urandom(64).replace(b"\r", b"x") + b"\r\n")
+    writer.write(b"\0" + os.urandom(63).replace(b"\r", b"x") + b"\r\n")  # a random first byte may begin a valid reply
     with contextlib.suppress(ConnectionError):
         await reader.read()
     writer.close()
