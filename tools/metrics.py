@@ -101,7 +101,7 @@ def operator_metrics() -> OperatorMetrics:
     metrics, load = OperatorMetrics(), Load()
     policy = ScalingPolicy(target_wait=timedelta(seconds=30))
     decision = Hold(Reason.IDLE, Terms(snapshot=Snapshot(at=0.0, load=load), current=0, policy=policy), Memory())
-    look = Look(load=load, reports={}, marked=frozenset(), delayed=0, done=0, dead=0, arrived=0, run_ms=0)
+    look = Look(load=load, reports={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
     facts = AgentFacts(name="search", queue="search", deployment="travel-search", desired=0, ready=0)
     metrics.decided(REF, "search", decision)
     metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, decision=decision, look=look)}, {"search": facts})

@@ -72,7 +72,7 @@ class Figures:
 def agent_queue(number: int, agents: int, *, is_managed: bool) -> Object:
     """One of many."""
     redis = {"managed": {}} if is_managed else {"external": {"urlSecretRef": {"name": "redis", "key": "url"}}}
-    each = [
+    each: list[Object] = [
         {"name": f"agent-{index}", "queueName": f"q{number}-{index}", "image": "example/agents:1", "handler": "a:agent"}
         | {"env": [{"name": MARK, "value": "0"}]}
         for index in range(agents)

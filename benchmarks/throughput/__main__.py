@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ async def noop(_ctx: object, n: int) -> int:
     return n
 
 
-async def arq_noop(_ctx: dict[str, object], n: int) -> int:
+async def arq_noop(ctx: dict[Any, Any], n: int) -> int:  # noqa: ARG001  # arq names it so
     """No work."""
     return n
 
@@ -138,7 +138,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.side:
         logging.disable()
-        sides = {"ours": ours, "arq": theirs, "tuned-arq": functools.partial(theirs, **TUNED)}
+        tuned = functools.partial(theirs, **TUNED)
+        sides: dict[str, Callable[[str, int, int], Coroutine[Any, Any, tuple[float, float]]]]
+        sides = {"ours": ours, "arq": theirs, "tuned-arq": tuned}
         with asyncio.Runner(loop_factory=None if given.side == "arq" else uvloop.new_event_loop) as runner:
             print(*runner.run(sides[given.side](given.url, given.jobs, given.concurrency)))
         return

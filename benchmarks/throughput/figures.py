@@ -110,8 +110,9 @@ async def idle_commands(url: str) -> float:
             client.config_resetstat()
             await asyncio.sleep(IDLE_SECONDS)
             stats = client.info("commandstats")
+        assert isinstance(stats, dict)
         sent = ("evalsha", "blpop", "lpush", "info", "ping")
-        return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in sent) / IDLE_SECONDS
+        return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in sent) / IDLE_SECONDS
 
 
 async def long_queue(url: str) -> float:

@@ -105,7 +105,11 @@ async def test_after_a_crash_at_any_write_the_end_is_the_same(
     await install_crd(kube)
     await kube.apply(code())
     async with an_operator(cluster, kube, aq_images) as undisturbed, an_agent_queue(kube):
-        await until(lambda: objects(kube))
+
+        async def has_objects() -> bool:
+            return bool(await objects(kube))
+
+        await until(has_objects)
         await settled(undisturbed)
         expected = await objects(kube)
         writes = undisturbed.writes()

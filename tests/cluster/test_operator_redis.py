@@ -1,6 +1,7 @@
 """The managed Redis over an AgentQueue's life: storage that grows, TLS, and a pod that comes back with its jobs."""
 
 import base64
+from typing import Any
 
 import pytest
 import trustme
@@ -24,7 +25,7 @@ def stored(size: str, **storage: str) -> Object:
     return {"managed": {"storage": {"size": size, **storage}}}
 
 
-def idle(**spec: object) -> Object:
+def idle(**spec: Any) -> Object:
     """Without workers: what is looked at is Redis."""
     return agent_queue(agents=[agent("greetings", scaling={"minReplicas": 0})], **spec)
 

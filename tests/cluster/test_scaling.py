@@ -43,7 +43,10 @@ async def test_a_burst_gets_its_five_pods_in_one_step_and_they_go_when_it_is_don
         await asyncio.gather(*(job.result(timeout=60) for job in jobs))
         statuses = [await job.status() for job in jobs]
         await field.until_replicas(0)
-    waits = [(one.started_at - one.enqueued_at).total_seconds() for one in statuses]
+    waits = [
+        (one.started_at - one.enqueued_at).total_seconds() for one in statuses if one.started_at and one.enqueued_at
+    ]
+    assert len(waits) == len(jobs)
     numbers, reaction = [*recorded.values()], [*recorded][1] - enqueued
     print(
         f"five asked for after {reaction:.2f} s, first start after {min(waits):.2f} s, last after {max(waits):.2f} s, "

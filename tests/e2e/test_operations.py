@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agentqueue.client import Client
+from agentqueue.client import Client, Job
 from agentqueue.errors import JobFailed, JobNotFound, QueueFull, QueueUnavailable
 from agentqueue.store import Server
 from agentqueue_operator.domain.render import redis_name, worker_name
@@ -303,7 +303,7 @@ async def used_memory(client: Client) -> int:
     return int((await client.server.redis.info("memory"))["used_memory"])
 
 
-async def is_active(job: Any) -> bool:
+async def is_active(job: Job) -> bool:
     return (await job.status()).state == "active"
 
 
@@ -342,7 +342,7 @@ async def test_rotated_secrets_are_those_that_are_used(operator: Operator, kube:
         await kube.apply(keys("new"))
 
         async def is_new() -> bool:
-            return await (await client.enqueue(QUEUE, "key")).result(timeout=30) == "new"
+            return bool(await (await client.enqueue(QUEUE, "key")).result(timeout=30) == "new")
 
         await until(is_new)
         assert await running.result(timeout=30) == "rested"

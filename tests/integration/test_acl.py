@@ -24,6 +24,7 @@ from agentqueue_operator.app.ports import Retention
 from agentqueue_operator.domain.reasons import Reason
 from tests.support.hand import Hand
 from tests.support.pages import Page
+from tests.support.replies import plain
 from tests.support.servers import RunningServer
 from tests.support.waiting import until
 from tests.support.workers import working
@@ -140,12 +141,12 @@ async def work(url: str) -> None:
 
 def denials(admin: redis.Redis) -> list[tuple[str, str]]:
     """What users were refused: reason and object. redis-py ignores a refusal of CLIENT SETINFO."""
-    found = [(it["reason"], it["object"]) for it in admin.acl_log()]
+    found = [(it["reason"], it["object"]) for it in plain(admin.acl_log())]
     return [it for it in found if it != ("command", "client|setinfo")]
 
 
 async def commands_seen(admin: redis.Redis) -> set[str]:
-    found: dict[str, Any] = await asyncio.to_thread(admin.info, "commandstats")
+    found = plain(await asyncio.to_thread(admin.info, "commandstats"))
     return {name.removeprefix("cmdstat_").upper() for name, told in found.items() if told["calls"]}
 
 

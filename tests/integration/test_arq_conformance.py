@@ -109,7 +109,8 @@ async def test_info_tells_a_waiting_job(make_worker: MakeWorker, redis: ArqRedis
     job = await job_of(redis, "add", 1, two=2)
     info = await job.info()
     assert info is not None
-    assert (info.function, info.args, info.kwargs, info.job_try) == ("add", (1,), {"two": 2}, None)
+    job_try: int | None = info.job_try  # arq's annotation leaves out None
+    assert (info.function, info.args, info.kwargs, job_try) == ("add", (1,), {"two": 2}, None)
     assert before <= info.enqueue_time
     assert info.score == pytest.approx(info.enqueue_time.timestamp() * 1000, abs=1)
     assert await job.status() is JobStatus.queued
@@ -334,7 +335,7 @@ async def test_retry_job_and_cancelled_error_run_it_again(
     async def flaky(ctx: dict[str, Any]) -> int:
         if ctx["job_try"] == 1:
             raise exception
-        return ctx["job_try"]
+        return int(ctx["job_try"])
 
     job = await job_of(redis, "flaky")
     worker = await burst(make_worker([func(flaky, name="flaky")], burst=True))
@@ -516,7 +517,7 @@ async def test_jobs_do_not_share_what_they_put_into_the_context(make_worker: Mak
 
 async def test_a_job_enqueues_another_through_its_context(make_worker: MakeWorker, redis: ArqRedis) -> None:
     async def parent(ctx: dict[str, Any]) -> str:
-        child = await ctx["redis"].enqueue_job("add", 20, two=22)
+        child: Job = await ctx["redis"].enqueue_job("add", 20, two=22)
         return child.job_id
 
     job = await job_of(redis, "parent")

@@ -37,7 +37,8 @@ class Ticks:
         self.runs.append((ctx["job_id"], moment()))
 
     def every_second(self, **options: Any) -> Any:
-        return cron(self.note, **({"name": "tick", "second": EVERY_SECOND, "microsecond": 0} | options))
+        given: dict[str, Any] = {"name": "tick", "second": EVERY_SECOND, "microsecond": 0} | options
+        return cron(self.note, **given)
 
 
 def make_worker(url: str, *crons: Any, **options: Any) -> Any:

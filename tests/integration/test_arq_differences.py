@@ -17,6 +17,7 @@ from agentqueue.client import Client
 from agentqueue.wire import Reason, State, decode_dead
 from agentqueue_worker.arq import Worker
 from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, running, settings_of
+from tests.support.replies import field
 from tests.support.workers import until
 
 MakeWorker = Callable[..., Any]
@@ -44,7 +45,7 @@ async def burst(worker: Any) -> Any:
 
 
 async def letter_of(redis: ArqRedis, job_id: str) -> Any:
-    raw = await redis.hget(f"aq:dead:{job_id}", "letter")
+    raw = await field(redis, f"aq:dead:{job_id}", "letter")
     assert raw is not None, f"{job_id} is no dead letter"
     return decode_dead(raw)
 
@@ -84,7 +85,7 @@ async def test_a_pickled_dead_letter_runs_after_a_replay_to_a_worker_that_reads_
         await burst(make_worker([add]))
         with pytest.raises(DeserializationError):  # the result that told so was JSON
             await job.result(timeout=1)
-        assert await own.replay(QUEUE, [job.job_id])
+        assert (await own.replay(QUEUE, [job.job_id])).count == 1
         await burst(make_worker([add], pickle=True))
         assert await job.result(timeout=5) == 42
 
@@ -114,7 +115,8 @@ async def test_a_pool_given_without_serializers_writes_what_the_worker_reads(
     """arq's pool pickles by default: the jobs enqueued through ctx['redis'] would end as dead letters."""
 
     async def parent(ctx: dict[str, Any]) -> str:
-        return (await ctx["redis"].enqueue_job("add", 1)).job_id
+        child: Job = await ctx["redis"].enqueue_job("add", 1)
+        return child.job_id
 
     await redis.enqueue_job("parent", _job_id="parent")
     async with arq_client(server_url, job_serializer=None, job_deserializer=None) as pool:
@@ -338,7 +340,8 @@ class Long:
 
 
 async def test_a_signal_lets_jobs_end_within_job_completion_wait(make_worker: MakeWorker, redis: ArqRedis) -> None:
-    long, stopped_by = Long(), []
+    long = Long()
+    stopped_by: list[signal.Signals] = []
     worker = make_worker([long.function, add], burst=False, job_completion_wait=20)
     worker.on_stop = stopped_by.append
     job = await redis.enqueue_job("long")
@@ -397,7 +400,7 @@ async def test_the_server_may_restart_under_the_worker(start_server: Callable[..
         ticks.append(ctx["job_id"])
 
     crons = [cron(tick, name="each", second=set(range(60)), microsecond=0, unique=False)]
-    options = {"health_check_interval": 0.02, "poll_delay": 0.05, "handle_signals": False}
+    options: dict[str, Any] = {"health_check_interval": 0.02, "poll_delay": 0.05, "handle_signals": False}
     worker = Worker([add], cron_jobs=crons, redis_settings=settings_of(server.url), **options)
     async with running(worker):
         async with arq_client(server.url) as client:

@@ -1,6 +1,7 @@
 """docs/migrate-from-arq.md, run as it is written: Python blocks are files, shell blocks are commands."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ async def test_its_programs_and_commands_work_together(folder: Path, server_url:
         await running.said("worker_started")
         for words in (words for words in others if words[-1] != "own_worker.py"):
             if words[:2] == ["agentqueue", "status"]:
-                await until(lambda words=words: _is_completed(words, folder, server_url), what="the job is completed")
+                await until(partial(_is_completed, words, folder, server_url), what="the job is completed")
             said[" ".join(words[:2])] = _run(words, folder, server_url)
     assert said["python enqueue.py"] == "BER-LIS: 3 offers, try 1\n"
     assert "trip-18" in said["agentqueue submit"]

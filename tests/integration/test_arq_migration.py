@@ -59,7 +59,7 @@ async def test_both_serve_one_queue_and_each_job_runs_once(server_url: str, redi
 
 
 async def _is_empty(redis: ArqRedis) -> bool:
-    return await redis.zcard(QUEUE) == 0
+    return bool(await redis.zcard(QUEUE) == 0)
 
 
 class Held:
@@ -149,7 +149,7 @@ async def test_arqs_own_24_h_expiry_of_a_waiting_record_is_cleared(server_url: s
 
 
 async def _lives_for_ever(redis: ArqRedis, key: str) -> bool:
-    return await redis.pttl(key) == -1
+    return bool(await redis.pttl(key) == -1)
 
 
 async def test_arqs_24_h_expiry_of_a_running_record_is_cleared_too(server_url: str, redis: ArqRedis) -> None:

@@ -15,6 +15,7 @@ from arq.jobs import Job
 from agentqueue.arq import loads
 from agentqueue.wire import Reason, decode_dead
 from tests.support.arq_programs import PICKLE, QUEUE, arq_client, command, execute, surroundings
+from tests.support.replies import field, fields
 from tests.support.workers import until, worker_process
 
 PROGRAM = """
@@ -189,13 +190,13 @@ async def test_pickles_are_read_with_arq_pickle_and_are_dead_letters_without(fol
     words = (command("agentqueue"), "worker", "program.Pickling", "--burst")
     env = surroundings(server_url)
     async with arq_client(server_url, **PICKLE) as client:
-        for job_id in ("refused", "read"):
-            job = await client.enqueue_job("add", 1, _job_id=job_id)
-            assert job is not None
-            options = ("--arq-pickle",) if job_id == "read" else ()
-            execute(*words, *options, folder=folder, env=env)
+        assert await client.enqueue_job("add", 1, _job_id="refused") is not None
+        execute(*words, folder=folder, env=env)
+        job = await client.enqueue_job("add", 1, _job_id="read")
+        assert job is not None
+        execute(*words, "--arq-pickle", folder=folder, env=env)
         assert await job.result(timeout=5) == 1
-        raw = await client.hget("aq:dead:refused", "letter")
+        raw = await field(client, "aq:dead:refused", "letter")
     assert raw is not None
     letter = decode_dead(raw)
     assert letter.reason is Reason.PICKLED
@@ -301,8 +302,8 @@ async def test_job_completion_wait_lets_running_jobs_end(folder: Path, server_ur
 
 
 async def _is_draining(redis: ArqRedis) -> bool:
-    beats = await redis.hvals(f"{QUEUE}:workers")
-    return any(b'"draining":true' in beat for beat in beats)
+    beats = await fields(redis, f"{QUEUE}:workers")
+    return any(b'"draining":true' in beat for beat in beats.values())
 
 
 async def test_a_job_that_stops_its_own_worker_is_done(folder: Path, server_url: str, redis: ArqRedis) -> None:

@@ -200,7 +200,7 @@ def test_the_managed_redis_may_speak_tls(
 ) -> None:
     """Its certificate is for the Service, not for a port of this machine."""
     certificates, port = issue(tmp_path / "certificates", f"{SERVICE}.prod.svc"), free_port()
-    with run_server("redis", **certificates.server_config(port, auth_clients=False)):
+    with run_server("redis", certificates.server_config(port, auth_clients=False)):
         kubectl.put(QUEUES, "prod", "travel", managed(tls={"secretName": "travel-tls"}))
         kubectl.put("secret", "prod", SERVICE, secret(url=f"rediss://{SERVICE}.prod.svc:6379/0"))
         kubectl.put("secret", "prod", "travel-tls", secret(ca_crt=certificates.text(certificates.ca)))

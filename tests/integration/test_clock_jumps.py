@@ -14,6 +14,7 @@ from agentqueue_operator.app.housekeeping import Housekeeper
 from agentqueue_operator.app.ports import Retention
 from tests.support.clocks import Clock, run_server_with_clock
 from tests.support.hand import Hand
+from tests.support.replies import awaited, fields
 from tests.support.servers import KINDS, RunningServer
 from tests.support.workers import Work, final, until, working
 
@@ -45,7 +46,7 @@ async def renewed(client: Client, workers: int) -> None:
 
 
 async def _heartbeats(client: Client) -> set[bytes]:
-    beats = await client.server.redis.hgetall("q:workers")
+    beats = await fields(client.server.redis, "q:workers")
     return {name + value.split(b"|")[0] for name, value in beats.items()}
 
 
@@ -120,4 +121,4 @@ async def test_a_jump_back_does_not_make_a_dead_workers_lease_an_hour_longer(giv
             await until(is_ready, what="the job is ready again", deadline=30)
         finally:
             visits.cancel()
-        assert await client.server.redis.hlen("q:workers") == 0
+        assert await awaited(client.server.redis.hlen("q:workers")) == 0

@@ -76,7 +76,7 @@ async def hand(client: Client, queue: str = "flights") -> AsyncIterator[Hand]:
 @pytest.mark.parametrize("path", ["/api/queue/stats", "/api/queues", "/api/jobs/x", "/api/nothing", "/docs"])
 async def test_without_the_token_nothing_is_told(client: Client, path: str, header: str | None) -> None:
     async with console(client, token=None) as stranger:
-        headers = {} if header is None else {"Authorization": header.encode()}
+        headers = {} if header is None else {b"Authorization": header.encode()}
         answer = await stranger.get(path, headers=headers)
     assert (answer.status_code, answer.json()) == (401, {"error": "Unauthorized"})
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -635,7 +635,7 @@ async def test_who_did_what_is_in_the_log(client: Client, console_process: "subp
     assert all(line.keys() >= {"timestamp", "level"} for line in logged)
     changes = [line for line in logged if "forwarded_for" in line]
     assert {(line["peer"], line["forwarded_for"]) for line in changes} == {("127.0.0.1", "10.9.8.7")}
-    wanted = {
+    wanted: dict[str, dict[str, object]] = {
         "queue_paused": {"queue": "flights", "changed": True, "note": "airline down"},
         "queue_resumed": {"queue": "flights", "changed": True},
         "dead_letters_replayed": {"queue": "flights", "count": 1, "left": 1, "ids": ["j0", "nobody"]},

@@ -18,6 +18,7 @@ from agentqueue.store import Server
 from agentqueue.wire import State
 from agentqueue_worker.app.worker import Worker
 from tests.support.breaker import Breaker, Cut
+from tests.support.replies import field
 from tests.support.servers import RunningServer
 from tests.support.workers import DEADLINE, Work, final, until, worker_for, working
 
@@ -40,7 +41,7 @@ class Network:
     """Between a worker and the server. It breaks at the step that takes a waiting job, until it is mended."""
 
     breaker: Breaker
-    plain: "redis.Redis[Any]"
+    plain: "redis.Redis"
     broken: bool = False
 
     def break_at_claim(self, how: Cut) -> None:
@@ -141,7 +142,7 @@ async def test_what_a_lost_answer_brought_goes_back_at_once_when_redis_is_there_
         await until(lambda: network.broken, what="the answer is lost")
         worker.stop(grace=HOUR)
         network.mend()
-    assert await server.redis.hget(f"aq:meta:{job.id}", "handbacks") == b"1"
+    assert await field(server.redis, f"aq:meta:{job.id}", "handbacks") == b"1"
     assert ((await job.status()).state, work.runs) == (State.WAITING, [])
 
 

@@ -34,6 +34,7 @@ from agentqueue.store import (
 )
 from agentqueue.store.engine import Outcome
 from agentqueue.wire import JobRecord, State, encode_job
+from tests.support.replies import plain
 from tests.support.servers import RunningServer
 from tests.support.travel import attend, travel
 
@@ -169,7 +170,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.claims.remove(held)
         self.learn_order()
         self.seq += 1
-        call = {"seq": self.seq, "owner": owner, "want": want, "outcomes": outcomes}
+        call: dict[str, Any] = {"seq": self.seq, "owner": owner, "want": want, "outcomes": outcomes}
         self.redis.delete(f"{QUEUE}:reaped")  # else an idle claim reaps too; `renew` shows reaping
         reply = self.run(self.engine.step(**call))
         lost = [outcome.id for outcome in outcomes if self.jobs[outcome.id].owner != owner]
@@ -244,7 +245,7 @@ class EngineMachine(RuleBasedStateMachine):
     def learn_order(self) -> None:
         """Where each job that does not run stands, in a time that journeys leave alone; kept while it runs."""
         for level in Level:
-            for job_id, score in self.redis.zrange(keys.KeySpace(QUEUE).level(level), 0, -1, withscores=True):
+            for job_id, score in plain(self.redis.zrange(keys.KeySpace(QUEUE).level(level), 0, -1, withscores=True)):
                 if score >= 0:
                     self.order[job_id.decode()] = score + self.now * UNIT * 1000
 

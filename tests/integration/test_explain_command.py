@@ -230,13 +230,22 @@ def test_an_up_that_runs_tells_why(tmp_path: Path) -> None:
     (tmp_path / "handlers.py").write_text(HANDLERS)
     (tmp_path / "agentqueue.yaml").write_text(RESOURCE)
     environment = {name: value for name, value in os.environ.items() if "REDIS_URL" not in name}
-    given: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
 
     def ask(*arguments: str) -> str:
-        return subprocess.run([COMMAND, *arguments], capture_output=True, check=False, timeout=60, **given).stdout
+        return subprocess.run(
+            [COMMAND, *arguments],
+            capture_output=True,
+            check=False,
+            timeout=60,
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+        ).stdout
 
     with (tmp_path / "log").open("w") as log:
-        up = subprocess.Popen([COMMAND, "up", "agentqueue.yaml"], stdout=log, stderr=log, **given)
+        up = subprocess.Popen(
+            [COMMAND, "up", "agentqueue.yaml"], stdout=log, stderr=log, cwd=tmp_path, env=environment, text=True
+        )
     try:
         ends = time.monotonic() + 100
         told = ""

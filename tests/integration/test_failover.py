@@ -189,7 +189,7 @@ async def test_a_worker_and_a_client_over_tls(
 ) -> None:
     certificates, port = issue(tmp_path / "certificates", "localhost"), free_port()
     (tmp_path / "shop.py").write_text(module)
-    with run_server("redis", **certificates.server_config(port)) as server:
+    with run_server("redis", certificates.server_config(port)) as server:
         options = ServerOptions(f"redis://localhost:{port}", tls=certificates.tls)
         use(options, monkeypatch)
         await sold(target, tmp_path, options)

@@ -16,7 +16,9 @@ from agentqueue.clock import now_ms
 from agentqueue.errors import QueueUnavailable
 from agentqueue.store import Again, Bury, Claimed, Done, HandBack, Server, StepReply
 from agentqueue.wire import Reason, State
+from agentqueue_worker.adapters.telemetry import WorkerTelemetry
 from tests.support.hand import Hand
+from tests.support.replies import field, fields
 from tests.support.workers import DEADLINE, Work, final, until, working
 
 if TYPE_CHECKING:
@@ -65,21 +67,21 @@ def wrong(kinds: dict[str, str], *, each: int = len(WRITE)) -> list[Any]:
     return [pytest.param(key, kind, id=f"{key.strip(':')}-{kind}") for key, kind in pairs]
 
 
-async def spoil(redis: "Redis[Any]", key: str, kind: str) -> None:
+async def spoil(redis: "Redis", key: str, kind: str) -> None:
     """Another program writes there."""
     command, *rest = WRITE[kind]
     await redis.delete(key)
     await redis.execute_command(command, key, *rest)
 
 
-async def set_aside(redis: "Redis[Any]", key: str, kind: str) -> None:
+async def set_aside(redis: "Redis", key: str, kind: str) -> None:
     """The same, but what it held can be put back."""
     if await redis.exists(key):
         await redis.rename(key, "aside")
     await spoil(redis, key, kind)
 
 
-async def mend(redis: "Redis[Any]", key: str) -> None:
+async def mend(redis: "Redis", key: str) -> None:
     """As it was before `set_aside`."""
     await redis.delete(key)
     if await redis.exists("aside"):
@@ -141,7 +143,7 @@ async def refusal_of(hand: Hand, end: str, jobs: Sequence[Claimed]) -> str:
     return ""
 
 
-async def place(redis: "Redis[Any]", job_id: str) -> State:
+async def place(redis: "Redis", job_id: str) -> State:
     """Where the queue has the job, in one place alone. A client may not read its keys: one of them is foreign."""
     async with redis.pipeline() as pipe:
         for key in ("q:done", "q:dead", *LEVELS):
@@ -158,7 +160,7 @@ async def place(redis: "Redis[Any]", job_id: str) -> State:
     return only
 
 
-async def until_placed(redis: "Redis[Any]", job_id: str) -> None:
+async def until_placed(redis: "Redis", job_id: str) -> None:
     """Until it is final."""
     async with asyncio.timeout(DEADLINE):
         while await place(redis, job_id) not in (State.COMPLETED, State.DEAD):  # noqa: ASYNC110  # Redis tells nobody
@@ -235,7 +237,7 @@ async def test_a_dead_workers_jobs_are_given_back_though_one_has_a_foreign_key(
     given = await hand.engine.hand_back_all(worker=hand.worker, why="killed")
     assert given == (1 if prefix == "arq:in-progress:" else 2)
     if prefix == "aq:meta:":
-        assert await server.redis.hget("aq:meta:victim", "crashes") == b"1"
+        assert await field(server.redis, "aq:meta:victim", "crashes") == b"1"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WRITE if kind != "hash"])
@@ -271,7 +273,9 @@ async def test_a_queues_foreign_key_is_named_and_waited_for(
             await asyncio.sleep(0.5)
             assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - before < 60, "no spin"
             assert sum(_names(line, key, kind) for line in logs) <= 2, "told once in a while"
-            assert worker._telemetry.metrics.redis_errors > 0
+            telemetry = worker._telemetry
+            assert isinstance(telemetry, WorkerTelemetry)
+            assert telemetry.metrics.redis_errors > 0
             await mend(redis, key)
             for job in (*jobs, dead):
                 await final(job)
@@ -316,7 +320,7 @@ async def test_a_step_that_a_foreign_key_refused_is_carried_out_once_when_it_is_
     assert {(await redis.get(f"arq:retry:{job.id}")) for job in jobs} == {b"1" if end == "retried" else None}
     counters = (await client.stats("q")).counters
     assert (counters.get(end, 0), counters.get("lost", 0)) == (4, 0)
-    assert await redis.hgetall("q:dead:fp") == ({b"kind": b"4"} if end == "dead" else {})
+    assert await fields(redis, "q:dead:fp") == ({b"kind": b"4"} if end == "dead" else {})
 
 
 @pytest.mark.parametrize("key", ["c", "c:dead", "c:seq"])

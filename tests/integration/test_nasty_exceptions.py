@@ -57,7 +57,7 @@ class World:
         async def function(ctx: dict[str, Any]) -> None:
             raise self.exc
 
-        self.functions = [arq.func(function, name="function", max_tries=1)]  # type: ignore[arg-type]
+        self.functions = [arq.func(function, name="function", max_tries=1)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -29,6 +29,7 @@ from agentqueue.wire import JobRecord, encode_job
 from agentqueue_operator.adapters.queues import QueueReader
 from agentqueue_operator.app.cluster.scaler import QueueScaler
 from agentqueue_operator.app.ports import Retention
+from tests.support.replies import plain
 from tests.support.scaling import FakeCluster, queue_of
 from tests.support.servers import RunningServer
 from tests.support.travel import grow_old
@@ -157,7 +158,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
 
     @rule(row=st.sampled_from((b"garbage", b"\xff", b"99999999999999999|{}", b"1|garbage")))
     def a_heartbeat_is_spoilt(self, row: bytes) -> None:
-        self.redis.hset(f"{QUEUE}:workers", "theirs", row)
+        self.redis.hset(f"{QUEUE}:workers", mapping={"theirs": row})
 
     @rule(data=st.data())
     @precondition(lambda self: self.active())
@@ -196,7 +197,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
     # What must hold
 
     def active(self) -> set[str]:
-        rows = (self.redis.zrangebyscore(key, "-inf", "(0") for key in KeySpace(QUEUE).levels)
+        rows = (plain(self.redis.zrangebyscore(key, "-inf", "(0")) for key in KeySpace(QUEUE).levels)
         return {job_id.decode() for found in rows for job_id in found}
 
     def held(self) -> set[str]:

@@ -27,7 +27,11 @@ def watched(_redis_installed: None) -> Iterator[Watched]:
 
 
 def options_for(watched: Watched, **changes: Any) -> ServerOptions:
-    given = {"connect_timeout": 2.0, "timeout": 3.0, "sentinel": Sentinels(MASTER, watched.nodes)} | changes
+    given: dict[str, Any] = {
+        "connect_timeout": 2.0,
+        "timeout": 3.0,
+        "sentinel": Sentinels(MASTER, watched.nodes),
+    } | changes
     return ServerOptions("redis://", **given)
 
 
@@ -154,8 +158,8 @@ async def test_servers_and_sentinels_over_tls(certificates: Certificates) -> Non
     port, sentinel_port = free_port(), free_port()
     secure = certificates.server_config(port)
     with (
-        run_server("redis", **secure, **{"tls-replication": "yes"}),
-        run_sentinel(port, **(certificates.server_config(sentinel_port) | {"tls-replication": "yes"})),
+        run_server("redis", secure, tls_replication="yes"),
+        run_sentinel(port, config=certificates.server_config(sentinel_port) | {"tls-replication": "yes"}),
     ):
         where = Sentinels(MASTER, (("127.0.0.1", sentinel_port),))
 

@@ -205,10 +205,10 @@ async def test_time_ends_retention_and_rate_limits(box: Sandbox) -> None:
         assert await job.result(timeout=1) == 1
         await box.advance(2)
         after = raw.zscore("first:dead", buried.id), raw.zscore("first", waiting.id)
-        assert [round(a - b) for a, b in zip(before, after, strict=True)] == [2_000, 2_000]  # type: ignore[operator]
+        assert [round(a - b) for a, b in zip(before, after, strict=True)] == [2_000, 2_000]
         assert raw.lrange("first:limit", 0, -1) == [b"3000"]
         assert raw.hget(f"aq:meta:{waiting.id}", "expires") == b"7000"
-        assert 0 < raw.pttl(f"arq:result:{job.id}") <= 3_598_000  # type: ignore[operator]
+        assert 0 < raw.pttl(f"arq:result:{job.id}") <= 3_598_000
         await box.advance(3_600)
         assert not raw.exists(f"arq:result:{job.id}")
     assert (await running.status()).state is State.ACTIVE

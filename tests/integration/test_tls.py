@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from agentqueue.store import Server, ServerOptions, Tls
 from tests.support.certificates import Certificates, issue
 from tests.support.servers import RunningServer, free_port, run_server
 
-QUICK = {"connect_timeout": 3.0, "timeout": 5.0}
+QUICK: dict[str, Any] = {"connect_timeout": 3.0, "timeout": 5.0}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture(scope="module")
 def tls_server(_redis_installed: None, certificates: Certificates) -> Iterator[RunningServer]:
     """Takes TLS with a client's certificate on `config["tls-port"]`, and anybody on its plain port."""
-    with run_server("redis", **certificates.server_config(free_port())) as server:
+    with run_server("redis", certificates.server_config(free_port())) as server:
         yield server
 
 
@@ -103,7 +104,7 @@ async def test_a_renewed_certificate_is_shown_with_the_next_connection(
     ],
 )
 async def test_what_is_wrong_with_certificates(
-    port: str, certificates: Certificates, host: str, change: dict[str, None], says: str
+    port: str, certificates: Certificates, host: str, change: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(QueueUnavailable, match=says):
         await connect(f"rediss://{host}:{port}", replace(certificates.tls, **change))
@@ -114,7 +115,7 @@ async def test_a_certificate_that_has_run_out(tmp_path: Path) -> None:
     old, port = issue(tmp_path, "localhost", until=datetime(2020, 1, 2, tzinfo=UTC)), free_port()
     says = "certificate has expired; have the server's certificate renewed"
     with (
-        run_server("redis", **old.server_config(port, auth_clients=False)),
+        run_server("redis", old.server_config(port, auth_clients=False)),
         pytest.raises(QueueUnavailable, match=says),
     ):
         await connect(f"rediss://localhost:{port}", Tls(ca_file=old.ca))
@@ -141,7 +142,7 @@ async def test_tls_to_a_plain_port(tls_server: RunningServer, certificates: Cert
     ],
 )
 def test_files_that_cannot_be_used_are_named_at_once(
-    certificates: Certificates, tls: dict[str, str], says: str
+    certificates: Certificates, tls: dict[str, Any], says: str
 ) -> None:
     cert, key = certificates.of("client")
     names = {"KEY": key, "CERT": cert, "OTHER": certificates.of("server")[1]}

@@ -203,7 +203,7 @@ def test_workers_and_commands_reach_a_server_over_tls(here: Path, capsys: pytest
         secret("ca", ca_crt=Certificates.text(certificates.ca)),
         secret("pair", tls_crt=cert, tls_key=key),
     )
-    with run_server("redis", **certificates.server_config(port)), up(here, *documents):
+    with run_server("redis", certificates.server_config(port)), up(here, *documents):
         assert "sold" in sell(capsys)
 
 

@@ -17,6 +17,7 @@ from agentqueue_operator.app.ports import Retention, Tended
 from agentqueue_operator.domain.scaling import Load, Mode, ScalingPolicy
 from tests.support.hand import Hand
 from tests.support.homes import KEEPS, OperatorHome, replicas_in, status_in, up_running
+from tests.support.replies import awaited, fields
 from tests.support.servers import RunningServer
 from tests.support.workers import Work, final, until, working
 
@@ -47,7 +48,7 @@ class Given:
     queue: str
 
     @property
-    def redis(self) -> "Redis[Any]":
+    def redis(self) -> "Redis":
         return self.server.redis
 
     async def now_ms(self) -> int:
@@ -169,20 +170,20 @@ class ArqsExpiryIsCleared:
 
     @staticmethod
     async def is_done(given: Given) -> bool:
-        return await given.redis.pttl(JOB + given.id("expiring")) == -1
+        return bool(await given.redis.pttl(JOB + given.id("expiring")) == -1)
 
 
 @duty
 class ADeadWorkerAndItsMarkAreForgotten:
     @staticmethod
     async def left(given: Given) -> None:
-        await given.redis.hset(f"{given.queue}:workers", "gone", f"{await given.now_ms() - 61_000}|{{}}")
-        await given.redis.hset(f"{given.queue}:drain", "gone", "1")
+        await awaited(given.redis.hset(f"{given.queue}:workers", "gone", f"{await given.now_ms() - 61_000}|{{}}"))
+        await awaited(given.redis.hset(f"{given.queue}:drain", "gone", "1"))
 
     @staticmethod
     async def is_done(given: Given) -> bool:
         for of in ("workers", "drain"):
-            if await given.redis.hexists(f"{given.queue}:{of}", "gone"):
+            if await awaited(given.redis.hexists(f"{given.queue}:{of}", "gone")):
                 return False
         return True
 
@@ -191,12 +192,12 @@ class ADeadWorkerAndItsMarkAreForgotten:
 class AHeartbeatThatSomebodyElseWroteIsForgotten:
     @staticmethod
     async def left(given: Given) -> None:
-        await given.redis.hset(f"{given.queue}:workers", "theirs", "garbage")
-        await given.redis.hset(f"{given.queue}:drain", "theirs", "garbage")
+        await awaited(given.redis.hset(f"{given.queue}:workers", "theirs", "garbage"))
+        await awaited(given.redis.hset(f"{given.queue}:drain", "theirs", "garbage"))
 
     @staticmethod
     async def is_done(given: Given) -> bool:
-        return not await given.redis.hexists(f"{given.queue}:workers", "theirs")
+        return not await awaited(given.redis.hexists(f"{given.queue}:workers", "theirs"))
 
 
 @duty
@@ -208,7 +209,7 @@ class TheHistoryEnds:
 
     @staticmethod
     async def is_done(given: Given) -> bool:
-        return await given.redis.zrange(f"{given.queue}:done", 0, -1) == [b"young"]
+        return bool(await given.redis.zrange(f"{given.queue}:done", 0, -1) == [b"young"])
 
 
 @duty
@@ -232,11 +233,11 @@ class DeadLettersEnd:
 class AQueueThatOnlyArqsClientsUseIsKnown:
     @staticmethod
     async def left(given: Given) -> None:
-        await given.redis.srem(QUEUES, given.queue)
+        await awaited(given.redis.srem(QUEUES, given.queue))
 
     @staticmethod
     async def is_done(given: Given) -> bool:
-        return bool(await given.redis.sismember(QUEUES, given.queue))
+        return bool(await awaited(given.redis.sismember(QUEUES, given.queue)))
 
 
 @duty
@@ -361,7 +362,7 @@ async def test_a_first_job_is_seen_though_the_replica_that_heard_of_it_is_gone(
 
 
 async def _is_taken(server: Server) -> bool:
-    return await server.redis.llen("auto:wake") == 0
+    return await awaited(server.redis.llen("auto:wake")) == 0
 
 
 async def _is_waiting(given: Given, name: str) -> bool:
@@ -424,9 +425,11 @@ async def test_each_job_counts_once_while_its_worker_dies(client: Client, server
 
 async def test_a_heartbeat_that_nobody_can_read_costs_no_look(server: Server, client: Client) -> None:
     await client.enqueue("work", "job")
-    await server.redis.hset("work:workers", mapping={"a": "garbage", "b": "|", "c": b"\xff|\xff", "d": f"{2**70}|{{}}"})
-    await server.redis.hset("work:drain", mapping={"a": "garbage"})
-    await server.redis.hset("work:stats", mapping={"completed": "garbage"})
+    await awaited(
+        server.redis.hset("work:workers", mapping={"a": "garbage", "b": "|", "c": b"\xff|\xff", "d": f"{2**70}|{{}}"})
+    )
+    await awaited(server.redis.hset("work:drain", mapping={"a": "garbage"}))
+    await awaited(server.redis.hset("work:stats", mapping={"completed": "garbage"}))
     look = (await QueueReader(server).look({"work": 1.0}))["work"]
     assert (look.load.ready, look.reports, look.marked) == (1, {}, {"a": 0})
     assert (await client.stats("work")).workers == ()
@@ -435,7 +438,7 @@ async def test_a_heartbeat_that_nobody_can_read_costs_no_look(server: Server, cl
 
 async def test_a_mark_that_nobody_can_read_is_none(server: Server) -> None:
     hand = Hand(server, "work")
-    await server.redis.hset("work:drain", mapping={hand.worker: "garbage"})
+    await awaited(server.redis.hset("work:drain", mapping={hand.worker: "garbage"}))
     reply = await hand.engine.renew(owner=hand.owner, worker=hand.worker, heartbeat=b"{}", held=())
     assert (reply.drain, reply.lost, reply.paused) == (0, [], False)
 
@@ -504,7 +507,7 @@ async def test_an_outage_of_redis_takes_no_job_from_a_worker_that_lives(
 
 
 async def _seen(server: Server) -> list[bytes]:
-    return [row.split(b"|")[0] for row in await server.redis.hvals("q:workers")]
+    return [row.split(b"|")[0] for row in (await fields(server.redis, "q:workers")).values()]
 
 
 async def _has_renewed(server: Server, before: list[bytes]) -> bool:
@@ -524,7 +527,7 @@ async def test_no_number_of_other_requests_or_workers_hides_what_is_to_be_done(s
     await server.redis.zadd(ABORT, dict.fromkeys(others, 1))
     await ADelayedJobThatArqAbortedComesToTheHead.left(given)
     now = await given.now_ms()
-    await server.redis.hset("work:workers", mapping=dict.fromkeys(others, f"{now}|{{}}"))
+    await awaited(server.redis.hset("work:workers", mapping=dict.fromkeys(others, f"{now}|{{}}")))
     await ADeadWorkerAndItsMarkAreForgotten.left(given)
 
     async def visit() -> bool:
@@ -535,4 +538,4 @@ async def test_no_number_of_other_requests_or_workers_hides_what_is_to_be_done(s
         ) and await ADeadWorkerAndItsMarkAreForgotten.is_done(given)
 
     await until(visit, what="both are found")
-    assert await server.redis.hlen("work:workers") == 1_000
+    assert await awaited(server.redis.hlen("work:workers")) == 1_000

@@ -123,7 +123,9 @@ async def test_a_plain_function_runs_in_a_thread_and_may_use_its_context(client:
     await work_off(agent, server_url)
     assert await job.result() == 42
     assert seen["thread"] != threading.get_ident()
-    assert (await job.status()).progress.percent == 50
+    progress = (await job.status()).progress
+    assert progress is not None
+    assert progress.percent == 50
     assert (await client.stats("other")).waiting == 1
 
 
@@ -142,7 +144,7 @@ async def test_startup_opens_what_handlers_share_and_shutdown_closes_it(client: 
     @agent.job
     async def use(ctx: Context) -> int:
         order.append("job")
-        return ctx.state.rate
+        return int(ctx.state.rate)
 
     job = await client.enqueue(use)
     await work_off(agent, server_url)
@@ -505,4 +507,6 @@ async def test_the_worker_shows_progress_while_the_job_runs(client: Client, serv
         await until(shown, what="100 % is shown")
         assert (await job.status()).state is State.ACTIVE
         go.set()
-        assert (await final(job)).progress.message == "step 100"
+        progress = (await final(job)).progress
+        assert progress is not None
+        assert progress.message == "step 100"

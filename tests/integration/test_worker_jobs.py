@@ -14,6 +14,7 @@ from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.store import Engine, Server
 from agentqueue.wire import Reason, State
 from tests.support.hand import Hand
+from tests.support.replies import awaited, field
 from tests.support.workers import final, until, work_off, working
 
 FAST = Backoff("fixed", delay=0.05, jitter=0.0)
@@ -38,7 +39,7 @@ async def test_a_checkpoint_comes_back_after_a_failed_attempt(client: Client, se
     @agent.job(attempts=3, backoff=FAST)
     async def paged(ctx: Context) -> int:
         seen.append(ctx.resume)
-        page = (ctx.resume or {"page": 0})["page"]
+        page: int = (ctx.resume or {"page": 0})["page"]
         if page < 2:
             await ctx.checkpoint({"page": page + 1})
             raise ConnectionError("cut off")
@@ -62,7 +63,7 @@ async def test_a_checkpoint_is_kept_when_await_returns(client: Client, server_ur
     job = await client.enqueue(paged)
     async with working(agent, server_url):
         await kept.wait()
-        assert await server.redis.hget(f"aq:meta:{job.id}", "checkpoint") == b'[1,{"two":2}]'
+        assert await field(server.redis, f"aq:meta:{job.id}", "checkpoint") == b'[1,{"two":2}]'
         go.set()
         await final(job)
 
@@ -99,6 +100,7 @@ async def test_progress_is_written_at_most_twice_a_second(client: Client, server
         status = await final(job)
         after = (await server.redis.info("commandstats")).get("cmdstat_hset", {}).get("calls", 0)
         seconds = monotonic() - began
+    assert status.progress is not None
     assert status.progress.percent == 99.75
     assert after - before <= 5 + 2.5 * seconds, "two a second, a heartbeat each two seconds, the first and the last"
 
@@ -238,7 +240,8 @@ async def test_an_id_that_is_enqueued_again_sends_its_children_again(client: Cli
 
 
 async def test_a_payload_that_is_left_out_is_the_default_and_none_is_none(client: Client, server_url: str) -> None:
-    agent, got = Agent("q"), []
+    agent = Agent("q")
+    got: list[int | str | None] = []
 
     @agent.job
     async def number(ctx: Context, n: int = 5) -> None:
@@ -484,7 +487,7 @@ async def test_notes_that_cant_be_read_count_as_none(
 ) -> None:
     job, other = await client.enqueue("q", "fine", 3), await client.enqueue("q", "fine", 4)
     notes = dict.fromkeys(("crashes", "handbacks", "errors", "progress", "expires", "unknown_since", "crash:1"), "many")
-    await server.redis.hset(f"aq:meta:{job.id}", mapping=notes)
+    await awaited(server.redis.hset(f"aq:meta:{job.id}", mapping=notes))
     await server.redis.set(f"arq:retry:{job.id}", "often")
     status = await job.status()
     assert (status.attempts, status.deliveries, status.progress, status.error) == (0, 0, None, None)
@@ -541,8 +544,10 @@ async def test_a_job_of_an_unknown_name_waits_for_a_worker_that_knows_it(
     await work_off(agent, server_url)
     status = await job.status()
     assert (status.state, status.attempts) == (State.DELAYED, 0)
-    assert 4 < (await client.stats("q")).next_due_seconds <= 5
-    await server.redis.hset(f"aq:meta:{job.id}", "unknown_since", 1)  # a minute later
+    due = (await client.stats("q")).next_due_seconds
+    assert due is not None
+    assert 4 < due <= 5
+    await awaited(server.redis.hset(f"aq:meta:{job.id}", "unknown_since", "1"))  # a minute later
     await server.redis.zadd("q", {job.id: 1})
     await work_off(agent, server_url)
     letter = await client.dead_letter(job.id)

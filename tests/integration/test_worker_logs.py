@@ -101,7 +101,8 @@ async def test_every_line_of_a_handler_names_its_job(server_url: str, tmp_path: 
     assert spoken["said by logging: 1"][0].items() >= {"logger": "shop.orders", "order": 7, "level": "info"}.items()
     assert any(event.startswith("arguments that %s and %s") for event in spoken)
     assert any(event.startswith("text: %s") for event in spoken)
-    (dead,) = spoken.get("job_dead", [worker.output])
+    assert "job_dead" in spoken, worker.output
+    (dead,) = spoken["job_dead"]
     assert dead.items() >= (same | {"attempt": 2, "error": "LookupError: no airport", "level": "error"}).items()
     assert "in speak\n" in dead["exception"]
     plain = of_job(lines, plainly.id)

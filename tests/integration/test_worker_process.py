@@ -21,6 +21,7 @@ from agentqueue.client import Job
 from agentqueue.clock import monotonic
 from agentqueue.store import Server
 from agentqueue.wire import State
+from tests.support.replies import field
 from tests.support.servers import RunningServer, free_port
 from tests.support.workers import WorkerProcess, final, until, worker_process
 
@@ -176,7 +177,7 @@ async def test_a_job_that_cant_be_stopped_is_handed_back_and_the_worker_exits(
     assert monotonic() - sent < 4.0
     status = await job.status()
     assert (status.state, status.attempts) == (State.WAITING, 0)
-    assert await server.redis.hget(f"aq:meta:{job.id}", "crashes") is None
+    assert await field(server.redis, f"aq:meta:{job.id}", "crashes") is None
 
 
 async def test_a_second_signal_hurries(client: Client, start: Start, folder: Path) -> None:

@@ -14,6 +14,7 @@ from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueFull, UnsupportedServer
 from agentqueue.store import Server, Store
 from agentqueue.wire import State
+from tests.support.replies import awaited
 from tests.support.servers import RunningServer
 from tests.support.workers import final, until, work_off, worker_for, working
 
@@ -65,7 +66,7 @@ async def test_an_idle_worker_sends_under_3_commands_a_second(server: Server, se
 
 
 async def _has_beat(server: Server) -> bool:
-    return bool(await server.redis.hlen("q:workers"))
+    return bool(await awaited(server.redis.hlen("q:workers")))
 
 
 async def test_a_burst_ends_after_what_its_last_job_enqueued(client: Client, server: Server, server_url: str) -> None:

@@ -56,12 +56,12 @@ class Certificates:
 
 def issue(folder: Path, *names: str, until: datetime | None = None) -> Certificates:
     """Make an authority, a certificate for a server of these names, and one for a client; valid until then."""
-    dates = {} if until is None else {"not_before": until - timedelta(days=1), "not_after": until}
+    begins = None if until is None else until - timedelta(days=1)
     folder.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     for whom, subjects in (("server", names or ("localhost", "127.0.0.1")), ("client", ("worker@example",))):
-        leaf = authority.issue_cert(*subjects, **dates)
+        leaf = authority.issue_cert(*subjects, not_before=begins, not_after=until)
         leaf.private_key_pem.write_to_path(folder / f"{whom}.key")
         (folder / f"{whom}.pem").write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
     return Certificates(folder)

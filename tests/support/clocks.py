@@ -42,7 +42,7 @@ def run_server_with_clock(kind: str, folder: Path, **config: str) -> Iterator[tu
         "FAKETIME_NO_CACHE": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }
-    with run_server(kind, environment=environment, **config) as server:
+    with run_server(kind, config, environment=environment) as server:
         yield server, Clock(file, server)
 
 

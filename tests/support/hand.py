@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from agentqueue.clock import now_ms
 from agentqueue.store import Again, Bury, Claimed, Done, Engine, Server
-from agentqueue.store.engine import Outcome
+from agentqueue.store.engine import Outcome, StepReply
 from agentqueue.wire import (
     DeadLetter,
     Progress,
@@ -44,7 +44,7 @@ class Hand:
         (job,) = await self.claim()
         return job
 
-    async def _step(self, want: int, outcomes: Sequence[Outcome]):
+    async def _step(self, want: int, outcomes: Sequence[Outcome]) -> StepReply:
         self.seq += 1
         return await self.engine.step(seq=self.seq, owner=self.owner, want=want, outcomes=outcomes)
 

@@ -37,7 +37,7 @@ class RudeText(str):
         return self
 
     __getitem__ = __repr__ = __format__ = __add__ = __len__ = __iter__ = _refuse
-    isascii = encode = splitlines = replace = strip = split = join = _refuse
+    isascii = encode = splitlines = replace = strip = split = join = _refuse  # type: ignore[assignment]  # on purpose
 
 
 class RudeKind(type):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kubernetes.aio.config import kube_config as aio_kube_config
 from kubernetes.config import kube_config
 
@@ -112,14 +113,10 @@ async def run_operator(
 def _logging_in_by(kubeconfig: Path) -> Iterator[None]:
     """The variable KUBECONFIG is read when these modules are imported."""
     modules = (kube_config, aio_kube_config)
-    before = [module.KUBE_CONFIG_DEFAULT_LOCATION for module in modules]
-    for module in modules:
-        module.KUBE_CONFIG_DEFAULT_LOCATION = str(kubeconfig)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in modules:
+            patch.setattr(module, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
         yield
-    finally:
-        for module, location in zip(modules, before, strict=True):
-            module.KUBE_CONFIG_DEFAULT_LOCATION = location
 
 
 @contextlib.asynccontextmanager

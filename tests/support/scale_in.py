@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused, Scaled
@@ -358,8 +359,8 @@ class World:
         if not self.is_lowering:
             for name, live in self.pods.items():
                 if name in self.workers and not is_leaving(live):
-                    found.append((f"{name} crashes", lambda name=name: self.crash(name)))
-                found.append((f"somebody deletes {name}", lambda name=name: self.leave(name)))
+                    found.append((f"{name} crashes", partial(self.crash, name)))
+                found.append((f"somebody deletes {name}", partial(self.leave, name)))
         return found
 
     def note(self, what: str) -> None:

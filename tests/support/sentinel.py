@@ -65,14 +65,14 @@ class RunningSentinel:
 
 @contextlib.contextmanager
 def run_sentinel(
-    primary_port: int, *, master: str = MASTER, quorum: int = 1, **config: str
+    primary_port: int, *, master: str = MASTER, quorum: int = 1, config: Mapping[str, str] | None = None
 ) -> Iterator[RunningSentinel]:
-    """A Sentinel that watches the server at that port; config keys take _ for -."""
+    """A Sentinel that watches the server at that port; `config` is what its file has beside that."""
     port = free_port()
     lines = [
         *(
             f"{name.replace('_', '-')} {value}"
-            for name, value in ({"port": str(port), "bind": "127.0.0.1"} | config).items()
+            for name, value in {"port": str(port), "bind": "127.0.0.1", **(config or {})}.items()
         ),
         f"sentinel monitor {master} 127.0.0.1 {primary_port} {quorum}",
         f"sentinel down-after-milliseconds {master} {DOWN_AFTER_MS}",
@@ -88,7 +88,7 @@ def run_sentinel(
                 stderr=log,
                 start_new_session=True,
             )
-        sentinel = RunningSentinel(port, process, config.get("requirepass"))
+        sentinel = RunningSentinel(port, process, (config or {}).get("requirepass"))
         try:
             _until(lambda: _answers(sentinel), "the Sentinel answers")
             yield sentinel
@@ -102,11 +102,11 @@ def run_watched(*, sentinels: int = 1, quorum: int = 1, config: Mapping[str, str
     """Two servers with an append-only file, the replica in step, and Sentinels; `config` is the Sentinels' own."""
     durable = {"appendonly": "yes", "repl_diskless_sync_delay": "0"}
     with contextlib.ExitStack() as stack:
-        primary = stack.enter_context(run_server("redis", **durable))
-        replica = stack.enter_context(run_server("redis", replicaof=f"127.0.0.1 {primary.port}", **durable))
+        primary = stack.enter_context(run_server("redis", durable))
+        replica = stack.enter_context(run_server("redis", durable, replicaof=f"127.0.0.1 {primary.port}"))
         watched = Watched(primary, replica)
         for _ in range(sentinels):
-            watched.sentinels.append(stack.enter_context(run_sentinel(primary.port, quorum=quorum, **(config or {}))))
+            watched.sentinels.append(stack.enter_context(run_sentinel(primary.port, quorum=quorum, config=config)))
         watched.wait_for_replica()
         yield watched
 

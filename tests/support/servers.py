@@ -121,11 +121,17 @@ class RunningServer:
 
 @contextlib.contextmanager
 def run_server(
-    kind: str, *, environment: Mapping[str, str] | None = None, host: str = "127.0.0.1", **config: str
+    kind: str,
+    config: Mapping[str, str] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+    **more: str,
 ) -> Iterator[RunningServer]:
-    """A server with an empty data folder; config keys take _ for -."""
+    """A server with an empty data folder; keys of the configuration take _ for -."""
     with tempfile.TemporaryDirectory(prefix="aq-server-") as folder:
-        server = RunningServer(kind, Path(folder), free_port(), {k.replace("_", "-"): v for k, v in config.items()})
+        whole = {key.replace("_", "-"): value for key, value in {**(config or {}), **more}.items()}
+        server = RunningServer(kind, Path(folder), free_port(), whole)
         server.environment, server.host = environment or {}, host
         server.start()
         try:

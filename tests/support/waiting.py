@@ -2,16 +2,31 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TypeVar, overload
 
+from agentqueue.client import Job
 from agentqueue.clock import monotonic
 from agentqueue.status import JobStatus
 
+T = TypeVar("T")
 DEADLINE = 15.0
 """Seconds after which a condition will not come true any more."""
 
 
-async def until(condition: Callable[[], Any], *, what: str = "the condition", deadline: float = DEADLINE) -> Any:
+@overload
+async def until(condition: Callable[[], Awaitable[T | None]], *, what: str = ..., deadline: float = DEADLINE) -> T: ...
+
+
+@overload
+async def until(condition: Callable[[], T | None], *, what: str = ..., deadline: float = DEADLINE) -> T: ...
+
+
+async def until(
+    condition: Callable[[], Awaitable[T | None] | T | None],
+    *,
+    what: str = "the condition",
+    deadline: float = DEADLINE,
+) -> T:
     """The first true value of the condition (a plain or async function), asked every 5 ms."""
     ends = monotonic() + deadline
     while True:
@@ -24,11 +39,11 @@ async def until(condition: Callable[[], Any], *, what: str = "the condition", de
         await asyncio.sleep(0.005)
 
 
-async def final(job: Any, *, deadline: float = DEADLINE) -> JobStatus:
+async def final(job: Job, *, deadline: float = DEADLINE) -> JobStatus:
     """The job's status once nothing more will happen to it."""
 
     async def ask() -> JobStatus | None:
-        status: JobStatus = await job.status()
+        status = await job.status()
         return status if status.is_final else None
 
     return await until(ask, what=f"job {job.id} is final", deadline=deadline)

@@ -44,8 +44,8 @@ class Work:
 
 def worker_for(agent: Agent, url: str, **settings: Any) -> Worker:
     """A worker of the agent, not yet running."""
-    settings = {"name": f"worker-{next(_numbers)}", "concurrency": 5} | settings
-    return make_worker(program_of(agent, Settings(redis=ServerOptions(url), **settings)))
+    given: dict[str, Any] = {"name": f"worker-{next(_numbers)}", "concurrency": 5} | settings
+    return make_worker(program_of(agent, Settings(redis=ServerOptions(url), **given)))
 
 
 @contextlib.asynccontextmanager
