@@ -409,7 +409,8 @@ async def runtime() -> FakeRuntime:
 
 def context(runtime: FakeRuntime, **fields: Any) -> Context:
     record = JobRecord("search-flights", tags=("acme",), tenant="t", trace="00-1-2-01", enqueued_ms=5, nonce="drawn")
-    return Context(runtime, record, **({"id": "job-1", "attempt": 2, "delivery": 3} | fields))
+    given: dict[str, Any] = {"id": "job-1", "attempt": 2, "delivery": 3} | fields
+    return Context(runtime, record, **given)
 
 
 async def test_a_context_tells_of_its_job(runtime: FakeRuntime) -> None:
@@ -569,7 +570,7 @@ async def test_what_cant_be_a_child_is_refused(runtime: FakeRuntime) -> None:
         ctx.enqueue("mail")  # type: ignore[arg-type]
     for clients_way in (("mail", "send"), ("mail", "send", {"to": "x"})):
         with pytest.raises(UsageError, match=r'as a tuple: ctx\.enqueue\(\("queue", "job"\), data\)'):
-            ctx.enqueue(*clients_way)  # type: ignore[arg-type]
+            ctx.enqueue(*clients_way)
     with pytest.raises(UsageError, match="takes one payload"):
         ctx.enqueue(("mail", "send"), 1, 2)  # type: ignore[arg-type]
     with pytest.raises(InvalidName):

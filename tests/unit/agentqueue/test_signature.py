@@ -123,11 +123,12 @@ def test_a_cron_takes_no_handler_that_needs_a_payload() -> None:
     def usual(ctx: Context, day: str = "today") -> None: ...
     def nothing(ctx: Context) -> None: ...
 
-    for func in (daily, agent.job(name="known")(daily)):
+    known = agent.job(name="known")(daily)
+    for func in (daily, known):
         with pytest.raises(UsageError, match=r"daily needs a payload, and a cron's job has none: take \(ctx\) alone"):
             agent.cron("* * * * *")(func)
-    for func in (usual, nothing):
-        agent.cron("* * * * *")(func)
+    agent.cron("* * * * *")(usual)
+    agent.cron("* * * * *")(nothing)
     assert [cron.job.name for cron in agent.crons] == ["usual", "nothing"]
 
 

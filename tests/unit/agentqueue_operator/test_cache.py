@@ -136,7 +136,7 @@ def test_a_scope_s_end_takes_its_objects(cache: StoreCache) -> None:
 
 
 def test_what_nobody_reads_is_not_kept(cache: StoreCache) -> None:
-    scaled = {"f:spec": {"f:replicas": {}}}
+    scaled: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
     managed = [
         {"manager": "kube-controller-manager", "fieldsV1": {"f:metadata": {"f:annotations": {}}, "f:status": {}}},
         {"manager": "agentqueue-operator", "fieldsV1": {"f:spec": {}, "f:metadata": {"f:labels": {}}}},

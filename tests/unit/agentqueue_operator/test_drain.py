@@ -1,5 +1,6 @@
 """Scale-in, step by step; test_scale_in_model.py has the orders of events."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from agentqueue_operator.domain.drain import (
 
 
 def pod(name: str, **given: Any) -> WorkerPod:
-    return WorkerPod(**({"name": name, "stage": Stage.READY, "busy": 0} | given))
+    return replace(WorkerPod(name=name, stage=Stage.READY, busy=0), **given)
 
 
 def starting(name: str, **given: Any) -> WorkerPod:

@@ -49,7 +49,7 @@ def without_replicas() -> Object:
     return {"f:spec": {key: value for key, value in OWN["f:spec"].items() if key != "f:replicas"}}
 
 
-REPLICAS = {"f:spec": {"f:replicas": {}}}
+REPLICAS: Object = {"f:spec": {"f:replicas": {}}}
 FOREIGN_ENV = containers({"f:env": {'k:{"name":"DEBUG"}': {".": {}, "f:name": {}, "f:value": {}}}})
 IMAGE = containers({".": {}, "f:image": {}})
 

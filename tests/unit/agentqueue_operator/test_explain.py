@@ -121,7 +121,7 @@ def test_details_give_each_input_and_each_term() -> None:
 
 
 def test_details_name_what_only_some_queues_have() -> None:
-    limits = {
+    limits: dict[str, Any] = {
         "min_idle_slots": 12,
         "rate_limit": RateLimit(max=1, duration=timedelta(seconds=1)),
         "scale_down_window": timedelta(minutes=5),

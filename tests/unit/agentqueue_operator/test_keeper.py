@@ -104,7 +104,7 @@ async def test_what_is_refused_is_told_tried_less_often_and_the_rest_goes_on(
     assert ("Deployment", "d") in cluster.objects
     gaps = [round(after - before) for before, after in pairwise(tries)]
     assert gaps == [5, 10, 20, 40, 60, 60, 60]
-    assert REFUSED_S == (5, 60)
+    assert REFUSED_S == (5.0, 60.0)
     cluster.refuse.clear()
     kept = await keeper.keep(wanted("2"), cluster.children(REF), OWNER)  # a change is tried at once
     assert kept.hurdles == []

@@ -177,7 +177,7 @@ def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> 
         return Look(
             load=Load(),
             reports={},
-            marked=frozenset(),
+            marked={},
             delayed=0,
             done=0,
             dead=0,
@@ -216,7 +216,7 @@ def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> 
 def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
     metrics = Metrics()
     load = Load(ready=7, due_soon=1, active=2, oldest_ready=timedelta(seconds=9), paused=True)
-    look = Look(load=load, reports={}, marked=frozenset(), delayed=3, done=50, dead=4, arrived=60, run_ms=1)
+    look = Look(load=load, reports={}, marked={}, delayed=3, done=50, dead=4, arrived=60, run_ms=1)
     policy = ScalingPolicy(target_wait=timedelta(seconds=45))
     held = Hold(Reason.ENOUGH, Terms(snapshot=Snapshot(at=1.0, load=load), current=2, policy=policy), Memory())
     scaled = {"search": Scaled(replicas=2, look=look, draining=1, unschedulable=1, decision=held)}

@@ -54,7 +54,7 @@ class FakeScaler:
     ) -> Mapping[str, Scaled]:
         self.seen = agents
         load = Load(ready=self.waiting, active=2, oldest_ready=timedelta(seconds=3))
-        look = Look(load=load, reports={}, marked=frozenset(), delayed=0, done=0, dead=0, arrived=0, run_ms=0)
+        look = Look(load=load, reports={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
         return {
             agent.name: Scaled(
                 replicas=self.replicas.get(agent.name, 0),

@@ -163,7 +163,7 @@ def test_values_of_sets_and_defaulted_keys_are_known() -> None:
     wanted = manifest()
     wanted["spec"] = {"finalizers": ["a"], "ports": [{"port": 80, "name": ""}]}
     live = applied(wanted)
-    spec = {
+    spec: dict[str, dict[str, object]] = {
         "f:finalizers": {'v:"a"': {}},
         "f:ports": {'k:{"port":80,"protocol":"TCP"}': {".": {}, "f:port": {}}, "i:0": {}},
     }

@@ -236,13 +236,13 @@ def test_the_last_pod_goes_after_four_starts_without_a_job() -> None:
 
 def test_the_policy_may_say_when_the_last_pod_goes() -> None:
     busy = decide(Load(active=1), current=1)
-    later = {"current": 1, "memory": busy.memory, "scale_to_zero_after": seconds(3)}
+    later: dict[str, Any] = {"current": 1, "memory": busy.memory, "scale_to_zero_after": seconds(3)}
     assert answer(decide(Load(), at=1002.0, **later)) == (None, Reason.COOLING_DOWN)
     assert answer(decide(Load(), at=1003.0, **later)) == (0, Reason.SCALE_TO_ZERO)
 
 
 def test_the_scale_down_window_keeps_the_greatest_number_in_it() -> None:
-    window = {"scale_down_window": seconds(60), "current": 8}
+    window: dict[str, Any] = {"scale_down_window": seconds(60), "current": 8}
     eight = decide(Load(active=8), **window)
     six = decide(Load(active=6), memory=eight.memory, at=1030.0, **window)
     assert answer(six) == (None, Reason.COOLING_DOWN)
@@ -252,13 +252,14 @@ def test_the_scale_down_window_keeps_the_greatest_number_in_it() -> None:
 
 
 def test_a_lowered_max_does_not_wait_for_the_window() -> None:
-    window = {"scale_down_window": seconds(60), "current": 8}
+    window: dict[str, Any] = {"scale_down_window": seconds(60), "current": 8}
     before = decide(Load(active=8), **window)
     assert answer(decide(Load(active=1), memory=before.memory, at=1005.0, max_replicas=6, **window)) == (6, Reason.MAX)
 
 
 def test_below_a_lowered_max_pods_go_for_lack_of_work_once_rates_are_learned() -> None:
-    four, lowered = Load(active=4), {"current": 12, "max_replicas": 6}
+    four = Load(active=4)
+    lowered: dict[str, Any] = {"current": 12, "max_replicas": 6}
     assert answer(decide(four, **lowered)) == (4, Reason.LESS_WORK)
     learning = decide(four, memory=Memory(), **lowered)
     assert answer(learning) == (6, Reason.MAX)
@@ -268,7 +269,7 @@ def test_below_a_lowered_max_pods_go_for_lack_of_work_once_rates_are_learned() -
 
 
 def test_pods_added_by_anyone_count_for_a_minute() -> None:
-    limit = {"max_pods_per_minute": 4}
+    limit: dict[str, Any] = {"max_pods_per_minute": 4}
     first = decide(Load(ready=30), **limit)
     assert answer(first) == (4, Reason.MAX_PODS_PER_MINUTE)
     grown = decide(Load(ready=30), current=4, memory=first.memory, at=1005.0, **limit)
@@ -281,7 +282,7 @@ def test_pods_added_by_anyone_count_for_a_minute() -> None:
 
 
 def test_who_has_just_started_counts_the_pods_made_in_the_last_minute() -> None:
-    limit = {"max_pods_per_minute": 2, "current": 2}
+    limit: dict[str, Any] = {"max_pods_per_minute": 2, "current": 2}
     first = decide(Load(ready=30), memory=Memory(), pods=Pods(starting=2, young=2), **limit)
     assert answer(first) == (None, Reason.MAX_PODS_PER_MINUTE)
     again = decide(Load(ready=30), memory=first.memory, at=1030.0, pods=Pods(starting=2, young=2), **limit)

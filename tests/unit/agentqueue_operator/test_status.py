@@ -36,12 +36,12 @@ CRASHING = Trouble(Reason.CRASH_LOOPING, "container worker ended with exit code 
 
 
 def agent(name: str = "a", **given: Any) -> AgentFacts:
-    fine = {"queue": name, "deployment": f"q-{name}", "made": True, "desired": 1, "ready": 1, "needed": 1, "read": True}
-    return AgentFacts(name=name, **(fine | given))
+    fine = AgentFacts(name=name, queue=name, deployment=f"q-{name}", made=True, desired=1, ready=1, needed=1, read=True)
+    return replace(fine, **given)
 
 
 def facts(*agents: AgentFacts, **given: Any) -> Facts:
-    return Facts(generation=3, **({"redis": REDIS, "agents": agents or (agent(),)} | given))
+    return replace(Facts(generation=3, redis=REDIS, agents=agents or (agent(),)), **given)
 
 
 def told(given: Facts) -> dict[str, tuple[str, str]]:

@@ -297,9 +297,9 @@ def test_kopf_is_told_to_watch_children_by_label_and_to_leave_no_traces() -> Non
 async def test_an_event_s_kind_and_object_are_handed_on() -> None:
     fed: list[tuple[Kind, str | None, Object]] = []
     registry = make_registry([AGENT_QUEUE, POD], lambda *news: fed.append(news))
-    handlers = {handler.id: handler for handler in registry._watching.get_all_handlers()}
+    handlers: dict[str, Any] = {handler.id: handler.fn for handler in registry._watching.get_all_handlers()}
     assert set(handlers) == {"agentqueues", "pods"}
-    await handlers["pods"].fn(event={"type": None, "object": {"a": 1}}, logger=None)  # type: ignore[arg-type, call-arg]
+    await handlers["pods"](event={"type": None, "object": {"a": 1}}, logger=None)
     assert fed == [(POD, None, {"a": 1})]
 
 

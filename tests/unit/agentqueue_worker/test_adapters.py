@@ -144,7 +144,7 @@ async def test_shutdown_functions_run_in_reverse_and_each_though_one_fails() -> 
     registry = AgentRegistry(agent, Settings())
     await registry.stop()
     assert order == [], "what was never opened is not closed"
-    await registry.start(SimpleNamespace(queue="q", worker="w", state=SimpleNamespace()))  # type: ignore[arg-type]
+    await registry.start(SimpleNamespace(queue="q", worker="w", state=SimpleNamespace()))
     await registry.stop()
     await registry.stop()
     assert order == ["second", "first"]

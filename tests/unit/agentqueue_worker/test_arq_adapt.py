@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from arq import cron, func
 from arq.connections import ArqRedis, RedisSettings, create_pool
+from redis.asyncio.sentinel import SentinelConnectionPool
 
 from agentqueue.errors import HandlerImportError
 from agentqueue.store import ServerOptions, Tls
@@ -206,7 +207,8 @@ def test_the_lazy_pool_takes_every_setting_that_arqs_create_pool_hands_on() -> N
 
 def test_a_sentinels_primary_is_asked_for_lazily() -> None:
     pool = lazy_pool(RedisSettings(host=[("127.0.0.1", 1)], sentinel=True, sentinel_master="m", database=2))
-    assert (type(pool).__name__, pool.service_name) == ("SentinelConnectionPool", "m")
+    assert isinstance(pool, SentinelConnectionPool)
+    assert pool.service_name == "m"
     assert pool.connection_kwargs["db"] == 2
 
 

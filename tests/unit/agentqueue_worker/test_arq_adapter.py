@@ -111,8 +111,8 @@ def test_a_dead_letter_can_show_arguments_that_are_not_json(args: Any, kwargs: A
 
 def result(value: Any, *, success: bool = True, reason: Reason | None = None, **more: Any) -> ResultRecord:
     state = State.COMPLETED if success else State.DEAD
-    given = {"id": "one", "name": "search", "queue": "arq:queue", "started_ms": 1, "finished_ms": 2} | more
-    return ResultRecord(success=success, result=value, reason=reason, state=state, **given)
+    given: dict[str, Any] = {"id": "one", "name": "search", "queue": "arq:queue", "started_ms": 1, "finished_ms": 2}
+    return ResultRecord(success=success, result=value, reason=reason, state=state, **(given | more))
 
 
 @pytest.mark.parametrize("serializers", [JSON, PICKLED])
@@ -324,7 +324,8 @@ def test_every_field_of_a_schedule_is_in_its_name() -> None:
         *["month", "day", "weekday", "hour", "minute", "second", "microsecond"]
     }
     base = cron_of(name="report").name
-    assert all(cron_of(name="report", **{name: 1}).name != base for name in schedule)
+    others: list[dict[str, Any]] = [{name: 1} for name in schedule]
+    assert all(cron_of(name="report", **other).name != base for other in others)
 
 
 def test_utc_is_taken_as_given() -> None:

@@ -387,7 +387,7 @@ def test_a_refused_batch_waits_at_the_head_of_its_row_while_others_go_on() -> No
     other = box.take(5.5)
     assert ids(other) == ["h"]
     box.accepted(other)
-    assert box.blocked_until == 6.0, "that says nothing of those with children"
+    assert (box.blocked_until, box.blocked) == (6.0, 2), "that says nothing of those with children"
     again = box.take(6.0)
     assert ids(again) == ["p", "later"]
     box.accepted(again)

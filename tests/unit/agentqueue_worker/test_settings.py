@@ -95,7 +95,7 @@ def test_options_go_over_the_environment_even_over_what_is_wrong_there() -> None
     settings = read_settings(
         {env.WORKER_NAME: "a b"}, {"--name": (env.WORKER_NAME, "mine"), "--grace": (env.GRACE_PERIOD, None)}
     )
-    assert (settings.name, settings.grace, settings.given) == ("mine", 60.0, {"name"})
+    assert (settings.name, settings.grace, settings.given) == ("mine", 60.0, frozenset({"name"}))
 
 
 @pytest.mark.parametrize(

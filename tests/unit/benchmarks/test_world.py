@@ -16,11 +16,12 @@ class Script:
 
     wakes_at_zero = False
 
-    def __init__(self, steps: dict[float, Callable[[World], None]]) -> None:
+    def __init__(self, steps: dict[float, Callable[[World], object]]) -> None:
         self.steps = steps
 
     def look(self, world: World) -> float:
-        self.steps.get(world.now, lambda _: None)(world)
+        if (step := self.steps.get(world.now)) is not None:
+            step(world)
         return world.now + 1.0
 
 
@@ -47,7 +48,12 @@ def test_a_job_never_started_waits_to_the_end() -> None:
 
 
 def test_after_the_grace_a_job_is_killed_its_work_lost_and_it_runs_again() -> None:
-    script = Script({0.0: lambda world: world.add(1), 20.0: lambda world: (world.terminate(world.live), world.add(1))})
+
+    def exchange(world: World) -> None:
+        world.terminate(world.live)
+        world.add(1)
+
+    script = Script({0.0: lambda world: world.add(1), 20.0: exchange})
     outcome = World([Job(0.0, 45.0)], SETTING, 1).run(script)
     assert (outcome.killed, outcome.completed) == (1, 1)
     assert outcome.mean_wait == 10.0

@@ -93,6 +93,7 @@ def by(aggregate: promql_parser.AggregateExpr) -> set[str]:
 def selectors(expression: Any, around: tuple[Any, ...] = ()) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Each metric that a query reads, with the expressions around it, the outermost first."""
     if isinstance(expression, promql_parser.VectorSelector):
+        assert expression.name is not None
         yield expression.name, around
     for part in ("expr", "lhs", "rhs", "vector_selector", "vs"):
         if (inner := getattr(expression, part, None)) is not None:

@@ -39,6 +39,7 @@ KNOWN = PROCESS | OF_WORKERS | OF_THE_OPERATOR
 def selectors(expression: Any) -> Iterator[tuple[str, set[str]]]:
     """Each metric that a query reads, with the labels it is told apart by."""
     if isinstance(expression, promql_parser.VectorSelector):
+        assert expression.name is not None
         yield expression.name, {matcher.name for matcher in expression.matchers.matchers}
     for part in ("expr", "lhs", "rhs", "vector_selector", "vs"):
         if (inner := getattr(expression, part, None)) is not None:
