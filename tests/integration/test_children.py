@@ -1,8 +1,6 @@
 """Children belong to one enqueueing of their parent's id: a rerun sends none twice, a new enqueueing sends its own."""
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -14,6 +12,7 @@ from agentqueue.store import Done, HandBack, Server, ServerOptions
 from agentqueue.wire import State, decode_job
 from tests.support.arq_programs import arq_client
 from tests.support.hand import Hand
+from tests.support.runtime import FakeRuntime
 from tests.support.workers import work_off
 
 NIGHTLY = "nightly-report"
@@ -49,8 +48,7 @@ class Story:
         if not claimed:
             return
         (job,) = claimed
-        runtime: Any = SimpleNamespace(own_queue="q", queue="q")
-        context = Context(runtime, decode_job(job.record or b""), id=job.id, attempt=1, delivery=job.delivery)
+        context = Context(FakeRuntime("q"), decode_job(job.record or b""), id=job.id, attempt=1, delivery=job.delivery)
         ids = [context.enqueue(("mail", "send"), n) for n in range(CHILDREN)]
         self.ids = self.ids or ids
         assert ids == self.ids

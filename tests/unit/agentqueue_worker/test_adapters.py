@@ -3,7 +3,6 @@
 import asyncio
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +15,12 @@ from agentqueue.store import Again, Bury, Cancel, Claimed, Done, HandBack
 from agentqueue.wire import JobRecord, Reason
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Histogram, Metrics
-from agentqueue_worker.adapters.native import AgentRegistry, PayloadRefused, keep_ms
+from agentqueue_worker.adapters.native import AgentHandler, AgentRegistry, PayloadRefused, keep_ms
 from agentqueue_worker.adapters.telemetry import LINES_PER_SECOND, MOST_TOLD, WorkerTelemetry
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Cancelled, Failed, Hopeless, Verdict, Yielded
 from agentqueue_worker.settings import Settings
+from tests.support.runtime import FakeRuntime
 
 HOUR_MS = 3_600_000
 
@@ -99,7 +99,8 @@ class SaysItIsFatal(Exception):
 def test_how_an_exception_counts(exc: BaseException, draining: bool, verdict: Verdict) -> None:
     registry = AgentRegistry(agent_with_crons(), Settings())
     job = job_of(registry, "tidy")
-    job.handler.runtime = SimpleNamespace(draining=draining)  # type: ignore[attr-defined]
+    assert isinstance(job.handler, AgentHandler)
+    job.handler.runtime = FakeRuntime(draining=draining)
     assert job.handler.judge(exc, job) == verdict
     assert verdict != Cancelled()
 
@@ -121,7 +122,8 @@ def test_arguments_that_are_not_one_payload_are_refused(
     registry = AgentRegistry(agent, Settings())
     job = job_of(registry, "bare" if words == "takes no" else "one", *args)
     job.record = JobRecord(job.record.name, args, kwargs)
-    job.handler.runtime = SimpleNamespace(draining=False)  # type: ignore[attr-defined]
+    assert isinstance(job.handler, AgentHandler)
+    job.handler.runtime = FakeRuntime()
     with pytest.raises(PayloadRefused, match=words):
         job.handler.call(job)
 
@@ -144,7 +146,7 @@ async def test_shutdown_functions_run_in_reverse_and_each_though_one_fails() -> 
     registry = AgentRegistry(agent, Settings())
     await registry.stop()
     assert order == [], "what was never opened is not closed"
-    await registry.start(SimpleNamespace(queue="q", worker="w", state=SimpleNamespace()))
+    await registry.start(FakeRuntime())
     await registry.stop()
     await registry.stop()
     assert order == ["second", "first"]

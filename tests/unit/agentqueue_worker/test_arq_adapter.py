@@ -17,6 +17,7 @@ from agentqueue.wire import JobRecord, Reason, ResultRecord, State, decode_resul
 from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.functions import ArqHandler, keep_ms_of
 from agentqueue_worker.adapters.arq.records import UNREADABLE, ArqRecord, Serializers
+from agentqueue_worker.adapters.arq.worker import ArqWorker
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
 from tests.support.arq_programs import PICKLE
@@ -190,7 +191,7 @@ def test_a_crons_record_is_written_as_the_program_writes() -> None:
 # --- verdicts ------------------------------------------------------------------------------------------------------
 
 
-class FakeWorker:
+class FakeWorker(ArqWorker):
     """The options that a handler asks for."""
 
     def __init__(self, **options: Any) -> None:
@@ -200,7 +201,7 @@ class FakeWorker:
 
 
 def handler(function: Any = search, **options: Any) -> ArqHandler:
-    return ArqHandler(FakeWorker(**options), func(function))  # type: ignore[arg-type]
+    return ArqHandler(FakeWorker(**options), func(function))
 
 
 @pytest.mark.parametrize(
@@ -247,13 +248,13 @@ def _any_job() -> Job:
     ],
 )
 def test_a_functions_options_go_before_the_workers(function: Any, options: Any, expected: Any) -> None:
-    made = ArqHandler(FakeWorker(**options), function)  # type: ignore[arg-type]
+    made = ArqHandler(FakeWorker(**options), function)
     assert (made.attempts, made.limit, made.keep_ms) == expected
     assert made.timeout is None
 
 
 def test_without_a_function_the_workers_keep_result_counts() -> None:
-    assert keep_ms_of(FakeWorker(keep_result_s=1.5)) == 1_500  # type: ignore[arg-type]
+    assert keep_ms_of(FakeWorker(keep_result_s=1.5)) == 1_500
 
 
 # --- crons ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The worker's decisions: pure functions, read as tables."""
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from typing import Any
 
 import pytest
 
@@ -31,12 +32,8 @@ from agentqueue_worker.domain.screening import (
 NOW = 1_800_000_000_000
 
 
-def claimed(job_id: str = "j", **fields: object) -> Claimed:
-    base: dict[str, object] = {
-        "id": job_id, "level": Level.NORMAL, "score": float(NOW), "record": b"{}", "attempts": 0, "meta": {},
-        "cancel": False,
-    }  # fmt: skip
-    return Claimed(**(base | fields))  # type: ignore[arg-type]
+def claimed(job_id: str = "j", **fields: Any) -> Claimed:
+    return replace(Claimed(job_id, Level.NORMAL, float(NOW), b"{}", 0, {}, cancel=False), **fields)
 
 
 # --- batches
@@ -180,14 +177,17 @@ def test_a_record_of_another_redis_type_is_named() -> None:
 # --- burial
 
 
-def burial(**fields: object) -> Burial:
-    error = AttemptError(2, NOW, "ValueError", "no airport 'XYZ'")
-    base: dict[str, object] = {
-        "claimed": claimed(meta={"errors": encode_errors([AttemptError(1, NOW - 5, "OSError", "x")])}),
-        "record": JobRecord("search", ({"to": "XYZ"},), enqueued_ms=5, tags=("acme",), parent="p"),
-        "queue": "q", "reason": Reason.FAILED, "error": error, "attempts": 2, "deliveries": 3,
-    }  # fmt: skip
-    return Burial(**(base | fields))  # type: ignore[arg-type]
+def burial(**fields: Any) -> Burial:
+    given = Burial(
+        claimed=claimed(meta={"errors": encode_errors([AttemptError(1, NOW - 5, "OSError", "x")])}),
+        record=JobRecord("search", ({"to": "XYZ"},), enqueued_ms=5, tags=("acme",), parent="p"),
+        queue="q",
+        reason=Reason.FAILED,
+        error=AttemptError(2, NOW, "ValueError", "no airport 'XYZ'"),
+        attempts=2,
+        deliveries=3,
+    )
+    return replace(given, **fields)
 
 
 def test_a_dead_letter_tells_all_that_happened() -> None:

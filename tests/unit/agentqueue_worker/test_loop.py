@@ -1,17 +1,20 @@
 """The claim loop beside a stand-in for Redis: what is asked when."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 from unittest.mock import Mock
 
 from agentqueue.keys import Level
-from agentqueue.store import Claimed, StepReply
+from agentqueue.store import Claimed, Engine, Outcome, StepReply
 from agentqueue.wire import JobRecord, encode_job
+from agentqueue_worker.app.job import Job
 from agentqueue_worker.app.loop import ClaimLoop
 from agentqueue_worker.app.notes import Notes
 from agentqueue_worker.app.options import Identity, WorkerOptions
+from agentqueue_worker.app.ports import Registry
+from agentqueue_worker.app.run import Runner
 from agentqueue_worker.app.state import WorkerState
+from agentqueue_worker.app.telemetry import Telemetry
 from tests.support.workers import until
 
 RECORD = encode_job(JobRecord("job", enqueued_ms=1))
@@ -20,14 +23,23 @@ HALF = SLOTS // 2
 """What a step claims of many slots."""
 
 
-class Queue:
+class Queue(Engine):
     """An engine with jobs in it; `asked` is called with each step before its answer is there."""
 
     def __init__(self, jobs: int, asked: Callable[[], None]) -> None:
         self.left = jobs
         self.asked = asked
 
-    async def step(self, *, want: int, **_: Any) -> StepReply:
+    async def step(
+        self,
+        *,
+        seq: int,
+        owner: str,
+        want: int,
+        aged: int = 0,
+        outcomes: Sequence[Outcome] = (),
+        watch: Sequence[str] = (),
+    ) -> StepReply:
         self.asked()
         await asyncio.sleep(0)
         ids = range(self.left, self.left - min(want, self.left), -1)
@@ -42,15 +54,15 @@ class World:
     def __init__(self, jobs: int, asked: Callable[[], None] = lambda: None) -> None:
         self.queue = Queue(jobs, asked)
         options = WorkerOptions("q", Identity("w", "1"), concurrency=SLOTS, burst=True)
-        self.state = WorkerState(options, Notes(self.queue, "w/1"))  # type: ignore[arg-type]
+        self.state = WorkerState(options, Notes(self.queue, "w/1"))
         self.started: list[str] = []
-        runner = Mock(unrecorded={}, start=self.start)
-        self.loop = ClaimLoop(self.queue, self.state, runner, Mock(), Mock())  # type: ignore[arg-type]
+        runner = Mock(spec=Runner, unrecorded={}, start=self.start)
+        self.loop = ClaimLoop(self.queue, self.state, runner, Mock(spec=Registry), Mock(spec=Telemetry))
 
     def start(self, claimed: Claimed) -> None:
         """Never ends: its slot stays taken."""
         self.started.append(claimed.id)
-        self.state.running[claimed.id] = Mock()
+        self.state.running[claimed.id] = Mock(spec=Job)
 
 
 async def run(world: World, jobs: int) -> "asyncio.Task[None]":

@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,11 +10,12 @@ import pytest
 from agentqueue.agent import Backoff
 from agentqueue.errors import QueueUnavailable
 from agentqueue.keys import Level
-from agentqueue.store import Again, Bury, Claimed, Done, HandBack, NewJob, Outcome
+from agentqueue.store import Again, Bury, Claimed, Done, Engine, HandBack, NewJob, Outcome
 from agentqueue.wire import AttemptError, JobRecord, ResultRecord, decode_job, encode_job, encode_result
 from agentqueue_worker.app.job import Ending, Job
 from agentqueue_worker.app.notes import Notes
 from agentqueue_worker.app.options import Identity, WorkerOptions
+from agentqueue_worker.app.ports import Cron, WorkerRuntime
 from agentqueue_worker.app.run import Runner, parse_backoff
 from agentqueue_worker.app.shutdown import Drain
 from agentqueue_worker.app.state import WorkerState
@@ -22,15 +23,15 @@ from agentqueue_worker.domain.verdict import Cancelled, Failed, Verdict, Yielded
 from tests.support.workers import until
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Takes notes, unless it is away or another worker has the job."""
 
     def __init__(self) -> None:
         self.away = False
         self.held = True
-        self.notes: list[dict[str, Any]] = []
+        self.notes: list[Mapping[str, bytes | str | int]] = []
 
-    async def annotate(self, *, owner: str, job_id: str, notes: dict[str, Any]) -> bool:
+    async def annotate(self, *, owner: str, job_id: str, notes: Mapping[str, bytes | str | int]) -> bool:
         if self.away:
             raise QueueUnavailable("no answer")
         self.notes.append(notes)
@@ -60,11 +61,24 @@ class FakeHandler:
 class FakeRegistry:
     """One handler for every name; results that are the word `unwritable` can't be written, nor can cancellations."""
 
-    crons, names, unknown_grace_ms, cancellable, wants_recorded = (), ("job",), 60_000, True, False
+    crons: Sequence[Cron] = ()
+    names, unknown_grace_ms, cancellable, wants_recorded = ("job",), 60_000, True, False
 
     def __init__(self, handler: FakeHandler) -> None:
         self.handler = handler
-        self.codec = self
+
+    @property
+    def codec(self) -> "FakeRegistry":
+        return self
+
+    async def start(self, runtime: WorkerRuntime) -> None:
+        raise AssertionError("a runner starts no registry")
+
+    async def stop(self) -> None:
+        raise AssertionError("a runner stops no registry")
+
+    async def recorded(self, job: Job) -> None:
+        raise AssertionError("it does not want to know")
 
     def find(self, name: str) -> FakeHandler | None:
         return self.handler if name == "job" else None
@@ -84,11 +98,11 @@ class World:
     def __init__(self, body: Callable[[Job], Awaitable[Any]], verdict: Verdict | Exception = Failed()) -> None:  # noqa: B008
         self.engine = FakeEngine()
         options = WorkerOptions("q", Identity("w", "1"), grace=0.2, drain_margin=0.1)
-        self.notes = Notes(self.engine, "w/1")  # type: ignore[arg-type]
+        self.notes = Notes(self.engine, "w/1")
         self.state = WorkerState(options, self.notes)
         self.ended: list[tuple[str, Outcome | None, AttemptError | None]] = []
-        registry = FakeRegistry(FakeHandler(body, verdict))
-        self.runner = Runner(self.state, registry, ended=self.note)  # type: ignore[arg-type]
+        self.handler = FakeHandler(body, verdict)
+        self.runner = Runner(self.state, FakeRegistry(self.handler), ended=self.note)
 
     def note(self, job: Job, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
         self.ended.append((job.id, outcome, error))
@@ -205,7 +219,9 @@ async def test_the_first_reason_to_stop_a_job_counts() -> None:
     world.runner.stop(job, Ending.DRAIN)
     outcome = await world.outcome()
     assert isinstance(outcome, Again)
-    assert b"TimeoutError" in outcome.notes["errors"]  # type: ignore[operator]
+    errors = outcome.notes["errors"]
+    assert isinstance(errors, bytes)
+    assert b"TimeoutError" in errors
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +237,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monke
         raise ValueError("enough")
 
     world = World(stubborn)
-    world.runner._registry.handler.timeout = 0.01  # type: ignore[attr-defined]
+    world.handler.timeout = 0.01
     world.start()
     assert isinstance(await world.outcome(), Again)
     assert len(cancelled) == 3

@@ -1,22 +1,28 @@
 """A blocked event loop is seen from beside it."""
 
 import asyncio
-import threading
 import time
 from traceback import FrameSummary
-from types import SimpleNamespace
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
 
 from agentqueue_worker.adapters.watch import LoopWatch, place
+from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.notes import Notes
+from agentqueue_worker.app.options import Identity, WorkerOptions
+from agentqueue_worker.app.ports import Handler
+from agentqueue_worker.app.state import WorkerState
 from tests.support.waiting import until
 
 
 def watch_of(*jobs: tuple[str, str], warn_after: float) -> LoopWatch:
-    running = {id_: SimpleNamespace(id=id_, handler=SimpleNamespace(name=name)) for name, id_ in jobs}
-    state: Any = SimpleNamespace(running=running, thread=threading.get_ident())
+    state = WorkerState(WorkerOptions("q", Identity("w", "1")), Mock(spec=Notes))
+    for name, id_ in jobs:
+        handler = Mock(spec=Handler)
+        handler.name = name
+        state.running[id_] = Mock(spec=Job, id=id_, handler=handler)
     return LoopWatch(state, every=0.01, warn_after=warn_after)
 
 

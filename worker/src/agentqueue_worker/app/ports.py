@@ -1,9 +1,9 @@
 """What the claim loop asks of the world. A registry stands for the user's code: an Agent's handlers, or arq's."""
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from agentqueue.agent import Backoff
+from agentqueue.agent import Backoff, Runtime
 from agentqueue.wire import JobRecord, ResultRecord
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Verdict
@@ -143,25 +143,11 @@ class Registry(Protocol):
         ...
 
 
-class WorkerRuntime(Protocol):
-    """What handlers may ask of the worker; an `agentqueue.agent.Runtime`, and more."""
+class WorkerRuntime(Runtime, Protocol):
+    """A worker as a registry sees it: what contexts ask of it, and more."""
 
-    queue: str
-    own_queue: str
     worker: str
-    state: Any
-    draining: bool
-    thread: int
-    loop: Any
 
-    def progress(self, job_id: str, progress: Any) -> None:
-        """Note how far a job is."""
-        ...
-
-    def checkpoint(self, job_id: str, raw: bytes) -> Any:
-        """Keep a job's checkpoint."""
-        ...
-
-    def run_in_thread(self, function: Any, *args: Any) -> Awaitable[Any]:
+    def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         """Run a blocking function in a thread; cancelled, it goes on and keeps its slot until it ends."""
         ...
