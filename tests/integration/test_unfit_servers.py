@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.support.servers import RunningServer, free_port
 from tests.support.workers import Work, final, until, worker_for, worker_process, working
 
 StartServer = Callable[..., RunningServer]
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None]
 
 
 def _program(folder: Path) -> Path:
@@ -215,15 +216,15 @@ async def _noise(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 @contextlib.asynccontextmanager
-async def stranger(answer: Callable[..., object]) -> AsyncIterator[int]:
+async def stranger(answer: Answer) -> AsyncIterator[int]:
     """A server that speaks something else; its port."""
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)  # type: ignore[arg-type]
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
 
 @pytest.mark.parametrize("answer", [_http, _banner, _noise], ids=["http", "ssh", "noise"])
-async def test_what_is_no_redis_is_named(tmp_path: Path, answer: Callable[..., object]) -> None:
+async def test_what_is_no_redis_is_named(tmp_path: Path, answer: Answer) -> None:
     async with stranger(answer) as port:
         url = f"redis://127.0.0.1:{port}"
         with pytest.raises(UnsupportedServer, match=rf"127\.0\.0\.1:{port} is not Redis .*check host and port"):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -72,9 +72,19 @@ Duty = tuple[Callable[[Given], Awaitable[Any]], Callable[[Given], Awaitable[Any]
 DUTIES: dict[str, Duty] = {}
 
 
-def duty(made: type) -> type:
-    """Register a duty: `left` leaves something to do, `is_done` returns whether it was done."""
-    DUTIES[made.__name__] = (made.left, made.is_done)  # type: ignore[attr-defined]
+class ADuty(Protocol):
+    """`left` leaves something to do, `is_done` returns whether it was done."""
+
+    @staticmethod
+    async def left(given: Given) -> None: ...
+
+    @staticmethod
+    async def is_done(given: Given) -> bool: ...
+
+
+def duty(made: type[ADuty]) -> type[ADuty]:
+    """Register a duty."""
+    DUTIES[made.__name__] = (made.left, made.is_done)
     return made
 
 

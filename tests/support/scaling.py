@@ -56,6 +56,7 @@ class FakeQueues:
     marked: dict[str, int] = field(default_factory=dict)
     """Worker -> mark. Each mark is one higher than any before."""
     down: bool = False
+    takes_marks: bool = True
     arrived: int = 0
     done: int = 0
     run_ms: int = 0
@@ -88,6 +89,8 @@ class FakeQueues:
 
     async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None:
         self._check()
+        if not self.takes_marks:
+            raise QueueUnavailable("Redis is gone in between")
         self.kept_s = keep_s
         self.marks.append((worker, drain))
         if drain:
@@ -131,7 +134,7 @@ class FakeCluster:
         self.replicas = replicas
         self.lags = False
         self.is_stuck = False
-        self.refuses: ApiRefused | None = None
+        self.refuses: ApiRefused | NotLeading | None = None
         self.leads = True
         self.patches: list[tuple[str, str | None]] = []
 

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import redis as sync_redis
@@ -37,7 +38,7 @@ class Watched:
             _until(lambda: client.execute_command("WAIT", 1, 100) == 1, "the replica follows")
         for sentinel in self.sentinels:
             with sentinel.client() as client:
-                _until(lambda client=client: _knows_replica(client), "the Sentinel knows the replica")  # type: ignore[misc]
+                _until(partial(_knows_replica, client), "the Sentinel knows the replica")
 
     def fail_over(self) -> None:
         """Swap the two while both run, as before maintenance."""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.support.cluster.layout import HIDDEN, Layout
@@ -168,7 +169,7 @@ def remove_control_groups(name: str) -> None:
     """Remove a cluster's or a machine's control groups; the kernel may take a moment to see that they are empty."""
     for hierarchy in _hierarchies():
         top = hierarchy / name
-        until(lambda top=top: _pruned(top), f"the end of the control group {top}")  # type: ignore[misc]
+        until(partial(_pruned, top), f"the end of the control group {top}")
 
 
 def _pruned(top: Path) -> bool:

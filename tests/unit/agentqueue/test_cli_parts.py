@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from agentqueue.cli import main
 from agentqueue.cli.connect import find_server
@@ -202,7 +203,8 @@ class TestMain:
 
 def test_every_reading_command_has_json() -> None:
     click_app = typer.main.get_command(main.build_app(extensions=False))
-    commands = dict(click_app.commands)  # type: ignore[attr-defined]
+    assert isinstance(click_app, TyperGroup)
+    commands: dict[str, Any] = dict(click_app.commands)
     commands |= {f"dead {name}": command for name, command in commands.pop("dead").commands.items()}
     without = {n for n, c in commands.items() if not any("--json" in p.opts for p in c.params)}
     assert without == {"version"}

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
@@ -99,10 +99,10 @@ def test_it_is_a_text_file_as_any_other(pipe: tuple[int, TextIO]) -> None:
         pytest.param({}, b"", id="by-block"),
     ],
 )
-def test_it_is_buffered_as_before(pipe: tuple[int, TextIO], how: dict[str, bool], seen: bytes) -> None:
+def test_it_is_buffered_as_before(pipe: tuple[int, TextIO], how: dict[str, Any], seen: bytes) -> None:
     reader, stream = pipe
     assert isinstance(stream, io.TextIOWrapper)
-    stream.reconfigure(**how)  # type: ignore[arg-type]
+    stream.reconfigure(**how)
     out = lossy(stream)
     out.write("a line\n")
     out.write("and a half")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from agentqueue_operator.domain.deaths import Death
 from agentqueue_operator.domain.scaling import Load, ScalingPolicy
 
 RUN = AgentRun(name="work", queue="work", policy=ScalingPolicy(min_replicas=3, max_replicas=3))
-LOOK = {"marked": frozenset[str](), "delayed": 0, "done": 0, "dead": 0, "arrived": 0, "run_ms": 0}
+LOOK: dict[str, Any] = {"marked": {}, "delayed": 0, "done": 0, "dead": 0, "arrived": 0, "run_ms": 0}
 
 
 def agent(*, ready: int = 0, starting: int = 0, wanted: int = 3) -> Agent:
@@ -70,7 +71,7 @@ class World:
         heard = () if self.silent else self.running
         reports = {name: Report(busy=0, slots=5, draining=False) for name in heard}
         seen = LOOK | {"done": self.done}
-        return {queue: Look(load=self.load, reports=reports, **seen) for queue in horizons_s}  # type: ignore[arg-type]
+        return {queue: Look(load=self.load, reports=reports, **seen) for queue in horizons_s}
 
     async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None: ...
 
@@ -226,10 +227,10 @@ def test_a_death_of_older_code_says_nothing_of_the_present_one() -> None:
     assert lose(shop, *shop.workers) == "another one starts now"
 
 
-def seen(*names: str, **load: int) -> Look:
+def seen(*names: str, **load: Any) -> Look:
     """A look at which these workers are heard."""
     reports = {name: Report(busy=1, slots=1, draining=False) for name in names}
-    return Look(load=Load(**load), reports=reports, **LOOK)  # type: ignore[arg-type]
+    return Look(load=Load(**load), reports=reports, **LOOK)
 
 
 def hanging(*, most: int) -> Agent:

@@ -1,27 +1,39 @@
 """The elector's thread against a Lease that is a dictionary."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from agentqueue_operator.adapters.kubernetes import lease as module
+from agentqueue_operator.adapters.kubernetes.api import DEADLINE_S, ApiServer
 from agentqueue_operator.adapters.kubernetes.lease import Elector
 from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable
 
 
-class FakeLease:
+class FakeLease(ApiServer):
     """An API server with one Lease."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.live: dict[str, Any] | None = None
         self.version = 0
         self.trouble: Exception | None = None
         self.calls: list[str] = []
         self.closed = 0
 
-    async def call(self, method: str, path: str, *, body: Any = None, deadline_s: float) -> Any:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        deadline_s: float = DEADLINE_S,
+    ) -> Any:
         self.calls.append(method)
         if self.trouble is not None:
             raise self.trouble
@@ -60,7 +72,7 @@ def make(lease: FakeLease) -> Iterator[Make]:
 
     def one(me: str = "me", **given: Any) -> Elector:
         options: dict[str, Any] = {"healthy": lambda: True, "changed": lambda _: None} | given
-        made.append(Elector(lambda: lease, namespace="ns", name="aq", me=me, **options))  # type: ignore[arg-type, return-value]
+        made.append(Elector(lambda: lease, namespace="ns", name="aq", me=me, **options))
         return made[-1]
 
     yield one

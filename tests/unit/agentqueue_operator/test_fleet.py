@@ -1,6 +1,7 @@
 """Which workers of this machine start, drain and end."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,8 @@ from agentqueue_operator.domain.fleet import Action, End, Mark, Member, Phase, S
 READY, STARTING, DRAINING, ENDING = Phase.READY, Phase.STARTING, Phase.DRAINING, Phase.ENDING
 
 
-def member(name: str, phase: Phase = READY, busy: int = 0, **more: object) -> Member:
-    return Member(name=name, phase=phase, busy=busy, **more)  # type: ignore[arg-type]
+def member(name: str, phase: Phase = READY, busy: int = 0, **more: Any) -> Member:
+    return Member(name=name, phase=phase, busy=busy, **more)
 
 
 @pytest.mark.parametrize(

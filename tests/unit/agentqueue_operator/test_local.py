@@ -13,19 +13,23 @@ from agentqueue_operator.adapters.local import LocalProcesses
 from agentqueue_operator.adapters.screen import PlainScreen
 
 
-class Server:
+class Server(EmbeddedServer):
     """An embedded server that has died, and can't start while there is no room."""
 
     def __init__(self) -> None:
-        self.is_alive = False
+        self.runs = False
         self.room = False
         self.starts = 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self.runs
 
     def start(self) -> None:
         self.starts += 1
         if not self.room:
             raise QueueUnavailable("the embedded Valkey can't write to its folder (No space left on device)")
-        self.is_alive = True
+        self.runs = True
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def test_a_server_that_cant_start_again_is_tried_ever_less_often_and_comes_back(
     now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = Server()
-    revive = local_run._Reviver(server, PlainScreen(sys.stdout, quiet=False, width=10))  # type: ignore[arg-type]
+    revive = local_run._Reviver(server, PlainScreen(sys.stdout, quiet=False, width=10))
     for _ in range(100):
         revive()
         now[0] += 1.0
@@ -50,7 +54,7 @@ def test_a_server_that_cant_start_again_is_tried_ever_less_often_and_comes_back(
     now[0] += 30.0
     revive()
     assert server.is_alive
-    server.is_alive = False
+    server.runs = False
     revive()
     assert server.is_alive, "and after its next death it starts at once"
 

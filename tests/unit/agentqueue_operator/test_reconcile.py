@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from agentqueue.store import ServerOptions
 from agentqueue_operator.app.cluster.contents import FRESH_S
 from agentqueue_operator.app.cluster.ports import AgentPods, ApiUnavailable, Scaled
 from agentqueue_operator.app.cluster.reconcile import Place, QueueReconciler
-from agentqueue_operator.app.ports import Look
+from agentqueue_operator.app.ports import Look, Queues
 from agentqueue_operator.domain.kinds import Object, QueueRef
 from agentqueue_operator.domain.pods import Trouble
 from agentqueue_operator.domain.reasons import REMEDIES, Reason
@@ -24,6 +24,7 @@ from agentqueue_operator.domain.scaling import Load, Memory, ScaleTo, ScalingPol
 from agentqueue_operator.domain.scaling import Reason as ScalingReason
 from tests.support.fake_cluster import FakeCluster, refused
 from tests.support.objects import OWNER
+from tests.support.scaling import FakeQueues
 
 REF = QueueRef("n", "q")
 REDIS, WORKER = redis_name("q"), worker_name("q", "a")
@@ -50,7 +51,7 @@ class FakeScaler:
     seen: Mapping[str, AgentPods] = field(default_factory=dict)
 
     async def scale(
-        self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Any, at: float
+        self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues | None, at: float
     ) -> Mapping[str, Scaled]:
         self.seen = agents
         load = Load(ready=self.waiting, active=2, oldest_ready=timedelta(seconds=3))
@@ -68,7 +69,7 @@ class FakeScaler:
             for agent in queue.agents
         }
 
-    async def bury(self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Any) -> Sequence[str]:
+    async def bury(self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues) -> Sequence[str]:
         self.buried += 1
         if self.error:
             raise self.error
@@ -76,7 +77,7 @@ class FakeScaler:
 
 
 @dataclass
-class FakeQueues:
+class FirstJobs(FakeQueues):
     """Only the first job of a queue at zero."""
 
     came: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,7 +99,7 @@ class FakeRedis:
     """What is dialled."""
 
     trouble: Trouble | None = None
-    queues: Any = field(default_factory=FakeQueues)
+    queues: FirstJobs = field(default_factory=FirstJobs)
     dialled: list[ServerOptions] = field(default_factory=list)
     closed: int = 0
 
@@ -122,27 +123,29 @@ class World:
     woken: list[QueueRef] = field(default_factory=list)
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
     looked: int = 0
-    reconciler: Any = None
     made: int = 0
+
+    def __post_init__(self) -> None:
+        self.set_up()
 
     def set_up(self, **place: Any) -> "World":
         self.reconciler = QueueReconciler(REF, self.place(**place))
         return self
 
     def place(self, **more: Any) -> Place:
-        given: dict[str, Any] = {
-            "cluster": self.cluster,
-            "cache": self.cluster,
-            "dial": self.redis.dial,
-            "make_scaler": lambda _: self.scaler,
-            "images": Images("worker:1", "redis:1", "console:1"),
-            "clock": lambda: self.at,
-            "now": lambda: MADE + timedelta(seconds=self.at - 1000),
-            "make_secret": self.secret,
-            "wake": self.wake,
-            "looked": self.look,
-        }
-        return Place(**(given | more))
+        place = Place(
+            cluster=self.cluster,
+            cache=self.cluster,
+            dial=self.redis.dial,
+            make_scaler=lambda _: self.scaler,
+            images=Images("worker:1", "redis:1", "console:1"),
+            clock=lambda: self.at,
+            now=lambda: MADE + timedelta(seconds=self.at - 1000),
+            make_secret=self.secret,
+            wake=self.wake,
+            looked=self.look,
+        )
+        return replace(place, **more)
 
     def secret(self) -> str:
         self.made += 1
@@ -157,8 +160,7 @@ class World:
 
     async def run(self, seconds: float = 5.0) -> float | None:
         self.at += seconds
-        again: float | None = await self.reconciler.run()
-        return again
+        return await self.reconciler.run()
 
     @property
     def status(self) -> Object:
@@ -197,7 +199,6 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World(FakeCluster(), FakeScaler(), FakeRedis())
-    world.set_up()
     yield world
     await world.reconciler.close()
 
@@ -445,9 +446,8 @@ async def test_without_the_right_to_read_secrets_none_is_read(world: World) -> N
 
 
 async def test_a_reused_volume_is_told_for_a_while(world: World) -> None:
-    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": f"data-{REDIS}-0"}}
-    claim["metadata"]["creationTimestamp"] = "2025-01-01T00:00:00Z"  # type: ignore[index]
-    world.cluster.put(claim)
+    metadata = {"name": f"data-{REDIS}-0", "creationTimestamp": "2025-01-01T00:00:00Z"}
+    world.cluster.put({"kind": "PersistentVolumeClaim", "metadata": metadata})
     world.put_queue()
     world.redis_up()
     await world.run()

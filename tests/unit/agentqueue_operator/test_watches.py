@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import kopf
 import pytest
 
 from agentqueue_operator.adapters.kubernetes import watches as module
+from agentqueue_operator.adapters.kubernetes.api import DEADLINE_S, ApiServer
 from agentqueue_operator.adapters.kubernetes.cache import StoreCache
-from agentqueue_operator.adapters.kubernetes.watches import Watches, _Failures
+from agentqueue_operator.adapters.kubernetes.watches import KopfThread, Watches, _Failures
 from agentqueue_operator.app.cluster.ports import ApiRefused, ApiUnavailable
 from agentqueue_operator.domain.kinds import AGENT_QUEUE, POD, POD_MONITOR, Kind, Object, QueueRef
 from agentqueue_operator.handlers import make_kopf_settings, make_registry
@@ -30,16 +32,28 @@ def an(kind: Kind, name: str, version: int) -> Object:
     }
 
 
-class FakeApi:
+class FakeApi(ApiServer):
     """What listings give: the objects of each kind, or why there is no listing."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.objects: dict[str, dict[str, Object]] = {}
         self.refused: dict[str, ApiRefused | ApiUnavailable] = {}
-        self.queries: list[tuple[str, dict[str, str]]] = []
+        self.queries: list[tuple[str, Mapping[str, str]]] = []
 
-    async def call(self, method: str, path: str, *, query: dict[str, str], accept: str) -> Any:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        deadline_s: float = DEADLINE_S,
+    ) -> Any:
         await asyncio.sleep(0)
+        assert query is not None
         plural = path.rpartition("/")[2]
         self.queries.append((path, query))
         if plural in self.refused:
@@ -52,13 +66,24 @@ class FakeApi:
         return {"metadata": more, "items": items[start : start + 2] or None}
 
 
-class FakeKopf:
+class Registry(kopf.OperatorRegistry):
+    """Only what it was made of."""
+
+    def __init__(self, kinds: Iterable[Kind], fed: Fed) -> None:
+        super().__init__()
+        self.kinds, self.fed = tuple(kinds), fed
+
+
+class FakeKopf(KopfThread):
     """A run of kopf, which does what the test says."""
 
     runs: list["FakeKopf"]
 
-    def __init__(self, registry: Any, settings: Any, namespaces: Sequence[str]) -> None:
-        self.kinds, self.fed = registry
+    def __init__(
+        self, registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, namespaces: Sequence[str]
+    ) -> None:
+        assert isinstance(registry, Registry)
+        self.kinds, self.fed = registry.kinds, registry.fed
         self.namespaces = namespaces
         self.ended = asyncio.Event()
         self.failed = asyncio.Event()
@@ -88,12 +113,12 @@ class World:
         self.cache = StoreCache(lambda ref: None)
         self.synced = 0
         self.watches = Watches(
-            self.api,  # type: ignore[arg-type]
+            self.api,
             self.cache,
             kinds,
             namespaces,
-            make_registry=lambda kinds, fed: (tuple(kinds), fed),  # type: ignore[arg-type, return-value]
-            make_settings=lambda kinds: None,  # type: ignore[arg-type, return-value]
+            make_registry=Registry,
+            make_settings=make_kopf_settings,
             on_synced=self._synced,
         )
         self.task: asyncio.Task[None] | None = None

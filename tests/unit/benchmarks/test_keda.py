@@ -1,11 +1,14 @@
 """The model of KEDA and the HPA holds to their documented rules."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from benchmarks.scaling.keda import Keda, KedaConfig, desired_replicas, newest_first
 from benchmarks.scaling.world import Job, Setting, World
 
 START_AT_ONCE = Setting(start=(1.0, 1.0), horizon=2000.0)
-EVEN = {"list_length": 1.0, "metric": "waiting+active"}
+EVEN = KedaConfig(list_length=1.0, metric="waiting+active")
 
 
 class Recorded(Keda):
@@ -25,8 +28,8 @@ class Recorded(Keda):
         return [pods for when, pods in self.seen if when <= at][-1]
 
 
-def play(jobs: list[Job], setting: Setting = START_AT_ONCE, **given: object) -> Recorded:
-    keda = Recorded(KedaConfig(**(EVEN | given)))  # type: ignore[arg-type]
+def play(jobs: list[Job], setting: Setting = START_AT_ONCE, **given: Any) -> Recorded:
+    keda = Recorded(replace(EVEN, **given))
     World(jobs, setting, seed=1).run(keda)
     return keda
 
@@ -108,6 +111,6 @@ def test_pods_that_are_not_ready_go_first_then_the_newest_blind_to_what_they_run
                     self.order = [(pod.number, len(pod.running)) for pod in newest_first(world)]
             return world.now + 10.0
 
-    keda = Grows(KedaConfig(**EVEN))  # type: ignore[arg-type]
+    keda = Grows(EVEN)
     World([Job(1.0, 900.0), Job(12.0, 900.0)], Setting(start=(1.0, 1.0), horizon=25.0), seed=1).run(keda)
     assert keda.order == [(2, 0), (1, 1), (0, 1)]

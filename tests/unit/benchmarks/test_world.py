@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from benchmarks.scaling.controllers import EVERY, KEDA_BEST, OURS
-from benchmarks.scaling.loads import LOADS
+from benchmarks.scaling.loads import LOADS, Load
 from benchmarks.scaling.world import HANDOVER_S, WAKE_S, Job, Setting, World
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,9 +108,9 @@ def test_a_queue_at_zero_wakes_its_controller() -> None:
 
 
 @pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
-def test_a_loads_jobs_depend_on_its_seed_only(load: object) -> None:
+def test_a_loads_jobs_depend_on_its_seed_only(load: Load) -> None:
     def first(seed: int) -> list[tuple[float, float]]:
-        return [(job.arrived, job.service) for job in load.jobs(seed)[:50]]  # type: ignore[attr-defined]
+        return [(job.arrived, job.service) for job in load.jobs(seed)[:50]]
 
     assert first(3) == first(3) != first(4)
     assert all(0 <= at < 7200 and service > 0 for at, service in first(3))
