@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What `agentqueue up` and its workers start with.
-STARTED := uvloop, agentqueue.cli.main, agentqueue_operator.local_run, agentqueue_worker.cli, agentqueue_worker.process, agentqueue_worker.adapters.native
+STARTED := uvloop, agentqueue.cli.main, agentqueue_operator.local.run, agentqueue_worker.commands.worker, agentqueue_worker.process, agentqueue_worker.adapters.agents
 # What its unit tests cover to the last branch: the pure part and what others rely on.
-EXACT := */worker/src/*/domain/*,*/operator/src/*/domain/*,*/agentqueue/keys.py,*/agentqueue/wire.py,*/agentqueue/spec/*,*/agentqueue/environment.py,*/agentqueue/errors.py
+EXACT := */worker/src/*/domain/*,*/autoscaling/*,*/resources/*,*/agentqueue/keys.py,*/agentqueue/model/*,*/agentqueue/spec/*,*/service/environment.py,*/agentqueue/errors.py
 # What docker-images builds.
 IMAGES := agentqueue-operator:0.1.0 agentqueue-worker:0.1.0 agentqueue-travel:dev
 STAMP := $(VENV)/.installed

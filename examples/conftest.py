@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agentqueue.agent import Context
-from agentqueue.wire import JobRecord, Progress, decode_job
+from agentqueue.agent.context import Context
+from agentqueue.model.attempts import Progress
+from agentqueue.model.job import JobRecord, decode_job
 
 # Without it, pytest-asyncio's look at "the current event loop" makes one (Python < 3.14) that nobody closes.
 asyncio.set_event_loop(None)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from agentqueue.spec.crd import crd_yaml
-from agentqueue_operator.domain.rights import OWN, Right, rights
+from agentqueue_operator.resources.rbac import OWN, Right, rights
 
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "charts" / "agentqueue"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
-from agentqueue.spec.reference import reference
-from agentqueue_operator.conditions_page import conditions_page
+from agentqueue.spec.reference.page import reference
+from agentqueue_operator.controller.status.reference_page import conditions_page
 from tools import chart, dashboards, decisions, golden, manifests, metrics
 
 ROOT = Path(__file__).parent.parent

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from agentqueue.spec import load_file, resolve
-from agentqueue_operator.domain.render import Images
-from agentqueue_operator.manifests import as_yaml, offline_manifests
+from agentqueue_operator.resources.printing import as_yaml, offline_manifests
+from agentqueue_operator.resources.render import Images
 
 ROOT: Final = Path(__file__).parent.parent
 SOURCES: Final = ("manifests/samples", "tests/golden/resources")

@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from agentqueue_operator.adapters.metrics import Metrics as OperatorMetrics
-from agentqueue_operator.app.cluster.ports import Scaled
-from agentqueue_operator.app.ports import Look
-from agentqueue_operator.domain.kinds import QueueRef
-from agentqueue_operator.domain.scaling import Hold, Load, Memory, Reason, ScalingPolicy, Snapshot, Terms
-from agentqueue_operator.domain.status import AgentFacts
-from agentqueue_operator.process import add_gauges
+from agentqueue_operator.autoscaling.decision import Hold, Load, Memory, Reason, ScalingPolicy, Snapshot, Terms
+from agentqueue_operator.controller.manager import add_gauges
+from agentqueue_operator.controller.metrics import Metrics as OperatorMetrics
+from agentqueue_operator.controller.ports import Scaled
+from agentqueue_operator.controller.status.conditions import AgentFacts
+from agentqueue_operator.queues.ports import Look
+from agentqueue_operator.resources.kinds import QueueRef
 from agentqueue_worker.adapters.metrics import Metrics as WorkerMetrics
-from agentqueue_worker.domain.waits import Waits
+from agentqueue_worker.domain.wait_counts import Waits
 
 OURS: Final = "agentqueue_"
 REF: Final = QueueRef("default", "travel")

@@ -14,10 +14,10 @@ ROOT = Path(__file__).parent.parent
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 TOOLS = ("pytest", "pytest-asyncio", "pytest-randomly", "pytest-timeout", "hypothesis", "httpx", "trustme")
 TESTS = (
-    "tests/unit/agentqueue/test_client_parts.py",
-    "tests/unit/agentqueue/test_server_options.py",
-    "tests/unit/agentqueue/test_status.py",
-    "tests/unit/agentqueue/test_submission.py",
+    "tests/unit/agentqueue/client/test_parts.py",
+    "tests/unit/agentqueue/store/test_options.py",
+    "tests/unit/agentqueue/client/test_status.py",
+    "tests/unit/agentqueue/client/test_arguments.py",
     "tests/integration/test_client.py",
     "tests/integration/test_console_api.py",
     "tests/integration/test_sentinel.py",

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agentqueue.clock import monotonic
-from agentqueue.embedded import EmbeddedServer
+from agentqueue.local.server import EmbeddedServer
 from tests.support.cluster import own
 from tests.support.cluster.kube import ApiError, Kube, Object
 from tests.support.cluster.layout import default_state

@@ -5,9 +5,7 @@ from datetime import timedelta
 
 from benchmarks.scaling.world import Pod, World
 
-from agentqueue_operator.domain.drain import Stage, WorkerPod, victims_of
-from agentqueue_operator.domain.estimates import Estimates, Running, Seen, learn, learn_start, running_of
-from agentqueue_operator.domain.scaling import (
+from agentqueue_operator.autoscaling.decision import (
     Load,
     Memory,
     Pods,
@@ -17,6 +15,8 @@ from agentqueue_operator.domain.scaling import (
     Snapshot,
     decide_replicas,
 )
+from agentqueue_operator.autoscaling.estimates import Estimates, Running, Seen, learn, learn_start, running_of
+from agentqueue_operator.controller.scaling.scale_in import Stage, WorkerPod, victims_of
 
 
 @dataclass(slots=True)

@@ -31,8 +31,8 @@ from redis import Redis
 
 from agentqueue import Agent, Client
 from agentqueue.clock import monotonic
-from agentqueue.embedded import EmbeddedServer
-from agentqueue_worker.burst import burst
+from agentqueue.local.server import EmbeddedServer
+from agentqueue_worker.testing import burst
 
 QUEUE = "bench"
 ARQS = {"arq": "arq as it comes", "tuned-arq": "arq tuned"}

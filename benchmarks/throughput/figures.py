@@ -23,7 +23,7 @@ from redis import Redis
 
 from agentqueue import Agent, Client
 from agentqueue.clock import monotonic
-from agentqueue.embedded import EmbeddedServer
+from agentqueue.local.server import EmbeddedServer
 from agentqueue.store import ServerOptions
 from agentqueue_worker.app.worker import Worker
 from agentqueue_worker.process import make_worker, program_of

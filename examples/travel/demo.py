@@ -23,8 +23,8 @@ from rich.table import Table
 from agentqueue.client import JobStatus, SyncClient
 from agentqueue.clock import monotonic
 from agentqueue.errors import AgentQueueError
-from agentqueue.upstate import read_up_state
-from agentqueue.wire import DeadLetter
+from agentqueue.local.state import read_up_state
+from agentqueue.model.dead_letter import DeadLetter
 
 HERE: Final = Path(__file__).parent
 COMMAND: Final = str(Path(sys.executable).with_name("agentqueue"))

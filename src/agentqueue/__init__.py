@@ -1,31 +1,21 @@
 """AgentQueue: queues for AI agents.
 
-Handlers are written with `Agent` and `Context`, jobs are enqueued with `agentqueue.client`. Names are loaded when
-first used, so that a program that only enqueues does not pay for what only workers need.
+Handlers are written with `Agent` and `Context`; jobs are enqueued with `agentqueue.client`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from agentqueue.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from agentqueue.agent import Agent, Backoff, Context, Fatal, Retry, WorkerContext
+    from agentqueue.agent.context import Context
+    from agentqueue.agent.definition import Agent, WorkerContext
+    from agentqueue.agent.outcomes import Fatal, Retry
     from agentqueue.client import Client, JobStatus, SyncClient
     from agentqueue.errors import AgentQueueError
+    from agentqueue.model.retry_policy import Backoff
 
 __version__ = "0.1.0"
-
-_HOME: Final = {
-    "Agent": "agentqueue.agent",
-    "AgentQueueError": "agentqueue.errors",
-    "Backoff": "agentqueue.agent",
-    "Client": "agentqueue.client",
-    "Context": "agentqueue.agent",
-    "Fatal": "agentqueue.agent",
-    "JobStatus": "agentqueue.client",
-    "Retry": "agentqueue.agent",
-    "SyncClient": "agentqueue.client",
-    "WorkerContext": "agentqueue.agent",
-}
 
 __all__ = [
     "Agent",
@@ -41,14 +31,18 @@ __all__ = [
     "__version__",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'agentqueue' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(
+    globals(),
+    {
+        "Agent": "agentqueue.agent.definition",
+        "AgentQueueError": "agentqueue.errors",
+        "Backoff": "agentqueue.model.retry_policy",
+        "Client": "agentqueue.client",
+        "Context": "agentqueue.agent.context",
+        "Fatal": "agentqueue.agent.outcomes",
+        "JobStatus": "agentqueue.client",
+        "Retry": "agentqueue.agent.outcomes",
+        "SyncClient": "agentqueue.client",
+        "WorkerContext": "agentqueue.agent.definition",
+    },
+)

@@ -14,8 +14,9 @@ import orjson
 
 from agentqueue import errors
 from agentqueue.errors import InvalidPayload
-from agentqueue.json_input import read_record
-from agentqueue.wire import MAX_BYTES, encode, encode_exception, is_exception
+from agentqueue.model.json import MAX_BYTES, encode
+from agentqueue.model.json_input import read_record
+from agentqueue.model.result import encode_exception, is_exception
 
 _RECORD_KEYS: Final = frozenset("fak")
 

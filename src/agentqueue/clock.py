@@ -1,7 +1,6 @@
 """The one place that reads the clock. Everything else is given the time."""
 
 import time
-from datetime import UTC, datetime
 
 
 def now_ms() -> int:
@@ -12,8 +11,3 @@ def now_ms() -> int:
 def monotonic() -> float:
     """Seconds that never go back, for measuring durations."""
     return time.monotonic()
-
-
-def from_ms(value: int) -> datetime:
-    """An aware UTC datetime from milliseconds since the epoch."""
-    return datetime.fromtimestamp(value / 1000, tz=UTC)

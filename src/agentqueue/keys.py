@@ -199,3 +199,17 @@ class KeySpace:
     def fingerprint(self, value: str) -> str:
         """zset id -> finished ms of the dead letters with one fingerprint."""
         return f"{self.dead}:fp:{value}"
+
+
+_JOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+
+
+def check_job_name(name: str) -> str:
+    """The name itself, if it may be a job's.
+
+    Raises:
+        InvalidName: empty, over 128 characters, or outside letters, digits and `_.:-`.
+    """
+    if type(name) is str and _JOB_NAME.fullmatch(name):
+        return name
+    raise InvalidName(f"job name {name!r:.80} must have 1 to 128 characters: letters, digits and _.:-")

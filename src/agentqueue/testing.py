@@ -15,14 +15,14 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 from agentqueue.client import Client, JobStatus, QueueStats
-from agentqueue.client.answers import check_timeout
-from agentqueue.embedded import EmbeddedServer
+from agentqueue.client.results import check_timeout
 from agentqueue.errors import ResultTimeout, UsageError
-from agentqueue.store.shift import make_due, make_older
-from agentqueue.wire import State
+from agentqueue.local.server import EmbeddedServer
+from agentqueue.model.job import State
+from agentqueue.store.time_travel import make_due, make_older
 
 if TYPE_CHECKING:
-    from agentqueue.agent import Agent
+    from agentqueue.agent.definition import Agent
 
 __all__ = ["Burst", "EmbeddedServer", "Sandbox"]
 

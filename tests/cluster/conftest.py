@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from agentqueue.client import Client
-from agentqueue.embedded import EmbeddedServer
-from agentqueue_operator.domain.render import Images
+from agentqueue.local.server import EmbeddedServer
+from agentqueue_operator.resources.render import Images
 from tests.support.cluster.images import REDIS, Image
 from tests.support.cluster.kube import Cluster, Kube, Object
 from tests.support.field import Field

@@ -3,7 +3,7 @@
 import time
 
 from agentqueue.client import Client, Job
-from agentqueue.wire import Reason
+from agentqueue.model.dead_letter import Reason
 from tests.support.cluster.faults import Faults
 from tests.support.field import Field
 from tests.support.operator import until

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentqueue_operator.domain.render import redis_name
+from agentqueue_operator.resources.render import redis_name
 from tests.support.certificates import issue
 from tests.support.cluster.kube import Cluster, Kube
 from tests.support.cluster.own import OwnCluster

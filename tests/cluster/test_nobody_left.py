@@ -7,9 +7,9 @@ import structlog
 
 from agentqueue.client import Client
 from agentqueue.clock import monotonic
-from agentqueue_operator.app.cluster.ports import Cluster
-from agentqueue_operator.domain.kinds import Object, QueueRef
-from agentqueue_operator.domain.render import Images
+from agentqueue_operator.controller.ports import Cluster
+from agentqueue_operator.resources.kinds import Object, QueueRef
+from agentqueue_operator.resources.render import Images
 from tests.support.cluster.faults import Faults
 from tests.support.cluster.kube import Kube
 from tests.support.cluster.layout import NODES

@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from agentqueue_operator.domain.reasons import REMEDIES, Reason
+from agentqueue_operator.controller.status.reasons import REMEDIES, Reason
 from tests.support.cluster.kube import Kube, Object, has_condition
 from tests.support.cluster.shell import ClusterError
 from tests.support.operator import CODE, Operator, agent, agent_queue, client_of, code, condition, is_ready

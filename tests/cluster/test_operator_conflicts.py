@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.domain.render import redis_name, worker_name
+from agentqueue_operator.resources.render import redis_name, worker_name
 from tests.support.cluster.kube import Kube, Object, has_condition
 from tests.support.operator import Operator, agent_queue, code, condition, is_ready, settled, until
 

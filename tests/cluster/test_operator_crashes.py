@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import pytest
 
-from agentqueue_operator.app.cluster.ports import Cluster
-from agentqueue_operator.domain.kinds import POD_MONITOR, PRUNED
-from agentqueue_operator.domain.render import Images
+from agentqueue_operator.controller.ports import Cluster
+from agentqueue_operator.resources.kinds import POD_MONITOR, PRUNED
+from agentqueue_operator.resources.render import Images
 from tests.support.cluster import kube as support
 from tests.support.cluster.kube import Kube, Object
 from tests.support.operator import Operator, agent, agent_queue, code, install_crd, owned, run_operator, settled, until

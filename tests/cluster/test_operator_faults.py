@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agentqueue_operator.domain.render import Images, redis_name, worker_name
+from agentqueue_operator.resources.render import Images, redis_name, worker_name
 from tests.support.cluster.kube import Cluster, Kube, has_condition
 from tests.support.cluster.proxy import ApiProxy
 from tests.support.operator import (

@@ -1,8 +1,8 @@
 """An AgentQueue from apply to delete, with the operator in the test's own loop."""
 
 from agentqueue.client import Job
-from agentqueue_operator.domain.kinds import POD_MONITOR, PRUNED
-from agentqueue_operator.domain.render import Images, redis_name, worker_name
+from agentqueue_operator.resources.kinds import POD_MONITOR, PRUNED
+from agentqueue_operator.resources.render import Images, redis_name, worker_name
 from tests.support.cluster.kube import Cluster, Kube, has_condition, is_rolled_out
 from tests.support.operator import (
     CODE,

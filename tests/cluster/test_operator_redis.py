@@ -8,7 +8,7 @@ import trustme
 
 from agentqueue.client import Client
 from agentqueue.store import ServerOptions, Tls
-from agentqueue_operator.domain.render import redis_name
+from agentqueue_operator.resources.render import redis_name
 from tests.support.cluster.kube import Kube, Object, has_condition
 from tests.support.operator import Operator, agent, agent_queue, client_of, code, condition, is_ready, settled
 

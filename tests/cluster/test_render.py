@@ -11,10 +11,10 @@ import yaml
 
 from agentqueue.cli.main import run
 from agentqueue.spec import load_file, resolve
-from agentqueue_operator.domain.merge import merge
-from agentqueue_operator.domain.render import render
-from agentqueue_operator.domain.render.offline import offline
-from agentqueue_operator.domain.same import is_same
+from agentqueue_operator.resources.comparison import is_same
+from agentqueue_operator.resources.render import render
+from agentqueue_operator.resources.render.placeholders import offline
+from agentqueue_operator.resources.strategic_merge import merge
 from tests.support.cluster.kube import ApiError, Cluster, Kube, Object
 from tools.golden import IMAGES, golden_sources
 

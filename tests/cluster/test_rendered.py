@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentqueue.spec import AgentQueue, resolve
-from agentqueue_operator.domain.render import Given, Images, console_name, redis_name, render, worker_name
+from agentqueue_operator.resources.render import Given, Images, console_name, redis_name, render, worker_name
 from tests.support import resources
 from tests.support.certificates import issue
 from tests.support.cluster.images import OPERATOR, REDIS, WORKER, Image

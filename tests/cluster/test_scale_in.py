@@ -12,7 +12,7 @@ import os
 import pytest
 
 from agentqueue.client import Client
-from agentqueue_operator.domain import scaling
+from agentqueue_operator.autoscaling import decision
 from tests.support.cluster.kube import Cluster
 from tests.support.field import AGENT, AQ, Field
 from tests.support.operator import agent, agent_queue, code, is_ready
@@ -28,7 +28,7 @@ HOLD_S = 10.0
 async def test_no_busy_pod_is_removed(
     field: Field, cluster: Cluster, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scaling, "LEARNING_S", 5.0)
+    monkeypatch.setattr(decision, "LEARNING_S", 5.0)
     removals = Removals()
     async with removals.listening(cluster.host) as port:
         recorder = [

@@ -10,7 +10,7 @@ import pytest
 
 from agentqueue.client import Client
 from agentqueue.clock import monotonic
-from agentqueue_operator.domain import scaling
+from agentqueue_operator.autoscaling import decision
 from tests.support.cluster.kube import has_condition
 from tests.support.field import AQ, DEPLOYMENT, Field, stays
 from tests.support.operator import until
@@ -23,7 +23,7 @@ QUICK = {"minReplicas": 0, "scaleToZeroAfterSeconds": 5}
 @pytest.fixture(autouse=True)
 def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute of learning rates in each test would be most of it."""
-    monkeypatch.setattr(scaling, "LEARNING_S", 5.0)
+    monkeypatch.setattr(decision, "LEARNING_S", 5.0)
 
 
 def how_slow() -> float:

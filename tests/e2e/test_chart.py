@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agentqueue_operator.domain.render import redis_name
-from agentqueue_operator.domain.rights import rights
+from agentqueue_operator.resources.rbac import rights
+from agentqueue_operator.resources.render import redis_name
 from tests.support.cluster.kube import Kube, Object
 from tests.support.cluster.shell import ClusterError
 from tests.support.installs import Helm, rendered

@@ -15,8 +15,8 @@ import yaml
 from agentqueue.client import Client, Job
 from agentqueue.errors import JobFailed, JobNotFound, QueueFull, QueueUnavailable
 from agentqueue.store import Server
-from agentqueue_operator.domain.render import redis_name, worker_name
-from agentqueue_operator.domain.render.names import workers_name
+from agentqueue_operator.resources.render import redis_name, worker_name
+from agentqueue_operator.resources.render.names import workers_name
 from tests.cluster.test_render import dry_run
 from tests.e2e.test_install import NEW_FIELD, PREVIOUS, install, knows, worker_pods
 from tests.support.cluster.kube import Kube, Object, has_condition, is_ready, is_rolled_out

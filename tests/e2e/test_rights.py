@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.domain.render import console_name, redis_name, worker_name
-from agentqueue_operator.domain.rights import OWN, rights
+from agentqueue_operator.resources.rbac import OWN, rights
+from agentqueue_operator.resources.render import console_name, redis_name, worker_name
 from tests.support.cluster.images import OPERATOR, REDIS, WORKER
 from tests.support.cluster.kube import Kube, is_ready
 from tests.support.cluster.proxy import ApiProxy, Request

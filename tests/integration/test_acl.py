@@ -14,14 +14,14 @@ from agentqueue import Agent, Client, Context, Fatal
 from agentqueue.cli.main import run
 from agentqueue.errors import QueueUnavailable
 from agentqueue.keys import Level
+from agentqueue.model.job import JobRecord, encode_job
+from agentqueue.model.new_job import NewJob
 from agentqueue.store import Server, ServerOptions, acl
-from agentqueue.store.engine import NewJob
 from agentqueue.store.jobs import Store
-from agentqueue.wire import JobRecord, encode_job
-from agentqueue_operator.adapters.dial import Switchboard
-from agentqueue_operator.adapters.queues import QueueReader
-from agentqueue_operator.app.ports import Retention
-from agentqueue_operator.domain.reasons import Reason
+from agentqueue_operator.controller.redis_pool import Switchboard
+from agentqueue_operator.controller.status.reasons import Reason
+from agentqueue_operator.queues.ports import Retention
+from agentqueue_operator.queues.reader import QueueReader
 from tests.support.hand import Hand
 from tests.support.pages import Page
 from tests.support.replies import plain

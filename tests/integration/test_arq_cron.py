@@ -12,8 +12,8 @@ from arq import cron
 from arq.connections import ArqRedis
 
 from agentqueue import Client
-from agentqueue.store import NewJob
-from agentqueue.wire import JobRecord, encode_job
+from agentqueue.model.job import JobRecord, encode_job
+from agentqueue.model.new_job import NewJob
 from agentqueue_worker.arq import Worker
 from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, moment, running, settings_of
 from tests.support.workers import until

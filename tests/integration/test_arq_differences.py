@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from agentqueue.arq import loads
 from agentqueue.client import Client
-from agentqueue.wire import Reason, State, decode_dead
+from agentqueue.model.dead_letter import Reason, decode_dead
+from agentqueue.model.job import State
 from agentqueue_worker.arq import Worker
 from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, running, settings_of
 from tests.support.replies import field

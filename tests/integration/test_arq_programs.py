@@ -13,7 +13,7 @@ from arq.connections import ArqRedis
 from arq.jobs import Job
 
 from agentqueue.arq import loads
-from agentqueue.wire import Reason, decode_dead
+from agentqueue.model.dead_letter import Reason, decode_dead
 from tests.support.arq_programs import PICKLE, QUEUE, arq_client, command, execute, surroundings
 from tests.support.replies import field, fields
 from tests.support.workers import until, worker_process

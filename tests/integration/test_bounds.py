@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agentqueue import Client, scripts
-from agentqueue.store import Server
+from agentqueue import Client
+from agentqueue.store import Server, scripts
 from tests.support.hand import Hand
 
 SCRIPTS = Path(scripts.__file__).parent

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentqueue import Agent, Client, Context
-from agentqueue.wire import State
+from agentqueue.model.job import State
 from agentqueue_worker import arq
 from tests.support.arq_programs import arq_client, running, settings_of
 from tests.support.workers import final, until, work_off, working

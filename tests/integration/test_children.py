@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agentqueue import Agent, Client, Context
-from agentqueue.client import asynchronous
-from agentqueue.store import Done, HandBack, Server, ServerOptions
-from agentqueue.wire import State, decode_job
+from agentqueue.client import async_client
+from agentqueue.model.job import State, decode_job
+from agentqueue.model.outcomes import Done, HandBack
+from agentqueue.store import Server, ServerOptions
 from tests.support.arq_programs import arq_client
 from tests.support.hand import Hand
 from tests.support.runtime import FakeRuntime
@@ -80,7 +81,7 @@ STEPS = ("enqueue", "forget", "replay", "finish", "fail", "hand back", "die", "k
 
 
 def test_each_enqueueing_sends_its_children_once(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asynchronous, "now_ms", lambda: 1_800_000_000_000)  # all within a millisecond
+    monkeypatch.setattr(async_client, "now_ms", lambda: 1_800_000_000_000)  # all within a millisecond
 
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.sampled_from(STEPS), max_size=25))

@@ -17,8 +17,8 @@ import pytest
 
 from agentqueue.cli.main import run
 from agentqueue.client import SyncClient
+from agentqueue.model.job import decode_job
 from agentqueue.store import Server, ServerOptions
-from agentqueue.wire import decode_job
 from tests.support.hand import Hand
 
 Act = Callable[[Hand], Awaitable[Any]]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agentqueue import SyncClient
-from agentqueue.cli.cluster import Place, at_port, reach
+from agentqueue.cli.kubernetes import Place, at_port, reach
 from agentqueue.cli.main import run
 from agentqueue.errors import QueueUnavailable, UsageError
 from agentqueue.store import Sentinels, ServerOptions, Tls

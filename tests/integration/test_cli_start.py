@@ -9,11 +9,11 @@ SLOW = """
 import sys, time
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "agentqueue.cli.dead":
+        if name == "agentqueue.cli.dead_letters":
             print("importing", flush=True)
             time.sleep(60)
 sys.meta_path.insert(0, Finder())
-from agentqueue.cli.start import main
+from agentqueue.cli.entrypoint import main
 main()
 """
 

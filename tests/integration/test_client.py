@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import redis
 
-from agentqueue.agent import Agent, Context
+from agentqueue.agent.context import Context
+from agentqueue.agent.definition import Agent
 from agentqueue.client import Cancellation, Client, Job, Replayed, SyncClient
-from agentqueue.clock import from_ms, now_ms
+from agentqueue.clock import now_ms
 from agentqueue.errors import (
     AgentQueueError,
     InvalidName,
@@ -29,7 +30,8 @@ from agentqueue.errors import (
     UnsupportedServer,
     UsageError,
 )
-from agentqueue.wire import State
+from agentqueue.model.job import State
+from agentqueue.model.times import from_ms
 from tests.support.hand import Hand
 from tests.support.servers import RunningServer
 

@@ -8,10 +8,10 @@ import pytest
 
 from agentqueue import Client
 from agentqueue.client import Job
-from agentqueue.wire import State
-from agentqueue_operator.adapters.queues import QueueReader
-from agentqueue_operator.app.housekeeping import Housekeeper
-from agentqueue_operator.app.ports import Retention
+from agentqueue.model.job import State
+from agentqueue_operator.queues.housekeeper import Housekeeper
+from agentqueue_operator.queues.ports import Retention
+from agentqueue_operator.queues.reader import QueueReader
 from tests.support.clocks import Clock, run_server_with_clock
 from tests.support.hand import Hand
 from tests.support.replies import awaited, fields

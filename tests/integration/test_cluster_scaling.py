@@ -11,13 +11,13 @@ import pytest
 from agentqueue import Agent, Client, Context
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueFull
+from agentqueue.model.dead_letter import Reason
 from agentqueue.store import Engine, Server, Store
-from agentqueue.wire import Reason
-from agentqueue_operator.adapters.queues import QueueReader
-from agentqueue_operator.app.cluster.ports import Scaled
-from agentqueue_operator.app.cluster.scaler import QueueScaler
-from agentqueue_operator.domain.deaths import Death
-from agentqueue_operator.domain.published import decode
+from agentqueue_operator.autoscaling.decision_record import decode
+from agentqueue_operator.controller.ports import Scaled
+from agentqueue_operator.controller.scaling.scaler import QueueScaler
+from agentqueue_operator.queues.ports import Death
+from agentqueue_operator.queues.reader import QueueReader
 from tests.support.scaling import FakeCluster, pod, queue_of
 from tests.support.servers import RunningServer
 from tests.support.workers import WorkerProcess, final, until, working

@@ -14,8 +14,9 @@ import pytest
 from agentqueue import Agent, Backoff, Client, Context, Fatal
 from agentqueue.client import Job
 from agentqueue.errors import QueueUnavailable
-from agentqueue.store import Again, Engine, HandBack, Server
-from agentqueue.wire import State
+from agentqueue.model.job import State
+from agentqueue.model.outcomes import Again, HandBack
+from agentqueue.store import Engine, Server
 from tests.support.breaker import Breaker, Cut
 from tests.support.servers import RunningServer
 from tests.support.workers import final, until, working

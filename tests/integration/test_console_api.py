@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 
 from agentqueue import Client
 from agentqueue.console.app import create_app
-from agentqueue.console.bodies import MAX_BODY
+from agentqueue.console.requests import MAX_BODY
 from agentqueue.errors import UsageError
+from agentqueue.model.job import decode_job
 from agentqueue.store import Server
-from agentqueue.wire import decode_job
 from tests.support.hand import Hand
 from tests.support.servers import RunningServer, free_port
 

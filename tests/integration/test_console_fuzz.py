@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentqueue import Client
 from agentqueue.console.app import create_app
-from agentqueue.console.guard import HEADERS, Guard
+from agentqueue.console.auth import HEADERS, Guard
 from agentqueue.store import Server
 from tests.support.hand import Hand
 

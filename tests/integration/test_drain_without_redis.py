@@ -13,9 +13,9 @@ import pytest
 
 from agentqueue import Client
 from agentqueue.clock import monotonic
-from agentqueue.scripts import load
+from agentqueue.model.job import State
 from agentqueue.store import Server
-from agentqueue.wire import State
+from agentqueue.store.scripts import load
 from agentqueue_worker.app.worker import Worker
 from tests.support.breaker import Breaker, Cut
 from tests.support.replies import field

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from agentqueue import embedded
-from agentqueue.embedded import EmbeddedServer, Process, find_binary, free_port, start_time, stop_process
 from agentqueue.errors import QueueUnavailable, UsageError
-from agentqueue.guardian import Guardian
+from agentqueue.local import server as embedded
+from agentqueue.local.server import EmbeddedServer, Process, find_binary, free_port, start_time, stop_process
+from agentqueue.service.child_guard import Guardian
 
 
 def client(server: EmbeddedServer) -> "redis.Redis":
@@ -96,7 +96,7 @@ def test_a_folder_serves_one_at_a_time(server: EmbeddedServer, folder: Path) -> 
 
 def test_what_a_killed_parent_left_behind_is_stopped_by_the_next_start(folder: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom agentqueue.embedded import EmbeddedServer\n"
+        "import sys\nfrom pathlib import Path\nfrom agentqueue.local.server import EmbeddedServer\n"
         "server = EmbeddedServer(Path(sys.argv[1])); server.start(); print(server.pid, server.url, flush=True)\n"
         "sys.stdin.read()"
     )
@@ -118,7 +118,7 @@ def test_what_a_killed_parent_left_behind_is_stopped_by_the_next_start(folder: P
 
 PARENT = """
 import multiprocessing, sys, threading, time
-from agentqueue.embedded import EmbeddedServer
+from agentqueue.local.server import EmbeddedServer
 server = EmbeddedServer()
 thread = threading.Thread(target=server.start)  # the thread that starts it ends long before the process
 thread.start()

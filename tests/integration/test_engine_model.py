@@ -19,21 +19,10 @@ from hypothesis.stateful import (
 
 from agentqueue import keys
 from agentqueue.keys import Level
-from agentqueue.store import (
-    Again,
-    Bury,
-    Cancel,
-    Done,
-    Engine,
-    EngineSettings,
-    HandBack,
-    NewJob,
-    Server,
-    ServerOptions,
-    Store,
-)
-from agentqueue.store.engine import Outcome
-from agentqueue.wire import JobRecord, State, encode_job
+from agentqueue.model.job import JobRecord, State, encode_job
+from agentqueue.model.new_job import NewJob
+from agentqueue.model.outcomes import Again, Bury, Cancel, Done, HandBack, Outcome
+from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
 from tests.support.replies import plain
 from tests.support.servers import RunningServer
 from tests.support.travel import attend, travel

@@ -18,9 +18,9 @@ from agentqueue.cli.main import run
 from agentqueue.client import SyncClient
 from agentqueue.clock import now_ms
 from agentqueue.store import Server, ServerOptions, Store
-from agentqueue_operator.adapters.queues import QueueReader
-from agentqueue_operator.app.publishing import Publisher
-from agentqueue_operator.domain.scaling import Load, Memory, Pods, ScalingPolicy, Snapshot, decide_replicas
+from agentqueue_operator.autoscaling.decision import Load, Memory, Pods, ScalingPolicy, Snapshot, decide_replicas
+from agentqueue_operator.queues.decision_publisher import Publisher
+from agentqueue_operator.queues.reader import QueueReader
 from tests.support.hand import Hand
 
 COMMAND = str(Path(sys.executable).parent / "agentqueue")

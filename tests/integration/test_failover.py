@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 
 from agentqueue import Agent, Client, Context
 from agentqueue.errors import QueueUnavailable
+from agentqueue.model.job import State
 from agentqueue.store import Sentinels, ServerOptions, connection_environment
-from agentqueue.wire import State
 from agentqueue_worker.process import make_worker, program_of
 from agentqueue_worker.settings import Settings
 from tests.support.certificates import issue

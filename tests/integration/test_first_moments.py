@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentqueue import Client
-from agentqueue_operator.domain.render.console import COMMAND as CONSOLE
+from agentqueue_operator.resources.render.console import COMMAND as CONSOLE
 from tests.support.first_process import first_process
 from tests.support.servers import RunningServer, run_server
 from tests.support.workers import final, until

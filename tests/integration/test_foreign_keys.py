@@ -14,8 +14,10 @@ import structlog
 from agentqueue import Agent, Backoff, Client, Context, Fatal
 from agentqueue.clock import now_ms
 from agentqueue.errors import QueueUnavailable
-from agentqueue.store import Again, Bury, Claimed, Done, HandBack, Server, StepReply
-from agentqueue.wire import Reason, State
+from agentqueue.model.dead_letter import Reason
+from agentqueue.model.job import State
+from agentqueue.model.outcomes import Again, Bury, Claimed, Done, HandBack
+from agentqueue.store import Server, StepReply
 from agentqueue_worker.adapters.telemetry import WorkerTelemetry
 from tests.support.hand import Hand
 from tests.support.replies import field, fields

@@ -18,9 +18,9 @@ from agentqueue import Client
 from agentqueue.client import OMITTED
 from agentqueue.console.app import create_app
 from agentqueue.errors import UsageError
-from agentqueue.status import letter_to_json
+from agentqueue.model.dead_letter import Reason, letter_to_json
+from agentqueue.model.job import State
 from agentqueue.store import Server
-from agentqueue.wire import Reason, State
 from tests.support.hand import Hand
 
 TOKEN = "a-long-token"

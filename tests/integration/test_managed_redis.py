@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from agentqueue.spec import AgentQueue, resolve
-from agentqueue_operator.domain.render import Given, Images, redis_name, render
+from agentqueue_operator.resources.render import Given, Images, redis_name, render
 from tests.support import resources
 from tests.support.certificates import issue
 from tests.support.servers import binary, free_port

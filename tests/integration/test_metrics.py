@@ -18,15 +18,17 @@ import yaml
 
 from agentqueue import Client
 from agentqueue.keys import Level
-from agentqueue.probes import Probes
-from agentqueue.store import Again, Claimed, Engine, HandBack, NewJob, Outcome, Server, ServerOptions, Store
-from agentqueue.waits import BUCKETS
-from agentqueue_operator.adapters.metrics import Metrics
-from agentqueue_operator.adapters.queues import QueueReader
-from agentqueue_operator.app.cluster.ports import Scaled
-from agentqueue_operator.domain.scaling import Memory, Reason, ScaleTo, ScalingPolicy, Snapshot, Terms
-from agentqueue_operator.domain.status import AgentFacts
-from agentqueue_worker.domain.waits import Waits
+from agentqueue.model.new_job import NewJob
+from agentqueue.model.outcomes import Again, Claimed, HandBack, Outcome
+from agentqueue.model.wait_histogram import BUCKETS
+from agentqueue.service.probes import Probes
+from agentqueue.store import Engine, Server, ServerOptions, Store
+from agentqueue_operator.autoscaling.decision import Memory, Reason, ScaleTo, ScalingPolicy, Snapshot, Terms
+from agentqueue_operator.controller.metrics import Metrics
+from agentqueue_operator.controller.ports import Scaled
+from agentqueue_operator.controller.status.conditions import AgentFacts
+from agentqueue_operator.queues.reader import QueueReader
+from agentqueue_worker.domain.wait_counts import Waits
 from tests.support.prometheus import find_program
 from tests.support.servers import free_port, run_server
 from tests.support.waiting import final, until

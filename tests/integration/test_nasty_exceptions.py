@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from agentqueue import Agent, Client, Context
-from agentqueue.failures import describe_traceback
-from agentqueue.status import letter_to_json
-from agentqueue.wire import State
+from agentqueue.model.dead_letter import letter_to_json
+from agentqueue.model.exceptions import describe_traceback
+from agentqueue.model.job import State
 from agentqueue_worker import arq
 from tests.support.arq_programs import running, settings_of
 from tests.support.nasty import make_nasty, seeds

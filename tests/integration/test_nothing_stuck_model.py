@@ -23,12 +23,14 @@ from hypothesis.stateful import (
 from agentqueue import keys
 from agentqueue.clock import monotonic
 from agentqueue.keys import KeySpace, Level
-from agentqueue.store import Again, Engine, HandBack, NewJob, Server, ServerOptions, Store
+from agentqueue.model.job import JobRecord, encode_job
+from agentqueue.model.new_job import NewJob
+from agentqueue.model.outcomes import Again, HandBack
+from agentqueue.store import Engine, Server, ServerOptions, Store
 from agentqueue.store.engine import HOUSEKEEPING_S
-from agentqueue.wire import JobRecord, encode_job
-from agentqueue_operator.adapters.queues import QueueReader
-from agentqueue_operator.app.cluster.scaler import QueueScaler
-from agentqueue_operator.app.ports import Retention
+from agentqueue_operator.controller.scaling.scaler import QueueScaler
+from agentqueue_operator.queues.ports import Retention
+from agentqueue_operator.queues.reader import QueueReader
 from tests.support.replies import plain
 from tests.support.scaling import FakeCluster, queue_of
 from tests.support.servers import RunningServer

@@ -20,19 +20,20 @@ from typing import Any
 import pytest
 import typer.main
 
-from agentqueue import Client, SyncClient, embedded
+from agentqueue import Client, SyncClient
 from agentqueue.cli.main import build_app, run
 from agentqueue.console.app import create_app
 from agentqueue.errors import AgentQueueError
+from agentqueue.local import server as embedded
+from agentqueue.local.state import UpState, find_up_state, write_up_state
 from agentqueue.spec import AgentQueue, resolve
 from agentqueue.store.options import ServerOptions
-from agentqueue.upstate import UpState, find_up_state, write_up_state
-from agentqueue_operator.adapters.dial import Switchboard
-from agentqueue_operator.app.cluster import reconcile
-from agentqueue_operator.app.cluster.contents import Contents
-from agentqueue_operator.app.cluster.link import Link
-from agentqueue_operator.app.ports import AgentRun
-from agentqueue_operator.domain.variables import Documents
+from agentqueue_operator.controller import reconciler
+from agentqueue_operator.controller.redis_connection import Link
+from agentqueue_operator.controller.redis_pool import Switchboard
+from agentqueue_operator.controller.referenced_content import Contents
+from agentqueue_operator.local.ports import AgentRun
+from agentqueue_operator.local.variables import Documents
 from tests.support.fake_cluster import FakeCluster
 from tests.support.kubectl import FakeKubectl
 from tests.support.secret_urls import BAD, FORMS, GOOD, SECRET
@@ -286,8 +287,8 @@ SECRET_FIELDS = [
     (UpState, "connection"),
     (embedded._Record, "password"),
     (AgentRun, "environment"),
-    (reconcile._Secrets, "password"),
-    (reconcile._Secrets, "token"),
+    (reconciler._Secrets, "password"),
+    (reconciler._Secrets, "token"),
     (Documents, "secrets"),
     (Documents, "shell"),
     (ServerOptions, "url"),

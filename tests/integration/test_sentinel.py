@@ -10,8 +10,8 @@ import pytest
 from agentqueue import Client
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueUnavailable
+from agentqueue.model.job import State
 from agentqueue.store import Sentinels, Server, ServerOptions, Tls
-from agentqueue.wire import State
 from tests.support.certificates import Certificates, issue
 from tests.support.sentinel import MASTER, Watched, run_sentinel, run_watched
 from tests.support.servers import free_port, run_server

@@ -9,12 +9,14 @@ import pytest
 import redis
 
 from agentqueue import testing
-from agentqueue.agent import Agent, Context, Retry
+from agentqueue.agent.context import Context
+from agentqueue.agent.definition import Agent
+from agentqueue.agent.outcomes import Retry
 from agentqueue.client import Client
 from agentqueue.errors import JobFailed, QueueUnavailable, ResultTimeout, UsageError
+from agentqueue.model.job import State
 from agentqueue.store import Server, ServerOptions
 from agentqueue.testing import Sandbox
-from agentqueue.wire import State
 from tests.support.hand import Hand
 
 first, second = Agent("first"), Agent("second")

@@ -12,7 +12,7 @@ import redis
 
 from agentqueue import Agent, Backoff, Client, Context, Fatal
 from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
-from agentqueue.wire import State
+from agentqueue.model.job import State
 from tests.support.servers import RunningServer, free_port
 from tests.support.workers import Work, final, until, worker_for, worker_process, working
 

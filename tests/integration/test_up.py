@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agentqueue.client import SyncClient
-from agentqueue.upstate import read_up_state
+from agentqueue.local.state import read_up_state
 
 COMMAND = str(Path(sys.executable).parent / "agentqueue")
 HANDLERS = """

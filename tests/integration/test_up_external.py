@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from agentqueue import environment as env
 from agentqueue.cli.main import run
 from agentqueue.errors import InvalidSpec
+from agentqueue.service import environment as env
 from agentqueue.spec import load_file, resolve
 from agentqueue.spec.redis import ExternalRedis
 from agentqueue.store import Sentinels, ServerOptions, Tls
-from agentqueue_operator.local_redis import external_server
+from agentqueue_operator.local.external_redis import external_server
 from tests.support.certificates import Certificates, issue
 from tests.support.sentinel import MASTER, run_watched
 from tests.support.servers import free_port, run_server

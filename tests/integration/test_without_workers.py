@@ -11,10 +11,10 @@ from agentqueue import Client
 from agentqueue.clock import monotonic
 from agentqueue.keys import ABORT, DEAD, IN_PROGRESS, JOB, QUEUES
 from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
-from agentqueue_operator.adapters.queues import QueueReader
-from agentqueue_operator.app.housekeeping import Housekeeper
-from agentqueue_operator.app.ports import Retention, Tended
-from agentqueue_operator.domain.scaling import Load, Mode, ScalingPolicy
+from agentqueue_operator.autoscaling.decision import Load, Mode, ScalingPolicy
+from agentqueue_operator.queues.housekeeper import Housekeeper
+from agentqueue_operator.queues.ports import Retention, Tended
+from agentqueue_operator.queues.reader import QueueReader
 from tests.support.hand import Hand
 from tests.support.homes import KEEPS, OperatorHome, replicas_in, status_in, up_running
 from tests.support.replies import awaited, fields

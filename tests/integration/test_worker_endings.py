@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from agentqueue import Agent, Backoff, Client, Context, Fatal, Retry
 from agentqueue.clock import monotonic
+from agentqueue.model.dead_letter import Reason
+from agentqueue.model.job import State
 from agentqueue.store import Server, ServerOptions
-from agentqueue.wire import Reason, State
 from tests.support.workers import final, until, work_off, working
 
 FAST = Backoff("fixed", delay=0.05, jitter=0.0)

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from agentqueue import Client
-from agentqueue.wire import State
+from agentqueue.model.job import State
 from tests.support.arq_programs import surroundings
 from tests.support.waiting import final
 from tests.support.workers import worker_process

@@ -11,8 +11,9 @@ from pydantic import BaseModel, SecretStr
 from agentqueue import Agent, Backoff, Client, Context, Retry
 from agentqueue.clock import monotonic
 from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.model.dead_letter import Reason
+from agentqueue.model.job import State
 from agentqueue.store import Engine, Server
-from agentqueue.wire import Reason, State
 from tests.support.hand import Hand
 from tests.support.replies import awaited, field
 from tests.support.workers import final, until, work_off, working

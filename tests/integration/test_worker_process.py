@@ -19,8 +19,8 @@ import pytest
 from agentqueue import Client
 from agentqueue.client import Job
 from agentqueue.clock import monotonic
+from agentqueue.model.job import State
 from agentqueue.store import Server
-from agentqueue.wire import State
 from tests.support.replies import field
 from tests.support.servers import RunningServer, free_port
 from tests.support.workers import WorkerProcess, final, until, worker_process

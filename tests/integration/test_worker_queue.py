@@ -12,8 +12,8 @@ import pytest
 from agentqueue import Agent, Backoff, Client, Context
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueFull, UnsupportedServer
+from agentqueue.model.job import State
 from agentqueue.store import Server, Store
-from agentqueue.wire import State
 from tests.support.replies import awaited
 from tests.support.servers import RunningServer
 from tests.support.workers import final, until, work_off, worker_for, working

@@ -15,7 +15,8 @@ import arq
 from arq.connections import ArqRedis, RedisSettings, create_pool
 
 from agentqueue.arq import dumps, loads
-from agentqueue.clock import from_ms, now_ms
+from agentqueue.clock import now_ms
+from agentqueue.model.times import from_ms
 
 QUEUE = "arq:queue"
 JSON: dict[str, Any] = {"job_serializer": dumps, "job_deserializer": loads}

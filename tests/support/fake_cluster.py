@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentqueue_operator.app.cluster.ports import ApiRefused
-from agentqueue_operator.domain.kinds import Kind, Object, QueueRef
+from agentqueue_operator.controller.ports import ApiRefused
+from agentqueue_operator.resources.kinds import Kind, Object, QueueRef
 from tests.support.objects import applied
 
 

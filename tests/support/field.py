@@ -8,7 +8,7 @@ from typing import Any
 
 from agentqueue.client import Client, Job
 from agentqueue.clock import monotonic
-from agentqueue_operator.domain.render import worker_name
+from agentqueue_operator.resources.render import worker_name
 from tests.support.cluster.kube import Kube, Object
 from tests.support.operator import agent, agent_queue, code, is_ready, until
 from tests.support.servers import RunningServer

@@ -4,22 +4,13 @@ import itertools
 from collections.abc import Sequence
 
 from agentqueue.clock import now_ms
-from agentqueue.store import Again, Bury, Claimed, Done, Engine, Server
-from agentqueue.store.engine import Outcome, StepReply
-from agentqueue.wire import (
-    DeadLetter,
-    Progress,
-    Reason,
-    ResultRecord,
-    State,
-    attempt_error,
-    decode_job,
-    encode_dead,
-    encode_errors,
-    encode_progress,
-    encode_result,
-    fingerprint,
-)
+from agentqueue.model.attempts import Progress, attempt_error, encode_errors, encode_progress
+from agentqueue.model.dead_letter import DeadLetter, Reason, encode_dead, fingerprint
+from agentqueue.model.job import State, decode_job
+from agentqueue.model.outcomes import Again, Bury, Claimed, Done, Outcome
+from agentqueue.model.result import ResultRecord, encode_result
+from agentqueue.store import Engine, Server
+from agentqueue.store.engine import StepReply
 
 HOUR_MS = 3_600_000
 _incarnations = itertools.count(1)

@@ -10,19 +10,21 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentqueue.clock import from_ms, monotonic, now_ms
+from agentqueue.clock import monotonic, now_ms
+from agentqueue.model.times import from_ms
 from agentqueue.store import Server, ServerOptions
-from agentqueue_operator.adapters.dial import Switchboard
-from agentqueue_operator.adapters.queues import QueueReader
-from agentqueue_operator.app.agents import Agent
-from agentqueue_operator.app.cluster.loops import Loops
-from agentqueue_operator.app.cluster.reconcile import PAUSED, Place, QueueReconciler
-from agentqueue_operator.app.cluster.scaler import QueueScaler
-from agentqueue_operator.app.ports import AgentRun, Exit, Retention, Row
-from agentqueue_operator.app.up import Up
-from agentqueue_operator.domain.kinds import Object, QueueRef
-from agentqueue_operator.domain.render import Images
-from agentqueue_operator.domain.scaling import ScalingPolicy
+from agentqueue_operator.autoscaling.decision import ScalingPolicy
+from agentqueue_operator.controller.reconciler import PAUSED, Place, QueueReconciler
+from agentqueue_operator.controller.redis_pool import Switchboard
+from agentqueue_operator.controller.scaling.scaler import QueueScaler
+from agentqueue_operator.controller.work_queue import Loops
+from agentqueue_operator.local.agent import Agent
+from agentqueue_operator.local.ports import AgentRun, Exit, Row
+from agentqueue_operator.local.supervisor import Up
+from agentqueue_operator.queues.ports import Retention
+from agentqueue_operator.queues.reader import QueueReader
+from agentqueue_operator.resources.kinds import Object, QueueRef
+from agentqueue_operator.resources.render import Images
 from tests.support.fake_cluster import FakeCluster
 
 KEEPS = Retention(dead_s=3_600, history_s=1_800)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from agentqueue_operator.domain.same import HASH_ANNOTATION
+from agentqueue_operator.resources.comparison import HASH_ANNOTATION
 
 Object = dict[str, Any]
 

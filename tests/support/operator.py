@@ -18,19 +18,19 @@ from kubernetes.config import kube_config
 from agentqueue.client import Client
 from agentqueue.clock import monotonic
 from agentqueue.spec.crd import crd
-from agentqueue_operator.adapters.dial import Switchboard
-from agentqueue_operator.adapters.kubernetes.api import ApiServer, find_access
-from agentqueue_operator.adapters.kubernetes.cache import StoreCache
-from agentqueue_operator.adapters.kubernetes.client import KubernetesCluster
-from agentqueue_operator.adapters.kubernetes.events import Recorder
-from agentqueue_operator.adapters.kubernetes.watches import Watches
-from agentqueue_operator.app.cluster.loops import Loops
-from agentqueue_operator.app.cluster.ports import Cluster
-from agentqueue_operator.app.cluster.reconcile import Place, QueueReconciler
-from agentqueue_operator.app.cluster.scaler import QueueScaler
-from agentqueue_operator.domain.kinds import AGENT_QUEUE, POD, POD_MONITOR, PRUNED, Object, QueueRef
-from agentqueue_operator.domain.render import Images, redis_name
-from agentqueue_operator.handlers import make_kopf_settings, make_registry
+from agentqueue_operator.controller.kubernetes.api import ApiServer, find_access
+from agentqueue_operator.controller.kubernetes.cache import StoreCache
+from agentqueue_operator.controller.kubernetes.client import KubernetesCluster
+from agentqueue_operator.controller.kubernetes.event_recorder import Recorder
+from agentqueue_operator.controller.kubernetes.kopf_handlers import make_kopf_settings, make_registry
+from agentqueue_operator.controller.kubernetes.watches import Watches
+from agentqueue_operator.controller.ports import Cluster
+from agentqueue_operator.controller.reconciler import Place, QueueReconciler
+from agentqueue_operator.controller.redis_pool import Switchboard
+from agentqueue_operator.controller.scaling.scaler import QueueScaler
+from agentqueue_operator.controller.work_queue import Loops
+from agentqueue_operator.resources.kinds import AGENT_QUEUE, POD, POD_MONITOR, PRUNED, Object, QueueRef
+from agentqueue_operator.resources.render import Images, redis_name
 from tests.support.cluster.kube import Kube, has_condition
 
 KIND = "agentqueues.agentqueue.dev"

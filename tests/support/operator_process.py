@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from agentqueue.clock import monotonic
-from agentqueue_operator.domain.rights import OWN, Right, rights
+from agentqueue_operator.resources.rbac import OWN, Right, rights
 from tests.support.cluster.kube import Kube, Object
 from tests.support.servers import free_port
 

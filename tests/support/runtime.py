@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
-from agentqueue.wire import Progress
+from agentqueue.model.attempts import Progress
 
 
 class FakeRuntime:

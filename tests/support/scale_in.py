@@ -17,14 +17,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused, Scaled
-from agentqueue_operator.app.cluster.scaler import QueueScaler
-from agentqueue_operator.app.ports import Look, Report
-from agentqueue_operator.domain.drain import Stage
-from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, Kind, Object
-from agentqueue_operator.domain.render.names import NOT_REMOVABLE, REMOVABLE_LABEL
-from agentqueue_operator.domain.scaling import Load
-from agentqueue_operator.domain.worker_pods import COST, has_low_cost, is_leaving, stage_of
+from agentqueue_operator.autoscaling.decision import Load
+from agentqueue_operator.controller.ports import AgentPods, ApiRefused, Scaled
+from agentqueue_operator.controller.scaling.scale_in import Stage
+from agentqueue_operator.controller.scaling.scaler import QueueScaler
+from agentqueue_operator.controller.scaling.worker_pods import COST, has_low_cost, is_leaving, stage_of
+from agentqueue_operator.queues.ports import Look, Report
+from agentqueue_operator.resources.kinds import DEPLOYMENT, POD, Kind, Object
+from agentqueue_operator.resources.render.names import NOT_REMOVABLE, REMOVABLE_LABEL
 from tests.support.scaling import FakeCluster, FakeQueues, patched, pod, queue_of
 
 LEASE_S = 8.0

@@ -6,13 +6,12 @@ from typing import Any
 
 from agentqueue.errors import QueueUnavailable
 from agentqueue.spec import AgentQueue, ResolvedQueue, resolve
-from agentqueue_operator.app.cluster.ports import AgentPods, ApiRefused, NotLeading
-from agentqueue_operator.app.ports import Look, Report, Retention, Tended
-from agentqueue_operator.domain.deaths import Death
-from agentqueue_operator.domain.kinds import DEPLOYMENT, POD, Kind, Object, QueueRef
-from agentqueue_operator.domain.render.names import NOT_REMOVABLE, REMOVABLE_LABEL
-from agentqueue_operator.domain.scaling import Load
-from agentqueue_operator.domain.worker_pods import COST, LOW_COST
+from agentqueue_operator.autoscaling.decision import Load
+from agentqueue_operator.controller.ports import AgentPods, ApiRefused, NotLeading
+from agentqueue_operator.controller.scaling.worker_pods import COST, LOW_COST
+from agentqueue_operator.queues.ports import Death, Look, Report, Retention, Tended
+from agentqueue_operator.resources.kinds import DEPLOYMENT, POD, Kind, Object, QueueRef
+from agentqueue_operator.resources.render.names import NOT_REMOVABLE, REMOVABLE_LABEL
 
 START = "2026-11-25T02:00:00Z"
 

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, overload
 
 from agentqueue.client import Job
+from agentqueue.client.status import JobStatus
 from agentqueue.clock import monotonic
-from agentqueue.status import JobStatus
 
 T = TypeVar("T")
 DEADLINE = 15.0

@@ -15,8 +15,8 @@ from starlette.routing import Match
 from agentqueue import Context
 from agentqueue.cli.main import build_app, run
 from agentqueue.console import api
+from agentqueue.model.new_job import OPTION_NAMES
 from agentqueue.spec.crd import crd
-from agentqueue.submission import OPTION_NAMES
 from tests.support.installs import local_images
 from tests.support.pages import Page
 
@@ -28,8 +28,8 @@ PAGES = {path.name: Page(path) for path in PATHS}
 LAPTOP, KIND = "tests/e2e/test_quickstart_laptop.py", "tests/e2e/test_quickstart_kind.py"
 ARQ, DOCS = "tests/integration/test_arq_docs.py", "tests/integration/test_docs.py"
 OPERATIONS = "tests/e2e/test_operations.py"
-HEALTH = "tests/unit/agentqueue_operator/test_health.py"
-EXPLAIN = "tests/unit/agentqueue_operator/test_explain.py"
+HEALTH = "tests/unit/agentqueue_operator/controller/status/test_health.py"
+EXPLAIN = "tests/unit/agentqueue_operator/autoscaling/test_explanation.py"
 
 GET_POD = "POD=$(kubectl get pod --selector agentqueue.dev/queue=travel,agentqueue.dev/component=redis --output name)\n"
 BLOCKS: Mapping[str, Mapping[str, str]] = {

@@ -68,8 +68,8 @@ RULES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "7: scaling never removes a busy worker while an idle one exists": {
-        "tests/unit/agentqueue_operator/test_drain.py": (),
-        "tests/unit/agentqueue_operator/test_scaling_properties.py": (),
+        "tests/unit/agentqueue_operator/controller/scaling/test_scale_in.py": (),
+        "tests/unit/agentqueue_operator/autoscaling/test_decision_properties.py": (),
     },
     "8: arq's own clients and WorkerSettings work": {
         f"{INTEGRATION}test_arq_conformance.py": (),

@@ -19,7 +19,7 @@ from travel.payloads import ClientMessage, DeadJob, FlightRequest, Proposal, Quo
 from travel.proposal_analysis import analyze_quotes
 
 from agentqueue import Context, Fatal
-from agentqueue.agent import job_of
+from agentqueue.agent.job_definition import job_of
 from agentqueue.errors import InvalidPayload
 
 MakeContext = Callable[..., Context]

@@ -16,23 +16,23 @@ def _leave(*_: object) -> None:
 
 
 # Process 1 of a container loses a SIGTERM that it neither handles nor blocks. So the handler is set before anything
-# heavy is imported, and the image's entry point has the signal blocked until then (agentqueue.signals). Nothing has
+# heavy is imported, and the image's entry point blocks the signal until then (agentqueue.service.signals). Nothing has
 # been written yet, and the Lease is not held.
 signal.signal(signal.SIGTERM, _leave)
 
 
 def main() -> int:
     """Returns the exit code."""
-    from agentqueue.signals import unblock_sigterm  # noqa: PLC0415
+    from agentqueue.service.signals import unblock_sigterm  # noqa: PLC0415
 
     unblock_sigterm()
 
     import asyncio  # noqa: PLC0415
 
-    from agentqueue.faults import report  # noqa: PLC0415
-    from agentqueue.logs import set_up_logs  # noqa: PLC0415
-    from agentqueue_operator.process import serve  # noqa: PLC0415
-    from agentqueue_operator.settings import read_settings  # noqa: PLC0415
+    from agentqueue.service.error_report import report  # noqa: PLC0415
+    from agentqueue.service.logging import set_up_logs  # noqa: PLC0415
+    from agentqueue_operator.controller.manager import serve  # noqa: PLC0415
+    from agentqueue_operator.controller.settings import read_settings  # noqa: PLC0415
 
     try:
         settings = read_settings(os.environ)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentqueue.cli.connect import RedisOption, with_client
-from agentqueue.cli.names import check_queue_known
+from agentqueue.cli.connection import RedisOption, with_client
 from agentqueue.cli.output import (
     AsJson,
     ago,
@@ -21,6 +20,7 @@ from agentqueue.cli.output import (
     to_text,
     warn,
 )
+from agentqueue.client.suggestions import check_queue_known
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -54,7 +54,8 @@ def show_status(
 
 async def _show_status(client: Client, job_id: str, *, watch: bool, as_json: bool) -> None:
     if not watch:
-        from agentqueue.clock import from_ms, now_ms  # noqa: PLC0415
+        from agentqueue.clock import now_ms  # noqa: PLC0415
+        from agentqueue.model.times import from_ms  # noqa: PLC0415
 
         status = await client.status(job_id)
         print_json(status.to_json()) if as_json else print_fields(status_fields(status, from_ms(now_ms())))
@@ -140,7 +141,8 @@ def list_jobs(
 async def _list_jobs(
     client: Client, queue: str, state: str | None, cursor: str | None, limit: int, fields: list[str]
 ) -> tuple[Page[JobStatus], datetime]:
-    from agentqueue.clock import from_ms, now_ms  # noqa: PLC0415
+    from agentqueue.clock import now_ms  # noqa: PLC0415
+    from agentqueue.model.times import from_ms  # noqa: PLC0415
 
     page = await client.jobs(queue, state, cursor, limit=limit, fields=fields)
     if not page:

@@ -16,18 +16,18 @@ import typer
 from typer.core import TyperGroup
 
 from agentqueue import __version__
-from agentqueue.cli import acl, dead, jobs, queues, submit
-from agentqueue.cli.connect import ContextOption, InOption, offer_places, take_place, takes_place
+from agentqueue.cli import acl, dead_letters, jobs, queues, submit
+from agentqueue.cli.connection import ContextOption, InOption, offer_places, take_place, takes_place
 from agentqueue.cli.streams import prepare_streams
 from agentqueue.errors import AgentQueueError, UsageError
-from agentqueue.faults import DONE, FAILED, package_of, report
 from agentqueue.redaction import redact
+from agentqueue.service.error_report import DONE, FAILED, package_of, report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 GROUP = "agentqueue.commands"
-OWN = (submit, jobs, queues, dead, acl)
+OWN = (submit, jobs, queues, dead_letters, acl)
 BROUGHT: Final = {
     "up": ("operator", "agentqueue-operator"),
     "explain": ("operator", "agentqueue-operator"),

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentqueue.cli.connect import RedisOption, with_client
-from agentqueue.cli.names import check_queue_known
+from agentqueue.cli.connection import RedisOption, with_client
 from agentqueue.cli.output import AsJson, aligned, cell, print_json, print_table, say, span, table
+from agentqueue.client.suggestions import check_queue_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import sys
 from typing import Any, NoReturn, TextIO, cast
 
 from agentqueue.errors import AgentQueueError
-from agentqueue.lossy import lossy
+from agentqueue.service.safe_streams import lossy
 
 
 class OutputLost(AgentQueueError, OSError):

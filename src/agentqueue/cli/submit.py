@@ -10,9 +10,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentqueue.cli.connect import RedisOption, with_client
-from agentqueue.cli.names import check_job_known, check_queue_known
+from agentqueue.cli.connection import RedisOption, with_client
 from agentqueue.cli.output import AsJson, counted, on_terminal, print_json, say, warn
+from agentqueue.client.suggestions import check_job_known, check_queue_known
 from agentqueue.errors import InvalidPayload, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def read_payload(data: str | None) -> Any:
     Raises:
         InvalidPayload: not JSON. NotFound: no such file.
     """
-    from agentqueue.json_input import read_json  # noqa: PLC0415
-    from agentqueue.payload import NO_PAYLOAD  # noqa: PLC0415
+    from agentqueue.model.json_input import read_json  # noqa: PLC0415
+    from agentqueue.model.new_job import NO_PAYLOAD  # noqa: PLC0415
 
     if data is None:
         return NO_PAYLOAD
@@ -200,7 +200,7 @@ def _tell_sent(job: Job, order: Order, known: JobStatus | None) -> None:
 
 def _what_is_known(job_id: str, known: JobStatus | None) -> str:
     """That nothing was sent, and what to do where that can't be what was wanted."""
-    from agentqueue.wire import State  # noqa: PLC0415
+    from agentqueue.model.job import State  # noqa: PLC0415
 
     if known is None:
         return f"{job_id} was known already; nothing was sent. It has been forgotten since: send it again"
@@ -246,7 +246,7 @@ async def _send_bulk(client: Client, order: Order, source: Source) -> bool:
 
 def _items(client: Client, order: Order, source: Source) -> Iterator[dict[str, Any]]:
     """One job per line that can be sent; the others are noted."""
-    from agentqueue.json_input import read_json  # noqa: PLC0415
+    from agentqueue.model.json_input import read_json  # noqa: PLC0415
 
     for number, line in enumerate(source.lines, 1):
         if not line.strip():

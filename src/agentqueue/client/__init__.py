@@ -7,12 +7,17 @@
 `SyncClient` is the same without `await`.
 """
 
-from agentqueue.client.asynchronous import Client, Job
-from agentqueue.client.model import Cancellation, DeadGroup, Page, Replayed
-from agentqueue.client.sync import SyncClient, SyncJob
-from agentqueue.stats import QueueStats, WorkerStats
-from agentqueue.status import JobStatus
-from agentqueue.wire import OMITTED
+from typing import TYPE_CHECKING
+
+from agentqueue.exports import lazy_exports
+
+if TYPE_CHECKING:
+    from agentqueue.client.async_client import Client, Job
+    from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
+    from agentqueue.client.stats import QueueStats, WorkerStats
+    from agentqueue.client.status import JobStatus
+    from agentqueue.client.sync_client import SyncClient, SyncJob
+    from agentqueue.model.job import OMITTED
 
 __all__ = [
     "OMITTED",
@@ -28,3 +33,21 @@ __all__ = [
     "SyncJob",
     "WorkerStats",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    globals(),
+    {
+        "Cancellation": "agentqueue.client.responses",
+        "Client": "agentqueue.client.async_client",
+        "DeadGroup": "agentqueue.client.responses",
+        "Job": "agentqueue.client.async_client",
+        "JobStatus": "agentqueue.client.status",
+        "OMITTED": "agentqueue.model.job",
+        "Page": "agentqueue.client.responses",
+        "QueueStats": "agentqueue.client.stats",
+        "Replayed": "agentqueue.client.responses",
+        "SyncClient": "agentqueue.client.sync_client",
+        "SyncJob": "agentqueue.client.sync_client",
+        "WorkerStats": "agentqueue.client.stats",
+    },
+)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentqueue.errors import UsageError
-from agentqueue.store import NewJob
-from agentqueue.submission import Prepared
+from agentqueue.model.new_job import NewJob, Prepared
 
 CHUNK: Final = 500
 """Jobs a call: keeps the server responsive to others (under 5 ms)."""

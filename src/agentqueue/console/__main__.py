@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from agentqueue.signals import unblock_sigterm
+from agentqueue.service.signals import unblock_sigterm
 
 
 def _leave(*_: object) -> None:
@@ -18,7 +18,7 @@ def main() -> int:
     unblock_sigterm()
 
     from agentqueue.errors import UsageError  # noqa: PLC0415
-    from agentqueue.faults import report  # noqa: PLC0415
+    from agentqueue.service.error_report import report  # noqa: PLC0415
     from agentqueue.store import server_options  # noqa: PLC0415
 
     try:

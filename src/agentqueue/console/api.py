@@ -12,18 +12,21 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from agentqueue.cli.names import check_job_known, check_queue_known
 from agentqueue.client import Cancellation, Client, DeadGroup, QueueStats
-from agentqueue.clock import from_ms, now_ms
-from agentqueue.console.bodies import flag, read_object, take, whole_number, words
-from agentqueue.console.guard import is_authorized
-from agentqueue.console.problems import REDIS_AWAY, Problem
+from agentqueue.client.status import status_of
+from agentqueue.client.suggestions import check_job_known, check_queue_known
+from agentqueue.clock import now_ms
+from agentqueue.console.auth import is_authorized
+from agentqueue.console.errors import REDIS_AWAY, Problem
+from agentqueue.console.requests import flag, read_object, take, whole_number, words
 from agentqueue.errors import AgentQueueError, InvalidPayload, JobNotFound, UsageError
 from agentqueue.keys import check_id, check_queue
-from agentqueue.status import error_to_json, iso, letter_to_json, status_of
+from agentqueue.model.attempts import AttemptError, errors_of
+from agentqueue.model.dead_letter import decode_dead, error_to_json, letter_to_json
+from agentqueue.model.result import decode_result
+from agentqueue.model.times import from_ms, iso
 from agentqueue.store import Snapshot
 from agentqueue.store.lookup import find_queue
-from agentqueue.wire import AttemptError, decode_dead, decode_result, errors_of
 
 log = structlog.get_logger("agentqueue.console")
 """Every change is a line: the guard has bound who asks, the endpoint says what and how much."""

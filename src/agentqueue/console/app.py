@@ -14,9 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentqueue.client import Client
-from agentqueue.console import api, problems
-from agentqueue.console.guard import Guard
-from agentqueue.console.lines import Lines
+from agentqueue.console import api
+from agentqueue.console import errors as problems
+from agentqueue.console.auth import Guard
+from agentqueue.console.repeated_logs import Lines
 from agentqueue.errors import AgentQueueError, UsageError
 
 STATIC: Final = Path(__file__).parent / "static"

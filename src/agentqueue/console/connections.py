@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from agentqueue.console.guard import HEADERS
-from agentqueue.console.lines import Lines
-from agentqueue.console.problems import INVALID_REQUEST, MEDIA_TYPE
+from agentqueue.console.auth import HEADERS
+from agentqueue.console.errors import INVALID_REQUEST, MEDIA_TYPE
+from agentqueue.console.repeated_logs import Lines
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from agentqueue.console.server import serve
 from agentqueue.console.settings import read_settings
-from agentqueue.logs import set_up_logs
+from agentqueue.service.logging import set_up_logs
 from agentqueue.store import ServerOptions
 
 

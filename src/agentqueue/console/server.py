@@ -13,9 +13,9 @@ import uvicorn
 
 from agentqueue.client import Client
 from agentqueue.console.app import MOST_REQUESTS, create_app
+from agentqueue.console.auth import Guard
 from agentqueue.console.connections import BACKLOG, Connection, room_for_connections
-from agentqueue.console.guard import Guard
-from agentqueue.console.lines import Lines
+from agentqueue.console.repeated_logs import Lines
 from agentqueue.console.settings import Settings
 from agentqueue.errors import AgentQueueError
 from agentqueue.store import ServerOptions

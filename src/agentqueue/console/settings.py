@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agentqueue import parsers
-from agentqueue.environment import LOG_FORMAT, LOG_LEVEL
 from agentqueue.errors import UsageError
+from agentqueue.service import parsing
+from agentqueue.service.environment import LOG_FORMAT, LOG_LEVEL
 
 TOKEN: Final = "AGENTQUEUE_CONSOLE_TOKEN"  # noqa: S105  # the variable's name
 HOST: Final = "AGENTQUEUE_CONSOLE_HOST"
@@ -47,8 +47,8 @@ def read_settings(environ: Mapping[str, str], *, host: str | None = None, port: 
         _port(environ.get(PORT)) if port is None else port,
         token or secrets.token_urlsafe(24),
         generated=not token,
-        log_level=_word(environ, LOG_LEVEL, parsers.log_level) or "info",
-        log_format=_word(environ, LOG_FORMAT, parsers.log_format),
+        log_level=_word(environ, LOG_LEVEL, parsing.log_level) or "info",
+        log_format=_word(environ, LOG_FORMAT, parsing.log_format),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from agentqueue.spec.agents import Overlay
 from agentqueue.spec.base import Model, model_in
 from agentqueue.spec.check import as_json
-from agentqueue.spec.docs import built_in_default, class_doc, field_docs
+from agentqueue.spec.reference.field_docs import built_in_default, class_doc, field_docs
 from agentqueue.spec.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION, AgentQueue, AgentQueueSpec
 from agentqueue.spec.rules import Rule, rules_on
 from agentqueue.spec.status import NOT_OBSERVED, AgentQueueStatus

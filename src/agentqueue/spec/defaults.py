@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agentqueue.environment import DEAD_LETTER_JOB
+from agentqueue.service.environment import DEAD_LETTER_JOB
 
 
 class BackoffType(StrEnum):

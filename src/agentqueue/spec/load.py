@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agentqueue.errors import AgentQueueError, InvalidSpec, NotFound
-from agentqueue.json_input import MAX_INT, MIN_INT
+from agentqueue.model.json_input import MAX_INT, MIN_INT
 from agentqueue.spec.check import check
 from agentqueue.spec.explain import show
 from agentqueue.spec.problems import InvalidResource, Path, Problem

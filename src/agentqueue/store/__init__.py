@@ -1,9 +1,7 @@
 """The only package that talks to Redis: typed faces of the scripts, one round trip each."""
 
-from agentqueue.store.dial import BehindSentinel, close_sentinels, leaner, open_client
-from agentqueue.store.engine import (
-    HOUSEKEEPING_S,
-    KEEP_FOREVER,
+from agentqueue.model.new_job import NewJob
+from agentqueue.model.outcomes import (
     MAX_STEP,
     MAX_STEP_BYTES,
     Again,
@@ -11,15 +9,19 @@ from agentqueue.store.engine import (
     Cancel,
     Claimed,
     Done,
+    HandBack,
+    Outcome,
+    outcome_bytes,
+)
+from agentqueue.store.connection import BehindSentinel, close_sentinels, leaner, open_client
+from agentqueue.store.engine import (
+    HOUSEKEEPING_S,
+    KEEP_FOREVER,
     Engine,
     EngineSettings,
-    HandBack,
-    NewJob,
-    Outcome,
     RenewReply,
     StepReply,
     keep_house,
-    outcome_bytes,
 )
 from agentqueue.store.jobs import Heartbeat, Letter, QueueSnapshot, Snapshot, Store, Unread
 from agentqueue.store.options import (

@@ -44,7 +44,7 @@ _NAME: Final = re.compile(r"[^\s>#<~%&+@'\"-][^\s'\"]*")
 @cache
 def script_commands() -> frozenset[str]:
     """Return the commands that the Lua scripts call, as their sources name them."""
-    sources = (file.read_text() for file in files("agentqueue.scripts").iterdir() if file.name.endswith(".lua"))
+    sources = (file.read_text() for file in files("agentqueue.store.scripts").iterdir() if file.name.endswith(".lua"))
     return frozenset(name for source in sources for name in _IN_SCRIPTS.findall(source))
 
 

@@ -1,18 +1,17 @@
 """What a worker does with its queue: one step that finishes and claims, lease renewal, notes, and giving back."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.keys import KeySpace, Level
-from agentqueue.scripts import Script, load
+from agentqueue.model.attempts import number_of
+from agentqueue.model.new_job import NewJob
+from agentqueue.model.outcomes import Again, Bury, Cancel, Claimed, Done, HandBack, Outcome
+from agentqueue.store.scripts import Script, load
 from agentqueue.store.server import Server
-from agentqueue.wire import number_of, returns_of
 
-MAX_STEP: Final = 500
-"""The most jobs a step claims or finishes: bounds the time a script keeps the server busy."""
-MAX_STEP_BYTES: Final = 4 * 1024 * 1024
 KEEP_FOREVER: Final = -1
 
 
@@ -43,103 +42,6 @@ LEFT_MS: Final = 1_500
 """Less than HOUSEKEEPING_S, so that a housekeeper never takes its own last visit for somebody else's."""
 HOUSEKEEPER: Final = "housekeeper/0"
 """Owner under which housekeeping is done; it never holds a job."""
-
-
-@dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
-class NewJob:
-    """A job to enqueue: its record is encoded already."""
-
-    queue: str
-    id: str
-    record: bytes
-    level: Level = Level.NORMAL
-    delay_ms: int = 0
-
-
-@dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
-class Done:
-    """The handler returned. `children` are sent with it, or not at all (rule 12)."""
-
-    id: str
-    level: Level
-    result: bytes
-    keep_ms: int
-    run_ms: int
-    children: Sequence[NewJob] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """The attempt failed; the next one starts after the delay. Counts one attempt."""
-
-    id: str
-    level: Level
-    delay_ms: int
-    notes: Mapping[str, bytes | str | int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Bury:
-    """The job is dead: `letter` says why; its record is kept for a replay."""
-
-    id: str
-    level: Level
-    result: bytes
-    keep_ms: int
-    fingerprint: str
-    letter: bytes
-    children: Sequence[NewJob] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """The job was cancelled, before or while it ran."""
-
-    id: str
-    level: Level
-    result: bytes
-    keep_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class HandBack:
-    """The job goes back unfinished, without an attempt burnt: to where it stood, or after a delay."""
-
-    id: str
-    level: Level
-    delay_ms: int | None = None
-    notes: Mapping[str, bytes | str | int] = field(default_factory=dict)
-
-
-Outcome = Done | Again | Bury | Cancel | HandBack
-
-
-@dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
-class Claimed:
-    """A job this worker now holds."""
-
-    id: str
-    level: Level
-    score: float
-    """When it was due, ms since the epoch (1: arq's abort brought it forward)."""
-    record: bytes | None
-    """None: the id was in the queue without one (expired, or never written)."""
-    attempts: int
-    """Attempts that ended in failure so far."""
-    meta: Mapping[str, bytes]
-    """errors, crashes, `crash:N`, handbacks, progress, checkpoint, expires, and what `notes` wrote; `foreign` if
-    there is no record since its key holds another Redis type: which one."""
-    cancel: bool
-    """Somebody asked to cancel it before it started."""
-
-    def count(self, name: str) -> int:
-        """A number in `meta` (crashes, handbacks), 0 if there is none."""
-        return number_of(self.meta.get(name))
-
-    @property
-    def delivery(self) -> int:
-        """How many times it was started, this start included."""
-        return self.attempts + returns_of(self.meta) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,19 +111,7 @@ def encode_outcome(outcome: Outcome) -> list[Any]:
             return ["H", id, int(level), -1 if delay_ms is None else delay_ms, *_pairs(notes)]
 
 
-def outcome_bytes(outcome: Outcome) -> int:
-    """About how many bytes the outcome adds to a step."""
-    match outcome:
-        case Done() | Bury():
-            own = len(outcome.result) + (len(outcome.letter) if isinstance(outcome, Bury) else 0)
-            return own + sum(len(job.record) for job in outcome.children)
-        case Cancel():
-            return len(outcome.result)
-        case Again() | HandBack():
-            return sum(len(str(value)) for value in outcome.notes.values())
-
-
-def _decode_meta(flat: Sequence[bytes] | None) -> dict[str, bytes]:
+def decode_meta(flat: Sequence[bytes] | None) -> dict[str, bytes]:
     if not flat:
         return {}
     return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
@@ -239,7 +129,7 @@ def _decode_claimed(flat: Sequence[Any]) -> list[Claimed]:
             score=float(flat[i + 2]),
             record=flat[i + 3],
             attempts=number_of(flat[i + 4]),
-            meta=_decode_meta(flat[i + 5]) if flat[i + 5] else _NO_META,
+            meta=decode_meta(flat[i + 5]) if flat[i + 5] else _NO_META,
             cancel=bool(flat[i + 6]),
         )
         for i in range(0, len(flat), 7)
@@ -250,7 +140,7 @@ def _optional(value: int) -> int | None:
     return value if value >= 0 else None
 
 
-def _ids(values: Iterable[bytes]) -> list[str]:
+def decode_ids(values: Iterable[bytes]) -> list[str]:
     return [value.decode(errors="surrogateescape") for value in values]
 
 
@@ -259,7 +149,7 @@ def _queues_of(outcomes: Sequence[Outcome]) -> set[str]:
 
 
 def _in_pairs(flat: Sequence[bytes]) -> list[tuple[str, str]]:
-    words = _ids(flat)
+    words = decode_ids(flat)
     return list(zip(words[::2], words[1::2], strict=True))
 
 
@@ -324,9 +214,9 @@ class Engine:
         reply = await self._run(script, args, _queues_of(outcomes) if strict else ())
         lost, claimed, cancel, paused, retry_after, due, now, repeated, foreign, left_out = reply
         return StepReply(
-            lost=_ids(lost),
+            lost=decode_ids(lost),
             claimed=_decode_claimed(claimed),
-            cancel=_ids(cancel),
+            cancel=decode_ids(cancel),
             paused=bool(paused),
             retry_after_ms=_optional(retry_after),
             next_due_ms=_optional(due),
@@ -347,7 +237,7 @@ class Engine:
     ) -> RenewReply:
         """Push the deadlines of the named jobs out, write the heartbeat, reap and sweep a bounded number.
 
-        `counts` are added to the queue's counters (`agentqueue.waits`).
+        `counts` are added to the queue's counters (`agentqueue.model.wait_histogram`).
         """
         args = _renewal(self.settings, owner, worker, heartbeat, sweep=sweep, counts=counts or {})
         for job_id, level in held:
@@ -358,7 +248,7 @@ class Engine:
         """What `renew.lua` has answered for this queue; where something was left out, the keys are looked for."""
         lost, drain, reaped, now, paused, dropped, left_out = reply
         foreign = await self._foreign(dropped, left_out) if dropped or left_out else ()
-        return RenewReply(_ids(lost), drain, reaped, now, bool(paused), foreign)
+        return RenewReply(decode_ids(lost), drain, reaped, now, bool(paused), foreign)
 
     async def _run(self, script: Script, args: Sequence[Any], others: Iterable[str] = ()) -> Any:
         """A refusal for a key of a wrong type names the key, which Redis does not. `others`: queues it writes to."""

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from agentqueue.keys import DECISION, QUEUES, KeySpace, Level
-from agentqueue.scripts import load
-from agentqueue.store.engine import NewJob, _decode_meta, _ids
+from agentqueue.model.attempts import number_of
+from agentqueue.model.job import State
+from agentqueue.model.new_job import NewJob
+from agentqueue.model.times import LAST_MS
+from agentqueue.model.wait_histogram import PREFIX
+from agentqueue.store.engine import decode_ids, decode_meta
+from agentqueue.store.scripts import load
 from agentqueue.store.server import Server
-from agentqueue.waits import PREFIX
-from agentqueue.wire import LAST_MS, State, number_of
 
 T = TypeVar("T")
 BATCH: Final = 500
@@ -37,7 +40,7 @@ class Snapshot:
     now_ms: int
     cancel_asked: bool
     is_head: bool = False
-    """Records and letter may be cut (`agentqueue.heads`), and of the meta there is what lists show."""
+    """Records and letter may be cut (`agentqueue.model.record_heads`), and of the meta there is what lists show."""
 
     @property
     def state(self) -> State | None:
@@ -119,7 +122,7 @@ class QueueSnapshot:
     run_out: int = 0
     """Running jobs whose lease has run out: they go back to the queue, unless their worker renews it first."""
     waits: Mapping[str, int] = field(default_factory=dict)
-    """How long jobs waited for a slot since the beginning, by the fields of `agentqueue.waits`."""
+    """How long jobs waited for a slot since the beginning, by the fields of `agentqueue.model.wait_histogram`."""
 
     @property
     def waiting(self) -> int:
@@ -129,7 +132,7 @@ class QueueSnapshot:
 
 def _numbers(flat: Sequence[bytes]) -> dict[str, int]:
     """What is no number there, somebody else wrote: it counts as 0."""
-    return {name: number_of(value) for name, value in _decode_meta(flat).items()}
+    return {name: number_of(value) for name, value in decode_meta(flat).items()}
 
 
 def _optional_float(value: bytes) -> float | None:
@@ -137,7 +140,7 @@ def _optional_float(value: bytes) -> float | None:
 
 
 def _heartbeats(flat: Sequence[bytes]) -> list[Heartbeat]:
-    return [_heartbeat(worker, value) for worker, value in _decode_meta(flat).items()]
+    return [_heartbeat(worker, value) for worker, value in decode_meta(flat).items()]
 
 
 def _heartbeat(worker: str, value: bytes) -> Heartbeat:
@@ -281,14 +284,16 @@ class Store:
         """The names of all queues on this server that were ever used, or that somebody scales, sorted."""
         redis = self.server.redis
         names = await self.server.call(lambda: cast("Awaitable[set[bytes]]", redis.smembers(QUEUES)))
-        return sorted(_ids(names))
+        return sorted(decode_ids(names))
 
     async def ids(self, queue: str, state: State, *, offset: int = 0, limit: int = 100) -> list[str]:
         """A page of a queue's ids: ready, delayed, active by level, soonest first; dead, completed newest first."""
         keys = KeySpace(queue)
         if state in (State.DEAD, State.COMPLETED):
             key = keys.dead if state is State.DEAD else keys.done
-            return _ids(await self.server.call(lambda: self.server.redis.zrevrange(key, offset, offset + limit - 1)))
+            return decode_ids(
+                await self.server.call(lambda: self.server.redis.zrevrange(key, offset, offset + limit - 1))
+            )
         if state is State.CANCELLED:
             return []
         out: list[str] = []
@@ -309,7 +314,7 @@ class Store:
         if offset >= total:
             return [], offset - total
         ids = await self.server.call(lambda: redis.zrangebyscore(key, low, high, start=offset, num=limit))
-        return _ids(ids), 0
+        return decode_ids(ids), 0
 
     async def dead_letters(self, queue: str, ids: Sequence[str], *, head: int = 0, most: int = 0) -> list[Letter]:
         """The letters of these ids, of whichever queue; `head`, `most` and the answer's end as of `inspect_many`."""
@@ -325,7 +330,7 @@ class Store:
     async def ids_like(self, queue: str, fingerprint: str, *, offset: int = 0, limit: int = BATCH) -> list[str]:
         """A page of the dead letters with that fingerprint, oldest first."""
         key = KeySpace(queue).fingerprint(fingerprint)
-        return _ids(await self.server.call(lambda: self.server.redis.zrange(key, offset, offset + limit - 1)))
+        return decode_ids(await self.server.call(lambda: self.server.redis.zrange(key, offset, offset + limit - 1)))
 
     async def mark_drain(self, queue: str, worker: str, *, since_ms: int | None, keep_ms: int | None = None) -> None:
         """Mark a worker to drain (None: take the mark back). It learns of it with its next renewal.
@@ -388,7 +393,7 @@ class Store:
 def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_head: bool) -> Snapshot:
     record, held, attempts, result, meta, dead, scores, done, now, abort = reply
     level = next((level for level, score in zip(Level, scores, strict=False) if score is not None), None)
-    letter = _decode_meta(dead)
+    letter = decode_meta(dead)
     return Snapshot(
         id=job_id,
         queue=queue,
@@ -396,7 +401,7 @@ def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_head: bool) -
         held=held,
         attempts=number_of(attempts),
         result=result,
-        meta=_decode_meta(meta),
+        meta=decode_meta(meta),
         dead=letter if "letter" in letter and letter.get("queue") == queue.encode() else {},
         level=level,
         score=None if level is None else float(scores[level - 1]),

@@ -8,7 +8,7 @@ import orjson
 
 from agentqueue.errors import InvalidName
 from agentqueue.keys import DEAD, JOB, RESULT, KeySpace, check_queue
-from agentqueue.store.engine import _ids
+from agentqueue.store.engine import decode_ids
 from agentqueue.store.jobs import BATCH, Store
 
 ARQ_QUEUE: Final = "arq:queue"
@@ -101,7 +101,7 @@ class DeadRange:
     async def page(self, store: Store, *, offset: int, limit: int = BATCH) -> list[str]:
         """Ids, oldest first."""
         redis = store.server.redis
-        return _ids(
+        return decode_ids(
             await store.server.call(
                 lambda: redis.zrangebyscore(self.key, "-inf", self.until_ms, start=offset, num=limit)
             )
@@ -110,7 +110,7 @@ class DeadRange:
     async def newest(self, store: Store, *, offset: int, limit: int) -> list[str]:
         """Ids, newest first."""
         redis = store.server.redis
-        return _ids(
+        return decode_ids(
             await store.server.call(
                 lambda: redis.zrevrangebyscore(self.key, self.until_ms, "-inf", start=offset, num=limit)
             )

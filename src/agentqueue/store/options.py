@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from agentqueue import environment as env
 from agentqueue.errors import UsageError
-from agentqueue.urls import WORDS, RedisUrl, parse_url
+from agentqueue.service import environment as env
+from agentqueue.store.urls import WORDS, RedisUrl, parse_url
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
 
@@ -67,7 +67,7 @@ class ServerOptions:
     """How to reach a server."""
 
     url: str = field(repr=False)
-    """See `agentqueue.urls.parse_url`."""
+    """See `agentqueue.store.urls.parse_url`."""
     connect_timeout: float = 5.0
     """Seconds; a handshake over TLS to another region takes under 1."""
     timeout: float = 15.0
@@ -128,7 +128,7 @@ def resolve_url(explicit: str | None, environment: Mapping[str, str] | None = No
 
 
 def server_options(environ: Mapping[str, str], url: str | None = None) -> ServerOptions | None:
-    """The server that the environment names (`agentqueue.environment.CONNECTION`, else REDIS_URL); None: it names none.
+    """The server that the environment names (`environment.CONNECTION`, else REDIS_URL); None: it names none.
 
     Args:
         environ: the variables; empty ones count as absent.

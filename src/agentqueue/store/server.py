@@ -8,10 +8,10 @@ from redis import asyncio as redis_asyncio
 from redis import exceptions as redis_errors
 
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
-from agentqueue.scripts import Script, queue_keys
-from agentqueue.store.dial import open_client
+from agentqueue.store.connection import open_client
+from agentqueue.store.errors import is_demoted, translate
 from agentqueue.store.options import ServerOptions
-from agentqueue.store.translation import is_demoted, translate
+from agentqueue.store.scripts import Script, queue_keys
 
 MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (7, 2)

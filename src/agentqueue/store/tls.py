@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from agentqueue import environment as env
 from agentqueue.errors import UsageError
+from agentqueue.service import environment as env
 from agentqueue.store.options import Tls
 
 WRONG_NAME: Final = (62, 64)

@@ -1,7 +1,7 @@
 """The names of a queue's keys, which the scripts get in one order."""
 
 from agentqueue.keys import KeySpace, Level
-from agentqueue.scripts import queue_keys
+from agentqueue.store.scripts import queue_keys
 
 
 def test_the_scripts_get_the_keys_that_the_key_space_names() -> None:

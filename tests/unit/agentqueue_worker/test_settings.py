@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from agentqueue import environment as env
-from agentqueue.agent import Backoff
 from agentqueue.errors import UsageError
+from agentqueue.model.retry_policy import Backoff
+from agentqueue.service import environment as env
 from agentqueue_worker.app.options import DeadLetterTarget
 from agentqueue_worker.settings import VARIABLES, Settings, default_name, read_settings
 

@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import agentqueue
-from agentqueue_operator.settings import VARIABLES, Settings
+from agentqueue_operator.controller.settings import VARIABLES, Settings
 from tools.chart import values_table
 
 CHARTS = Path(__file__).parents[3] / "charts"

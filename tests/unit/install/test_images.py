@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentqueue_operator.domain.render.console import COMMAND
+from agentqueue_operator.resources.render.console import COMMAND
 
 ROOT = Path(__file__).parents[3]
 KEEPS_SIGTERM = ["env", "--block-signal=TERM", "python", "-m"]

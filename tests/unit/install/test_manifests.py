@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agentqueue_operator.domain.rights import OWN, Right, rights
+from agentqueue_operator.resources.rbac import OWN, Right, rights
 from tools import manifests
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"

@@ -10,19 +10,19 @@ def _leave(*_: object) -> None:
 
 
 # Process 1 of a container loses a SIGTERM that it neither handles nor blocks. So the handler is set before anything
-# heavy is imported, and the image's entry point has the signal blocked until then (agentqueue.signals). Nothing is
+# heavy is imported, and the image's entry point blocks the signal until then (agentqueue.service.signals). Nothing is
 # claimed yet, so there is nothing to drain.
 signal.signal(signal.SIGTERM, _leave)
 
 
 def main() -> int:
     """Returns the exit code."""
-    from agentqueue.signals import unblock_sigterm  # noqa: PLC0415
+    from agentqueue.service.signals import unblock_sigterm  # noqa: PLC0415
 
     unblock_sigterm()
 
-    from agentqueue.faults import report  # noqa: PLC0415
-    from agentqueue.logs import set_up_logs  # noqa: PLC0415
+    from agentqueue.service.error_report import report  # noqa: PLC0415
+    from agentqueue.service.logging import set_up_logs  # noqa: PLC0415
     from agentqueue.store import server_options  # noqa: PLC0415
     from agentqueue_worker.process import load_program, run_program  # noqa: PLC0415
     from agentqueue_worker.settings import read_settings  # noqa: PLC0415

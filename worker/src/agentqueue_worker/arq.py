@@ -9,7 +9,7 @@ import uuid
 from signal import Signals
 from typing import Any
 
-from agentqueue.signals import unblock_sigterm
+from agentqueue.service.signals import unblock_sigterm
 from agentqueue_worker.adapters.arq import (
     ArqRedis,
     ArqRegistry,

@@ -16,23 +16,23 @@ from prometheus_client import REGISTRY
 
 import agentqueue
 import agentqueue_worker
-from agentqueue.agent import Agent
+from agentqueue.agent.definition import Agent
 from agentqueue.clock import monotonic
-from agentqueue.environment import PROBE_PORT
 from agentqueue.errors import HandlerImportError, UsageError
-from agentqueue.failures import describe_traceback
-from agentqueue.probes import probing
-from agentqueue.signals import SIGTERM_CAN_BE_LOST, unblock_sigterm
+from agentqueue.model.exceptions import describe_traceback
+from agentqueue.service.environment import PROBE_PORT
+from agentqueue.service.probes import probing
+from agentqueue.service.signals import SIGTERM_CAN_BE_LOST, unblock_sigterm
 from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
+from agentqueue_worker.adapters.loop_monitor import LoopWatch
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.adapters.telemetry import WorkerTelemetry
-from agentqueue_worker.adapters.watch import LoopWatch
-from agentqueue_worker.app.keeper import KEEPER_TIMEOUT
+from agentqueue_worker.app.lease_renewer import KEEPER_TIMEOUT
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.worker import Worker
-from agentqueue_worker.domain.drain import DrainPlan, plan_drain
+from agentqueue_worker.domain.drain_plan import DrainPlan, plan_drain
 from agentqueue_worker.settings import Settings
 
 LAST_WORDS: Final = 0.8
@@ -93,7 +93,7 @@ def load_program(settings: Settings, find_server: Callable[[], ServerOptions | N
 
 def program_of(agent: Agent, settings: Settings) -> Program:
     """An Agent to serve."""
-    from agentqueue_worker.adapters.native import AgentRegistry  # noqa: PLC0415  # not for an arq program
+    from agentqueue_worker.adapters.agents import AgentRegistry  # noqa: PLC0415  # not for an arq program
 
     if not agent.jobs:
         raise HandlerImportError(f"agent {agent.name!r} has no jobs: decorate a function with @agent.job")

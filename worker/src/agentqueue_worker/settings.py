@@ -1,4 +1,4 @@
-"""A worker's settings, read once from the environment (`agentqueue.environment`), over which the command line goes."""
+"""A worker's settings, read once from the environment (`service.environment`), over which the command line goes."""
 
 import os
 import socket
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from agentqueue import environment as env
-from agentqueue import parsers
-from agentqueue.agent import Backoff
 from agentqueue.errors import UsageError
 from agentqueue.keys import check_queue
+from agentqueue.model.retry_policy import Backoff
+from agentqueue.service import environment as env
+from agentqueue.service import parsing
 from agentqueue.store import EngineSettings, ServerOptions, server_options
 from agentqueue_worker.app.options import DeadLetterTarget, Identity, WorkerOptions
 
@@ -124,33 +124,33 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     env.HANDLER: ("handler", str),
     env.AGENT: ("agent", str),
     env.QUEUE: ("queue", check_queue),
-    env.CONCURRENCY: ("concurrency", parsers.whole(1, 10_000)),
-    env.JOB_TIMEOUT: ("job_timeout", parsers.seconds(0.001)),
-    env.RETRY_ATTEMPTS: ("attempts", parsers.whole(1, 1_000)),
-    env.RETRY_CRASHES: ("crashes", parsers.whole(1, 1_000)),
-    env.RATE_LIMIT_MAX: ("rate_max", parsers.whole(0, 1_000_000)),
-    env.RATE_LIMIT_DURATION: ("rate_duration", parsers.seconds(0.001)),
-    env.RESULT_SECONDS: ("result_seconds", parsers.seconds()),
-    env.COMPLETED_SECONDS: ("completed_seconds", parsers.seconds()),
-    env.COMPLETED_COUNT: ("completed_count", parsers.whole(0, 1_000_000)),
-    env.DEAD_SECONDS: ("dead_seconds", parsers.seconds(1)),
-    env.AGEING_HIGH: ("ageing_high", parsers.seconds(0.001)),
-    env.AGEING_NORMAL: ("ageing_normal", parsers.seconds(0.001)),
-    env.AGEING_LOW: ("ageing_low", parsers.seconds(0.001)),
+    env.CONCURRENCY: ("concurrency", parsing.whole(1, 10_000)),
+    env.JOB_TIMEOUT: ("job_timeout", parsing.seconds(0.001)),
+    env.RETRY_ATTEMPTS: ("attempts", parsing.whole(1, 1_000)),
+    env.RETRY_CRASHES: ("crashes", parsing.whole(1, 1_000)),
+    env.RATE_LIMIT_MAX: ("rate_max", parsing.whole(0, 1_000_000)),
+    env.RATE_LIMIT_DURATION: ("rate_duration", parsing.seconds(0.001)),
+    env.RESULT_SECONDS: ("result_seconds", parsing.seconds()),
+    env.COMPLETED_SECONDS: ("completed_seconds", parsing.seconds()),
+    env.COMPLETED_COUNT: ("completed_count", parsing.whole(0, 1_000_000)),
+    env.DEAD_SECONDS: ("dead_seconds", parsing.seconds(1)),
+    env.AGEING_HIGH: ("ageing_high", parsing.seconds(0.001)),
+    env.AGEING_NORMAL: ("ageing_normal", parsing.seconds(0.001)),
+    env.AGEING_LOW: ("ageing_low", parsing.seconds(0.001)),
     env.ON_DEAD_LETTER_QUEUE: ("on_dead_letter_queue", check_queue),
     env.ON_DEAD_LETTER_JOB: ("on_dead_letter_job", str),
-    env.GRACE_PERIOD: ("grace", parsers.seconds()),
-    env.PROBE_PORT: ("probe_port", parsers.port),
+    env.GRACE_PERIOD: ("grace", parsing.seconds()),
+    env.PROBE_PORT: ("probe_port", parsing.port),
     env.WORKER_NAME: ("name", _worker_name),
     env.POD_UID: ("pod_uid", _worker_name),
-    env.LOG_LEVEL: ("log_level", parsers.log_level),
-    env.LOG_FORMAT: ("log_format", parsers.log_format),
+    env.LOG_LEVEL: ("log_level", parsing.log_level),
+    env.LOG_FORMAT: ("log_format", parsing.log_format),
 }
 _BACKOFF: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
-    env.BACKOFF_TYPE: ("type", parsers.one_of("exponential", "fixed")),
-    env.BACKOFF_DELAY: ("delay", parsers.seconds()),
-    env.BACKOFF_MAX_DELAY: ("max_delay", parsers.seconds()),
-    env.BACKOFF_JITTER: ("jitter", parsers.number(0, 1)),
+    env.BACKOFF_TYPE: ("type", parsing.one_of("exponential", "fixed")),
+    env.BACKOFF_DELAY: ("delay", parsing.seconds()),
+    env.BACKOFF_MAX_DELAY: ("max_delay", parsing.seconds()),
+    env.BACKOFF_JITTER: ("jitter", parsing.number(0, 1)),
 }
 
 

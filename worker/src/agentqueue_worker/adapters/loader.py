@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agentqueue.agent import Agent
+from agentqueue.agent.definition import Agent
 from agentqueue.errors import HandlerImportError
-from agentqueue.faults import place_of, say
+from agentqueue.service.error_report import place_of, say
 
 
 def load_target(target: str, *, folder: str | None = None) -> Any:

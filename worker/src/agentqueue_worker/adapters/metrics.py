@@ -9,8 +9,9 @@ from prometheus_client.registry import Collector
 
 from agentqueue.clock import monotonic
 from agentqueue.keys import Level
-from agentqueue.store import Again, Bury, Cancel, Done, HandBack, Outcome, RenewReply
-from agentqueue.waits import cumulative
+from agentqueue.model.outcomes import Again, Bury, Cancel, Done, HandBack, Outcome
+from agentqueue.model.wait_histogram import cumulative
+from agentqueue.store import RenewReply
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.app.state import WorkerState
 

@@ -6,8 +6,9 @@ from typing import Any, Final
 import structlog
 
 from agentqueue.clock import monotonic
-from agentqueue.store import Again, Bury, Done, HandBack, Outcome, RenewReply
-from agentqueue.wire import AttemptError
+from agentqueue.model.attempts import AttemptError
+from agentqueue.model.outcomes import Again, Bury, Done, HandBack, Outcome
+from agentqueue.store import RenewReply
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.app.log_context import job_fields

@@ -7,7 +7,8 @@ import structlog
 
 from agentqueue.clock import now_ms
 from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
-from agentqueue.store import NewJob, Store
+from agentqueue.model.new_job import NewJob
+from agentqueue.store import Store
 from agentqueue_worker.app.ports import Cron
 from agentqueue_worker.app.state import WorkerState
 

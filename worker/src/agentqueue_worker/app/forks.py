@@ -1,7 +1,7 @@
 """What a process that is forked off a worker without exec must not inherit: signal handlers, event loop, connections.
 
 A child of `os.fork()`, of multiprocessing (by fork) or of a ProcessPoolExecutor is a copy of the worker with one
-thread. It has no renewing thread, and so renews no lease; logging replaces its own locks, and `agentqueue.lossy`
+thread. It has no renewing thread, and so renews no lease; logging replaces its own locks, and `service.safe_streams`
 that of the log's file. The rest is here: while a worker runs, a child gets Python's own SIGTERM and SIGINT, it writes
 nothing to the worker's Redis connections, and it ends where it would go on as a second worker.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import thread as executors
 from typing import Any, Final, NoReturn
 
-from agentqueue.failures import describe_traceback, is_a
+from agentqueue.model.exceptions import describe_traceback, is_a
 
 _in_child: list[Callable[[], None]] = []
 _is_child = False

@@ -3,53 +3,10 @@
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from agentqueue.agent import Backoff, Runtime
-from agentqueue.wire import JobRecord, ResultRecord
-from agentqueue_worker.app.job import Job
-from agentqueue_worker.domain.verdict import Verdict
-
-
-class Handler(Protocol):
-    """What runs the jobs of one name. A job's record may override timeout, attempts, backoff."""
-
-    @property
-    def name(self) -> str:
-        """The job's name: labels metrics and logs, so it must come from a bounded set."""
-        ...
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds an attempt may take; None: no limit."""
-        ...
-
-    @property
-    def attempts(self) -> int:
-        """Attempts in all, the first one included."""
-        ...
-
-    @property
-    def backoff(self) -> Backoff:
-        """The delay between attempts."""
-        ...
-
-    @property
-    def keep_ms(self) -> int:
-        """How long the result is kept; 0: not at all, -1: for ever."""
-        ...
-
-    def call(self, job: Job) -> Awaitable[Any]:
-        """Start the handler, in the job's own task: what this awaits to is the result.
-
-        It is cancelled on a timeout, a cancellation, a lost lease and at the end of a drain; `job.ending` tells which.
-
-        Raises:
-            InvalidPayload: here, before anything ran, for a payload the handler's model refuses.
-        """
-        ...
-
-    def judge(self, exc: BaseException, job: Job) -> Verdict:
-        """How what `call` raised counts. Not asked when the worker ended the job itself (`job.ending` is set)."""
-        ...
+from agentqueue.agent.context import Runtime
+from agentqueue.model.job import JobRecord
+from agentqueue.model.result import ResultRecord
+from agentqueue_worker.app.job import Handler, Job
 
 
 class Codec(Protocol):

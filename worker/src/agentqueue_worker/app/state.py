@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from agentqueue.clock import monotonic
-from agentqueue.wire import Progress, encode_progress
+from agentqueue.model.attempts import Progress, encode_progress
 from agentqueue_worker.app.forks import end_child
-from agentqueue_worker.app.notes import Notes
 from agentqueue_worker.app.options import WorkerOptions
-from agentqueue_worker.domain.lease import Leases
+from agentqueue_worker.app.progress_writer import Notes
+from agentqueue_worker.domain.leases import Leases
 from agentqueue_worker.domain.outbox import Outbox
-from agentqueue_worker.domain.waits import Waits
+from agentqueue_worker.domain.wait_counts import Waits
 
 if TYPE_CHECKING:
-    from agentqueue.store import Claimed
+    from agentqueue.model.outcomes import Claimed
     from agentqueue_worker.app.job import Job
 
 log = structlog.get_logger("agentqueue.worker")
@@ -30,7 +30,7 @@ log = structlog.get_logger("agentqueue.worker")
 class WorkerState:
     """Belongs to the event loop's thread; the renewing thread and the probes only read it.
 
-    Handlers see it as their `agentqueue.agent.Runtime`.
+    Handlers see it as their `agentqueue.agent.context.Runtime`.
     """
 
     def __init__(self, options: WorkerOptions, notes: Notes) -> None:

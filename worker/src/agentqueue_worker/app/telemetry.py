@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from agentqueue.store import Outcome, RenewReply
-from agentqueue.wire import AttemptError
+from agentqueue.model.attempts import AttemptError
+from agentqueue.model.outcomes import Outcome
+from agentqueue.store import RenewReply
 from agentqueue_worker.app.job import Job
 
 

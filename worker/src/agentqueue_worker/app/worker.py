@@ -12,16 +12,17 @@ import structlog
 from agentqueue import __version__
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
-from agentqueue.store import Claimed, Engine, RenewReply, Server, Store
+from agentqueue.model.outcomes import Claimed
+from agentqueue.store import Engine, RenewReply, Server, Store
+from agentqueue_worker.app.claim_loop import FIRST_WAIT, LONGEST_WAIT, UNAVAILABLE, ClaimLoop
 from agentqueue_worker.app.cron import CronClock
+from agentqueue_worker.app.drain import Drain
 from agentqueue_worker.app.forks import Gone, end_in_loop, guarded
-from agentqueue_worker.app.keeper import Keeper
-from agentqueue_worker.app.loop import FIRST_WAIT, LONGEST_WAIT, UNAVAILABLE, ClaimLoop
-from agentqueue_worker.app.notes import Notes
+from agentqueue_worker.app.lease_renewer import Keeper
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
-from agentqueue_worker.app.run import Runner
-from agentqueue_worker.app.shutdown import Drain
+from agentqueue_worker.app.progress_writer import Notes
+from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
 

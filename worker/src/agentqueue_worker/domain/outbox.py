@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from agentqueue.store import MAX_STEP, MAX_STEP_BYTES, Bury, Done, Outcome, outcome_bytes
+from agentqueue.model.outcomes import MAX_STEP, MAX_STEP_BYTES, Bury, Done, Outcome, outcome_bytes
 
 MAX_CHILDREN_PER_STEP: Final = 1_000
 """Bounds the time that one script keeps the server busy."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agentqueue.agent import Backoff
+from agentqueue.model.retry_policy import Backoff
 
 
 @dataclass(frozen=True, slots=True)

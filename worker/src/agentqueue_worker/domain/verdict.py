@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agentqueue.wire import Reason
+from agentqueue.model.dead_letter import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from arq import jobs as arq_jobs
 from arq.cron import CronJob
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
-from agentqueue.agent import Backoff
-from agentqueue.failures import is_a
-from agentqueue.store import KEEP_FOREVER
-from agentqueue.wire import Reason
+from agentqueue.model.dead_letter import Reason
+from agentqueue.model.exceptions import is_a
+from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.adapters.arq.records import UNREADABLE, ArqRecord
+from agentqueue_worker.adapters.arq.worker import keep_ms_of
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
 
@@ -115,13 +115,3 @@ class UnreadableHandler:
     def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
         """Final."""
         return Hopeless(Reason.GARBAGE)
-
-
-def keep_ms_of(worker: "ArqWorker", function: Function | CronJob | None = None) -> int:
-    """How long a result is kept: the function's own wish, else the worker's."""
-    own_forever = own_seconds = None
-    if function is not None:
-        own_forever, own_seconds = function.keep_result_forever, function.keep_result_s
-    if worker.keep_result_forever if own_forever is None else own_forever:
-        return KEEP_FOREVER
-    return round((worker.keep_result_s if own_seconds is None else own_seconds) * 1000)

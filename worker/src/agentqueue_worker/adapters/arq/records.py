@@ -12,8 +12,11 @@ from arq.worker import JobExecutionFailed
 from agentqueue.arq import dumps, loads
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidPayload
-from agentqueue.failures import describe_value, name_exception
-from agentqueue.wire import MARK, JobRecord, Reason, ResultRecord, decode_job, encode_job, encode_result, find_problem
+from agentqueue.model.dead_letter import Reason
+from agentqueue.model.exceptions import describe_value, name_exception
+from agentqueue.model.job import MARK, JobRecord, decode_job, encode_job
+from agentqueue.model.json import find_problem
+from agentqueue.model.result import ResultRecord, encode_result
 
 Serializer = Callable[[dict[str, Any]], bytes]
 Deserializer = Callable[[bytes], dict[str, Any]]

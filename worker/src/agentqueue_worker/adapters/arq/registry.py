@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 import structlog
 from redis.exceptions import RedisError
 
-from agentqueue.wire import ResultRecord
+from agentqueue.model.result import ResultRecord
 from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.functions import ArqHandler, UnreadableHandler
 from agentqueue_worker.adapters.arq.records import UNREADABLE
 from agentqueue_worker.adapters.arq.worker import ArqWorker
-from agentqueue_worker.app.job import Job
-from agentqueue_worker.app.ports import Codec, Cron, Handler, WorkerRuntime
+from agentqueue_worker.app.job import Handler, Job
+from agentqueue_worker.app.ports import Codec, Cron, WorkerRuntime
 
 log = structlog.get_logger("agentqueue.arq")
 

@@ -8,17 +8,18 @@ from typing import Any
 import structlog
 from arq import worker as arq_worker
 from arq.connections import ArqRedis, create_pool
+from arq.cron import CronJob
 from arq.utils import ms_to_datetime
+from arq.worker import Function
 from redis.exceptions import RedisError
 
 from agentqueue.clock import now_ms
-from agentqueue.parsers import LONGEST_S
-from agentqueue.store import Server, ServerOptions, close_sentinels
+from agentqueue.model.retry_policy import LONGEST_S
+from agentqueue.store import KEEP_FOREVER, Server, ServerOptions, close_sentinels
 from agentqueue_worker.adapters.arq.connect import lazy_pool, pool_at
 from agentqueue_worker.adapters.arq.crons import ArqCron
-from agentqueue_worker.adapters.arq.functions import keep_ms_of
 from agentqueue_worker.adapters.arq.records import Serializers
-from agentqueue_worker.adapters.borrowed import server_like
+from agentqueue_worker.adapters.arq.user_pool import server_like
 from agentqueue_worker.app.job import Ending, Job
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.domain.verdict import Failed, Verdict
@@ -176,3 +177,13 @@ class ArqWorker(arq_worker.Worker):
             if job.run_at_startup:
                 own = job.job_id or (f"{job.name}:{now_ms()}" if job.unique else None)
                 await self.ctx["redis"].enqueue_job(job.name, _job_id=own, _queue_name=self.queue_name)
+
+
+def keep_ms_of(worker: "ArqWorker", function: Function | CronJob | None = None) -> int:
+    """How long a result is kept: the function's own wish, else the worker's."""
+    own_forever = own_seconds = None
+    if function is not None:
+        own_forever, own_seconds = function.keep_result_forever, function.keep_result_s
+    if worker.keep_result_forever if own_forever is None else own_forever:
+        return KEEP_FOREVER
+    return round((worker.keep_result_s if own_seconds is None else own_seconds) * 1000)

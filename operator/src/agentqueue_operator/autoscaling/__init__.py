@@ -1,0 +1,1 @@
+"""Scaling decisions: pure, the same for both hosts."""

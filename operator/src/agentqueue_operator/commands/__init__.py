@@ -1,0 +1,1 @@
+"""Commands that the operator's package adds to the `agentqueue` command line."""

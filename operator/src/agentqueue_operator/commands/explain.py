@@ -1,0 +1,222 @@
+"""`agentqueue explain`, found by entry point (group `agentqueue.commands`). Nothing heavy is imported until it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentqueue.cli.connection import RedisOption, with_client
+from agentqueue.cli.output import AsJson, print_json, say
+
+if TYPE_CHECKING:
+    from agentqueue.client import Client, JobStatus
+    from agentqueue.client.stats import QueueStats
+    from agentqueue.store import Snapshot
+    from agentqueue_operator.autoscaling.decision import Decision
+    from agentqueue_operator.autoscaling.decision_record import Published
+    from agentqueue_operator.autoscaling.explanation import Explanation, JobFacts, JobState, Workers
+    from agentqueue_operator.queues.ports import Look
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("explain")(explain)
+
+
+def explain(
+    queue: Annotated[str, typer.Argument(metavar="QUEUE")],
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB_ID", help="Why this job waits, too.")] = None,
+    as_json: AsJson = False,
+    redis: RedisOption = None,
+) -> None:
+    """Tell why a queue has as many workers as it has, and why a job waits.
+
+    The operator and `agentqueue up` leave their last decision in Redis, with what they saw and every term.
+    """
+    found = with_client(redis, lambda client: _read(client, queue, job_id))
+    if as_json:
+        print_json(_as_json(found))
+        return
+    job, own = _of_job(found), _of_queue(found)
+    if job is not None:
+        _print("", job)
+    _print(f"{found.stats.name}: ", own)
+
+
+def _print(name: str, explanation: Explanation) -> None:
+    say(f"{name}{explanation.headline}", style="bold")
+    for detail in explanation.details:
+        say(f"  {detail}")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What Redis tells of a queue, and of a job."""
+
+    look: Look
+    stats: QueueStats
+    now_ms: int
+    published: Published | None
+    note: str = ""
+    """Why there is nothing published."""
+    job: Snapshot | None = None
+    status: JobStatus | None = None
+    ahead: int = 0
+
+
+async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
+    from agentqueue.client.stats import stats_of  # noqa: PLC0415
+    from agentqueue.client.suggestions import check_queue_known  # noqa: PLC0415
+    from agentqueue.keys import check_id, check_queue  # noqa: PLC0415
+    from agentqueue_operator.autoscaling.decision_record import decode  # noqa: PLC0415
+    from agentqueue_operator.queues.reader import look_of  # noqa: PLC0415
+
+    check_queue(queue)
+    await check_queue_known(client, queue)
+    seen = await client.store.snapshot(queue)
+    raw, published, note = await client.store.decision(queue), None, ""
+    try:
+        published = None if raw is None else decode(raw)
+    except ValueError as error:
+        note = f"The last decision is {error}: use the agentqueue that decides."
+    job, status, ahead = None, None, 0
+    if job_id is not None:
+        status = await client.status(check_id(job_id), queue=await _queue_of(client, queue, job_id))
+        job = await client.store.inspect(queue, job_id)
+        if job.level is not None and job.score is not None and status.state == "waiting":
+            ahead = await client.store.ahead(queue, job.level, job.score)
+    return _Found(look_of(seen), stats_of(seen), seen.now_ms, published, note, job, status, ahead)
+
+
+async def _queue_of(client: Client, queue: str, job_id: str) -> str:
+    """The queue that was named, if the job is there.
+
+    Raises:
+        NotFound: it is in another one.
+    """
+    from agentqueue.errors import NotFound  # noqa: PLC0415
+    from agentqueue.store.lookup import find_queue  # noqa: PLC0415
+
+    found = await find_queue(client.store, job_id)
+    if found not in (None, queue):
+        raise NotFound(f"job {job_id} is in queue {found}, not in {queue}: agentqueue explain {found} {job_id}")
+    return queue
+
+
+def _of_queue(found: _Found) -> Explanation:
+    from agentqueue_operator.autoscaling.explanation import Explanation, explain, explain_unwatched  # noqa: PLC0415
+
+    published = found.published
+    if published is None:
+        unwatched = explain_unwatched(found.look.load, _workers(found.look))
+        notes = (found.note,) if found.note else ()
+        return Explanation(unwatched.headline, (*notes, *unwatched.details))
+    explained = explain(published.decision)
+    explained = Explanation(explained.headline, (*explained.details, _history(published, found.now_ms)))
+    return explained.of_workers() if published.by == "up" else explained
+
+
+def _history(published: Published, now_ms: int) -> str:
+    from agentqueue.cli.output import span  # noqa: PLC0415
+
+    by = "`agentqueue up`" if published.by == "up" else f"the {published.by}"
+    decided = f"Decided {span(max(0, now_ms - published.at_ms) / 1000)} ago by {by}."
+    change = published.change
+    if change is None:
+        return f"{decided} It has not changed the number since it started."
+    ago = span(max(0, now_ms - change.at_ms) / 1000)
+    return f"{decided} The number changed {ago} ago, from {change.before} to {change.after} ({change.reason})."
+
+
+def _of_job(found: _Found) -> Explanation | None:
+    from agentqueue_operator.autoscaling.explanation import Explanation, JobState, explain_job  # noqa: PLC0415
+
+    status = found.status
+    if status is None or found.job is None:
+        return None
+    if status.is_final:
+        return Explanation(f"Job {status.id} is {status.state}: it waits for nothing.", _notes(found, status))
+    facts = _facts(found, found.job, JobState(str(status.state)))
+    explained = explain_job(facts, _decision_now(found), _workers(found.look))
+    explained = Explanation(explained.headline, _notes(found, status))
+    is_local = found.published is None or found.published.by == "up"
+    return explained.of_workers() if is_local else explained
+
+
+def _decision_now(found: _Found) -> Decision:
+    """The last decision, on the queue as it is now; where nobody decides, one to leave the workers that there are."""
+    from agentqueue_operator.autoscaling.decision import (  # noqa: PLC0415
+        Memory,
+        Mode,
+        Pods,
+        Rates,
+        ScalingPolicy,
+        Snapshot,
+        decide_replicas,
+    )
+
+    look, workers = found.look, len(found.stats.workers)
+    if found.published is not None:
+        decision = found.published.decision
+        now = replace(decision.terms.snapshot, load=look.load)
+        return replace(decision, terms=replace(decision.terms, snapshot=now))
+    rates = Rates(service=timedelta(milliseconds=look.run_ms / look.done)) if look.done else Rates()
+    policy = ScalingPolicy(mode=Mode.EXTERNAL)
+    seen = Snapshot(at=0.0, load=look.load, pods=Pods(ready=workers), rates=rates)
+    return decide_replicas(seen, current=workers, policy=policy, memory=Memory())
+
+
+def _workers(look: Look) -> Workers:
+    """Who is marked counts as going: it hears of that with its next renewal, within 2 s."""
+    from agentqueue_operator.autoscaling.explanation import Workers  # noqa: PLC0415
+
+    going = [report for name, report in look.reports.items() if report.draining or name in look.marked]
+    slots = sum(report.slots for report in look.reports.values()) - sum(report.slots for report in going)
+    busy = look.load.active - sum(report.busy for report in going)
+    claiming = len(look.reports) - len(going)
+    return Workers(claiming=claiming, slots=slots, busy=min(max(busy, 0), slots), going=len(going))
+
+
+def _facts(found: _Found, job: Snapshot, state: JobState) -> JobFacts:
+    from agentqueue_operator.autoscaling.explanation import JobFacts, JobState  # noqa: PLC0415
+
+    since_ms, lease_over = job.score or job.now_ms, None
+    if job.score is not None and job.score < 0:  # minus the end of its lease
+        since_ms = job.now_ms
+        lease_over = timedelta(milliseconds=job.now_ms + job.score) if job.now_ms + job.score > 0 else None
+    if state is JobState.ACTIVE and found.status is not None and found.status.started_at is not None:
+        since_ms = found.status.started_at.timestamp() * 1000
+    age = timedelta(milliseconds=max(0.0, job.now_ms - since_ms))
+    due_in = timedelta(milliseconds=max(0.0, since_ms - job.now_ms))
+    return JobFacts(id=job.id, state=state, ahead=found.ahead, age=age, due_in=due_in, lease_over=lease_over)
+
+
+def _notes(found: _Found, status: JobStatus) -> tuple[str, ...]:
+    """What else keeps a job from being done."""
+    notes = []
+    if status.error:
+        times = "once" if status.deliveries == 1 else f"{status.deliveries} times"
+        notes.append(f"It was started {times}, and {status.attempts} of these failed; the last error: {status.error}.")
+    known = {name for worker in found.stats.workers for name in worker.jobs}
+    if known and status.name and status.name not in known and not status.is_final:
+        notes.append(f"None of the live workers knows a job named {status.name}: they know {', '.join(sorted(known))}.")
+    return tuple(notes)
+
+
+def _as_json(found: _Found) -> dict[str, Any]:
+    from agentqueue_operator.autoscaling.decision_record import to_json  # noqa: PLC0415
+
+    queue, job = _of_queue(found), _of_job(found)
+    return {
+        "queue": found.stats.name,
+        "headline": queue.headline,
+        "details": list(queue.details),
+        "decision": to_json(found.published) if found.published else None,
+        "now": found.stats.to_json(),
+        "job": None
+        if job is None or found.status is None
+        else {"headline": job.headline, "details": list(job.details), **found.status.to_json(), "ahead": found.ahead},
+    }

@@ -1,0 +1,1 @@
+"""Host 1: the operator in a Kubernetes cluster."""

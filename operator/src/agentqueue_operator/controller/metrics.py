@@ -1,0 +1,273 @@
+"""The operator's Prometheus metrics: its own work, and the queues of each agent, for Grafana, KEDA and the HPA.
+
+Labels are names of resources and words of a fixed set: never a job, a pod or a message. Every counter is shown as 0
+before it first counts: Prometheus sees no increase in a series that first appears with the value 50. What becomes
+of a queue's jobs is counted by the queue's Redis, so that nothing is lost with a worker's pod or with the operator's.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agentqueue.model.wait_histogram import cumulative
+from agentqueue.spec import ResolvedQueue
+from agentqueue_operator.autoscaling.decision import CHANGES, Decision, ScaleTo
+from agentqueue_operator.controller.ports import Scaled
+from agentqueue_operator.controller.status.conditions import AgentFacts
+from agentqueue_operator.resources.kinds import QueueRef
+from agentqueue_operator.resources.rbac import OWN, rights
+
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+VERBS: Final = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+FAILURES: Final = ("0", "403", "404", "409", "422", "429", "500", "503")
+"""Codes of calls that failed, as far as they are to be expected; 0: no answer."""
+API_ERRORS: Final = ("ApiUnavailable", "ApiRefused")
+OTHER_ERROR: Final = "Other"
+"""The `error` of passes that ended with any other exception: its name is in the log."""
+AGENT_LABELS: Final = ("namespace", "agentqueue", "agent", "queue")
+Key = tuple[str, str, str, str]
+Figures = Mapping[str, float]
+HELP: Final = {
+    "agentqueue_queue_waiting_jobs": "Jobs that are ready and wait for a slot",
+    "agentqueue_queue_due_soon_jobs": "Delayed jobs that come due while a pod would start",
+    "agentqueue_queue_active_jobs": "Jobs that run",
+    "agentqueue_queue_delayed_jobs": "Jobs that wait for their time",
+    "agentqueue_queue_dead_letters": "Dead letters that are kept",
+    "agentqueue_queue_oldest_waiting_seconds": "How long the oldest ready job has waited",
+    "agentqueue_queue_paused": "1 while the queue is paused",
+    "agentqueue_queue_readable": "1 if the operator could read the queue in its last pass",
+    "agentqueue_agent_desired_replicas": "Worker pods wanted",
+    "agentqueue_agent_ready_replicas": "Worker pods ready",
+    "agentqueue_agent_draining_replicas": "Worker pods that take no more jobs and will go",
+    "agentqueue_agent_unschedulable_replicas": "Worker pods that no node has room for",
+    "agentqueue_agent_target_wait_seconds": "How long a ready job may wait, by scaling.targetWaitSeconds",
+}
+"""Gauges of each agent."""
+OUTCOMES: Final = ("completed", "retried", "dead", "cancelled", "handed_back", "crashed")
+"""How a job's run may end; Redis counts under the same names."""
+OUTCOMES_METRIC: Final = "agentqueue_queue_outcomes"
+COUNTED: Final = {
+    "enqueued": ("agentqueue_queue_enqueued_jobs", "Jobs that the queue has accepted; a replay is one more"),
+    "replayed": ("agentqueue_queue_replayed_jobs", "Dead letters that were put back into the queue"),
+    "lost": ("agentqueue_queue_lost_outcomes", "Outcomes dropped because another worker had the job by then"),
+}
+"""Counter of the queue's Redis -> counter of ours and its help."""
+
+
+class Counts(Collector):
+    """A counter whose series begin at 0, by `begin`, before anything happens.
+
+    Not prometheus_client's: that shows a second series (`_created`) for each. Its methods may be called in any thread.
+    """
+
+    def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        self._name, self._text, self._labels = name, text, labels
+        self._lock = threading.Lock()
+        self._values: dict[tuple[str, ...], int] = {}
+        registry.register(self)
+
+    def begin(self, *values: str) -> None:
+        """Show the series, as 0 until something is counted."""
+        self.add(*values, by=0)
+
+    def add(self, *values: str, by: int = 1) -> None:
+        """Count for these values of the labels."""
+        with self._lock:
+            self._values[values] = self._values.get(values, 0) + by
+
+    def forget(self, *first: str) -> None:
+        """Drop the series whose labels begin with these values."""
+        with self._lock:
+            for values in [it for it in self._values if it[: len(first)] == first]:
+                del self._values[values]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counter at a scrape."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        with self._lock:
+            values = dict(self._values)
+        for labels, value in values.items():
+            family.add_metric(labels, value)
+        return (family,)
+
+
+class Metrics:
+    """What is counted; also `app.cluster.loops.Watcher`. One per process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._reconcile = Histogram(
+            "agentqueue_operator_reconcile_duration_seconds",
+            "How long a pass over an AgentQueue took",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._errors = Counts(
+            "agentqueue_operator_reconcile_errors", "Passes that failed, by their error", ["error"], self.registry
+        )
+        self._requests = Counts(
+            "agentqueue_operator_api_requests",
+            "Calls to the API server, watches left out; code 0: no answer",
+            ["verb", "resource", "code"],
+            self.registry,
+        )
+        self._decisions = Counts(
+            "agentqueue_scale_decisions",
+            "Decisions on an agent's number of pods, by reason; one a pass",
+            ["namespace", "agentqueue", "agent", "decision", "reason"],
+            self.registry,
+        )
+        for error in (*API_ERRORS, OTHER_ERROR):
+            self._errors.begin(error)
+        for call in sorted(_calls()):
+            self._requests.begin(*call)
+        self._agents = _Agents()
+        self.registry.register(self._agents)
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A number that is read when somebody asks; in the probes' thread."""
+        Gauge(name, text, registry=self.registry).set_function(read)
+
+    def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a number that only grows, read when somebody asks; in the probes' thread."""
+        self.registry.register(_ReadCounter(name, text, read))
+
+    def passed(self, ref: QueueRef, seconds: float, error: str | None) -> None:
+        """A pass took so long."""
+        del ref  # one histogram for all: an AgentQueue each would be thousands of series
+        self._reconcile.observe(seconds)
+        if error:
+            self._errors.add(error if error in API_ERRORS else OTHER_ERROR)
+
+    def gone(self, ref: QueueRef) -> None:
+        """The AgentQueue is no more, or another replica's to tell of."""
+        self._agents.forget(ref)
+        self._decisions.forget(ref.namespace, ref.name)
+
+    def called(self, method: str, resource: str, status: int) -> None:
+        """A call to the API server; from any thread."""
+        self._requests.add(VERBS.get(method, "other"), resource, str(status))
+
+    def decided(self, ref: QueueRef, agent: str, decision: Decision) -> None:
+        """Count a decision on an agent's number of pods."""
+        for reason in CHANGES:
+            self._decisions.begin(ref.namespace, ref.name, agent, ScaleTo.__name__, reason.value)
+        self._decisions.add(ref.namespace, ref.name, agent, type(decision).__name__, decision.reason.value)
+
+    def looked(
+        self,
+        ref: QueueRef,
+        queue: ResolvedQueue,
+        scaled: Mapping[str, Scaled],
+        facts: Mapping[str, AgentFacts],
+    ) -> None:
+        """Keep what a pass saw of each agent."""
+        gauges: dict[Key, Figures] = {}
+        counters: dict[Key, Mapping[str, int]] = {}
+        for agent in queue.agents:
+            key, one = (ref.namespace, ref.name, agent.name, agent.queue_name), scaled[agent.name]
+            gauges[key] = figures(one, facts[agent.name])
+            if one.look is not None:
+                counters[key] = {**one.look.counters, **one.look.waits}
+        self._agents.note(ref, gauges, counters)
+
+
+def _calls() -> Iterable[tuple[str, str, str]]:
+    """Verb, resource and code of the calls that the operator may make."""
+    for right in {*OWN, *rights(read_secrets=True)}:
+        resource = right.resource.partition("/")[0]
+        for verb in {"get" if verb == "list" else verb for verb in right.verbs} - {"watch"}:
+            for code in ("201" if verb == "create" else "200", *FAILURES):
+                yield verb, resource, code
+
+
+def figures(scaled: Scaled, facts: AgentFacts) -> dict[str, float]:
+    """Return an agent's gauges. Those of its queue are omitted, not zero, when the queue could not be read."""
+    own = {
+        "agentqueue_queue_readable": float(scaled.look is not None),
+        "agentqueue_agent_desired_replicas": float(facts.desired),
+        "agentqueue_agent_ready_replicas": float(facts.ready),
+        "agentqueue_agent_draining_replicas": float(scaled.draining),
+        "agentqueue_agent_unschedulable_replicas": float(scaled.unschedulable),
+    }
+    if scaled.decision is not None:
+        target_wait = scaled.decision.terms.policy.target_wait
+        own["agentqueue_agent_target_wait_seconds"] = target_wait.total_seconds()
+    if (look := scaled.look) is None:
+        return own
+    return own | {
+        "agentqueue_queue_waiting_jobs": float(look.load.ready),
+        "agentqueue_queue_due_soon_jobs": float(look.load.due_soon),
+        "agentqueue_queue_active_jobs": float(look.load.active + look.load.stalled),
+        "agentqueue_queue_delayed_jobs": float(look.delayed),
+        "agentqueue_queue_dead_letters": float(look.dead),
+        "agentqueue_queue_oldest_waiting_seconds": look.load.oldest_ready.total_seconds(),
+        "agentqueue_queue_paused": float(look.load.paused),
+    }
+
+
+class _ReadCounter(Collector):
+    """A counter that something else keeps."""
+
+    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self._name, self._text, self._read = name, text, read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counter at a scrape."""
+        return (CounterMetricFamily(self._name, self._text, value=self._read()),)
+
+
+class _Agents(Collector):
+    """The last figures of each agent."""
+
+    def __init__(self) -> None:
+        self._seen: dict[QueueRef, tuple[Mapping[Key, Figures], Mapping[Key, Mapping[str, int]]]] = {}
+
+    def note(self, ref: QueueRef, gauges: Mapping[Key, Figures], counters: Mapping[Key, Mapping[str, int]]) -> None:
+        """Replace what was known of the AgentQueue."""
+        self._seen[ref] = gauges, counters
+
+    def forget(self, ref: QueueRef) -> None:
+        """The AgentQueue is gone."""
+        self._seen.pop(ref, None)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the agents' gauges and counters at a scrape, in the probes' thread."""
+        seen = list(self._seen.values())
+        families = {name: GaugeMetricFamily(name, text, labels=AGENT_LABELS) for name, text in HELP.items()}
+        for gauges, _ in seen:
+            for key, numbers in gauges.items():
+                for name, value in numbers.items():
+                    families[name].add_metric(key, value)
+        yield from families.values()
+        yield from _counted([item for _, counters in seen for item in counters.items()])
+
+
+def _counted(agents: Iterable[tuple[Key, Mapping[str, int]]]) -> Iterable[Metric]:
+    """What Redis has counted, from the queue's beginning on; what has not happened yet is 0."""
+    outcomes = CounterMetricFamily(
+        OUTCOMES_METRIC, "Runs of jobs by how they ended, as Redis counts them", labels=(*AGENT_LABELS, "outcome")
+    )
+    seconds = CounterMetricFamily(
+        "agentqueue_queue_run_seconds", "Time that completed jobs ran, added up", labels=AGENT_LABELS
+    )
+    waits = HistogramMetricFamily(
+        "agentqueue_queue_wait_seconds",
+        "How long jobs waited for a slot, from when they were due until a worker claimed them",
+        labels=AGENT_LABELS,
+    )
+    families = {it: CounterMetricFamily(name, text, labels=AGENT_LABELS) for it, (name, text) in COUNTED.items()}
+    for key, counters in agents:
+        for outcome in OUTCOMES:
+            outcomes.add_metric((*key, outcome), counters.get(outcome, 0))
+        seconds.add_metric(key, counters.get("run_ms", 0) / 1000)
+        waits.add_metric(key, *cumulative(counters))
+        for field, family in families.items():
+            family.add_metric(key, counters.get(field, 0))
+    return (outcomes, seconds, waits, *families.values())

@@ -1,0 +1,1 @@
+"""Scaling of worker Deployments, without ending a pod that runs a job."""

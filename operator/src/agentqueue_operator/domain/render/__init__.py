@@ -1,8 +1,0 @@
-"""From an AgentQueue to the Kubernetes objects it needs: pure, the same for the operator and `agentqueue render`."""
-
-from agentqueue_operator.domain.render.given import Given, Images
-from agentqueue_operator.domain.render.names import console_name, redis_name, worker_name
-from agentqueue_operator.domain.render.references import Reference, references_of
-from agentqueue_operator.domain.render.whole import render
-
-__all__ = ["Given", "Images", "Reference", "console_name", "redis_name", "references_of", "render", "worker_name"]

@@ -1,0 +1,1 @@
+"""Host 2: `agentqueue up` on one machine."""

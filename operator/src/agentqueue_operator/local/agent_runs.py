@@ -1,0 +1,50 @@
+"""From a resource file to what runs of it on this machine: agents and their variables."""
+
+import os
+from pathlib import Path
+
+from agentqueue.errors import InvalidSpec
+from agentqueue.spec import Loaded
+from agentqueue.spec.resolve import ResolvedAgent, ResolvedQueue
+from agentqueue.spec.worker_environment import worker_environment
+from agentqueue_operator.autoscaling.policy import policy_of
+from agentqueue_operator.local.ports import AgentRun
+from agentqueue_operator.local.processes import import_path, write_code
+from agentqueue_operator.local.variables import Documents, resolve_variables
+from agentqueue_operator.queues.housekeeper import retention_of
+
+
+def agent_runs(queue: ResolvedQueue, loaded: Loaded, *, code: Path, data: Path) -> list[AgentRun]:
+    """The agents with the environment of their workers. `code`: the file's folder, where handlers are imported from."""
+    return [_run(queue, agent, loaded, code, data) for agent in queue.agents]
+
+
+def _run(queue: ResolvedQueue, agent: ResolvedAgent, loaded: Loaded, code: Path, data: Path) -> AgentRun:
+    folders = [code]
+    if agent.code_from is not None:
+        folders.insert(0, _code(agent, loaded, data))
+    names = {str(other["metadata"]["name"]): str(other["kind"]) for other in loaded.others}
+    documents = Documents(
+        secrets={name: loaded.secret(name) or {} for name, kind in names.items() if kind == "Secret"},
+        config_maps={name: loaded.config_map(name) or {} for name, kind in names.items() if kind == "ConfigMap"},
+        shell=os.environ,
+    )
+    variables = resolve_variables(agent.name, agent.env, agent.env_from, documents)
+    path = import_path(folders, variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH"))
+    return AgentRun(
+        name=agent.name,
+        queue=agent.queue_name,
+        policy=policy_of(agent, suspended=queue.suspend),
+        environment={**variables, **worker_environment(agent), "PYTHONPATH": path},
+        grace_s=agent.termination_grace_period_seconds,
+        retention=retention_of(agent),
+    )
+
+
+def _code(agent: ResolvedAgent, loaded: Loaded, data: Path) -> Path:
+    assert agent.code_from is not None
+    name = agent.code_from.config_map.name
+    files = loaded.config_map(name)
+    if files is None:
+        raise InvalidSpec(f"agent {agent.name}: codeFrom names the ConfigMap {name}, which is not in {loaded.source}")
+    return write_code(data / "code" / name, files)

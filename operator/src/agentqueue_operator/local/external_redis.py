@@ -1,0 +1,88 @@
+"""The external Redis that a resource file names, as it is reached from this machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agentqueue.errors import InvalidSpec, UsageError
+from agentqueue.local.server import private_folder, write_private
+from agentqueue.service import environment as env
+from agentqueue.spec import Loaded
+from agentqueue.spec.redis import ClientTLS, ExternalRedis, Sentinel
+from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes, server_options
+
+
+def external_server(redis: ExternalRedis, loaded: Loaded, shell: Mapping[str, str], folder: Path) -> ServerOptions:
+    """The Redis that the file names: out of the Secrets in the file, else out of the shell's variables.
+
+    Args:
+        redis: as the resource has it.
+        loaded: the file.
+        shell: variables of `environment.CONNECTION` stand in for Secrets that are kept out of the file.
+        folder: gets certificates and keys from the file, in `tls`: worker processes read them there.
+
+    Raises:
+        InvalidSpec: neither has what it takes.
+        UsageError: a variable that can't be.
+    """
+    sources = _Sources(loaded, shell, folder)
+    key = redis.url_secret_ref
+    found = loaded.secret(key.name)
+    url = (found or {}).get(key.key)
+    try:
+        options = ServerOptions(url) if url else server_options(shell)
+    except UsageError as error:
+        where = f"key {key.key} of the Secret {key.name} in {loaded.source}: " if url else ""
+        raise UsageError(f"{where}{error}") from None
+    if options is None:
+        raise sources.missing("the Redis url", key.name, key.key, env.REDIS_URL)
+    if redis.tls is not None:
+        options = replace(options, tls=_tls(redis.tls, sources))
+    if redis.sentinel is not None:
+        options = replace(options, sentinel=_sentinels(redis.sentinel, sources))
+    return options
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    loaded: Loaded
+    shell: Mapping[str, str]
+    folder: Path
+
+    def missing(self, what: str, secret: str, key: str, variable: str) -> InvalidSpec:
+        return InvalidSpec(
+            f"{what} is in key {key} of the Secret {secret}, which is not in {self.loaded.source}: "
+            f"add the Secret as another document, or set {variable}"
+        )
+
+    def text(self, what: str, secret: str, key: str, variable: str) -> str:
+        found = (self.loaded.secret(secret) or {}).get(key) or self.shell.get(variable)
+        if not found:
+            raise self.missing(what, secret, key, variable)
+        return found.strip()
+
+    def file(self, what: str, secret: str, key: str, variable: str) -> str:
+        """A file with the text; the shell's variable names one."""
+        found = (self.loaded.secret(secret) or {}).get(key)
+        if not found:
+            return self.text(what, secret, key, variable)
+        path = private_folder(self.folder / "tls") / f"{secret}-{key}"
+        write_private(path, found)
+        return str(path.absolute())
+
+
+def _tls(tls: ClientTLS, sources: _Sources) -> Tls:
+    ca, pair = tls.ca_secret_ref, tls.client_certificate_secret_name
+    return Tls(
+        ca_file=None if ca is None else sources.file("the certificate authority", ca.name, ca.key, env.REDIS_CA_FILE),
+        cert_file=None if pair is None else sources.file("the certificate", pair, "tls.crt", env.REDIS_CERT_FILE),
+        key_file=None if pair is None else sources.file("the private key", pair, "tls.key", env.REDIS_KEY_FILE),
+        skip_verify=tls.insecure_skip_verify,
+    )
+
+
+def _sentinels(sentinel: Sentinel, sources: _Sources) -> Sentinels:
+    key = sentinel.password_secret_ref
+    variable = env.REDIS_SENTINEL_PASSWORD
+    password = None if key is None else sources.text("the Sentinels' password", key.name, key.key, variable)
+    return Sentinels(sentinel.master_name, parse_nodes(",".join(sentinel.nodes)), password)

@@ -1,0 +1,1 @@
+"""Access to the queues in Redis, the same for both hosts."""

@@ -1,0 +1,1 @@
+"""From an AgentQueue to the Kubernetes objects that it needs, and back: pure."""

@@ -1,0 +1,170 @@
+"""A Deployment per agent.
+
+Nothing in a pod's template may change with the operator's version: an upgrade must not restart workers.
+"""
+
+import re
+from typing import Final
+
+from agentqueue.service import environment as env
+from agentqueue.spec import ResolvedAgent, ResolvedQueue
+from agentqueue.spec.worker_environment import worker_environment
+from agentqueue_operator.resources.kinds import DEPLOYMENT, DISRUPTION_BUDGET, POD_MONITOR, SERVICE_ACCOUNT, Object
+from agentqueue_operator.resources.render.connection import connection
+from agentqueue_operator.resources.render.inputs import Given
+from agentqueue_operator.resources.render.names import (
+    AGENT_LABEL,
+    NOT_REMOVABLE,
+    QUEUE_LABEL,
+    REMOVABLE_LABEL,
+    WORKER,
+    labels,
+    selector,
+    worker_name,
+    workers_name,
+)
+from agentqueue_operator.resources.render.objects import made
+from agentqueue_operator.resources.render.pod_templates import (
+    HTTP,
+    MOUNTS,
+    Container,
+    Pod,
+    from_field,
+    http_get,
+    mounted,
+    pod_template,
+    unless_empty,
+    variable,
+)
+
+PORT: Final = 8401
+"""Of probes and metrics."""
+CODE: Final = "code"
+START_S: Final = 600
+"""For imports and startup hooks: models are loaded, caches filled. A handler that does not import ends at once."""
+HISTORY: Final = 3
+"""Old ReplicaSets that are kept, for `kubectl rollout undo`."""
+IMPORT_PATH: Final = "PYTHONPATH"
+
+
+def worker_objects(queue: ResolvedQueue, given: Given) -> tuple[Object, ...]:
+    """All that the workers of all agents need."""
+    account = made(
+        SERVICE_ACCOUNT, workers_name(queue.name), labels(queue.name, WORKER), automountServiceAccountToken=False
+    )
+    per_agent = (item for agent in queue.agents for item in _agent_objects(queue, agent, given))
+    return (account, *per_agent, *_monitors(queue, given))
+
+
+def _agent_objects(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> tuple[Object, ...]:
+    name, marks = worker_name(queue.name, agent.name), labels(queue.name, WORKER, agent.name)
+    replicas = given.replicas.get(agent.name)
+    spec = {
+        **({} if replicas is None else {"replicas": replicas}),
+        "selector": {"matchLabels": selector(queue.name, WORKER, agent.name)},
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": agent.rollout.max_surge, "maxUnavailable": agent.rollout.max_unavailable},
+        },
+        "progressDeadlineSeconds": agent.rollout.progress_deadline_seconds,
+        "revisionHistoryLimit": HISTORY,
+        "template": worker_template(queue, agent, given),
+    }
+    deployment = made(DEPLOYMENT, name, marks, spec=spec)
+    budget = queue.pod_disruption_budget.workers
+    if not budget.enabled:
+        return (deployment,)
+    allowed = {"maxUnavailable": budget.max_unavailable, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
+    chosen = {"selector": {"matchLabels": selector(queue.name, WORKER, agent.name)}}
+    return (deployment, made(DISRUPTION_BUDGET, name, marks, spec={**allowed, **chosen}))
+
+
+def worker_template(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> Object:
+    """An agent's pods."""
+    return pod_template(
+        _container(queue, agent, given),
+        Pod(
+            of=f"agent {agent.name}",
+            labels={**labels(queue.name, WORKER, agent.name), REMOVABLE_LABEL: NOT_REMOVABLE},
+            read=given.password,
+            content=given.content_hashes.get(agent.name),
+            service_account=workers_name(queue.name),
+            grace_s=agent.termination_grace_period_seconds,
+            templates=agent.pod_templates,
+        ),
+    )
+
+
+def _container(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> Container:
+    to_redis = connection(queue)
+    code = [mounted(CODE, {"configMap": {"name": agent.code_from.config_map.name}})] if agent.code_from else []
+    resources = unless_empty(requests=dict(agent.requests), limits=dict(agent.limits))
+    return Container(
+        name=WORKER,
+        image=agent.image or given.images.worker,
+        body={
+            "ports": [{"name": HTTP, "containerPort": PORT, "protocol": "TCP"}],
+            # All three are answered by a thread: a handler that blocks fails none of them, nor does an absent Redis.
+            "startupProbe": http_get("/readyz", period=1, timeout=5, failures=START_S),
+            "readinessProbe": http_get("/readyz", period=5, timeout=5, failures=3),
+            "livenessProbe": http_get("/healthz", period=10, timeout=10, failures=6),
+            **unless_empty(resources=resources),
+        },
+        env=_variables(agent, to_redis.env),
+        env_from=tuple(it.model_dump(mode="json", by_alias=True, exclude_none=True) for it in agent.env_from),
+        volumes=(*to_redis.volumes, *(volume for volume, _ in code)),
+        mounts=(*to_redis.mounts, *(mount for _, mount in code)),
+        needs_tmp=True,  # handlers and the libraries that they use
+    )
+
+
+def _variables(agent: ResolvedAgent, to_redis: tuple[Object, ...]) -> tuple[Object, ...]:
+    """Ours first, so that the user's may refer to them; the user's may set any other."""
+    ours = [
+        *to_redis,
+        *(variable(name, value) for name, value in worker_environment(agent).items()),
+        from_field(env.WORKER_NAME, "metadata.name"),
+        from_field(env.POD_UID, "metadata.uid"),
+        variable(env.PROBE_PORT, PORT),
+    ]
+    taken = {item["name"] for item in ours}
+    users = [it.model_dump(mode="json", by_alias=True, exclude_none=True) for it in agent.env if it.name not in taken]
+    return (*ours, *_with_home(_with_code(users, agent)))
+
+
+def _with_code(users: list[Object], agent: ResolvedAgent) -> list[Object]:
+    """The code's folder goes before the user's own import path."""
+    own = next((item for item in users if item["name"] == IMPORT_PATH), None)
+    if agent.code_from is None or (own and "valueFrom" in own):
+        return users
+    path = ":".join(filter(None, (f"{MOUNTS}/{CODE}", own.get("value") if own else None)))
+    return [variable(IMPORT_PATH, path), *(item for item in users if item is not own)]
+
+
+def _with_home(users: list[Object]) -> list[Object]:
+    """The user has no folder of its own, and libraries want to write there."""
+    return users if any(item["name"] == "HOME" for item in users) else [variable("HOME", "/tmp"), *users]  # noqa: S108
+
+
+def _monitors(queue: ResolvedQueue, given: Given) -> tuple[Object, ...]:
+    wanted = queue.monitoring.pod_monitor
+    if not (wanted.enabled and given.pod_monitors):
+        return ()
+    endpoint = {
+        "port": HTTP,
+        "path": "/metrics",
+        "interval": f"{wanted.interval_seconds}s",
+        # as the operator's own metrics name them: two AgentQueues of a namespace may have queues of the same name
+        "relabelings": [_label_from(QUEUE_LABEL, "agentqueue"), _label_from(AGENT_LABEL, "agent")],
+    }
+    spec = {"selector": {"matchLabels": selector(queue.name, WORKER)}, "podMetricsEndpoints": [endpoint]}
+    marks = {**wanted.labels, **labels(queue.name, WORKER)}
+    return (made(POD_MONITOR, workers_name(queue.name), marks, spec=spec),)
+
+
+def _label_from(pods_label: str, name: str) -> Object:
+    """A relabeling: what Prometheus found as a pod's label becomes a label of its metrics."""
+    return {
+        "sourceLabels": [f"__meta_kubernetes_pod_label_{re.sub('[^a-zA-Z0-9]', '_', pods_label)}"],
+        "targetLabel": name,
+    }

@@ -1,0 +1,1 @@
+"""The part that handler authors import: agents, job handlers and their context."""

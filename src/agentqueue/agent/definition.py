@@ -1,0 +1,245 @@
+"""What the authors of handlers import: Agent, Context, Retry, Fatal, Backoff.
+
+    agent = Agent("flight-search")
+
+    @agent.job(timeout=60, attempts=3)
+    async def search_flights(ctx: Context, request: FlightRequest) -> Offers: ...
+
+Importing this module costs nothing heavy: pydantic comes in with the first payload that has an annotation to check.
+"""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from agentqueue.agent.context import Context
+from agentqueue.agent.job_definition import CronDefinition, Function, JobDefinition, jobs_of
+from agentqueue.agent.payload import Payload
+from agentqueue.agent.signature import name_of, payload_parameter
+from agentqueue.errors import UsageError
+from agentqueue.keys import check_job_name, check_queue
+from agentqueue.model.retry_policy import Backoff, Seconds, check_attempts, seconds
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+
+class WorkerContext:
+    """What `@agent.startup` and `@agent.shutdown` functions get: `state` is every handler's `ctx.state`."""
+
+    def __init__(self, *, queue: str, worker: str, state: SimpleNamespace, log: "FilteringBoundLogger") -> None:
+        self.queue = queue
+        self.worker = worker
+        self.state = state
+        self.log = log
+
+
+Hook = TypeVar("Hook", bound=Callable[[WorkerContext], Any])
+
+
+@dataclass(slots=True, eq=False)
+class Agent:
+    """A named queue and its handlers."""
+
+    name: str
+    queue: str = ""
+    """By default the name."""
+    jobs: dict[str, JobDefinition] = field(default_factory=dict, init=False)
+    crons: list[CronDefinition] = field(default_factory=list, init=False)
+    on_startup: list[Callable[[WorkerContext], Any]] = field(default_factory=list, init=False)
+    on_shutdown: list[Callable[[WorkerContext], Any]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.queue = check_queue(self.queue or self.name)
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, jobs={list(self.jobs)})"
+
+    @overload
+    def job(self, func: Function, /) -> Function: ...
+    @overload
+    def job(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        timeout: Seconds | None = None,
+        attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | Seconds | None = None,
+        keep_result: Seconds | None = None,
+    ) -> Callable[[Function], Function]: ...
+    def job(self, func: Any = None, /, **options: Any) -> Any:
+        """Make a function a handler of this agent. It stays callable as it is, for tests.
+
+        Args:
+            func: `async def f(ctx)` or `f(ctx, payload)`; a plain `def` runs in a thread. A function may be a job of
+                several agents; it is then enqueued by its definition, `agent.jobs[name]`.
+            options: `name` (by default the function's, with dashes); `timeout` in seconds; `attempts`, the first one
+                included; `backoff`, a number of seconds for a fixed one; `keep_result`, how long the result can be
+                read, in seconds (`math.inf`: for ever).
+
+        Raises:
+            UsageError: a signature that is neither, a name that is taken or outside `A-Za-z0-9_.:-`, a bad option.
+        """
+
+        def register(function: Function) -> Function:
+            self._define(function, **options)
+            return function
+
+        return register if func is None else register(func)
+
+    def cron(self, expression: str, *, timezone: str = "UTC", **options: Any) -> Callable[[Function], Function]:
+        """Run a handler without payload at the times of a cron expression, once per tick over all workers.
+
+        Args:
+            expression: five fields, or six with seconds first, as cronsim reads them.
+            timezone: an IANA name, such as `Europe/Berlin`.
+            options: as of `job`; not with a function that is a job already.
+
+        Raises:
+            UsageError: the expression or the time zone is no text. What they say is checked where a worker starts.
+        """
+        for what, text in (("expression", expression), ("time zone", timezone)):
+            if not isinstance(text, str):
+                raise UsageError(
+                    f"agent {self.name!r}: a cron's {what} must be a text, not {text!r:.80}; "
+                    'write @agent.cron("0 3 * * *", timezone="Europe/Berlin")'
+                )
+
+        def register(function: Function) -> Function:
+            known = next((job for job in jobs_of(function) if self.jobs.get(job.name) is job), None)
+            job = known or self._define(function, **options)
+            if job.payload.parameter is not None and not job.payload.is_optional:
+                raise UsageError(
+                    f"{name_of(function)} needs a payload, and a cron's job has none: take (ctx) alone, "
+                    f"or give {job.payload.parameter!r} a default"
+                )
+            self.crons.append(CronDefinition(job, expression, timezone))
+            return function
+
+        return register
+
+    def startup(self, func: Hook) -> Hook:
+        """Run a function (plain or async, one argument) before the first job: open what handlers share.
+
+        Raises:
+            UsageError: not callable, or a generator, whose body would not run.
+        """
+        self.on_startup.append(_check_hook(func))
+        return func
+
+    def shutdown(self, func: Hook) -> Hook:
+        """Run a function after the last job, the last registered first: close what startup opened.
+
+        Raises:
+            UsageError: as for `startup`.
+        """
+        self.on_shutdown.insert(0, _check_hook(func))
+        return func
+
+    def _define(
+        self,
+        func: Callable[..., Any],
+        *,
+        name: str | None = None,
+        timeout: Seconds | None = None,
+        attempts: int | None = None,
+        backoff: Backoff | Mapping[str, Any] | Seconds | None = None,
+        keep_result: Seconds | None = None,
+    ) -> JobDefinition:
+        runs_on_loop = is_async(func)
+        job = JobDefinition(
+            agent=self.name,
+            queue=self.queue,
+            name=self._check_name(name or getattr(func, "__name__", "").strip("_").replace("_", "-")),
+            func=func,
+            payload=Payload(func, payload_parameter(func, Context)),
+            is_async=runs_on_loop,
+            timeout=None if timeout is None else seconds(timeout, endless=True),
+            attempts=check_attempts(attempts),
+            backoff=None if backoff is None else Backoff.parse(backoff),
+            keep_result=None if keep_result is None else seconds(keep_result, endless=True),
+        )
+        if job.timeout == 0:
+            raise UsageError(f"job {job.name!r}: timeout must be more than 0 seconds")
+        self.jobs[job.name] = job
+        with contextlib.suppress(AttributeError):  # a bound method has no room for it: it is enqueued by name
+            own = [known for known in jobs_of(func) if known.func is func]
+            func.__agentqueue_jobs__ = (*own, job)  # type: ignore[attr-defined]
+        return job
+
+    def _check_name(self, name: str) -> str:
+        check_job_name(name)
+        if name in self.jobs:
+            raise UsageError(f"agent {self.name!r} has a job {name!r} already; give one of them name=...")
+        return name
+
+
+def _check_hook(func: Hook) -> Hook:
+    if not callable(func):
+        raise UsageError(f"{func!r:.80} can't be called; decorate a function")
+    if yields(func):
+        raise UsageError(
+            f"{name_of(func)} yields, so that its body would not run: write one function for @agent.startup, and one "
+            "for @agent.shutdown"
+        )
+    try:
+        inspect.signature(func).bind(None)
+    except TypeError as exc:
+        raise UsageError(f"{name_of(func)} must take one argument, the worker's context ({exc}): write (ctx)") from exc
+    except ValueError:  # some builtins and extensions have no signature: the call itself shows
+        pass
+    return func
+
+
+def is_async(func: Callable[..., Any]) -> bool:
+    """Return whether calling it gives a coroutine; else it runs in a thread, and what it gives is awaited if it can be.
+
+    The outermost callable is judged, which is what is called: a decorator may make an async function of a plain one,
+    and the other way round, whatever `functools.wraps` copies.
+
+    Raises:
+        UsageError: not callable, or a generator; a handler returns its result.
+    """
+    called = _outermost(func)
+    if called is None:
+        raise UsageError(f"{func!r:.80} can't be called; decorate a function, or pass a bound method")
+    if yields(func):
+        raise UsageError(
+            f"{name_of(func)} yields; a handler returns its result (and tells of progress by ctx.progress)"
+        )
+    try:
+        inspect.signature(func)
+    except ValueError as exc:  # some builtins and extensions
+        raise UsageError(
+            f"{name_of(func)} has no signature that Python can read; call it in a function of yours"
+        ) from exc
+    return inspect.iscoroutinefunction(called)
+
+
+def yields(func: Callable[..., Any]) -> bool:
+    """Return whether it is a generator, or one that contextlib made a context manager of: its body would not run."""
+    called = _outermost(func)
+    code = getattr(called, "__code__", None)
+    if called is not None and getattr(code, "co_filename", None) == contextlib.__file__:
+        called = inspect.unwrap(called)
+    return inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+
+
+def _outermost(func: Any) -> Callable[..., Any] | None:
+    """The function that runs first when it is called, through partials, methods and objects with `__call__`."""
+    while True:
+        if isinstance(func, functools.partial):
+            func = func.func
+        elif isinstance(func, staticmethod) or inspect.ismethod(func):
+            func = func.__func__
+        elif not callable(func):
+            return None
+        elif isinstance(func, type) or inspect.isroutine(func):
+            return cast("Callable[..., Any]", func)
+        else:
+            func = type(func).__call__

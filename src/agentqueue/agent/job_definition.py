@@ -1,0 +1,70 @@
+"""Definitions of jobs and crons: a handler with its settings."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from agentqueue.agent.payload import Payload
+from agentqueue.agent.signature import name_of
+from agentqueue.errors import UsageError
+from agentqueue.model.retry_policy import Backoff
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class JobDefinition:
+    """A handler as an agent knows it. None in an option: the worker's settings decide."""
+
+    agent: str
+    """The name of its agent."""
+    queue: str
+    """The queue of its agent."""
+    name: str
+    func: Callable[..., Any]
+    payload: Payload
+    is_async: bool
+    timeout: float | None = None
+    """Seconds."""
+    attempts: int | None = None
+    backoff: Backoff | None = None
+    keep_result: float | None = None
+    """Seconds; infinite: for ever; 0: no result is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class CronDefinition:
+    """A job that is enqueued by the clock, once per tick over all workers."""
+
+    job: JobDefinition
+    expression: str
+    timezone: str
+
+    @property
+    def name(self) -> str:
+        """What tells it from other crons of the queue."""
+        return f"{self.job.name}:{self.expression}:{self.timezone}"
+
+
+def job_of(target: Any) -> JobDefinition | None:
+    """Return the definition behind a function decorated with `@agent.job`, or the definition itself; None for others.
+
+    Raises:
+        UsageError: the function is more than one job, of two agents or under two names.
+    """
+    if isinstance(target, JobDefinition):
+        return target
+    found = jobs_of(target)
+    if len(found) > 1:
+        names = " and ".join(f"{job.name!r} of agent {job.agent!r}" for job in found)
+        raise UsageError(
+            f"{name_of(target)} is the job {names}: pass the one that is meant, as in agent.jobs[{found[0].name!r}], "
+            "or the queue and the job's name"
+        )
+    return found[0] if found else None
+
+
+def jobs_of(target: Any) -> Sequence[JobDefinition]:
+    """Decorators that wrap copy the function's attributes, so that one may bring another function's jobs along."""
+    found = getattr(target, "__agentqueue_jobs__", ())
+    return [job for job in found if job.func is target] or found

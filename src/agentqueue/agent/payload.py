@@ -1,0 +1,367 @@
+"""A handler's payload: checked and turned into JSON where it is enqueued, and back where it runs.
+
+What does not come back equal from its own JSON is refused where it is enqueued: what the handler would get is another
+value than the one that was sent, or none at all.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from agentqueue.agent.signature import Parameter, name_of, place_of, resolve, scope_of
+from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.model.json import find_problem
+from agentqueue.model.new_job import NO_PAYLOAD
+from agentqueue.model.numbers import plain_number
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_PLAIN_TYPES: Final = (Any, object)
+_MASK: Final = "**********"
+"""What pydantic writes for a secret."""
+
+
+class Payload:
+    """A handler's payload: checks and converts between the wire's JSON and the annotated type."""
+
+    def __init__(self, func: Callable[..., Any], parameter: Parameter | None) -> None:
+        self.func = func
+        self.parameter = None if parameter is None else parameter.name
+        self.is_optional = parameter is not None and parameter.default is not parameter.empty
+        """The handler has a default for it."""
+        self._annotation = None if parameter is None else parameter.annotation
+        if isinstance(self._annotation, str) and (scope := scope_of(func)):
+            self._resolve_early(scope)
+
+    def _resolve_early(self, scope: Mapping[str, Any]) -> None:
+        """Names of a function around the handler's are gone once that has returned."""
+        assert self.parameter is not None
+        try:
+            self._annotation = resolve(self.func, self.parameter, self._annotation, scope)
+        except NameError:
+            return  # defined later in the module, maybe
+
+    @functools.cached_property
+    def annotation(self) -> Any:
+        """The payload's type; Any without an annotation; None for a handler that takes none.
+
+        Raises:
+            UsageError: it names something that is not known.
+        """
+        if self.parameter is None:
+            return None
+        try:
+            return resolve(self.func, self.parameter, self._annotation, {})
+        except NameError as exc:
+            raise UsageError(
+                f"the annotation of {self.parameter!r} in {name_of(self.func)} names something that is not "
+                f"known where the function is defined ({exc}); define the type at module level, and import it there, "
+                "not under `if TYPE_CHECKING:`"
+            ) from exc
+
+    @functools.cached_property
+    def _adapter(self) -> "TypeAdapter[Any] | None":
+        if self.annotation in _PLAIN_TYPES:
+            return None
+        from pydantic import TypeAdapter  # noqa: PLC0415  # 100 ms and 6 MB that plain handlers don't need
+        from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError  # noqa: PLC0415
+
+        try:
+            return _complete(TypeAdapter(self.annotation))
+        except (PydanticUserError, PydanticUndefinedAnnotation) as exc:
+            raise UsageError(
+                f"{name_of(self.func)}{place_of(self.func)}: {self.annotation!r} can't be a payload: {_why(exc)}"
+            ) from exc
+
+    def prepare(self) -> None:
+        """Build what checks payloads now, where a worker starts, and not with the first job.
+
+        Raises:
+            UsageError: the annotation can't be a payload.
+        """
+        if self.parameter is not None:
+            _ = self._adapter
+
+    def load(self, data: Any) -> Any:
+        """Return what the handler gets for the wire's `data`.
+
+        Raises:
+            InvalidPayload: the model refuses it; the message is the model's, with paths.
+        """
+        adapter = self._adapter
+        if adapter is None:
+            return data
+        try:
+            return adapter.validate_json(orjson.dumps(data))
+        except ValueError as exc:
+            raise InvalidPayload(self._explain(exc)) from exc
+
+    def dump(self, value: Any = NO_PAYLOAD) -> Any:
+        """Return the wire's data for what a producer passed, checked against the annotation.
+
+        NO_PAYLOAD comes back as it is: the handler runs with its default, or without a payload.
+
+        Raises:
+            InvalidPayload: the handler would refuse it, would get another value, or takes no payload.
+        """
+        if self.parameter is None:
+            if value is None or value is NO_PAYLOAD:
+                return NO_PAYLOAD
+            raise InvalidPayload(f"{name_of(self.func)} takes no payload, but one was given")
+        if value is NO_PAYLOAD:
+            if not self.is_optional:
+                self.load(None)
+            return NO_PAYLOAD
+        adapter = self._adapter
+        return to_json(value) if adapter is None else self._dump(adapter, value)
+
+    def _dump(self, adapter: "TypeAdapter[Any]", value: Any) -> Any:
+        is_json = find_problem(value) is None
+        try:
+            checked = self.load(value) if is_json else adapter.validate_python(value)
+            data = adapter.dump_python(checked, mode="json", by_alias=True, round_trip=True, warnings=False)
+        except ValueError as exc:
+            raise exc if isinstance(exc, InvalidPayload) else InvalidPayload(self._explain(exc)) from exc
+        if data == value:  # `checked` was made of this very JSON
+            return data
+        try:
+            check_comes_back(adapter, checked, data, f"{self._title} can't be sent")
+        except InvalidPayload:
+            if not is_json or any(_secrets("", checked)):
+                raise
+            return value  # JSON that the handler takes, though its model would write it in another way
+        return data
+
+    def schema(self) -> dict[str, Any] | None:
+        """Return the payload's JSON schema; None without payload or annotation."""
+        if self.parameter is None or self._adapter is None:
+            return None
+        return self._adapter.json_schema(by_alias=True)
+
+    @property
+    def _title(self) -> str:
+        return getattr(self.annotation, "__name__", None) or str(self.annotation)
+
+    def _explain(self, exc: ValueError) -> str:
+        return (
+            f"{self._title}: {exc}"
+            if not hasattr(exc, "errors")
+            else f"{self._title} refuses the payload: {_told(exc)}"
+        )
+
+
+def _complete(adapter: "TypeAdapter[Any]") -> "TypeAdapter[Any]":
+    """The adapter itself. One of a model with names that are not defined raises only when it is used, so it is."""
+    _ = adapter.validator.title
+    return adapter
+
+
+def _why(exc: Exception) -> str:
+    if getattr(exc, "code", None) == "typed-dict-version":
+        return "pydantic reads typing.TypedDict from Python 3.12 on; import TypedDict from typing_extensions"
+    if getattr(exc, "code", None) == "class-not-fully-defined":
+        return "a type that it names is not defined; define it before, or call model_rebuild() once it is"
+    return "use a pydantic model, a dataclass, a TypedDict or plain JSON types"
+
+
+def _told(exc: Any) -> str:
+    """What a ValidationError says, in one line."""
+    problems = exc.errors(include_url=False, include_context=False)
+    lines = [f"{'.'.join(map(str, p['loc'])) or 'payload'}: {p['msg']}" for p in problems[:10]]
+    more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
+    return "; ".join(lines) + more
+
+
+# Does it come back?
+
+
+def check_comes_back(adapter: "TypeAdapter[Any]", value: Any, data: Any, what: str) -> None:
+    """Refuse a value that is another one after its own JSON.
+
+    Args:
+        adapter: of the type that reads it back.
+        value: of that type.
+        data: its JSON, as Python's own types.
+        what: begins the message.
+
+    Raises:
+        InvalidPayload: it comes back different, or is refused; the message names the first field.
+    """
+    try:
+        back = adapter.validate_json(orjson.dumps(data))
+        if back == value or _is_incomparable(adapter, value, back, data):
+            return
+        difference = next(_differences("", value, back), None)
+        if difference is None:
+            return
+        reason = _describe_difference(*difference)
+    except ValueError as exc:
+        reason = f"its own JSON is refused: {_told(exc) if hasattr(exc, 'errors') else exc}"
+    except orjson.JSONEncodeError:  # encoding the job names the place
+        return
+    if find_problem(data) is None:
+        raise InvalidPayload(f"{what}: {reason}")
+
+
+def _is_incomparable(adapter: "TypeAdapter[Any]", value: Any, back: Any, data: Any) -> bool:
+    """Return whether the values hold the same, but their type calls even two readings of the same JSON unequal."""
+    if back == adapter.validate_json(orjson.dumps(data)):
+        return False
+    held = adapter.dump_python(value, warnings=False)
+    return bool(held == adapter.dump_python(back, warnings=False))
+
+
+def _describe_difference(path: str, value: Any, back: Any) -> str:
+    place = path.removeprefix(".") or "it"
+    if is_secret(value):
+        return f"{place} is a {type(value).__name__}, whose value is not written: {_REFERENCE}"
+    if place.rpartition(".")[2].startswith("_"):
+        return f"{place} is a private attribute, which is not written; make it a field, or set it where the job runs"
+    if type(value) is not type(back):
+        return (
+            f"{place} is a {type(value).__name__} and would reach the handler as {type(back).__name__}; "
+            "annotate it with the type that is sent, or write it with a serializer that fits its type"
+        )
+    return (
+        f"{place} is {value!r:.80} and would reach the handler as {back!r:.80}; "
+        "it needs a serializer and a type that fit each other"
+    )
+
+
+_REFERENCE: Final = "pass a reference (its name, or the key of a row) and read it where the job runs"
+
+
+def _differences(path: str, value: Any, back: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The deepest parts that differ, of those that both have.
+
+    A tuple and a list of the same items are no difference where the annotation lets either through (Sequence, Any):
+    JSON has one kind of array.
+    """
+    if value == back or _is_same_moment(value, back):
+        return
+    are_arrays = type(value) in _ARRAYS and type(back) in _ARRAYS
+    if type(value) is type(back) or are_arrays:
+        mine, there = dict(_parts(value)), dict(_parts(back))
+        unequal = [name for name, part in mine.items() if name in there and part != there[name]]
+        for name in unequal:
+            yield from _differences(f"{path}{name}", mine[name], there[name])
+        if mine.keys() == there.keys() and (unequal or are_arrays):
+            return
+    yield path, value, back
+
+
+_ARRAYS: Final = (list, tuple)
+
+
+def _is_same_moment(value: Any, back: Any) -> bool:
+    """Whether both are one moment, though `==` denies it for times in an hour that its zone has twice (PEP 495)."""
+    if not (isinstance(value, datetime) and isinstance(back, datetime) and value.tzinfo and back.tzinfo):
+        return False
+    return value - back == timedelta(0)
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """The parts of a model, a dataclass or a container, each with its step of a path."""
+    if isinstance(value, Mapping):
+        yield from ((f".{key}", part) for key, part in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"[{index}]", part) for index, part in enumerate(value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from ((f".{field.name}", getattr(value, field.name, None)) for field in fields(value))
+    elif _is_model(value):
+        yield from ((f".{name}", part) for name, part in value.__dict__.items())
+        for more in (value.__pydantic_extra__, value.__pydantic_private__):
+            yield from ((f".{name}", part) for name, part in (more or {}).items())
+
+
+def _is_model(value: Any) -> bool:
+    return hasattr(type(value), "model_dump")
+
+
+def is_secret(value: Any) -> bool:
+    """Return whether it is one of pydantic's secrets, which are written as asterisks."""
+    return callable(getattr(type(value), "get_secret_value", None))
+
+
+# Without an annotation
+
+
+def to_json(value: Any, what: str = "", *, comes_back: bool = True) -> Any:
+    """Return `value` as JSON types: what is JSON already stays; pydantic models, dataclasses, dates are dumped.
+
+    Args:
+        value: the value. NO_PAYLOAD stays.
+        what: names it in the message: by default "the payload".
+        comes_back: models and dataclasses must be equal to what their JSON makes again. False for a handler's result,
+            whose reader gets JSON: computed fields are written then too.
+
+    Raises:
+        InvalidPayload: no way to write it as JSON, a secret, or a model that does not come back.
+    """
+    problem = None if value is NO_PAYLOAD else find_problem(value, what)
+    if problem is None:
+        return value
+    from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  # 100 ms, rarely needed
+
+    try:
+        data = to_jsonable_python(value, by_alias=True, round_trip=comes_back, fallback=_number_of)
+    except (PydanticSerializationError, ValueError) as exc:
+        raise InvalidPayload(problem) from exc
+    name = what or "the payload"
+    if comes_back:
+        for path, model in _models("", value):
+            _check_model(model, f"{name}{path} can't be sent")
+    if _MASK in repr(data):
+        for path in _secrets("", value):
+            raise InvalidPayload(
+                f"{name} holds a secret at {path or 'its top'}, whose value is not written: {_REFERENCE}"
+            )
+    return data
+
+
+def _number_of(value: Any) -> int | float:
+    """The number that pydantic doesn't know for one: numpy's, a Fraction."""
+    number = plain_number(value)
+    if number is None:
+        raise ValueError("not a number")
+    return number
+
+
+def _models(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The models and dataclasses in a value that are in no other one."""
+    if _is_model(value) or is_dataclass(value):
+        yield path, value
+        return
+    for step, part in _parts(value):
+        yield from _models(path + step, part)
+
+
+def _secrets(path: str, value: Any) -> Iterator[str]:
+    if is_secret(value) and value.get_secret_value():
+        yield path
+    for step, part in _parts(value):
+        yield from _secrets(path + step, part)
+
+
+def _check_model(model: Any, what: str) -> None:
+    adapter = _adapter_of(type(model))  # type: ignore[arg-type]  # a class is hashable
+    if adapter is not None:
+        data = adapter.dump_python(model, mode="json", by_alias=True, round_trip=True, warnings=False)
+        check_comes_back(adapter, model, data, f"{what} as a {type(model).__name__}")
+
+
+@functools.lru_cache(maxsize=1_024)
+def _adapter_of(kind: Any) -> "TypeAdapter[Any] | None":
+    """None for a dataclass that pydantic can't read: its JSON is for a reader of another kind."""
+    from pydantic import TypeAdapter  # noqa: PLC0415
+    from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError  # noqa: PLC0415
+
+    try:
+        return _complete(TypeAdapter(kind))
+    except (PydanticUserError, PydanticUndefinedAnnotation, NameError):
+        return None

@@ -1,0 +1,760 @@
+"""`Client`: what producers use on an event loop."""
+
+import asyncio
+import os
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
+
+from agentqueue.client.arguments import is_by_name, request_of
+from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each, send_in_order
+from agentqueue.client.fork_guard import Home
+from agentqueue.client.known_names import FORCE, KnownNames, unknown_job
+from agentqueue.client.pagination import check_fields, check_limit, moment_in, size_of, split_cursor, states_from
+from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
+from agentqueue.client.results import cancelled_record, check_timeout, not_found, outcome_of, replayed_of
+from agentqueue.client.stats import QueueStats, stats_of, unread_stats
+from agentqueue.client.status import PAYLOADS, JobStatus, letter_of, listed, status_of, unread_status
+from agentqueue.clock import monotonic, now_ms
+from agentqueue.errors import (
+    InvalidName,
+    InvalidPayload,
+    JobNotFound,
+    NotFound,
+    QueueUnavailable,
+    ResultTimeout,
+    UsageError,
+)
+from agentqueue.keys import KeySpace, Level, check_id, check_queue
+from agentqueue.model.dead_letter import DeadLetter
+from agentqueue.model.exceptions import clean_text
+from agentqueue.model.job import OMITTED, State, decode_job
+from agentqueue.model.json import MAX_BYTES
+from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, new_id, prepare
+from agentqueue.model.record_heads import HEAD_BYTES, LETTER_BYTES, Cut
+from agentqueue.model.result import decode_result, encode_result
+from agentqueue.model.times import from_ms
+from agentqueue.store import Letter, Sentinels, Server, ServerOptions, Snapshot, Store, Tls, Unread, server_options
+from agentqueue.store.jobs import BATCH
+from agentqueue.store.lookup import DeadRange, find_queue
+
+if TYPE_CHECKING:
+    import arq.jobs
+
+T = TypeVar("T")
+Progress = Callable[[int], None]
+"""Called with how many jobs have been dealt with so far."""
+RESULT_KEEP_MS: Final = 3_600_000
+"""How long the result of a job that was cancelled before it started can be read: as a handler's results by default."""
+FIRST_POLL: Final = 0.01
+LAST_POLL: Final = 0.5
+"""Seconds between looks for a result: from the first to the last, growing by half."""
+PATIENCE: Final = 30.0
+"""Seconds for which a server that is away does not end a wait for a result."""
+CALLS_AT_ONCE: Final = 16
+"""Calls of one client under way together; more wait for their turn. Half of the connections that a server may get."""
+TURN: Final = 50
+"""Jobs encoded in a bulk before the event loop gets a turn (under 1 ms)."""
+RESEND_PAUSE: Final = 0.1
+LISTED_AT_ONCE: Final = 50
+"""Jobs looked at in one call for a list: the server is back at others' calls within 2 ms."""
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""What a page with payloads may have; it holds at least one job, which may have more."""
+NO_QUEUE: Final = "any"
+"""For what is asked by id alone."""
+MAX_GROUPS: Final = 500
+
+
+class Job:
+    """A job's id, with the client that knows how to ask for it. Making one asks nothing."""
+
+    __slots__ = ("_client", "deduplicated", "id", "queue")
+
+    def __init__(
+        self,
+        client: "Client",
+        id: str,  # noqa: A002  # the public name
+        queue: str | None = None,
+        deduplicated: bool = False,  # noqa: FBT001, FBT002  # made by the client, once per job of a bulk
+    ) -> None:
+        self._client = client
+        self.id = id
+        self.queue = queue
+        """Where it was sent; None: looked up when needed."""
+        self.deduplicated = deduplicated
+        """The id was known already: this is the first job, and nothing was enqueued."""
+
+    async def known_status(self) -> JobStatus | None:
+        """Return the state of the job that the id is of already; None for a new job, or for one just forgotten."""
+        if not self.deduplicated:
+            return None
+        with suppress(JobNotFound):
+            return await self.status()
+        return None
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r}, queue={self.queue!r}, deduplicated={self.deduplicated})"
+
+    async def status(self) -> JobStatus:
+        """The job now.
+
+        Raises:
+            JobNotFound: never enqueued, or its result's retention has passed.
+        """
+        return await self._client.status(self.id, queue=self.queue)
+
+    async def result(self, timeout: float | timedelta | None = None) -> Any:
+        """Wait until the job ends, and return what its handler returned; see `Client.result`."""
+        return await self._client.result(self.id, timeout, queue=self.queue)
+
+    async def cancel(self) -> Cancellation:
+        """Cancel the job; see `Client.cancel`."""
+        return await self._client.cancel(self.id, queue=self.queue)
+
+
+class Client:
+    """The queues of one Redis or Valkey server. For one event loop; `async with Client(url)` checks the server.
+
+    After `os.fork()` the child opens a client of its own, and so does each `asyncio.run()`: a client that was used
+    elsewhere raises UsageError. One that was closed may be used in another event loop.
+
+    Args:
+        url: `redis://[:password@]host:port/db`, `rediss://` for TLS; by default the server that the environment names
+            (AGENTQUEUE_REDIS_URL, else REDIS_URL, with the AGENTQUEUE_REDIS_… variables for TLS and Sentinel).
+        timeout: seconds the server may take to answer.
+        connect_timeout: seconds a connection may take.
+        max_bytes: the largest encoded job; a larger one is refused.
+        ca_file: short for `tls=Tls(ca_file=…)`.
+        tls: whom to trust and what to show; by default what the environment says, else the system's authorities.
+        sentinel: whom to ask for the primary; the url then gives scheme, user, password and database only.
+        allow_eviction: accept a server that evicts keys when memory is short, and so may lose jobs.
+
+    Every method raises QueueUnavailable (no answer, or refused), and QueueFull if it adds jobs.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = 15.0,
+        connect_timeout: float = 5.0,
+        max_bytes: int = MAX_BYTES,
+        ca_file: str | None = None,
+        tls: Tls | None = None,
+        sentinel: Sentinels | None = None,
+        allow_eviction: bool = False,
+    ) -> None:
+        found = server_options(os.environ, url or ("redis://" if sentinel else None))
+        if found is None:
+            raise UsageError("no Redis URL: pass one to Client(url), or set AGENTQUEUE_REDIS_URL or REDIS_URL")
+        options = replace(
+            found,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            tls=tls or (Tls(ca_file=ca_file) if ca_file else found.tls),
+            sentinel=sentinel or found.sentinel,
+            allow_eviction=allow_eviction,
+        )
+        self._set_up(options, max_bytes)
+
+    def _set_up(self, options: ServerOptions, max_bytes: int) -> None:
+        self.server = Server(options)
+        self.store = Store(self.server)
+        self.max_bytes = max_bytes
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._home = Home()
+        self._names = KnownNames()
+
+    @classmethod
+    def at(cls, options: ServerOptions) -> Self:
+        """A client of the server that these options, and nothing else, describe."""
+        client = cls.__new__(cls)
+        client._set_up(options, MAX_BYTES)  # noqa: SLF001  # its own
+        return client
+
+    async def __aenter__(self) -> Self:
+        self._home.check(asyncio.get_running_loop())
+        await self.server.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection. In a forked child or another event loop: nothing, they belong to the first one."""
+        if self._home.is_elsewhere() or self._home.is_of_another_loop(asyncio.get_running_loop()):
+            return
+        await self.server.close()
+        self._home.leave()
+
+    # Enqueue
+
+    @overload
+    async def enqueue(
+        self, queue: str, name: str, data: Any = NO_PAYLOAD, **options: Unpack[EnqueueOptions]
+    ) -> Job: ...
+    @overload
+    async def enqueue(
+        self, function: Callable[..., Any], payload: Any = NO_PAYLOAD, /, **options: Unpack[EnqueueOptions]
+    ) -> Job: ...
+    async def enqueue(self, *args: Any, **keywords: Any) -> Job:
+        """Enqueue a job: `enqueue(queue, name, data, **options)`, or `enqueue(function, payload, **options)` with a
+        function decorated by `@agent.job` (or its definition, `agent.jobs[name]`), whose annotation then checks the
+        payload.
+
+        Args:
+            args: the queue, the job's name and its payload (JSON types, a pydantic model or a dataclass). None is a
+                payload too; left out, the handler runs with its default, or without one.
+            keywords: see `EnqueueOptions`: priority, delay, at, id, tags, timeout, attempts, backoff, tenant, trace.
+
+        Returns:
+            The job; with an id that is known already the first one (`deduplicated`).
+
+        Raises:
+            InvalidPayload: not JSON, NaN, too deep, too large, or refused by the function's annotation.
+            InvalidName: queue, job name, id, priority or a tag outside its alphabet or range.
+            UsageError: another option out of range.
+            NotFound: live workers serve the queue, and none of them knows a job of that name; `force=True` sends it.
+            QueueFull: the server is at `maxmemory`; nothing was enqueued.
+            QueueUnavailable: no answer to two tries. Send it again with the same id: it is enqueued once.
+        """
+        prepared = self.prepare(args, keywords)
+        await self.check_name(prepared)
+        known = await self.put([prepared.job], fresh=prepared.fresh)
+        return self._handle(prepared.job.id, prepared.job.queue, prepared.job.id in known)
+
+    async def enqueue_many(
+        self,
+        jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        progress: Progress | None = None,
+    ) -> list[Job]:
+        """Enqueue many jobs, 500 a call, in order within each queue.
+
+        Args:
+            jobs: mappings of `enqueue`'s own keywords: `{"queue", "name", "data", "priority", ...}` or
+                `{"function", "payload", ...}`. Of a list every job is checked before the first is sent. Of a generator,
+                also an async one, chunks are sent as they fill, so that it may be endless or larger than memory.
+            progress: called with the number of jobs that are in safety so far.
+
+        Returns:
+            The jobs in the same order; `deduplicated` tells which were known.
+
+        Raises:
+            UsageError and its kinds, NotFound: as of `enqueue`, naming the job by its position.
+            QueueFull, QueueUnavailable: earlier chunks are enqueued. With ids of your own, send all again: each job is
+                enqueued once.
+        """
+        handles: dict[int, Job] = {}
+
+        async def send(chunk: Chunk) -> None:
+            handles.update(await self.put_chunk(chunk))
+            if progress is not None:
+                progress(len(handles))
+
+        await send_in_order(chunks_of_each(self._prepare_many(jobs)), send)
+        return [handles[position] for position in range(len(handles))]
+
+    async def put_chunk(self, chunk: Chunk) -> dict[int, Job]:
+        """Send a chunk; its jobs by position."""
+        known = await self.put(chunk.jobs, fresh=chunk.fresh)
+        return {position: self._handle(job_id, chunk.queue, was) for position, job_id, was in known_of(chunk, known)}
+
+    def prepare(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> Prepared:
+        """Check and encode one call of `enqueue`; sends nothing."""
+        queue, name, data, options = request_of(args, keywords)
+        return prepare(
+            queue,
+            name,
+            data,
+            options,
+            now_ms=now_ms(),
+            new_id=new_id(),
+            max_bytes=self.max_bytes,
+            by_name=is_by_name(args, keywords),
+        )
+
+    def may_send(self, prepared: Prepared) -> bool:
+        """Return whether nothing need be asked of the server before the job is sent."""
+        return not prepared.name or self._names.may_send(prepared.job.queue, prepared.name)
+
+    async def check_name(self, prepared: Prepared, position: int | None = None) -> None:
+        """Refuse a job whose name was mistyped; costs one command for each name that is new to this client.
+
+        Raises:
+            NotFound: live workers serve the queue, and none of them knows the job; with the nearest known name.
+        """
+        if self.may_send(prepared):
+            return
+        queue, name = prepared.job.queue, prepared.name
+        workers = (await self.stats(queue)).workers
+        known = {job for worker in workers for job in worker.jobs}
+        self._names.note(queue, known)
+        if known and name not in known:
+            where = "" if position is None else f"jobs[{position}]: "
+            raise NotFound(f"{where}{unknown_job(queue, name, known, way_out=FORCE)}")
+
+    async def _prepare_many(
+        self, jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
+    ) -> AsyncIterator[Prepared]:
+        if isinstance(jobs, AsyncIterable):
+            index = 0
+            async for item in jobs:
+                for prepared in prepare_each([item], self.prepare, first=index):
+                    await self.check_name(prepared, index)
+                    yield prepared
+                index += 1
+            return
+        each: Iterable[Prepared] = prepare_each(jobs, self.prepare)
+        if isinstance(jobs, list | tuple):
+            each = list(each)
+            await self.check_names(each)
+        for count, prepared in enumerate(each):
+            if count % TURN == 0:
+                await asyncio.sleep(0)  # the chunk before this one is being sent meanwhile
+            await self.check_name(prepared, count)
+            yield prepared
+
+    async def check_names(self, jobs: Sequence[Prepared]) -> None:
+        """Refuse a bulk with a job whose name was mistyped; see `check_name`."""
+        for position, prepared in enumerate(jobs):
+            await self.check_name(prepared, position)
+
+    async def put(self, jobs: Sequence[NewJob], *, fresh: bool) -> set[str]:
+        """Send prepared jobs; the ids that were known before.
+
+        A send whose outcome is unknown is sent once more: what the first one did is then told from what was known.
+        """
+        try:
+            return await self._turn(self.store.enqueue(jobs, fresh=fresh))
+        except QueueUnavailable:
+            await asyncio.sleep(RESEND_PAUSE)
+        known = await self._turn(self.store.enqueue(jobs))
+        if fresh:
+            return set()
+        return {job.id for job in jobs if job.id in known and not await self._is_ours(job)}
+
+    async def _is_ours(self, job: NewJob) -> bool:
+        """Whether the known job of this id is the one we sent: it waits as we wrote it, or ran since."""
+        found = await self._turn(self.store.inspect(job.queue, job.id))
+        if found.record is not None:
+            return found.record == job.record
+        with suppress(InvalidPayload):
+            ours = decode_job(job.record)
+            theirs = decode_result(found.result or b"")
+            return (theirs.name, theirs.enqueued_ms) == (ours.name, ours.enqueued_ms)
+        return False
+
+    def _handle(self, job_id: str, queue: str, was_known: bool) -> Job:  # noqa: FBT001  # per job of a bulk
+        # A known id may be of another queue: that is looked up when needed.
+        return Job(self, job_id, None if was_known else queue, was_known)
+
+    async def _turn(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            self._home.check(asyncio.get_running_loop())
+            async with self._turns:
+                return await work
+        finally:
+            work.close()  # if it was cancelled before its turn came
+
+    # One job
+
+    def job(self, id: str, *, queue: str | None = None) -> Job:  # noqa: A002  # the public name
+        """A handle on a job by its id; asks nothing. `queue` saves looking it up."""
+        return Job(self, check_id(id), None if queue is None else check_queue(queue))
+
+    async def status(self, id: str, *, queue: str | None = None) -> JobStatus:  # noqa: A002
+        """The job now.
+
+        Raises:
+            JobNotFound: never enqueued, or its result's retention has passed.
+        """
+        status = status_of(await self._inspect(id, queue))
+        if status is None:
+            raise not_found(id)
+        return status
+
+    async def result(
+        self,
+        id: str,  # noqa: A002
+        timeout: float | timedelta | None = None,
+        *,
+        queue: str | None = None,
+    ) -> Any:
+        """Wait until the job ends; what its handler returned, as JSON types.
+
+        A server that restarts meanwhile is waited for, up to 30 s.
+
+        Args:
+            id: the job's.
+            timeout: seconds; None: as long as it takes.
+            queue: where the job is, if known.
+
+        Raises:
+            JobFailed: it is dead. JobCancelled: it was cancelled. ResultTimeout: it goes on. JobNotFound: not known, or
+            no longer. InvalidPayload: its result is a pickle, or garbage.
+        """
+        deadline = monotonic() + check_timeout(timeout)
+        pause = FIRST_POLL
+        while True:
+            status = await self._patient_status(id, queue, deadline)
+            if status.is_final:
+                return outcome_of(status)
+            queue = status.queue
+            left = deadline - monotonic()
+            if left <= 0:
+                raise ResultTimeout(f"job {id} is {status.state} still; it goes on, ask again later")
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, LAST_POLL)
+
+    async def _patient_status(self, job_id: str, queue: str | None, deadline: float) -> JobStatus:
+        give_up = min(monotonic() + PATIENCE, deadline)
+        while True:
+            try:
+                return await self.status(job_id, queue=queue)
+            except QueueUnavailable:
+                if monotonic() >= give_up:
+                    raise
+            await asyncio.sleep(LAST_POLL)
+
+    async def cancel(self, id: str, *, queue: str | None = None) -> Cancellation:  # noqa: A002
+        """Cancel a job: at once before it starts; a running one is cancelled by its worker within a second.
+
+        Raises:
+            JobNotFound: not known.
+        """
+        found = await self._inspect(id, queue)
+        if found.state is None:
+            raise not_found(id)
+        result = encode_result(cancelled_record(found, now_ms()))
+        done = await self._turn(self.store.cancel(found.queue, id, result=result, keep_ms=RESULT_KEEP_MS))
+        if done == "unknown":  # it ended this very moment, and kept no result
+            return Cancellation.TOO_LATE
+        return {"cancelled": Cancellation.CANCELLED, "asked": Cancellation.REQUESTED}.get(done, Cancellation.TOO_LATE)
+
+    async def _inspect(self, job_id: str, queue: str | None) -> Snapshot:
+        check_id(job_id)
+        if queue is not None:
+            found = await self._turn(self.store.inspect(check_queue(queue), job_id))
+            if found.state is not None:
+                return found
+        queue = await self._turn(find_queue(self.store, job_id))
+        if queue is None:
+            raise not_found(job_id)
+        return await self._turn(self.store.inspect(queue, job_id))
+
+    async def arq_job(self, id: str) -> "arq.jobs.Job":  # noqa: A002
+        """arq's own `Job` on this job, bound to the zset that it is in and to JSON. Needs arq to be installed.
+
+        Raises:
+            JobNotFound: not known. UsageError: arq is not installed.
+        """
+        try:
+            from arq.connections import ArqRedis  # noqa: PLC0415  # an optional peer, never a dependency
+            from arq.jobs import Job as ArqJob  # noqa: PLC0415
+        except ImportError as exc:
+            raise UsageError("arq_job() needs arq: pip install arq") from exc
+        from agentqueue.arq import loads  # noqa: PLC0415
+
+        found = await self._inspect(id, None)
+        redis = ArqRedis(self.server.redis.connection_pool, job_deserializer=loads)
+        key = KeySpace(found.queue).level(found.level or Level.NORMAL)
+        return ArqJob(id, redis, _queue_name=key, _deserializer=loads)
+
+    # Queues
+
+    async def queues(self) -> list[str]:
+        """The names of all queues that jobs were ever sent to, or that have workers or are scaled, sorted."""
+        return [clean_text(name) for name in await self._turn(self.store.queues())]
+
+    @overload
+    async def stats(self, queue: str) -> QueueStats: ...
+    @overload
+    async def stats(self, queue: None = None) -> list[QueueStats]: ...
+    async def stats(self, queue: str | None = None) -> QueueStats | list[QueueStats]:
+        """A queue at one instant; without a name all queues, sorted by name.
+
+        Of all queues, one that can't be read has a `problem`, and hides no other.
+        """
+        if queue is not None:
+            return stats_of(await self._turn(self.store.snapshot(check_queue(queue))))
+        out: list[QueueStats] = []
+        names: list[str] = []
+        for name in await self.queues():
+            try:
+                names.append(check_queue(name))
+            except InvalidName as exc:
+                out.append(unread_stats(name, str(exc)))
+        for start in range(0, len(names), 100):
+            found = await self._turn(self.store.snapshots_or_why(names[start : start + 100]))
+            out += [unread_stats(it.queue, it.why) if isinstance(it, Unread) else stats_of(it) for it in found]
+        return sorted(out, key=lambda stats: stats.name)
+
+    async def jobs(
+        self,
+        queue: str,
+        state: State | str | None = None,
+        cursor: str | None = None,
+        *,
+        limit: int = 100,
+        fields: Collection[str] = (),
+    ) -> Page[JobStatus]:
+        """A page of a queue's jobs: active, waiting and delayed ones soonest first; completed and dead newest first.
+
+        Args:
+            queue: its name.
+            state: one state (not cancelled: those are known by id only); None: active, then waiting, then delayed.
+            cursor: of the page before. Jobs that move meanwhile may show twice or be left out.
+            limit: 1 to 1,000. A page is shorter where its payloads have more than 4 MiB, and has a cursor then.
+            fields: `data` and `result` are OMITTED unless they are named: each may have a megabyte.
+
+        Returns:
+            The jobs; one that can't be read says so as its `error`.
+        """
+        check_queue(queue)
+        check_limit(limit)
+        check_fields(fields, PAYLOADS)
+        place, offset = split_cursor(cursor)
+        places: list[tuple[State, int, str]] = []
+        for at in states_from(state, place):
+            found = await self._turn(self.store.ids(queue, at, offset=offset, limit=limit - len(places)))
+            places += [(at, offset + position, job_id) for position, job_id in enumerate(found)]
+            if len(places) >= limit:
+                break
+            offset = 0
+        read, statuses = await self._statuses(queue, places, fields)
+        if read < len(places):
+            after = places[read]
+            return Page(statuses, f"{after[0]}:{after[1]}")
+        if len(places) < limit:
+            return Page(statuses)
+        last = places[-1]
+        return Page(statuses, f"{last[0]}:{last[1] + 1}")
+
+    async def _statuses(
+        self, queue: str, places: Sequence[tuple[State, int, str]], wanted: Collection[str]
+    ) -> tuple[int, list[JobStatus]]:
+        """How many of the jobs were read before the page was full, and the status of those that are known still."""
+        read, left, out = 0, PAGE_BYTES, []
+        head = 0 if wanted else HEAD_BYTES
+        while read < len(places) and left > 0:
+            chunk = places[read : read + LISTED_AT_ONCE]
+            ids = [job_id for _, _, job_id in chunk]
+            found = await self._turn(
+                self.store.inspect_many(queue, ids, head=head, most=left if wanted else PAGE_BYTES)
+            )
+            for (state, _, _), one in zip(chunk, found, strict=False):
+                status = unread_status(one, state) if isinstance(one, Unread) else await self._listed(one, wanted)
+                if status is not None:
+                    out.append(status)
+            read += len(found)
+            if wanted:
+                left -= sum(size_of(one) for one in found)
+        return read, out
+
+    async def _listed(self, found: Snapshot, wanted: Collection[str]) -> JobStatus | None:
+        try:
+            status = status_of(found)
+        except Cut:
+            status = status_of(await self._turn(self.store.inspect(found.queue, found.id)))
+        return None if status is None else listed(status, wanted)
+
+    async def pause(self, queue: str, note: str | None = None) -> bool:
+        """Start no more jobs of the queue; running ones go on. False: it was paused already.
+
+        `note` is shown with the pause; by default since when it is.
+        """
+        text = note or f"since {from_ms(now_ms()).isoformat(timespec='seconds')}"
+        return await self._turn(self.store.pause(check_queue(queue), text))
+
+    async def resume(self, queue: str) -> bool:
+        """Start the queue's jobs again. False: it was not paused."""
+        return await self._turn(self.store.resume(check_queue(queue)))
+
+    # Dead letters
+
+    async def dead_letters(
+        self,
+        queue: str,
+        *,
+        like: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        fields: Collection[str] = (),
+    ) -> Page[DeadLetter]:
+        """A page of a queue's dead letters, newest first.
+
+        Args:
+            queue: its name.
+            like: those with that fingerprint.
+            cursor: of the page before.
+            limit: 1 to 1,000. A page is shorter where its letters have more than 4 MiB, and has a cursor then.
+            fields: `data` is OMITTED unless it is named.
+
+        Returns:
+            The letters; one that can't be read says so as its `error`.
+        """
+        check_limit(limit)
+        check_fields(fields, PAYLOADS[:1])
+        place, offset = split_cursor(cursor)
+        until = await self._server_now(queue) if cursor is None else moment_in(place)
+        ids = await self._turn(DeadRange(queue, until, like).newest(self.store, offset=offset, limit=limit))
+        read, letters = await self._letters(queue, ids, head=0 if fields else LETTER_BYTES)
+        return Page(letters, f"{until}:{offset + read}" if len(ids) == limit or read < len(ids) else None)
+
+    async def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002
+        """The dead letter of a job.
+
+        Raises:
+            JobNotFound: it is not dead (or the letter's retention has passed).
+        """
+        (stored,) = await self._turn(self.store.dead_letters(NO_QUEUE, [check_id(id)]))
+        if not stored.is_there:
+            raise JobNotFound(
+                f"job {id} has no dead letter: it is not dead, was replayed or discarded, or it is too old"
+            )
+        return letter_of(stored)
+
+    async def dead_groups(self, queue: str) -> list[DeadGroup]:
+        """A queue's dead letters by kind, the most frequent first (at most 500 kinds).
+
+        The newest of each is shown without its payload, and with its last error alone, without traceback.
+        """
+        counts = await self._turn(self.store.fingerprints(check_queue(queue)))
+        until = await self._server_now(queue)
+        most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS]
+        newest = await asyncio.gather(
+            *(self._turn(DeadRange(queue, until, name).newest(self.store, offset=0, limit=1)) for name, _ in most)
+        )
+        named = [(name, count, ids[0]) for (name, count), ids in zip(most, newest, strict=True) if ids]
+        groups: list[DeadGroup] = []
+        for start in range(0, len(named), LISTED_AT_ONCE):
+            chunk = named[start : start + LISTED_AT_ONCE]
+            ids = [job_id for _, _, job_id in chunk]
+            found = await self._turn(self.store.dead_letters(queue, ids, head=HEAD_BYTES))
+            groups += [
+                DeadGroup(clean_text(name), count, await self._letter(stored, whole_errors=False))
+                for (name, count, _), stored in zip(chunk, found, strict=True)
+                if stored.is_there
+            ]
+        return groups
+
+    async def replay(
+        self,
+        queue: str,
+        ids: Sequence[str] | str | None = None,
+        *,
+        all: bool = False,  # noqa: A002  # the command line's word
+        like: str | None = None,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """Put dead letters back to their queue's end, with their attempts counted anew.
+
+        Name exactly one of: `ids`; `all` that were dead when the call began; those of them `like` a fingerprint.
+        A job that dies again meanwhile is not sent twice.
+        """
+        parts: list[Replayed] = []
+
+        async def act(chunk: Sequence[str]) -> int:
+            parts.append(replayed_of(chunk, await self._turn(self.store.replay(queue, chunk))))
+            return parts[-1].count
+
+        await self._each_chosen(queue, ids, act, everything=all, like=like, progress=progress)
+        return sum(parts, Replayed())
+
+    async def discard(
+        self,
+        queue: str,
+        ids: Sequence[str] | str | None = None,
+        *,
+        all: bool = False,  # noqa: A002
+        like: str | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Forget dead letters, chosen as in `replay`, and their results: their ids may be enqueued again.
+
+        Returns:
+            How many there were.
+        """
+        parts: list[int] = []
+
+        async def act(chunk: Sequence[str]) -> int:
+            parts.append(await self._turn(self.store.discard(queue, chunk)))
+            return parts[-1]
+
+        await self._each_chosen(queue, ids, act, everything=all, like=like, progress=progress)
+        return sum(parts)
+
+    async def _each_chosen(
+        self,
+        queue: str,
+        ids: Sequence[str] | str | None,
+        act: Callable[[Sequence[str]], Awaitable[int]],
+        *,
+        everything: bool,
+        like: str | None,
+        progress: Progress | None,
+    ) -> None:
+        """Act on the dead letters chosen, 500 a call; `act` tells how many left the index, the rest is stepped over.
+
+        Of all, or those like a fingerprint: what is dead at this moment. What dies later, or again, does not count.
+        """
+        if sum((ids is not None, everything, like is not None)) != 1:
+            raise UsageError("name the dead letters by exactly one of ids, all=True or like=fingerprint")
+        check_queue(queue)
+        seen = left = 0
+        named = None if ids is None else [check_id(job_id) for job_id in ([ids] if isinstance(ids, str) else ids)]
+        dead = DeadRange(queue, await self._moment(queue), like)
+        while chunk := await self._chosen(named, dead, seen=seen, left=left):
+            left += len(chunk) - await act(chunk)
+            seen += len(chunk)
+            if progress is not None:
+                progress(seen)
+
+    async def _chosen(self, named: Sequence[str] | None, dead: DeadRange, *, seen: int, left: int) -> Sequence[str]:
+        if named is not None:
+            return named[seen : seen + BATCH]
+        return await self._turn(dead.page(self.store, offset=left))
+
+    async def _letters(self, queue: str, ids: Sequence[str], *, head: int) -> tuple[int, list[DeadLetter]]:
+        """How many of the letters were read before the page was full, and those that are there still."""
+        read, left, out = 0, PAGE_BYTES, []
+        while read < len(ids) and left > 0:
+            chunk = ids[read : read + LISTED_AT_ONCE]
+            found = await self._turn(self.store.dead_letters(queue, chunk, head=head, most=left))
+            there = [stored for stored in found if stored.is_there]
+            out += [await self._letter(stored, whole_errors=True) if head else letter_of(stored) for stored in there]
+            read += len(found)
+            left -= sum(len(stored.raw or b"") for stored in found)
+        return read, out
+
+    async def _letter(self, stored: Letter, *, whole_errors: bool) -> DeadLetter:
+        try:
+            return letter_of(stored, whole_errors=whole_errors, is_head=True)
+        except Cut:
+            (whole,) = await self._turn(self.store.dead_letters(stored.queue, [stored.id]))
+        letter = letter_of(whole)
+        errors = letter.errors if whole_errors else [replace(error, traceback="") for error in letter.errors[-1:]]
+        return replace(letter, data=OMITTED, errors=errors)
+
+    async def _moment(self, queue: str) -> int:
+        """A millisecond of the server's that is over: what dies from now on has died after it."""
+        moment = await self._server_now(queue)
+        while await self._server_now(queue) == moment:
+            pass  # a round trip takes a good part of it
+        return moment
+
+    async def _server_now(self, queue: str) -> int:
+        return (await self._turn(self.store.snapshot(check_queue(queue)))).now_ms

@@ -1,0 +1,96 @@
+"""What the server's answers mean to a caller. Pure."""
+
+import math
+from asyncio import CancelledError
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from agentqueue.client.responses import Replayed
+from agentqueue.client.status import JobStatus
+from agentqueue.errors import InvalidPayload, JobCancelled, JobFailed, JobNotFound, UsageError
+from agentqueue.model.attempts import returns_of
+from agentqueue.model.job import JobRecord, State, decode_job
+from agentqueue.model.result import ResultRecord
+from agentqueue.store import Snapshot
+
+
+def not_found(job_id: str) -> JobNotFound:
+    """The error for an id that the server does not know."""
+    return JobNotFound(
+        f"no job {job_id} is known here: it was never enqueued on this server, or its result's retention has passed"
+    )
+
+
+def outcome_of(status: JobStatus) -> Any:
+    """What a final job's handler returned.
+
+    Raises:
+        JobFailed, JobCancelled: it did not return. InvalidPayload: its result can't be read.
+    """
+    where = f"job {status.id} ({status.queue}, {status.name})"
+    match status.state:
+        case State.DEAD:
+            raise JobFailed(
+                f"{where} is dead after {status.attempts} attempt{'s' * (status.attempts != 1)}: {status.error}; "
+                f"see `agentqueue dead show {status.queue} {status.id}`"
+            )
+        case State.CANCELLED:
+            raise JobCancelled(f"{where} was cancelled")
+        case _ if status.error is not None:
+            raise InvalidPayload(f"{where} is completed, but {status.error}")
+        case _:
+            return status.result
+
+
+def cancelled_record(found: Snapshot, now_ms: int) -> ResultRecord:
+    """The result of a job that is cancelled before it starts (again)."""
+    try:
+        record = decode_job(found.record or b"")
+    except InvalidPayload:
+        record = JobRecord(name="")
+    return ResultRecord(
+        id=found.id,
+        name=record.name,
+        queue=found.queue,
+        success=False,
+        result=CancelledError(),
+        started_ms=0,
+        finished_ms=now_ms,
+        args=record.args,
+        kwargs=record.kwargs,
+        enqueued_ms=record.enqueued_ms,
+        job_try=found.attempts + 1,
+        state=State.CANCELLED,
+        priority=record.priority,
+        attempts=found.attempts,
+        deliveries=found.attempts + returns_of(found.meta),
+        tags=record.tags,
+        parent=record.parent,
+        tenant=record.tenant,
+        trace=record.trace,
+    )
+
+
+def replayed_of(ids: Sequence[str], answers: Sequence[str]) -> Replayed:
+    """One call's answers, an id each."""
+    pairs = list(zip(ids, answers, strict=True))
+
+    def those(answer: str) -> list[str]:
+        return [job_id for job_id, said in pairs if said == answer]
+
+    return Replayed(len(those("replayed")), those("unknown"), those("live"), those("bare"))
+
+
+def check_timeout(value: float | timedelta | None) -> float:
+    """Seconds to wait; infinite for None.
+
+    Raises:
+        UsageError: negative or not a number.
+    """
+    if value is None:
+        return math.inf
+    out = value.total_seconds() if isinstance(value, timedelta) else value
+    if type(out) not in (int, float) or not out >= 0:  # NaN fails the comparison
+        raise UsageError(f"timeout {value!r} must be a number of seconds from 0, a timedelta, or None")
+    return float(out)

@@ -1,0 +1,174 @@
+"""What people see of a queue: `QueueStats`, made from its snapshot. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import orjson
+
+from agentqueue.keys import Level
+from agentqueue.model.exceptions import clean_text
+from agentqueue.model.json import camel
+from agentqueue.store import Heartbeat, QueueSnapshot
+
+LIVE_MS: Final = 8_000
+"""A worker is live while its last heartbeat is no older than a lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStats:
+    """A worker, by its last heartbeat."""
+
+    name: str
+    incarnation: str | None
+    """New for each process, to distinguish workers of one name. None: its heartbeat can't be read."""
+    busy: int
+    """Slots that run a job."""
+    slots: int
+    draining: bool
+    jobs: tuple[str, ...]
+    """Names of the jobs it knows."""
+    seen_seconds_ago: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """A queue at one instant."""
+
+    name: str
+    waiting: int
+    delayed: int
+    active: int
+    """Jobs that were started and have not ended."""
+    completed: int
+    """Since the queue's beginning."""
+    dead: int
+    """Dead letters that are kept now."""
+    paused: bool
+    paused_note: str | None
+    """Since when, and by whom."""
+    by_priority: Mapping[str, int]
+    """Waiting jobs of each level."""
+    oldest_waiting_seconds: float | None
+    next_due_seconds: float | None
+    """Until the next delayed job is due."""
+    enqueued_per_minute: float
+    completed_per_minute: float
+    failed_per_minute: float
+    """Attempts that failed and jobs that died, over the last 60 s as all three."""
+    workers: tuple[WorkerStats, ...]
+    """The live ones."""
+    stalled: int = 0
+    """Of the active ones, those that no live worker holds: within seconds they wait again, and run again."""
+    counters: Mapping[str, int]
+    """Since the queue's beginning, as the engine counts: enqueued, completed, retried, dead, cancelled, crashed, …"""
+    problem: str | None = None
+    """Why the queue can't be read; its numbers are then 0."""
+
+    @property
+    def busy(self) -> int:
+        """Busy slots of all live workers."""
+        return sum(worker.busy for worker in self.workers)
+
+    @property
+    def slots(self) -> int:
+        """Slots of all live workers."""
+        return sum(worker.slots for worker in self.workers)
+
+    def to_json(self) -> dict[str, Any]:
+        """camelCase names."""
+        wire = {camel(field.name): getattr(self, field.name) for field in fields(self)}
+        workers = [{camel(f.name): getattr(worker, f.name) for f in fields(worker)} for worker in self.workers]
+        return wire | {"workers": workers, "busy": self.busy, "slots": self.slots}
+
+
+def stats_of(snapshot: QueueSnapshot) -> QueueStats:
+    """The queue as people see it."""
+    now = snapshot.now_ms
+    beats = live_beats(snapshot)
+    workers = tuple(_worker(beat, now) for beat in sorted(beats, key=lambda beat: beat.worker))
+    return QueueStats(
+        name=snapshot.queue,
+        waiting=snapshot.waiting,
+        delayed=sum(snapshot.delayed),
+        active=sum(snapshot.active),
+        completed=snapshot.counters.get("completed", 0),
+        dead=snapshot.dead,
+        paused=snapshot.paused is not None,
+        paused_note=None if snapshot.paused is None else snapshot.paused.decode(errors="replace"),
+        by_priority={level.label: count for level, count in zip(Level, snapshot.ready, strict=True)},
+        oldest_waiting_seconds=None if snapshot.oldest_ms is None else max(0.0, (now - snapshot.oldest_ms) / 1000),
+        next_due_seconds=None if snapshot.next_due_ms is None else max(0.0, (snapshot.next_due_ms - now) / 1000),
+        enqueued_per_minute=_rate(snapshot, "enqueued"),
+        completed_per_minute=_rate(snapshot, "completed"),
+        failed_per_minute=_rate(snapshot, "retried") + _rate(snapshot, "dead"),
+        workers=workers,
+        stalled=stalled_of(snapshot, slots=sum(worker.slots for worker in workers)),
+        counters=snapshot.counters,
+    )
+
+
+def live_beats(snapshot: QueueSnapshot) -> list[Heartbeat]:
+    """The last words of the workers that live. One from the future is of a clock that has gone back since."""
+    return [beat for beat in snapshot.workers if abs(snapshot.now_ms - beat.seen_ms) < LIVE_MS]
+
+
+def stalled_of(snapshot: QueueSnapshot, *, slots: int) -> int:
+    """Active jobs that no live worker holds. `slots`: of all live workers.
+
+    Those whose lease has run out, and those that are more than live workers have slots for.
+    """
+    active = sum(snapshot.active)
+    return active - min(active - snapshot.run_out, slots)
+
+
+def unread_stats(name: str, why: str) -> QueueStats:
+    """Return the stats of a queue that can't be read."""
+    return QueueStats(
+        name=clean_text(name),
+        waiting=0,
+        delayed=0,
+        active=0,
+        completed=0,
+        dead=0,
+        paused=False,
+        paused_note=None,
+        by_priority=dict.fromkeys((level.label for level in Level), 0),
+        oldest_waiting_seconds=None,
+        next_due_seconds=None,
+        enqueued_per_minute=0.0,
+        completed_per_minute=0.0,
+        failed_per_minute=0.0,
+        workers=(),
+        counters={},
+        problem=why,
+    )
+
+
+def _rate(snapshot: QueueSnapshot, counter: str) -> float:
+    """Of the last 60 s: all of this minute, and of the last one the share that is in the window still."""
+    share = 1 - (snapshot.now_ms % 60_000) / 60_000
+    return round(snapshot.this_minute.get(counter, 0) + share * snapshot.last_minute.get(counter, 0), 1)
+
+
+def _worker(beat: Heartbeat, now_ms: int) -> WorkerStats:
+    """A heartbeat that this version can't read still tells that the worker lives."""
+    try:
+        said = orjson.loads(beat.raw)
+    except orjson.JSONDecodeError:
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    jobs, incarnation = said.get("jobs"), said.get("incarnation")
+    return WorkerStats(
+        name=beat.worker.partition("/")[0],
+        incarnation=incarnation if isinstance(incarnation, str) else None,
+        busy=_count(said.get("busy")),
+        slots=_count(said.get("slots")),
+        draining=said.get("draining") is True,
+        jobs=tuple(name for name in jobs if isinstance(name, str)) if isinstance(jobs, list) else (),
+        seen_seconds_ago=max(0, now_ms - beat.seen_ms) / 1000,
+    )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0

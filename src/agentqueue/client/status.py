@@ -1,0 +1,302 @@
+"""What people see of a job: `JobStatus`, made from all that the server knows of it at one instant. Pure."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any, Final
+
+from agentqueue.errors import InvalidPayload
+from agentqueue.keys import PRIORITY_NUMBERS, Level
+from agentqueue.model.attempts import AttemptError, Progress, decode_progress, errors_of, returns_of
+from agentqueue.model.dead_letter import DeadLetter, Reason, decode_dead, priority_label
+from agentqueue.model.exceptions import clean_text
+from agentqueue.model.job import OMITTED, JobRecord, State, decode_job, is_pickle
+from agentqueue.model.json import camel
+from agentqueue.model.record_heads import decode_dead_head, decode_job_head, decode_result_head
+from agentqueue.model.result import ResultRecord, decode_result
+from agentqueue.model.times import LAST_MS, from_ms, iso, iso_of, moment_of
+from agentqueue.store import Letter, Snapshot, Unread
+
+FINAL: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
+PAYLOADS: Final = ("data", "result")
+"""The fields of a job that lists have on request only: each may have a megabyte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job at one instant. Times are UTC."""
+
+    id: str
+    queue: str
+    name: str
+    """Empty where only the history remembers the job, or its record can't be read."""
+    state: State
+    priority: str
+    """urgent, high, normal or low."""
+    data: Any
+    """The payload; of a plain arq job with several arguments `{args, kwargs}`. OMITTED in lists that were not asked for
+    it."""
+    progress: Progress | None
+    attempts: int
+    """Runs that ended by the handler's own doing."""
+    deliveries: int
+    """Starts, whatever ended them."""
+    enqueued_at: datetime | None
+    due_at: datetime | None
+    """When a delayed job becomes ready: sent for later, or waiting to be tried again. None in any other state."""
+    started_at: datetime | None
+    """Of the last start that is known."""
+    finished_at: datetime | None
+    result: Any
+    """What the handler returned; None until then. OMITTED in lists that were not asked for it."""
+    error: str | None
+    """The last error in one line, also while another attempt is due."""
+    worker: str | None
+    """Who runs it, or ran it last."""
+    tags: Sequence[str] = ()
+    """The words that it was enqueued with."""
+    tenant: str | None = None
+    """Whom it is for."""
+    trace: str | None = None
+    """The W3C `traceparent` that it was enqueued with."""
+    parent: str | None = None
+    """The id of the job that sent it; of a dead letter's notice, of the job that died."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to it by itself."""
+        return self.state in FINAL
+
+    def to_json(self) -> dict[str, Any]:
+        """camelCase names and ISO 8601 times, as the command line and HTTP have them; without what was omitted."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {camel(name): _json(value) for name, value in values if value is not OMITTED}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, Progress):
+        return {"percent": value.percent, "message": value.message, "at": iso_of(value.at_ms)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def status_of(snapshot: Snapshot) -> JobStatus | None:
+    """The job's status, or None if the server does not know it.
+
+    A live record (a dead job enqueued again, say) goes before what is left of an earlier run of the same id.
+
+    Raises:
+        Cut: of a snapshot that is a head; the job has to be read whole.
+    """
+    match snapshot.state:
+        case None:
+            return None
+        case State.WAITING | State.DELAYED | State.ACTIVE as state:
+            return _live(snapshot, state)
+        case State.DEAD:
+            return _dead(snapshot)
+        case _:
+            return _ended(snapshot)
+
+
+def listed(status: JobStatus, wanted: Collection[str]) -> JobStatus:
+    """Return the status without those of its payloads that are not wanted, and with an id that can be written."""
+    return replace(
+        status,
+        id=clean_text(status.id),
+        data=status.data if "data" in wanted else OMITTED,
+        result=status.result if "result" in wanted else OMITTED,
+    )
+
+
+def unread_status(unread: Unread, state: State) -> JobStatus:
+    """Return the status of a job that can't be looked at: its error says why."""
+    return JobStatus(
+        id=clean_text(unread.id),
+        queue=unread.queue,
+        name="",
+        state=state,
+        priority=Level.NORMAL.label,
+        data=OMITTED,
+        progress=None,
+        attempts=0,
+        deliveries=0,
+        enqueued_at=None,
+        due_at=None,
+        started_at=None,
+        finished_at=None,
+        result=OMITTED,
+        error=f"it can't be read: {unread.why}",
+        worker=None,
+    )
+
+
+def letter_of(stored: Letter, *, whole_errors: bool = True, is_head: bool = False) -> DeadLetter:
+    """Return the dead letter; one that can't be read says so as its error, and is of the reason `garbage`.
+
+    Raises:
+        Cut: of a head; the letter has to be read whole.
+    """
+    try:
+        if stored.raw is None:
+            raise InvalidPayload(stored.why or "there is none")
+        return decode_dead_head(stored.raw, whole_errors=whole_errors) if is_head else decode_dead(stored.raw)
+    except InvalidPayload as exc:
+        why = AttemptError(0, 0, "InvalidPayload", f"its dead letter can't be read: {clean_text(str(exc))}")
+        return DeadLetter(
+            id=clean_text(stored.id),
+            queue=stored.queue,
+            name="",
+            data=OMITTED if is_head else None,
+            priority=PRIORITY_NUMBERS[Level.NORMAL],
+            reason=Reason.GARBAGE,
+            errors=(why,),
+            fingerprint="",
+            attempts=0,
+            deliveries=0,
+            enqueued_ms=0,
+            died_ms=0,
+        )
+
+
+def _live(snapshot: Snapshot, state: State) -> JobStatus:
+    record, problem = _record(snapshot)
+    owner, claimed_ms = _holder(snapshot.held)
+    errors = errors_of(snapshot.meta)
+    started = snapshot.attempts + returns_of(snapshot.meta)
+    return JobStatus(
+        id=snapshot.id,
+        queue=snapshot.queue,
+        name=record.name,
+        state=state,
+        priority=(snapshot.level or Level.NORMAL).label,
+        data=record.data,
+        progress=decode_progress(snapshot.meta.get("progress")),
+        attempts=snapshot.attempts,
+        deliveries=started + (state is State.ACTIVE),
+        enqueued_at=moment_of(record.enqueued_ms),
+        due_at=_due(snapshot) if state is State.DELAYED else None,
+        started_at=moment_of(claimed_ms),
+        finished_at=None,
+        result=None,
+        error=errors[-1].line if errors else problem,
+        worker=owner,
+        **_origin(record),
+    )
+
+
+def _dead(snapshot: Snapshot) -> JobStatus:
+    stored = Letter(snapshot.id, snapshot.queue, snapshot.dead["letter"])
+    letter = letter_of(stored, whole_errors=False, is_head=snapshot.is_head)
+    result = _result(snapshot)
+    return JobStatus(
+        id=snapshot.id,
+        queue=snapshot.queue,
+        name=letter.name,
+        state=State.DEAD,
+        priority=priority_label(letter.priority),
+        data=letter.data,
+        progress=result.progress if result else None,
+        attempts=letter.attempts,
+        deliveries=letter.deliveries,
+        enqueued_at=moment_of(letter.enqueued_ms),
+        due_at=None,
+        started_at=moment_of(result.started_ms if result else 0),
+        finished_at=moment_of(letter.died_ms),
+        result=None,
+        error=letter.error,
+        worker=result.worker if result else None,
+        **_origin(letter),
+    )
+
+
+def _ended(snapshot: Snapshot) -> JobStatus:
+    """Completed, cancelled, or dead with its letter gone. Without a result the history knows the time only."""
+    result = _result(snapshot) or ResultRecord(
+        id=snapshot.id,
+        name="",
+        queue=snapshot.queue,
+        success=True,
+        result=None,
+        started_ms=0,
+        finished_ms=snapshot.done_ms or 0,
+    )
+    return JobStatus(
+        id=snapshot.id,
+        queue=result.queue or snapshot.queue,
+        name=result.name,
+        state=result.state,
+        priority=priority_label(result.priority),
+        data=result.data,
+        progress=result.progress,
+        attempts=result.attempts,
+        deliveries=result.deliveries,
+        enqueued_at=moment_of(result.enqueued_ms),
+        due_at=None,
+        started_at=moment_of(result.started_ms),
+        finished_at=moment_of(result.finished_ms),
+        result=result.result if result.success else None,
+        error=result.error,
+        worker=result.worker,
+        **_origin(result),
+    )
+
+
+def _origin(of: JobRecord | DeadLetter | ResultRecord) -> dict[str, Any]:
+    """Where the job comes from and whom it is for."""
+    return {"tags": tuple(of.tags), "tenant": of.tenant, "trace": of.trace, "parent": of.parent}
+
+
+def _record(snapshot: Snapshot) -> tuple[JobRecord, str | None]:
+    """The record, or an empty one and why it can't be read."""
+    raw = snapshot.record
+    if raw is None:
+        return JobRecord(name=""), "its record is missing"
+    try:
+        return decode_job_head(raw) if snapshot.is_head else decode_job(raw), None
+    except InvalidPayload as exc:
+        return JobRecord(name=""), "its record is a pickle, which is not read here" if is_pickle(raw) else str(exc)
+
+
+def _result(snapshot: Snapshot) -> ResultRecord | None:
+    if snapshot.result is None:
+        return None
+    try:
+        decode = decode_result_head if snapshot.is_head else decode_result
+        return decode(snapshot.result, job_id=snapshot.id)
+    except InvalidPayload as exc:
+        why = "its result is a pickle, which is not read here" if is_pickle(snapshot.result) else str(exc)
+        return ResultRecord(
+            id=snapshot.id,
+            name="",
+            queue=snapshot.queue,
+            success=False,
+            result=why,
+            started_ms=0,
+            finished_ms=snapshot.done_ms or 0,
+            state=State.COMPLETED,
+        )
+
+
+def _holder(held: bytes | None) -> tuple[str | None, int]:
+    """Worker id and claim time from `owner|level|old score|claimed ms`; a plain arq worker leaves neither."""
+    parts = (held or b"").decode(errors="replace").split("|")
+    if len(parts) != 4:
+        return None, 0
+    return parts[0].partition("/")[0], _ms(parts[3])
+
+
+def _ms(text: str) -> int:
+    """0 for what is no time: any client may have written it."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0
+    return int(value) if 0 <= value <= LAST_MS else 0
+
+
+def _due(snapshot: Snapshot) -> datetime | None:
+    """None for a time after the last one that a datetime has: any client may have written the score."""
+    score = snapshot.score
+    return from_ms(int(score)) if score is not None and 0 <= score <= LAST_MS else None

@@ -1,0 +1,38 @@
+"""Known names: a mistyped queue or job is refused with the nearest one that exists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentqueue.client.known_names import nearest, unknown_job, with_way_out
+from agentqueue.errors import NotFound
+
+if TYPE_CHECKING:
+    from agentqueue.client import Client
+
+
+async def check_queue_known(client: Client, queue: str, *, way_out: str = "") -> None:
+    """Refuse a queue that nobody knows, where others are known. It is known if a job was ever sent to it, or something
+    is in it, or a worker serves it, or somebody scales it.
+
+    Raises:
+        NotFound: with the nearest known name, and `way_out`.
+    """
+    known = await client.queues()
+    if not known or queue in known:
+        return
+    stats = await client.stats(queue)
+    if not (stats.workers or stats.waiting or stats.delayed or stats.active or stats.dead):
+        raise NotFound(f"no queue {queue!r} is known here; {with_way_out(nearest(queue, known), way_out)}")
+
+
+async def check_job_known(client: Client, queue: str, name: str, *, way_out: str = "") -> None:
+    """Refuse a job name that none of the queue's live workers knows; without live workers nobody can tell.
+
+    Raises:
+        NotFound: with the nearest known name, and `way_out`.
+    """
+    workers = (await client.stats(queue)).workers
+    known = {job for worker in workers for job in worker.jobs}
+    if known and name not in known:
+        raise NotFound(unknown_job(queue, name, known, way_out=way_out))

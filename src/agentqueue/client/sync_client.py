@@ -1,0 +1,321 @@
+"""`SyncClient`: `Client` without `await`, for programs without an event loop. Safe to share between threads."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Self, TypeVar, Unpack, overload
+
+from agentqueue.client.async_client import Client, Job, Progress
+from agentqueue.client.bulk import chunks_of, prepare_each
+from agentqueue.client.fork_guard import Home
+from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
+from agentqueue.client.stats import QueueStats
+from agentqueue.client.status import JobStatus
+from agentqueue.errors import AgentQueueError, JobNotFound
+from agentqueue.model.dead_letter import DeadLetter
+from agentqueue.model.job import State
+from agentqueue.model.json import MAX_BYTES
+from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, Prepared
+from agentqueue.store import Sentinels, Tls
+
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """An event loop on a thread of its own, started with the first call."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.home = Home()
+        self._lock = threading.Lock()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        try:
+            self.home.check()  # before the lock: a fork may have copied it locked
+        except BaseException:
+            work.close()
+            raise
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="agentqueue-client", daemon=True)
+                self._thread.start()
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = self.submit(work)
+        try:
+            return outcome(future)
+        except BaseException:
+            future.cancel()  # KeyboardInterrupt: the call must not go on behind the caller's back
+            raise
+
+    def stop(self) -> None:
+        if self.home.is_elsewhere():
+            return  # the thread did not come along
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()  # other threads' calls end with an error
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
+            loop.close()
+
+
+def outcome(future: "Future[T]") -> T:
+    """What a call came to, once it is over.
+
+    Raises:
+        AgentQueueError: another thread closed the client meanwhile; or whatever the call raised.
+    """
+    try:
+        return future.result()
+    except CancelledError:
+        raise AgentQueueError(
+            "the client was closed by another thread during this call; what was asked may or may not have happened"
+        ) from None
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _note(handles: dict[int, Job], found: dict[int, Job], progress: Progress | None) -> None:
+    handles.update(found)
+    if progress is not None:
+        progress(len(handles))
+
+
+class SyncJob:
+    """A job's id, with the client that knows how to ask for it; `Job` without `await`."""
+
+    __slots__ = ("_client", "deduplicated", "id", "queue")
+
+    def __init__(self, client: "SyncClient", job: Job) -> None:
+        self._client = client
+        self.id = job.id
+        self.queue = job.queue
+        """Where it was sent; None: looked up when needed."""
+        self.deduplicated = job.deduplicated
+        """The id was known already: this is the first job, and nothing was enqueued."""
+
+    def known_status(self) -> JobStatus | None:
+        """Return the state of the job that the id is of already; see `Job.known_status`."""
+        if not self.deduplicated:
+            return None
+        with suppress(JobNotFound):
+            return self.status()
+        return None
+
+    def __repr__(self) -> str:
+        return f"SyncJob({self.id!r}, queue={self.queue!r}, deduplicated={self.deduplicated})"
+
+    def status(self) -> JobStatus:
+        """The job now; see `Job.status`."""
+        return self._client.status(self.id, queue=self.queue)
+
+    def result(self, timeout: float | timedelta | None = None) -> Any:
+        """Wait until the job ends, and return what its handler returned; see `Client.result`."""
+        return self._client.result(self.id, timeout, queue=self.queue)
+
+    def cancel(self) -> Cancellation:
+        """Cancel the job; see `Client.cancel`."""
+        return self._client.cancel(self.id, queue=self.queue)
+
+
+class SyncClient:
+    """`Client` without `await`: the same methods, arguments and errors, run on a private event loop's thread.
+
+    After `os.fork()` the child opens a client of its own: one that was used before is the parent's, and says so.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = 15.0,
+        connect_timeout: float = 5.0,
+        max_bytes: int = MAX_BYTES,
+        ca_file: str | None = None,
+        tls: Tls | None = None,
+        sentinel: Sentinels | None = None,
+        allow_eviction: bool = False,
+    ) -> None:
+        self._client = Client(
+            url,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            max_bytes=max_bytes,
+            ca_file=ca_file,
+            tls=tls,
+            sentinel=sentinel,
+            allow_eviction=allow_eviction,
+        )
+        self._thread = _LoopThread()
+
+    def __enter__(self) -> Self:
+        try:
+            self._thread.run(self._client.__aenter__())
+        except BaseException:
+            self._thread.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection, and end the thread. In a forked child: nothing, both are the parent's."""
+        if self._thread.home.is_elsewhere():
+            return
+        self._thread.run(self._client.close())
+        self._thread.stop()
+
+    @overload
+    def enqueue(self, queue: str, name: str, data: Any = NO_PAYLOAD, **options: Unpack[EnqueueOptions]) -> SyncJob: ...
+    @overload
+    def enqueue(
+        self, function: Callable[..., Any], payload: Any = NO_PAYLOAD, /, **options: Unpack[EnqueueOptions]
+    ) -> SyncJob: ...
+    def enqueue(self, *args: Any, **keywords: Any) -> SyncJob:
+        """Enqueue a job; see `Client.enqueue`."""
+        return SyncJob(self, self._thread.run(self._client.enqueue(*args, **keywords)))
+
+    def enqueue_many(self, jobs: Iterable[Mapping[str, Any]], *, progress: Progress | None = None) -> list[SyncJob]:
+        """Enqueue many jobs; see `Client.enqueue_many`. A generator is iterated in the caller's thread."""
+        each = self._checked(jobs)
+        handles: dict[int, Job] = {}
+        flying: Future[dict[int, Job]] | None = None
+        try:
+            for chunk in chunks_of(each):
+                if flying is not None:
+                    _note(handles, outcome(flying), progress)
+                flying = self._thread.submit(self._client.put_chunk(chunk))
+            if flying is not None:
+                _note(handles, outcome(flying), progress)
+        finally:
+            if flying is not None:
+                wait([flying])  # never leave one behind: its outcome would be unknown
+        return [SyncJob(self, handles[position]) for position in range(len(handles))]
+
+    def _checked(self, jobs: Iterable[Mapping[str, Any]]) -> Iterable[Prepared]:
+        """The jobs, prepared and their names known: of a list all before the first, of a generator one by one."""
+        each = prepare_each(jobs, self._client.prepare)
+        if not isinstance(jobs, list | tuple):
+            return self._checked_each(each)
+        listed = list(each)
+        self._thread.run(self._client.check_names(listed))
+        return listed
+
+    def _checked_each(self, jobs: Iterable[Prepared]) -> Iterator[Prepared]:
+        for position, prepared in enumerate(jobs):
+            if not self._client.may_send(prepared):
+                self._thread.run(self._client.check_name(prepared, position))
+            yield prepared
+
+    def job(self, id: str, *, queue: str | None = None) -> SyncJob:  # noqa: A002  # the public name
+        """A handle on a job by its id; asks nothing. `queue` saves looking it up."""
+        return SyncJob(self, self._client.job(id, queue=queue))
+
+    def status(self, id: str, *, queue: str | None = None) -> JobStatus:  # noqa: A002
+        """The job now; see `Client.status`."""
+        return self._thread.run(self._client.status(id, queue=queue))
+
+    def result(
+        self,
+        id: str,  # noqa: A002
+        timeout: float | timedelta | None = None,
+        *,
+        queue: str | None = None,
+    ) -> Any:
+        """Wait until the job ends, and return what its handler returned; see `Client.result`."""
+        return self._thread.run(self._client.result(id, timeout, queue=queue))
+
+    def cancel(self, id: str, *, queue: str | None = None) -> Cancellation:  # noqa: A002
+        """Cancel a job; see `Client.cancel`."""
+        return self._thread.run(self._client.cancel(id, queue=queue))
+
+    def queues(self) -> list[str]:
+        """The names of all queues; see `Client.queues`."""
+        return self._thread.run(self._client.queues())
+
+    @overload
+    def stats(self, queue: str) -> QueueStats: ...
+    @overload
+    def stats(self, queue: None = None) -> list[QueueStats]: ...
+    def stats(self, queue: str | None = None) -> QueueStats | list[QueueStats]:
+        """A queue at one instant, or all queues; see `Client.stats`."""
+        if queue is None:
+            return self._thread.run(self._client.stats())
+        return self._thread.run(self._client.stats(queue))
+
+    def jobs(
+        self,
+        queue: str,
+        state: State | str | None = None,
+        cursor: str | None = None,
+        *,
+        limit: int = 100,
+        fields: Collection[str] = (),
+    ) -> Page[JobStatus]:
+        """A page of a queue's jobs; see `Client.jobs`."""
+        return self._thread.run(self._client.jobs(queue, state, cursor, limit=limit, fields=fields))
+
+    def pause(self, queue: str, note: str | None = None) -> bool:
+        """Start no more jobs of the queue; see `Client.pause`."""
+        return self._thread.run(self._client.pause(queue, note))
+
+    def resume(self, queue: str) -> bool:
+        """Start the queue's jobs again; see `Client.resume`."""
+        return self._thread.run(self._client.resume(queue))
+
+    def dead_letters(
+        self,
+        queue: str,
+        *,
+        like: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        fields: Collection[str] = (),
+    ) -> Page[DeadLetter]:
+        """A page of a queue's dead letters; see `Client.dead_letters`."""
+        call = self._client.dead_letters(queue, like=like, cursor=cursor, limit=limit, fields=fields)
+        return self._thread.run(call)
+
+    def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002
+        """The dead letter of a job; see `Client.dead_letter`."""
+        return self._thread.run(self._client.dead_letter(id))
+
+    def dead_groups(self, queue: str) -> list[DeadGroup]:
+        """A queue's dead letters by kind; see `Client.dead_groups`."""
+        return self._thread.run(self._client.dead_groups(queue))
+
+    def replay(
+        self,
+        queue: str,
+        ids: Sequence[str] | str | None = None,
+        *,
+        all: bool = False,  # noqa: A002
+        like: str | None = None,
+        progress: Progress | None = None,
+    ) -> Replayed:
+        """Put dead letters back; see `Client.replay`."""
+        return self._thread.run(self._client.replay(queue, ids, all=all, like=like, progress=progress))
+
+    def discard(
+        self,
+        queue: str,
+        ids: Sequence[str] | str | None = None,
+        *,
+        all: bool = False,  # noqa: A002
+        like: str | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Forget dead letters; see `Client.discard`."""
+        return self._thread.run(self._client.discard(queue, ids, all=all, like=like, progress=progress))

@@ -1,0 +1,199 @@
+"""The records on the wire: jobs, results and dead letters, as JSON.
+
+A job record is arq's `{t, f, a, k, et}` with our own fields beside it; it starts with `{"aq":1,` so that a script can
+tell it from a plain arq client's without decoding it. A result record is arq's, with ours under `x`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum
+from typing import Any, Final
+
+import orjson
+
+from agentqueue.errors import InvalidPayload
+from agentqueue.model.json import MAX_BYTES, encode
+from agentqueue.model.json_input import read_record
+from agentqueue.model.record_fields import INT_OR_NONE, NUMBER_OR_NONE
+
+MARK: Final = b'{"aq":1,'
+
+
+class Omitted(Enum):
+    """The type of OMITTED."""
+
+    OMITTED = "omitted"
+
+
+OMITTED: Final = Omitted.OMITTED
+"""Stands for a payload or a result that a list was not asked for."""
+
+
+class State(StrEnum):
+    """Where a job is. The last three are final."""
+
+    WAITING = "waiting"
+    DELAYED = "delayed"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What a producer may set per job, over the handler's and the queue's own settings. Durations in seconds."""
+
+    timeout: float | None = None
+    attempts: int | None = None
+    backoff: Mapping[str, Any] | None = None
+    """`{type: exponential|fixed, delaySeconds, maxDelaySeconds, jitter}`, as in the resource."""
+
+
+NO_OPTIONS: Final = JobOptions()
+
+
+@dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
+class JobRecord:
+    """A job as it was enqueued."""
+
+    name: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    enqueued_ms: int = 0
+    job_try: int | None = None
+    """arq's `_job_try`: the attempt to start counting from."""
+    queue: str | None = None
+    """None in a record that a plain arq client wrote."""
+    priority: int | None = None
+    options: JobOptions = NO_OPTIONS
+    tags: Sequence[str] = ()
+    parent: str | None = None
+    tenant: str | None = None
+    trace: str | None = None
+    """W3C `traceparent`."""
+    nonce: str | None = None
+    """Random where the producer chose the id, which may be enqueued again once the job is forgotten."""
+
+    @property
+    def enqueueing(self) -> str:
+        """Return what distinguishes this enqueueing of the job's id from the ones before and after it.
+
+        It stays the same over retries, crashes, hand-backs and replays.
+        """
+        return f"{self.enqueued_ms}:{self.nonce or ''}"
+
+    @property
+    def data(self) -> Any:
+        """The one payload of an Agent's job, or arq's arguments as they are."""
+        if self.kwargs:
+            return {"args": list(self.args), "kwargs": dict(self.kwargs)}
+        return self.args[0] if len(self.args) == 1 else (list(self.args) or None)
+
+
+def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The record's bytes.
+
+    Raises:
+        InvalidPayload: not JSON (the message names the path), NaN or infinite, too deep, or over `max_bytes`.
+    """
+    wire: dict[str, Any] = {"aq": 1, "t": record.job_try, "f": record.name, "et": record.enqueued_ms}
+    wire |= {"q": record.queue, "p": record.priority}
+    extra = _extra(record)
+    if extra:
+        wire["x"] = extra
+    wire |= {"a": record.args, "k": record.kwargs}  # last: lists read the beginning alone
+    one = len(record.args) == 1 and not record.kwargs
+    return encode(
+        wire,
+        what=f"job {record.name!r}",
+        max_bytes=max_bytes,
+        check=record.args[0] if one else (record.args, record.kwargs),
+    )
+
+
+def _extra(record: JobRecord) -> dict[str, Any]:
+    """What most jobs have none of, without the fields that are not set."""
+    options = record.options
+    if (
+        options is NO_OPTIONS
+        and not record.tags
+        and record.parent is record.tenant is record.trace is record.nonce is None
+    ):
+        return {}
+    extra = {
+        "timeout": options.timeout,
+        "attempts": options.attempts,
+        "backoff": options.backoff,
+        "tags": list(record.tags) or None,
+        "parent": record.parent,
+        "tenant": record.tenant,
+        "trace": record.trace,
+        "nonce": record.nonce,
+    }
+    return {key: value for key, value in extra.items() if value is not None}
+
+
+def decode_job(raw: bytes) -> JobRecord:
+    """The record in `raw`, ours or a JSON-writing arq client's.
+
+    Raises:
+        InvalidPayload: not JSON, or not a job record; `is_pickle(raw)` tells a pickle from garbage.
+    """
+    try:
+        wire = orjson.loads(raw) if raw.startswith(MARK) else read_record(raw, "the job's record")
+        record = JobRecord(wire["f"], wire["a"], wire["k"], wire["et"], wire.get("t"), wire.get("q"), wire.get("p"))
+        _check_job(record)
+        extra = wire.get("x")
+        return _with_extra(record, extra) if extra else record
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
+        raise InvalidPayload(f"the job's record is not one: {exc} ({raw[:40]!r}…)") from exc
+
+
+def _check_job(record: JobRecord) -> None:
+    """In one expression, since every job that is run goes through it. Any client may have written the record."""
+    if not (
+        type(record.name) is str
+        and type(record.args) is list
+        and type(record.kwargs) is dict
+        and type(record.enqueued_ms) is int
+        and type(record.job_try) in INT_OR_NONE
+        and type(record.priority) in INT_OR_NONE
+    ):
+        raise TypeError("it needs f (string), a (array), k (object), et (integer); t and p are integers or null")
+
+
+def _with_extra(record: JobRecord, extra: Mapping[str, Any]) -> JobRecord:
+    options = JobOptions(extra.get("timeout"), extra.get("attempts"), extra.get("backoff"))
+    if type(options.timeout) not in NUMBER_OR_NONE or type(options.attempts) not in INT_OR_NONE:
+        raise TypeError("x.timeout must be a number and x.attempts an integer")
+    return replace(
+        record,
+        options=options,
+        tags=[tag for tag in extra.get("tags") or () if type(tag) is str],
+        parent=_text_of(extra, "parent"),
+        tenant=_text_of(extra, "tenant"),
+        trace=_text_of(extra, "trace"),
+        nonce=_text_of(extra, "nonce"),
+    )
+
+
+def _text_of(extra: Mapping[str, Any], name: str) -> str | None:
+    """Any client may have written the record: what is no text there counts as not there."""
+    value = extra.get(name)
+    return value if type(value) is str else None
+
+
+def is_pickle(raw: bytes) -> bool:
+    """Whether `raw` starts like a pickle of protocol 2 or later, arq's default serializer."""
+    return len(raw) > 2 and raw[0] == 0x80 and 2 <= raw[1] <= 5  # PEP 3154: PROTO opcode
+
+
+def child_id(parent: str, enqueueing: str, index: int) -> str:
+    """Return the id of a job's index-th child.
+
+    It is the same on every run of one enqueueing of the parent (`JobRecord.enqueueing`), so that a rerun sends nothing
+    twice. It is another one where the parent's id is enqueued again.
+    """
+    return hashlib.sha256(f"{parent}\0{enqueueing}\0{index}".encode()).hexdigest()[:32]

@@ -1,0 +1,89 @@
+"""JSON as AgentQueue stores and shows it."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from agentqueue.errors import InvalidPayload
+from agentqueue.model.exceptions import class_name, describe_value
+from agentqueue.model.json_input import MAX_DEPTH, MAX_INT, MIN_INT
+
+MAX_BYTES: Final = 1024 * 1024
+"""The default limit of one record: 1 MiB."""
+
+
+def encode(value: Any, *, what: str, max_bytes: int = MAX_BYTES, check: Any = None) -> bytes:
+    """`value` as JSON. `check` is the part that users gave, looked through for what JSON can't say (orjson would
+    write NaN as null).
+
+    Raises:
+        InvalidPayload: see `encode_job`.
+    """
+    problem = find_problem(value if check is None else check)
+    if problem:
+        raise InvalidPayload(f"{what}: {problem}")
+    try:
+        raw = orjson.dumps(value)
+    except orjson.JSONEncodeError as exc:
+        raise InvalidPayload(f"{what} is not JSON: {exc}") from exc
+    if len(raw) > max_bytes:
+        raise InvalidPayload(
+            f"{what} has {len(raw):,} bytes, over the limit of {max_bytes:,}; "
+            "store the bulk elsewhere and pass a reference"
+        )
+    return raw
+
+
+_PLAIN = frozenset((str, bool, type(None)))
+
+
+def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
+    """What in `value` is not JSON, with its path (`.quotes[3].price is NaN`), or None."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return None
+    if kind is dict or kind is list or kind is tuple:
+        if depth > MAX_DEPTH:
+            return f"{path[:80]}… is nested deeper than {MAX_DEPTH} levels"
+        return _dict_problem(value, path, depth) if kind is dict else _list_problem(value, path, depth)
+    name = path or "the payload"
+    if kind is float:
+        return None if math.isfinite(value) else f"{name} is {value}, which JSON has no word for"
+    if kind is int:
+        return None if MIN_INT <= value <= MAX_INT else f"{name} is an integer over 64 bits; send it as a string"
+    return f"{name} is a {class_name(value)}, not JSON (object, array, string, number, true, false or null)"
+
+
+# Both loops pass over what most values are without a call: every job that is enqueued goes through them.
+
+
+def _list_problem(value: Sequence[Any], path: str, depth: int) -> str | None:
+    for index, item in enumerate(value):
+        kind = type(item)
+        if kind in _PLAIN or (kind is int and MIN_INT <= item <= MAX_INT):
+            continue
+        problem = find_problem(item, f"{path}[{index}]", depth + 1)
+        if problem:
+            return problem
+    return None
+
+
+def _dict_problem(value: Mapping[Any, Any], path: str, depth: int) -> str | None:
+    for key, item in value.items():
+        if type(key) is not str:
+            return f"{path or 'the payload'} has the key {describe_value(key, repr)}; keys must be strings"
+        kind = type(item)
+        if kind in _PLAIN or (kind is int and MIN_INT <= item <= MAX_INT):
+            continue
+        problem = find_problem(item, f"{path}.{key}", depth + 1)
+        if problem:
+            return problem
+    return None
+
+
+def camel(name: str) -> str:
+    """`started_at` -> `startedAt`."""
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)

@@ -1,0 +1,118 @@
+"""Read the beginning of a record: lists show jobs without their payloads, which may have a megabyte each.
+
+Records have what may be large as their last members. Of a record that was cut, the members before the cut are read.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+
+from agentqueue.errors import InvalidPayload
+from agentqueue.model.dead_letter import DeadLetter, decode_dead
+from agentqueue.model.job import OMITTED, JobRecord, decode_job, is_pickle
+from agentqueue.model.result import ResultRecord, decode_result
+
+HEAD_BYTES: Final = 16 * 1024
+"""What lists read of a record. Names, tags, times and the last error fit, except in a few, which are read whole."""
+LETTER_BYTES: Final = 128 * 1024
+"""What lists read of a dead letter with all its errors: ten, with a message and a traceback each."""
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|["\[\]{},]', re.DOTALL)
+_CLOSERS: Final = {b"[": b"]", b"{": b"}"}
+
+
+class Cut(Exception):  # no error: the record has to be read whole
+    """What is needed stands behind the cut."""
+
+
+def read_head(head: bytes, *, depth: int = 1) -> dict[str, Any]:
+    """Return the members of a JSON object whose text may have been cut; those behind the cut are not there.
+
+    Args:
+        head: the whole text, or its beginning.
+        depth: 1: members are there or not; 2: also their own members, each for itself.
+
+    Raises:
+        Cut: not one member is whole. InvalidPayload: not an object, or not JSON.
+    """
+    if is_pickle(head):
+        raise InvalidPayload("it is a pickle")
+    try:
+        value = orjson.loads(head)
+    except orjson.JSONDecodeError:
+        value = _loads(_mended(head, depth))
+    if not isinstance(value, dict):
+        raise InvalidPayload(f"a record is an object, not {type(value).__name__}")
+    return value
+
+
+def _loads(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidPayload(f"it is not JSON: {exc}") from None
+
+
+def _mended(head: bytes, depth: int) -> bytes:
+    """Return the text up to the last member that is whole, closed."""
+    open_, end, closers = b"", 0, b""
+    for token in _TOKEN.finditer(head):
+        kind = token[0][:1]
+        if token[0] == b'"':  # a string that was cut
+            break
+        if kind in _CLOSERS:
+            open_ = _CLOSERS[kind] + open_
+        elif kind in b"]}":
+            open_ = open_[1:]
+        elif kind == b"," and len(open_) <= depth:
+            end, closers = token.start(), open_
+    if not end:
+        raise Cut
+    return head[:end] + closers
+
+
+def _need(wire: Mapping[str, Any], *names: str) -> None:
+    if not wire.keys() >= {*names}:
+        raise Cut
+
+
+def decode_job_head(head: bytes) -> JobRecord:
+    """Return the job's record, without its payload.
+
+    Raises:
+        Cut: the rest is needed. InvalidPayload: not a job record.
+    """
+    wire = read_head(head)
+    _need(wire, "f", "et")
+    if b'"a":' not in head:  # the cut is in what stands before the payload
+        raise Cut
+    return decode_job(orjson.dumps(wire | {"a": [], "k": {}}))
+
+
+def decode_result_head(head: bytes, *, job_id: str) -> ResultRecord:
+    """Return the result's record, without payload and return value.
+
+    Raises:
+        Cut: the rest is needed. InvalidPayload: not a result record.
+    """
+    wire = read_head(head, depth=2)
+    _need(wire, "f", "s", "et", "st", "ft", "t")
+    if "a" not in wire:  # it was cut; of an arq worker's record, whole as it is, the queue and the id may not be there
+        _need(wire, "q", "id")
+    if not wire["s"]:
+        _need(wire, "r")  # the error
+    return decode_result(orjson.dumps({"r": None} | wire | {"a": [], "k": {}}), job_id=job_id)
+
+
+def decode_dead_head(head: bytes, *, whole_errors: bool) -> DeadLetter:
+    """Return the dead letter, without its payload; `whole_errors`: with all errors, else with the last one's line.
+
+    Raises:
+        Cut: the rest is needed. InvalidPayload: not a dead letter.
+    """
+    wire = read_head(head)
+    _need(wire, "id", "queue", "name", "reason", "died_ms", "errors" if whole_errors else "last")
+    errors = wire["errors"] if whole_errors else [wire["last"]] if wire["last"] else []
+    return replace(decode_dead(orjson.dumps(wire | {"errors": errors, "data": None})), data=OMITTED)

@@ -1,0 +1,247 @@
+"""Results of finished jobs, as they are stored."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from agentqueue.errors import InvalidPayload
+from agentqueue.model.attempts import AttemptError, Progress, attempt_error_of, progress_of
+from agentqueue.model.dead_letter import Reason
+from agentqueue.model.exceptions import (
+    MAX_TRACEBACK,
+    arguments_of,
+    describe_value,
+    is_a,
+    name_exception,
+)
+from agentqueue.model.job import State
+from agentqueue.model.json import MAX_BYTES, find_problem
+from agentqueue.model.json_input import read_record
+from agentqueue.model.record_fields import INT, INT_OR_NONE, LIST, TEXT, TEXT_OR_NONE, check_fields, expect_type
+
+
+@dataclass(slots=True)
+class ResultRecord:
+    """How a job ended: arq's result record, with ours beside it under `x`. Not frozen: one is made per job run."""
+
+    id: str
+    name: str
+    queue: str
+    success: bool
+    result: Any
+    """The handler's return value; of a failure the exception, read back as `{"$exc": name, "args": [...]}`."""
+    started_ms: int
+    """0: it never started."""
+    finished_ms: int
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    enqueued_ms: int = 0
+    job_try: int = 1
+    """The attempt that ended it, from 1."""
+    state: State = State.COMPLETED
+    priority: int | None = None
+    """The number, as in the job's record; None: normal."""
+    attempts: int = 0
+    """Attempts that ended by the handler's own doing, this one included."""
+    deliveries: int = 0
+    worker: str | None = None
+    reason: Reason | None = None
+    progress: Progress | None = None
+    errors: Sequence[AttemptError] = ()
+    tags: Sequence[str] = ()
+    parent: str | None = None
+    tenant: str | None = None
+    trace: str | None = None
+
+    @property
+    def data(self) -> Any:
+        """The job's payload, as `JobRecord.data`."""
+        if self.kwargs:
+            return {"args": list(self.args), "kwargs": dict(self.kwargs)}
+        return self.args[0] if len(self.args) == 1 else (list(self.args) or None)
+
+    @property
+    def error(self) -> str | None:
+        """Why it is not completed, in one line."""
+        if self.success:
+            return None
+        if isinstance(self.result, BaseException):
+            return name_exception(self.result).line
+        if is_exception(self.result):
+            args = self.result["args"]
+            first = args[:1] if type(args) is list else [args]  # another client may have written it
+            return ": ".join(map(str, [self.result["$exc"], *first]))
+        return str(self.result)
+
+
+def encode_exception(exc: BaseException) -> dict[str, Any]:
+    """`{"$exc": name, "args": [...]}`; arguments that are not JSON are written as text.
+
+    A group whose members are of one kind is written as its member.
+    """
+    cause = name_exception(exc)
+    if is_a(cause.exc, BaseExceptionGroup):
+        return {"$exc": cause.type, "args": [cause.message]}
+    given = arguments_of(cause.exc)
+    args = [cause.message]
+    if _is_small(given):
+        short = [arg if find_problem(arg) is None else describe_value(arg, limit=MAX_TRACEBACK) for arg in given]
+        with contextlib.suppress(orjson.JSONEncodeError):  # lone surrogates
+            if len(orjson.dumps(short)) <= MAX_EXCEPTION:
+                args = short
+    return {"$exc": cause.type, "args": args}
+
+
+def _is_small(value: Any) -> bool:
+    """Whether it is made of few values: one that holds itself many times over would take for ever to write."""
+    rest, size = [value], 0
+    while rest:
+        one = rest.pop()
+        size += 1 + (len(one) if type(one) in _SIZED else 0)
+        if size > MAX_EXCEPTION:
+            return False
+        if type(one) is dict:
+            rest += one.values()
+        elif type(one) is list or type(one) is tuple:
+            rest += one
+    return True
+
+
+_SIZED: Final = frozenset((dict, list, str, tuple))
+
+
+MAX_EXCEPTION: Final = 32 * 1024
+"""Bytes of an exception's arguments that are kept; of larger ones the text's beginning."""
+
+
+def is_exception(value: Any) -> bool:
+    """Whether a decoded result is an exception's `{"$exc": name, "args": [...]}`."""
+    return type(value) is dict and value.keys() == {"$exc", "args"}
+
+
+def encode_result(record: ResultRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The record's bytes. A failure's can always be written.
+
+    Raises:
+        InvalidPayload: the handler's return value is not JSON, too deep or over `max_bytes`.
+    """
+    value = record.result
+    if isinstance(value, BaseException):
+        value = encode_exception(value)
+    else:
+        problem = find_problem(value, "the result")
+        if problem:
+            raise InvalidPayload(f"job {record.name!r}: {problem}")
+    try:
+        raw = orjson.dumps(_result_wire(record, value))
+    except orjson.JSONEncodeError as exc:
+        raise InvalidPayload(f"job {record.name!r}: the result is not JSON: {exc}") from exc
+    if len(raw) > max_bytes and record.success:
+        own = len(orjson.dumps(value))
+        if own > max_bytes:
+            raise InvalidPayload(
+                f"job {record.name!r}: the result has {own:,} bytes, over the limit of {max_bytes:,}; "
+                "store the bulk elsewhere and return a reference"
+            )
+    return raw
+
+
+def _result_wire(record: ResultRecord, value: Any) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        "state": record.state,
+        "p": record.priority,
+        "attempts": record.attempts,
+        "deliveries": record.deliveries,
+        "worker": record.worker,
+    }
+    if record.reason is not None:
+        extra["reason"] = record.reason
+    if record.progress is not None:
+        extra["progress"] = asdict(record.progress)
+    if record.tags:
+        extra["tags"] = list(record.tags)
+    if record.parent is not None:
+        extra["parent"] = record.parent
+    if record.tenant is not None:
+        extra["tenant"] = record.tenant
+    if record.trace is not None:
+        extra["trace"] = record.trace
+    if record.errors:
+        extra["errors"] = [asdict(error) for error in record.errors]
+    return {
+        "t": record.job_try,
+        "f": record.name,
+        "et": record.enqueued_ms,
+        "s": record.success,
+        "st": record.started_ms,
+        "ft": record.finished_ms,
+        "q": record.queue,
+        "id": record.id,
+        "x": extra,
+        "r": value,  # what may be large comes last: lists read the beginning alone
+        "a": record.args,
+        "k": record.kwargs,
+    }
+
+
+def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
+    """The result in `raw`, ours or a JSON-writing arq worker's (which has no `x`).
+
+    Raises:
+        InvalidPayload: not JSON (`is_pickle(raw)` tells a pickle), or not a result record.
+    """
+    try:
+        wire = read_record(raw, "the job's result")
+        extra = wire.get("x") or {}
+        success = expect_type(wire["s"], bool)
+        record = ResultRecord(
+            id=wire.get("id") or job_id,
+            name=expect_type(wire["f"], str),
+            queue=wire.get("q") or "",
+            success=success,
+            result=wire["r"],
+            started_ms=wire["st"],
+            finished_ms=wire["ft"],
+            args=wire["a"],
+            kwargs=wire["k"],
+            enqueued_ms=wire["et"],
+            job_try=wire["t"] or 0,
+            state=State(extra.get("state") or _arq_state(success, wire["r"])),
+            priority=extra.get("p"),
+            attempts=extra.get("attempts", wire["t"] or 0),
+            deliveries=extra.get("deliveries", wire["t"] or 0),
+            worker=extra.get("worker"),
+            reason=Reason(extra["reason"]) if extra.get("reason") else None,
+            progress=progress_of(extra["progress"]) if extra.get("progress") else None,
+            errors=tuple(attempt_error_of(error) for error in extra.get("errors", ())),
+            tags=extra.get("tags") or (),
+            parent=extra.get("parent"),
+            tenant=extra.get("tenant"),
+            trace=extra.get("trace"),
+        )
+        check_fields(record, _RESULT_TYPES)
+        return record
+    except InvalidPayload:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:  # a JSONDecodeError is a ValueError
+        raise InvalidPayload(f"the job's result is not one: {exc} ({raw[:40]!r}…)") from exc
+
+
+def _arq_state(success: bool, result: Any) -> State:  # noqa: FBT001  # the wire's own field
+    if success:
+        return State.COMPLETED
+    return State.CANCELLED if is_exception(result) and result["$exc"] == "CancelledError" else State.DEAD
+
+
+_RESULT_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("id", "name", "queue"), TEXT),
+    **dict.fromkeys(("started_ms", "finished_ms", "enqueued_ms", "job_try", "attempts", "deliveries"), INT),
+    **dict.fromkeys(("worker", "parent", "tenant", "trace"), TEXT_OR_NONE),
+    "priority": INT_OR_NONE,
+    "args": LIST,
+    "kwargs": (dict,),
+    "tags": LIST,
+}

@@ -1,0 +1,1 @@
+"""Parts that every long-running program shares: settings, logs, probes, signals and error reports."""

@@ -1,0 +1,1 @@
+"""The reference page of the AgentQueue resource, generated from its models."""

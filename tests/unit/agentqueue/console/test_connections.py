@@ -1,0 +1,339 @@
+"""The console's connections: how long a peer may take, how many there may be, and what each answer carries."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.testing import capture_logs
+
+from agentqueue import Client
+from agentqueue.console import requests
+from agentqueue.console.app import create_app
+from agentqueue.console.auth import HEADERS, Guard
+from agentqueue.console.connections import MOST_CONNECTIONS, Connection, room_for_connections
+from agentqueue.console.repeated_logs import Lines
+from agentqueue.console.server import listen, make_server
+from agentqueue.console.settings import Settings
+from tests.support.waiting import until
+
+TOKEN = "a-long-token"
+PATIENCE = 30.0
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: console\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Guard | None = None, **limits: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    """A console on a Redis that is not there, and its port."""
+    client = Client("redis://127.0.0.1:1")
+    guard = app or create_app(client, token=TOKEN)
+    server = make_server(guard, type("Limited", (Connection,), {"lines": guard.lines, **limits}))
+    with listen(Settings(port=0, token=TOKEN)) as listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await until(lambda: server.started)
+            yield server, listener.getsockname()[1]
+        finally:
+            server.should_exit = server.force_exit = True
+            await task
+            guard.lines.close()
+            await client.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int, first: bytes = b"") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(first)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """All that comes until the console closes the connection."""
+    async with asyncio.timeout(PATIENCE):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    """The status and the headers of the next answer."""
+    async with asyncio.timeout(PATIENCE):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
+    fields = dict(line.split(": ", 1) for line in head[1:] if line)
+    return int(head[0].split()[1]), {name.lower(): value for name, value in fields.items()}
+
+
+def is_guarded(headers: dict[str, str]) -> bool:
+    return all(headers.get(name.lower()) == value for name, value in HEADERS.items())
+
+
+async def test_accepted_connections_send_at_once() -> None:
+    async with serving() as (server, port), connected(port, HEALTH) as (reader, _):
+        assert (await answer(reader))[0] == 200
+        (one,) = server.server_state.connections
+        accepted = one.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-More: ", HEALTH + b"GET /hea"],
+    ids=["nothing", "half a line", "half a head", "half a second head"],
+)
+async def test_half_a_request_is_not_waited_for(first: bytes) -> None:
+    async with serving(head_seconds=0.05) as (_, port), connected(port, first) as (reader, writer):
+        await ended(reader)
+        assert reader.at_eof() or writer.is_closing()
+
+
+async def test_a_head_that_comes_byte_by_byte_gets_no_more_time() -> None:
+    async with (
+        serving(head_seconds=0.2) as (server, port),
+        connected(port, b"GET / HTTP/1.1\r\nX: ") as (reader, writer),
+    ):
+        end = asyncio.create_task(ended(reader))
+        async with asyncio.timeout(PATIENCE):
+            while not end.done():
+                writer.write(b"x")
+                await asyncio.sleep(0.01)
+        await until(lambda: not server.server_state.connections)
+
+
+async def test_connections_that_send_nothing_keep_nobody_out() -> None:
+    async with serving(most=4) as (server, port), contextlib.AsyncExitStack() as stack:
+        idle = [await stack.enter_async_context(connected(port, b"GET /heal")) for _ in range(12)]
+        await until(lambda: len(server.server_state.connections) == 4)
+        async with connected(port, HEALTH) as (reader, _):
+            assert (await answer(reader))[0] == 200
+        for reader, _ in idle[:8]:
+            assert await ended(reader) == b"", "the oldest went first"
+
+
+async def test_a_request_under_way_is_not_closed_for_another() -> None:
+    """All connections have a request under way: the new one is closed."""
+    release = asyncio.Event()
+    async with serving(slow_app(release), most=2) as (_, port), contextlib.AsyncExitStack() as stack:
+        request = b"GET /static/x HTTP/1.1\r\nHost: x\r\n\r\n"
+        busy = [await stack.enter_async_context(connected(port, request)) for _ in range(2)]
+        for reader, _ in busy:
+            assert (await answer(reader))[0] == 200
+        async with connected(port, request) as (reader, _):
+            assert await ended(reader) == b""
+        release.set()
+        for reader, _ in busy:
+            async with asyncio.timeout(PATIENCE):
+                assert await reader.readexactly(4) == b"done"
+
+
+def slow_app(release: asyncio.Event) -> Guard:
+    """An application whose answers end when they are released."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await release.wait()
+        await send({"type": "http.response.body", "body": b"done"})
+
+    return Guard(app, token=TOKEN, lines=Lines(), most=8)
+
+
+async def test_a_peer_that_takes_nothing_of_its_answer_is_dropped() -> None:
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive_now(receive))["type"] != "http.disconnect":
+            await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})
+
+    app = Guard(endless, token=TOKEN, lines=Lines(), most=8)
+    request = b"GET /static/x HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with serving(app, write_seconds=0.05) as (server, port):
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            deaf.sendall(request)
+            await until(lambda: len(server.server_state.connections) == 1)
+            await until(lambda: not server.server_state.connections)
+
+
+async def receive_now(receive: Receive) -> Any:
+    """What has been received by now; an empty request if nothing has."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.001):
+            return await receive()
+    return {"type": "http.request"}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"x" * 100_000,
+    ],
+    ids=["nonsense", "two hosts", "bytes in the path", "a head that never ends"],
+)
+async def test_what_is_no_request_is_refused_in_the_form_of_all_errors(request_: bytes) -> None:
+    async with serving() as (_, port), connected(port, request_) as (reader, _):
+        status, headers = await answer(reader)
+        assert (status, headers["content-type"]) == (400, "application/problem+json")
+        assert is_guarded(headers)
+        assert orjson.loads(await ended(reader))["status"] == 400
+
+
+async def test_an_upgrade_is_answered_as_any_other_request() -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with serving() as (_, port), connected(port, request) as (reader, _):
+        assert (await answer(reader))[0] == 200
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "BODY_SECONDS", 0.05)
+    head = (
+        f"POST /api/queues/q/pause HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n{{"
+    )
+    async with serving() as (_, port), connected(port, head.encode()) as (reader, _):
+        status, headers = await answer(reader)
+        assert (status, headers["connection"], is_guarded(headers)) == (408, "close", True)
+        await ended(reader)
+
+
+async def test_more_requests_than_fit_are_refused_for_now_and_health_is_answered() -> None:
+    release, inside = asyncio.Event(), 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal inside
+        if scope["path"] != "/healthz":
+            inside += 1
+            await release.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    guard = Guard(app, token=TOKEN, lines=Lines(), most=2)
+    known, unknown = f"Bearer {TOKEN}", ""
+    waiting = [asyncio.create_task(call(guard, "/api/queues", known)) for _ in range(2)]
+    waiting.append(asyncio.create_task(call(guard, "/", unknown)))
+    await until(lambda: inside == 3)
+    with capture_logs() as logged:
+        assert [await call(guard, path, header) for path, header in (("/api/queues", known), ("/", unknown))] == [
+            503,
+            503,
+        ]
+    assert [line["event"] for line in logged] == ["too_many_requests"]
+    assert await call(guard, "/healthz", unknown) == 200
+    release.set()
+    assert await asyncio.gather(*waiting) == [200] * 3
+    guard.lines.close()
+
+
+async def call(app: ASGIApp, path: str, authorization: str) -> int:
+    """The status of an answer."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    headers = [(b"authorization", authorization.encode())] if authorization else []
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "headers": headers,
+        "client": ("1.2.3.4", 5),
+    }
+    await app(scope, receive, send)
+    return int(sent[0]["status"])
+
+
+@pytest.mark.parametrize(
+    ("files", "most"), [(64, 8), (256, 64), (1_024, 256), (1_048_576, 256), (-1, MOST_CONNECTIONS)]
+)
+def test_connections_leave_file_descriptors_to_the_rest(files: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
+    assert room_for_connections() == most
+
+
+# The log
+
+
+async def test_what_happens_often_is_one_line_a_period() -> None:
+    lines = Lines(period=0.05)
+    with capture_logs() as logged:
+        for number in range(50):
+            lines.warn("request_refused", peer=f"10.0.0.{number}", reason="the token is wrong")
+        await until(lambda: len(logged) == 2)
+        lines.warn("request_refused", peer="10.0.1.1", reason="the token is wrong")
+        lines.close()
+    first, second, third = logged
+    assert (first["peer"], "count" in first) == ("10.0.0.0", False)
+    assert (second["count"], len(second["peers"]), second["reason"]) == (49, 20, "the token is wrong")
+    assert (third["count"], third["peers"]) == (1, ["10.0.1.1"])
+
+
+async def test_the_end_of_an_outage_is_a_line() -> None:
+    lines = Lines()
+    with capture_logs() as logged:
+        lines.over("redis_unavailable", "redis_available")
+        for _ in range(3):
+            lines.warn("redis_unavailable", error="refused")
+        for _ in range(2):
+            lines.over("redis_unavailable", "redis_available")
+        lines.warn("redis_unavailable", error="again")
+        lines.close()
+    assert [(line["event"], line.get("count")) for line in logged] == [
+        ("redis_unavailable", None),
+        ("redis_unavailable", 2),
+        ("redis_available", None),
+        ("redis_unavailable", None),
+    ]
+
+
+async def test_a_peer_that_hangs_up_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    asked, gone, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.set()
+        await gone.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 1_000_000})
+        answered.set()
+
+    guard = Guard(app, token=TOKEN, lines=Lines(), most=8)
+    with capture_logs() as logged:
+        async with serving(guard) as (server, port):
+            with socket.create_connection(("127.0.0.1", port)) as peer:
+                peer.sendall(b"GET /static/x HTTP/1.1\r\nHost: x\r\n\r\n")
+                await asked.wait()
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.set()
+            await answered.wait()
+            await until(lambda: not server.server_state.connections)
+    assert (logged, [record for record in caplog.records if record.levelname != "DEBUG"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "start"),
+    [("Content-Length: 1000", b'{"na'), ("Content-Length: 2", b""), ("Transfer-Encoding: chunked", b'4\r\n{"na\r\n')],
+)
+async def test_a_peer_that_hangs_up_in_its_body_is_not_in_the_log(
+    fields: str, start: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = f"POST /api/queues/q/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n\r\n"
+    with capture_logs() as logged:
+        async with serving() as (server, port):
+            async with connected(port, head.encode() + start):
+                await until(lambda: server.server_state.tasks)
+            await until(lambda: not server.server_state.tasks)
+    assert (logged, [record for record in caplog.records if record.levelname != "DEBUG"]) == ([], [])

@@ -1,0 +1,215 @@
+"""The election: a table of decisions, what the Lease says, and replicas that freeze and lose replies at any moment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from agentqueue_operator.controller.kubernetes.leader_election import (
+    DURATION_S,
+    LAST_WRITE_S,
+    LONGEST_S,
+    STEP_DOWN_S,
+    Claim,
+    Create,
+    Renew,
+    Sighting,
+    Step,
+    Take,
+    Term,
+    Wait,
+    decide,
+    sight,
+)
+from agentqueue_operator.controller.kubernetes.leader_elector import claim_of, claimed, released
+
+OTHERS = Claim("other", 15.0, "t0", 1)
+
+
+def seen(holder: str = "other", *, duration_s: float = 15.0, since_s: float = 0.0) -> Sighting:
+    return Sighting(Claim(holder, duration_s, "t0", 1), since_s)
+
+
+@pytest.mark.parametrize(
+    ("sighting", "now_s", "step"),
+    [
+        pytest.param(None, 0.0, Create(), id="there-is-none"),
+        pytest.param(seen("me"), 100.0, Renew(), id="ours-however-old"),
+        pytest.param(seen(""), 0.0, Take(), id="let-go"),
+        pytest.param(seen(), 15.0, Wait("other"), id="seen-for-just-its-duration"),
+        pytest.param(seen(), 15.1, Take(), id="not-renewed-in-time"),
+        pytest.param(seen(duration_s=30.0), 29.0, Wait("other"), id="it-asked-for-longer"),
+        pytest.param(seen(duration_s=1e9), LONGEST_S + 1, Take(), id="but-not-for-ever"),
+    ],
+)
+def test_what_to_do_about_a_lease(sighting: Sighting | None, now_s: float, step: Step) -> None:
+    assert decide(sighting, me="me", now_s=now_s) == step
+
+
+def test_any_change_of_the_claim_shows_that_its_holder_lives() -> None:
+    first = sight(None, OTHERS, 0.0)
+    assert sight(first, OTHERS, 9.0) is first
+    assert sight(first, Claim("other", 15.0, "t1", 1), 9.0).since_s == 9.0
+
+
+def test_a_term_ends_before_anybody_else_s_can_begin() -> None:
+    term = Term(0.0)
+    assert term.leads(STEP_DOWN_S - 0.1)
+    assert not term.leads(STEP_DOWN_S)
+    assert term.left_s(9.0) == LAST_WRITE_S - 9.0
+    assert term.left_s(STEP_DOWN_S) == 0.0
+    assert STEP_DOWN_S < LAST_WRITE_S < DURATION_S
+
+
+@pytest.mark.parametrize(
+    ("spec", "claim"),
+    [
+        ({}, Claim("", DURATION_S, "", 0)),
+        (None, Claim("", DURATION_S, "", 0)),
+        ({"holderIdentity": None, "leaseDurationSeconds": 0}, Claim("", DURATION_S, "", 0)),
+        (
+            {"holderIdentity": "a", "leaseDurationSeconds": 30, "renewTime": "t", "leaseTransitions": 4},
+            Claim("a", 30.0, "t", 4),
+        ),
+    ],
+)
+def test_whatever_a_lease_says_is_understood(spec: Any, claim: Claim) -> None:
+    assert claim_of({"spec": spec}) == claim
+
+
+def test_a_lease_taken_over_counts_a_transition_and_one_renewed_keeps_its_beginning() -> None:
+    first = claimed(None, Create(), me="a", at="t1")
+    assert (first["holderIdentity"], first["acquireTime"], first["leaseTransitions"]) == ("a", "t1", 0)
+    again = claimed({"spec": first}, Renew(), me="a", at="t2")
+    assert (again["acquireTime"], again["renewTime"], again["leaseTransitions"]) == ("t1", "t2", 0)
+    other = claimed({"spec": again}, Take(), me="b", at="t3")
+    assert (other["holderIdentity"], other["acquireTime"], other["leaseTransitions"]) == ("b", "t3", 1)
+    free = released({"spec": other}, at="t4")
+    assert claim_of({"spec": free}) == Claim("", 1.0, "t4", 1)
+
+
+@dataclass
+class Server:
+    """A Lease with optimistic locking; what reaches it may do so late, and its answers may be lost."""
+
+    version: int = 0
+    spec: dict[str, Any] | None = None
+
+    def read(self) -> tuple[int, dict[str, Any] | None]:
+        return self.version, dict(self.spec) if self.spec else None
+
+    def write(self, seen_version: int, spec: dict[str, Any]) -> bool:
+        if seen_version != self.version:
+            return False
+        self.version, self.spec = self.version + 1, spec
+        return True
+
+
+@dataclass
+class Replica:
+    """The elector's turn, cut into the pieces between which a process may be frozen."""
+
+    name: str
+    server: Server
+    clock: Callable[[], float]
+    sighting: Sighting | None = None
+    term: Term | None = None
+    read: tuple[int, dict[str, Any] | None] | None = None
+    looked_at: float = 0.0
+    sent: tuple[float, int, dict[str, Any]] | None = None
+    writes: list[float] = field(default_factory=list)
+    """Until when each write of its work, begun and not yet known to have ended, may still reach the server."""
+
+    def look(self) -> None:
+        self.looked_at = self.clock()
+        self.read = self.server.read()
+
+    def send(self) -> None:
+        """Decide on what was read; the write is under way after it."""
+        if self.read is None:
+            return
+        (version, spec), self.read = self.read, None
+        live = {"spec": spec} if spec else None
+        self.sighting = sight(self.sighting, claim_of(live), self.looked_at) if live else None
+        step = decide(self.sighting, me=self.name, now_s=self.clock())
+        if isinstance(step, Wait):
+            self.term = None
+            return
+        at = self.clock()
+        self.sent = (at, version, claimed(live, step, me=self.name, at=f"{self.name}{at}"))
+
+    def arrive(self, *, lost: bool) -> None:
+        """The write reaches the server; its answer may be lost."""
+        if self.sent is None:
+            return
+        (at, version, spec), self.sent = self.sent, None
+        if self.server.write(version, spec) and not lost:
+            self.sighting = Sighting(claim_of({"spec": spec}), at)
+            self.term = Term(at)
+
+    def work(self) -> None:
+        """Begin a write of the loops, with the deadline that the client gives it."""
+        left_s = self.term.left_s(self.clock()) if self.term else 0.0
+        if left_s > 0:
+            self.writes.append(self.clock() + left_s)
+
+    def turn(self) -> None:
+        """All of it, unhindered."""
+        self.look()
+        self.send()
+        self.arrive(lost=False)
+
+    def stop(self) -> None:
+        """A clean end: nothing is under way any more, and the Lease is let go of."""
+        self.writes.clear()
+        self.term = self.sent = None
+        version, spec = self.server.read()
+        if spec and spec["holderIdentity"] == self.name:
+            self.server.write(version, released({"spec": spec}, at=f"{self.name}-"))
+
+
+ACTIONS = st.tuples(
+    st.integers(0, 1),
+    st.sampled_from(["turn", "turn", "turn", "work", "work", "look", "send", "arrive", "lose", "stop"]),
+    st.sampled_from([0.0, 0.1, 2.0, 9.9, 15.1]),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
+@example([(0, "turn", 0.0), (1, "turn", 9.9), (0, "work", 5.2), (1, "turn", 0.0)])  # frozen, and taken over at once
+@given(st.lists(ACTIONS, max_size=40))
+def test_two_never_write_at_the_same_time_whoever_freezes_when(actions: list[tuple[int, str, float]]) -> None:
+    now, server = [0.0], Server()
+    replicas = [Replica(name, server, lambda: now[0]) for name in "ab"]
+    for who, action, then_s in actions:
+        replica = replicas[who]
+        match action:
+            case "arrive" | "lose":
+                replica.arrive(lost=action == "lose")
+            case _:
+                getattr(replica, action)()
+        writing = {it.name for it in replicas if any(until > now[0] for until in it.writes)}
+        leading = {it.name for it in replicas if it.term and it.term.leads(now[0])}
+        assert len(writing | leading) <= 1, (writing, leading)
+        now[0] += then_s
+
+
+def test_replicas_that_take_turns_elect_one_and_then_another() -> None:
+    now, server = [0.0], Server()
+    first, second = Replica("a", server, lambda: now[0]), Replica("b", server, lambda: now[0])
+
+    for _ in range(20):
+        first.turn()
+        second.turn()
+        now[0] += 2.0
+        assert first.term
+        assert first.term.leads(now[0])
+        assert second.term is None
+    died_at = now[0]
+    while second.term is None:  # the first one has died
+        now[0] += 2.0
+        second.turn()
+    assert now[0] - died_at <= 20.0

@@ -1,0 +1,168 @@
+"""The elector's thread against a Lease that is a dictionary."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from agentqueue_operator.controller.kubernetes import leader_elector as module
+from agentqueue_operator.controller.kubernetes.api import DEADLINE_S, ApiServer
+from agentqueue_operator.controller.kubernetes.leader_elector import Elector
+from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable
+
+
+class FakeLease(ApiServer):
+    """An API server with one Lease."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[str, Any] | None = None
+        self.version = 0
+        self.trouble: Exception | None = None
+        self.calls: list[str] = []
+        self.closed = 0
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        deadline_s: float = DEADLINE_S,
+    ) -> Any:
+        self.calls.append(method)
+        if self.trouble is not None:
+            raise self.trouble
+        if method == "GET":
+            if self.live is None:
+                raise ApiRefused(404, "NotFound", "no lease")
+            return self.live
+        seen = body["metadata"].get("resourceVersion", "0")
+        if (method == "POST") is (self.live is not None) or seen != str(self.version):
+            raise ApiRefused(409, "Conflict", "it has changed")
+        self.version += 1
+        self.live = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        return self.live
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    @property
+    def holder(self) -> str:
+        return str(self.live["spec"]["holderIdentity"]) if self.live else ""
+
+
+@pytest.fixture
+def lease(monkeypatch: pytest.MonkeyPatch) -> FakeLease:
+    monkeypatch.setattr(module, "RENEW_S", 0.01)
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    return FakeLease()
+
+
+Make = Callable[..., Elector]
+
+
+@pytest.fixture
+def make(lease: FakeLease) -> Iterator[Make]:
+    made: list[Elector] = []
+
+    def one(me: str = "me", **given: Any) -> Elector:
+        options: dict[str, Any] = {"healthy": lambda: True, "changed": lambda _: None} | given
+        made.append(Elector(lambda: lease, namespace="ns", name="aq", me=me, **options))
+        return made[-1]
+
+    yield one
+    for elector in made:
+        elector.stop(5)
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_one_alone_makes_the_lease_renews_it_and_lets_it_go(lease: FakeLease, make: Make) -> None:
+    told: list[bool] = []
+    elector = make(changed=told.append)
+    assert (elector.leads, elector.left_s()) == (False, 0.0)
+    elector.start()
+    until(lambda: lease.version > 3)
+    assert elector.leads
+    assert 0 < elector.left_s() <= 14.0
+    assert elector.holder == lease.holder == "me"
+    elector.stop(5)
+    assert (lease.holder, elector.leads, lease.closed) == ("", False, 1)
+    assert told == [True, False]
+    elector.stop(5)  # once more does no harm
+
+
+def test_two_take_turns(lease: FakeLease, make: Make) -> None:
+    first, second = make("a"), make("b")
+    first.start()
+    until(lambda: first.leads)
+    second.start()
+    until(lambda: second.holder == "a")
+    assert not second.leads
+    first.stop(5)
+    until(lambda: second.leads)
+    assert lease.holder == "b"
+    assert lease.live is not None
+    assert lease.live["spec"]["leaseTransitions"] == 1
+
+
+def test_who_hangs_lets_another_lead(lease: FakeLease, make: Make) -> None:
+    healthy = [True]
+    elector = make(healthy=lambda: healthy[0])
+    elector.start()
+    until(lambda: elector.leads)
+    healthy[0] = False
+    until(lambda: lease.holder == "")
+    assert not elector.leads
+    healthy[0] = True
+    until(lambda: elector.leads)
+
+
+def test_an_api_server_that_is_away_ends_the_term_by_the_clock_alone(
+    lease: FakeLease, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + ahead[0])
+    told: list[bool] = []
+    elector = make(changed=told.append)
+    elector.start()
+    until(lambda: elector.leads)
+    lease.trouble = ApiUnavailable("no answer")
+    asked = len(lease.calls)
+    until(lambda: len(lease.calls) > asked + 3)
+    before = elector.leads
+    ahead[0] += 10.0
+    assert (before, elector.leads, elector.left_s()) == (True, False, 0.0)  # some tries may fail
+    until(lambda: told == [True, False])
+    lease.trouble = None
+    until(lambda: elector.leads)
+
+
+def test_a_lease_that_can_t_be_let_go_of_does_not_hold_up_the_end(lease: FakeLease, make: Make) -> None:
+    elector = make()
+    elector.start()
+    until(lambda: elector.leads)
+    lease.trouble = ApiUnavailable("no answer")
+    elector.stop(5)
+    assert (elector.leads, lease.holder) == (False, "me")
+
+
+def test_whoever_writes_in_between_goes_first(lease: FakeLease, make: Make) -> None:
+    elector = make()
+    elector.start()
+    until(lambda: elector.leads)
+    taken = {"holderIdentity": "other", "leaseDurationSeconds": 15, "renewTime": "now"}
+    lease.version += 1
+    lease.live = {"metadata": {"resourceVersion": str(lease.version)}, "spec": taken}
+    until(lambda: not elector.leads)
+    assert lease.holder == elector.holder == "other"

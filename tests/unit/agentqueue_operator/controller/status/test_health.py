@@ -1,0 +1,137 @@
+"""What deployment tools make of an AgentQueue: kstatus (Flux, Helm 4), and Argo CD by the script in the docs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lupa import LuaRuntime
+
+from agentqueue.spec.crd import schema
+from agentqueue_operator.controller.status.conditions import (
+    AgentFacts,
+    Facts,
+    RedisFacts,
+    held,
+    hindered,
+    paused,
+    status_of,
+)
+from agentqueue_operator.controller.status.pod_problems import Trouble
+from agentqueue_operator.controller.status.reasons import Reason
+from tests.support.pages import Page
+
+Object = dict[str, Any]
+ROOT = Path(__file__).parents[5]
+SCRIPT = "resource.customizations.health.agentqueue.dev_AgentQueue"
+NOW = "2026-01-01T12:00:00Z"
+GENERATION = 3
+PULL = Trouble(Reason.IMAGE_PULL_FAILED, "a:2: not found")
+AGENT = AgentFacts(name="a", queue="a", deployment="q-a", made=True, desired=1, ready=1, needed=1, read=True)
+WELL = Facts(generation=GENERATION, redis=RedisFacts(endpoint="r:6379", answers=True), agents=(AGENT,))
+
+
+def agents(**given: Any) -> Facts:
+    return replace(WELL, agents=(replace(AGENT, **given),))
+
+
+def resource(status: Object | None, *, generation: int = GENERATION, annotations: Object | None = None) -> Object:
+    metadata: Object = {"name": "q", "generation": generation}
+    if annotations:
+        metadata["annotations"] = annotations
+    return {"metadata": metadata, "status": status} if status is not None else {"metadata": metadata}
+
+
+def told(facts: Facts) -> Object:
+    return resource(status_of(facts, None, now=NOW))
+
+
+def kstatus(given: Object) -> str:
+    """As cli-utils' kstatus judges a custom resource: the generation first, then Reconciling, Stalled and Ready."""
+    status = given.get("status") or {}
+    if status.get("observedGeneration", given["metadata"]["generation"]) != given["metadata"]["generation"]:
+        return "InProgress"
+    found = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+    if found.get("Reconciling") == "True":
+        return "InProgress"
+    if found.get("Stalled") == "True":
+        return "Failed"
+    return "Current" if found.get("Ready", "True") == "True" else "InProgress"
+
+
+def argo_cd(given: Object) -> Mapping[str, str]:
+    """What the script of docs/operations.md returns; Argo CD gives it the resource as `obj`."""
+    (text,) = [text for _, text in Page(ROOT / "docs" / "operations.md").blocks if SCRIPT in text]
+    lua = LuaRuntime()
+    lua.globals().obj = lua.table_from(given, recursive=True)
+    found = lua.execute(yaml.safe_load(text)["data"][SCRIPT])
+    return {"status": found.status, "message": found.message}
+
+
+OLD = status_of(WELL, None, now=NOW)
+NEW = schema()["properties"]["status"]["default"]
+PAUSED = {"agentqueue.dev/paused": "true"}
+
+
+@pytest.mark.parametrize(
+    ("given", "by_kstatus", "by_argo_cd"),
+    [
+        pytest.param(told(WELL), "Current", "Healthy", id="rolled-out"),
+        pytest.param(told(agents(desired=0, ready=0, needed=0)), "Current", "Healthy", id="waits-for-jobs-at-zero"),
+        pytest.param(told(agents(auto=False, desired=0, ready=0, waiting=1)), "Current", "Healthy", id="jobs-wait"),
+        pytest.param(told(agents(desired=3, ready=1)), "Current", "Healthy", id="scales"),
+        pytest.param(told(agents(desired=1, ready=3)), "Current", "Healthy", id="a-scale-in-waits-for-jobs"),
+        pytest.param(
+            told(replace(agents(desired=0, ready=1), suspended=True)), "Current", "Healthy", id="suspended-and-drains"
+        ),
+        pytest.param(told(replace(WELL, suspended=True)), "Current", "Healthy", id="suspended"),
+        pytest.param(told(agents(rolling_out=True)), "InProgress", "Progressing", id="rolls-out"),
+        pytest.param(told(agents(ready=0)), "InProgress", "Progressing", id="starts"),
+        pytest.param(
+            told(agents(rolling_out=True, trouble=PULL, new_trouble=PULL)), "Failed", "Degraded", id="a-wrong-image"
+        ),
+        pytest.param(
+            told(agents(desired=1, ready=0, needed=0, trouble=PULL)), "Failed", "Degraded", id="found-by-the-first-job"
+        ),
+        pytest.param(
+            resource(held(OLD, hindered(Trouble(Reason.INVALID_SPEC)), generation=4, now=NOW), generation=4),
+            "Failed",
+            "Degraded",
+            id="a-resource-that-breaks-rules",
+        ),
+        pytest.param(resource(OLD, generation=4), "InProgress", "Progressing", id="a-new-generation"),
+        pytest.param(resource(NEW, generation=1), "InProgress", "Progressing", id="just-made"),
+        pytest.param(
+            resource(held(OLD, paused(), generation=4, now=NOW), generation=4, annotations=PAUSED),
+            "InProgress",
+            "Suspended",
+            id="paused-with-a-new-generation",
+        ),
+        pytest.param(
+            resource(held(OLD, paused(), generation=GENERATION, now=NOW), annotations=PAUSED),
+            "Current",
+            "Suspended",
+            id="paused",
+        ),
+        pytest.param(
+            resource({"observedGeneration": GENERATION}), "Current", "Progressing", id="a-status-without-conditions"
+        ),
+    ],
+)
+def test_what_deployment_tools_make_of_it(given: Object, by_kstatus: str, by_argo_cd: str) -> None:
+    assert (kstatus(given), argo_cd(given)["status"]) == (by_kstatus, by_argo_cd)
+
+
+def test_argo_cd_shows_what_is_wrong_and_what_to_do() -> None:
+    said = argo_cd(told(agents(rolling_out=True, new_trouble=PULL)))["message"]
+    assert said.startswith("agent a: a:2: not found.")
+    assert "imagePullSecrets" in said
+
+
+def test_without_an_annotation_or_a_status_nothing_breaks() -> None:
+    assert argo_cd(resource(None, annotations={"other": "x"})) == {
+        "status": "Progressing",
+        "message": "The operator has not acted on this generation yet.",
+    }

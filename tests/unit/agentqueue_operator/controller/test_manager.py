@@ -1,0 +1,287 @@
+"""Probes, metrics and what counts as healthy."""
+
+import asyncio
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agentqueue.errors import UsageError
+from agentqueue.service.probes import Probes
+from agentqueue_operator.autoscaling.decision import CHANGES, Hold, Load, Memory, Reason, ScalingPolicy, Snapshot, Terms
+from agentqueue_operator.controller import manager
+from agentqueue_operator.controller.manager import Operator, Pulse, add_gauges, watched
+from agentqueue_operator.controller.metrics import OUTCOMES, Metrics
+from agentqueue_operator.controller.ports import Scaled
+from agentqueue_operator.controller.settings import PORT, Settings
+from agentqueue_operator.controller.status.conditions import AgentFacts
+from agentqueue_operator.queues.ports import Look
+from agentqueue_operator.resources.kinds import AGENT_QUEUE, SECRET, QueueRef
+
+REF = QueueRef("ns", "demo")
+QUEUE: Any = SimpleNamespace(agents=(SimpleNamespace(name="search", queue_name="eu:search"),))
+LABELS = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "queue": "eu:search"}
+
+
+class Sized(SimpleNamespace):
+    """With a length."""
+
+    def __len__(self) -> int:
+        return 5
+
+
+def operator(**given: Any) -> Operator:
+    """One whose parts say what the test wants."""
+    said = {"leads": True, "synced": True, "age_s": 0.0, "turned_at": 100.0, "late_s": 0.0, "silent_s": 0.0} | given
+    parts: dict[str, Any] = {
+        "settings": Settings(),
+        "metrics": Metrics(),
+        "pulse": SimpleNamespace(age_s=said["age_s"]),
+        "elector": SimpleNamespace(leads=said["leads"], turned_at=said["turned_at"]),
+        "cache": Sized(trouble=lambda: said.get("trouble", [])),
+        "watches": SimpleNamespace(synced=said["synced"], down=2, begun=3),
+        "loops": Sized(oldest_pass_s=lambda: said["late_s"], waiting=lambda: 4),
+        "api": SimpleNamespace(silent_s=said["silent_s"]),
+    }
+    return Operator(**parts)
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "monotonic", lambda: 100.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        pytest.param({}, "", id="all-well"),
+        pytest.param({"age_s": 31.0}, "the event loop hangs", id="the-loop-hangs"),
+        pytest.param({"turned_at": 39.0}, "the elector hangs", id="the-elector-hangs"),
+        pytest.param({"late_s": 31.0}, "an AgentQueue's loop is 31 s late", id="a-pass-hangs"),
+        pytest.param({"late_s": 29.0}, "", id="a-pass-is-slow"),
+        pytest.param({"late_s": 31.0, "silent_s": 11.0}, "", id="the-api-server-is-away"),
+        pytest.param({"late_s": 31.0, "leads": False}, "", id="it-stands-by"),
+    ],
+)
+def test_only_what_a_restart_would_heal_is_unhealthy(given: dict[str, Any], problem: str) -> None:
+    assert operator(**given).unhealthy() == problem
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"leads": False}, ""),
+        ({"synced": False}, "the caches are being filled"),
+        ({"synced": False, "trouble": ["agentqueues: no such kind"]}, "agentqueues: no such kind"),
+        ({"trouble": ["pods: forbidden"]}, ""),
+    ],
+)
+def test_who_could_take_over_is_ready(given: dict[str, Any], problem: str) -> None:
+    assert operator(**given).unready() == problem
+
+
+def test_an_operator_acts_on_whole_caches_alone() -> None:
+    assert operator().leads
+    assert not operator(synced=False).leads
+    assert not operator(leads=False).leads
+
+
+def test_secrets_are_watched_only_if_they_may_be_read() -> None:
+    assert SECRET in watched(Settings())
+    assert SECRET not in watched(Settings(read_secrets=False))
+    assert AGENT_QUEUE in watched(Settings(read_secrets=False))
+
+
+async def test_the_pulse_tells_that_the_loop_turns() -> None:
+    pulse = Pulse()
+    beating = asyncio.create_task(pulse.beat())
+    await asyncio.sleep(0)
+    assert pulse.age_s < 5
+    beating.cancel()
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_gauges_tell_what_the_parts_say() -> None:
+    one = operator()
+    add_gauges(one)
+    assert value(one.metrics, "agentqueue_operator_leader") == 1.0
+    assert value(one.metrics, "agentqueue_operator_watches_down") == 2.0
+    assert value(one.metrics, "agentqueue_operator_work_queue_depth") == 4.0
+
+
+def test_passes_and_calls_are_counted() -> None:
+    metrics = Metrics()
+    metrics.passed(REF, 0.03, None)
+    metrics.passed(REF, 20.0, "ApiUnavailable")
+    metrics.called("PATCH", "deployments", 200)
+    metrics.called("PROPFIND", "other", 0)
+    assert value(metrics, "agentqueue_operator_reconcile_duration_seconds_count") == 2.0
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ApiUnavailable") == 1.0
+    requests = "agentqueue_operator_api_requests_total"
+    assert value(metrics, requests, verb="patch", resource="deployments", code="200") == 1.0
+    assert value(metrics, requests, verb="other", resource="other", code="0") == 1.0
+
+
+def test_counters_are_shown_as_0_before_they_count() -> None:
+    """Prometheus sees no increase in a series that first appears with the value 50."""
+    metrics = Metrics()
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ApiUnavailable") == 0.0
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="Other") == 0.0
+    requests = "agentqueue_operator_api_requests_total"
+    for verb, resource, code in (("get", "pods", "200"), ("create", "deployments", "201"), ("patch", "pods", "409")):
+        assert value(metrics, requests, verb=verb, resource=resource, code=code) == 0.0
+    decision: Any = SimpleNamespace(reason=SimpleNamespace(value="Enough"))
+    metrics.decided(REF, "search", decision)
+    decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "ScaleTo"}
+    for reason in CHANGES:
+        assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason=reason.value) == 0.0
+
+
+def test_a_pass_that_ends_with_an_unknown_error_is_counted_under_a_known_name() -> None:
+    metrics = Metrics()
+    metrics.passed(REF, 0.1, "ZeroDivisionError")
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ZeroDivisionError") is None
+    assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="Other") == 1.0
+
+
+def test_counters_are_counted_in_any_thread_and_lose_nothing() -> None:
+    metrics = Metrics()
+
+    def call() -> None:
+        for _ in range(2_000):
+            metrics.called("GET", "pods", 200)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = value(metrics, "agentqueue_operator_api_requests_total", verb="get", resource="pods", code="200")
+    assert found == 8_000.0
+
+
+def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> None:
+    metrics = Metrics()
+    facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=0, ready=0)}
+    counted = {"completed": 50, "retried": 3, "dead": 2, "run_ms": 1500, "enqueued": 60, "replayed": 1, "lost": 4}
+
+    def look(**counters: int) -> Look:
+        return Look(
+            load=Load(),
+            reports={},
+            marked={},
+            delayed=0,
+            done=0,
+            dead=0,
+            arrived=0,
+            run_ms=0,
+            counters=counters,
+        )
+
+    def shown() -> dict[str, float | None]:
+        outcomes = {it: value(metrics, "agentqueue_queue_outcomes_total", **LABELS, outcome=it) for it in OUTCOMES}
+        others = {
+            name: value(metrics, f"agentqueue_queue_{name}_total", **LABELS)
+            for name in ("enqueued_jobs", "replayed_jobs", "lost_outcomes", "run_seconds")
+        }
+        return outcomes | others
+
+    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, look=look())}, facts)
+    assert set(shown().values()) == {0.0}
+    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, look=look(**counted))}, facts)
+    assert shown() == {
+        "completed": 50.0,
+        "retried": 3.0,
+        "dead": 2.0,
+        "cancelled": 0.0,
+        "handed_back": 0.0,
+        "crashed": 0.0,
+        "enqueued_jobs": 60.0,
+        "replayed_jobs": 1.0,
+        "lost_outcomes": 4.0,
+        "run_seconds": 1.5,
+    }
+    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0)}, facts)
+    assert set(shown().values()) == {None}, "what can't be read is not shown as 0: that would be a reset"
+
+
+def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
+    metrics = Metrics()
+    load = Load(ready=7, due_soon=1, active=2, oldest_ready=timedelta(seconds=9), paused=True)
+    look = Look(load=load, reports={}, marked={}, delayed=3, done=50, dead=4, arrived=60, run_ms=1)
+    policy = ScalingPolicy(target_wait=timedelta(seconds=45))
+    held = Hold(Reason.ENOUGH, Terms(snapshot=Snapshot(at=1.0, load=load), current=2, policy=policy), Memory())
+    scaled = {"search": Scaled(replicas=2, look=look, draining=1, unschedulable=1, decision=held)}
+    facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=2, ready=1)}
+    decision: Any = SimpleNamespace(reason=SimpleNamespace(value="Backlog"))
+    metrics.looked(REF, QUEUE, scaled, facts)
+    metrics.decided(REF, "search", decision)
+    shown = {
+        "agentqueue_queue_waiting_jobs": 7.0,
+        "agentqueue_queue_due_soon_jobs": 1.0,
+        "agentqueue_queue_active_jobs": 2.0,
+        "agentqueue_queue_delayed_jobs": 3.0,
+        "agentqueue_queue_dead_letters": 4.0,
+        "agentqueue_queue_oldest_waiting_seconds": 9.0,
+        "agentqueue_queue_paused": 1.0,
+        "agentqueue_queue_readable": 1.0,
+        "agentqueue_agent_desired_replicas": 2.0,
+        "agentqueue_agent_ready_replicas": 1.0,
+        "agentqueue_agent_draining_replicas": 1.0,
+        "agentqueue_agent_unschedulable_replicas": 1.0,
+        "agentqueue_agent_target_wait_seconds": 45.0,
+    }
+    assert {name: value(metrics, name, **LABELS) for name in shown} == shown
+    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=2)}, facts)  # the queue can't be read
+    assert value(metrics, "agentqueue_queue_waiting_jobs", **LABELS) is None
+    assert value(metrics, "agentqueue_queue_readable", **LABELS) == 0.0
+    decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "SimpleNamespace"}
+    assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason="Backlog") == 1.0
+    metrics.gone(REF)
+    assert value(metrics, "agentqueue_queue_readable", **LABELS) is None
+    assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason="Backlog") is None
+
+
+@pytest.fixture
+def said() -> dict[str, str]:
+    return {"live": "", "ready": ""}
+
+
+@pytest.fixture
+def probes(said: dict[str, str]) -> Iterator[Probes]:
+    one = Probes(0, PORT, registry=Metrics().registry, live=lambda: said["live"], ready=lambda: said["ready"])
+    one.start()
+    yield one
+    one.stop()
+
+
+def ask(probes: Probes, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{probes.port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_probes_answer_with_the_reason(probes: Probes, said: dict[str, str]) -> None:
+    assert ask(probes, "/healthz") == (200, "alive\n")
+    assert ask(probes, "/readyz") == (200, "ready\n")
+    said |= {"live": "the loop hangs", "ready": "the caches are being filled"}
+    assert ask(probes, "/healthz") == (503, "the loop hangs\n")
+    assert ask(probes, "/readyz?verbose") == (503, "the caches are being filled\n")
+    assert ask(probes, "/")[0] == 404
+    assert "agentqueue_operator_reconcile_duration_seconds" in ask(probes, "/metrics")[1]
+
+
+def test_a_taken_port_is_told(probes: Probes) -> None:
+    with pytest.raises(UsageError, match="AGENTQUEUE_OPERATOR_PORT"):
+        Probes(probes.port, PORT, registry=Metrics().registry, live=lambda: "", ready=lambda: "")

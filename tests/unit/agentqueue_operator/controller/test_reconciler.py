@@ -1,0 +1,548 @@
+"""Passes over an AgentQueue, on a cluster and a Redis in memory."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from agentqueue.errors import QueueUnavailable
+from agentqueue.spec import AgentQueueStatus, LastScale, ResolvedQueue
+from agentqueue.store import ServerOptions
+from agentqueue_operator.autoscaling.decision import Load, Memory, ScaleTo, ScalingPolicy, Snapshot, Terms
+from agentqueue_operator.autoscaling.decision import Reason as ScalingReason
+from agentqueue_operator.controller.ports import AgentPods, ApiUnavailable, Scaled
+from agentqueue_operator.controller.reconciler import Place, QueueReconciler
+from agentqueue_operator.controller.referenced_content import FRESH_S
+from agentqueue_operator.controller.status.pod_problems import Trouble
+from agentqueue_operator.controller.status.reasons import REMEDIES, Reason
+from agentqueue_operator.queues.ports import Look, Queues
+from agentqueue_operator.resources.kinds import Object, QueueRef
+from agentqueue_operator.resources.render import Images, redis_name, worker_name
+from tests.support.fake_cluster import FakeCluster, refused
+from tests.support.objects import OWNER
+from tests.support.scaling import FakeQueues
+
+REF = QueueRef("n", "q")
+REDIS, WORKER = redis_name("q"), worker_name("q", "a")
+MADE = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+
+def scale_to(replicas: int) -> ScaleTo:
+    terms = Terms(snapshot=Snapshot(at=0.0, load=None), current=4, policy=ScalingPolicy())
+    return ScaleTo(replicas, ScalingReason.FIXED, terms, Memory())
+
+
+@dataclass
+class FakeScaler:
+    replicas: dict[str, int | None] = field(default_factory=lambda: {"a": 1})
+    wanted: int | None = None
+    waiting: int = 0
+    dead: list[str] = field(default_factory=list)
+    error: Exception | None = None
+    soon_s: float | None = None
+    last: LastScale | None = None
+    buried: int = 0
+    trouble: str = ""
+    shared_with: str = ""
+    seen: Mapping[str, AgentPods] = field(default_factory=dict)
+
+    async def scale(
+        self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues | None, at: float
+    ) -> Mapping[str, Scaled]:
+        self.seen = agents
+        load = Load(ready=self.waiting, active=2, oldest_ready=timedelta(seconds=3))
+        look = Look(load=load, reports={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
+        return {
+            agent.name: Scaled(
+                replicas=self.replicas.get(agent.name, 0),
+                decision=None if self.wanted is None else scale_to(self.wanted),
+                look=look if queues is not None else None,
+                soon_s=self.soon_s,
+                last_scale=self.last,
+                trouble=self.trouble,
+                shared_with=self.shared_with,
+            )
+            for agent in queue.agents
+        }
+
+    async def bury(self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues) -> Sequence[str]:
+        self.buried += 1
+        if self.error:
+            raise self.error
+        return self.dead
+
+
+@dataclass
+class FirstJobs(FakeQueues):
+    """Only the first job of a queue at zero."""
+
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    error: Exception | None = None
+    listened: list[tuple[str, ...]] = field(default_factory=list)
+
+    async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
+        self.listened.append(tuple(queues))
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        await self.came.wait()
+        self.came.clear()
+        return True
+
+
+@dataclass
+class FakeRedis:
+    """What is dialled."""
+
+    trouble: Trouble | None = None
+    queues: FirstJobs = field(default_factory=FirstJobs)
+    dialled: list[ServerOptions] = field(default_factory=list)
+    closed: int = 0
+
+    def dial(self, options: ServerOptions) -> "FakeRedis":
+        self.dialled.append(options)
+        return self
+
+    async def check(self) -> Trouble | None:
+        return self.trouble
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class World:
+    cluster: FakeCluster
+    scaler: FakeScaler
+    redis: FakeRedis
+    at: float = 1000.0
+    woken: list[QueueRef] = field(default_factory=list)
+    hurried: asyncio.Event = field(default_factory=asyncio.Event)
+    looked: int = 0
+    made: int = 0
+
+    def __post_init__(self) -> None:
+        self.set_up()
+
+    def set_up(self, **place: Any) -> "World":
+        self.reconciler = QueueReconciler(REF, self.place(**place))
+        return self
+
+    def place(self, **more: Any) -> Place:
+        place = Place(
+            cluster=self.cluster,
+            cache=self.cluster,
+            dial=self.redis.dial,
+            make_scaler=lambda _: self.scaler,
+            images=Images("worker:1", "redis:1", "console:1"),
+            clock=lambda: self.at,
+            now=lambda: MADE + timedelta(seconds=self.at - 1000),
+            make_secret=self.secret,
+            wake=self.wake,
+            looked=self.look,
+        )
+        return replace(place, **more)
+
+    def secret(self) -> str:
+        self.made += 1
+        return f"secret-{self.made}"
+
+    def wake(self, ref: QueueRef) -> None:
+        self.woken.append(ref)
+        self.hurried.set()
+
+    def look(self, *_: Any) -> None:
+        self.looked += 1
+
+    async def run(self, seconds: float = 5.0) -> float | None:
+        self.at += seconds
+        return await self.reconciler.run()
+
+    @property
+    def status(self) -> Object:
+        return self.cluster.statuses[-1]
+
+    def told(self, kind: str) -> tuple[str, str]:
+        (found,) = [one for one in self.status["conditions"] if one["type"] == kind]
+        return found["status"], found["reason"]
+
+    def put_queue(self, *, generation: int = 1, annotations: Object | None = None, **spec: Any) -> None:
+        agent = {"name": "a", "handler": "m:agent", "scaling": {"minReplicas": 1}}
+        given = {"agents": [agent], "console": {"enabled": False}} | spec
+        metadata = {
+            **OWNER["metadata"],
+            "generation": generation,
+            "annotations": annotations or {},
+            "creationTimestamp": "2026-01-01T12:00:00Z",
+        }
+        self.cluster.queues[REF] = {**OWNER, "metadata": metadata, "spec": given}
+
+    def put_pod(self, name: str, *, ready: bool = True, since: datetime = MADE, **labels: str) -> None:
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": since.isoformat()}
+        metadata = {"name": name, "labels": {f"agentqueue.dev/{key}": value for key, value in labels.items()}}
+        self.cluster.put({"kind": "Pod", "metadata": metadata, "status": {"conditions": [condition]}})
+
+    def put_secret(self, name: str, **data: str) -> None:
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        self.cluster.put({"kind": "Secret", "metadata": {"name": name}, "data": encoded})
+
+    def redis_up(self) -> None:
+        """Its pod is ready, and has been for a while; the Deployment's controller has done its work."""
+        self.put_pod("redis-0", component="redis", since=MADE - timedelta(minutes=5))
+        self.put_pod("a-1", component="worker", agent="a")
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World(FakeCluster(), FakeScaler(), FakeRedis())
+    yield world
+    await world.reconciler.close()
+
+
+async def test_from_nothing_to_ready(world: World) -> None:
+    world.put_queue()
+    assert await world.run() == 1.0  # Redis starts: soon again
+    assert world.told("Ready") == ("False", "RedisStarting")
+    assert {("StatefulSet", REDIS), ("Secret", REDIS), ("Service", REDIS), ("Deployment", WORKER)} <= set(
+        world.cluster.objects
+    )
+    assert world.redis.dialled == []
+    world.redis_up()
+    assert await world.run() is None
+    AgentQueueStatus.model_validate(world.status)
+    assert world.told("Ready") == ("True", "Available")
+    assert world.status["readyAgents"] == "1/1"
+    assert [reason for reason, _ in world.cluster.events] == ["Ready", "RedisReady"]
+    (options,) = world.redis.dialled
+    assert options.url == f"redis://default:secret-1@{REDIS}.n.svc:6379/0"
+    assert world.looked == 2
+
+
+async def test_workers_keep_their_marks_while_the_api_server_does_not_answer_about_secrets(world: World) -> None:
+    """The scaler is asked, which renews the marks of workers that may be removed; Redis is reached as before."""
+    world.put_secret("u", url="redis://one:6380")
+    world.put_queue(redis={"external": {"urlSecretRef": {"name": "u", "key": "url"}}})
+    await world.run()
+    world.cluster.refuse["get", "Secret"] = ApiUnavailable("no answer")
+    for _ in range(3):
+        world.scaler.seen = {}
+        await world.run(seconds=FRESH_S + 1)
+        assert "a" in world.scaler.seen
+    assert (len(world.redis.dialled), world.redis.closed) == (1, 0)
+
+
+async def test_at_rest_nothing_is_asked_and_nothing_written(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    await world.run()
+    await world.run()
+    world.cluster.calls.clear()
+    for _ in range(10):
+        await world.run()
+    assert world.cluster.writes() == []
+    assert all(kind == "PersistentVolumeClaim" for _, kind, _ in world.cluster.calls)
+
+
+async def test_a_password_is_made_once(world: World) -> None:
+    world.put_queue(console={"enabled": True})
+    await world.run()
+    made = world.made
+    world.set_up()  # another operator
+    await world.run()
+    assert (made, world.made) == (2, 2)
+    del world.cluster.objects["Secret", REDIS]
+    before = world.redis.dialled
+    await world.run()
+    assert base64.b64decode(world.cluster.objects["Secret", REDIS]["data"]["password"]).decode().startswith("secret-")
+    assert (world.made, world.redis.dialled) == (2, before)
+
+
+async def test_the_user_s_password_is_taken(world: World) -> None:
+    world.put_queue(redis={"managed": {"auth": {"passwordSecretRef": {"name": "mine", "key": "pw"}}}})
+    world.redis_up()
+    await world.run()
+    assert world.told("RedisReady") == ("False", "ReferenceMissing")
+    assert ("Secret", REDIS) not in world.cluster.objects
+    world.put_secret("mine", pw="p@ss")
+    await world.run(6)
+    assert world.redis.dialled[-1].url == f"redis://default:p%40ss@{REDIS}.n.svc:6379/0"
+    del world.cluster.objects["Secret", "mine"]
+    await world.run(100)
+    assert ("Secret", REDIS) in world.cluster.objects  # once known it stays known
+    assert world.told("Ready") == ("True", "Available")
+
+
+async def test_a_password_that_may_not_be_read_is_not_made_anew(world: World) -> None:
+    world.put_queue(console={"enabled": True})
+    await world.run()
+    world.set_up()  # another operator
+    world.cluster.refuse["get", "Secret"] = refused(403, "cannot get", "Forbidden")
+    world.cluster.calls.clear()
+    await world.run()
+    assert world.told("Ready") == ("False", "Forbidden")
+    assert world.cluster.writes() == [("status", "AgentQueue", "q")]
+    world.cluster.refuse.clear()
+    await world.run(6)
+    assert world.told("ConfigurationWarning") == ("False", "NoWarning")
+    assert world.made == 2
+
+
+async def test_paused_means_hands_off(world: World) -> None:
+    world.put_queue()
+    await world.run()
+    world.put_queue(generation=2, annotations={"agentqueue.dev/paused": "true"}, networkPolicy={"enabled": False})
+    world.cluster.calls.clear()
+    await world.run()
+    await world.run()
+    assert world.cluster.writes() == [("status", "AgentQueue", "q")]
+    assert world.told("Paused") == ("True", "PausedByAnnotation")
+    world.put_queue(generation=3)
+    await world.run()
+    assert world.told("Paused") == ("False", "NotPaused")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"agents": [{"name": "redis", "handler": "m:agent"}]}, id="a-rule"),
+        pytest.param({"agents": [{"name": "a", "handler": 1}]}, id="a-type"),
+        pytest.param({"nonsense": 1}, id="an-unknown-field"),
+    ],
+)
+async def test_a_resource_that_an_older_definition_let_in(world: World, spec: Object) -> None:
+    world.put_queue()
+    await world.run()
+    world.put_queue(generation=2, **spec)
+    world.cluster.calls.clear()
+    await world.run()
+    assert world.cluster.writes() == [("status", "AgentQueue", "q")]
+    assert world.told("Ready") == ("False", "InvalidSpec")
+    assert "spec." in next(one["message"] for one in world.status["conditions"] if one["type"] == "Ready")
+
+
+async def test_a_pod_template_that_can_t_be_merged(world: World) -> None:
+    template = {"spec": {"containers": [{"image": "no-name"}]}}
+    world.put_queue(agents=[{"name": "a", "handler": "m:agent", "podTemplate": template}])
+    await world.run()
+    assert world.told("Ready") == ("False", "InvalidSpec")
+
+
+async def test_what_is_gone_or_goes_is_left(world: World) -> None:
+    assert await world.run() is None
+    world.put_queue()
+    world.cluster.queues[REF]["metadata"]["deletionTimestamp"] = "now"
+    assert await world.run() is None
+    assert world.cluster.calls == []
+
+
+async def test_refusals_and_trouble_are_told(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    world.cluster.troubles = ["pods: forbidden"]
+    world.cluster.refuse["apply", "Deployment"] = refused(403, "exceeded quota: few", "Forbidden")
+    await world.run()
+    assert world.told("Ready") == ("False", "QuotaExceeded")
+    (warning,) = [one for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
+    assert "pods: forbidden" in warning["message"]
+
+
+async def test_redis_in_trouble_and_another_address(world: World) -> None:
+    world.put_queue(redis={"external": {"urlSecretRef": {"name": "u"}}})
+    world.put_pod("a-1", component="worker", agent="a")
+    world.put_secret("u", url="redis://one:6379")
+    world.redis.trouble = Trouble(Reason.REDIS_UNREACHABLE, "no answer")
+    assert await world.run() is None
+    assert world.told("RedisReady") == ("False", "RedisUnreachable")
+    assert world.scaler.buried == 0
+    world.redis.trouble = None
+    world.put_secret("u", url="rediss://two:6380/1")
+    await world.run(61)
+    assert [options.url for options in world.redis.dialled] == ["redis://one:6379", "rediss://two:6380/1"]
+    assert world.redis.closed == 1
+    assert world.status["redis"] == {"endpoint": "two:6380", "secretName": "u"}
+    assert world.told("Ready") == ("True", "Available")
+    assert world.scaler.buried == 1
+
+
+async def test_deaths_are_buried_and_a_failure_of_that_stops_nothing(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    world.scaler.dead = ["a-1"]
+    await world.run()
+    world.scaler.error = QueueUnavailable("gone")
+    await world.run()
+    assert world.scaler.buried == 2
+    assert world.told("Ready") == ("True", "Available")
+
+
+async def test_scaling_is_carried_out_and_told(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    world.scaler.last = LastScale.model_validate({"time": MADE, "from": 0, "to": 1, "reason": "Backlog"})
+    world.scaler.soon_s = 0.5
+    assert await world.run() == 0.5
+    assert ("Scaled", False) in world.cluster.events
+    world.scaler.last, world.scaler.replicas = None, {"a": 4}
+    await world.run()
+    assert world.cluster.objects["Deployment", WORKER]["spec"]["replicas"] == 4
+    (agent,) = world.status["agents"]
+    assert (agent["desiredReplicas"], agent["lastScale"]["to"]) == (4, 1)  # the last one stays told
+    assert world.scaler.seen["a"].deployment is not None
+
+
+async def test_a_scale_in_that_waits_for_busy_workers_is_told(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    for number in range(2, 5):
+        world.put_pod(f"a-{number}", component="worker", agent="a")
+    world.scaler.replicas, world.scaler.wanted = {"a": 4}, 1
+    await world.run()
+    await world.run()
+    (agent,) = world.status["agents"]
+    assert (agent["desiredReplicas"], agent["readyReplicas"]) == (1, 4)
+    assert world.told("Progressing") == ("True", "Scaling")
+    world.cluster.calls.clear()
+    for _ in range(10):
+        await world.run()
+    assert world.cluster.writes() == []
+
+
+async def test_a_queue_whose_last_worker_still_runs_is_not_listened_to(world: World) -> None:
+    world.put_queue(agents=[{"name": "a", "handler": "m:agent"}])
+    world.redis_up()
+    world.scaler.wanted = 0
+    await world.run()
+    await asyncio.sleep(0.1)
+    assert world.redis.queues.listened == []  # it takes the wake-up that the worker may wait for
+
+
+async def test_what_users_secrets_hold_rolls_the_pods(world: World) -> None:
+    env = [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "k"}}}]
+    world.put_queue(agents=[{"name": "a", "handler": "m:agent", "env": env, "scaling": {"minReplicas": 1}}])
+    world.put_pod("redis-0", component="redis", since=MADE - timedelta(minutes=5))
+    world.put_pod("a-1", component="worker", agent="a", ready=False)
+    await world.run()
+    assert world.told("Ready") == ("False", "ReferenceMissing")
+    world.put_secret("mine", k="1")
+    await world.run(10)
+    first = world.cluster.objects["Deployment", WORKER]["spec"]["template"]
+    world.put_secret("mine", k="2")
+    await world.run(10)
+    assert world.cluster.objects["Deployment", WORKER]["spec"]["template"] == first  # not looked at yet
+    await world.run(60)
+    assert world.cluster.objects["Deployment", WORKER]["spec"]["template"] != first
+
+
+async def test_without_the_right_to_read_secrets_none_is_read(world: World) -> None:
+    env = [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "k"}}}]
+    world.put_queue(agents=[{"name": "a", "handler": "m:agent", "env": env}])
+    world.set_up(read_secrets=False)
+    await world.run()
+    assert ("get", "Secret", "mine") not in world.cluster.calls
+
+
+async def test_a_reused_volume_is_told_for_a_while(world: World) -> None:
+    metadata = {"name": f"data-{REDIS}-0", "creationTimestamp": "2025-01-01T00:00:00Z"}
+    world.cluster.put({"kind": "PersistentVolumeClaim", "metadata": metadata})
+    world.put_queue()
+    world.redis_up()
+    await world.run()
+    await world.run()
+    assert world.told("ConfigurationWarning") == ("True", "VolumeReused")
+    assert world.told("Ready") == ("True", "Available")
+    await world.run(3700)
+    assert world.told("ConfigurationWarning") == ("False", "NoWarning")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "said"),
+    [
+        pytest.param(
+            {"fallback": {"behavior": "Static", "replicas": 50}},
+            "a: fallback.replicas of 50 is more than the 10 pods of maxReplicas.",
+            id="fallback",
+        ),
+        pytest.param(
+            {"maxReplicas": 2, "minIdleSlots": 11},
+            "a: minIdleSlots of 11 is more than the 10 slots of maxReplicas.",
+            id="idle-slots",
+        ),
+        pytest.param(
+            {"minIdleSlots": 50, "fallback": {"behavior": "Static", "replicas": 10}}, "Nothing to warn of.", id="fits"
+        ),
+        pytest.param({"mode": "Fixed", "replicas": 50}, "Nothing to warn of.", id="fixed"),
+    ],
+)
+async def test_what_max_replicas_does_not_allow_is_told(world: World, scaling: Object, said: str) -> None:
+    world.put_queue(agents=[{"name": "a", "handler": "m:agent", "scaling": scaling}])
+    world.redis_up()
+    await world.run()
+    (warning,) = [one for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
+    assert warning["message"].removesuffix(f" {REMEDIES[Reason.OVER_MAX_REPLICAS]}") == said
+
+
+async def test_who_else_scales_a_queue_is_reported(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    world.scaler.shared_with = "the AgentQueue shop/b"
+    await world.run()
+    await world.run()
+    assert world.told("ConfigurationWarning") == ("True", "QueueShared")
+    (said,) = [one["message"] for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
+    assert said.startswith("a: its queue a is scaled by the AgentQueue shop/b as well.")
+    assert world.told("Ready") == ("True", "Available")
+
+
+async def test_what_others_change_in_the_objects_is_reported(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    await world.run()
+    del world.cluster.objects["Service", REDIS]
+    live = world.cluster.objects["Deployment", WORKER]
+    added = {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:minReadySeconds": {}}}}
+    live["metadata"]["managedFields"].append(added)
+    live["metadata"]["resourceVersion"] = "later"
+    await world.run()
+    assert ("DriftUndone", True) in world.cluster.events
+    await world.run()
+    assert world.told("ConfigurationWarning") == ("True", "Drift")
+    assert ("Drift", True) in world.cluster.events
+
+
+async def test_victims_that_can_t_be_annotated_are_told(world: World) -> None:
+    world.put_queue()
+    world.redis_up()
+    world.scaler.trouble = "pods is forbidden"
+    await world.run()
+    assert world.told("ConfigurationWarning") == ("True", "Forbidden")
+
+
+async def test_the_first_job_of_a_queue_at_zero_wakes_the_loop(world: World) -> None:
+    world.put_queue(agents=[{"name": "a", "handler": "m:agent"}])
+    world.redis_up()
+    world.scaler.replicas = {"a": 0}
+    world.redis.queues.error = QueueUnavailable("for a moment")
+    await world.run()
+    world.redis.queues.came.set()
+    async with asyncio.timeout(10):
+        await world.hurried.wait()
+    assert world.woken == [REF]
+    assert world.redis.queues.listened[-1] == ("a",)
+    world.redis.queues.error = RuntimeError("a bug")
+    world.redis.queues.came.set()
+    await asyncio.sleep(0.5)
+    await world.run()  # the listener is replaced
+    world.hurried.clear()
+    world.redis.queues.came.set()
+    async with asyncio.timeout(10):
+        await world.hurried.wait()
+    world.scaler.replicas = {"a": 1}
+    await world.run()
+    world.redis.queues.listened.clear()
+    world.redis.queues.came.set()
+    await asyncio.sleep(0.5)
+    assert world.redis.queues.listened == []  # workers hear for themselves

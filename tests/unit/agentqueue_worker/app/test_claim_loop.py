@@ -1,0 +1,96 @@
+"""The claim loop beside a stand-in for Redis: what is asked when."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from unittest.mock import Mock
+
+from agentqueue.keys import Level
+from agentqueue.model.job import JobRecord, encode_job
+from agentqueue.model.outcomes import Claimed, Outcome
+from agentqueue.store import Engine, StepReply
+from agentqueue_worker.app.claim_loop import ClaimLoop
+from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.options import Identity, WorkerOptions
+from agentqueue_worker.app.ports import Registry
+from agentqueue_worker.app.progress_writer import Notes
+from agentqueue_worker.app.runner import Runner
+from agentqueue_worker.app.state import WorkerState
+from agentqueue_worker.app.telemetry import Telemetry
+from tests.support.workers import until
+
+RECORD = encode_job(JobRecord("job", enqueued_ms=1))
+SLOTS = 40
+HALF = SLOTS // 2
+"""What a step claims of many slots."""
+
+
+class Queue(Engine):
+    """An engine with jobs in it; `asked` is called with each step before its answer is there."""
+
+    def __init__(self, jobs: int, asked: Callable[[], None]) -> None:
+        self.left = jobs
+        self.asked = asked
+
+    async def step(
+        self,
+        *,
+        seq: int,
+        owner: str,
+        want: int,
+        aged: int = 0,
+        outcomes: Sequence[Outcome] = (),
+        watch: Sequence[str] = (),
+    ) -> StepReply:
+        self.asked()
+        await asyncio.sleep(0)
+        ids = range(self.left, self.left - min(want, self.left), -1)
+        self.left -= len(ids)
+        claimed = [Claimed(str(n), Level.NORMAL, 1.0, RECORD, 0, {}, cancel=False) for n in ids]
+        return StepReply([], claimed, [], paused=False, retry_after_ms=None, next_due_ms=None, now_ms=1, repeated=False)
+
+
+class World:
+    """A loop in burst mode with a runner that only notes what starts."""
+
+    def __init__(self, jobs: int, asked: Callable[[], None] = lambda: None) -> None:
+        self.queue = Queue(jobs, asked)
+        options = WorkerOptions("q", Identity("w", "1"), concurrency=SLOTS, burst=True)
+        self.state = WorkerState(options, Notes(self.queue, "w/1"))
+        self.started: list[str] = []
+        runner = Mock(spec=Runner, unrecorded={}, start=self.start)
+        self.loop = ClaimLoop(self.queue, self.state, runner, Mock(spec=Registry), Mock(spec=Telemetry))
+
+    def start(self, claimed: Claimed) -> None:
+        """Never ends: its slot stays taken."""
+        self.started.append(claimed.id)
+        self.state.running[claimed.id] = Mock(spec=Job)
+
+
+async def run(world: World, jobs: int) -> "asyncio.Task[None]":
+    """The loop, once so many jobs have started."""
+    running = asyncio.create_task(world.loop.run())
+    await until(lambda: len(world.started) == jobs, what=f"{jobs} jobs have started")
+    return running
+
+
+async def test_the_next_step_is_on_its_way_before_the_jobs_of_the_last_one_start() -> None:
+    """So the server works while they run."""
+    started: list[int] = []
+    world = World(SLOTS, lambda: started.append(len(world.started)))
+    (await run(world, SLOTS)).cancel()
+    assert started == [0, 0]
+
+
+async def test_what_is_claimed_takes_its_slot_and_counts_as_busy_before_it_starts() -> None:
+    """A worker that is asked in between must not call itself idle: its pod would go."""
+    seen: list[tuple[int, int]] = []
+    world = World(SLOTS, lambda: seen.append((world.state.free, world.state.busy)))
+    (await run(world, SLOTS)).cancel()
+    assert seen == [(SLOTS, 0), (SLOTS - HALF, HALF)]
+
+
+async def test_a_burst_is_not_over_while_claimed_jobs_have_not_started() -> None:
+    world = World(3)  # fewer than wanted: the queue is dry with the very step that brought them
+    running = await run(world, 3)
+    assert not running.done()
+    running.cancel()

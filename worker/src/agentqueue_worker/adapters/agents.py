@@ -1,0 +1,250 @@
+"""An Agent's handlers as the claim loop sees them."""
+
+import inspect
+import math
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from agentqueue.agent.context import Context
+from agentqueue.agent.definition import Agent, WorkerContext
+from agentqueue.agent.job_definition import CronDefinition, JobDefinition
+from agentqueue.agent.outcomes import Fatal, Retry
+from agentqueue.agent.payload import to_json
+from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
+from agentqueue.model.dead_letter import Reason
+from agentqueue.model.exceptions import is_a, leaves_of
+from agentqueue.model.job import JobRecord, decode_job, encode_job
+from agentqueue.model.new_job import NO_PAYLOAD
+from agentqueue.model.result import ResultRecord, encode_result
+from agentqueue.model.retry_policy import Backoff, seconds
+from agentqueue.model.times import from_ms
+from agentqueue.service.error_report import say
+from agentqueue.store import KEEP_FOREVER
+from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.ports import WorkerRuntime
+from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict, Yielded
+from agentqueue_worker.settings import Settings
+
+UNKNOWN_GRACE_MS: Final = 60_000
+"""A rolling deploy has workers of both versions for about so long."""
+
+
+class PayloadRefused(InvalidPayload):
+    """The handler's model refuses the job's payload: told apart from what the handler's own code raises."""
+
+
+PayloadRefused.__name__ = "InvalidPayload"  # what people read of it
+
+
+class AgentHandler:
+    """Runs the jobs of one name."""
+
+    def __init__(self, job: JobDefinition, settings: Settings) -> None:
+        self.name = job.name
+        self.timeout: float | None = settings.job_timeout if job.timeout is None else job.timeout
+        self.attempts = job.attempts or settings.attempts
+        self.backoff: Backoff = job.backoff or settings.backoff
+        self.keep_ms = keep_ms(settings.result_seconds if job.keep_result is None else job.keep_result)
+        self._func = job.func
+        self._is_async = job.is_async
+        self._load = job.payload.load
+        self._takes = job.payload.parameter is not None
+        self._optional = job.payload.is_optional
+        self.runtime: WorkerRuntime  # set by the registry's start
+
+    def call(self, job: Job) -> Awaitable[Any]:
+        """The handler's coroutine, or its thread's end."""
+        record, meta = job.record, job.claimed.meta
+        resume = meta.get("checkpoint") if meta else None
+        context = job.context = Context(
+            self.runtime, record, id=job.id, attempt=job.attempt, delivery=job.delivery, resume=resume
+        )
+        arguments: tuple[Any, ...] = (context,)
+        if record.args or record.kwargs or (self._takes and not self._optional):
+            payload = self._payload(record)
+            if payload is not NO_PAYLOAD:
+                arguments = (context, payload)
+        if self._is_async:
+            coroutine: Awaitable[Any] = self._func(*arguments)
+            return coroutine
+        return self.runtime.run_in_thread(self._func, *arguments)
+
+    def _payload(self, record: JobRecord) -> Any:
+        if not self._takes:
+            if list(record.args) == [None] and not record.kwargs:
+                return NO_PAYLOAD
+            raise PayloadRefused(f"job {self.name!r} takes no payload, but one was given")
+        if len(record.args) > 1 or record.kwargs:
+            raise PayloadRefused(
+                f"job {self.name!r} takes one payload, not several arguments; put them into one object"
+            )
+        try:
+            return self._load(record.args[0] if record.args else None)
+        except InvalidPayload as exc:
+            raise PayloadRefused(str(exc)) from None  # the model's message says all
+
+    def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
+        """Retry and Fatal as they say, a refused payload is final, all else failed this attempt.
+
+        Of a group (of a TaskGroup, say) all leaves must be Fatal for it to be; the longest delay that a Retry in it
+        asks for is kept.
+        """
+        leaves = leaves_of(exc)
+        if is_a(exc, PayloadRefused):
+            return Hopeless(Reason.INVALID_PAYLOAD)
+        if all(is_a(leaf, Fatal) for leaf in leaves):
+            return Hopeless(Reason.FATAL)
+        retries: list[Retry] = [leaf for leaf in leaves if is_a(leaf, Retry)]  # type: ignore[misc]  # see is_a
+        after = _longest(retries)
+        if len(retries) == len(leaves) and self.runtime.draining:
+            return Yielded(after)
+        return Failed(after)
+
+
+def _longest(retries: Iterable[Retry]) -> float | None:
+    """The longest delay in seconds; None if none asks for one."""
+    return max((seconds(it.after) for it in retries if it.after is not None), default=None)
+
+
+def keep_ms(seconds: float) -> int:
+    """Seconds as the engine takes them; infinite: for ever."""
+    return KEEP_FOREVER if math.isinf(seconds) else round(seconds * 1000)
+
+
+class AgentCodec:
+    """Records as JSON; what a handler returns may be a pydantic model, a dataclass, a date."""
+
+    decode_job = staticmethod(decode_job)
+
+    def encode_result(self, record: ResultRecord) -> bytes:
+        """See the port."""
+        try:
+            return encode_result(record)
+        except InvalidPayload:
+            if not record.success:
+                raise
+            record.result = to_json(record.result, "the result", comes_back=False)
+            return encode_result(record)
+
+
+class AgentCron:
+    """A cron expression's ticks."""
+
+    def __init__(self, cron: CronDefinition, queue: str) -> None:
+        from cronsim import CronSim, CronSimError  # noqa: PLC0415  # agents without crons don't need it
+
+        self._cron = cron
+        self._queue = queue
+        self._simulate = CronSim
+        self.name = cron.name
+        try:
+            self._zone = _zone(cron.timezone)
+            next(CronSim(cron.expression, from_ms(0).astimezone(self._zone)))
+        except (CronSimError, StopIteration) as exc:
+            raise UsageError(
+                f"cron {cron.expression!r} of job {cron.job.name!r} is not a cron expression that ever comes ({exc}); "
+                "write five fields: minute hour day month weekday"
+            ) from exc
+
+    def next_tick(self, after_ms: int) -> int:
+        """The first tick after that time."""
+        moment = from_ms(after_ms).astimezone(self._zone)
+        return round(next(self._simulate(self._cron.expression, moment)).timestamp() * 1000)
+
+    def job_id(self, tick_ms: int) -> str:
+        """The same on every worker of the queue, and another one than any other queue's: ids are the server's."""
+        return f"cron:{self._queue}:{self._cron.job.name}:{tick_ms}"
+
+    def record(self, tick_ms: int) -> bytes:
+        """The job, as if enqueued at its tick."""
+        return encode_job(JobRecord(name=self._cron.job.name, enqueued_ms=tick_ms, queue=self._queue))
+
+
+def _zone(name: str) -> Any:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415
+
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as exc:
+        raise UsageError(f"time zone {name!r} is not known; write an IANA name such as Europe/Berlin, or UTC") from exc
+
+
+def _prepare(job: JobDefinition) -> None:
+    """Build what checks the job's payloads.
+
+    Raises:
+        UsageError: its annotation can't be used; the message says where the function is.
+    """
+    try:
+        job.payload.prepare()
+    except UsageError:
+        raise
+    except Exception as exc:  # pydantic has errors of many kinds for a model that it can't use
+        code = inspect.unwrap(job.func).__code__
+        raise UsageError(
+            f"the payload of job {job.name!r} can't be used: {say(exc)} "
+            f"({code.co_filename}, line {code.co_firstlineno})"
+        ) from exc
+
+
+class AgentRegistry:
+    """The handlers of one Agent.
+
+    Raises:
+        HandlerImportError: an annotation or a cron expression that can't be used.
+    """
+
+    codec = AgentCodec()
+    unknown_grace_ms = UNKNOWN_GRACE_MS
+    cancellable = True
+    wants_recorded = False
+
+    def __init__(self, agent: Agent, settings: Settings) -> None:
+        self._agent = agent
+        self._handlers = {name: AgentHandler(job, settings) for name, job in agent.jobs.items()}
+        self.find = self._handlers.get
+        self._context: WorkerContext | None = None
+        try:
+            self.crons: Sequence[AgentCron] = [AgentCron(cron, settings.queue or agent.queue) for cron in agent.crons]
+            for job in agent.jobs.values():
+                _prepare(job)
+        except UsageError as exc:
+            raise HandlerImportError(f"agent {agent.name!r}: {exc}") from exc
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of the jobs it knows."""
+        return self._handlers.keys()
+
+    async def start(self, runtime: WorkerRuntime) -> None:
+        """Run the startup functions, in order."""
+        for handler in self._handlers.values():
+            handler.runtime = runtime
+        log = structlog.get_logger("agentqueue.agent.definition").bind(queue=runtime.queue, worker=runtime.worker)
+        self._context = WorkerContext(queue=runtime.queue, worker=runtime.worker, state=runtime.state, log=log)
+        for hook in self._agent.on_startup:
+            await _call(hook, self._context)
+
+    async def stop(self) -> None:
+        """Run the shutdown functions, in order, each even if one before it failed."""
+        if self._context is None:
+            return
+        context, self._context = self._context, None
+        for hook in self._agent.on_shutdown:
+            try:
+                await _call(hook, context)
+            except Exception:  # noqa: BLE001  # the user's code; the other hooks must run
+                structlog.get_logger("agentqueue.agent.definition").exception(
+                    "shutdown_failed", hook=getattr(hook, "__qualname__", repr(hook))
+                )
+
+    async def recorded(self, job: Job) -> None:
+        """Never asked for."""
+
+
+async def _call(hook: Any, context: WorkerContext) -> None:
+    result = hook(context)
+    while inspect.isawaitable(result):
+        result = await result
