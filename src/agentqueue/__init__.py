@@ -31,18 +31,19 @@ __all__ = [
     "__version__",
 ]
 
-__getattr__, __dir__ = lazy_exports(
-    globals(),
-    {
-        "Agent": "agentqueue.agent.definition",
-        "AgentQueueError": "agentqueue.errors",
-        "Backoff": "agentqueue.model.retry_policy",
-        "Client": "agentqueue.client",
-        "Context": "agentqueue.agent.context",
-        "Fatal": "agentqueue.agent.outcomes",
-        "JobStatus": "agentqueue.client",
-        "Retry": "agentqueue.agent.outcomes",
-        "SyncClient": "agentqueue.client",
-        "WorkerContext": "agentqueue.agent.definition",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take any name of a module that has `__getattr__`
+    __getattr__, __dir__ = lazy_exports(
+        globals(),
+        {
+            "Agent": "agentqueue.agent.definition",
+            "AgentQueueError": "agentqueue.errors",
+            "Backoff": "agentqueue.model.retry_policy",
+            "Client": "agentqueue.client",
+            "Context": "agentqueue.agent.context",
+            "Fatal": "agentqueue.agent.outcomes",
+            "JobStatus": "agentqueue.client",
+            "Retry": "agentqueue.agent.outcomes",
+            "SyncClient": "agentqueue.client",
+            "WorkerContext": "agentqueue.agent.definition",
+        },
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Never, Protocol, Unpack
 
 import orjson
 
-from agentqueue.agent.job_definition import job_of
+from agentqueue.agent.job_definition import JobDefinition, job_of
 from agentqueue.agent.payload import to_json
 from agentqueue.clock import now_ms
 from agentqueue.errors import UsageError
@@ -221,7 +221,7 @@ class Context:
 
     def enqueue(
         self,
-        target: Callable[..., Any] | tuple[str, str],
+        target: Callable[..., Any] | JobDefinition | tuple[str, str],
         data: Any = NO_PAYLOAD,
         *more: Never,
         **options: "Unpack[EnqueueOptions]",

@@ -14,10 +14,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from agentqueue.agent.context import Context
-from agentqueue.agent.job_definition import CronDefinition, Function, JobDefinition, jobs_of
+from agentqueue.agent.job_definition import CronDefinition, Function, HandlerOptions, JobDefinition, jobs_of
 from agentqueue.agent.payload import Payload
 from agentqueue.agent.signature import name_of, payload_parameter
 from agentqueue.errors import UsageError
@@ -62,16 +62,7 @@ class Agent:
     @overload
     def job(self, func: Function, /) -> Function: ...
     @overload
-    def job(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        timeout: Seconds | None = None,
-        attempts: int | None = None,
-        backoff: Backoff | Mapping[str, Any] | Seconds | None = None,
-        keep_result: Seconds | None = None,
-    ) -> Callable[[Function], Function]: ...
+    def job(self, /, **options: Unpack[HandlerOptions]) -> Callable[[Function], Function]: ...
     def job(self, func: Any = None, /, **options: Any) -> Any:
         """Make a function a handler of this agent. It stays callable as it is, for tests.
 
@@ -92,7 +83,9 @@ class Agent:
 
         return register if func is None else register(func)
 
-    def cron(self, expression: str, *, timezone: str = "UTC", **options: Any) -> Callable[[Function], Function]:
+    def cron(
+        self, expression: str, *, timezone: str = "UTC", **options: Unpack[HandlerOptions]
+    ) -> Callable[[Function], Function]:
         """Run a handler without payload at the times of a cron expression, once per tick over all workers.
 
         Args:

@@ -1,15 +1,30 @@
 """Definitions of jobs and crons: a handler with its settings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from agentqueue.agent.payload import Payload
 from agentqueue.agent.signature import name_of
 from agentqueue.errors import UsageError
-from agentqueue.model.retry_policy import Backoff
+from agentqueue.model.retry_policy import Backoff, Seconds
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class HandlerOptions(TypedDict, total=False):
+    """The keywords of `Agent.job` and `Agent.cron`. None means the same as leaving one out: the worker's setting."""
+
+    name: str | None
+    """The job's name. By default the function's, with dashes."""
+    timeout: Seconds | None
+    """Longest duration of one attempt."""
+    attempts: int | None
+    """Maximum number of attempts, including the first."""
+    backoff: Backoff | Mapping[str, Any] | Seconds | None
+    """Delay before a failed job is tried again. A number of seconds or a timedelta is a fixed delay."""
+    keep_result: Seconds | None
+    """How long the result can be read. `math.inf` keeps it for ever, 0 keeps none."""
 
 
 @dataclass(frozen=True, slots=True)

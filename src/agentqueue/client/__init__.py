@@ -34,20 +34,21 @@ __all__ = [
     "WorkerStats",
 ]
 
-__getattr__, __dir__ = lazy_exports(
-    globals(),
-    {
-        "Cancellation": "agentqueue.client.responses",
-        "Client": "agentqueue.client.async_client",
-        "DeadGroup": "agentqueue.client.responses",
-        "Job": "agentqueue.client.async_client",
-        "JobStatus": "agentqueue.client.status",
-        "OMITTED": "agentqueue.model.job",
-        "Page": "agentqueue.client.responses",
-        "QueueStats": "agentqueue.client.stats",
-        "Replayed": "agentqueue.client.responses",
-        "SyncClient": "agentqueue.client.sync_client",
-        "SyncJob": "agentqueue.client.sync_client",
-        "WorkerStats": "agentqueue.client.stats",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take any name of a module that has `__getattr__`
+    __getattr__, __dir__ = lazy_exports(
+        globals(),
+        {
+            "Cancellation": "agentqueue.client.responses",
+            "Client": "agentqueue.client.async_client",
+            "DeadGroup": "agentqueue.client.responses",
+            "Job": "agentqueue.client.async_client",
+            "JobStatus": "agentqueue.client.status",
+            "OMITTED": "agentqueue.model.job",
+            "Page": "agentqueue.client.responses",
+            "QueueStats": "agentqueue.client.stats",
+            "Replayed": "agentqueue.client.responses",
+            "SyncClient": "agentqueue.client.sync_client",
+            "SyncJob": "agentqueue.client.sync_client",
+            "WorkerStats": "agentqueue.client.stats",
+        },
+    )

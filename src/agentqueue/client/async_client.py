@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
+from agentqueue.agent.job_definition import JobDefinition
 from agentqueue.client.arguments import is_by_name, request_of
 from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each, send_in_order
 from agentqueue.client.fork_guard import Home
@@ -207,7 +208,11 @@ class Client:
     ) -> Job: ...
     @overload
     async def enqueue(
-        self, function: Callable[..., Any], payload: Any = NO_PAYLOAD, /, **options: Unpack[EnqueueOptions]
+        self,
+        function: Callable[..., Any] | JobDefinition,
+        payload: Any = NO_PAYLOAD,
+        /,
+        **options: Unpack[EnqueueOptions],
     ) -> Job: ...
     async def enqueue(self, *args: Any, **keywords: Any) -> Job:
         """Enqueue a job: `enqueue(queue, name, data, **options)`, or `enqueue(function, payload, **options)` with a

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Self, TypeVar, Unpack, overload
 
+from agentqueue.agent.job_definition import JobDefinition
 from agentqueue.client.async_client import Client, Job, Progress
 from agentqueue.client.bulk import chunks_of, prepare_each
 from agentqueue.client.fork_guard import Home
@@ -181,7 +182,11 @@ class SyncClient:
     def enqueue(self, queue: str, name: str, data: Any = NO_PAYLOAD, **options: Unpack[EnqueueOptions]) -> SyncJob: ...
     @overload
     def enqueue(
-        self, function: Callable[..., Any], payload: Any = NO_PAYLOAD, /, **options: Unpack[EnqueueOptions]
+        self,
+        function: Callable[..., Any] | JobDefinition,
+        payload: Any = NO_PAYLOAD,
+        /,
+        **options: Unpack[EnqueueOptions],
     ) -> SyncJob: ...
     def enqueue(self, *args: Any, **keywords: Any) -> SyncJob:
         """Enqueue a job; see `Client.enqueue`."""

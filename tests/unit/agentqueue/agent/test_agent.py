@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import functools
 import math
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-import agentqueue
 from agentqueue import Agent, Backoff, Context, Retry
 from agentqueue.agent.definition import is_async
 from agentqueue.agent.job_definition import JobDefinition, job_of
@@ -55,29 +52,6 @@ def definition(func: Callable[..., Any]) -> JobDefinition:
     (found,) = agent.jobs.values()
     assert found is not None
     return found
-
-
-# --- the package
-
-
-def test_the_packages_names_are_these_and_each_is_there() -> None:
-    assert agentqueue.__all__ == [
-        "Agent", "AgentQueueError", "Backoff", "Client", "Context", "Fatal", "JobStatus", "Retry", "SyncClient",
-        "WorkerContext", "__version__",
-    ]  # fmt: skip
-    for name in agentqueue.__all__:
-        assert getattr(agentqueue, name) is not None
-    assert dir(agentqueue) == sorted(agentqueue.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'Agnet'; it has Agent"):
-        _ = agentqueue.Agnet
-
-
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    heavy = ("pydantic", "redis", "structlog", "asyncio")
-    code = f"import sys, agentqueue; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    code = f"import sys; from agentqueue import Agent; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 # --- defining jobs
