@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentqueue.spec import AgentQueue, resolve
-from agentqueue_operator.resources.render import Given, Images, console_name, redis_name, render, worker_name
+from agentqueue_operator.resources.render import Images, RenderContext, console_name, redis_name, render, worker_name
 from tests.support import resources
 from tests.support.certificates import issue
 from tests.support.cluster.images import OPERATOR, REDIS, WORKER, Image
@@ -53,8 +53,8 @@ async def images(kube: Kube, load_image: Callable[[Image], str]) -> Images:
     return Images(load_image(WORKER), load_image(REDIS), load_image(OPERATOR))
 
 
-def given(kube: Kube, images: Images) -> Given:
-    return Given(
+def given(kube: Kube, images: Images) -> RenderContext:
+    return RenderContext(
         namespace=kube.namespace,
         images=images,
         replicas={"greetings": 1},
@@ -68,7 +68,7 @@ def greeter(**spec: Any) -> Object:
     return resources.resource("greeter", agents=agents, **spec)
 
 
-async def apply(kube: Kube, resource: Object, known: Given) -> None:
+async def apply(kube: Kube, resource: Object, known: RenderContext) -> None:
     code = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "code"}, "data": {"greeter.py": CODE}}
     await kube.apply(code, *render(resolve(AgentQueue.model_validate(resource)), known))
 

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from agentqueue.spec import AgentQueue, resolve
-from agentqueue_operator.resources.render import Given, Images, redis_name, render
+from agentqueue_operator.resources.render import Images, RenderContext, redis_name, render
 from tests.support import resources
 from tests.support.certificates import issue
 from tests.support.servers import binary, free_port
@@ -75,8 +75,8 @@ class Files:
 def rendered(folder: Path, **managed: Any) -> Files:
     """Lay the files out."""
     data = resources.resource("q", redis={"managed": managed})
-    known = Given(namespace="ns", images=Images("w", "r", "c"), password=PASSWORD)
-    made = render(resolve(AgentQueue.model_validate(data)), known)
+    context = RenderContext(namespace="ns", images=Images("w", "r", "c"), password=PASSWORD)
+    made = render(resolve(AgentQueue.model_validate(data)), context)
     mine = {it["kind"]: it for it in made if it["metadata"]["name"] == redis_name("q")}
     secret = {key: base64.b64decode(value).decode() for key, value in mine["Secret"]["data"].items()}
     port, host = free_port(), f"{redis_name('q')}.ns.svc:6379"

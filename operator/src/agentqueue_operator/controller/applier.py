@@ -67,15 +67,15 @@ class Kept:
     """Changes that others had made and that were undone, in words."""
     foreign: list[Trouble] = field(default_factory=list)
     """What others have put into our objects, and stays there."""
-    again_s: float | None = None
+    requeue_after_s: float | None = None
     """When the rest can be done."""
     made: list[Key] = field(default_factory=list)
     """Objects that were applied."""
     deleted: list[Key] = field(default_factory=list)
 
-    def come_back(self) -> None:
+    def requeue(self) -> None:
         """What is not done yet will be possible soon."""
-        self.again_s = SOON_S
+        self.requeue_after_s = SOON_S
 
 
 class Keeper:
@@ -182,7 +182,7 @@ class Keeper:
             case Foreign(manifest, live):
                 kept.hurdles.append(Trouble(Reason.FOREIGN_OBJECT, _foreign(manifest, live)))
             case Wait():
-                kept.come_back()
+                kept.requeue()
             case _:
                 assert_never(action)
 
@@ -201,7 +201,7 @@ class Keeper:
 
     def _note_refusal(self, key: Key, manifest: Object, trouble: Trouble | None, kept: Kept) -> None:
         if trouble is None:
-            kept.come_back()
+            kept.requeue()
             return
         known = self._refused.get(key)
         first, longest = REFUSED_S
@@ -254,7 +254,7 @@ class Keeper:
                 await self._grow_claim(claim, grow.size)
             await self._cluster.delete(grow.live, orphan=True)
             self._settled.pop(key_of(grow.live), None)  # it is we who deleted it
-            told.come_back()
+            told.requeue()
 
         before = len(kept.hurdles)
         await self._try(grow.manifest, kept, all_of_it)

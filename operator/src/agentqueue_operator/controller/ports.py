@@ -117,7 +117,7 @@ class Scaled:
     unschedulable: int = 0
     last_scale: LastScale | None = None
     """If this pass changes the number; else what the status has stands."""
-    soon_s: float | None = None
+    requeue_after_s: float | None = None
     """A scale-in is under way: the next pass is due after so long, not after a whole period."""
     shared_with: str = ""
     """Who else scales its queue; empty: nobody."""

@@ -60,9 +60,9 @@ from agentqueue_operator.resources.kinds import (
 )
 from agentqueue_operator.resources.plan import conditional, is_owned
 from agentqueue_operator.resources.render import (
-    Given,
     Images,
     Reference,
+    RenderContext,
     console_name,
     redis_name,
     references_of,
@@ -152,17 +152,17 @@ class _Rendered:
     """
 
     def __init__(self) -> None:
-        self._made: tuple[ResolvedQueue, Given, bytes] | None = None
+        self._made: tuple[ResolvedQueue, RenderContext, bytes] | None = None
         self._named: tuple[ResolvedQueue, Mapping[str, frozenset[Reference]]] | None = None
 
-    def of(self, queue: ResolvedQueue, given: Given) -> Sequence[Object]:
+    def of(self, queue: ResolvedQueue, given: RenderContext) -> Sequence[Object]:
         """As `render`."""
         if self._made is None or self._made[0] is not queue or self._made[1] != given:
             self._made = (queue, given, orjson.dumps(render(queue, given)))
         manifests: Sequence[Object] = orjson.loads(self._made[2])
         return manifests
 
-    def references(self, queue: ResolvedQueue, given: Given) -> Mapping[str, frozenset[Reference]]:
+    def references(self, queue: ResolvedQueue, given: RenderContext) -> Mapping[str, frozenset[Reference]]:
         """As `references_of`: the resource's alone."""
         if self._named is None or self._named[0] is not queue:
             self._named = (queue, references_of(queue, given))
@@ -265,7 +265,10 @@ class QueueReconciler:
         self._place.looked(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
         await self._report.tell(live, status_of(facts, self._report.last(live), now=self._now()))
         self._listen(facts, scaled)
-        waits = [one.soon_s for one in scaled.values()] + [kept.again_s, RETRY_S if redis.starting else None]
+        waits = [one.requeue_after_s for one in scaled.values()] + [
+            kept.requeue_after_s,
+            RETRY_S if redis.starting else None,
+        ]
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     # --- observe
@@ -297,7 +300,7 @@ class QueueReconciler:
             raise _Unreadable(found.said)
         return self._place.make_secret() if isinstance(found, Missing) else found
 
-    async def _content(self, queue: ResolvedQueue, given: Given, children: Sequence[Object]) -> _Content:
+    async def _content(self, queue: ResolvedQueue, given: RenderContext, children: Sequence[Object]) -> _Content:
         content = _Content()
         for name, references in self._rendered.references(queue, given).items():
             readable = references if self._place.read_secrets else {it for it in references if it.kind != SECRET}
@@ -341,7 +344,7 @@ class QueueReconciler:
 
     async def _render(self, seen: _Seen, scaled: Mapping[str, Scaled]) -> tuple[Sequence[Object], _Content]:
         password = self._secrets.password
-        given = Given(
+        given = RenderContext(
             namespace=self._ref.namespace,
             images=self._place.images,
             owner=seen.live["metadata"]["uid"],
@@ -399,7 +402,7 @@ class QueueReconciler:
             redis=redis,
             agents=agents,
             console=self._console(seen, now) if queue.console.enabled else None,
-            pending=kept.again_s is not None,
+            pending=kept.requeue_after_s is not None,
             suspended=queue.suspend,
             hurdles=tuple(kept.hurdles),
             warnings=tuple(warnings),

@@ -151,18 +151,18 @@ class Loops:
     async def _pass(self, ref: QueueRef, loop: _Loop, reconciler: Reconciler) -> None:
         async with self._turns:
             loop.due = began = self._clock()
-            again_s, error = await self._try(ref, loop, reconciler)
+            requeue_after_s, error = await self._try(ref, loop, reconciler)
         if self._watcher:
             self._watcher.passed(ref, self._clock() - began, error)
         if error:
-            await self._back_off(loop, again_s or 0.0)
+            await self._back_off(loop, requeue_after_s or 0.0)
         else:
-            await self._rest(loop, min(self._period_s, self._period_s if again_s is None else again_s))
+            await self._rest(loop, min(self._period_s, self._period_s if requeue_after_s is None else requeue_after_s))
 
     async def _try(self, ref: QueueRef, loop: _Loop, reconciler: Reconciler) -> tuple[float | None, str | None]:
         """A pass: after how long the next one is wanted, and what it failed with."""
         try:
-            again_s = await reconciler.run()
+            requeue_after_s = await reconciler.run()
         except NotLeading:
             return None, None
         except Gone:  # its watch says so soon, and the loop ends
@@ -179,7 +179,7 @@ class Loops:
             log.exception("pass_failed", queue=str(ref), failures=loop.failures)
             return None, type(error).__name__
         loop.failures = 0
-        return again_s, None
+        return requeue_after_s, None
 
     async def _rest(self, loop: _Loop, seconds: float) -> None:
         """Until woken, but not at once: what comes together is dealt with together."""

@@ -53,7 +53,7 @@ def is_same(live: Object, manifest: Object) -> bool:
     ours = owned_fields(live)
     return (
         _hash(live) == _hash(manifest)
-        and holds(live, manifest)
+        and contains_desired(live, manifest)
         and ours is not None
         and _owns_all(ours, manifest)
         and not list(_stale(ours, manifest))
@@ -73,8 +73,8 @@ def owned_fields(live: Object, manager: str = MANAGER) -> Mapping[str, Any] | No
     return None
 
 
-def owns(live: Object, *path: str, manager: str = MANAGER) -> bool:
-    """Whether the manager has applied the field, `owns(deployment, "spec", "replicas")`."""
+def owns_fields(live: Object, *path: str, manager: str = MANAGER) -> bool:
+    """Whether the manager has applied the field, `owns_fields(deployment, "spec", "replicas")`."""
     fields: Any = owned_fields(live, manager)
     for part in path:
         fields = (fields or {}).get(f"f:{part}")
@@ -84,7 +84,7 @@ def owns(live: Object, *path: str, manager: str = MANAGER) -> bool:
 # What the object holds
 
 
-def holds(live: Any, wanted: Any, field: str = "") -> bool:
+def contains_desired(live: Any, wanted: Any, field: str = "") -> bool:
     """Whether all that is wanted is there; what else is there is somebody's own or a default. `field`: its name."""
     if wanted == {}:
         return live is None or isinstance(live, Mapping)
@@ -105,7 +105,7 @@ def _is_empty(value: Any) -> bool:
 def _holds_each(live: Mapping[str, Any], wanted: Mapping[str, Any], field: str) -> bool:
     if field in AMOUNTS:
         return all(_is_same_amount(live.get(key), value) for key, value in wanted.items())
-    return all(holds(live.get(key), value, key) for key, value in wanted.items())
+    return all(contains_desired(live.get(key), value, key) for key, value in wanted.items())
 
 
 def _holds_items(live: Any, wanted: Sequence[Any], field: str) -> bool:
@@ -113,8 +113,10 @@ def _holds_items(live: Any, wanted: Sequence[Any], field: str) -> bool:
         return False
     keys = MERGE_KEYS.get(field)
     if keys and all(isinstance(item, Mapping) for item in wanted):
-        return all(any(_is_item(there, item, keys) and holds(there, item) for there in live) for item in wanted)
-    return len(live) == len(wanted) and all(map(holds, live, wanted))
+        return all(
+            any(_is_item(there, item, keys) and contains_desired(there, item) for there in live) for item in wanted
+        )
+    return len(live) == len(wanted) and all(map(contains_desired, live, wanted))
 
 
 def _is_item(there: Mapping[str, Any], item: Mapping[str, Any], keys: Sequence[str]) -> bool:

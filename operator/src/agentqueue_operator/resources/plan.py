@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agentqueue_operator.resources.comparison import HASH_ANNOTATION, amount, is_same, owns
+from agentqueue_operator.resources.comparison import HASH_ANNOTATION, amount, is_same, owns_fields
 from agentqueue_operator.resources.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -229,8 +229,8 @@ def _gives_up_replicas(manifest: Object, live: Object) -> bool:
     """From Auto or Fixed to External (DESIGN 7): to drop a field without another owner is to reset it to 1."""
     return (
         "replicas" not in manifest["spec"]
-        and owns(live, "spec", "replicas")
-        and not owns(live, "spec", "replicas", manager=HANDOVER)
+        and owns_fields(live, "spec", "replicas")
+        and not owns_fields(live, "spec", "replicas", manager=HANDOVER)
     )
 
 

@@ -32,8 +32,8 @@ def offline_manifests(queue: ResolvedQueue, namespace: str | None, images: Image
     Raises:
         InvalidSpec: a podTemplate that can't be laid over ours.
     """
-    given = offline(queue, namespace or queue.namespace or "default", images)
-    return [_readable(manifest) for manifest in render(queue, given)]
+    context = offline(queue, namespace or queue.namespace or "default", images)
+    return [_readable(manifest) for manifest in render(queue, context)]
 
 
 def _readable(manifest: Object) -> Object:

@@ -113,14 +113,14 @@ async def test_what_is_refused_is_told_tried_less_often_and_the_rest_goes_on(
 async def test_a_conflict_is_tried_again_soon(keeper: Keeper, cluster: FakeCluster) -> None:
     cluster.refuse["apply", "Service"] = refused(409, "another uid", "Conflict")
     kept = await keeper.keep(wanted()[:1], [], OWNER)
-    assert (kept.hurdles, kept.again_s) == ([], 1.0)
+    assert (kept.hurdles, kept.requeue_after_s) == ([], 1.0)
 
 
 async def test_what_is_on_its_way_out_is_waited_for(keeper: Keeper, cluster: FakeCluster) -> None:
     leaving = applied(wanted()[0])
     leaving["metadata"]["deletionTimestamp"] = "now"
     kept = await keeper.keep(wanted()[:1], [leaving], OWNER)
-    assert (cluster.writes(), kept.again_s) == ([], 1.0)
+    assert (cluster.writes(), kept.requeue_after_s) == ([], 1.0)
 
 
 async def test_replicas_are_handed_over(keeper: Keeper, cluster: FakeCluster) -> None:
@@ -167,7 +167,7 @@ async def test_storage_grows(keeper: Keeper, cluster: FakeCluster) -> None:
     put_claim(cluster, "1Gi")
     cluster.calls.clear()
     kept = await keeper.keep([redis("2Gi")], cluster.children(REF), OWNER)
-    assert kept.again_s == 1.0
+    assert kept.requeue_after_s == 1.0
     await keeper.keep([redis("2Gi")], cluster.children(REF), OWNER)
     assert [call[0] for call in cluster.writes()] == ["patch", "orphan", "apply"]
     claim = cluster.objects["PersistentVolumeClaim", "data-r-0"]

@@ -43,7 +43,7 @@ class FakeScaler:
     waiting: int = 0
     dead: list[str] = field(default_factory=list)
     error: Exception | None = None
-    soon_s: float | None = None
+    requeue_after_s: float | None = None
     last: LastScale | None = None
     buried: int = 0
     trouble: str = ""
@@ -61,7 +61,7 @@ class FakeScaler:
                 replicas=self.replicas.get(agent.name, 0),
                 decision=None if self.wanted is None else scale_to(self.wanted),
                 look=look if queues is not None else None,
-                soon_s=self.soon_s,
+                requeue_after_s=self.requeue_after_s,
                 last_scale=self.last,
                 trouble=self.trouble,
                 shared_with=self.shared_with,
@@ -383,7 +383,7 @@ async def test_scaling_is_carried_out_and_told(world: World) -> None:
     world.put_queue()
     world.redis_up()
     world.scaler.last = LastScale.model_validate({"time": MADE, "from": 0, "to": 1, "reason": "Backlog"})
-    world.scaler.soon_s = 0.5
+    world.scaler.requeue_after_s = 0.5
     assert await world.run() == 0.5
     assert ("Scaled", False) in world.cluster.events
     world.scaler.last, world.scaler.replicas = None, {"a": 4}

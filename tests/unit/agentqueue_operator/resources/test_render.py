@@ -19,9 +19,9 @@ from agentqueue.spec.worker_environment import worker_environment
 from agentqueue_operator.resources.children import last_content
 from agentqueue_operator.resources.kinds import CONFIG_MAP, PRUNED, SECRET, Object
 from agentqueue_operator.resources.render import (
-    Given,
     Images,
     Reference,
+    RenderContext,
     console_name,
     redis_name,
     references_of,
@@ -36,7 +36,7 @@ from tools.golden import golden_files
 
 ROOT = Path(__file__).parents[4]
 IMAGES = Images("worker:1", "redis:1", "console:1")
-IN_CLUSTER = Given(
+IN_CLUSTER = RenderContext(
     namespace="ns",
     images=IMAGES,
     owner="0-1-2",
@@ -53,8 +53,8 @@ def queue(data: Object | None = None) -> ResolvedQueue:
     return resolve(AgentQueue.model_validate(data or resources.resource()))
 
 
-def rendered(data: Object | None = None, given: Given = IN_CLUSTER) -> tuple[Object, ...]:
-    return render(queue(data), given)
+def rendered(data: Object | None = None, context: RenderContext = IN_CLUSTER) -> tuple[Object, ...]:
+    return render(queue(data), context)
 
 
 def find(manifests: tuple[Object, ...], kind: str, name: str) -> Object:
@@ -66,17 +66,17 @@ def kinds(manifests: tuple[Object, ...]) -> list[str]:
     return [it["kind"] for it in manifests]
 
 
-def template(data: Object | None = None, given: Given = IN_CLUSTER, agent: str = "a") -> Object:
+def template(data: Object | None = None, context: RenderContext = IN_CLUSTER, agent: str = "a") -> Object:
     """The template of an agent's pods."""
-    return dict(find(rendered(data, given), "Deployment", worker_name("case", agent))["spec"]["template"])
+    return dict(find(rendered(data, context), "Deployment", worker_name("case", agent))["spec"]["template"])
 
 
-def container(data: Object | None = None, given: Given = IN_CLUSTER) -> Object:
-    return dict(template(data, given)["spec"]["containers"][0])
+def container(data: Object | None = None, context: RenderContext = IN_CLUSTER) -> Object:
+    return dict(template(data, context)["spec"]["containers"][0])
 
 
-def variables(data: Object | None = None, given: Given = IN_CLUSTER) -> dict[str, Any]:
-    return {it["name"]: it.get("value", it.get("valueFrom")) for it in container(data, given)["env"]}
+def variables(data: Object | None = None, context: RenderContext = IN_CLUSTER) -> dict[str, Any]:
+    return {it["name"]: it.get("value", it.get("valueFrom")) for it in container(data, context)["env"]}
 
 
 def decoded(secret: Object) -> dict[str, str]:
@@ -115,7 +115,7 @@ def test_every_object_says_whose_it_is_and_what_it_was_rendered_as() -> None:
 
 
 def test_no_object_has_an_owner_offline_and_a_volume_never() -> None:
-    assert not any("ownerReferences" in it["metadata"] for it in rendered(given=replace(IN_CLUSTER, owner=None)))
+    assert not any("ownerReferences" in it["metadata"] for it in rendered(context=replace(IN_CLUSTER, owner=None)))
     (claim,) = find(rendered(), "StatefulSet", redis_name("case"))["spec"]["volumeClaimTemplates"]
     assert "ownerReferences" not in claim["metadata"]
 
@@ -152,8 +152,8 @@ def test_names_do_not_meet_and_fit() -> None:
 
 
 def test_the_hash_tells_any_change_of_the_manifest() -> None:
-    def hashes(given: Given) -> dict[tuple[str, str], str]:
-        made = rendered(given=given)
+    def hashes(context: RenderContext) -> dict[tuple[str, str], str]:
+        made = rendered(context=context)
         return {
             (it["kind"], it["metadata"]["name"]): it["metadata"]["annotations"]["agentqueue.dev/manifest-hash"]
             for it in made
@@ -347,9 +347,9 @@ def test_a_pod_monitor_is_made_where_it_is_asked_for_and_known() -> None:
 # What rolls pods
 
 
-def content(given: Given, data: Object | None = None) -> dict[str, Object]:
+def content(context: RenderContext, data: Object | None = None) -> dict[str, Object]:
     """The annotations of all pods, by object."""
-    made = rendered(data, given)
+    made = rendered(data, context)
     return {
         it["metadata"]["name"]: it["spec"]["template"]["metadata"]["annotations"]
         for it in made
@@ -376,7 +376,7 @@ A, B, R, C = worker_name("case", "a"), worker_name("case", "b"), redis_name("cas
         pytest.param(replace(IN_CLUSTER, content_hashes={"console": "1"}), {C}, id="the-consoles"),
     ],
 )
-def test_pods_start_anew_when_what_they_read_at_their_start_changes(now: Given, rolled: set[str]) -> None:
+def test_pods_start_anew_when_what_they_read_at_their_start_changes(now: RenderContext, rolled: set[str]) -> None:
     assert changed(content(IN_CLUSTER), content(now)) == rolled
 
 
@@ -388,7 +388,7 @@ def test_the_users_content_is_told_as_it_was_given_so_that_it_can_be_read_back()
 
 @pytest.mark.parametrize("part", ["a", "redis", "console"])
 def test_content_that_may_not_be_read_any_more_is_told_by_the_live_pods(part: str) -> None:
-    made = rendered(given=replace(IN_CLUSTER, content_hashes={part: "abc"}))
+    made = rendered(context=replace(IN_CLUSTER, content_hashes={part: "abc"}))
     assert last_content("case", part, made) == "abc"
     assert last_content("case", "b", made) is None, "never read"
     assert last_content("case", "c", made) is None, "not there"
@@ -496,7 +496,7 @@ def test_the_users_configuration_goes_over_ours_and_the_password_over_all() -> N
 
 def test_the_password_is_in_one_secret_and_nowhere_else() -> None:
     password = "s3cret-Pa55word"
-    manifests = rendered(given=replace(IN_CLUSTER, password=password))
+    manifests = rendered(context=replace(IN_CLUSTER, password=password))
     (secret,) = (
         it
         for it in manifests
@@ -517,7 +517,7 @@ def test_the_connection_secret_holds_the_url_and_a_line_of_redis_conf() -> None:
 
 
 def test_without_a_known_password_there_is_no_connection_secret_and_all_else_is_as_ever() -> None:
-    with_it, without = rendered(), rendered(given=replace(IN_CLUSTER, password=None))
+    with_it, without = rendered(), rendered(context=replace(IN_CLUSTER, password=None))
     gone = {(it["kind"], it["metadata"]["name"]) for it in with_it} - {
         (it["kind"], it["metadata"]["name"]) for it in without
     }
@@ -681,8 +681,8 @@ def test_no_console_no_objects_of_it() -> None:
 # The network
 
 
-def ingress(data: Object | None, name: str, given: Given = IN_CLUSTER) -> list[Object]:
-    return list(find(rendered(data, given), "NetworkPolicy", name)["spec"]["ingress"])
+def ingress(data: Object | None, name: str, context: RenderContext = IN_CLUSTER) -> list[Object]:
+    return list(find(rendered(data, context), "NetworkPolicy", name)["spec"]["ingress"])
 
 
 OWN = {"podSelector": {"matchLabels": {"agentqueue.dev/queue": "case"}}}

@@ -117,7 +117,7 @@ class QueueScaler:
             draining=view.leaving + sum(pod.marked_s is not None for pod in pods),
             unschedulable=decision.terms.snapshot.pods.unschedulable,
             last_scale=self._change(view, replicas, decision),
-            soon_s=_soon_s(view, decision, pods, actions, done),
+            requeue_after_s=_requeue_after_s(view, decision, pods, actions, done),
             trouble=done.trouble,
             lowered_from=done.deployment if done.replicas is not None else None,
             lower_before=at + LOWER_WITHIN_S,
@@ -161,7 +161,7 @@ def _replicas(view: View, decision: Decision, done: Done) -> int | None:
     return max(view.current, _wanted(view, decision)) if done.replicas is None else done.replicas
 
 
-def _soon_s(
+def _requeue_after_s(
     view: View, decision: Decision, pods: Iterable[WorkerPod], actions: Iterable[Action], done: Done
 ) -> float | None:
     """When the next step of a scale-in may be due."""

@@ -1,8 +1,17 @@
 """From an AgentQueue to the Kubernetes objects it needs: pure, the same for the operator and `agentqueue render`."""
 
-from agentqueue_operator.resources.render.inputs import Given, Images
+from agentqueue_operator.resources.render.inputs import Images, RenderContext
 from agentqueue_operator.resources.render.manifests import render
 from agentqueue_operator.resources.render.names import console_name, redis_name, worker_name
 from agentqueue_operator.resources.render.references import Reference, references_of
 
-__all__ = ["Given", "Images", "Reference", "console_name", "redis_name", "references_of", "render", "worker_name"]
+__all__ = [
+    "Images",
+    "Reference",
+    "RenderContext",
+    "console_name",
+    "redis_name",
+    "references_of",
+    "render",
+    "worker_name",
+]

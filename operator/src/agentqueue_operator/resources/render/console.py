@@ -8,7 +8,7 @@ from agentqueue.console.settings import PORT as PORT_VARIABLE
 from agentqueue.spec import ResolvedQueue
 from agentqueue_operator.resources.kinds import DEPLOYMENT, SECRET, SERVICE, SERVICE_ACCOUNT, Object
 from agentqueue_operator.resources.render.connection import connection
-from agentqueue_operator.resources.render.inputs import Given
+from agentqueue_operator.resources.render.inputs import RenderContext
 from agentqueue_operator.resources.render.names import CONSOLE, console_name, labels, selector
 from agentqueue_operator.resources.render.objects import encoded, made
 from agentqueue_operator.resources.render.pod_templates import (
@@ -29,7 +29,7 @@ GRACE_S: Final = 30
 RESOURCES: Final[Object] = {"requests": {"cpu": "20m", "memory": "64Mi"}}
 
 
-def console_objects(queue: ResolvedQueue, given: Given) -> tuple[Object, ...]:
+def console_objects(queue: ResolvedQueue, context: RenderContext) -> tuple[Object, ...]:
     """All that the console needs; nothing if there is none."""
     if not queue.console.enabled:
         return ()
@@ -41,19 +41,19 @@ def console_objects(queue: ResolvedQueue, given: Given) -> tuple[Object, ...]:
         "replicas": queue.console.replicas,
         "selector": {"matchLabels": chosen},
         "revisionHistoryLimit": 3,
-        "template": console_template(queue, given),
+        "template": console_template(queue, context),
     }
     return (
         made(SERVICE_ACCOUNT, name, marks, automountServiceAccountToken=False),
-        *_token(queue, given),
+        *_token(queue, context),
         made(SERVICE, name, marks, spec={"type": service.type.value, "selector": chosen, "ports": ports}),
         made(DEPLOYMENT, name, marks, spec=deployment),
     )
 
 
-def _token(queue: ResolvedQueue, given: Given) -> Iterator[Object]:
-    if queue.console.token_secret_ref is None and given.console_token is not None:
-        data = encoded({TOKEN_KEY: given.console_token})
+def _token(queue: ResolvedQueue, context: RenderContext) -> Iterator[Object]:
+    if queue.console.token_secret_ref is None and context.console_token is not None:
+        data = encoded({TOKEN_KEY: context.console_token})
         yield made(SECRET, console_name(queue.name), labels(queue.name, CONSOLE), type="Opaque", data=data)
 
 
@@ -77,17 +77,17 @@ def _token_at(queue: ResolvedQueue) -> tuple[str, str]:
     return (token.name, token.key) if token else (console_name(queue.name), TOKEN_KEY)
 
 
-def console_template(queue: ResolvedQueue, given: Given) -> Object:
+def console_template(queue: ResolvedQueue, context: RenderContext) -> Object:
     """The console's pods."""
     console = queue.console
-    generated = given.console_token if console.token_secret_ref is None else None
+    generated = context.console_token if console.token_secret_ref is None else None
     return pod_template(
-        _container(queue, given),
+        _container(queue, context),
         Pod(
             of="console",
             labels=labels(queue.name, CONSOLE),
-            read=[given.password, generated],
-            content=given.content_hashes.get(CONSOLE),
+            read=[context.password, generated],
+            content=context.content_hashes.get(CONSOLE),
             service_account=console_name(queue.name),
             grace_s=GRACE_S,
             templates=(console.pod_template,) if console.pod_template else (),
@@ -95,12 +95,12 @@ def console_template(queue: ResolvedQueue, given: Given) -> Object:
     )
 
 
-def _container(queue: ResolvedQueue, given: Given) -> Container:
+def _container(queue: ResolvedQueue, context: RenderContext) -> Container:
     console, to_redis = queue.console, connection(queue)
     secret, key = _token_at(queue)
     return Container(
         name=CONSOLE,
-        image=console.image or given.images.console,
+        image=console.image or context.images.console,
         body={
             "command": COMMAND,
             "ports": [{"name": HTTP, "containerPort": DEFAULT_PORT, "protocol": "TCP"}],

@@ -14,7 +14,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class RenderContext:
     """All that the resource does not say."""
 
     namespace: str

@@ -18,7 +18,7 @@ HASH_ANNOTATION: Final = f"{GROUP}/manifest-hash"
 CONFIG_ANNOTATION: Final = f"{GROUP}/config-hash"
 """On pods: what they read at their start of what is ours. A change rolls them."""
 CONTENT_ANNOTATION: Final = f"{GROUP}/content-hash"
-"""On pods: what they read at their start of what is the user's, as `Given.content_hashes` has it; absent if that is."""
+"""Pod annotation: the hash of the user's content that the pod reads at its start (`RenderContext.content_hashes`)."""
 
 
 def object_name(queue: str, part: str) -> str:

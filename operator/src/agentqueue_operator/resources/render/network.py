@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from agentqueue.spec import ManagedRedis, ResolvedQueue
 from agentqueue.spec.resource import NetworkPeer
 from agentqueue_operator.resources.kinds import NETWORK_POLICY, Object
-from agentqueue_operator.resources.render.inputs import Given
+from agentqueue_operator.resources.render.inputs import RenderContext
 from agentqueue_operator.resources.render.names import (
     CONSOLE,
     QUEUE_LABEL,
@@ -22,14 +22,14 @@ NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 """Set by the API server on each namespace."""
 
 
-def network_objects(queue: ResolvedQueue, given: Given) -> Iterator[Object]:
+def network_objects(queue: ResolvedQueue, context: RenderContext) -> Iterator[Object]:
     """NetworkPolicies. Workers get none: nobody needs to reach them but probes and Prometheus, and that is harmless."""
     if not queue.network_policy.enabled:
         return
     policy = queue.network_policy
     if isinstance(queue.redis, ManagedRedis):
         own: Object = {"podSelector": {"matchLabels": {QUEUE_LABEL: queue.name}}}
-        peers = [own, *_operator(given), *_allowed(policy.redis.allow_from)]
+        peers = [own, *_operator(context), *_allowed(policy.redis.allow_from)]
         yield _policy(queue, REDIS, redis_name(queue.name), peers, REDIS)
     if queue.console.enabled:
         yield _policy(queue, CONSOLE, console_name(queue.name), _allowed(policy.console.allow_from), HTTP)
@@ -53,7 +53,7 @@ def _allowed(peers: Sequence[NetworkPeer] | None) -> list[Object]:
     return [peer.model_dump(mode="json", by_alias=True, exclude_none=True) for peer in peers]
 
 
-def _operator(given: Given) -> list[Object]:
-    if given.operator_namespace is None:
+def _operator(context: RenderContext) -> list[Object]:
+    if context.operator_namespace is None:
         return []
-    return [{"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: given.operator_namespace}}}]
+    return [{"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: context.operator_namespace}}}]

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, Kind, Object
-from agentqueue_operator.resources.render.inputs import Given
+from agentqueue_operator.resources.render.inputs import RenderContext
 from agentqueue_operator.resources.render.names import HASH_ANNOTATION
 
 
@@ -18,11 +18,11 @@ def made(kind: Kind, name: str, marks: Mapping[str, str], **content: Any) -> Obj
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, **content}
 
 
-def finished(manifest: Object, queue: str, given: Given) -> Object:
+def finished(manifest: Object, queue: str, context: RenderContext) -> Object:
     """With namespace, owner and the hash of it all."""
-    metadata = {**manifest["metadata"], "namespace": given.namespace}
-    if given.owner is not None:
-        metadata["ownerReferences"] = [_owner(queue, given.owner)]
+    metadata = {**manifest["metadata"], "namespace": context.namespace}
+    if context.owner is not None:
+        metadata["ownerReferences"] = [_owner(queue, context.owner)]
     whole = {**manifest, "metadata": metadata}
     marked = {**metadata, "annotations": {**metadata.get("annotations", {}), HASH_ANNOTATION: digest(whole)}}
     return {**manifest, "metadata": marked}

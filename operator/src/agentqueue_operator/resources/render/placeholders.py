@@ -3,16 +3,16 @@
 from typing import Final
 
 from agentqueue.spec import ManagedRedis, ResolvedAgent, ResolvedQueue, ScalingMode
-from agentqueue_operator.resources.render.inputs import Given, Images
+from agentqueue_operator.resources.render.inputs import Images, RenderContext
 
 PASSWORD: Final = "PLACEHOLDER-the-operator-generates-it"  # noqa: S105  # it says that it is none
 OWN_PASSWORD: Final = "PLACEHOLDER-from-your-Secret-{name}-key-{key}"  # noqa: S105
 TOKEN: Final = PASSWORD
 
 
-def offline(queue: ResolvedQueue, namespace: str, images: Images) -> Given:
+def offline(queue: ResolvedQueue, namespace: str, images: Images) -> RenderContext:
     """Placeholders for secrets, no owner, and the pods that there are while all queues are empty."""
-    return Given(
+    return RenderContext(
         namespace=namespace,
         images=images,
         replicas={agent.name: _at_rest(agent, suspended=queue.suspend) for agent in queue.agents},

@@ -14,7 +14,7 @@ from agentqueue_operator.resources.kinds import (
     Object,
 )
 from agentqueue_operator.resources.render.connection import PASSWORD_KEY, PORT, URL_KEY, url
-from agentqueue_operator.resources.render.inputs import Given
+from agentqueue_operator.resources.render.inputs import RenderContext
 from agentqueue_operator.resources.render.names import REDIS, labels, redis_name, selector
 from agentqueue_operator.resources.render.objects import encoded, made
 from agentqueue_operator.resources.render.pod_templates import (
@@ -55,28 +55,28 @@ exit 1
 """
 
 
-def redis_objects(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> tuple[Object, ...]:
+def redis_objects(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext) -> tuple[Object, ...]:
     """All that the managed Redis needs."""
     name, marks = redis_name(queue.name), labels(queue.name, REDIS)
     files = {CONFIG_KEY: "\n".join(_directives(redis)) + "\n", PROBE_KEY: _probe(redis)}
     ports = [{"name": REDIS, "port": PORT, "targetPort": REDIS, "protocol": "TCP"}]
     return (
         made(SERVICE_ACCOUNT, name, marks, automountServiceAccountToken=False),
-        *_secret(queue, given),
+        *_secret(queue, context),
         made(CONFIG_MAP, name, marks, data=files),
         made(SERVICE, name, marks, spec={"selector": selector(queue.name, REDIS), "ports": ports}),
-        made(STATEFUL_SET, name, marks, spec=_stateful_set(queue, redis, given)),
+        made(STATEFUL_SET, name, marks, spec=_stateful_set(queue, redis, context)),
         *_budget(queue),
     )
 
 
-def _secret(queue: ResolvedQueue, given: Given) -> Iterator[Object]:
-    if given.password is None:
+def _secret(queue: ResolvedQueue, context: RenderContext) -> Iterator[Object]:
+    if context.password is None:
         return
     data = {
-        PASSWORD_KEY: given.password,
-        URL_KEY: url(queue, given.namespace, given.password),
-        AUTH_KEY: f"requirepass {quoted(given.password)}\n",
+        PASSWORD_KEY: context.password,
+        URL_KEY: url(queue, context.namespace, context.password),
+        AUTH_KEY: f"requirepass {quoted(context.password)}\n",
     }
     marks = labels(queue.name, REDIS)
     yield made(SECRET, redis_name(queue.name), marks, type="Opaque", data=encoded(data))
@@ -121,7 +121,7 @@ def _probe(redis: ManagedRedis) -> str:
     return PROBE.format(options=options, port=PORT)
 
 
-def _stateful_set(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> Object:
+def _stateful_set(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext) -> Object:
     return {
         "replicas": 1,
         "serviceName": redis_name(queue.name),
@@ -130,7 +130,7 @@ def _stateful_set(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> Ob
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "RollingUpdate"},
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-        "template": redis_template(queue, redis, given),
+        "template": redis_template(queue, redis, context),
         "volumeClaimTemplates": [_claim(queue, redis)],
     }
 
@@ -152,15 +152,15 @@ def _claim(queue: ResolvedQueue, redis: ManagedRedis) -> Object:
     }
 
 
-def redis_template(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> Object:
+def redis_template(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext) -> Object:
     """The pod. It starts anew when what it reads at its start has changed."""
     return pod_template(
-        _container(queue, redis, given),
+        _container(queue, redis, context),
         Pod(
             of="redis.managed",
             labels=labels(queue.name, REDIS),
-            read=[[*_directives(redis)], given.password],
-            content=given.content_hashes.get(REDIS),
+            read=[[*_directives(redis)], context.password],
+            content=context.content_hashes.get(REDIS),
             service_account=redis_name(queue.name),
             grace_s=GRACE_S,
             templates=(redis.pod_template,) if redis.pod_template else (),
@@ -168,7 +168,7 @@ def redis_template(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> O
     )
 
 
-def _container(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> Container:
+def _container(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext) -> Container:
     name = redis_name(queue.name)
     auth = [{"key": AUTH_KEY, "path": AUTH_KEY}]
     files = [
@@ -178,7 +178,7 @@ def _container(queue: ResolvedQueue, redis: ManagedRedis, given: Given) -> Conta
     ]
     return Container(
         name=REDIS,
-        image=redis.image or given.images.redis,
+        image=redis.image or context.images.redis,
         body={
             "command": ["sh", "-c", f"{SERVER}{MOUNTS}/{CONFIG}/{CONFIG_KEY}"],
             "workingDir": f"/{DATA}",

@@ -8,7 +8,7 @@ from agentqueue.spec import ManagedRedis, ResolvedQueue
 from agentqueue_operator.resources.kinds import CONFIG_MAP, SECRET, Kind, Object
 from agentqueue_operator.resources.render.connection import CA, CLIENT
 from agentqueue_operator.resources.render.console import console_template
-from agentqueue_operator.resources.render.inputs import Given
+from agentqueue_operator.resources.render.inputs import RenderContext
 from agentqueue_operator.resources.render.names import CONSOLE, REDIS, console_name, redis_name
 from agentqueue_operator.resources.render.redis import redis_template
 from agentqueue_operator.resources.render.workers import worker_template
@@ -25,23 +25,23 @@ class Reference:
     name: str
 
 
-def references_of(queue: ResolvedQueue, given: Given) -> Mapping[str, frozenset[Reference]]:
-    """By agent, `redis` and `console`: what `Given.content_hashes` is about. Own objects are left out.
+def references_of(queue: ResolvedQueue, context: RenderContext) -> Mapping[str, frozenset[Reference]]:
+    """By agent, `redis` and `console`: what `RenderContext.content_hashes` is about. Own objects are left out.
 
     Raises:
         InvalidSpec: as `render`.
     """
     own = {Reference(kind, name(queue.name)) for kind in (SECRET, CONFIG_MAP) for name in (redis_name, console_name)}
-    return {name: frozenset(_in_pod(template)) - own for name, template in _templates(queue, given)}
+    return {name: frozenset(_in_pod(template)) - own for name, template in _templates(queue, context)}
 
 
-def _templates(queue: ResolvedQueue, given: Given) -> Iterator[tuple[str, Object]]:
+def _templates(queue: ResolvedQueue, context: RenderContext) -> Iterator[tuple[str, Object]]:
     for agent in queue.agents:
-        yield agent.name, worker_template(queue, agent, given)
+        yield agent.name, worker_template(queue, agent, context)
     if isinstance(queue.redis, ManagedRedis):
-        yield REDIS, redis_template(queue, queue.redis, given)
+        yield REDIS, redis_template(queue, queue.redis, context)
     if queue.console.enabled:
-        yield CONSOLE, console_template(queue, given)
+        yield CONSOLE, console_template(queue, context)
 
 
 def _in_pod(template: Object) -> Iterator[Reference]:

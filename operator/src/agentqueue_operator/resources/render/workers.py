@@ -11,7 +11,7 @@ from agentqueue.spec import ResolvedAgent, ResolvedQueue
 from agentqueue.spec.worker_environment import worker_environment
 from agentqueue_operator.resources.kinds import DEPLOYMENT, DISRUPTION_BUDGET, POD_MONITOR, SERVICE_ACCOUNT, Object
 from agentqueue_operator.resources.render.connection import connection
-from agentqueue_operator.resources.render.inputs import Given
+from agentqueue_operator.resources.render.inputs import RenderContext
 from agentqueue_operator.resources.render.names import (
     AGENT_LABEL,
     NOT_REMOVABLE,
@@ -47,18 +47,18 @@ HISTORY: Final = 3
 IMPORT_PATH: Final = "PYTHONPATH"
 
 
-def worker_objects(queue: ResolvedQueue, given: Given) -> tuple[Object, ...]:
+def worker_objects(queue: ResolvedQueue, context: RenderContext) -> tuple[Object, ...]:
     """All that the workers of all agents need."""
     account = made(
         SERVICE_ACCOUNT, workers_name(queue.name), labels(queue.name, WORKER), automountServiceAccountToken=False
     )
-    per_agent = (item for agent in queue.agents for item in _agent_objects(queue, agent, given))
-    return (account, *per_agent, *_monitors(queue, given))
+    per_agent = (item for agent in queue.agents for item in _agent_objects(queue, agent, context))
+    return (account, *per_agent, *_monitors(queue, context))
 
 
-def _agent_objects(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> tuple[Object, ...]:
+def _agent_objects(queue: ResolvedQueue, agent: ResolvedAgent, context: RenderContext) -> tuple[Object, ...]:
     name, marks = worker_name(queue.name, agent.name), labels(queue.name, WORKER, agent.name)
-    replicas = given.replicas.get(agent.name)
+    replicas = context.replicas.get(agent.name)
     spec = {
         **({} if replicas is None else {"replicas": replicas}),
         "selector": {"matchLabels": selector(queue.name, WORKER, agent.name)},
@@ -68,7 +68,7 @@ def _agent_objects(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> 
         },
         "progressDeadlineSeconds": agent.rollout.progress_deadline_seconds,
         "revisionHistoryLimit": HISTORY,
-        "template": worker_template(queue, agent, given),
+        "template": worker_template(queue, agent, context),
     }
     deployment = made(DEPLOYMENT, name, marks, spec=spec)
     budget = queue.pod_disruption_budget.workers
@@ -79,15 +79,15 @@ def _agent_objects(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> 
     return (deployment, made(DISRUPTION_BUDGET, name, marks, spec={**allowed, **chosen}))
 
 
-def worker_template(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> Object:
+def worker_template(queue: ResolvedQueue, agent: ResolvedAgent, context: RenderContext) -> Object:
     """An agent's pods."""
     return pod_template(
-        _container(queue, agent, given),
+        _container(queue, agent, context),
         Pod(
             of=f"agent {agent.name}",
             labels={**labels(queue.name, WORKER, agent.name), REMOVABLE_LABEL: NOT_REMOVABLE},
-            read=given.password,
-            content=given.content_hashes.get(agent.name),
+            read=context.password,
+            content=context.content_hashes.get(agent.name),
             service_account=workers_name(queue.name),
             grace_s=agent.termination_grace_period_seconds,
             templates=agent.pod_templates,
@@ -95,13 +95,13 @@ def worker_template(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) ->
     )
 
 
-def _container(queue: ResolvedQueue, agent: ResolvedAgent, given: Given) -> Container:
+def _container(queue: ResolvedQueue, agent: ResolvedAgent, context: RenderContext) -> Container:
     to_redis = connection(queue)
     code = [mounted(CODE, {"configMap": {"name": agent.code_from.config_map.name}})] if agent.code_from else []
     resources = unless_empty(requests=dict(agent.requests), limits=dict(agent.limits))
     return Container(
         name=WORKER,
-        image=agent.image or given.images.worker,
+        image=agent.image or context.images.worker,
         body={
             "ports": [{"name": HTTP, "containerPort": PORT, "protocol": "TCP"}],
             # All three are answered by a thread: a handler that blocks fails none of them, nor does an absent Redis.
@@ -146,9 +146,9 @@ def _with_home(users: list[Object]) -> list[Object]:
     return users if any(item["name"] == "HOME" for item in users) else [variable("HOME", "/tmp"), *users]  # noqa: S108
 
 
-def _monitors(queue: ResolvedQueue, given: Given) -> tuple[Object, ...]:
+def _monitors(queue: ResolvedQueue, context: RenderContext) -> tuple[Object, ...]:
     wanted = queue.monitoring.pod_monitor
-    if not (wanted.enabled and given.pod_monitors):
+    if not (wanted.enabled and context.pod_monitors):
         return ()
     endpoint = {
         "port": HTTP,

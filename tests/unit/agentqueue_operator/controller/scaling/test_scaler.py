@@ -77,7 +77,7 @@ async def test_up_at_once() -> None:
     passes = Passes(current=0, maxReplicas=5)
     passes.queues.load = Load(ready=50)
     scaled = await passes.one()
-    assert (scaled.replicas, scaled.soon_s) == (5, None)
+    assert (scaled.replicas, scaled.requeue_after_s) == (5, None)
     assert scaled.last_scale is not None
     assert scaled.last_scale.model_dump(by_alias=True) == {"time": NOW, "from": 0, "to": 5, "reason": "MaxReplicas"}
     assert passes.decisions == [Reason.MAX]
@@ -105,15 +105,15 @@ async def test_the_handshake_step_by_step(two_idle: Passes) -> None:
     queues.reports["a"] = Report(busy=0, slots=1, draining=True, mark=queues.marked["a"] - 1)
     waits_for_the_answer = await passes.one(after=0.1)
     assert (waits_for_the_answer.replicas, waits_for_the_answer.draining) == (2, 1)
-    assert waits_for_the_answer.soon_s == ASK_AGAIN_S
+    assert waits_for_the_answer.requeue_after_s == ASK_AGAIN_S
     assert cluster.costs() == set()  # it has confirmed an earlier mark
     queues.confirm("a")
     cluster.lags = True
     annotated = await passes.one(after=1.0)
-    assert (annotated.replicas, annotated.soon_s) == (2, SETTLE_S)
+    assert (annotated.replicas, annotated.requeue_after_s) == (2, SETTLE_S)
     assert cluster.costs() == {"a"}
     waits_for_the_controller = await passes.one(after=1.0)
-    assert (waits_for_the_controller.replicas, waits_for_the_controller.soon_s) == (2, SETTLE_S)
+    assert (waits_for_the_controller.replicas, waits_for_the_controller.requeue_after_s) == (2, SETTLE_S)
     cluster.lags = False
     lowered = await passes.one(after=1.0)
     assert lowered.replicas == 1
@@ -132,7 +132,7 @@ async def test_a_worker_that_works_again_is_unmarked_only_after_its_cost_is_gone
     assert two_idle.cluster.costs() == {"a"}
     two_idle.queue = queue_of(minReplicas=2)
     two_idle.cluster.refuses = ApiRefused(409, "Conflict", "the pod has changed")
-    assert (await two_idle.one()).soon_s == SETTLE_S
+    assert (await two_idle.one()).requeue_after_s == SETTLE_S
     assert set(two_idle.queues.marked) == two_idle.cluster.costs() == {"a"}
     two_idle.cluster.refuses = None
     await two_idle.one()
@@ -342,7 +342,7 @@ async def test_a_status_older_than_the_last_change_is_waited_for(two_idle: Passe
     await two_idle.one()
     two_idle.cluster.generation = 2
     scaled = await two_idle.one()
-    assert (scaled.replicas, scaled.soon_s) == (2, SETTLE_S)
+    assert (scaled.replicas, scaled.requeue_after_s) == (2, SETTLE_S)
     assert set(two_idle.queues.marked) == {"a"}  # nor is anything taken back
     two_idle.cluster.observed = 2
     assert (await two_idle.one()).replicas == 1
