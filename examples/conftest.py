@@ -20,7 +20,7 @@ asyncio.set_event_loop(None)
 class Bench:
     """Stands in for the worker: keeps what handlers tell it."""
 
-    queue = own_queue = "bench"
+    queue = declared_queue = "bench"
     draining = False
 
     def __init__(self) -> None:

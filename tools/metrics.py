@@ -87,7 +87,7 @@ def worker_registry() -> CollectorRegistry:
         options=SimpleNamespace(concurrency=5),
         draining=False,
         marked=False,
-        abandoned=0,
+        orphaned_threads=0,
         waits=Waits(),
     )
     metrics.state = state

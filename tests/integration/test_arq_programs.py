@@ -245,7 +245,7 @@ def test_what_can_not_be_run_is_explained(folder: Path, server_url: str, target:
 
 async def test_a_worker_waits_for_the_redis_that_the_class_names(folder: Path) -> None:
     with worker_process("program.Elsewhere", folder, "") as worker:
-        await worker.said("redis_away")
+        await worker.said("redis_unavailable")
         worker.send(signal.SIGTERM)
         assert await worker.exit() == 0
 

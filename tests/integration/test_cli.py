@@ -146,7 +146,7 @@ class TestSubmit:
     def test_a_mistyped_job_is_refused_with_the_nearest_that_a_worker_knows(
         self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
     ) -> None:
-        by_hand(lambda hand: hand.beat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}'))
+        by_hand(lambda hand: hand.heartbeat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}'))
         cli("submit", "flights", "serch-flights", code=3)
         assert "did you mean 'search-flights'?" in cli.err
         cli("submit", "flights", "search-flights")
@@ -314,7 +314,7 @@ class TestReading:
         assert "no queue has had a job yet" in cli.err
         client.enqueue("flights", "search")
         client.enqueue("hotels", "book", delay=60)
-        by_hand(lambda hand: hand.beat(b'{"busy":1,"slots":5,"draining":true,"jobs":[]}'))
+        by_hand(lambda hand: hand.heartbeat(b'{"busy":1,"slots":5,"draining":true,"jobs":[]}'))
         client.pause("hotels")
         header, flights, hotels = (line.split() for line in cli("stats").splitlines())
         assert header[:6] == ["QUEUE", "WAITING", "DELAYED", "ACTIVE", "COMPLETED", "DEAD"]

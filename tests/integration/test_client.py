@@ -394,7 +394,7 @@ class TestQueues:
         await client.enqueue("flights", "search", priority="urgent")
         await client.enqueue("flights", "search", priority=7)
         worker = hand(client)
-        await worker.beat(b'{"busy":1,"slots":5,"draining":false,"jobs":["search","book"]}')
+        await worker.heartbeat(b'{"busy":1,"slots":5,"draining":false,"jobs":["search","book"]}')
         await worker.complete(await worker.claim_one())
         stats = await client.stats("flights")
         assert (stats.waiting, stats.active, stats.completed, stats.dead) == (1, 0, 1, 0)
@@ -893,7 +893,7 @@ class TestMistypedNames:
     @pytest.fixture
     async def known(self, client: Client) -> Hand:
         worker = hand(client)
-        await worker.beat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search","tick"]}')
+        await worker.heartbeat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search","tick"]}')
         return worker
 
     async def test_one_is_refused_with_the_nearest_and_may_be_forced(self, client: Client, known: Hand) -> None:

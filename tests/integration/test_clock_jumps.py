@@ -106,7 +106,7 @@ async def test_a_jump_back_does_not_make_a_dead_workers_lease_an_hour_longer(giv
         job = await client.enqueue("q", "job", id="held")
         hand = Hand(client.server, "q")
         await hand.claim_one()
-        await hand.beat(b'{"busy": 1, "slots": 1, "draining": false}')
+        await hand.heartbeat(b'{"busy": 1, "slots": 1, "draining": false}')
         await asyncio.to_thread(clock.jump, -HOUR)
         reader = QueueReader(client.server)
         assert (await reader.look({"q": 1.0}))["q"].reports == {}

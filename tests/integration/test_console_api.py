@@ -377,7 +377,7 @@ async def test_a_mistyped_job_is_refused_with_the_nearest_that_a_worker_knows(
     client: Client, api: httpx.AsyncClient
 ) -> None:
     async with hand(client) as worker:
-        await worker.beat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}')
+        await worker.heartbeat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}')
     answer = await api.post("/api/queues/flights/jobs", json={"name": "serch-flights"})
     assert "did you mean 'search-flights'? Send it anyway with ?force=true." in problem(answer, 404)
     forced = await api.post("/api/queues/flights/jobs?force=true", json={"name": "serch-flights"})

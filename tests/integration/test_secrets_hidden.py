@@ -257,7 +257,9 @@ def test_log_lines_of_processes(kind: str, module: str, echo: str) -> None:
         "AGENTQUEUE_LOG_LEVEL": "debug",
         "AGENTQUEUE_CONSOLE_PORT": "0",
     }
-    said = outcome([sys.executable, "-m", module], environment, "redis_away" if "worker" in module else "console: ")
+    said = outcome(
+        [sys.executable, "-m", module], environment, "redis_unavailable" if "worker" in module else "console: "
+    )
     assert said
     assert SECRET not in said
 

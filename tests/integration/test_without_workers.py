@@ -416,13 +416,13 @@ async def test_each_job_counts_once_while_its_worker_dies(client: Client, server
         await client.enqueue("work", "job")
     await hand.claim(2)
     beat = b'{"busy": 2, "slots": 2, "draining": false}'
-    await hand.beat(beat)
+    await hand.heartbeat(beat)
     seen = await load()
     assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (1, 2, 0, 3)
     await server.redis.delete("work:workers")  # as 8 s later: it is not heard any more, its leases are about to end
     seen = await load()
     assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (1, 0, 2, 3)
-    await hand.beat(beat)
+    await hand.heartbeat(beat)
     held = await server.redis.zrangebyscore("work", "-inf", "(0")
     await server.redis.zadd("work", dict.fromkeys(held, -1))  # its leases end; another worker lives
     seen = await load()

@@ -426,7 +426,7 @@ async def test_a_thread_that_takes_too_long_fails_at_once_and_keeps_its_slot_unt
     job = await client.enqueue(hang)
     async with working(agent, server_url, concurrency=1) as worker:
         assert (await final(job)).state is State.DEAD
-        assert (worker.state.abandoned, worker.state.want) == (1, 0)
+        assert (worker.state.orphaned_threads, worker.state.want) == (1, 0)
         second = await client.enqueue(quick)
         go.set()
         assert (await final(second)).result == 1

@@ -179,7 +179,7 @@ async def test_a_forked_child_ends_by_itself_and_leaves_the_worker_alone(
             worker.process.terminate()
             assert await worker.exit() == 0
     events = [orjson.loads(line)["event"] for line in worker.lines if line.startswith("{")]
-    assert events.count("drain_began") == events.count("worker_stopped") == 1
+    assert events.count("drain_started") == events.count("worker_stopped") == 1
     if name == "log-in-child":
         assert events.count("said by the child") == 500
     if name == "fork-and-await":

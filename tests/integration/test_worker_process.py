@@ -185,7 +185,7 @@ async def test_a_second_signal_hurries(client: Client, start: Start, folder: Pat
     job = await client.enqueue("q", "sleep", 30)
     await begun(folder, job)
     worker.send(signal.SIGTERM)
-    await worker.said("drain_began")
+    await worker.said("drain_started")
     assert worker.process.poll() is None
     sent = worker.send(signal.SIGINT)
     assert await worker.exit() == 0
@@ -280,7 +280,7 @@ async def test_a_restarted_container_gives_back_what_it_held_at_once(
     await first.exit()
     second = start(**pod)
     assert (await final(job)).deliveries == 2
-    assert "jobs_given_back" in second.output, "it did not wait until the lease ran out"
+    assert "jobs_released" in second.output, "it did not wait until the lease ran out"
 
 
 # --- probes and metrics
@@ -329,7 +329,7 @@ async def test_a_busy_worker_stays_ready_while_redis_is_away(
     with worker_process("handlers:agent", folder, server.url, PROBE_PORT=port) as worker:
         await worker.said("worker_started")
         server.kill()
-        await worker.said("redis_away")
+        await worker.said("redis_unavailable")
         for path in ("/healthz", "/readyz"):
             assert (await asyncio.to_thread(fetch, port, path))[0] == 200
 

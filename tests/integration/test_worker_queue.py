@@ -337,7 +337,7 @@ async def test_a_full_server_lets_running_jobs_finish_and_children_wait(
             go.set()
             assert [(await final(job)).state for job in jobs] == [State.COMPLETED] * 2
             await until(lambda: worker.state.outbox.blocked_until is not None, what="the parent is blocked")
-            assert b'"blocked":"redis full"' in worker.beat()
+            assert b'"blocked":"redis full"' in worker.heartbeat()
             status = await with_child.status()
             assert (status.state, (await client.stats("children")).waiting) == (State.ACTIVE, 0)
             with server.client() as plain_client:

@@ -81,7 +81,7 @@ class Hand:
         progress = encode_progress(Progress(percent, message, now_ms()))
         assert await self.engine.annotate(owner=self.owner, job_id=job.id, notes={"progress": progress})
 
-    async def beat(self, raw: bytes) -> None:
+    async def heartbeat(self, raw: bytes) -> None:
         """Write a heartbeat."""
         await self.engine.renew(owner=self.owner, worker=self.worker, heartbeat=raw, held=())
 

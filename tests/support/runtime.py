@@ -15,7 +15,7 @@ class FakeRuntime:
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, queue: str = "q", *, draining: bool = False) -> None:
-        self.queue = self.own_queue = queue
+        self.queue = self.declared_queue = queue
         self.worker = "w"
         self.state: Any = SimpleNamespace()
         self.draining = draining

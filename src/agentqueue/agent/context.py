@@ -35,7 +35,7 @@ class Runtime(Protocol):
     """What a context asks of the worker that runs its job."""
 
     queue: str
-    own_queue: str
+    declared_queue: str
     """The queue its agent names, which a deployment may override with `queue`."""
     state: Any
     draining: bool
@@ -265,7 +265,7 @@ class Context:
     def _resolve(self, target: Any, data: Any) -> tuple[str, str, Any]:
         job = job_of(target)
         if job is not None:
-            own = job.queue == self._runtime.own_queue
+            own = job.queue == self._runtime.declared_queue
             return (self.queue if own else job.queue), job.name, job.payload.dump(data)
         if isinstance(target, tuple) and len(target) == 2:
             return check_queue(target[0]), check_job_name(target[1]), to_json(data)

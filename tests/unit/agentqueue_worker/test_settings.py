@@ -15,7 +15,7 @@ def test_nothing_set_gives_the_defaults() -> None:
     settings = read_settings({env.QUEUE: "", "PATH": "/bin"})
     assert settings == Settings()
     options = settings.options("q", incarnation="1")
-    assert (options.queue, options.own_queue, options.concurrency, options.crash_limit) == ("q", "q", 5, 3)
+    assert (options.queue, options.declared_queue, options.concurrency, options.crash_limit) == ("q", "q", 5, 3)
     assert options.identity.owner == f"{default_name()}/1"
     assert options.dead_letters is None
     assert options.engine.rate_max == 0
@@ -43,12 +43,14 @@ def test_everything_the_operator_writes_is_read() -> None:
         "debug",
     )
     options = settings.options("search", incarnation="1")
-    assert (options.queue, options.own_queue, options.agent) == ("eu:search", "search", "search")
+    assert (options.queue, options.declared_queue, options.agent) == ("eu:search", "search", "search")
     assert (options.concurrency, options.crash_limit, options.grace, options.keep_ms) == (20, 2, 33.0, 60_000)
     assert options.dead_letters == DeadLetterTarget("errors", "look")
     assert (options.identity.slot, options.identity.owner) == ("pod-1/8a7b", "pod-1/8a7b/1")
-    assert options.identity.beat == "pod-1", "by which the operator marks it"
-    assert replace(options.identity, pod_uid=None).beat == "pod-1/1", "else two of one name would be taken for one"
+    assert options.identity.heartbeat_field == "pod-1", "by which the operator marks it"
+    assert replace(options.identity, pod_uid=None).heartbeat_field == "pod-1/1", (
+        "else two of one name would be taken for one"
+    )
     engine = options.engine
     assert (engine.rate_max, engine.rate_window_ms, engine.age_limits_ms) == (10, 2_000, (1_000, 2_000, 3_000))
     assert (engine.history_ms, engine.history_count, engine.dead_ms) == (70_000, 80, 90_000)

@@ -25,10 +25,10 @@ from agentqueue.service.probes import probing
 from agentqueue.service.signals import SIGTERM_CAN_BE_LOST, unblock_sigterm
 from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
-from agentqueue_worker.adapters.loop_monitor import LoopWatch
+from agentqueue_worker.adapters.loop_monitor import LoopMonitor
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.adapters.telemetry import WorkerTelemetry
-from agentqueue_worker.app.lease_renewer import KEEPER_TIMEOUT
+from agentqueue_worker.app.lease_renewer import LEASE_THREAD_TIMEOUT_S
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.worker import Worker
@@ -53,7 +53,7 @@ class Program:
     registry: Registry
     settings: Settings
     """With what the user's code says itself, where the settings were not given."""
-    own_queue: str
+    declared_queue: str
     """The queue that the code names."""
     adjust: Callable[[WorkerOptions], WorkerOptions] = lambda options: options
     """What only the code can say of how it is served (an arq program)."""
@@ -63,7 +63,7 @@ class Program:
     @property
     def options(self) -> WorkerOptions:
         """What the claim loop is told."""
-        return self.adjust(self.settings.options(self.own_queue))
+        return self.adjust(self.settings.options(self.declared_queue))
 
 
 def load_program(settings: Settings, find_server: Callable[[], ServerOptions | None] = lambda: None) -> Program:
@@ -110,9 +110,10 @@ def server_opener(settings: Settings) -> Callable[[bool], Server]:
         raise UsageError(
             "where is Redis? Give --redis URL, set AGENTQUEUE_REDIS_URL or REDIS_URL, or run `agentqueue up` here"
         )
-    patient = replace(settings.redis, allow_eviction=settings.allow_eviction)
-    impatient = replace(patient, connect_timeout=KEEPER_TIMEOUT, timeout=KEEPER_TIMEOUT, max_connections=2)
-    return lambda hasty: Server(impatient if hasty else patient)
+    options = replace(settings.redis, allow_eviction=settings.allow_eviction)
+    timeout = LEASE_THREAD_TIMEOUT_S
+    thread_options = replace(options, connect_timeout=timeout, timeout=timeout, max_connections=2)
+    return lambda for_lease_thread: Server(thread_options if for_lease_thread else options)
 
 
 def make_worker(program: Program, options: WorkerOptions | None = None, metrics: Metrics | None = None) -> Worker:
@@ -132,7 +133,7 @@ async def serve(program: Program) -> None:
     options = program.options
     metrics = Metrics(options.queue, options.agent)
     worker = make_worker(program, options, metrics)
-    watch = LoopWatch(worker.state, hidden=HIDDEN)
+    watch = LoopMonitor(worker.state, hidden=HIDDEN)
     metrics.loop_lag = lambda: watch.lag
     Signals(worker).take()
     if SIGTERM_CAN_BE_LOST:
@@ -153,8 +154,10 @@ async def serve(program: Program) -> None:
         ),
     ):
         await worker.run()
-    if worker.state.abandoned or worker.state.strays:  # the interpreter would wait for these, past the SIGKILL
-        log.warning("handlers_abandoned", threads=worker.state.abandoned, tasks=len(worker.state.strays))
+    if (
+        worker.state.orphaned_threads or worker.state.orphaned_tasks
+    ):  # the interpreter would wait for these, past the SIGKILL
+        log.warning("handlers_orphaned", threads=worker.state.orphaned_threads, tasks=len(worker.state.orphaned_tasks))
         _exit_now(0)
 
 

@@ -75,15 +75,15 @@ class Settings:
         set_ = {name: value for name, value in values.items() if value is not None}
         return replace(self, **set_, given=self.given | set_.keys())
 
-    def options(self, own_queue: str, *, incarnation: str | None = None) -> WorkerOptions:
-        """What the claim loop is told. `own_queue`: the one that the agent names itself."""
-        queue = self.queue or own_queue
+    def options(self, declared_queue: str, *, incarnation: str | None = None) -> WorkerOptions:
+        """What the claim loop is told. `declared_queue`: the one that the agent names itself."""
+        queue = self.queue or declared_queue
         dead_queue = self.on_dead_letter_queue
         return WorkerOptions(
             queue=queue,
-            own_queue=own_queue,
+            declared_queue=declared_queue,
             identity=Identity(self.name or default_name(), incarnation or uuid.uuid4().hex[:12], self.pod_uid),
-            agent=self.agent or own_queue,
+            agent=self.agent or declared_queue,
             concurrency=self.concurrency,
             crash_limit=self.crashes,
             grace=self.grace,

@@ -336,7 +336,7 @@ class QueueReconciler:
             try:
                 dead = list(await self._scaler.bury(seen.queue, agents, queues=queues))
             except AgentQueueError as error:  # their leases run out by themselves, and the next pass tries again
-                log.warning("burial_failed", queue=str(self._ref), error=str(error))
+                log.warning("lease_release_failed", queue=str(self._ref), error=str(error))
             else:
                 if dead:
                     log.info("workers_died", queue=str(self._ref), workers=dead)

@@ -364,7 +364,7 @@ def test_what_json_cant_say_is_refused() -> None:
 
 
 class FakeRuntime:
-    queue, own_queue, draining = "eu:flight-search", "flight-search", False
+    queue, declared_queue, draining = "eu:flight-search", "flight-search", False
 
     def __init__(self) -> None:
         self.state = SimpleNamespace(rate=7)

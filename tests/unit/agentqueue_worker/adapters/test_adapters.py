@@ -254,7 +254,12 @@ def test_a_lasting_trouble_is_told_now_and_then(capsys: pytest.CaptureFixture[st
     telemetry.redis_answered()
     telemetry.lost(["a", "b"])
     out = capsys.readouterr().out
-    assert [out.count(word) for word in ("redis_away", "redis_back", "blocked", "outcomes_dropped")] == [1, 1, 1, 1]
+    assert [out.count(word) for word in ("redis_unavailable", "redis_recovered", "blocked", "outcomes_dropped")] == [
+        1,
+        1,
+        1,
+        1,
+    ]
     metrics = telemetry.metrics
     assert (metrics.redis_errors, metrics.blocked, metrics.renewals_failed, metrics.lost_outcomes) == (5, 5, 5, 2)
 

@@ -53,7 +53,7 @@ def adapted(target: Any = Told, *, found: str | None = None, **environ: str) -> 
 def test_the_class_says_where_and_how_much_if_nobody_else_does() -> None:
     found = adapted()
     settings = found.settings
-    assert (found.own_queue, settings.concurrency, settings.burst, settings.grace) == ("trips", 7, True, 9.0)
+    assert (found.declared_queue, settings.concurrency, settings.burst, settings.grace) == ("trips", 7, True, 9.0)
     assert settings.redis is None
     assert _address(found) == ("redis.example", 6400, 2)
 
@@ -61,7 +61,7 @@ def test_the_class_says_where_and_how_much_if_nobody_else_does() -> None:
 async def test_what_is_given_goes_over_the_class() -> None:
     found = adapted(REDIS_URL="redis://other:1", QUEUE="q", CONCURRENCY="2", TERMINATION_GRACE_PERIOD_SECONDS="44")
     settings = found.settings
-    assert (found.own_queue, settings.concurrency, settings.grace) == ("q", 2, 44.0)
+    assert (found.declared_queue, settings.concurrency, settings.grace) == ("q", 2, 44.0)
     assert settings.redis == ServerOptions("redis://other:1")
     assert found.open_server is None  # the URL says all
     assert found.registry.worker.redis_settings == RedisSettings(host="other", port=1)
@@ -76,21 +76,21 @@ def test_a_class_without_redis_settings_is_served_where_redis_is_found() -> None
 
 def test_arqs_defaults_hold_where_neither_says() -> None:
     found = adapted({"functions": [search]}, found="redis://found")
-    assert (found.own_queue, found.settings.concurrency, found.settings.burst) == ("arq:queue", 10, False)
+    assert (found.declared_queue, found.settings.concurrency, found.settings.burst) == ("arq:queue", 10, False)
     assert found.settings.grace == Settings().grace
-    options = found.adjust(found.settings.options(found.own_queue))
+    options = found.adjust(found.settings.options(found.declared_queue))
     assert (options.poll, options.keep_ms, options.burst_delayed, options.start_limit) == (0.5, 3_600_000, True, None)
 
 
 def test_a_pool_of_the_class_says_where_redis_is() -> None:
     pool = ArqRedis(host="pooled", port=5)
     found = adapted({"functions": [search], "redis_pool": pool, "queue_name": None})
-    assert (found.own_queue, _address(found)) == (pool.default_queue_name, ("pooled", 5, 0))
+    assert (found.declared_queue, _address(found)) == (pool.default_queue_name, ("pooled", 5, 0))
 
 
 def test_the_claim_loop_is_told_what_arqs_arguments_say() -> None:
     found = adapted()
-    options = found.adjust(found.settings.options(found.own_queue))
+    options = found.adjust(found.settings.options(found.declared_queue))
     assert (options.poll, options.keep_ms, options.burst, options.start_limit) == (0.1, 30_000, True, 4)
     assert found.registry.cancellable
 
@@ -122,9 +122,9 @@ def test_eviction_is_refused_unless_allowed() -> None:
 def test_the_renewing_thread_gets_a_hasty_server() -> None:
     opener = adapted().open_server
     assert opener is not None
-    patient, hasty = opener(False), opener(True)
-    assert hasty.options.timeout < patient.options.timeout
-    assert hasty.redis.connection_pool is not patient.redis.connection_pool
+    patient, for_lease_thread = opener(False), opener(True)
+    assert for_lease_thread.options.timeout < patient.options.timeout
+    assert for_lease_thread.redis.connection_pool is not patient.redis.connection_pool
 
 
 def _address(found: Adapted) -> tuple[Any, ...]:

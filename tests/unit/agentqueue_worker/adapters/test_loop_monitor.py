@@ -8,21 +8,21 @@ from unittest.mock import Mock
 import pytest
 from structlog.testing import capture_logs
 
-from agentqueue_worker.adapters.loop_monitor import LoopWatch, place
+from agentqueue_worker.adapters.loop_monitor import LoopMonitor, place
 from agentqueue_worker.app.job import Handler, Job
 from agentqueue_worker.app.options import Identity, WorkerOptions
-from agentqueue_worker.app.progress_writer import Notes
+from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.state import WorkerState
 from tests.support.waiting import until
 
 
-def watch_of(*jobs: tuple[str, str], warn_after: float) -> LoopWatch:
-    state = WorkerState(WorkerOptions("q", Identity("w", "1")), Mock(spec=Notes))
+def watch_of(*jobs: tuple[str, str], warn_after: float) -> LoopMonitor:
+    state = WorkerState(WorkerOptions("q", Identity("w", "1")), Mock(spec=ProgressWriter))
     for name, id_ in jobs:
         handler = Mock(spec=Handler)
         handler.name = name
         state.running[id_] = Mock(spec=Job, id=id_, handler=handler)
-    return LoopWatch(state, every=0.01, warn_after=warn_after)
+    return LoopMonitor(state, every=0.01, warn_after=warn_after)
 
 
 async def test_the_lag_grows_while_the_loop_is_blocked_and_goes_when_it_turns() -> None:

@@ -12,7 +12,7 @@ from agentqueue_worker.app.claim_loop import ClaimLoop
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.app.options import Identity, WorkerOptions
 from agentqueue_worker.app.ports import Registry
-from agentqueue_worker.app.progress_writer import Notes
+from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
@@ -55,7 +55,7 @@ class World:
     def __init__(self, jobs: int, asked: Callable[[], None] = lambda: None) -> None:
         self.queue = Queue(jobs, asked)
         options = WorkerOptions("q", Identity("w", "1"), concurrency=SLOTS, burst=True)
-        self.state = WorkerState(options, Notes(self.queue, "w/1"))
+        self.state = WorkerState(options, ProgressWriter(self.queue, "w/1"))
         self.started: list[str] = []
         runner = Mock(spec=Runner, unrecorded={}, start=self.start)
         self.loop = ClaimLoop(self.queue, self.state, runner, Mock(spec=Registry), Mock(spec=Telemetry))

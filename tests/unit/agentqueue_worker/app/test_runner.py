@@ -20,7 +20,7 @@ from agentqueue_worker.app.drain import Drain
 from agentqueue_worker.app.job import Ending, Job
 from agentqueue_worker.app.options import Identity, WorkerOptions
 from agentqueue_worker.app.ports import Cron, WorkerRuntime
-from agentqueue_worker.app.progress_writer import Notes
+from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.runner import Runner, parse_backoff
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.domain.verdict import Cancelled, Failed, Verdict, Yielded
@@ -102,7 +102,7 @@ class World:
     def __init__(self, body: Callable[[Job], Awaitable[Any]], verdict: Verdict | Exception = Failed()) -> None:  # noqa: B008
         self.engine = FakeEngine()
         options = WorkerOptions("q", Identity("w", "1"), grace=0.2, drain_margin=0.1)
-        self.notes = Notes(self.engine, "w/1")
+        self.notes = ProgressWriter(self.engine, "w/1")
         self.state = WorkerState(options, self.notes)
         self.ended: list[tuple[str, Outcome | None, AttemptError | None]] = []
         self.handler = FakeHandler(body, verdict)
@@ -261,7 +261,7 @@ async def test_notes_that_redis_did_not_take_go_with_the_outcome() -> None:
 
 
 async def test_notes_that_redis_did_not_take_are_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentqueue_worker.app.progress_writer.EVERY", 0.01)
+    monkeypatch.setattr("agentqueue_worker.app.progress_writer.WRITE_INTERVAL_S", 0.01)
     world = World(forever)
     world.engine.away = True
     world.start()
@@ -326,12 +326,12 @@ async def test_a_drain_stops_then_abandons_then_gives_up() -> None:
     await asyncio.wait_for(drain.run(), 5)
     outcomes = {outcome.id: outcome for outcome in world.state.outbox.take(0).outcomes}
     assert outcomes == {name: HandBack(name, Level.NORMAL) for name in ("gives-in", "stays", "parent")}
-    assert len(world.state.strays) == 1
-    stray = next(iter(world.state.strays))
+    assert len(world.state.orphaned_tasks) == 1
+    orphan = next(iter(world.state.orphaned_tasks))
     for _ in range(12):
-        stray.cancel()
+        orphan.cancel()
         await asyncio.sleep(0)
-    assert world.state.strays == set()
+    assert world.state.orphaned_tasks == set()
 
 
 async def test_a_second_signal_stops_jobs_now() -> None:

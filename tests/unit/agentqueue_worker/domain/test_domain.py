@@ -13,15 +13,15 @@ from agentqueue.model.new_job import NewJob
 from agentqueue.model.outcomes import MAX_STEP, Again, Bury, Cancel, Claimed, Done, HandBack
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.domain.admission import (
-    BuryUnrun,
+    Admission,
+    AdmissionRules,
+    Defer,
     DropCancelled,
-    PutOff,
-    Run,
-    Screened,
-    ScreeningRules,
+    Reject,
+    Start,
+    admit,
     explain_unknown,
-    screen,
-    screen_unreadable,
+    reject_unreadable,
 )
 from agentqueue_worker.domain.claim_size import most_per_step, moving_mean
 from agentqueue_worker.domain.dead_letter import UNREADABLE, Burial
@@ -99,50 +99,50 @@ def test_no_attempt_after_the_last_even_if_the_handler_asks(attempt: int, attemp
 
 # --- screening
 
-RULES = ScreeningRules(crash_limit=3, unknown_grace_ms=60_000)
-GIVEN_UP = BuryUnrun(Reason.UNKNOWN_JOB, "this agent has no job 'sarch'; did you mean 'search'?")
+RULES = AdmissionRules(crash_limit=3, unknown_grace_ms=60_000)
+GIVEN_UP = Reject(Reason.UNKNOWN_JOB, "this agent has no job 'sarch'; did you mean 'search'?")
 
 
 @pytest.mark.parametrize(
     ("job", "known", "rules", "screened"),
     [
-        pytest.param(claimed(), True, RULES, Run(), id="runs"),
-        pytest.param(claimed(meta={"crashes": b"2"}), True, RULES, Run(), id="crashed-twice-runs"),
+        pytest.param(claimed(), True, RULES, Start(), id="runs"),
+        pytest.param(claimed(meta={"crashes": b"2"}), True, RULES, Start(), id="crashed-twice-runs"),
         pytest.param(claimed(cancel=True), True, RULES, DropCancelled(), id="cancelled"),
         pytest.param(
-            claimed(cancel=True), True, ScreeningRules(3, 0, cancellable=False), Run(), id="cancel-not-honoured"
+            claimed(cancel=True), True, AdmissionRules(3, 0, cancellable=False), Start(), id="cancel-not-honoured"
         ),
-        pytest.param(claimed(meta={"expires": b"%d" % (NOW + 1)}), True, RULES, Run(), id="expires-later"),
+        pytest.param(claimed(meta={"expires": b"%d" % (NOW + 1)}), True, RULES, Start(), id="expires-later"),
         pytest.param(
             claimed(meta={"expires": b"%d" % NOW}),
             True,
             RULES,
-            BuryUnrun(Reason.EXPIRED, "its _expires passed before a worker came to it"),
+            Reject(Reason.EXPIRED, "its _expires passed before a worker came to it"),
             id="expired",
         ),
         pytest.param(
             claimed(meta={"crashes": b"3"}),
             True,
             RULES,
-            BuryUnrun(Reason.CRASHED, "3 workers died while they ran it"),
+            Reject(Reason.CRASHED, "3 workers died while they ran it"),
             id="crashed",
         ),
-        pytest.param(claimed(), False, RULES, PutOff(5_000, NOW), id="unknown-for-the-first-time"),
+        pytest.param(claimed(), False, RULES, Defer(5_000, NOW), id="unknown-for-the-first-time"),
         pytest.param(
             claimed(meta={"unknown_since": b"%d" % (NOW - 59_999)}),
             False,
             RULES,
-            PutOff(5_000, NOW - 59_999),
+            Defer(5_000, NOW - 59_999),
             id="unknown-for-a-while",
         ),
         pytest.param(
             claimed(meta={"unknown_since": b"%d" % (NOW - 60_000)}), False, RULES, GIVEN_UP, id="unknown-too-long"
         ),
-        pytest.param(claimed(), False, ScreeningRules(3, 0), GIVEN_UP, id="unknown-is-final-for-arq"),
+        pytest.param(claimed(), False, AdmissionRules(3, 0), GIVEN_UP, id="unknown-is-final-for-arq"),
     ],
 )
-def test_what_happens_to_a_claimed_job(job: Claimed, known: bool, rules: ScreeningRules, screened: Screened) -> None:
-    assert screen(job, "sarch", known=known, names=["search", "mail"], rules=rules, now_ms=NOW) == screened
+def test_what_happens_to_a_claimed_job(job: Claimed, known: bool, rules: AdmissionRules, screened: Admission) -> None:
+    assert admit(job, "sarch", known=known, names=["search", "mail"], rules=rules, now_ms=NOW) == screened
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ def test_an_unknown_name_is_explained_by_the_nearest(name: str, names: list[str]
     ],
 )
 def test_why_a_record_cant_be_read(job: Claimed, reason: Reason) -> None:
-    assert screen_unreadable(job, "not JSON", now_ms=NOW).reason is reason
+    assert reject_unreadable(job, "not JSON", now_ms=NOW).reason is reason
 
 
 def test_a_record_of_another_redis_type_is_named() -> None:
     job = claimed(record=None, meta={"foreign": b"hash"}, score=NOW - 5_000.0)
-    verdict = screen_unreadable(job, "", now_ms=NOW)
+    verdict = reject_unreadable(job, "", now_ms=NOW)
     assert (verdict.reason, "arq:job:j is a hash" in verdict.message) == (Reason.GARBAGE, True)
 
 
@@ -360,9 +360,9 @@ def test_outcomes_with_children_go_apart_from_others_in_turns() -> None:
         box.add(outcome)
     box.add(Bury("d", Level.NORMAL, b"", 0, "fp", b"", [NewJob("m", "n", b"")]))
     first = box.take(0)
-    assert (ids(first), first.strict) == (["a", "b"], False)
+    assert (ids(first), first.has_children) == (["a", "b"], False)
     second = box.take(0)
-    assert (ids(second), second.strict) == (["p", "r", "d"], True)
+    assert (ids(second), second.has_children) == (["p", "r", "d"], True)
     assert (len(box), box.ready(0)) == (0, False)
     assert ids(box.take(0)) == []
 
@@ -373,9 +373,9 @@ def test_neither_row_starves_the_other() -> None:
         box.add(done(f"plain-{number}"))
         box.add(done(f"parent-{number}", children=1))
         batch = box.take(0)
-        taken.append(batch.strict)
+        taken.append(batch.has_children)
         for name in ids(batch):
-            box.add(done(f"{name}-next", children=int(batch.strict)))
+            box.add(done(f"{name}-next", children=int(batch.has_children)))
     assert taken == [False, True, False, True]
 
 
@@ -401,7 +401,7 @@ def test_what_a_full_server_never_took_can_be_given_up() -> None:
     box = Outbox()
     box.add(done("p", children=1))
     box.add(done("a"))
-    assert [outcome.id for outcome in box.drain_strict()] == ["p"]
+    assert [outcome.id for outcome in box.take_all_with_children()] == ["p"]
     assert len(box) == 1
 
 

@@ -22,7 +22,7 @@ JOBS_TOLD: Final = 10
 log = structlog.get_logger("agentqueue.worker")
 
 
-class LoopWatch:
+class LoopMonitor:
     """How late the event loop of a worker is, for other threads.
 
     Args:

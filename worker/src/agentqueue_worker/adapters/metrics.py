@@ -152,7 +152,7 @@ class Metrics(Collector):
             ("agentqueue_outcomes_unrecorded", "Ended jobs whose outcome is on its way to Redis", len(state.outbox)),
             ("agentqueue_worker_slots", "Jobs that may run at a time", state.options.concurrency),
             ("agentqueue_worker_draining", "1 while no jobs are claimed", int(state.draining or state.marked)),
-            ("agentqueue_abandoned_threads", "Threads of ended jobs that run on", state.abandoned),
+            ("agentqueue_orphaned_threads", "Threads of ended jobs that run on", state.orphaned_threads),
             ("agentqueue_redis_full", "1 while Redis refuses outcomes with children", int(_is_blocked(state))),
             (
                 "agentqueue_renewal_age_seconds",

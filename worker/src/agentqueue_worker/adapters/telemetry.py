@@ -52,7 +52,7 @@ class WorkerTelemetry:
         second = int(job.started + seconds)
         if second != self._second:
             if self._untold:
-                log.info("jobs_completed_untold", jobs=self._untold)
+                log.info("completion_logs_suppressed", jobs=self._untold)
             self._second, self._lines, self._untold = second, 0, 0
         if self._lines >= LINES_PER_SECOND:
             self._untold += 1
@@ -79,12 +79,12 @@ class WorkerTelemetry:
             self._away_since = now
         if now - self._told_at >= TELL_EVERY:
             self._told_at = now
-            log.error("redis_away", error=str(exc), since_seconds=round(now - self._away_since, 1))
+            log.error("redis_unavailable", error=str(exc), since_seconds=round(now - self._away_since, 1))
 
     def redis_answered(self) -> None:
         """See the port."""
         if self._away_since is not None:
-            log.info("redis_back", after_seconds=round(monotonic() - self._away_since, 1))
+            log.info("redis_recovered", after_seconds=round(monotonic() - self._away_since, 1))
             self._away_since = None
             self._told_at = float("-inf")
 

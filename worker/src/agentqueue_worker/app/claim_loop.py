@@ -90,7 +90,7 @@ class ClaimLoop:
         state = self._state
         if state.running or state.claimed or state.outbox:
             return False
-        return state.draining or (state.options.burst and (self._dry or state.spent))
+        return state.draining or (state.options.burst and (self._dry or state.start_limit_reached))
 
     def _due(self, now: float) -> bool:
         state = self._state
@@ -130,7 +130,9 @@ class ClaimLoop:
     def _compose(self, now: float) -> Step:
         state = self._state
         batch = state.outbox.take(now)
-        want = 0 if batch.strict else min(state.want, most_per_step(state.options.concurrency, state.mean_seconds))
+        want = (
+            0 if batch.has_children else min(state.want, most_per_step(state.options.concurrency, state.mean_seconds))
+        )
         watch: tuple[str, ...] = ()
         if now >= self._poll_at:
             self._poll_at = now + state.options.poll
@@ -185,7 +187,7 @@ class ClaimLoop:
         self._credit.settle(offered=step.aged, started=len(reply.claimed))
         if step.want:
             self._plan(step, reply, now)
-        elif step.batch.strict:  # its jobs may have enqueued some for this very queue
+        elif step.batch.has_children:  # its jobs may have enqueued some for this very queue
             self._dry, self._claim_at = False, now
 
     def _take(self, jobs: Sequence[Claimed], now_ms: int) -> None:

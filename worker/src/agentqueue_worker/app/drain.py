@@ -39,7 +39,7 @@ class Drain:
             self._plan = plan_drain(now, grace=grace, margin=options.drain_margin)
             self._leases_out_at = now + options.engine.lease_ms / 1000
             state.draining = True
-            log.info("drain_began", running=len(state.running), grace_seconds=grace)
+            log.info("drain_started", running=len(state.running), grace_seconds=grace)
             self._began()
         self._changed.set()
         state.nudge()
@@ -71,7 +71,7 @@ class Drain:
         """A full server would not take them: the jobs go back, and run again."""
         if self._state.outbox.blocked_until is None:
             return
-        for outcome in self._state.outbox.drain_strict():
+        for outcome in self._state.outbox.take_all_with_children():
             self._state.outbox.add(HandBack(outcome.id, outcome.level))
         self._state.nudge()
 

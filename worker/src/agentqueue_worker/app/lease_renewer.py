@@ -17,7 +17,7 @@ from agentqueue_worker.app.telemetry import Telemetry
 from agentqueue_worker.domain.leases import renew_every, to_renew
 from agentqueue_worker.domain.wait_counts import Waits
 
-KEEPER_TIMEOUT: Final = 2.0
+LEASE_THREAD_TIMEOUT_S: Final = 2.0
 """Seconds the renewing thread waits for an answer: several tries fit into a lease."""
 LAST_SEQ: Final = 2**52
 """Numbers of the steps that end everything: never used by the claim loop."""
@@ -27,13 +27,13 @@ log = structlog.get_logger("agentqueue.worker")
 Renewed = Callable[[RenewReply, dict[str, Claimed]], None]
 
 
-class Keeper:
+class LeaseRenewer:
     """The renewing thread, with an event loop and a connection of its own.
 
     Args:
         open_engine: makes the engine, in the thread.
         held: what to renew now; called in the thread.
-        beat: the heartbeat's JSON; called in the thread.
+        heartbeat: the heartbeat's JSON; called in the thread.
         waits: what Redis adds to the queue's counters with each renewal. What a renewal that failed took along goes
             with the next one too: it is counted twice if Redis had carried it out and its answer was lost.
         renewed: gets each answer and what was renewed; called in the thread.
@@ -46,7 +46,7 @@ class Keeper:
         identity: Identity,
         *,
         held: Callable[[], dict[str, Claimed]],
-        beat: Callable[[], bytes],
+        heartbeat: Callable[[], bytes],
         waits: Waits,
         renewed: Renewed,
         failed: Callable[[Exception], None],
@@ -55,7 +55,7 @@ class Keeper:
         self._open_engine = open_engine
         self._identity = identity
         self._held = held
-        self._beat = beat
+        self._heartbeat = heartbeat
         self._waits = waits
         self._renewed = renewed
         self._failed = failed
@@ -130,11 +130,11 @@ class Keeper:
 
     async def _renew(self, engine: Engine) -> bool:
         held, began, waits = self._held(), monotonic(), self._waits.unsent()
-        owner, name = self._identity.owner, self._identity.beat
+        owner, name = self._identity.owner, self._identity.heartbeat_field
         try:
             async with asyncio.timeout(engine.settings.lease_ms / 2000):
                 reply = await engine.renew(
-                    owner=owner, worker=name, heartbeat=self._beat(), held=to_renew(held), counts=waits
+                    owner=owner, worker=name, heartbeat=self._heartbeat(), held=to_renew(held), counts=waits
                 )
         except (QueueUnavailable, UnsupportedServer, TimeoutError) as exc:
             self._telemetry.renewed(None, monotonic() - began)

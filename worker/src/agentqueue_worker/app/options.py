@@ -29,7 +29,7 @@ class Identity:
         return f"{self.name}/{self.pod_uid}" if self.pod_uid else self.name
 
     @property
-    def beat(self) -> str:
+    def heartbeat_field(self) -> str:
         """The field of its heartbeat and its drain mark.
 
         A pod's name, by which the operator marks it; elsewhere the incarnation is added, since two workers may have
@@ -49,7 +49,7 @@ class WorkerOptions:
 
     queue: str
     identity: Identity
-    own_queue: str = ""
+    declared_queue: str = ""
     """The queue that the agent names itself; by default `queue`."""
     agent: str = ""
     concurrency: int = 5

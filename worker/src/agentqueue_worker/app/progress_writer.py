@@ -1,4 +1,4 @@
-"""Progress and checkpoints of running jobs on their way to Redis."""
+"""Writes the progress and the checkpoints of running jobs to Redis."""
 
 import asyncio
 from typing import Final
@@ -9,64 +9,71 @@ from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.store import Engine
 from agentqueue_worker.app.job import Job
 
-EVERY: Final = 0.5
-"""Seconds between two writes of a job's progress."""
-AT_A_TIME: Final = 8
-"""Connections that notes may take."""
+WRITE_INTERVAL_S: Final = 0.5
+"""Seconds between two writes of progress. Handlers may report it in a tight loop, and readers poll about this fast."""
+MAX_CONNECTIONS: Final = 8
+"""Maximum connections that writes use at a time, so that many checkpoints leave connections for claiming jobs."""
 
 log = structlog.get_logger("agentqueue.worker")
 
 
-class Notes:
-    """Writes notes of running jobs, as long as this worker holds them; what was not written goes with the outcome."""
+class ProgressWriter:
+    """Writes the fields of running jobs while this worker holds their leases.
+
+    A field that could not be written is kept in `job.unsaved` and is recorded together with the job's outcome.
+    """
 
     def __init__(self, engine: Engine, owner: str) -> None:
         self._engine = engine
         self._owner = owner
-        self._dirty: dict[str, Job] = {}
+        self._pending: dict[str, Job] = {}
         self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(AT_A_TIME)
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
 
-    def later(self, job: Job, name: str, raw: bytes) -> None:
-        """Write it within half a second; of several in that time the last."""
-        _keep(job, name, raw)
-        self._dirty[job.id] = job
+    def schedule(self, job: Job, field: str, raw: bytes) -> None:
+        """Write the field with the next round of writes. Only the last of several values is written."""
+        _keep(job, field, raw)
+        self._pending[job.id] = job
         self._wake.set()
 
-    async def now(self, job: Job, name: str, raw: bytes) -> bool:
-        """Write it, or leave it for later if Redis is away. False: this worker no longer holds the job."""
-        _keep(job, name, raw)
-        return await self._write(job)
+    async def write(self, job: Job, field: str, raw: bytes) -> bool:
+        """Write the field now, or schedule it if Redis is unavailable.
+
+        Returns:
+            False if another worker holds the job.
+        """
+        _keep(job, field, raw)
+        return await self._write_unsaved(job)
 
     async def run(self) -> None:
-        """Write what is left for later, until cancelled."""
+        """Write scheduled fields until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            jobs, self._dirty = self._dirty, {}
+            jobs, self._pending = self._pending, {}
             for job in jobs.values():
-                await self._write(job)
-            await asyncio.sleep(EVERY)
+                await self._write_unsaved(job)
+            await asyncio.sleep(WRITE_INTERVAL_S)
 
-    async def _write(self, job: Job) -> bool:
+    async def _write_unsaved(self, job: Job) -> bool:
         if not job.unsaved:
             return True
-        notes = dict(job.unsaved)
+        fields = dict(job.unsaved)
         try:
             async with self._slots:
-                held = await self._engine.annotate(owner=self._owner, job_id=job.id, notes=notes)
+                held = await self._engine.annotate(owner=self._owner, job_id=job.id, notes=fields)
         except (QueueUnavailable, UnsupportedServer) as exc:
-            log.warning("notes_delayed", job_id=job.id, error=str(exc))
-            self._dirty.setdefault(job.id, job)
+            log.warning("progress_write_delayed", job_id=job.id, error=str(exc))
+            self._pending.setdefault(job.id, job)
             self._wake.set()
             return True
-        for name, raw in notes.items():
-            if job.unsaved.get(name) is raw:
-                del job.unsaved[name]
+        for field, raw in fields.items():
+            if job.unsaved.get(field) is raw:
+                del job.unsaved[field]
         return held
 
 
-def _keep(job: Job, name: str, raw: bytes) -> None:
+def _keep(job: Job, field: str, raw: bytes) -> None:
     if job.unsaved is None:
         job.unsaved = {}
-    job.unsaved[name] = raw
+    job.unsaved[field] = raw

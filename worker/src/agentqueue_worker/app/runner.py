@@ -24,14 +24,14 @@ from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.domain.admission import (
     UNKNOWN_SINCE,
-    BuryUnrun,
+    Admission,
+    AdmissionRules,
+    Defer,
     DropCancelled,
-    PutOff,
-    Run,
-    Screened,
-    ScreeningRules,
-    screen,
-    screen_unreadable,
+    Reject,
+    Start,
+    admit,
+    reject_unreadable,
 )
 from agentqueue_worker.domain.claim_size import moving_mean
 from agentqueue_worker.domain.dead_letter import UNREADABLE
@@ -66,7 +66,7 @@ class Runner:
         self._find = registry.find
         self._ended = ended
         self._make = Outcomes(state.options, registry.codec, hidden)
-        self._rules = ScreeningRules(state.options.crash_limit, registry.unknown_grace_ms, registry.cancellable)
+        self._rules = AdmissionRules(state.options.crash_limit, registry.unknown_grace_ms, registry.cancellable)
         self._wants_recorded = registry.wants_recorded
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = float("inf")
@@ -92,20 +92,20 @@ class Runner:
         try:
             record = self._decode(claimed.record or b"")
         except InvalidPayload as exc:
-            unreadable = screen_unreadable(claimed, str(exc), now_ms=now_ms())
+            unreadable = reject_unreadable(claimed, str(exc), now_ms=now_ms())
             self._put(self._unrun_outcome(claimed, UNREADABLE, unreadable))
             return
         handler = self._find(record.name)
         if handler is None or claimed.meta or claimed.cancel:
             verdict = self._screen(claimed, record, handler)
-            if handler is None or not isinstance(verdict, Run):
+            if handler is None or not isinstance(verdict, Start):
                 self._put(self._unrun_outcome(claimed, record, verdict))
                 return
         self._launch(claimed, record, handler)
 
-    def _screen(self, claimed: Claimed, record: JobRecord, handler: Handler | None) -> Screened:
+    def _screen(self, claimed: Claimed, record: JobRecord, handler: Handler | None) -> Admission:
         known, names = handler is not None, self._registry.names
-        return screen(claimed, record.name, known=known, names=names, rules=self._rules, now_ms=now_ms())
+        return admit(claimed, record.name, known=known, names=names, rules=self._rules, now_ms=now_ms())
 
     def _launch(self, claimed: Claimed, record: JobRecord, handler: Handler) -> None:
         state, started = self._state, monotonic()
@@ -179,10 +179,10 @@ class Runner:
             self._finish(job, self._make.hand_back(job, None), monotonic() - job.started, None)
 
     def _stray(self, job: Job) -> None:
-        task, strays = job.task, self._state.strays
+        task, orphaned_tasks = job.task, self._state.orphaned_tasks
         if task is not None and not task.done():
-            strays.add(task)
-            task.add_done_callback(strays.discard)
+            orphaned_tasks.add(task)
+            task.add_done_callback(orphaned_tasks.discard)
 
     # --- ending
 
@@ -298,21 +298,21 @@ class Runner:
 
     # --- jobs that don't run
 
-    def _unrun_outcome(self, claimed: Claimed, record: JobRecord, verdict: Screened) -> Outcome:
+    def _unrun_outcome(self, claimed: Claimed, record: JobRecord, verdict: Admission) -> Outcome:
         handler = self._find(record.name)
         keep_ms = self._state.options.keep_ms if handler is None else handler.keep_ms
         match verdict:
             case DropCancelled():
                 log.info("job_cancelled", job_id=claimed.id, job=record.name, queue=self._queue)
                 return self._make.cancelled_unrun(claimed, record, keep_ms)
-            case PutOff(delay_ms, since_ms):
+            case Defer(delay_ms, since_ms):
                 log.warning("job_unknown", job_id=claimed.id, job=record.name, queue=self._queue, again_in_ms=delay_ms)
                 return HandBack(claimed.id, claimed.level, delay_ms, {UNKNOWN_SINCE: since_ms})
-            case BuryUnrun(reason, message):
+            case Reject(reason, message):
                 facts = {"job_id": claimed.id, "job": record.name, "queue": self._queue}
                 log.error("job_dead", **facts, reason=str(reason), error=message)
                 return self._make.buried_unrun(claimed, record, reason, message, keep_ms)
-            case Run():
+            case Start():
                 raise AssertionError("a job that may run was not started")
             case _ as other:
                 assert_never(other)

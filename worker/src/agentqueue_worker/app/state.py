@@ -15,7 +15,7 @@ from agentqueue.clock import monotonic
 from agentqueue.model.attempts import Progress, encode_progress
 from agentqueue_worker.app.forks import end_child
 from agentqueue_worker.app.options import WorkerOptions
-from agentqueue_worker.app.progress_writer import Notes
+from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.domain.leases import Leases
 from agentqueue_worker.domain.outbox import Outbox
 from agentqueue_worker.domain.wait_counts import Waits
@@ -33,10 +33,10 @@ class WorkerState:
     Handlers see it as their `agentqueue.agent.context.Runtime`.
     """
 
-    def __init__(self, options: WorkerOptions, notes: Notes) -> None:
+    def __init__(self, options: WorkerOptions, notes: ProgressWriter) -> None:
         self.options = options
         self.queue = options.queue
-        self.own_queue = options.own_queue or options.queue
+        self.declared_queue = options.declared_queue or options.queue
         self.worker = options.identity.name
         self.state: Any = SimpleNamespace()
         self.loop = asyncio.get_running_loop()
@@ -65,9 +65,9 @@ class WorkerState:
         """Jobs whose outcome was recorded."""
         self.mean_seconds = 0.0
         """How long jobs take lately."""
-        self.abandoned = 0
+        self.orphaned_threads = 0
         """Threads that run on though their job has ended; each keeps a slot."""
-        self.strays: set[asyncio.Task[None]] = set()
+        self.orphaned_tasks: set[asyncio.Task[None]] = set()
         """Tasks that have not ended though their job left its slot: lost, or handed back by force."""
         self.nudge: Callable[[], None] = lambda: None
         """Has the claim loop look at once."""
@@ -75,7 +75,7 @@ class WorkerState:
         """Has a heartbeat sent at once: what it says has changed."""
         self.lost: Callable[[Job], None] = lambda job: None  # noqa: ARG005
         """Stops a running job that another worker has."""
-        self._notes = notes
+        self._progress_writer = notes
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
 
@@ -99,7 +99,7 @@ class WorkerState:
     @property
     def free(self) -> int:
         """Slots that could take a job."""
-        taken = len(self.running) + len(self.claimed) + self.abandoned + self.outbox.blocked
+        taken = len(self.running) + len(self.claimed) + self.orphaned_threads + self.outbox.blocked
         return self.options.concurrency - taken
 
     @property
@@ -111,7 +111,7 @@ class WorkerState:
         return max(self.free if limit is None else min(self.free, limit - self.started), 0)
 
     @property
-    def spent(self) -> bool:
+    def start_limit_reached(self) -> bool:
         """All jobs that it was to start have been started."""
         limit = self.options.start_limit
         return limit is not None and self.started >= limit
@@ -119,7 +119,7 @@ class WorkerState:
     @property
     def busy(self) -> int:
         """Jobs that run, or whose outcome is not recorded yet, and threads that can't be stopped."""
-        return max(len(self.running), len(self.leases)) + self.abandoned
+        return max(len(self.running), len(self.leases)) + self.orphaned_threads
 
     def running_ms(self, now: float) -> int:
         """For how long its running jobs have run, added up: long ones show by their age before they show by their end.
@@ -143,12 +143,12 @@ class WorkerState:
         """Note how far a job is; written soon."""
         job = self.running.get(job_id)
         if job is not None:
-            self._notes.later(job, "progress", encode_progress(progress))
+            self._progress_writer.schedule(job, "progress", encode_progress(progress))
 
     async def checkpoint(self, job_id: str, raw: bytes) -> None:
         """Keep a job's checkpoint: written when this returns, or later if Redis is away."""
         job = self.running.get(job_id)
-        if job is not None and not await self._notes.now(job, "checkpoint", raw):
+        if job is not None and not await self._progress_writer.write(job, "checkpoint", raw):
             self.lose(job_id)
 
     async def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -161,7 +161,7 @@ class WorkerState:
             ended = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             if future.running():
-                self.abandoned += 1
+                self.orphaned_threads += 1
                 future.add_done_callback(lambda _: self._call_soon(self._thread_ended))
             raise
         if ended.exc is not None:
@@ -189,7 +189,7 @@ class WorkerState:
             self.loop.call_soon_threadsafe(function)
 
     def _thread_ended(self) -> None:
-        self.abandoned -= 1
+        self.orphaned_threads -= 1
         self.nudge()
 
     def close(self) -> None:

@@ -18,10 +18,10 @@ from agentqueue_worker.app.claim_loop import FIRST_WAIT, LONGEST_WAIT, UNAVAILAB
 from agentqueue_worker.app.cron import CronClock
 from agentqueue_worker.app.drain import Drain
 from agentqueue_worker.app.forks import Gone, end_in_loop, guarded
-from agentqueue_worker.app.lease_renewer import Keeper
+from agentqueue_worker.app.lease_renewer import LeaseRenewer
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
-from agentqueue_worker.app.progress_writer import Notes
+from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
@@ -60,29 +60,29 @@ class Worker:
         self._telemetry = telemetry
         self._server = open_server(False)  # noqa: FBT003
         self._engine = Engine(self._server, options.queue, options.engine)
-        self._notes = Notes(self._engine, options.identity.owner)
-        self.state = WorkerState(options, self._notes)
+        self._progress_writer = ProgressWriter(self._engine, options.identity.owner)
+        self.state = WorkerState(options, self._progress_writer)
         self._runner = Runner(self.state, registry, ended=telemetry.ended, hidden=hidden)
         self._loop = ClaimLoop(self._engine, self.state, self._runner, registry, telemetry)
         self._started_ms = now_ms()
         self._jobs = sorted(registry.names)[:100]
-        self._keeper = Keeper(
-            self._open_keepers_engine,
+        self._renewer = LeaseRenewer(
+            self._open_renewer_engine,
             options.identity,
             held=self.state.leases.snapshot,
-            beat=self.beat,
+            heartbeat=self.heartbeat,
             waits=self.state.waits,
             renewed=self._renewed_in_thread,
             failed=self._not_renewed_in_thread,
             telemetry=telemetry,
         )
-        self.state.tell = self._keeper.poke
-        self._drain = Drain(self.state, self._runner, began=self._keeper.poke)
+        self.state.tell = self._renewer.poke
+        self._drain = Drain(self.state, self._runner, began=self._renewer.poke)
 
     @property
     def live(self) -> bool:
         """Whether the renewing thread gets round. Asked by the probes' thread."""
-        return monotonic() - self._keeper.turned_at < STUCK_AFTER
+        return monotonic() - self._renewer.turned_at < STUCK_AFTER
 
     def stop(self, *, grace: float | None = None) -> None:
         """Drain: no more claims from now on; running jobs get the grace period. The second call hurries."""
@@ -90,7 +90,7 @@ class Worker:
 
     def hand_back_from_thread(self, timeout: float) -> None:
         """Give back all that is held, though the event loop may be blocked: the process is about to end."""
-        self._keeper.hand_back(timeout)
+        self._renewer.hand_back(timeout)
 
     async def run(self) -> None:
         """Work until stopped; in burst mode until the queue is empty.
@@ -140,13 +140,13 @@ class Worker:
             worker=identity.slot, why="its container was restarted", spare=identity.owner
         )
         if given:
-            log.warning("jobs_given_back", jobs=given, reason="an earlier process of this container held them")
+            log.warning("jobs_released", jobs=given, reason="an earlier process of this container held them")
 
     # --- serving
 
     async def _serve(self) -> None:
         self.state.renewed_at = float("-inf")
-        self._keeper.start()
+        self._renewer.start()
         log.info("worker_started", queue=self.options.queue, concurrency=self.options.concurrency, jobs=self._jobs)
         loop_task = asyncio.create_task(self._loop.run(), name="claim-loop")
         deadline = asyncio.create_task(self._drain.run(), name="drain")
@@ -160,7 +160,7 @@ class Worker:
             await self.state.settle()
 
     def _background(self) -> list[tuple[str, Any]]:
-        tasks: list[tuple[str, Any]] = [("notes", self._notes.run()), ("check", self._check_server())]
+        tasks: list[tuple[str, Any]] = [("notes", self._progress_writer.run()), ("check", self._check_server())]
         if not self.options.burst:
             tasks.append(("listen", self._loop.listen()))
         store = Store(self._server)
@@ -196,10 +196,10 @@ class Worker:
 
     # --- the renewing thread
 
-    def _open_keepers_engine(self) -> Engine:
+    def _open_renewer_engine(self) -> Engine:
         return Engine(self._open_server(True), self.options.queue, self.options.engine)  # noqa: FBT003
 
-    def beat(self) -> bytes:
+    def heartbeat(self) -> bytes:
         """The heartbeat, as operator, console and command line read it."""
         state = self.state
         confirmed = state.confirmed  # before `busy`: see there
@@ -249,9 +249,9 @@ class Worker:
             self._telemetry.foreign(reply.foreign)
         if reply.drain != state.mark:
             if bool(reply.drain) is not state.marked:
-                log.info("marked_for_scale_in" if reply.drain else "mark_taken_back", running=len(state.running))
+                log.info("drain_requested" if reply.drain else "drain_cancelled", running=len(state.running))
             state.mark = reply.drain
-            self._keeper.poke()
+            self._renewer.poke()
             state.nudge()
         elif not was_admitted:
             state.nudge()
@@ -266,13 +266,13 @@ class Worker:
 
     async def _close(self) -> None:
         self.state.ready = False
-        await asyncio.to_thread(self._keeper.stop)  # joins a thread: others may share this event loop
+        await asyncio.to_thread(self._renewer.stop)  # joins a thread: others may share this event loop
         try:
             async with asyncio.timeout(GOODBYE_SECONDS):
-                await self._engine.say_goodbye(self.options.identity.beat)
+                await self._engine.say_goodbye(self.options.identity.heartbeat_field)
                 await self._send_waits()
         except (*UNAVAILABLE, TimeoutError) as exc:
-            log.warning("goodbye_failed", error=str(exc) or "no answer in time")
+            log.warning("deregistration_failed", error=str(exc) or "no answer in time")
         try:
             await self.registry.stop()
         finally:

@@ -18,7 +18,7 @@ EXPIRY_NOTICED_MS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Start:
     """Nothing is in the way."""
 
 
@@ -28,7 +28,7 @@ class DropCancelled:
 
 
 @dataclass(frozen=True, slots=True)
-class BuryUnrun:
+class Reject:
     """It can't run."""
 
     reason: Reason
@@ -36,7 +36,7 @@ class BuryUnrun:
 
 
 @dataclass(frozen=True, slots=True)
-class PutOff:
+class Defer:
     """Perhaps another worker can run it, later."""
 
     delay_ms: int
@@ -44,11 +44,11 @@ class PutOff:
     """When it was put off first."""
 
 
-Screened = Run | DropCancelled | BuryUnrun | PutOff
+Admission = Start | DropCancelled | Reject | Defer
 
 
 @dataclass(frozen=True, slots=True)
-class ScreeningRules:
+class AdmissionRules:
     """What a worker's settings and its registry say."""
 
     crash_limit: int
@@ -56,27 +56,27 @@ class ScreeningRules:
     cancellable: bool = True
 
 
-def screen(
-    claimed: Claimed, name: str, *, known: bool, names: Iterable[str], rules: ScreeningRules, now_ms: int
-) -> Screened:
+def admit(
+    claimed: Claimed, name: str, *, known: bool, names: Iterable[str], rules: AdmissionRules, now_ms: int
+) -> Admission:
     """Decide on a job whose record could be read. `known`: there is a handler for its name."""
     if claimed.cancel and rules.cancellable:
         return DropCancelled()
     if 0 < claimed.count("expires") <= now_ms:
-        return BuryUnrun(Reason.EXPIRED, "its _expires passed before a worker came to it")
+        return Reject(Reason.EXPIRED, "its _expires passed before a worker came to it")
     crashes = claimed.count("crashes")
     if crashes >= rules.crash_limit:
-        return BuryUnrun(Reason.CRASHED, f"{crashes} workers died while they ran it")
-    return Run() if known else _screen_unknown(claimed, name, names, rules, now_ms)
+        return Reject(Reason.CRASHED, f"{crashes} workers died while they ran it")
+    return Start() if known else _admit_unknown(claimed, name, names, rules, now_ms)
 
 
-def _screen_unknown(
-    claimed: Claimed, name: str, names: Iterable[str], rules: ScreeningRules, now_ms: int
-) -> PutOff | BuryUnrun:
+def _admit_unknown(
+    claimed: Claimed, name: str, names: Iterable[str], rules: AdmissionRules, now_ms: int
+) -> Defer | Reject:
     since = claimed.count(UNKNOWN_SINCE) or now_ms
     if now_ms - since < rules.unknown_grace_ms:
-        return PutOff(min(UNKNOWN_DELAY_MS, rules.unknown_grace_ms), since)
-    return BuryUnrun(Reason.UNKNOWN_JOB, explain_unknown(name, names))
+        return Defer(min(UNKNOWN_DELAY_MS, rules.unknown_grace_ms), since)
+    return Reject(Reason.UNKNOWN_JOB, explain_unknown(name, names))
 
 
 def explain_unknown(name: str, names: Iterable[str]) -> str:
@@ -87,25 +87,25 @@ def explain_unknown(name: str, names: Iterable[str]) -> str:
     return f"this agent has no job {name!r}; {hint}"
 
 
-def screen_unreadable(claimed: Claimed, problem: str, *, now_ms: int) -> BuryUnrun:
+def reject_unreadable(claimed: Claimed, problem: str, *, now_ms: int) -> Reject:
     """Why a job whose record is missing or can't be read is buried."""
     if claimed.record is None and "foreign" in claimed.meta:
         kind = claimed.meta["foreign"].decode(errors="replace")
-        return BuryUnrun(Reason.GARBAGE, f"{JOB}{claimed.id} is a {kind}: something else wrote where its record was")
+        return Reject(Reason.GARBAGE, f"{JOB}{claimed.id} is a {kind}: something else wrote where its record was")
     if claimed.record is None:
-        return _screen_recordless(claimed, now_ms)
+        return _reject_without_record(claimed, now_ms)
     if is_pickle(claimed.record):
-        return BuryUnrun(
+        return Reject(
             Reason.PICKLED,
             "its record is a pickle, which is not read unless asked for: enqueue with "
             "agentqueue.arq.dumps as arq's job_serializer, or run the worker with --arq-pickle, "
             "pickle=True or a job_deserializer in its WorkerSettings",
         )
-    return BuryUnrun(Reason.GARBAGE, problem)
+    return Reject(Reason.GARBAGE, problem)
 
 
-def _screen_recordless(claimed: Claimed, now_ms: int) -> BuryUnrun:
+def _reject_without_record(claimed: Claimed, now_ms: int) -> Reject:
     due = claimed.score
     if due > 1e12 and now_ms - due >= EXPIRY_NOTICED_MS:
-        return BuryUnrun(Reason.EXPIRED, "its record is gone: it expired (arq's _expires) before a worker came to it")
-    return BuryUnrun(Reason.NO_RECORD, "the queue had its id, but there is no record of it")
+        return Reject(Reason.EXPIRED, "its record is gone: it expired (arq's _expires) before a worker came to it")
+    return Reject(Reason.NO_RECORD, "the queue had its id, but there is no record of it")

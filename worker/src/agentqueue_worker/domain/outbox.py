@@ -15,51 +15,51 @@ class Batch:
     """What one step takes along."""
 
     outcomes: list[Outcome]
-    strict: bool
+    has_children: bool
     """They have children: the step is refused as a whole on a full server, so it claims nothing."""
 
 
 class Outbox:
     """Keeps order within each of its two rows, and lets neither starve the other."""
 
-    __slots__ = ("_plain", "_strict", "_strict_next", "blocked_until")
+    __slots__ = ("_plain", "_with_children", "_with_children_next", "blocked_until")
 
     def __init__(self) -> None:
         self._plain: deque[Outcome] = deque()
-        self._strict: deque[Outcome] = deque()
-        self._strict_next = False
+        self._with_children: deque[Outcome] = deque()
+        self._with_children_next = False
         self.blocked_until: float | None = None
         """The server is full: those with children are not tried again before then (monotonic)."""
 
     def __len__(self) -> int:
-        return len(self._plain) + len(self._strict)
+        return len(self._plain) + len(self._with_children)
 
     @property
     def blocked(self) -> int:
         """Outcomes that a full server refuses: their jobs keep their slots, so that not ever more of them pile up."""
-        return 0 if self.blocked_until is None else len(self._strict)
+        return 0 if self.blocked_until is None else len(self._with_children)
 
     def add(self, outcome: Outcome) -> None:
         """An outcome to record."""
-        strict = isinstance(outcome, Done | Bury) and outcome.children
-        (self._strict if strict else self._plain).append(outcome)
+        has_children = isinstance(outcome, Done | Bury) and outcome.children
+        (self._with_children if has_children else self._plain).append(outcome)
 
     def ready(self, now: float) -> bool:
         """Whether there is one that may be sent now."""
-        return bool(self._plain) or self._strict_ready(now)
+        return bool(self._plain) or self._with_children_ready(now)
 
-    def _strict_ready(self, now: float) -> bool:
-        return bool(self._strict) and (self.blocked_until is None or now >= self.blocked_until)
+    def _with_children_ready(self, now: float) -> bool:
+        return bool(self._with_children) and (self.blocked_until is None or now >= self.blocked_until)
 
     def take(self, now: float) -> Batch:
         """What goes with the next step, within the limits of a step. It is out of the box then."""
-        self._strict_next = self._strict_ready(now) and (self._strict_next or not self._plain)
-        strict = self._strict_next
-        self._strict_next = not strict  # with both rows filled they take turns
-        row = self._strict if strict else self._plain
-        if not strict and len(row) <= 16:  # the hot path: few and small
-            return Batch(self._take_few(row), strict=False)
-        return Batch(_take_bounded(row), strict)
+        self._with_children_next = self._with_children_ready(now) and (self._with_children_next or not self._plain)
+        has_children = self._with_children_next
+        self._with_children_next = not has_children  # with both rows filled they take turns
+        row = self._with_children if has_children else self._plain
+        if not has_children and len(row) <= 16:  # the hot path: few and small
+            return Batch(self._take_few(row), has_children=False)
+        return Batch(_take_bounded(row), has_children)
 
     def _take_few(self, row: deque[Outcome]) -> list[Outcome]:
         if sum(map(outcome_bytes, row)) > MAX_STEP_BYTES:
@@ -71,17 +71,17 @@ class Outbox:
     def refused(self, batch: Batch, *, retry_at: float) -> None:
         """The server was full: the batch waits at the head of its row."""
         self.blocked_until = retry_at
-        self._strict.extendleft(reversed(batch.outcomes))
+        self._with_children.extendleft(reversed(batch.outcomes))
 
     def accepted(self, batch: Batch) -> None:
         """The batch is recorded."""
-        if batch.strict:
+        if batch.has_children:
             self.blocked_until = None
 
-    def drain_strict(self) -> list[Outcome]:
+    def take_all_with_children(self) -> list[Outcome]:
         """Give up on those with children: their jobs have to be handed back instead."""
-        out = list(self._strict)
-        self._strict.clear()
+        out = list(self._with_children)
+        self._with_children.clear()
         return out
 
 

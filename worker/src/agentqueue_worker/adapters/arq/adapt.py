@@ -21,7 +21,7 @@ class Adapted(NamedTuple):
 
     registry: ArqRegistry
     settings: Settings
-    own_queue: str
+    declared_queue: str
     adjust: Callable[[WorkerOptions], WorkerOptions]
     open_server: Callable[[bool], Server] | None
 
@@ -40,8 +40,8 @@ def adapt(target: Any, settings: Settings, find_server: Callable[[], ServerOptio
     worker = _make(target, options, settings)
     settings = settings.override(**_sizes(worker, settings))
 
-    def open_server(hasty: bool) -> Server:  # noqa: FBT001  # the opener's shape
-        return worker.open_server(hasty, allow_eviction=settings.allow_eviction)
+    def open_server(for_lease_thread: bool) -> Server:  # noqa: FBT001  # the opener's shape
+        return worker.open_server(for_lease_thread, allow_eviction=settings.allow_eviction)
 
     registry = ArqRegistry(worker, owned=True)
     return Adapted(registry, settings, worker.queue_name, worker.adjust, open_server if own_redis else None)

@@ -87,7 +87,7 @@ class ArqRegistry:
                     raise
                 if runtime.draining:
                     return False
-                log.error("redis_away", error=str(exc))  # noqa: TRY400  # the message says all
+                log.error("redis_unavailable", error=str(exc))  # noqa: TRY400  # the message says all
                 await asyncio.sleep(1)
 
     async def stop(self) -> None:

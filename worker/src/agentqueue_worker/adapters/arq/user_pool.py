@@ -9,24 +9,24 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from agentqueue.store import BehindSentinel, Server, ServerOptions, leaner
-from agentqueue_worker.app.lease_renewer import KEEPER_TIMEOUT
+from agentqueue_worker.app.lease_renewer import LEASE_THREAD_TIMEOUT_S
 
 
-def server_like(pool: ConnectionPool, *, hasty: bool, allow_eviction: bool = False) -> Server:
+def server_like(pool: ConnectionPool, *, for_lease_thread: bool, allow_eviction: bool = False) -> Server:
     """A Server with connections of its own, made as the pool makes them.
 
     Args:
         pool: the user's; nothing is taken from it but its settings.
-        hasty: for the renewing thread, which must not wait long.
+        for_lease_thread: for the renewing thread, which must not wait long.
         allow_eviction: as in ServerOptions.
     """
     patient = ServerOptions("redis://", allow_eviction=allow_eviction, label=_name(pool))
     options = patient
-    if hasty:
+    if for_lease_thread:
         options = ServerOptions(
             patient.url,
-            connect_timeout=KEEPER_TIMEOUT,
-            timeout=KEEPER_TIMEOUT,
+            connect_timeout=LEASE_THREAD_TIMEOUT_S,
+            timeout=LEASE_THREAD_TIMEOUT_S,
             allow_eviction=allow_eviction,
             max_connections=2,
             label=patient.label,

@@ -145,10 +145,10 @@ class ArqWorker(arq_worker.Worker):
             start_limit=self.max_burst_jobs if limited else None,
         )
 
-    def open_server(self, hasty: bool, *, allow_eviction: bool = False) -> Server:  # noqa: FBT001  # the opener's shape
+    def open_server(self, for_lease_thread: bool, *, allow_eviction: bool = False) -> Server:  # noqa: FBT001  # the opener's shape
         """A connection pool for the claim loop, to where arq's own goes."""
         pool = lazy_pool(self.redis_settings) if self._pool is None else self._pool.connection_pool
-        return server_like(pool, hasty=hasty, allow_eviction=allow_eviction)
+        return server_like(pool, for_lease_thread=for_lease_thread, allow_eviction=allow_eviction)
 
     async def keep_health(self) -> None:
         """Write the record that `arq --check` reads, until cancelled."""
