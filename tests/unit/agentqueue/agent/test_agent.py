@@ -22,6 +22,7 @@ from agentqueue.agent.job_definition import JobDefinition, job_of
 from agentqueue.agent.payload import to_json
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.keys import Level
+from agentqueue.model.attempts import Progress
 from agentqueue.model.job import JobRecord, child_id, decode_job
 from agentqueue.model.new_job import NO_PAYLOAD
 from agentqueue.model.retry_policy import check_attempts, seconds
@@ -372,7 +373,7 @@ class FakeRuntime:
         self.loop = asyncio.get_running_loop()
         self.told: list[Any] = []
 
-    def progress(self, job_id: str, progress: Any) -> None:
+    def progress(self, job_id: str, progress: Progress) -> None:
         self.told.append((job_id, progress.percent, progress.message))
 
     async def checkpoint(self, job_id: str, raw: bytes) -> None:

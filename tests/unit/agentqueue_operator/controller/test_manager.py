@@ -4,51 +4,77 @@ import asyncio
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
 from agentqueue.errors import UsageError
 from agentqueue.service.probes import Probes
-from agentqueue_operator.autoscaling.decision import CHANGES, Hold, Load, Memory, Reason, ScalingPolicy, Snapshot, Terms
+from agentqueue.spec import AgentQueue, resolve
+from agentqueue_operator.autoscaling.decision import (
+    CHANGES,
+    Hold,
+    Load,
+    Memory,
+    Reason,
+    ScaleTo,
+    ScalingPolicy,
+    Snapshot,
+    Terms,
+)
 from agentqueue_operator.controller import manager
+from agentqueue_operator.controller.kubernetes.api import ApiServer
+from agentqueue_operator.controller.kubernetes.cache import StoreCache
+from agentqueue_operator.controller.kubernetes.leader_elector import Elector
+from agentqueue_operator.controller.kubernetes.watches import Watches
 from agentqueue_operator.controller.manager import Operator, Pulse, add_gauges, watched
 from agentqueue_operator.controller.metrics import OUTCOMES, Metrics
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.settings import PORT, Settings
 from agentqueue_operator.controller.status.conditions import AgentFacts
+from agentqueue_operator.controller.work_queue import Loops
 from agentqueue_operator.queues.ports import Look
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, SECRET, QueueRef
 
 REF = QueueRef("ns", "demo")
-QUEUE: Any = SimpleNamespace(agents=(SimpleNamespace(name="search", queue_name="eu:search"),))
+AGENT = {"name": "search", "queueName": "eu:search", "image": "agents:1", "handler": "agents:agent"}
+RESOURCE = {
+    "apiVersion": "agentqueue.dev/v1alpha1",
+    "kind": "AgentQueue",
+    "metadata": {"name": "demo", "namespace": "ns"},
+    "spec": {"redis": {"managed": {}}, "agents": [AGENT]},
+}
+QUEUE = resolve(AgentQueue.model_validate(RESOURCE))
+TERMS = Terms(snapshot=Snapshot(at=1.0, load=Load()), current=0, policy=ScalingPolicy())
 LABELS = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "queue": "eu:search"}
 
 
-class Sized(SimpleNamespace):
-    """With a length."""
-
-    def __len__(self) -> int:
-        return 5
-
-
-def operator(**given: Any) -> Operator:
+def operator(
+    *,
+    leads: bool = True,
+    synced: bool = True,
+    age_s: float = 0.0,
+    turned_at: float = 100.0,
+    late_s: float = 0.0,
+    silent_s: float = 0.0,
+    trouble: Sequence[str] = (),
+) -> Operator:
     """One whose parts say what the test wants."""
-    said = {"leads": True, "synced": True, "age_s": 0.0, "turned_at": 100.0, "late_s": 0.0, "silent_s": 0.0} | given
-    parts: dict[str, Any] = {
-        "settings": Settings(),
-        "metrics": Metrics(),
-        "pulse": SimpleNamespace(age_s=said["age_s"]),
-        "elector": SimpleNamespace(leads=said["leads"], turned_at=said["turned_at"]),
-        "cache": Sized(trouble=lambda: said.get("trouble", [])),
-        "watches": SimpleNamespace(synced=said["synced"], down=2, begun=3),
-        "loops": Sized(oldest_pass_s=lambda: said["late_s"], waiting=lambda: 4),
-        "api": SimpleNamespace(silent_s=said["silent_s"]),
-    }
-    return Operator(**parts)
+    cache = MagicMock(spec=StoreCache, **{"trouble.return_value": trouble, "__len__.return_value": 5})
+    late = {"oldest_pass_s.return_value": late_s, "waiting.return_value": 4, "__len__.return_value": 5}
+    return Operator(
+        settings=Settings(),
+        metrics=Metrics(),
+        pulse=Mock(spec=Pulse, age_s=age_s),
+        elector=Mock(spec=Elector, leads=leads, turned_at=turned_at),
+        cache=cache,
+        watches=Mock(spec=Watches, synced=synced, down=2, begun=3),
+        loops=MagicMock(spec=Loops, **late),
+        api=Mock(spec=ApiServer, silent_s=silent_s),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -138,8 +164,7 @@ def test_counters_are_shown_as_0_before_they_count() -> None:
     requests = "agentqueue_operator_api_requests_total"
     for verb, resource, code in (("get", "pods", "200"), ("create", "deployments", "201"), ("patch", "pods", "409")):
         assert value(metrics, requests, verb=verb, resource=resource, code=code) == 0.0
-    decision: Any = SimpleNamespace(reason=SimpleNamespace(value="Enough"))
-    metrics.decided(REF, "search", decision)
+    metrics.decided(REF, "search", Hold(Reason.ENOUGH, TERMS, Memory()))
     decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "ScaleTo"}
     for reason in CHANGES:
         assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason=reason.value) == 0.0
@@ -221,9 +246,8 @@ def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
     held = Hold(Reason.ENOUGH, Terms(snapshot=Snapshot(at=1.0, load=load), current=2, policy=policy), Memory())
     scaled = {"search": Scaled(replicas=2, look=look, draining=1, unschedulable=1, decision=held)}
     facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=2, ready=1)}
-    decision: Any = SimpleNamespace(reason=SimpleNamespace(value="Backlog"))
     metrics.looked(REF, QUEUE, scaled, facts)
-    metrics.decided(REF, "search", decision)
+    metrics.decided(REF, "search", ScaleTo(3, Reason.BACKLOG, TERMS, Memory()))
     shown = {
         "agentqueue_queue_waiting_jobs": 7.0,
         "agentqueue_queue_due_soon_jobs": 1.0,
@@ -243,7 +267,7 @@ def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
     metrics.looked(REF, QUEUE, {"search": Scaled(replicas=2)}, facts)  # the queue can't be read
     assert value(metrics, "agentqueue_queue_waiting_jobs", **LABELS) is None
     assert value(metrics, "agentqueue_queue_readable", **LABELS) == 0.0
-    decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "SimpleNamespace"}
+    decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "ScaleTo"}
     assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason="Backlog") == 1.0
     metrics.gone(REF)
     assert value(metrics, "agentqueue_queue_readable", **LABELS) is None

@@ -20,6 +20,7 @@ from agentqueue_operator.controller.status.reasons import Reason
 from agentqueue_operator.resources.kinds import CONFIG_MAP, SECRET, Object
 from agentqueue_operator.resources.render import Reference, redis_name
 from tests.support.fake_cluster import FakeCluster, refused
+from tests.support.scaling import FakeQueues
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 REDIS = redis_name("q")
@@ -30,7 +31,7 @@ class Wire:
 
     def __init__(self, trouble: Trouble | None = None) -> None:
         self.trouble = trouble
-        self.queues: Any = object()
+        self.queues = FakeQueues()
         self.dialled: list[ServerOptions] = []
         self.checks = self.closed = 0
         self.at = 100.0
@@ -88,7 +89,8 @@ async def test_managed_by_the_address_of_its_service(link: Link, wire: Wire) -> 
     facts = await link.look(queue(), "n", children(), "p@ss")
     assert (facts.answers, facts.endpoint, facts.secret) == (True, f"{REDIS}.n.svc:6379", REDIS)
     assert wire.dialled[0].url == "redis://default:p%40ss@198.18.0.9:6379/0"
-    assert link.queues is wire.queues
+    before = link.queues
+    assert before is wire.queues
     await link.look(queue(), "n", children(address="None"), "p@ss")
     assert wire.dialled[1].url == f"redis://default:p%40ss@{REDIS}.n.svc:6379/0"
     await link.close()
