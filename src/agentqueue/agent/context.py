@@ -11,12 +11,13 @@ from agentqueue.agent.job_definition import JobDefinition, job_of
 from agentqueue.agent.payload import to_json
 from agentqueue.clock import now_ms
 from agentqueue.errors import UsageError
+from agentqueue.ids import new_nonce
 from agentqueue.keys import check_job_name, check_queue
 from agentqueue.model.attempts import Progress
 from agentqueue.model.exceptions import clean_text, describe_value
 from agentqueue.model.job import JobRecord, child_id
 from agentqueue.model.json import encode
-from agentqueue.model.new_job import NO_PAYLOAD
+from agentqueue.model.new_job import NO_PAYLOAD, prepare
 from agentqueue.model.numbers import plain_number
 
 if TYPE_CHECKING:
@@ -243,8 +244,6 @@ class Context:
         Raises:
             InvalidPayload: the payload is refused. UsageError: an unknown target, more than 1,000 children or 3 MiB.
         """
-        from agentqueue.model.new_job import prepare  # noqa: PLC0415  # it imports this module
-
         queue, name, payload = self._resolve(target, data)
         if more:
             raise UsageError("ctx.enqueue takes one payload; put several values into one model or dict")
@@ -256,6 +255,7 @@ class Context:
             inherited | options,
             now_ms=now_ms(),
             new_id=child_id(self.id, self._record.enqueueing, len(self.children)),
+            draw_nonce=new_nonce,
             parent=self.id,
         )
         self._check_room(len(prepared.job.record))

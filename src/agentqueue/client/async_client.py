@@ -38,12 +38,13 @@ from agentqueue.errors import (
     ResultTimeout,
     UsageError,
 )
+from agentqueue.ids import new_id, new_nonce
 from agentqueue.keys import KeySpace, Level, check_id, check_queue
 from agentqueue.model.dead_letter import DeadLetter
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import OMITTED, State, decode_job
 from agentqueue.model.json import MAX_BYTES
-from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, new_id, prepare
+from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, prepare
 from agentqueue.model.record_heads import HEAD_BYTES, LETTER_BYTES, Cut
 from agentqueue.model.result import decode_result, encode_result
 from agentqueue.model.times import from_ms
@@ -287,6 +288,7 @@ class Client:
             options,
             now_ms=now_ms(),
             new_id=new_id(),
+            draw_nonce=new_nonce,
             max_bytes=self.max_bytes,
             by_name=is_by_name(args, keywords),
         )

@@ -7,12 +7,15 @@ from typing import Final
 
 from agentqueue.errors import UsageError
 from agentqueue.service import parsing
-from agentqueue.service.environment import LOG_FORMAT, LOG_LEVEL
+from agentqueue.service.environment import (
+    CONSOLE_HOST,
+    CONSOLE_PORT,
+    CONSOLE_TOKEN,
+    DEFAULT_CONSOLE_PORT,
+    LOG_FORMAT,
+    LOG_LEVEL,
+)
 
-TOKEN: Final = "AGENTQUEUE_CONSOLE_TOKEN"  # noqa: S105  # the variable's name
-HOST: Final = "AGENTQUEUE_CONSOLE_HOST"
-PORT: Final = "AGENTQUEUE_CONSOLE_PORT"
-DEFAULT_PORT: Final = 8400
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -22,7 +25,7 @@ class Settings:
 
     host: str = LOOPBACK[0]
     """Loopback, unless told otherwise: the console can cancel jobs and discard dead letters."""
-    port: int = DEFAULT_PORT
+    port: int = DEFAULT_CONSOLE_PORT
     """0: any free one."""
     token: str = field(default="", repr=False)
     generated: bool = False
@@ -38,13 +41,15 @@ def read_settings(environ: Mapping[str, str], *, host: str | None = None, port: 
     Raises:
         UsageError: a setting that can't be; or no token, and an address that others reach.
     """
-    host = host or environ.get(HOST) or LOOPBACK[0]
-    token = environ.get(TOKEN, "").strip()
+    host = host or environ.get(CONSOLE_HOST) or LOOPBACK[0]
+    token = environ.get(CONSOLE_TOKEN, "").strip()
     if not token and host not in LOOPBACK:
-        raise UsageError(f"a console that others reach (on {host}) needs a token: set {TOKEN} to a long random text")
+        raise UsageError(
+            f"a console that others reach (on {host}) needs a token: set {CONSOLE_TOKEN} to a long random text"
+        )
     return Settings(
         host,
-        _port(environ.get(PORT)) if port is None else port,
+        _port(environ.get(CONSOLE_PORT)) if port is None else port,
         token or secrets.token_urlsafe(24),
         generated=not token,
         log_level=_word(environ, LOG_LEVEL, parsing.log_level) or "info",
@@ -62,7 +67,7 @@ def _word(environ: Mapping[str, str], name: str, parse: Callable[[str], str]) ->
 
 def _port(text: str | None) -> int:
     if not text:
-        return DEFAULT_PORT
+        return DEFAULT_CONSOLE_PORT
     if text.isascii() and text.isdigit() and int(text) <= 65_535:
         return int(text)
-    raise UsageError(f"{PORT}={text:.40} must be a port, a whole number up to 65535")
+    raise UsageError(f"{CONSOLE_PORT}={text:.40} must be a port, a whole number up to 65535")

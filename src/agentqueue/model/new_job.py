@@ -2,8 +2,7 @@
 
 import difflib
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -93,13 +92,15 @@ def prepare(
     *,
     now_ms: int,
     new_id: str,
+    draw_nonce: Callable[[], str],
     max_bytes: int = MAX_BYTES,
     parent: str | None = None,
     by_name: bool = False,
 ) -> Prepared:
     """Check a producer's wishes and encode them.
 
-    `data` is NO_PAYLOAD where none was given; `new_id` is taken where the options name none; `parent` is the id of the
+    `data` is NO_PAYLOAD where none was given; `new_id` is taken where the options name none,
+    `draw_nonce` is called where they name one; `parent` is the id of the
     job that sends this one; `by_name` where a person wrote the job's name, who may have mistyped it.
 
     Raises:
@@ -127,17 +128,12 @@ def prepare(
         parent=parent,
         tenant=_short_text(given.get("tenant"), "tenant"),
         trace=_short_text(given.get("trace"), "trace"),
-        nonce=os.urandom(6).hex() if "id" in given else None,
+        nonce=draw_nonce() if "id" in given else None,
     )
     job_id = check_id(given["id"]) if "id" in given else new_id
     raw = encode_job(record, max_bytes=max_bytes)
     new = NewJob(queue, job_id, raw, level, _delay_ms(given, now_ms))
     return Prepared(new, fresh="id" not in given, name=unknown_yet)
-
-
-def new_id() -> str:
-    """A job id of 32 hex digits: 128 random bits."""
-    return os.urandom(16).hex()
 
 
 def _check_queue(queue: str) -> None:

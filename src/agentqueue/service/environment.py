@@ -72,6 +72,10 @@ PROBE_PORT: Final = "AGENTQUEUE_PROBE_PORT"
 WORKER_NAME: Final = "AGENTQUEUE_WORKER_NAME"
 """The pod's name; by default the host's name and the process id."""
 POD_UID: Final = "AGENTQUEUE_POD_UID"
+CONSOLE_TOKEN: Final = "AGENTQUEUE_CONSOLE_TOKEN"  # noqa: S105  # the variable's name
+CONSOLE_HOST: Final = "AGENTQUEUE_CONSOLE_HOST"
+CONSOLE_PORT: Final = "AGENTQUEUE_CONSOLE_PORT"
+DEFAULT_CONSOLE_PORT: Final = 8400
 LOG_LEVEL: Final = "AGENTQUEUE_LOG_LEVEL"
 LOG_FORMAT: Final = "AGENTQUEUE_LOG_FORMAT"
 """json or console; by default console on a terminal, JSON elsewhere."""

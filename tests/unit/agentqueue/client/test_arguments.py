@@ -12,9 +12,10 @@ from agentqueue.agent.context import Context
 from agentqueue.agent.definition import Agent
 from agentqueue.client.arguments import request_of
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
+from agentqueue.ids import new_id, new_nonce
 from agentqueue.keys import Level
 from agentqueue.model.job import JobOptions, decode_job
-from agentqueue.model.new_job import NO_PAYLOAD, OPTION_NAMES, EnqueueOptions, new_id, prepare
+from agentqueue.model.new_job import NO_PAYLOAD, OPTION_NAMES, EnqueueOptions, prepare
 
 NOW = 1_800_000_000_000
 agent = Agent("flights")
@@ -38,7 +39,7 @@ async def tick(ctx: Context) -> None: ...
 
 
 def made(data: Any = NO_PAYLOAD, queue: Any = "flights", name: Any = "search", **options: Any) -> Any:
-    return prepare(queue, name, data, options, now_ms=NOW, new_id="drawn")[:2]
+    return prepare(queue, name, data, options, now_ms=NOW, new_id="drawn", draw_nonce=new_nonce)[:2]
 
 
 def test_none_is_a_payload_and_none_at_all_is_not() -> None:
@@ -210,9 +211,9 @@ def test_the_limits_of_size_and_depth_are_exact() -> None:
     with pytest.raises(InvalidPayload, match="nested deeper than 100"):
         made([deep])
     size = len(made("")[0].record)
-    prepare("flights", "search", "x" * 10, {}, now_ms=NOW, new_id="a", max_bytes=size + 10)
+    prepare("flights", "search", "x" * 10, {}, now_ms=NOW, new_id="a", draw_nonce=new_nonce, max_bytes=size + 10)
     with pytest.raises(InvalidPayload, match="over the limit"):
-        prepare("flights", "search", "x" * 11, {}, now_ms=NOW, new_id="a", max_bytes=size + 10)
+        prepare("flights", "search", "x" * 11, {}, now_ms=NOW, new_id="a", draw_nonce=new_nonce, max_bytes=size + 10)
 
 
 class TestCalls:

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from agentqueue.console.settings import DEFAULT_PORT, HOST, TOKEN
-from agentqueue.console.settings import PORT as PORT_VARIABLE
+from agentqueue.service.environment import CONSOLE_HOST, CONSOLE_PORT, CONSOLE_TOKEN, DEFAULT_CONSOLE_PORT
 from agentqueue.spec import ResolvedQueue
 from agentqueue_operator.resources.kinds import DEPLOYMENT, SECRET, SERVICE, SERVICE_ACCOUNT, Object
 from agentqueue_operator.resources.render.connection import connection
@@ -67,7 +66,7 @@ def console_access(queue: ResolvedQueue, namespace: str) -> Object:
         "port": port,
         "secretName": secret,
         "secretKey": key,
-        "openWith": f"kubectl port-forward --namespace {namespace} service/{name} {DEFAULT_PORT}:{port}",
+        "openWith": f"kubectl port-forward --namespace {namespace} service/{name} {DEFAULT_CONSOLE_PORT}:{port}",
     }
 
 
@@ -103,7 +102,7 @@ def _container(queue: ResolvedQueue, context: RenderContext) -> Container:
         image=console.image or context.images.console,
         body={
             "command": COMMAND,
-            "ports": [{"name": HTTP, "containerPort": DEFAULT_PORT, "protocol": "TCP"}],
+            "ports": [{"name": HTTP, "containerPort": DEFAULT_CONSOLE_PORT, "protocol": "TCP"}],
             "startupProbe": http_get("/healthz", period=1, timeout=5, failures=60),
             "readinessProbe": http_get("/healthz", period=5, timeout=5, failures=3),
             "livenessProbe": http_get("/healthz", period=10, timeout=10, failures=6),
@@ -111,9 +110,9 @@ def _container(queue: ResolvedQueue, context: RenderContext) -> Container:
         },
         env=(
             *to_redis.env,
-            variable(HOST, "0.0.0.0"),  # noqa: S104  # in a pod, behind a token
-            variable(PORT_VARIABLE, DEFAULT_PORT),
-            from_secret(TOKEN, secret, key),
+            variable(CONSOLE_HOST, "0.0.0.0"),  # noqa: S104  # in a pod, behind a token
+            variable(CONSOLE_PORT, DEFAULT_CONSOLE_PORT),
+            from_secret(CONSOLE_TOKEN, secret, key),
         ),
         mounts=to_redis.mounts,
         volumes=to_redis.volumes,
