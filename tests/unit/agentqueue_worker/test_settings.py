@@ -46,7 +46,7 @@ def test_everything_the_operator_writes_is_read() -> None:
     assert (options.queue, options.declared_queue, options.agent) == ("eu:search", "search", "search")
     assert (options.concurrency, options.crash_limit, options.grace, options.keep_ms) == (20, 2, 33.0, 60_000)
     assert options.dead_letters == DeadLetterTarget("errors", "look")
-    assert (options.identity.slot, options.identity.owner) == ("pod-1/8a7b", "pod-1/8a7b/1")
+    assert (options.identity.container, options.identity.owner) == ("pod-1/8a7b", "pod-1/8a7b/1")
     assert options.identity.heartbeat_field == "pod-1", "by which the operator marks it"
     assert replace(options.identity, pod_uid=None).heartbeat_field == "pod-1/1", (
         "else two of one name would be taken for one"

@@ -49,7 +49,7 @@ __all__ = [
     "get_kwargs",
     "run_worker",
 ]
-MARGIN = 5.0
+STOP_MARGIN_S = 5.0
 """Seconds beyond `job_completion_wait` in which cancelled jobs end and are handed back."""
 
 
@@ -79,8 +79,8 @@ class Worker(ArqWorker):
             burst=self.burst,
             # Two workers of one process must not share heartbeats and drain marks.
             name=f"{default_name()}-{uuid.uuid4().hex[:6]}",
-            grace=wait + min(MARGIN, wait),
-            drain_margin=min(MARGIN, wait) or MARGIN,
+            grace=wait + min(STOP_MARGIN_S, wait),
+            drain_margin=min(STOP_MARGIN_S, wait) or STOP_MARGIN_S,
         )
         registry = ArqRegistry(self, owned=False)
         return Program(registry, settings, self.queue_name, self.adjust, self.open_server)

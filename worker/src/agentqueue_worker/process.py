@@ -35,9 +35,9 @@ from agentqueue_worker.app.worker import Worker
 from agentqueue_worker.domain.drain_plan import DrainPlan, plan_drain
 from agentqueue_worker.settings import Settings
 
-LAST_WORDS: Final = 0.8
+RELEASE_SHARE: Final = 0.8
 """The share of what is left until the SIGKILL that the last hand-backs get, when the event loop is blocked."""
-HIDDEN: Final = (
+LIBRARY_FOLDERS: Final = (
     str(Path(agentqueue_worker.__file__).parent),
     str(Path(agentqueue.__file__).parent),
     os.path.dirname(asyncio.__file__),  # noqa: PTH120  # as tracebacks spell it
@@ -122,7 +122,7 @@ def make_worker(program: Program, options: WorkerOptions | None = None, metrics:
     metrics = metrics or Metrics(options.queue, options.agent)
     metrics.expect(program.registry.names)
     opener = program.open_server or server_opener(program.settings)
-    worker = Worker(options, program.registry, opener, WorkerTelemetry(metrics), hidden=HIDDEN)
+    worker = Worker(options, program.registry, opener, WorkerTelemetry(metrics), hidden=LIBRARY_FOLDERS)
     metrics.state = worker.state
     return worker
 
@@ -133,7 +133,7 @@ async def serve(program: Program) -> None:
     options = program.options
     metrics = Metrics(options.queue, options.agent)
     worker = make_worker(program, options, metrics)
-    watch = LoopMonitor(worker.state, hidden=HIDDEN)
+    watch = LoopMonitor(worker.state, hidden=LIBRARY_FOLDERS)
     metrics.loop_lag = lambda: watch.lag
     Signals(worker).take()
     if SIGTERM_CAN_BE_LOST:
@@ -195,9 +195,9 @@ class Signals:
             plan = self._plan
             assert plan is not None
             self._changed.clear()
-            if not self._changed.wait(plan.last_resort_at - monotonic()):
+            if not self._changed.wait(plan.watchdog_at - monotonic()):
                 break
-        self._worker.hand_back_from_thread(plan.last_words * LAST_WORDS)
+        self._worker.hand_back_from_thread(plan.release_budget_s * RELEASE_SHARE)
         log.error("drain_blocked", reason="the event loop or a thread does not end; its jobs went back")
         _exit_now(0)
 
@@ -223,7 +223,7 @@ def run_program(program: Program) -> None:
                 # task, and does not end the worker, whose other jobs would run again elsewhere.
                 if serving.done():
                     raise
-                log.error("exit_in_a_task", exception=describe_traceback(exc, HIDDEN))  # noqa: TRY400  # it is there
+                log.error("exit_in_a_task", exception=describe_traceback(exc, LIBRARY_FOLDERS))  # noqa: TRY400  # it is there
         serving.result()
     for number in (signal.SIGTERM, signal.SIGINT):  # all is recorded: one that comes late must not become the exit code
         signal.signal(number, signal.SIG_IGN)

@@ -17,7 +17,7 @@ from agentqueue.model.outcomes import Again, Bury, Cancel, Claimed, Done, HandBa
 from agentqueue_worker.adapters.agents import AgentHandler, AgentRegistry, PayloadRefused, keep_ms
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Histogram, Metrics
-from agentqueue_worker.adapters.telemetry import LINES_PER_SECOND, MOST_TOLD, WorkerTelemetry
+from agentqueue_worker.adapters.telemetry import MAX_COMPLETION_LOGS_PER_S, MAX_REMEMBERED_KEYS, WorkerTelemetry
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Cancelled, Failed, Hopeless, Verdict, Yielded
 from agentqueue_worker.settings import Settings
@@ -236,11 +236,11 @@ def test_every_counter_is_shown_as_0_before_it_counts() -> None:
 
 def test_successes_are_logged_up_to_a_budget_and_the_rest_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     registry, telemetry = AgentRegistry(agent_with_crons(), Settings()), WorkerTelemetry(Metrics("q", "a"))
-    for _ in range(LINES_PER_SECOND + 30):
+    for _ in range(MAX_COMPLETION_LOGS_PER_S + 30):
         telemetry.ended(job_of(registry, "tidy", started=5.0), Done("j", Level.NORMAL, b"", 0, 1), 0.1, None)
     telemetry.ended(job_of(registry, "tidy", started=7.0), Done("j", Level.NORMAL, b"", 0, 1), 0.1, None)
     out = capsys.readouterr().out
-    assert out.count("job_completed") == LINES_PER_SECOND + 1
+    assert out.count("job_completed") == MAX_COMPLETION_LOGS_PER_S + 1
     assert "jobs=30" in out
 
 
@@ -268,11 +268,11 @@ def test_foreign_keys_are_told_now_and_then_and_not_remembered_without_end(capsy
     telemetry = WorkerTelemetry(Metrics("q", "a"))
     for _ in range(3):
         telemetry.foreign([("q:low", "string")])
-    telemetry.foreign([(f"aq:meta:{n}", "list") for n in range(MOST_TOLD)])
+    telemetry.foreign([(f"aq:meta:{n}", "list") for n in range(MAX_REMEMBERED_KEYS)])
     out = capsys.readouterr().out
-    assert (out.count("key=q:low"), out.count("type=list")) == (1, MOST_TOLD)
+    assert (out.count("key=q:low"), out.count("type=list")) == (1, MAX_REMEMBERED_KEYS)
     assert telemetry.metrics.redis_errors == 4
-    assert len(telemetry._told_foreign) <= MOST_TOLD
+    assert len(telemetry._told_foreign) <= MAX_REMEMBERED_KEYS
 
 
 # --- loader

@@ -18,7 +18,7 @@ from agentqueue.model.job import JobRecord, State, encode_job, is_pickle
 from agentqueue.model.result import ResultRecord, decode_result
 from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.functions import ArqHandler
-from agentqueue_worker.adapters.arq.records import UNREADABLE, ArqRecord, Serializers
+from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME, ArqRecord, Serializers
 from agentqueue_worker.adapters.arq.worker import ArqWorker, keep_ms_of
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
@@ -83,7 +83,7 @@ def test_a_pickle_is_not_read_unless_asked_for() -> None:
 def test_what_the_users_deserializer_refuses_stands_for_itself(raw: bytes) -> None:
     record = PICKLED.decode_job(raw)
     assert isinstance(record, ArqRecord)
-    assert record.name == UNREADABLE
+    assert record.name == UNREADABLE_JOB_NAME
     assert "refuses its record" in (record.problem or "")
 
 
@@ -93,7 +93,7 @@ def test_what_the_users_deserializer_refuses_stands_for_itself(raw: bytes) -> No
 def test_what_it_reads_must_be_a_jobs_record(changes: dict[str, Any]) -> None:
     record = PICKLED.decode_job(PICKLE["job_serializer"]({**ARQ_RECORD, **changes}))
     assert isinstance(record, ArqRecord)
-    assert (record.name, record.problem) == (UNREADABLE, "its record is not a job's")
+    assert (record.name, record.problem) == (UNREADABLE_JOB_NAME, "its record is not a job's")
 
 
 @pytest.mark.parametrize(

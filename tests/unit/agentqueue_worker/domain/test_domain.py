@@ -23,13 +23,13 @@ from agentqueue_worker.domain.admission import (
     explain_unknown,
     reject_unreadable,
 )
-from agentqueue_worker.domain.claim_size import most_per_step, moving_mean
-from agentqueue_worker.domain.dead_letter import UNREADABLE, Burial
+from agentqueue_worker.domain.claim_size import claim_limit, moving_mean
+from agentqueue_worker.domain.dead_letter import UNREADABLE_RECORD, Burial
 from agentqueue_worker.domain.drain_plan import plan_drain
 from agentqueue_worker.domain.error_record import add_error, describe_failure
-from agentqueue_worker.domain.leases import Leases, renew_every, to_renew
+from agentqueue_worker.domain.leases import Leases, renewal_interval_s, to_renew
 from agentqueue_worker.domain.outbox import Batch, Outbox
-from agentqueue_worker.domain.priority_ageing import MOST, AgeCredit
+from agentqueue_worker.domain.priority_ageing import MAX_CREDIT, AgeCredit
 from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry
 
 NOW = 1_800_000_000_000
@@ -53,7 +53,7 @@ def claimed(job_id: str = "j", **fields: Any) -> Claimed:
     ],
 )
 def test_how_many_jobs_a_step_claims(concurrency: int, mean_seconds: float, most: int) -> None:
-    assert most_per_step(concurrency, mean_seconds) == most
+    assert claim_limit(concurrency, mean_seconds) == most
 
 
 def test_the_mean_follows_the_newest_jobs() -> None:
@@ -208,7 +208,7 @@ def test_failures_of_one_kind_share_a_fingerprint() -> None:
 
 
 def test_a_job_without_a_record_is_not_replayable() -> None:
-    letter = burial(claimed=claimed(record=None, level=Level.HIGH), record=UNREADABLE).letter()
+    letter = burial(claimed=claimed(record=None, level=Level.HIGH), record=UNREADABLE_RECORD).letter()
     assert (letter.replayable, letter.name, letter.priority) == (False, "", 5)
 
 
@@ -267,7 +267,7 @@ def test_errors_add_up_to_the_last_ten() -> None:
 
 
 def test_leases_are_renewed_four_times_before_they_run_out() -> None:
-    assert renew_every(8_000) == 2.0
+    assert renewal_interval_s(8_000) == 2.0
 
 
 def test_what_is_held_is_renewed_with_its_level() -> None:
@@ -305,7 +305,7 @@ def test_one_claim_in_four_may_go_by_age() -> None:
 def test_credit_is_bounded_and_never_more_than_wanted() -> None:
     credit = AgeCredit()
     credit.settle(offered=0, started=100_000)
-    assert credit.offer(1_000) == MOST
+    assert credit.offer(1_000) == MAX_CREDIT
     assert credit.offer(3) == 3
 
 
@@ -330,8 +330,8 @@ def test_an_offer_that_nothing_took_is_not_spent() -> None:
 def test_when_what_happens_after_the_signal(grace: float, margin: float, plan: tuple[float, ...]) -> None:
     made = plan_drain(100.0, grace=grace, margin=margin)
     assert astuple(made) == pytest.approx(plan)
-    assert grace == 0 or made.last_resort_at < 100 + grace, "before the SIGKILL"
-    assert grace == 0 or made.last_resort_at + made.last_words == pytest.approx(100 + grace), "nor last words"
+    assert grace == 0 or made.watchdog_at < 100 + grace, "before the SIGKILL"
+    assert grace == 0 or made.watchdog_at + made.release_budget_s == pytest.approx(100 + grace), "nor last words"
 
 
 def test_a_second_signal_brings_the_end_forward_and_never_back() -> None:

@@ -15,10 +15,10 @@ from agentqueue.clock import monotonic
 from agentqueue.model.exceptions import name_exception
 from agentqueue_worker.app.state import WorkerState
 
-TURN_EVERY: Final = 1.0
-WARN_AFTER: Final = 10.0
+TICK_INTERVAL_S: Final = 1.0
+WARN_AFTER_S: Final = 10.0
 """Seconds without a turn that are told."""
-JOBS_TOLD: Final = 10
+MAX_LOGGED_JOBS: Final = 10
 log = structlog.get_logger("agentqueue.worker")
 
 
@@ -37,8 +37,8 @@ class LoopMonitor:
         state: WorkerState,
         *,
         hidden: tuple[str, ...] = (),
-        every: float = TURN_EVERY,
-        warn_after: float = WARN_AFTER,
+        every: float = TICK_INTERVAL_S,
+        warn_after: float = WARN_AFTER_S,
     ) -> None:
         self._state = state
         self._hidden = hidden
@@ -84,7 +84,7 @@ class LoopMonitor:
                 self._tell(seconds)
 
     def _tell(self, seconds: float) -> None:
-        jobs = [f"{job.handler.name} {job.id}" for job in tuple(self._state.running.values())[:JOBS_TOLD]]
+        jobs = [f"{job.handler.name} {job.id}" for job in tuple(self._state.running.values())[:MAX_LOGGED_JOBS]]
         frame = sys._current_frames().get(self._state.thread)  # noqa: SLF001  # documented, in spite of its name
         try:
             at = place(traceback.extract_stack(frame), self._hidden) if frame is not None else ""

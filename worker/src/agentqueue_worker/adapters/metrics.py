@@ -15,9 +15,9 @@ from agentqueue.store import RenewReply
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.app.state import WorkerState
 
-RUN_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+RUN_BUCKETS_S: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 """Seconds: from a lookup to an agent that works for an hour."""
-STEP_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+ROUND_TRIP_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 OUTCOMES: Final = {Done: "completed", Again: "retried", Bury: "dead", Cancel: "cancelled", HandBack: "handed_back"}
 LOST: Final = "lost"
 
@@ -53,7 +53,7 @@ class JobCounts:
 
     def __init__(self) -> None:
         self.outcomes = dict.fromkeys((*OUTCOMES.values(), LOST), 0)
-        self.seconds = Histogram(RUN_BUCKETS)
+        self.seconds = Histogram(RUN_BUCKETS_S)
 
 
 class Metrics(Collector):
@@ -67,14 +67,14 @@ class Metrics(Collector):
         self.agent = agent
         self.state: WorkerState | None = None
         self.jobs: dict[str, JobCounts] = {}
-        self.step_seconds = Histogram(STEP_BUCKETS)
+        self.step_seconds = Histogram(ROUND_TRIP_BUCKETS_S)
         self.claimed = 0
         self.lost_outcomes = 0
         self.redis_errors = 0
         self.blocked = 0
         self.renewals_failed = 0
         self.reaped = 0
-        self.renew_seconds = Histogram(STEP_BUCKETS)
+        self.renew_seconds = Histogram(ROUND_TRIP_BUCKETS_S)
         self.renewed_at = monotonic()
         self.loop_lag: Callable[[], float] = lambda: 0.0
         """Asked at a scrape: only from outside can it be told how late a blocked loop is by now."""

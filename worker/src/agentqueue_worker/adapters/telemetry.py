@@ -13,11 +13,11 @@ from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.app.log_context import job_fields
 
-LINES_PER_SECOND: Final = 20
+MAX_COMPLETION_LOGS_PER_S: Final = 20
 """Successes logged per second at most: a line for each cuts the throughput in half. Failures are always told."""
-TELL_EVERY: Final = 30.0
+REPEAT_INTERVAL_S: Final = 30.0
 """Seconds between two lines on a lasting trouble (Redis away, Redis full)."""
-MOST_TOLD: Final = 100
+MAX_REMEMBERED_KEYS: Final = 100
 """Keys that are remembered for it: a queue has some twenty, and a job's are told once and gone."""
 log = structlog.get_logger("agentqueue.worker")
 
@@ -54,7 +54,7 @@ class WorkerTelemetry:
             if self._untold:
                 log.info("completion_logs_suppressed", jobs=self._untold)
             self._second, self._lines, self._untold = second, 0, 0
-        if self._lines >= LINES_PER_SECOND:
+        if self._lines >= MAX_COMPLETION_LOGS_PER_S:
             self._untold += 1
             return
         self._lines += 1
@@ -77,7 +77,7 @@ class WorkerTelemetry:
         now = monotonic()
         if self._away_since is None:
             self._away_since = now
-        if now - self._told_at >= TELL_EVERY:
+        if now - self._told_at >= REPEAT_INTERVAL_S:
             self._told_at = now
             log.error("redis_unavailable", error=str(exc), since_seconds=round(now - self._away_since, 1))
 
@@ -93,8 +93,8 @@ class WorkerTelemetry:
         self.metrics.redis_errors += 1
         now, told = monotonic(), self._told_foreign
         for key, kind in keys:
-            if now - told.get(key, float("-inf")) >= TELL_EVERY:
-                if len(told) >= MOST_TOLD:
+            if now - told.get(key, float("-inf")) >= REPEAT_INTERVAL_S:
+                if len(told) >= MAX_REMEMBERED_KEYS:
                     told.clear()
                 told[key] = now
                 log.error("foreign_key", key=key, type=kind, reason="AgentQueue did not write it")
@@ -103,7 +103,7 @@ class WorkerTelemetry:
         """See the port."""
         self.metrics.blocked += 1
         now = monotonic()
-        if now - self._told_full_at >= TELL_EVERY:
+        if now - self._told_full_at >= REPEAT_INTERVAL_S:
             self._told_full_at = now
             log.error("blocked", reason="redis full", error=str(exc))
 

@@ -17,17 +17,17 @@ from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
-from agentqueue_worker.domain.claim_size import most_per_step
+from agentqueue_worker.domain.claim_size import claim_limit
 from agentqueue_worker.domain.outbox import Batch
 from agentqueue_worker.domain.priority_ageing import AgeCredit
 
-UNAVAILABLE: Final = (QueueUnavailable, UnsupportedServer)
-FIRST_WAIT: Final = 0.05
-LONGEST_WAIT: Final = 2.0
+UNAVAILABLE_ERRORS: Final = (QueueUnavailable, UnsupportedServer)
+FIRST_RETRY_DELAY_S: Final = 0.05
+MAX_RETRY_DELAY_S: Final = 2.0
 """Seconds between tries while Redis is away: short, since every worker sends one small command per try."""
-FULL_WAIT: Final = 1.0
+REDIS_FULL_RETRY_DELAY_S: Final = 1.0
 """Seconds until outcomes that a full server refused are tried again."""
-BLPOP_SECONDS: Final = 5
+WAKE_WAIT_S: Final = 5
 log = structlog.get_logger("agentqueue.worker")
 
 
@@ -130,9 +130,7 @@ class ClaimLoop:
     def _compose(self, now: float) -> Step:
         state = self._state
         batch = state.outbox.take(now)
-        want = (
-            0 if batch.has_children else min(state.want, most_per_step(state.options.concurrency, state.mean_seconds))
-        )
+        want = 0 if batch.has_children else min(state.want, claim_limit(state.options.concurrency, state.mean_seconds))
         watch: tuple[str, ...] = ()
         if now >= self._poll_at:
             self._poll_at = now + state.options.poll
@@ -142,7 +140,7 @@ class ClaimLoop:
         return Step(self._seq, want, self._credit.offer(want), batch, watch)
 
     async def _send(self, step: Step) -> StepReply:
-        wait, want = FIRST_WAIT, step.want
+        wait, want = FIRST_RETRY_DELAY_S, step.want
         while True:
             try:
                 reply = await self._engine.step(
@@ -153,10 +151,10 @@ class ClaimLoop:
                     outcomes=step.batch.outcomes,
                     watch=step.watch,
                 )
-            except UNAVAILABLE as exc:
+            except UNAVAILABLE_ERRORS as exc:
                 self._telemetry.redis_failed(exc)
                 await asyncio.sleep(wait)
-                wait = min(wait * 2, LONGEST_WAIT)
+                wait = min(wait * 2, MAX_RETRY_DELAY_S)
                 want = 0 if self._state.draining or self._state.mark else want
             else:
                 self._telemetry.redis_answered()
@@ -166,7 +164,7 @@ class ClaimLoop:
         """Nothing was done: the jobs keep their leases, and their outcomes are tried again."""
         self._telemetry.blocked(exc)
         self._state.claiming = False
-        self._state.outbox.refused(step.batch, retry_at=monotonic() + FULL_WAIT)
+        self._state.outbox.refused(step.batch, retry_at=monotonic() + REDIS_FULL_RETRY_DELAY_S)
 
     # --- its answer
 
@@ -178,7 +176,7 @@ class ClaimLoop:
             self._take(reply.claimed, reply.now_ms)
         state.claiming = False
         if state.mark and (step.want or step.batch.outcomes):
-            state.tell()
+            state.renew_soon()
         if reply.foreign:
             self._telemetry.foreign(reply.foreign)
         for job_id in reply.cancel:
@@ -259,12 +257,12 @@ class ClaimLoop:
         while True:
             await self._hungry.wait()
             try:
-                woken = await self._engine.wait_for_wake(BLPOP_SECONDS)
+                woken = await self._engine.wait_for_wake(WAKE_WAIT_S)
                 if woken and not self._state.want:
                     await self._engine.wake_another()  # the token was for somebody who can take a job
                     self._hungry.clear()
-            except (*UNAVAILABLE, QueueFull):
-                await asyncio.sleep(LONGEST_WAIT)  # the loop itself tells of it
+            except (*UNAVAILABLE_ERRORS, QueueFull):
+                await asyncio.sleep(MAX_RETRY_DELAY_S)  # the loop itself tells of it
                 continue
             if woken:
                 self._claim_at = 0.0

@@ -12,8 +12,8 @@ from agentqueue.store import Store
 from agentqueue_worker.app.ports import Cron
 from agentqueue_worker.app.state import WorkerState
 
-RETRY_AFTER: Final = 1.0
-LONGEST_SLEEP: Final = 60.0
+RETRY_DELAY_S: Final = 1.0
+MAX_SLEEP_S: Final = 60.0
 """Seconds: the machine's clock may be set anew in between."""
 log = structlog.get_logger("agentqueue.worker")
 
@@ -38,7 +38,7 @@ class CronClock:
 
     async def _sleep_until(self, tick_ms: int) -> None:
         while (left := (tick_ms - now_ms()) / 1000) > 0:  # noqa: ASYNC110  # it waits for the clock, not an event
-            await asyncio.sleep(min(left, LONGEST_SLEEP))
+            await asyncio.sleep(min(left, MAX_SLEEP_S))
 
     def _latest(self, tick_ms: int) -> int:
         """The last tick that has passed by now."""
@@ -55,7 +55,7 @@ class CronClock:
                 sent_id = await self._store.tick(cron.name, tick_ms, job)
             except (QueueUnavailable, UnsupportedServer, QueueFull) as exc:
                 log.warning("cron_delayed", cron=cron.name, error=str(exc))
-                await asyncio.sleep(RETRY_AFTER)
+                await asyncio.sleep(RETRY_DELAY_S)
             else:
                 if sent_id is not None:
                     log.info("cron_ticked", cron=cron.name, job_id=sent_id)

@@ -14,14 +14,14 @@ from agentqueue.model.outcomes import MAX_STEP, Claimed, HandBack
 from agentqueue.store import Engine, RenewReply
 from agentqueue_worker.app.options import Identity
 from agentqueue_worker.app.telemetry import Telemetry
-from agentqueue_worker.domain.leases import renew_every, to_renew
+from agentqueue_worker.domain.leases import renewal_interval_s, to_renew
 from agentqueue_worker.domain.wait_counts import Waits
 
 LEASE_THREAD_TIMEOUT_S: Final = 2.0
 """Seconds the renewing thread waits for an answer: several tries fit into a lease."""
-LAST_SEQ: Final = 2**52
+RELEASE_SEQ: Final = 2**52
 """Numbers of the steps that end everything: never used by the claim loop."""
-RETRY_AFTER: Final = 0.5
+RETRY_DELAY_S: Final = 0.5
 """Seconds until a renewal that failed is tried again: several fit into a lease."""
 log = structlog.get_logger("agentqueue.worker")
 Renewed = Callable[[RenewReply, dict[str, Claimed]], None]
@@ -73,7 +73,7 @@ class LeaseRenewer:
         """Renew from now on."""
         self._thread.start()
 
-    def poke(self) -> None:
+    def renew_soon(self) -> None:
         """Renew now: what the heartbeat tells has changed."""
         with self._lock:
             if self._loop is not None and self._poke is not None and not self._loop.is_closed():
@@ -82,7 +82,7 @@ class LeaseRenewer:
     def stop(self, timeout: float = 2.0) -> None:
         """End the thread. It may be in the middle of a call that does not come back: then it ends with the process."""
         self._stopping = True
-        self.poke()
+        self.renew_soon()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
@@ -102,7 +102,7 @@ class LeaseRenewer:
         outcomes = [HandBack(claimed.id, claimed.level) for claimed in held.values()]
         for number, start in enumerate(range(0, len(outcomes), MAX_STEP)):
             await self._engine.step(
-                seq=LAST_SEQ + number,
+                seq=RELEASE_SEQ + number,
                 owner=self._identity.owner,
                 want=0,
                 outcomes=outcomes[start : start + MAX_STEP],
@@ -112,17 +112,17 @@ class LeaseRenewer:
         asyncio.run(self._run())
 
     async def _run(self) -> None:
-        poke, engine = asyncio.Event(), self._open_engine()
+        renew_soon, engine = asyncio.Event(), self._open_engine()
         with self._lock:
-            self._loop, self._poke, self._engine = asyncio.get_running_loop(), poke, engine
-        every = renew_every(engine.settings.lease_ms)
+            self._loop, self._poke, self._engine = asyncio.get_running_loop(), renew_soon, engine
+        every = renewal_interval_s(engine.settings.lease_ms)
         try:
             while not self._stopping:
                 began = monotonic()
                 ok = await self._renew(engine)
                 self.turned_at = monotonic()
-                rest = every if ok else RETRY_AFTER
-                await _sleep(poke, max(began + rest - self.turned_at, 0.05))
+                rest = every if ok else RETRY_DELAY_S
+                await _sleep(renew_soon, max(began + rest - self.turned_at, 0.05))
         finally:
             with self._lock:
                 self._loop = None
@@ -146,10 +146,10 @@ class LeaseRenewer:
         return True
 
 
-async def _sleep(poke: asyncio.Event, seconds: float) -> None:
+async def _sleep(renew_soon: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            await poke.wait()
+            await renew_soon.wait()
     except TimeoutError:
         return
-    poke.clear()
+    renew_soon.clear()

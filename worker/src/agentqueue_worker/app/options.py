@@ -24,7 +24,7 @@ class Identity:
     pod_uid: str | None = None
 
     @property
-    def slot(self) -> str:
+    def container(self) -> str:
         """What stays the same when a container is restarted in its pod: earlier incarnations of it are dead."""
         return f"{self.name}/{self.pod_uid}" if self.pod_uid else self.name
 
@@ -40,7 +40,7 @@ class Identity:
     @property
     def owner(self) -> str:
         """The token that fences leases."""
-        return f"{self.slot}/{self.incarnation}"
+        return f"{self.container}/{self.incarnation}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from agentqueue.model.result import ResultRecord
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Codec
-from agentqueue_worker.domain.dead_letter import KIND_OF, Burial
+from agentqueue_worker.domain.dead_letter import ERROR_TYPES, Burial
 from agentqueue_worker.domain.error_record import describe_failure
 
-NOTICE = "dead-letter:"
+NOTIFICATION_ID_PREFIX = "dead-letter:"
 """The ids of jobs that tell of a dead letter begin so, whatever their queue and name."""
-MAX_LETTER_BYTES = 8 * 1024 * 1024
+MAX_NOTIFICATION_BYTES = 8 * 1024 * 1024
 """A dead letter holds a record of 1 MiB and ten tracebacks: always less."""
 
 
@@ -68,7 +68,7 @@ class Outcomes:
 
     def buried_unrun(self, claimed: Claimed, record: JobRecord, reason: Reason, message: str, keep_ms: int) -> Bury:
         """It is dead without having run this time."""
-        error = attempt_error(claimed.attempts, now_ms(), KIND_OF.get(reason, "Failed"), message)
+        error = attempt_error(claimed.attempts, now_ms(), ERROR_TYPES.get(reason, "Failed"), message)
         queue, deliveries = self.options.queue, claimed.delivery - 1
         burial = Burial(claimed, record, queue, reason, error, claimed.attempts, deliveries=deliveries)
         return self._bury(burial, None, 0, keep_ms)
@@ -136,7 +136,7 @@ class Outcomes:
     def _notification(self, letter: DeadLetter) -> list[NewJob]:
         """The job that `onDeadLetter` sends. Such a job that dies itself sends none: that might never end."""
         target = self.options.dead_letters
-        if target is None or letter.id.startswith(NOTICE):
+        if target is None or letter.id.startswith(NOTIFICATION_ID_PREFIX):
             return []
         record = JobRecord(
             name=target.job,
@@ -148,5 +148,5 @@ class Outcomes:
             tenant=letter.tenant,
             trace=letter.trace,
         )
-        child = NOTICE + child_id(f"{letter.queue}:{letter.id}", str(letter.died_ms), 0)
-        return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_LETTER_BYTES), Level.NORMAL)]
+        child = NOTIFICATION_ID_PREFIX + child_id(f"{letter.queue}:{letter.id}", str(letter.died_ms), 0)
+        return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_NOTIFICATION_BYTES), Level.NORMAL)]

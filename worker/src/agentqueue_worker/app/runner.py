@@ -23,7 +23,7 @@ from agentqueue_worker.app.outcome_factory import Outcomes
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.domain.admission import (
-    UNKNOWN_SINCE,
+    UNKNOWN_SINCE_FIELD,
     Admission,
     AdmissionRules,
     Defer,
@@ -34,14 +34,14 @@ from agentqueue_worker.domain.admission import (
     reject_unreadable,
 )
 from agentqueue_worker.domain.claim_size import moving_mean
-from agentqueue_worker.domain.dead_letter import UNREADABLE
+from agentqueue_worker.domain.dead_letter import UNREADABLE_RECORD
 from agentqueue_worker.domain.error_record import add_error
 from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry
 from agentqueue_worker.domain.verdict import Cancelled, Failed, Hopeless, Verdict, Yielded
 
 AGAIN_AFTER = 5.0
 """Seconds after which a handler that swallowed its cancellation is cancelled once more."""
-PLAIN_RESULTS = frozenset((type(None), bool, int, float, str, dict, list))
+NEVER_AWAITABLE = frozenset((type(None), bool, int, float, str, dict, list))
 """What most handlers return; asking others whether they can be awaited takes longer."""
 log = structlog.get_logger("agentqueue.worker")
 
@@ -93,7 +93,7 @@ class Runner:
             record = self._decode(claimed.record or b"")
         except InvalidPayload as exc:
             unreadable = reject_unreadable(claimed, str(exc), now_ms=now_ms())
-            self._put(self._unrun_outcome(claimed, UNREADABLE, unreadable))
+            self._put(self._unrun_outcome(claimed, UNREADABLE_RECORD, unreadable))
             return
         handler = self._find(record.name)
         if handler is None or claimed.meta or claimed.cancel:
@@ -125,7 +125,7 @@ class Runner:
         bind_job(job)
         try:
             value = await job.handler.call(job)
-            while type(value) not in PLAIN_RESULTS and hasattr(type(value), "__await__"):
+            while type(value) not in NEVER_AWAITABLE and hasattr(type(value), "__await__"):
                 value = await value  # of a plain function that gives a coroutine, say
         except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
             end_child(exc)
@@ -307,7 +307,7 @@ class Runner:
                 return self._make.cancelled_unrun(claimed, record, keep_ms)
             case Defer(delay_ms, since_ms):
                 log.warning("job_unknown", job_id=claimed.id, job=record.name, queue=self._queue, again_in_ms=delay_ms)
-                return HandBack(claimed.id, claimed.level, delay_ms, {UNKNOWN_SINCE: since_ms})
+                return HandBack(claimed.id, claimed.level, delay_ms, {UNKNOWN_SINCE_FIELD: since_ms})
             case Reject(reason, message):
                 facts = {"job_id": claimed.id, "job": record.name, "queue": self._queue}
                 log.error("job_dead", **facts, reason=str(reason), error=message)

@@ -71,7 +71,7 @@ class WorkerState:
         """Tasks that have not ended though their job left its slot: lost, or handed back by force."""
         self.nudge: Callable[[], None] = lambda: None
         """Has the claim loop look at once."""
-        self.tell: Callable[[], None] = lambda: None
+        self.renew_soon: Callable[[], None] = lambda: None
         """Has a heartbeat sent at once: what it says has changed."""
         self.lost: Callable[[Job], None] = lambda job: None  # noqa: ARG005
         """Stops a running job that another worker has."""

@@ -14,7 +14,7 @@ from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.model.outcomes import Claimed
 from agentqueue.store import Engine, RenewReply, Server, Store
-from agentqueue_worker.app.claim_loop import FIRST_WAIT, LONGEST_WAIT, UNAVAILABLE, ClaimLoop
+from agentqueue_worker.app.claim_loop import FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S, UNAVAILABLE_ERRORS, ClaimLoop
 from agentqueue_worker.app.cron import CronClock
 from agentqueue_worker.app.drain import Drain
 from agentqueue_worker.app.forks import Gone, end_in_loop, guarded
@@ -26,10 +26,10 @@ from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
 
-CHECK_EVERY: Final = 60.0
+SERVER_CHECK_INTERVAL_S: Final = 60.0
 """Seconds between looks whether the server is still one that keeps jobs (a replica, an evicting policy)."""
-GOODBYE_SECONDS: Final = 2.0
-STUCK_AFTER: Final = 30.0
+DEREGISTRATION_TIMEOUT_S: Final = 2.0
+LEASE_THREAD_STUCK_AFTER_S: Final = 30.0
 """Seconds without a turn of the renewing thread: it is dead, and so will the leases be."""
 log = structlog.get_logger("agentqueue.worker")
 
@@ -76,13 +76,13 @@ class Worker:
             failed=self._not_renewed_in_thread,
             telemetry=telemetry,
         )
-        self.state.tell = self._renewer.poke
-        self._drain = Drain(self.state, self._runner, began=self._renewer.poke)
+        self.state.renew_soon = self._renewer.renew_soon
+        self._drain = Drain(self.state, self._runner, began=self._renewer.renew_soon)
 
     @property
     def live(self) -> bool:
         """Whether the renewing thread gets round. Asked by the probes' thread."""
-        return monotonic() - self._renewer.turned_at < STUCK_AFTER
+        return monotonic() - self._renewer.turned_at < LEASE_THREAD_STUCK_AFTER_S
 
     def stop(self, *, grace: float | None = None) -> None:
         """Drain: no more claims from now on; running jobs get the grace period. The second call hurries."""
@@ -119,7 +119,7 @@ class Worker:
 
     async def _connect(self) -> bool:
         """Until the server answers and is fit. False: the worker was stopped before that."""
-        wait = FIRST_WAIT
+        wait = FIRST_RETRY_DELAY_S
         while not self.state.draining:
             try:
                 await self._server.check()
@@ -128,7 +128,7 @@ class Worker:
             except QueueUnavailable as exc:
                 self._telemetry.redis_failed(exc)
                 await asyncio.sleep(wait)
-                wait = min(wait * 2, LONGEST_WAIT)
+                wait = min(wait * 2, MAX_RETRY_DELAY_S)
         return False
 
     async def _give_back_own(self) -> None:
@@ -137,7 +137,7 @@ class Worker:
         if identity.pod_uid is None:
             return
         given = await self._engine.hand_back_all(
-            worker=identity.slot, why="its container was restarted", spare=identity.owner
+            worker=identity.container, why="its container was restarted", spare=identity.owner
         )
         if given:
             log.warning("jobs_released", jobs=given, reason="an earlier process of this container held them")
@@ -186,7 +186,7 @@ class Worker:
 
     async def _check_server(self) -> None:
         while True:
-            await asyncio.sleep(CHECK_EVERY)
+            await asyncio.sleep(SERVER_CHECK_INTERVAL_S)
             try:
                 await self._server.check()
             except UnsupportedServer as exc:
@@ -251,7 +251,7 @@ class Worker:
             if bool(reply.drain) is not state.marked:
                 log.info("drain_requested" if reply.drain else "drain_cancelled", running=len(state.running))
             state.mark = reply.drain
-            self._renewer.poke()
+            self._renewer.renew_soon()
             state.nudge()
         elif not was_admitted:
             state.nudge()
@@ -268,10 +268,10 @@ class Worker:
         self.state.ready = False
         await asyncio.to_thread(self._renewer.stop)  # joins a thread: others may share this event loop
         try:
-            async with asyncio.timeout(GOODBYE_SECONDS):
+            async with asyncio.timeout(DEREGISTRATION_TIMEOUT_S):
                 await self._engine.say_goodbye(self.options.identity.heartbeat_field)
                 await self._send_waits()
-        except (*UNAVAILABLE, TimeoutError) as exc:
+        except (*UNAVAILABLE_ERRORS, TimeoutError) as exc:
             log.warning("deregistration_failed", error=str(exc) or "no answer in time")
         try:
             await self.registry.stop()

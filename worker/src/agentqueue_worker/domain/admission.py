@@ -10,10 +10,10 @@ from agentqueue.model.dead_letter import Reason
 from agentqueue.model.job import is_pickle
 from agentqueue.model.outcomes import Claimed
 
-UNKNOWN_DELAY_MS: Final = 5_000
+UNKNOWN_JOB_DELAY_MS: Final = 5_000
 """A job of an unknown name comes back after this: to a worker of the new version, if a rollout is under way."""
-UNKNOWN_SINCE: Final = "unknown_since"
-EXPIRY_NOTICED_MS: Final = 1_000
+UNKNOWN_SINCE_FIELD: Final = "unknown_since"
+EXPIRED_AFTER_MS: Final = 1_000
 """An id whose record is missing though it has been due for this long had one: it expired."""
 
 
@@ -73,9 +73,9 @@ def admit(
 def _admit_unknown(
     claimed: Claimed, name: str, names: Iterable[str], rules: AdmissionRules, now_ms: int
 ) -> Defer | Reject:
-    since = claimed.count(UNKNOWN_SINCE) or now_ms
+    since = claimed.count(UNKNOWN_SINCE_FIELD) or now_ms
     if now_ms - since < rules.unknown_grace_ms:
-        return Defer(min(UNKNOWN_DELAY_MS, rules.unknown_grace_ms), since)
+        return Defer(min(UNKNOWN_JOB_DELAY_MS, rules.unknown_grace_ms), since)
     return Reject(Reason.UNKNOWN_JOB, explain_unknown(name, names))
 
 
@@ -106,6 +106,6 @@ def reject_unreadable(claimed: Claimed, problem: str, *, now_ms: int) -> Reject:
 
 def _reject_without_record(claimed: Claimed, now_ms: int) -> Reject:
     due = claimed.score
-    if due > 1e12 and now_ms - due >= EXPIRY_NOTICED_MS:
+    if due > 1e12 and now_ms - due >= EXPIRED_AFTER_MS:
         return Reject(Reason.EXPIRED, "its record is gone: it expired (arq's _expires) before a worker came to it")
     return Reject(Reason.NO_RECORD, "the queue had its id, but there is no record of it")

@@ -5,13 +5,13 @@ from typing import Final
 from agentqueue.model.outcomes import MAX_STEP
 
 MANY_SLOTS: Final = 32
-SHORT: Final = 0.005
+SHORT_JOB_S: Final = 0.005
 """Seconds: shorter jobs keep the worker and the server busy, longer ones keep slots waiting for steps."""
-WEIGHT: Final = 0.05
+NEWEST_WEIGHT: Final = 0.05
 """Of the newest job in the moving mean of durations: some twenty jobs back."""
 
 
-def most_per_step(concurrency: int, mean_seconds: float) -> int:
+def claim_limit(concurrency: int, mean_seconds: float) -> int:
     """Jobs to claim at once, by how long jobs take lately (0: not known yet).
 
     Few slots: all, since it is the steps that cost (no-op jobs at 10: 14,000/s for 11,000 with half of them).
@@ -21,9 +21,9 @@ def most_per_step(concurrency: int, mean_seconds: float) -> int:
     """
     if concurrency < MANY_SLOTS:
         return concurrency
-    return min(-(-concurrency // 2) if mean_seconds < SHORT else concurrency // 12 + 1, MAX_STEP)
+    return min(-(-concurrency // 2) if mean_seconds < SHORT_JOB_S else concurrency // 12 + 1, MAX_STEP)
 
 
 def moving_mean(mean: float, value: float) -> float:
     """The mean with one more value."""
-    return mean + (value - mean) * WEIGHT
+    return mean + (value - mean) * NEWEST_WEIGHT

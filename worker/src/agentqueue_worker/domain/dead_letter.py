@@ -10,7 +10,7 @@ from agentqueue.model.job import JobRecord, State
 from agentqueue.model.outcomes import Claimed
 from agentqueue.model.result import ResultRecord
 
-KIND_OF: dict[Reason, str] = {
+ERROR_TYPES: dict[Reason, str] = {
     Reason.CRASHED: "Crashed",
     Reason.EXPIRED: "Expired",
     Reason.NO_RECORD: "NoRecord",
@@ -20,7 +20,7 @@ KIND_OF: dict[Reason, str] = {
     Reason.UNKNOWN_JOB: "UnknownJob",
 }
 """The error's type where no exception has one."""
-UNREADABLE = JobRecord(name="")
+UNREADABLE_RECORD = JobRecord(name="")
 """Stands for a record that is missing or can't be read."""
 
 

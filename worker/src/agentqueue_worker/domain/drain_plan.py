@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-ABANDON: Final = 0.4
-EXIT: Final = 0.6
-LAST_RESORT: Final = 0.75
+ABANDON_SHARE: Final = 0.4
+EXIT_SHARE: Final = 0.6
+WATCHDOG_SHARE: Final = 0.75
 """Shares of the margin: what is left after the last is for hand-backs from beside a blocked event loop."""
 
 
@@ -19,29 +19,29 @@ class DrainPlan:
     """What has not even ended by then (a thread, a handler that swallows its cancellation) is handed back as it is."""
     exit_at: float
     """The worker is gone by then, whatever is left: leases of what it could not hand back run out."""
-    last_resort_at: float
+    watchdog_at: float
     """If it is not, since something blocks it, a thread ends the process."""
 
     @property
-    def last_words(self) -> float:
+    def release_budget_s(self) -> float:
         """Seconds between the last resort and the SIGKILL."""
-        return self._margin * (1 - LAST_RESORT)
+        return self._margin * (1 - WATCHDOG_SHARE)
 
     @property
     def _margin(self) -> float:
-        return (self.last_resort_at - self.stop_jobs_at) / LAST_RESORT
+        return (self.watchdog_at - self.stop_jobs_at) / WATCHDOG_SHARE
 
     def hurry(self, now: float) -> "DrainPlan":
         """A second signal: jobs are stopped now."""
-        return plan_drain(now, grace=0.0, margin=self._margin).at_latest(self)
+        return plan_drain(now, grace=0.0, margin=self._margin).earlier_of(self)
 
-    def at_latest(self, other: "DrainPlan") -> "DrainPlan":
+    def earlier_of(self, other: "DrainPlan") -> "DrainPlan":
         """The earlier of both plans, point by point."""
         return DrainPlan(
             min(self.stop_jobs_at, other.stop_jobs_at),
             min(self.abandon_at, other.abandon_at),
             min(self.exit_at, other.exit_at),
-            min(self.last_resort_at, other.last_resort_at),
+            min(self.watchdog_at, other.watchdog_at),
         )
 
 
@@ -56,4 +56,4 @@ def plan_drain(now: float, *, grace: float, margin: float) -> DrainPlan:
     if grace > 0:
         margin = min(margin, grace / 2)
     stop = now + max(grace - margin, 0.0)
-    return DrainPlan(stop, stop + margin * ABANDON, stop + margin * EXIT, stop + margin * LAST_RESORT)
+    return DrainPlan(stop, stop + margin * ABANDON_SHARE, stop + margin * EXIT_SHARE, stop + margin * WATCHDOG_SHARE)

@@ -10,7 +10,7 @@ RENEWALS_PER_LEASE: Final = 4
 """Three may fail before the lease runs out."""
 
 
-def renew_every(lease_ms: int) -> float:
+def renewal_interval_s(lease_ms: int) -> float:
     """Seconds between renewals."""
     return lease_ms / RENEWALS_PER_LEASE / 1000
 

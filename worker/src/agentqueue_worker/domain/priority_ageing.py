@@ -2,9 +2,9 @@
 
 from typing import Final
 
-SHARE: Final = 0.25
+AGED_SHARE: Final = 0.25
 """Of the starts, at most this share goes to jobs that have waited over their level's limit."""
-MOST: Final = 25.0
+MAX_CREDIT: Final = 25.0
 """Credit is saved up to this: after a long strict stretch not all starts of a while go to old jobs."""
 
 
@@ -22,4 +22,4 @@ class AgeCredit:
 
     def settle(self, *, offered: int, started: int) -> None:
         """After a claim: what was offered is spent (as far as jobs started), what started earns."""
-        self._credit = min(self._credit - min(offered, started) + started * SHARE, MOST)
+        self._credit = min(self._credit - min(offered, started) + started * AGED_SHARE, MAX_CREDIT)

@@ -9,9 +9,9 @@ from agentqueue.model.attempts import returns_of
 from agentqueue.model.outcomes import Claimed
 from agentqueue.model.wait_histogram import BOUNDS_MS, BUCKETS, TOTAL_MS
 
-FIRST_MS: Final = 1e12
+EARLIEST_TIME_MS: Final = 1e12
 """Smaller scores are no times: arq's `abort()` writes 1 to bring a job to the head of its queue."""
-LAST: Final = len(BOUNDS_MS)
+OVERFLOW_BUCKET: Final = len(BOUNDS_MS)
 """The bucket without a bound."""
 
 
@@ -39,7 +39,7 @@ class Waits:
             score, level = job.score, job.level
             wait_ms = now_ms - score
             bucket = bisect_left(bounds, wait_ms)
-            if bucket == LAST and score < FIRST_MS:
+            if bucket == OVERFLOW_BUCKET and score < EARLIEST_TIME_MS:
                 continue
             counts[level][bucket] += 1
             if wait_ms > 0.0:  # Redis's clock may have been set back

@@ -10,7 +10,7 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 from agentqueue.model.dead_letter import Reason
 from agentqueue.model.exceptions import is_a
 from agentqueue.model.retry_policy import Backoff
-from agentqueue_worker.adapters.arq.records import UNREADABLE, ArqRecord
+from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME, ArqRecord
 from agentqueue_worker.adapters.arq.worker import keep_ms_of
 from agentqueue_worker.app.job import Job
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
@@ -18,13 +18,13 @@ from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
 if TYPE_CHECKING:
     from agentqueue_worker.adapters.arq.worker import ArqWorker
 
-AT_ONCE: Final = Backoff(type="fixed", delay=0.0, jitter=0.0)
+NO_DELAY: Final = Backoff(type="fixed", delay=0.0, jitter=0.0)
 
 
 class ArqHandler:
     """One function, or the function of a cron."""
 
-    backoff = AT_ONCE
+    backoff = NO_DELAY
     timeout = None  # arq's timeout does not cover the hooks, and is final: `call` keeps it
 
     def __init__(self, worker: "ArqWorker", function: Function | CronJob) -> None:
@@ -97,8 +97,8 @@ def _exceeded(tries: int) -> JobExecutionFailed:
 class UnreadableHandler:
     """Ends a job whose record the user's deserializer refused: for the claim loop a pickle is one that nobody reads."""
 
-    name = UNREADABLE
-    backoff = AT_ONCE
+    name = UNREADABLE_JOB_NAME
+    backoff = NO_DELAY
     timeout = None
     attempts = 1
 

@@ -20,7 +20,7 @@ from agentqueue.model.result import ResultRecord, encode_result
 
 Serializer = Callable[[dict[str, Any]], bytes]
 Deserializer = Callable[[bytes], dict[str, Any]]
-UNREADABLE: Final = "<unreadable>"
+UNREADABLE_JOB_NAME: Final = "<unreadable>"
 """Stands for the name of a job whose record the user's deserializer refused."""
 NOT_SERIALIZABLE: Final = "unable to serialize result"
 """arq's own words; its client raises SerializationError with them."""
@@ -86,9 +86,9 @@ class Serializers:
         try:
             name, args, kwargs, job_try, enqueued_ms = arq_jobs.deserialize_job_raw(raw, deserializer=self.read)
         except arq_jobs.DeserializationError as exc:
-            return ArqRecord(name=UNREADABLE, problem=f"the job_deserializer refuses its record: {_why(exc)}")
+            return ArqRecord(name=UNREADABLE_JOB_NAME, problem=f"the job_deserializer refuses its record: {_why(exc)}")
         record = ArqRecord(name=name, args=args, kwargs=kwargs, job_try=job_try, enqueued_ms=enqueued_ms)
-        return record if _is_sound(record) else ArqRecord(name=UNREADABLE, problem="its record is not a job's")
+        return record if _is_sound(record) else ArqRecord(name=UNREADABLE_JOB_NAME, problem="its record is not a job's")
 
     def encode_job(self, name: str) -> bytes:
         """A cron's job, so that plain arq workers on the same queue read it as well."""

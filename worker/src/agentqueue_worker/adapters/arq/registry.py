@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from agentqueue.model.result import ResultRecord
 from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.functions import ArqHandler, UnreadableHandler
-from agentqueue_worker.adapters.arq.records import UNREADABLE
+from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME
 from agentqueue_worker.adapters.arq.worker import ArqWorker
 from agentqueue_worker.app.job import Handler, Job
 from agentqueue_worker.app.ports import Codec, Cron, WorkerRuntime
@@ -63,7 +63,7 @@ class ArqRegistry:
 
     def find(self, name: str) -> Handler | None:
         """The function of that name."""
-        return self._unreadable if name == UNREADABLE else self._handlers.get(name)
+        return self._unreadable if name == UNREADABLE_JOB_NAME else self._handlers.get(name)
 
     async def start(self, runtime: WorkerRuntime) -> None:
         """Connect, run on_startup, and begin what arq does beside its jobs."""
