@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-HIDDEN: Final = "***"
+REDACTED: Final = "***"
 ACCOUNT: Final = "[user:password@]"
 """How our own messages write where an account stands in a URL; it is no secret and stays."""
 _ACCOUNT_WITHOUT_AT: Final = ACCOUNT.replace("@", "\0")
@@ -27,15 +27,15 @@ def redact(text: str, secrets: Iterable[str | None] = ()) -> str:
     """
     known = {form for secret in secrets if secret for form in _forms(secret)}
     for form in sorted(known, key=len, reverse=True):
-        text = text.replace(form, HIDDEN)
+        text = text.replace(form, REDACTED)
     text = text.replace(ACCOUNT, _ACCOUNT_WITHOUT_AT)
     if "@" in text:
-        text = _URL_WITH_ODD_ACCOUNT.sub(rf"\1{HIDDEN}@", text)
-        text = _URL_WITH_ACCOUNT.sub(rf"\1{HIDDEN}@", text)
+        text = _URL_WITH_ODD_ACCOUNT.sub(rf"\1{REDACTED}@", text)
+        text = _URL_WITH_ACCOUNT.sub(rf"\1{REDACTED}@", text)
     if "=" in text:
-        text = _PASSWORD.sub(rf"\1{HIDDEN}", text)
+        text = _PASSWORD.sub(rf"\1{REDACTED}", text)
     if "/:" in text:
-        text = _MALFORMED.sub(rf"\1{HIDDEN}", text)
+        text = _MALFORMED.sub(rf"\1{REDACTED}", text)
     return text.replace(_ACCOUNT_WITHOUT_AT, ACCOUNT)
 
 

@@ -19,7 +19,7 @@ from agentqueue.client.results import check_timeout
 from agentqueue.errors import ResultTimeout, UsageError
 from agentqueue.local.server import EmbeddedServer
 from agentqueue.model.job import State
-from agentqueue.store.time_travel import make_due, make_older
+from agentqueue.store.time_travel import advance_time, make_due
 
 if TYPE_CHECKING:
     from agentqueue.agent.definition import Agent
@@ -177,7 +177,7 @@ class Sandbox:
         seconds = by.total_seconds() if isinstance(by, timedelta) else by
         if not seconds >= 0:
             raise UsageError(f"time goes forward only: advance({by!r}) must not be negative")
-        await make_older(self.client.store, round(seconds * 1000))
+        await advance_time(self.client.store, round(seconds * 1000))
 
 
 def load_burst() -> Burst:

@@ -3,7 +3,7 @@
 import time
 
 from agentqueue.client import Client, Job
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from tests.support.cluster.faults import Faults
 from tests.support.field import Field
 from tests.support.operator import until
@@ -47,7 +47,7 @@ async def test_an_oom_kill_is_named_in_the_jobs_history_and_counts_as_a_crash(fi
 
     await until(is_dead, timeout=90)
     (letter,) = await client.dead_letters("work")
-    assert letter.reason is Reason.CRASHED
+    assert letter.reason is DeadLetterReason.CRASHED
     print([error.message for error in letter.errors])
     crashes = [error for error in letter.errors if "OOMKilled" in error.message]
     assert len(crashes) == 2

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from agentqueue.arq import loads
 from agentqueue.client import Client
-from agentqueue.model.dead_letter import Reason, decode_dead
+from agentqueue.model.dead_letter import DeadLetterReason, decode_dead_letter
 from agentqueue.model.job import State
 from agentqueue_worker.arq import Worker
 from tests.support.arq_programs import JSON, PICKLE, QUEUE, arq_client, running, settings_of
@@ -45,10 +45,10 @@ async def burst(worker: Any) -> Any:
     return worker
 
 
-async def letter_of(redis: ArqRedis, job_id: str) -> Any:
+async def dead_letter_of(redis: ArqRedis, job_id: str) -> Any:
     raw = await field(redis, f"aq:dead:{job_id}", "letter")
     assert raw is not None, f"{job_id} is no dead letter"
-    return decode_dead(raw)
+    return decode_dead_letter(raw)
 
 
 async def add(ctx: dict[str, Any], one: int, two: int = 0) -> int:
@@ -70,8 +70,8 @@ async def test_a_pickled_record_is_a_dead_letter_that_says_how_to_have_it_read(
         assert job is not None
         worker = await burst(make_worker([add]))
         assert (worker.jobs_complete, worker.jobs_failed) == (0, 1)
-        letter = await letter_of(client, job.job_id)
-    assert letter.reason is Reason.PICKLED
+        letter = await dead_letter_of(client, job.job_id)
+    assert letter.reason is DeadLetterReason.PICKLED
     for option in ("--arq-pickle", "pickle=True", "job_deserializer", "agentqueue.arq.dumps"):
         assert option in letter.error
     assert letter.replayable
@@ -105,8 +105,8 @@ async def test_a_record_that_does_not_unpickle_is_a_dead_letter_as_garbage(
     await redis.set("arq:job:torn", PICKLE["job_serializer"]({"f": "add"})[:-3])
     await redis.zadd(QUEUE, {"torn": 1_700_000_000_000})
     await burst(make_worker([add], pickle=True))
-    letter = await letter_of(redis, "torn")
-    assert letter.reason is Reason.GARBAGE
+    letter = await dead_letter_of(redis, "torn")
+    assert letter.reason is DeadLetterReason.GARBAGE
     assert "job_deserializer refuses its record" in letter.error
 
 
@@ -153,8 +153,8 @@ async def test_our_clients_jobs_run_in_a_pickling_program_too(make_worker: MakeW
 async def test_a_failed_job_is_a_dead_letter_with_its_traceback(make_worker: MakeWorker, redis: ArqRedis) -> None:
     await redis.enqueue_job("fail", "no such airport", _job_id="bad")
     await burst(make_worker([fail]))
-    letter = await letter_of(redis, "bad")
-    assert (letter.name, letter.data, letter.reason) == ("fail", "no such airport", Reason.FATAL)
+    letter = await dead_letter_of(redis, "bad")
+    assert (letter.name, letter.data, letter.reason) == ("fail", "no such airport", DeadLetterReason.FATAL)
     assert letter.error == "ValueError: no such airport"
     assert "raise ValueError(*args)" in letter.errors[-1].traceback
 
@@ -164,7 +164,7 @@ async def test_a_failed_job_is_a_dead_letter_though_its_result_is_not_kept(
 ) -> None:
     await redis.enqueue_job("fail", "x", _job_id="bad")
     await burst(make_worker([fail], keep_result=0))
-    assert (await letter_of(redis, "bad")).reason is Reason.FATAL
+    assert (await dead_letter_of(redis, "bad")).reason is DeadLetterReason.FATAL
     assert not await redis.exists("arq:result:bad")
 
 
@@ -175,25 +175,25 @@ async def test_arguments_that_are_not_json_are_shown_in_the_dead_letter_as_text(
     async with arq_client(server_url, **PICKLE) as client:
         await client.enqueue_job("fail", *arguments, _job_id="bad")
         await burst(make_worker([fail], **PICKLE))
-        assert (await letter_of(client, "bad")).data == repr(arguments[0])
+        assert (await dead_letter_of(client, "bad")).data == repr(arguments[0])
 
 
 @pytest.mark.parametrize(
     ("enqueue", "reason", "text"),
     [
-        pytest.param({"function": "ad"}, Reason.UNKNOWN_JOB, "did you mean 'add'", id="unknown-function"),
-        pytest.param({"function": "again"}, Reason.FAILED, "max 5 retries exceeded", id="tries-used-up"),
+        pytest.param({"function": "ad"}, DeadLetterReason.UNKNOWN_JOB, "did you mean 'add'", id="unknown-function"),
+        pytest.param({"function": "again"}, DeadLetterReason.FAILED, "max 5 retries exceeded", id="tries-used-up"),
     ],
 )
 async def test_dead_letters_say_why(
-    make_worker: MakeWorker, redis: ArqRedis, enqueue: dict[str, Any], reason: Reason, text: str
+    make_worker: MakeWorker, redis: ArqRedis, enqueue: dict[str, Any], reason: DeadLetterReason, text: str
 ) -> None:
     async def again(ctx: dict[str, Any]) -> None:
         raise Retry
 
     await redis.enqueue_job(**enqueue, _job_id="bad")
     await burst(make_worker([add, func(again, name="again")]))
-    letter = await letter_of(redis, "bad")
+    letter = await dead_letter_of(redis, "bad")
     assert letter.reason is reason
     assert text in letter.error
 
@@ -204,8 +204,8 @@ async def test_an_expired_job_is_a_dead_letter(make_worker: MakeWorker, redis: A
 
     await redis.enqueue_job("again", _job_id="late", _expires=0.8)
     await burst(make_worker([func(again, name="again")]))
-    letter = await letter_of(redis, "late")
-    assert letter.reason is Reason.EXPIRED
+    letter = await dead_letter_of(redis, "late")
+    assert letter.reason is DeadLetterReason.EXPIRED
     assert letter.replayable
 
 
@@ -238,7 +238,7 @@ async def test_a_hook_that_fails_fails_its_job_and_not_the_worker(
         await redis.enqueue_job("add", 1, _job_id=job_id)
     worker = await burst(make_worker([add], max_jobs=1, **{hook: broken}))
     assert (worker.jobs_complete, worker.jobs_failed) == (1, 1)
-    assert "the hook broke" in (await letter_of(redis, "first")).error
+    assert "the hook broke" in (await dead_letter_of(redis, "first")).error
 
 
 async def test_an_after_job_end_that_fails_leaves_job_and_worker_as_they_are(
@@ -461,4 +461,4 @@ async def test_a_job_may_have_any_id(make_worker: MakeWorker, redis: ArqRedis, j
     worker = await burst(make_worker([add, fail]))
     assert await job.result(timeout=5) == 1
     assert (worker.jobs_complete, worker.jobs_failed) == (1, 1)
-    assert (await letter_of(redis, f"{job_id} fails")).error == "ValueError: x"
+    assert (await dead_letter_of(redis, f"{job_id} fails")).error == "ValueError: x"

@@ -13,7 +13,7 @@ from arq.connections import ArqRedis
 from arq.jobs import Job
 
 from agentqueue.arq import loads
-from agentqueue.model.dead_letter import Reason, decode_dead
+from agentqueue.model.dead_letter import DeadLetterReason, decode_dead_letter
 from tests.support.arq_programs import PICKLE, QUEUE, arq_client, command, execute, surroundings
 from tests.support.replies import field, fields
 from tests.support.workers import until, worker_process
@@ -198,8 +198,8 @@ async def test_pickles_are_read_with_arq_pickle_and_are_dead_letters_without(fol
         assert await job.result(timeout=5) == 1
         raw = await field(client, "aq:dead:refused", "letter")
     assert raw is not None
-    letter = decode_dead(raw)
-    assert letter.reason is Reason.PICKLED
+    letter = decode_dead_letter(raw)
+    assert letter.reason is DeadLetterReason.PICKLED
     assert "--arq-pickle" in letter.error
 
 

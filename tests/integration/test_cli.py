@@ -366,9 +366,9 @@ class TestDead:
         lines = cli("dead", "list", "flights", "--ids", "-n", "2").splitlines()
         assert [line.split()[0] for line in lines] == ["ID", "j2", "j1"]
         cursor = cli.err.rpartition(" ")[2].strip()
-        page = cli.json("dead", "list", "flights", "--cursor", cursor, "--like", group["fingerprint"][:4])
+        page = cli.json("dead", "list", "flights", "--cursor", cursor, "--fingerprint", group["fingerprint"][:4])
         assert [letter["id"] for letter in page["dead"]] == ["j0"]
-        cli("dead", "list", "flights", "--like", "zzz", code=3)
+        cli("dead", "list", "flights", "--fingerprint", "zzz", code=3)
 
     def test_show(self, cli: Cli, letters: None) -> None:
         out = cli("dead", "show", "flights", "j1", "j2")
@@ -390,7 +390,7 @@ class TestDead:
         assert "nobody: not a dead letter of this queue" in cli.err
         cli("dead", "replay", "flights", "nobody", code=3)
         (group,) = cli.json("dead", "list", "flights")["groups"]
-        assert cli.json("dead", "replay", "flights", "--like", group["fingerprint"])["replayed"] == 2
+        assert cli.json("dead", "replay", "flights", "--fingerprint", group["fingerprint"])["replayed"] == 2
 
     def test_discard(self, cli: Cli, client: SyncClient, letters: None) -> None:
         assert cli("dead", "discard", "flights", "j0") == "1 dead letter discarded\n"
@@ -411,7 +411,7 @@ class TestDead:
         by_hand(bury_many)
         kinds = [group["fingerprint"] for group in cli.json("dead", "list", "flights")["groups"]]
         start = next(kind[0] for kind in kinds if sum(other[0] == kind[0] for other in kinds) > 1)
-        cli("dead", "replay", "flights", "--like", start, code=2)
+        cli("dead", "replay", "flights", "--fingerprint", start, code=2)
         assert "stands for several kinds" in cli.err
 
 

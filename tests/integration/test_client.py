@@ -436,8 +436,8 @@ class TestDeadLetters:
     async def test_pages_go_from_the_newest_and_may_be_of_one_kind(self, client: Client) -> None:
         kind = await self.bury(client, 5)
         await self.bury(client, 1, "timed out after {} s")
-        first = await client.dead_letters("flights", like=kind, limit=3)
-        second = await client.dead_letters("flights", like=kind, limit=3, cursor=first.cursor)
+        first = await client.dead_letters("flights", fingerprint=kind, limit=3)
+        second = await client.dead_letters("flights", fingerprint=kind, limit=3, cursor=first.cursor)
         assert [letter.id for letter in [*first, *second]] == ["no-4", "no-3", "no-2", "no-1", "no-0"]
         assert second.cursor is None
         assert len(await client.dead_letters("flights")) == 6
@@ -450,7 +450,7 @@ class TestDeadLetters:
         with redis.Redis.from_url(server_url) as raw:
             raw.hdel("aq:dead:no-2", "record")
         report = await client.replay("flights", ["no-0", "nobody", "no-2"])
-        assert (report.count, report.unknown, report.bare, report.left) == (1, ["nobody"], ["no-2"], 2)
+        assert (report.count, report.not_found, report.no_record, report.left) == (1, ["nobody"], ["no-2"], 2)
         assert (await client.status("no-0")).state is State.WAITING
         assert await client.replay("flights", "no-0") == Replayed(0, ["no-0"], [], [])
 
@@ -458,7 +458,7 @@ class TestDeadLetters:
         kind = await self.bury(client, 3)
         await self.bury(client, 2, "timed out after {} s")
         seen: list[int] = []
-        assert (await client.replay("flights", like=kind, progress=seen.append)).count == 3
+        assert (await client.replay("flights", fingerprint=kind, progress=seen.append)).count == 3
         assert seen == [3]
         assert {letter.id for letter in await client.dead_letters("flights")} == {"ti-0", "ti-1"}
 
@@ -481,7 +481,7 @@ class TestDeadLetters:
             calls += 1
 
         report = await client.replay("flights", all=True, progress=kill_some)
-        assert (report.count, len(report.bare), calls) == (550, 550, 3)
+        assert (report.count, len(report.no_record), calls) == (550, 550, 3)
         stats = await client.stats("flights")
         assert (stats.waiting, stats.dead) == (550, 550)
         assert await client.discard("flights", all=True) == 550
@@ -524,7 +524,7 @@ class TestDeadLetters:
         assert (again.deduplicated, await again.known_status()) == (False, None)
         assert (await again.status()).state is State.WAITING
 
-    @pytest.mark.parametrize("choice", [{}, {"ids": ["a"], "all": True}, {"all": True, "like": "abc"}])
+    @pytest.mark.parametrize("choice", [{}, {"ids": ["a"], "all": True}, {"all": True, "fingerprint": "abc"}])
     async def test_the_choice_must_be_one(self, client: Client, choice: dict[str, Any]) -> None:
         with pytest.raises(UsageError, match="exactly one"):
             await client.replay("flights", **choice)
@@ -536,8 +536,8 @@ class TestTrouble:
         original = client.store.enqueue
         lost: list[set[str]] = []
 
-        async def enqueue(jobs: Any, *, fresh: bool = False) -> set[str]:
-            answer = await original(jobs, fresh=fresh)
+        async def enqueue(jobs: Any, *, ids_are_random: bool = False) -> set[str]:
+            answer = await original(jobs, ids_are_random=ids_are_random)
             if not lost:
                 lost.append(answer)
                 raise QueueUnavailable("the answer was lost")
@@ -557,9 +557,9 @@ class TestTrouble:
     async def test_a_job_that_ran_before_the_second_try_is_ours(self, client: Client) -> None:
         original, worker = client.store.enqueue, hand(client)
 
-        async def enqueue(jobs: Any, *, fresh: bool = False) -> set[str]:
+        async def enqueue(jobs: Any, *, ids_are_random: bool = False) -> set[str]:
             client.store.enqueue = original  # type: ignore[method-assign]
-            await original(jobs, fresh=fresh)
+            await original(jobs, ids_are_random=ids_are_random)
             await worker.complete(await worker.claim_one(), "quick")
             raise QueueUnavailable("the answer was lost")
 

@@ -11,7 +11,7 @@ import pytest
 from agentqueue import Agent, Client, Context
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueFull
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.store import Engine, Server, Store
 from agentqueue_operator.autoscaling.decision_record import decode
 from agentqueue_operator.controller.ports import Scaled
@@ -270,7 +270,7 @@ async def test_an_oom_kill_is_named_in_the_dead_letter(
     start(WORKER_NAME="w-2", POD_UID="9c9c", RETRY_CRASHES=1)
     await final(job)
     (letter,) = await client.dead_letters("work")
-    assert letter.reason is Reason.CRASHED
+    assert letter.reason is DeadLetterReason.CRASHED
     assert "OOMKilled" in letter.errors[0].message
 
 

@@ -14,7 +14,7 @@ import structlog
 from agentqueue import Agent, Backoff, Client, Context, Fatal
 from agentqueue.clock import now_ms
 from agentqueue.errors import QueueUnavailable
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import State
 from agentqueue.model.outcomes import Again, Bury, Claimed, Done, HandBack
 from agentqueue.store import Server, StepReply
@@ -192,7 +192,7 @@ async def test_a_waiting_jobs_foreign_key_costs_at_most_that_job(
     if prefix == "arq:job:":
         assert set(ends.values()) == {State.DEAD}
         letter = await client.dead_letter("victim-plain")
-        assert (letter.reason, letter.replayable) == (Reason.GARBAGE, False)
+        assert (letter.reason, letter.replayable) == (DeadLetterReason.GARBAGE, False)
         assert f"arq:job:victim-plain is a {kind}" in letter.errors[-1].message
         assert [line["event"] for line in told] == ["job_dead"]
     else:

@@ -18,7 +18,7 @@ from agentqueue import Client
 from agentqueue.client import OMITTED
 from agentqueue.console.app import create_app
 from agentqueue.errors import UsageError
-from agentqueue.model.dead_letter import Reason, letter_to_json
+from agentqueue.model.dead_letter import DeadLetterReason, dead_letter_to_json
 from agentqueue.model.job import State
 from agentqueue.store import Server
 from tests.support.hand import Hand
@@ -198,9 +198,9 @@ async def test_garbage_in_one_dead_letter_hides_no_other(
     letters = {letter.id: letter for letter in await client.dead_letters("q")}
     assert letters.keys() == {"a", "b", "c"}
     assert (letters["a"].reason, letters["b"].reason, letters["c"].reason) == (
-        Reason.GARBAGE,
-        Reason.GARBAGE,
-        Reason.FATAL,
+        DeadLetterReason.GARBAGE,
+        DeadLetterReason.GARBAGE,
+        DeadLetterReason.FATAL,
     )
     assert "its dead letter can't be read: the dead letter is not one" in letters["a"].error
     assert "WRONGTYPE" in letters["b"].error
@@ -212,7 +212,7 @@ async def test_garbage_in_one_dead_letter_hides_no_other(
     assert "WRONGTYPE" in jobs["b"]["error"]
     assert jobs["c"]["error"] == "Errorz: no airport 'XYZ'"
     assert (await api.get("/api/jobs/a")).status_code == 200
-    assert (await client.dead_letter("a")).reason is Reason.GARBAGE
+    assert (await client.dead_letter("a")).reason is DeadLetterReason.GARBAGE
     run = [Path(sys.executable).with_name("agentqueue"), "dead", "list", "q", "--ids", "--redis", shared_server.url]
     shown = await asyncio.to_thread(subprocess.run, run, capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in shown.stdout.splitlines()[1:]].count("c") == 1
@@ -324,7 +324,7 @@ async def show_all(client: Client, caller: httpx.AsyncClient) -> None:
             answer = await caller.get("/api/queues/q/jobs", params={"state": state, "fields": fields})
             assert [row["id"] for row in answer.json()["jobs"]] == [job_id], answer.text
     for letter in await client.dead_letters("q"):
-        letter_to_json(letter)
+        dead_letter_to_json(letter)
 
 
 async def test_ids_that_no_job_can_have_are_listed_with_the_others(

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from agentqueue import Agent, Client, Context
-from agentqueue.model.dead_letter import letter_to_json
+from agentqueue.model.dead_letter import dead_letter_to_json
 from agentqueue.model.exceptions import describe_traceback
 from agentqueue.model.job import State
 from agentqueue_worker import arq
@@ -103,7 +103,7 @@ class World:
         assert await until(state, what=f"{job_id} ends") == State.DEAD
         letter = await self.client.dead_letter(job_id)
         assert letter.error
-        assert letter_to_json(letter)
+        assert dead_letter_to_json(letter)
         assert job_id in [letter.id for letter in await self.client.dead_letters(queue, limit=10)]
         assert await self.client.discard(queue, [job_id]) == 1
 

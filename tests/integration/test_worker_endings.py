@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from agentqueue import Agent, Backoff, Client, Context, Fatal, Retry
 from agentqueue.clock import monotonic
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import State
 from agentqueue.store import Server, ServerOptions
 from tests.support.workers import final, until, work_off, working
@@ -189,7 +189,7 @@ async def test_when_attempts_are_used_up_the_job_is_a_dead_letter_with_every_err
         status = await final(job)
     assert (status.state, status.attempts) == (State.DEAD, 3)
     letter = await client.dead_letter(job.id)
-    assert letter.reason is Reason.FAILED
+    assert letter.reason is DeadLetterReason.FAILED
     assert [error.message for error in letter.errors] == [f"no airport 'XYZ', attempt {n}" for n in (1, 2, 3)]
     assert (letter.data, list(letter.tags), letter.attempts) == ("XYZ", ["acme"], 3)
     traceback = letter.errors[-1].traceback
@@ -241,7 +241,7 @@ async def test_fatal_goes_straight_to_the_dead_letters(client: Client, server_ur
     job = await client.enqueue(hopeless)
     await work_off(agent, server_url)
     letter = await client.dead_letter(job.id)
-    assert (letter.reason, letter.error, runs) == (Reason.FATAL, "Fatal: unknown airport XYZ", [1])
+    assert (letter.reason, letter.error, runs) == (DeadLetterReason.FATAL, "Fatal: unknown airport XYZ", [1])
 
 
 async def in_a_group(*raised: BaseException) -> None:
@@ -267,7 +267,7 @@ async def test_fatal_in_a_task_group_goes_straight_to_the_dead_letters(client: C
     await work_off(agent, server_url)
     letter = await client.dead_letter(job.id)
     error = "ExceptionGroup: Fatal: unknown airport ABC; Fatal: unknown airport XYZ"
-    assert (letter.reason, letter.error, runs) == (Reason.FATAL, error, [1])
+    assert (letter.reason, letter.error, runs) == (DeadLetterReason.FATAL, error, [1])
     assert "Exception Group Traceback" in letter.errors[-1].traceback
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from agentqueue import Agent, Backoff, Client, Context, Retry
 from agentqueue.clock import monotonic
 from agentqueue.errors import InvalidPayload, UsageError
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import State
 from agentqueue.store import Engine, Server
 from tests.support.hand import Hand
@@ -378,7 +378,7 @@ async def test_a_childs_payload_is_checked_where_it_is_enqueued(client: Client, 
     job = await client.enqueue(parent)
     await work_off(agent, server_url)
     letter = await client.dead_letter(job.id)
-    assert letter.reason is Reason.FAILED, "the parent's own failure, not its payload's"
+    assert letter.reason is DeadLetterReason.FAILED, "the parent's own failure, not its payload's"
     assert "prices.0" in letter.error
 
 
@@ -418,7 +418,7 @@ async def test_a_refused_payload_is_dead_at_once_with_the_models_message(
     job = await client.enqueue("q", "analyze", payload)
     await work_off(agent, server_url)
     letter = await client.dead_letter(job.id)
-    assert (letter.reason, runs) == (Reason.INVALID_PAYLOAD, [])
+    assert (letter.reason, runs) == (DeadLetterReason.INVALID_PAYLOAD, [])
     assert "Quotes refuses the payload" in letter.error
 
 
@@ -435,7 +435,7 @@ async def test_a_payload_for_a_handler_that_takes_none_is_refused(client: Client
     refused = await client.enqueue("q", "bare", 1)
     fine, given = await client.enqueue("q", "optional"), await client.enqueue("q", "optional", 7)
     await work_off(agent, server_url)
-    assert (await client.dead_letter(refused.id)).reason is Reason.INVALID_PAYLOAD
+    assert (await client.dead_letter(refused.id)).reason is DeadLetterReason.INVALID_PAYLOAD
     assert (await fine.result(), await given.result()) == (5, 7)
 
 
@@ -456,20 +456,22 @@ def agent() -> Agent:
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        pytest.param(b"\x00\x01garbage", (Reason.GARBAGE, "not one"), id="garbage"),
-        pytest.param(b"[]", (Reason.GARBAGE, "not one"), id="json-but-no-record"),
-        pytest.param(b'{"f":1,"a":[],"k":{},"et":1}', (Reason.GARBAGE, "f (string)"), id="wrong-types"),
+        pytest.param(b"\x00\x01garbage", (DeadLetterReason.GARBAGE, "not one"), id="garbage"),
+        pytest.param(b"[]", (DeadLetterReason.GARBAGE, "not one"), id="json-but-no-record"),
+        pytest.param(b'{"f":1,"a":[],"k":{},"et":1}', (DeadLetterReason.GARBAGE, "f (string)"), id="wrong-types"),
         pytest.param(
             b'{"f":"fine","a":[1],"k":{},"et":1,"x":{"timeout":"soon"}}',
-            (Reason.GARBAGE, "x.timeout"),
+            (DeadLetterReason.GARBAGE, "x.timeout"),
             id="wrong-options",
         ),
-        pytest.param(b"\x80\x04}\x94\x8c\x01f\x94\x8c\x04fine\x94s.", (Reason.PICKLED, "--arq-pickle"), id="pickle"),
-        pytest.param(None, (Reason.NO_RECORD, "no record"), id="id-without-a-record"),
+        pytest.param(
+            b"\x80\x04}\x94\x8c\x01f\x94\x8c\x04fine\x94s.", (DeadLetterReason.PICKLED, "--arq-pickle"), id="pickle"
+        ),
+        pytest.param(None, (DeadLetterReason.NO_RECORD, "no record"), id="id-without-a-record"),
     ],
 )
 async def test_a_record_that_cant_be_read_is_dead_and_the_worker_goes_on(
-    client: Client, server: Server, agent: Agent, record: bytes | None, expected: tuple[Reason, str]
+    client: Client, server: Server, agent: Agent, record: bytes | None, expected: tuple[DeadLetterReason, str]
 ) -> None:
     if record is not None:
         await server.redis.set("arq:job:bad-1", record)
@@ -513,7 +515,7 @@ async def test_a_record_that_expired_before_its_turn_is_dead_as_expired(
     now_ms = int((await server.redis.time())[0]) * 1000
     await server.redis.zadd("q", {"late": now_ms - 5_000})  # arq's `_expires`: its record has gone, its id has not
     await work_off(agent, server_url)
-    assert (await client.dead_letter("late")).reason is Reason.EXPIRED
+    assert (await client.dead_letter("late")).reason is DeadLetterReason.EXPIRED
 
 
 async def test_an_expiry_that_a_user_set_holds_for_retries_too(client: Client, server_url: str, server: Server) -> None:
@@ -530,7 +532,7 @@ async def test_an_expiry_that_a_user_set_holds_for_retries_too(client: Client, s
     await server.redis.zadd("q", {"soon": now_ms})
     async with working(agent, server_url):
         await until(lambda: _is_dead(client, "soon"), what="it is dead")
-    assert (await client.dead_letter("soon")).reason is Reason.EXPIRED
+    assert (await client.dead_letter("soon")).reason is DeadLetterReason.EXPIRED
     assert runs == [1, 2]
 
 
@@ -552,7 +554,7 @@ async def test_a_job_of_an_unknown_name_waits_for_a_worker_that_knows_it(
     await server.redis.zadd("q", {job.id: 1})
     await work_off(agent, server_url)
     letter = await client.dead_letter(job.id)
-    assert letter.reason is Reason.UNKNOWN_JOB
+    assert letter.reason is DeadLetterReason.UNKNOWN_JOB
     assert "did you mean 'fine'?" in letter.error
 
 
@@ -566,7 +568,7 @@ async def test_a_job_whose_workers_died_three_times_is_dead_as_crashed(
         assert await Engine(server, "q").hand_back_all(worker=dying.worker, why="OOMKilled") == 1
     await work_off(agent, server_url)
     letter = await client.dead_letter(job.id)
-    assert (letter.reason, letter.attempts, letter.deliveries) == (Reason.CRASHED, 0, 3)
+    assert (letter.reason, letter.attempts, letter.deliveries) == (DeadLetterReason.CRASHED, 0, 3)
     assert [error.message for error in letter.errors[:3]] == [f"worker dying-{n}: OOMKilled" for n in (1, 2, 3)]
 
 

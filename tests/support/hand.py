@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from agentqueue.clock import now_ms
 from agentqueue.model.attempts import Progress, attempt_error, encode_errors, encode_progress
-from agentqueue.model.dead_letter import DeadLetter, Reason, encode_dead, fingerprint
+from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, encode_dead_letter, fingerprint
 from agentqueue.model.job import State, decode_job
 from agentqueue.model.outcomes import Again, Bury, Claimed, Done, Outcome
 from agentqueue.model.result import ResultRecord, encode_result
@@ -52,7 +52,7 @@ class Hand:
     async def bury(self, job: Claimed, message: str = "no airport 'XYZ'", *, error: str = "Fatal") -> str:
         """The handler gave up. Returns the fingerprint."""
         record = decode_job(job.record or b"")
-        kind = fingerprint(Reason.FATAL, record.name, error, message)
+        kind = fingerprint(DeadLetterReason.FATAL, record.name, error, message)
         result = self._result(job, success=False, result=RuntimeError(message), state=State.DEAD)
         letter = DeadLetter(
             id=job.id,
@@ -60,7 +60,7 @@ class Hand:
             name=record.name,
             data=record.data,
             priority=record.priority or 10,
-            reason=Reason.FATAL,
+            reason=DeadLetterReason.FATAL,
             errors=(attempt_error(1, now_ms(), error, message, "Traceback: …"),),
             fingerprint=kind,
             attempts=1,
@@ -68,7 +68,7 @@ class Hand:
             enqueued_ms=record.enqueued_ms,
             died_ms=now_ms(),
         )
-        await self.end(Bury(job.id, job.level, encode_result(result), HOUR_MS, kind, encode_dead(letter)))
+        await self.end(Bury(job.id, job.level, encode_result(result), HOUR_MS, kind, encode_dead_letter(letter)))
         return kind
 
     async def fail(self, job: Claimed, *, delay_ms: int = 60_000) -> None:

@@ -129,7 +129,7 @@ async def by_id(client: Client) -> None:
 
 async def dead_letters(client: Client) -> None:
     """What failed for good."""
-    assert_type(await client.dead_letters("search", like="ab12"), Page[DeadLetter])
+    assert_type(await client.dead_letters("search", fingerprint="ab12"), Page[DeadLetter])
     assert_type(await client.dead_letter("trip"), DeadLetter)
     assert_type(await client.dead_groups("search"), list[DeadGroup])
     assert_type(await client.replay("search", all=True), Replayed)

@@ -17,7 +17,7 @@ from agentqueue.model.attempts import Progress
 from agentqueue.model.exceptions import clean_text, describe_value
 from agentqueue.model.job import JobRecord, child_id
 from agentqueue.model.json import encode
-from agentqueue.model.new_job import NO_PAYLOAD, prepare
+from agentqueue.model.new_job import NO_PAYLOAD, prepare_job
 from agentqueue.model.numbers import plain_number
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class Context:
         if more:
             raise UsageError("ctx.enqueue takes one payload; put several values into one model or dict")
         inherited = {"tenant": self._record.tenant, "trace": self._record.trace}
-        prepared = prepare(
+        prepared = prepare_job(
             queue,
             name,
             payload,

@@ -42,8 +42,8 @@ LETTER_SPARE = ("fingerprint", "attempts", "reason", "died", "job")
 QueueArgument = Annotated[str | None, typer.Argument(metavar="QUEUE", help="Default: all queues.")]
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID")]
 All = Annotated[bool, typer.Option("--all", help="All that are dead now.")]
-Like = Annotated[
-    str | None, typer.Option("--like", metavar="FINGERPRINT", help="Those of one kind, as `dead list` names it.")
+Fingerprint = Annotated[
+    str | None, typer.Option("--fingerprint", metavar="FINGERPRINT", help="Those of one kind, as `dead list` names it.")
 ]
 
 
@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
 def list_dead(
     queue: QueueArgument = None,
     ids: Annotated[bool, typer.Option("--ids", help="One line per dead letter instead of one per kind.")] = False,
-    like: Like = None,
+    fingerprint: Fingerprint = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many letters, up to 1000.")] = 100,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")] = None,
     fields: Annotated[
@@ -71,10 +71,10 @@ def list_dead(
 ) -> None:
     """List dead letters by kind: same reason, job and error, but for numbers, ids and quoted words."""
     words = [word for word in fields.split(",") if word and as_json]
-    if ids or like is not None or cursor is not None:
+    if ids or fingerprint is not None or cursor is not None:
         if queue is None:
-            raise UsageError("dead list --ids, --like and --cursor need a QUEUE")
-        page, now = with_client(redis, lambda client: _letters(client, queue, like, cursor, limit, words))
+            raise UsageError("dead list --ids, --fingerprint and --cursor need a QUEUE")
+        page, now = with_client(redis, lambda client: _letters(client, queue, fingerprint, cursor, limit, words))
         _print_letters(page, now, queue, as_json=as_json)
     else:
         groups, now = with_client(redis, lambda client: _groups(client, queue))
@@ -83,15 +83,15 @@ def list_dead(
 
 
 async def _letters(
-    client: Client, queue: str, like: str | None, cursor: str | None, limit: int, fields: list[str]
+    client: Client, queue: str, fingerprint: str | None, cursor: str | None, limit: int, fields: list[str]
 ) -> tuple[Page[DeadLetter], datetime]:
     from agentqueue.clock import now_ms  # noqa: PLC0415
     from agentqueue.model.times import from_ms  # noqa: PLC0415
 
     await check_queue_known(client, queue)
-    if like is not None:
-        like = await find_fingerprint(client, queue, like)
-    page = await client.dead_letters(queue, like=like, cursor=cursor, limit=limit, fields=fields)
+    if fingerprint is not None:
+        fingerprint = await find_fingerprint(client, queue, fingerprint)
+    page = await client.dead_letters(queue, fingerprint=fingerprint, cursor=cursor, limit=limit, fields=fields)
     return page, from_ms(now_ms())
 
 
@@ -111,11 +111,11 @@ async def _queues(client: Client, queue: str | None) -> Sequence[str]:
 
 
 def _print_letters(page: Page[DeadLetter], now: datetime, queue: str, *, as_json: bool) -> None:
-    from agentqueue.model.dead_letter import letter_to_json  # noqa: PLC0415
+    from agentqueue.model.dead_letter import dead_letter_to_json  # noqa: PLC0415
     from agentqueue.model.times import from_ms  # noqa: PLC0415
 
     if as_json:
-        print_json({"dead": [letter_to_json(letter) for letter in page], "cursor": page.cursor})
+        print_json({"dead": [dead_letter_to_json(letter) for letter in page], "cursor": page.cursor})
         return
     rows = [
         (it.id, it.name, it.reason, it.attempts, ago(from_ms(it.died_ms), now), it.fingerprint, it.error) for it in page
@@ -158,15 +158,15 @@ def _group_to_json(group: DeadGroup) -> dict[str, Any]:
 def show(
     queue: Annotated[str, typer.Argument(metavar="QUEUE")],
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Default: the newest.")] = None,
-    like: Like = None,
+    fingerprint: Fingerprint = None,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
     """Show dead letters in full: payload, and every attempt's error with its traceback."""
-    from agentqueue.model.dead_letter import letter_to_json  # noqa: PLC0415
+    from agentqueue.model.dead_letter import dead_letter_to_json  # noqa: PLC0415
 
-    letters = with_client(redis, lambda client: _read(client, queue, ids, like))
-    wire = [letter_to_json(letter) for letter in letters]
+    letters = with_client(redis, lambda client: _read(client, queue, ids, fingerprint))
+    wire = [dead_letter_to_json(letter) for letter in letters]
     if as_json:
         print_json(wire[0] if len(wire) == 1 else wire)
         return
@@ -176,7 +176,7 @@ def show(
         _print_letter(letter)
 
 
-async def _read(client: Client, queue: str, ids: list[str] | None, like: str | None) -> Sequence[DeadLetter]:
+async def _read(client: Client, queue: str, ids: list[str] | None, fingerprint: str | None) -> Sequence[DeadLetter]:
     if ids:
         letters = [await client.dead_letter(job_id) for job_id in ids]
         strange = next((letter for letter in letters if letter.queue != queue), None)
@@ -184,9 +184,9 @@ async def _read(client: Client, queue: str, ids: list[str] | None, like: str | N
             raise NotFound(f"job {strange.id} died in queue {strange.queue!r}, not in {queue!r}")
         return letters
     await check_queue_known(client, queue)
-    if like is not None:
-        like = await find_fingerprint(client, queue, like)
-    letters = await client.dead_letters(queue, like=like, limit=1, fields=["data"])
+    if fingerprint is not None:
+        fingerprint = await find_fingerprint(client, queue, fingerprint)
+    letters = await client.dead_letters(queue, fingerprint=fingerprint, limit=1, fields=["data"])
     if not letters:
         raise NotFound(f"queue {queue!r} has no dead letters")
     return letters
@@ -207,7 +207,7 @@ def replay(
     queue: QueueArgument = None,
     ids: IdsArgument = None,
     every: All = False,
-    like: Like = None,
+    fingerprint: Fingerprint = None,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
@@ -215,28 +215,28 @@ def replay(
 
     Without a QUEUE, --all takes all queues. Exits with 1 if one could not be sent, 3 if there are none such.
     """
-    choice = Choice.of(queue, ids, every, like)
+    choice = Choice.of(queue, ids, every, fingerprint)
     report = with_client(redis, lambda client: _replay(client, choice, quiet=as_json))
     if as_json:
-        left = {name: list(getattr(report, name)) for name in ("unknown", "live", "bare")}
+        left = {"unknown": report.not_found, "live": report.already_queued, "bare": report.no_record}
         print_json({"replayed": report.count, **left})
     else:
         _tell_replayed(report)
     if report.left:
-        raise typer.Exit(3 if len(report.unknown) == report.left and not report.count else 1)
+        raise typer.Exit(3 if len(report.not_found) == report.left and not report.count else 1)
 
 
 def discard(
     queue: QueueArgument = None,
     ids: IdsArgument = None,
     every: All = False,
-    like: Like = None,
+    fingerprint: Fingerprint = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask, on a terminal.")] = False,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
     """Forget dead letters: they can't be replayed any more. Without a QUEUE, --all takes all queues."""
-    choice = Choice.of(queue, ids, every, like)
+    choice = Choice.of(queue, ids, every, fingerprint)
     if not (yes or ids) and on_terminal() and sys.stdin.isatty():
         typer.confirm(f"Forget {choice}?", abort=True)
     gone = with_client(redis, lambda client: _discard(client, choice, quiet=as_json))
@@ -253,33 +253,33 @@ class Choice:
     queue: str | None
     ids: list[str] | None
     every: bool
-    like: str | None
+    fingerprint: str | None
 
     @classmethod
-    def of(cls, queue: str | None, ids: list[str] | None, every: bool, like: str | None) -> Choice:
+    def of(cls, queue: str | None, ids: list[str] | None, every: bool, fingerprint: str | None) -> Choice:
         """The choice on the command line.
 
         Raises:
-            UsageError: not exactly one of ids, --all and --like; or no queue where one is needed.
+            UsageError: not exactly one of ids, --all and --fingerprint; or no queue where one is needed.
         """
-        if bool(ids) + every + (like is not None) != 1:
-            raise UsageError("name the dead letters: QUEUE ID..., QUEUE --like FINGERPRINT, or [QUEUE] --all")
+        if bool(ids) + every + (fingerprint is not None) != 1:
+            raise UsageError("name the dead letters: QUEUE ID..., QUEUE --fingerprint FINGERPRINT, or [QUEUE] --all")
         if queue is None and not every:
             raise UsageError("which queue? QUEUE may be left out with --all only")
-        return cls(queue, ids, every, like)
+        return cls(queue, ids, every, fingerprint)
 
     def __str__(self) -> str:
         where = "of all queues" if self.queue is None else f"of {self.queue}"
-        if self.like is not None:
-            return f"the dead letters like {self.like} {where}"
+        if self.fingerprint is not None:
+            return f"the dead letters with fingerprint {self.fingerprint} {where}"
         return f"all dead letters {where}" if self.every else f"{counted(len(self.ids or ()), 'dead letter')} {where}"
 
     async def arguments(self, client: Client, queue: str) -> dict[str, Any]:
         """The keywords of `Client.replay` and `Client.discard`."""
         if self.ids:
             return {"ids": self.ids}
-        if self.like is not None:
-            return {"like": await find_fingerprint(client, queue, self.like)}
+        if self.fingerprint is not None:
+            return {"fingerprint": await find_fingerprint(client, queue, self.fingerprint)}
         return {"all": True}
 
 
@@ -306,9 +306,9 @@ async def _discard(client: Client, choice: Choice, *, quiet: bool) -> int:
 def _tell_replayed(report: Replayed) -> None:
     say(f"{counted(report.count, 'job')} sent again")
     for ids, why in (
-        (report.unknown, "not a dead letter of this queue (any more)"),
-        (report.live, "runs again already, under the same id"),
-        (report.bare, "died without a record: there is nothing to run; discard it"),
+        (report.not_found, "not a dead letter of this queue (any more)"),
+        (report.already_queued, "runs again already, under the same id"),
+        (report.no_record, "died without a record: there is nothing to run; discard it"),
     ):
         for job_id in ids[:20]:
             warn(f"{job_id}: {why}")
@@ -326,7 +326,7 @@ async def find_fingerprint(client: Client, queue: str, start: str) -> str:
     found = [name for name in known if name.startswith(start)]
     if not found:
         hint = nearest(start, known) if known else "it has none at all"
-        raise NotFound(f"queue {queue!r} has no dead letters like {start!r}; {hint}")
+        raise NotFound(f"queue {queue!r} has no dead letters with fingerprint {start!r}; {hint}")
     if len(found) > 1 and start not in found:
         raise UsageError(f"{start!r} stands for several kinds: {', '.join(sorted(found))}; write more of it")
     return start if start in found else found[0]

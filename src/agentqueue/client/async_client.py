@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 from agentqueue.agent.job_definition import JobDefinition
 from agentqueue.client.arguments import is_by_name, request_of
 from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each, send_in_order
-from agentqueue.client.fork_guard import Home
+from agentqueue.client.fork_guard import ForkGuard
 from agentqueue.client.known_names import FORCE, KnownNames, unknown_job
 from agentqueue.client.pagination import check_fields, check_limit, moment_in, size_of, split_cursor, states_from
 from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
 from agentqueue.client.results import cancelled_record, check_timeout, not_found, outcome_of, replayed_of
 from agentqueue.client.stats import QueueStats, stats_of, unread_stats
-from agentqueue.client.status import PAYLOADS, JobStatus, letter_of, listed, status_of, unread_status
+from agentqueue.client.status import PAYLOADS, JobStatus, dead_letter_of, listed, status_of, unread_status
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import (
     InvalidName,
@@ -44,11 +44,21 @@ from agentqueue.model.dead_letter import DeadLetter
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import OMITTED, State, decode_job
 from agentqueue.model.json import MAX_BYTES
-from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, prepare
-from agentqueue.model.record_heads import HEAD_BYTES, LETTER_BYTES, Cut
+from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, prepare_job
+from agentqueue.model.record_heads import DEAD_LETTER_BYTES, HEAD_BYTES, Cut
 from agentqueue.model.result import decode_result, encode_result
 from agentqueue.model.times import from_ms
-from agentqueue.store import Letter, Sentinels, Server, ServerOptions, Snapshot, Store, Tls, Unread, server_options
+from agentqueue.store import (
+    Sentinels,
+    Server,
+    ServerOptions,
+    Snapshot,
+    Store,
+    StoredDeadLetter,
+    Tls,
+    Unread,
+    server_options,
+)
 from agentqueue.store.jobs import BATCH
 from agentqueue.store.lookup import DeadRange, find_queue
 
@@ -63,11 +73,11 @@ RESULT_KEEP_MS: Final = 3_600_000
 FIRST_POLL: Final = 0.01
 LAST_POLL: Final = 0.5
 """Seconds between looks for a result: from the first to the last, growing by half."""
-PATIENCE: Final = 30.0
+SERVER_OUTAGE_TOLERANCE_S: Final = 30.0
 """Seconds for which a server that is away does not end a wait for a result."""
 CALLS_AT_ONCE: Final = 16
 """Calls of one client under way together; more wait for their turn. Half of the connections that a server may get."""
-TURN: Final = 50
+ENCODE_BATCH: Final = 50
 """Jobs encoded in a bulk before the event loop gets a turn (under 1 ms)."""
 RESEND_PAUSE: Final = 0.1
 LISTED_AT_ONCE: Final = 50
@@ -175,8 +185,8 @@ class Client:
         self.server = Server(options)
         self.store = Store(self.server)
         self.max_bytes = max_bytes
-        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
-        self._home = Home()
+        self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._fork_guard = ForkGuard()
         self._names = KnownNames()
 
     @classmethod
@@ -187,7 +197,7 @@ class Client:
         return client
 
     async def __aenter__(self) -> Self:
-        self._home.check(asyncio.get_running_loop())
+        self._fork_guard.check(asyncio.get_running_loop())
         await self.server.__aenter__()
         return self
 
@@ -196,10 +206,10 @@ class Client:
 
     async def close(self) -> None:
         """Close every connection. In a forked child or another event loop: nothing, they belong to the first one."""
-        if self._home.is_elsewhere() or self._home.is_of_another_loop(asyncio.get_running_loop()):
+        if self._fork_guard.is_in_forked_child() or self._fork_guard.is_in_another_loop(asyncio.get_running_loop()):
             return
         await self.server.close()
-        self._home.leave()
+        self._fork_guard.forget_loop()
 
     # Enqueue
 
@@ -238,7 +248,7 @@ class Client:
         """
         prepared = self.prepare(args, keywords)
         await self.check_name(prepared)
-        known = await self.put([prepared.job], fresh=prepared.fresh)
+        known = await self.send([prepared.job], ids_are_random=prepared.id_is_random)
         return self._handle(prepared.job.id, prepared.job.queue, prepared.job.id in known)
 
     async def enqueue_many(
@@ -266,22 +276,22 @@ class Client:
         handles: dict[int, Job] = {}
 
         async def send(chunk: Chunk) -> None:
-            handles.update(await self.put_chunk(chunk))
+            handles.update(await self.send_chunk(chunk))
             if progress is not None:
                 progress(len(handles))
 
         await send_in_order(chunks_of_each(self._prepare_many(jobs)), send)
         return [handles[position] for position in range(len(handles))]
 
-    async def put_chunk(self, chunk: Chunk) -> dict[int, Job]:
+    async def send_chunk(self, chunk: Chunk) -> dict[int, Job]:
         """Send a chunk; its jobs by position."""
-        known = await self.put(chunk.jobs, fresh=chunk.fresh)
+        known = await self.send(chunk.jobs, ids_are_random=chunk.ids_are_random)
         return {position: self._handle(job_id, chunk.queue, was) for position, job_id, was in known_of(chunk, known)}
 
     def prepare(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> Prepared:
         """Check and encode one call of `enqueue`; sends nothing."""
         queue, name, data, options = request_of(args, keywords)
-        return prepare(
+        return prepare_job(
             queue,
             name,
             data,
@@ -329,7 +339,7 @@ class Client:
             each = list(each)
             await self.check_names(each)
         for count, prepared in enumerate(each):
-            if count % TURN == 0:
+            if count % ENCODE_BATCH == 0:
                 await asyncio.sleep(0)  # the chunk before this one is being sent meanwhile
             await self.check_name(prepared, count)
             yield prepared
@@ -339,23 +349,23 @@ class Client:
         for position, prepared in enumerate(jobs):
             await self.check_name(prepared, position)
 
-    async def put(self, jobs: Sequence[NewJob], *, fresh: bool) -> set[str]:
+    async def send(self, jobs: Sequence[NewJob], *, ids_are_random: bool) -> set[str]:
         """Send prepared jobs; the ids that were known before.
 
         A send whose outcome is unknown is sent once more: what the first one did is then told from what was known.
         """
         try:
-            return await self._turn(self.store.enqueue(jobs, fresh=fresh))
+            return await self._with_slot(self.store.enqueue(jobs, ids_are_random=ids_are_random))
         except QueueUnavailable:
             await asyncio.sleep(RESEND_PAUSE)
-        known = await self._turn(self.store.enqueue(jobs))
-        if fresh:
+        known = await self._with_slot(self.store.enqueue(jobs))
+        if ids_are_random:
             return set()
         return {job.id for job in jobs if job.id in known and not await self._is_ours(job)}
 
     async def _is_ours(self, job: NewJob) -> bool:
         """Whether the known job of this id is the one we sent: it waits as we wrote it, or ran since."""
-        found = await self._turn(self.store.inspect(job.queue, job.id))
+        found = await self._with_slot(self.store.inspect(job.queue, job.id))
         if found.record is not None:
             return found.record == job.record
         with suppress(InvalidPayload):
@@ -368,10 +378,10 @@ class Client:
         # A known id may be of another queue: that is looked up when needed.
         return Job(self, job_id, None if was_known else queue, was_known)
 
-    async def _turn(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _with_slot(self, work: Coroutine[Any, Any, T]) -> T:
         try:
-            self._home.check(asyncio.get_running_loop())
-            async with self._turns:
+            self._fork_guard.check(asyncio.get_running_loop())
+            async with self._slots:
                 return await work
         finally:
             work.close()  # if it was cancelled before its turn came
@@ -427,7 +437,7 @@ class Client:
             pause = min(pause * 1.5, LAST_POLL)
 
     async def _patient_status(self, job_id: str, queue: str | None, deadline: float) -> JobStatus:
-        give_up = min(monotonic() + PATIENCE, deadline)
+        give_up = min(monotonic() + SERVER_OUTAGE_TOLERANCE_S, deadline)
         while True:
             try:
                 return await self.status(job_id, queue=queue)
@@ -446,7 +456,7 @@ class Client:
         if found.state is None:
             raise not_found(id)
         result = encode_result(cancelled_record(found, now_ms()))
-        done = await self._turn(self.store.cancel(found.queue, id, result=result, keep_ms=RESULT_KEEP_MS))
+        done = await self._with_slot(self.store.cancel(found.queue, id, result=result, keep_ms=RESULT_KEEP_MS))
         if done == "unknown":  # it ended this very moment, and kept no result
             return Cancellation.TOO_LATE
         return {"cancelled": Cancellation.CANCELLED, "asked": Cancellation.REQUESTED}.get(done, Cancellation.TOO_LATE)
@@ -454,13 +464,13 @@ class Client:
     async def _inspect(self, job_id: str, queue: str | None) -> Snapshot:
         check_id(job_id)
         if queue is not None:
-            found = await self._turn(self.store.inspect(check_queue(queue), job_id))
+            found = await self._with_slot(self.store.inspect(check_queue(queue), job_id))
             if found.state is not None:
                 return found
-        queue = await self._turn(find_queue(self.store, job_id))
+        queue = await self._with_slot(find_queue(self.store, job_id))
         if queue is None:
             raise not_found(job_id)
-        return await self._turn(self.store.inspect(queue, job_id))
+        return await self._with_slot(self.store.inspect(queue, job_id))
 
     async def arq_job(self, id: str) -> "arq.jobs.Job":  # noqa: A002
         """arq's own `Job` on this job, bound to the zset that it is in and to JSON. Needs arq to be installed.
@@ -484,7 +494,7 @@ class Client:
 
     async def queues(self) -> list[str]:
         """The names of all queues that jobs were ever sent to, or that have workers or are scaled, sorted."""
-        return [clean_text(name) for name in await self._turn(self.store.queues())]
+        return [clean_text(name) for name in await self._with_slot(self.store.queues())]
 
     @overload
     async def stats(self, queue: str) -> QueueStats: ...
@@ -496,7 +506,7 @@ class Client:
         Of all queues, one that can't be read has a `problem`, and hides no other.
         """
         if queue is not None:
-            return stats_of(await self._turn(self.store.snapshot(check_queue(queue))))
+            return stats_of(await self._with_slot(self.store.snapshot(check_queue(queue))))
         out: list[QueueStats] = []
         names: list[str] = []
         for name in await self.queues():
@@ -505,7 +515,7 @@ class Client:
             except InvalidName as exc:
                 out.append(unread_stats(name, str(exc)))
         for start in range(0, len(names), 100):
-            found = await self._turn(self.store.snapshots_or_why(names[start : start + 100]))
+            found = await self._with_slot(self.store.snapshots_or_why(names[start : start + 100]))
             out += [unread_stats(it.queue, it.why) if isinstance(it, Unread) else stats_of(it) for it in found]
         return sorted(out, key=lambda stats: stats.name)
 
@@ -536,7 +546,7 @@ class Client:
         place, offset = split_cursor(cursor)
         places: list[tuple[State, int, str]] = []
         for at in states_from(state, place):
-            found = await self._turn(self.store.ids(queue, at, offset=offset, limit=limit - len(places)))
+            found = await self._with_slot(self.store.ids(queue, at, offset=offset, limit=limit - len(places)))
             places += [(at, offset + position, job_id) for position, job_id in enumerate(found)]
             if len(places) >= limit:
                 break
@@ -559,7 +569,7 @@ class Client:
         while read < len(places) and left > 0:
             chunk = places[read : read + LISTED_AT_ONCE]
             ids = [job_id for _, _, job_id in chunk]
-            found = await self._turn(
+            found = await self._with_slot(
                 self.store.inspect_many(queue, ids, head=head, most=left if wanted else PAGE_BYTES)
             )
             for (state, _, _), one in zip(chunk, found, strict=False):
@@ -575,7 +585,7 @@ class Client:
         try:
             status = status_of(found)
         except Cut:
-            status = status_of(await self._turn(self.store.inspect(found.queue, found.id)))
+            status = status_of(await self._with_slot(self.store.inspect(found.queue, found.id)))
         return None if status is None else listed(status, wanted)
 
     async def pause(self, queue: str, note: str | None = None) -> bool:
@@ -584,11 +594,11 @@ class Client:
         `note` is shown with the pause; by default since when it is.
         """
         text = note or f"since {from_ms(now_ms()).isoformat(timespec='seconds')}"
-        return await self._turn(self.store.pause(check_queue(queue), text))
+        return await self._with_slot(self.store.pause(check_queue(queue), text))
 
     async def resume(self, queue: str) -> bool:
         """Start the queue's jobs again. False: it was not paused."""
-        return await self._turn(self.store.resume(check_queue(queue)))
+        return await self._with_slot(self.store.resume(check_queue(queue)))
 
     # Dead letters
 
@@ -596,7 +606,7 @@ class Client:
         self,
         queue: str,
         *,
-        like: str | None = None,
+        fingerprint: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
         fields: Collection[str] = (),
@@ -605,7 +615,7 @@ class Client:
 
         Args:
             queue: its name.
-            like: those with that fingerprint.
+            fingerprint: Only the dead letters with this fingerprint.
             cursor: of the page before.
             limit: 1 to 1,000. A page is shorter where its letters have more than 4 MiB, and has a cursor then.
             fields: `data` is OMITTED unless it is named.
@@ -617,8 +627,8 @@ class Client:
         check_fields(fields, PAYLOADS[:1])
         place, offset = split_cursor(cursor)
         until = await self._server_now(queue) if cursor is None else moment_in(place)
-        ids = await self._turn(DeadRange(queue, until, like).newest(self.store, offset=offset, limit=limit))
-        read, letters = await self._letters(queue, ids, head=0 if fields else LETTER_BYTES)
+        ids = await self._with_slot(DeadRange(queue, until, fingerprint).newest(self.store, offset=offset, limit=limit))
+        read, letters = await self._letters(queue, ids, head=0 if fields else DEAD_LETTER_BYTES)
         return Page(letters, f"{until}:{offset + read}" if len(ids) == limit or read < len(ids) else None)
 
     async def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002
@@ -627,30 +637,30 @@ class Client:
         Raises:
             JobNotFound: it is not dead (or the letter's retention has passed).
         """
-        (stored,) = await self._turn(self.store.dead_letters(NO_QUEUE, [check_id(id)]))
+        (stored,) = await self._with_slot(self.store.dead_letters(NO_QUEUE, [check_id(id)]))
         if not stored.is_there:
             raise JobNotFound(
                 f"job {id} has no dead letter: it is not dead, was replayed or discarded, or it is too old"
             )
-        return letter_of(stored)
+        return dead_letter_of(stored)
 
     async def dead_groups(self, queue: str) -> list[DeadGroup]:
         """A queue's dead letters by kind, the most frequent first (at most 500 kinds).
 
         The newest of each is shown without its payload, and with its last error alone, without traceback.
         """
-        counts = await self._turn(self.store.fingerprints(check_queue(queue)))
+        counts = await self._with_slot(self.store.fingerprints(check_queue(queue)))
         until = await self._server_now(queue)
         most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS]
         newest = await asyncio.gather(
-            *(self._turn(DeadRange(queue, until, name).newest(self.store, offset=0, limit=1)) for name, _ in most)
+            *(self._with_slot(DeadRange(queue, until, name).newest(self.store, offset=0, limit=1)) for name, _ in most)
         )
         named = [(name, count, ids[0]) for (name, count), ids in zip(most, newest, strict=True) if ids]
         groups: list[DeadGroup] = []
         for start in range(0, len(named), LISTED_AT_ONCE):
             chunk = named[start : start + LISTED_AT_ONCE]
             ids = [job_id for _, _, job_id in chunk]
-            found = await self._turn(self.store.dead_letters(queue, ids, head=HEAD_BYTES))
+            found = await self._with_slot(self.store.dead_letters(queue, ids, head=HEAD_BYTES))
             groups += [
                 DeadGroup(clean_text(name), count, await self._letter(stored, whole_errors=False))
                 for (name, count, _), stored in zip(chunk, found, strict=True)
@@ -664,21 +674,21 @@ class Client:
         ids: Sequence[str] | str | None = None,
         *,
         all: bool = False,  # noqa: A002  # the command line's word
-        like: str | None = None,
+        fingerprint: str | None = None,
         progress: Progress | None = None,
     ) -> Replayed:
         """Put dead letters back to their queue's end, with their attempts counted anew.
 
-        Name exactly one of: `ids`; `all` that were dead when the call began; those of them `like` a fingerprint.
+        Name exactly one of: `ids`; `all` that were dead when the call began; those of them with this `fingerprint`.
         A job that dies again meanwhile is not sent twice.
         """
         parts: list[Replayed] = []
 
         async def act(chunk: Sequence[str]) -> int:
-            parts.append(replayed_of(chunk, await self._turn(self.store.replay(queue, chunk))))
+            parts.append(replayed_of(chunk, await self._with_slot(self.store.replay(queue, chunk))))
             return parts[-1].count
 
-        await self._each_chosen(queue, ids, act, everything=all, like=like, progress=progress)
+        await self._each_chosen(queue, ids, act, everything=all, fingerprint=fingerprint, progress=progress)
         return sum(parts, Replayed())
 
     async def discard(
@@ -687,7 +697,7 @@ class Client:
         ids: Sequence[str] | str | None = None,
         *,
         all: bool = False,  # noqa: A002
-        like: str | None = None,
+        fingerprint: str | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Forget dead letters, chosen as in `replay`, and their results: their ids may be enqueued again.
@@ -698,10 +708,10 @@ class Client:
         parts: list[int] = []
 
         async def act(chunk: Sequence[str]) -> int:
-            parts.append(await self._turn(self.store.discard(queue, chunk)))
+            parts.append(await self._with_slot(self.store.discard(queue, chunk)))
             return parts[-1]
 
-        await self._each_chosen(queue, ids, act, everything=all, like=like, progress=progress)
+        await self._each_chosen(queue, ids, act, everything=all, fingerprint=fingerprint, progress=progress)
         return sum(parts)
 
     async def _each_chosen(
@@ -711,19 +721,19 @@ class Client:
         act: Callable[[Sequence[str]], Awaitable[int]],
         *,
         everything: bool,
-        like: str | None,
+        fingerprint: str | None,
         progress: Progress | None,
     ) -> None:
         """Act on the dead letters chosen, 500 a call; `act` tells how many left the index, the rest is stepped over.
 
-        Of all, or those like a fingerprint: what is dead at this moment. What dies later, or again, does not count.
+        With `everything` or a fingerprint: the jobs that are dead now. Jobs that die later, or again, do not count.
         """
-        if sum((ids is not None, everything, like is not None)) != 1:
-            raise UsageError("name the dead letters by exactly one of ids, all=True or like=fingerprint")
+        if sum((ids is not None, everything, fingerprint is not None)) != 1:
+            raise UsageError("name the dead letters by exactly one of ids, all=True or fingerprint=...")
         check_queue(queue)
         seen = left = 0
         named = None if ids is None else [check_id(job_id) for job_id in ([ids] if isinstance(ids, str) else ids)]
-        dead = DeadRange(queue, await self._moment(queue), like)
+        dead = DeadRange(queue, await self._moment(queue), fingerprint)
         while chunk := await self._chosen(named, dead, seen=seen, left=left):
             left += len(chunk) - await act(chunk)
             seen += len(chunk)
@@ -733,26 +743,28 @@ class Client:
     async def _chosen(self, named: Sequence[str] | None, dead: DeadRange, *, seen: int, left: int) -> Sequence[str]:
         if named is not None:
             return named[seen : seen + BATCH]
-        return await self._turn(dead.page(self.store, offset=left))
+        return await self._with_slot(dead.page(self.store, offset=left))
 
     async def _letters(self, queue: str, ids: Sequence[str], *, head: int) -> tuple[int, list[DeadLetter]]:
         """How many of the letters were read before the page was full, and those that are there still."""
         read, left, out = 0, PAGE_BYTES, []
         while read < len(ids) and left > 0:
             chunk = ids[read : read + LISTED_AT_ONCE]
-            found = await self._turn(self.store.dead_letters(queue, chunk, head=head, most=left))
+            found = await self._with_slot(self.store.dead_letters(queue, chunk, head=head, most=left))
             there = [stored for stored in found if stored.is_there]
-            out += [await self._letter(stored, whole_errors=True) if head else letter_of(stored) for stored in there]
+            out += [
+                await self._letter(stored, whole_errors=True) if head else dead_letter_of(stored) for stored in there
+            ]
             read += len(found)
             left -= sum(len(stored.raw or b"") for stored in found)
         return read, out
 
-    async def _letter(self, stored: Letter, *, whole_errors: bool) -> DeadLetter:
+    async def _letter(self, stored: StoredDeadLetter, *, whole_errors: bool) -> DeadLetter:
         try:
-            return letter_of(stored, whole_errors=whole_errors, is_head=True)
+            return dead_letter_of(stored, whole_errors=whole_errors, is_head=True)
         except Cut:
-            (whole,) = await self._turn(self.store.dead_letters(stored.queue, [stored.id]))
-        letter = letter_of(whole)
+            (whole,) = await self._with_slot(self.store.dead_letters(stored.queue, [stored.id]))
+        letter = dead_letter_of(whole)
         errors = letter.errors if whole_errors else [replace(error, traceback="") for error in letter.errors[-1:]]
         return replace(letter, data=OMITTED, errors=errors)
 
@@ -764,4 +776,4 @@ class Client:
         return moment
 
     async def _server_now(self, queue: str) -> int:
-        return (await self._turn(self.store.snapshot(check_queue(queue)))).now_ms
+        return (await self._with_slot(self.store.snapshot(check_queue(queue)))).now_ms

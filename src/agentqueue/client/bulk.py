@@ -18,7 +18,7 @@ class Chunk:
     """Jobs of one queue that are sent in one call, in order. An id is in a chunk once: `repeated` has the rest."""
 
     queue: str
-    fresh: bool = True
+    ids_are_random: bool = True
     """Every id was drawn at random just now."""
     jobs: list[NewJob] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -31,8 +31,8 @@ class Chunk:
     def add(self, position: int, prepared: Prepared) -> None:
         """Take one more job in."""
         job = prepared.job
-        if not prepared.fresh:
-            self.fresh = False
+        if not prepared.id_is_random:
+            self.ids_are_random = False
             if job.id in self._named:
                 self.repeated.append((position, job.id))
                 return

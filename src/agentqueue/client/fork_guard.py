@@ -6,22 +6,22 @@ import os
 from agentqueue.errors import UsageError
 
 
-class Home:
+class ForkGuard:
     """The process and the event loop of the first call. A client that was only made has neither yet."""
 
     def __init__(self) -> None:
         self._pid: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def is_elsewhere(self) -> bool:
+    def is_in_forked_child(self) -> bool:
         """Whether this is a child of the process that uses the client: what is open is the parent's alone."""
         return self._pid not in (None, os.getpid())
 
-    def is_of_another_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def is_in_another_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the client's connections belong to another event loop."""
         return self._loop is not None and self._loop is not loop
 
-    def leave(self) -> None:
+    def forget_loop(self) -> None:
         """Forget the event loop: every connection is closed, so that the next call may come from another one."""
         self._loop = None
 
@@ -34,14 +34,14 @@ class Home:
         Raises:
             UsageError: this is a child of the process, or another event loop.
         """
-        if self.is_elsewhere():
+        if self.is_in_forked_child():
             raise UsageError(
                 f"this client was used before the fork, and its connections are those of process {self._pid}; "
                 "open a new client in the child process"
             )
         self._pid = os.getpid()
         if loop is not None:
-            if self.is_of_another_loop(loop):
+            if self.is_in_another_loop(loop):
                 raise UsageError(
                     "this client was used in another event loop, and its connections belong to that one; make all "
                     "calls in one asyncio.run(), or open a client in each: async with Client(...)"

@@ -43,22 +43,22 @@ class Replayed:
     """What a replay did: how many jobs run again, and which do not, and why."""
 
     count: int = 0
-    unknown: Sequence[str] = ()
+    not_found: Sequence[str] = ()
     """No dead letters of this queue (any more)."""
-    live: Sequence[str] = ()
+    already_queued: Sequence[str] = ()
     """Enqueued anew under the same id already."""
-    bare: Sequence[str] = ()
+    no_record: Sequence[str] = ()
     """Died without a record, so there is nothing to run."""
 
     def __add__(self, other: "Replayed") -> "Replayed":
         return Replayed(
             self.count + other.count,
-            [*self.unknown, *other.unknown],
-            [*self.live, *other.live],
-            [*self.bare, *other.bare],
+            [*self.not_found, *other.not_found],
+            [*self.already_queued, *other.already_queued],
+            [*self.no_record, *other.no_record],
         )
 
     @property
     def left(self) -> int:
         """How many were not replayed."""
-        return len(self.unknown) + len(self.live) + len(self.bare)
+        return len(self.not_found) + len(self.already_queued) + len(self.no_record)

@@ -8,16 +8,16 @@ from typing import Any, Final
 from agentqueue.errors import InvalidPayload
 from agentqueue.keys import PRIORITY_NUMBERS, Level
 from agentqueue.model.attempts import AttemptError, Progress, decode_progress, errors_of, returns_of
-from agentqueue.model.dead_letter import DeadLetter, Reason, decode_dead, priority_label
+from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, decode_dead_letter, priority_label
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import OMITTED, JobRecord, State, decode_job, is_pickle
 from agentqueue.model.json import camel
-from agentqueue.model.record_heads import decode_dead_head, decode_job_head, decode_result_head
+from agentqueue.model.record_heads import decode_dead_letter_head, decode_job_head, decode_result_head
 from agentqueue.model.result import ResultRecord, decode_result
 from agentqueue.model.times import LAST_MS, from_ms, iso, iso_of, moment_of
-from agentqueue.store import Letter, Snapshot, Unread
+from agentqueue.store import Snapshot, StoredDeadLetter, Unread
 
-FINAL: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
+FINAL_STATES: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
 PAYLOADS: Final = ("data", "result")
 """The fields of a job that lists have on request only: each may have a megabyte."""
 
@@ -65,7 +65,7 @@ class JobStatus:
     @property
     def is_final(self) -> bool:
         """Whether nothing more will happen to it by itself."""
-        return self.state in FINAL
+        return self.state in FINAL_STATES
 
     def to_json(self) -> dict[str, Any]:
         """camelCase names and ISO 8601 times, as the command line and HTTP have them; without what was omitted."""
@@ -132,7 +132,7 @@ def unread_status(unread: Unread, state: State) -> JobStatus:
     )
 
 
-def letter_of(stored: Letter, *, whole_errors: bool = True, is_head: bool = False) -> DeadLetter:
+def dead_letter_of(stored: StoredDeadLetter, *, whole_errors: bool = True, is_head: bool = False) -> DeadLetter:
     """Return the dead letter; one that can't be read says so as its error, and is of the reason `garbage`.
 
     Raises:
@@ -141,7 +141,11 @@ def letter_of(stored: Letter, *, whole_errors: bool = True, is_head: bool = Fals
     try:
         if stored.raw is None:
             raise InvalidPayload(stored.why or "there is none")
-        return decode_dead_head(stored.raw, whole_errors=whole_errors) if is_head else decode_dead(stored.raw)
+        return (
+            decode_dead_letter_head(stored.raw, whole_errors=whole_errors)
+            if is_head
+            else decode_dead_letter(stored.raw)
+        )
     except InvalidPayload as exc:
         why = AttemptError(0, 0, "InvalidPayload", f"its dead letter can't be read: {clean_text(str(exc))}")
         return DeadLetter(
@@ -150,7 +154,7 @@ def letter_of(stored: Letter, *, whole_errors: bool = True, is_head: bool = Fals
             name="",
             data=OMITTED if is_head else None,
             priority=PRIORITY_NUMBERS[Level.NORMAL],
-            reason=Reason.GARBAGE,
+            reason=DeadLetterReason.GARBAGE,
             errors=(why,),
             fingerprint="",
             attempts=0,
@@ -187,8 +191,8 @@ def _live(snapshot: Snapshot, state: State) -> JobStatus:
 
 
 def _dead(snapshot: Snapshot) -> JobStatus:
-    stored = Letter(snapshot.id, snapshot.queue, snapshot.dead["letter"])
-    letter = letter_of(stored, whole_errors=False, is_head=snapshot.is_head)
+    stored = StoredDeadLetter(snapshot.id, snapshot.queue, snapshot.dead["letter"])
+    letter = dead_letter_of(stored, whole_errors=False, is_head=snapshot.is_head)
     result = _result(snapshot)
     return JobStatus(
         id=snapshot.id,

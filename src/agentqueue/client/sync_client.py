@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, Unpack, overload
 from agentqueue.agent.job_definition import JobDefinition
 from agentqueue.client.async_client import Client, Job, Progress
 from agentqueue.client.bulk import chunks_of, prepare_each
-from agentqueue.client.fork_guard import Home
+from agentqueue.client.fork_guard import ForkGuard
 from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
 from agentqueue.client.stats import QueueStats
 from agentqueue.client.status import JobStatus
@@ -30,12 +30,12 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.home = Home()
+        self.fork_guard = ForkGuard()
         self._lock = threading.Lock()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
         try:
-            self.home.check()  # before the lock: a fork may have copied it locked
+            self.fork_guard.check()  # before the lock: a fork may have copied it locked
         except BaseException:
             work.close()
             raise
@@ -55,7 +55,7 @@ class _LoopThread:
             raise
 
     def stop(self) -> None:
-        if self.home.is_elsewhere():
+        if self.fork_guard.is_in_forked_child():
             return  # the thread did not come along
         with self._lock:
             loop, self._loop = self._loop, None
@@ -173,7 +173,7 @@ class SyncClient:
 
     def close(self) -> None:
         """Close every connection, and end the thread. In a forked child: nothing, both are the parent's."""
-        if self._thread.home.is_elsewhere():
+        if self._thread.fork_guard.is_in_forked_child():
             return
         self._thread.run(self._client.close())
         self._thread.stop()
@@ -201,7 +201,7 @@ class SyncClient:
             for chunk in chunks_of(each):
                 if flying is not None:
                     _note(handles, outcome(flying), progress)
-                flying = self._thread.submit(self._client.put_chunk(chunk))
+                flying = self._thread.submit(self._client.send_chunk(chunk))
             if flying is not None:
                 _note(handles, outcome(flying), progress)
         finally:
@@ -284,13 +284,13 @@ class SyncClient:
         self,
         queue: str,
         *,
-        like: str | None = None,
+        fingerprint: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
         fields: Collection[str] = (),
     ) -> Page[DeadLetter]:
         """A page of a queue's dead letters; see `Client.dead_letters`."""
-        call = self._client.dead_letters(queue, like=like, cursor=cursor, limit=limit, fields=fields)
+        call = self._client.dead_letters(queue, fingerprint=fingerprint, cursor=cursor, limit=limit, fields=fields)
         return self._thread.run(call)
 
     def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002
@@ -307,11 +307,11 @@ class SyncClient:
         ids: Sequence[str] | str | None = None,
         *,
         all: bool = False,  # noqa: A002
-        like: str | None = None,
+        fingerprint: str | None = None,
         progress: Progress | None = None,
     ) -> Replayed:
         """Put dead letters back; see `Client.replay`."""
-        return self._thread.run(self._client.replay(queue, ids, all=all, like=like, progress=progress))
+        return self._thread.run(self._client.replay(queue, ids, all=all, fingerprint=fingerprint, progress=progress))
 
     def discard(
         self,
@@ -319,8 +319,8 @@ class SyncClient:
         ids: Sequence[str] | str | None = None,
         *,
         all: bool = False,  # noqa: A002
-        like: str | None = None,
+        fingerprint: str | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Forget dead letters; see `Client.discard`."""
-        return self._thread.run(self._client.discard(queue, ids, all=all, like=like, progress=progress))
+        return self._thread.run(self._client.discard(queue, ids, all=all, fingerprint=fingerprint, progress=progress))

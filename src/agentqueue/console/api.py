@@ -22,7 +22,7 @@ from agentqueue.console.requests import flag, read_object, take, whole_number, w
 from agentqueue.errors import AgentQueueError, InvalidPayload, JobNotFound, UsageError
 from agentqueue.keys import check_id, check_queue
 from agentqueue.model.attempts import AttemptError, errors_of
-from agentqueue.model.dead_letter import decode_dead, error_to_json, letter_to_json
+from agentqueue.model.dead_letter import dead_letter_to_json, decode_dead_letter, error_to_json
 from agentqueue.model.result import decode_result
 from agentqueue.model.times import from_ms, iso
 from agentqueue.store import Snapshot
@@ -237,7 +237,7 @@ def _errors(snapshot: Snapshot) -> Sequence[AttemptError]:
         return errors_of(snapshot.meta)
     try:
         if snapshot.dead:
-            return decode_dead(snapshot.dead["letter"]).errors
+            return decode_dead_letter(snapshot.dead["letter"]).errors
         return decode_result(snapshot.result, job_id=snapshot.id).errors if snapshot.result else ()
     except InvalidPayload:
         return ()
@@ -263,12 +263,12 @@ async def list_dead(request: Request) -> Response:
     await check_queue_known(client, queue)
     page = await client.dead_letters(
         queue,
-        like=request.query_params.get("like"),
+        fingerprint=request.query_params.get("like"),
         cursor=request.query_params.get("cursor"),
         limit=whole_number(request, "limit", 50),
         fields=words(request, "fields"),
     )
-    return Json({"dead": [letter_to_json(letter) for letter in page], "cursor": page.cursor})
+    return Json({"dead": [dead_letter_to_json(letter) for letter in page], "cursor": page.cursor})
 
 
 async def dead_groups(request: Request) -> Response:
@@ -280,7 +280,7 @@ async def dead_groups(request: Request) -> Response:
 
 
 def _group(group: DeadGroup) -> dict[str, Any]:
-    return {"fingerprint": group.fingerprint, "count": group.count, "newest": letter_to_json(group.newest)}
+    return {"fingerprint": group.fingerprint, "count": group.count, "newest": dead_letter_to_json(group.newest)}
 
 
 async def replay(request: Request) -> Response:
@@ -290,7 +290,9 @@ async def replay(request: Request) -> Response:
     await check_queue_known(client, queue)
     done = await client.replay(queue, **which)
     log.info("dead_letters_replayed", queue=queue, count=done.count, left=done.left, **_said(which))
-    return Json({"replayed": done.count, "unknown": done.unknown, "live": done.live, "bare": done.bare})
+    return Json(
+        {"replayed": done.count, "unknown": done.not_found, "live": done.already_queued, "bare": done.no_record}
+    )
 
 
 async def discard(request: Request) -> Response:
@@ -309,7 +311,7 @@ def _which(body: Mapping[str, Any]) -> dict[str, Any]:
         del which["all"]
     if len(which) != 1:
         raise UsageError('name the dead letters by exactly one of {"ids": […]}, {"like": "fingerprint"}, {"all": true}')
-    return which
+    return {"fingerprint" if name == "like" else name: value for name, value in which.items()}
 
 
 def _said(which: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,14 +50,14 @@ def encode_errors(errors: Sequence[AttemptError]) -> bytes:
 # must neither keep the job from running nor stop the worker.
 
 
-MOST: Final = 1_000_000_000_000_000
+MAX_COUNTER: Final = 1_000_000_000_000_000
 """The largest count or time that is believed."""
 
 
 def number_of(raw: bytes | None) -> int:
     """A count in a job's meta or beside it; 0 if there is none."""
     try:
-        return min(int(raw or 0), MOST)
+        return min(int(raw or 0), MAX_COUNTER)
     except ValueError:
         return 0
 

@@ -18,7 +18,7 @@ from agentqueue.model.record_fields import INT, LIST, TEXT, TEXT_OR_NONE, check_
 from agentqueue.model.times import iso_of
 
 
-class Reason(StrEnum):
+class DeadLetterReason(StrEnum):
     """Why a job became a dead letter."""
 
     FAILED = "failed"
@@ -50,7 +50,7 @@ class DeadLetter:
     name: str
     data: Any
     priority: int
-    reason: Reason
+    reason: DeadLetterReason
     errors: Sequence[AttemptError]
     fingerprint: str
     attempts: int
@@ -69,7 +69,7 @@ class DeadLetter:
         return self.errors[-1].line if self.errors else str(self.reason)
 
 
-def encode_dead(letter: DeadLetter) -> bytes:
+def encode_dead_letter(letter: DeadLetter) -> bytes:
     """The dead letter's bytes. What was decoded once can be encoded, so this can't fail on the job's own data."""
     wire = asdict(letter)
     errors, data = wire.pop("errors"), wire.pop("data")
@@ -78,7 +78,7 @@ def encode_dead(letter: DeadLetter) -> bytes:
     return orjson.dumps(wire | {"last": last, "errors": errors, "data": data})
 
 
-def decode_dead(raw: bytes) -> DeadLetter:
+def decode_dead_letter(raw: bytes) -> DeadLetter:
     """The dead letter in `raw`.
 
     Raises:
@@ -88,7 +88,7 @@ def decode_dead(raw: bytes) -> DeadLetter:
         wire = orjson.loads(raw)
         wire.pop("last", None)
         wire["errors"] = tuple(attempt_error_of(error) for error in wire["errors"])
-        wire["reason"] = Reason(wire["reason"])
+        wire["reason"] = DeadLetterReason(wire["reason"])
         letter = DeadLetter(**wire)
         check_fields(letter, _DEAD_TYPES)
         return letter
@@ -105,11 +105,11 @@ _DEAD_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
-def fingerprint(reason: Reason, name: str, error_type: str, message: str) -> str:
+def fingerprint(reason: DeadLetterReason, name: str, error_type: str, message: str) -> str:
     """12 hex digits that are equal for failures of one kind: numbers, ids, addresses and quoted values don't count.
 
-    >>> fingerprint(Reason.FATAL, "search", "Fatal", "no airport 'XYZ'") == fingerprint(
-    ...     Reason.FATAL, "search", "Fatal", "no airport 'QQQ'")
+    >>> fingerprint(DeadLetterReason.FATAL, "search", "Fatal", "no airport 'XYZ'") == fingerprint(
+    ...     DeadLetterReason.FATAL, "search", "Fatal", "no airport 'QQQ'")
     True
     """
     return hashlib.sha256(f"{reason}\0{name}\0{error_type}\0{shape_of(message)}".encode()).hexdigest()[:12]
@@ -120,7 +120,7 @@ def priority_label(number: int | None) -> str:
     return level_of(number if number and number > 0 else PRIORITY_NUMBERS[Level.NORMAL]).label
 
 
-def letter_to_json(letter: DeadLetter) -> dict[str, Any]:
+def dead_letter_to_json(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter with camelCase names and ISO 8601 times."""
     wire = {camel(field.name): getattr(letter, field.name) for field in fields(letter)}
     for name, value in (("enqueuedAt", wire.pop("enqueuedMs")), ("diedAt", wire.pop("diedMs"))):

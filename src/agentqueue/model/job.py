@@ -17,7 +17,7 @@ from agentqueue.model.json import MAX_BYTES, encode
 from agentqueue.model.json_input import read_record
 from agentqueue.model.record_fields import INT_OR_NONE, NUMBER_OR_NONE
 
-MARK: Final = b'{"aq":1,'
+RECORD_PREFIX: Final = b'{"aq":1,'
 
 
 class Omitted(Enum):
@@ -142,7 +142,7 @@ def decode_job(raw: bytes) -> JobRecord:
         InvalidPayload: not JSON, or not a job record; `is_pickle(raw)` tells a pickle from garbage.
     """
     try:
-        wire = orjson.loads(raw) if raw.startswith(MARK) else read_record(raw, "the job's record")
+        wire = orjson.loads(raw) if raw.startswith(RECORD_PREFIX) else read_record(raw, "the job's record")
         record = JobRecord(wire["f"], wire["a"], wire["k"], wire["et"], wire.get("t"), wire.get("q"), wire.get("p"))
         _check_job(record)
         extra = wire.get("x")

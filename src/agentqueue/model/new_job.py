@@ -78,13 +78,13 @@ class Prepared(NamedTuple):  # half the price of a frozen dataclass: one is made
     """A job ready to be sent."""
 
     job: NewJob
-    fresh: bool
+    id_is_random: bool
     """Its id was drawn at random here, so that the server need not look whether it is known."""
     name: str = ""
     """The job's name, if workers are to know it before it is sent."""
 
 
-def prepare(
+def prepare_job(
     queue: str,
     name: str,
     data: Any,
@@ -115,7 +115,9 @@ def prepare(
     unknown_yet = name if by_name and not given.get("force") else ""
     if not given:
         record = JobRecord(name, args, enqueued_ms=now_ms, queue=queue, parent=parent)
-        return Prepared(NewJob(queue, new_id, encode_job(record, max_bytes=max_bytes)), fresh=True, name=unknown_yet)
+        return Prepared(
+            NewJob(queue, new_id, encode_job(record, max_bytes=max_bytes)), id_is_random=True, name=unknown_yet
+        )
     level, number = _priority(given.get("priority"))
     record = JobRecord(
         name=name,
@@ -133,7 +135,7 @@ def prepare(
     job_id = check_id(given["id"]) if "id" in given else new_id
     raw = encode_job(record, max_bytes=max_bytes)
     new = NewJob(queue, job_id, raw, level, _delay_ms(given, now_ms))
-    return Prepared(new, fresh="id" not in given, name=unknown_yet)
+    return Prepared(new, id_is_random="id" not in given, name=unknown_yet)
 
 
 def _check_queue(queue: str) -> None:

@@ -11,13 +11,13 @@ from typing import Any, Final
 import orjson
 
 from agentqueue.errors import InvalidPayload
-from agentqueue.model.dead_letter import DeadLetter, decode_dead
+from agentqueue.model.dead_letter import DeadLetter, decode_dead_letter
 from agentqueue.model.job import OMITTED, JobRecord, decode_job, is_pickle
 from agentqueue.model.result import ResultRecord, decode_result
 
 HEAD_BYTES: Final = 16 * 1024
 """What lists read of a record. Names, tags, times and the last error fit, except in a few, which are read whole."""
-LETTER_BYTES: Final = 128 * 1024
+DEAD_LETTER_BYTES: Final = 128 * 1024
 """What lists read of a dead letter with all its errors: ten, with a message and a traceback each."""
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|["\[\]{},]', re.DOTALL)
 _CLOSERS: Final = {b"[": b"]", b"{": b"}"}
@@ -106,7 +106,7 @@ def decode_result_head(head: bytes, *, job_id: str) -> ResultRecord:
     return decode_result(orjson.dumps({"r": None} | wire | {"a": [], "k": {}}), job_id=job_id)
 
 
-def decode_dead_head(head: bytes, *, whole_errors: bool) -> DeadLetter:
+def decode_dead_letter_head(head: bytes, *, whole_errors: bool) -> DeadLetter:
     """Return the dead letter, without its payload; `whole_errors`: with all errors, else with the last one's line.
 
     Raises:
@@ -115,4 +115,4 @@ def decode_dead_head(head: bytes, *, whole_errors: bool) -> DeadLetter:
     wire = read_head(head)
     _need(wire, "id", "queue", "name", "reason", "died_ms", "errors" if whole_errors else "last")
     errors = wire["errors"] if whole_errors else [wire["last"]] if wire["last"] else []
-    return replace(decode_dead(orjson.dumps(wire | {"errors": errors, "data": None})), data=OMITTED)
+    return replace(decode_dead_letter(orjson.dumps(wire | {"errors": errors, "data": None})), data=OMITTED)

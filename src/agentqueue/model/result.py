@@ -9,7 +9,7 @@ import orjson
 
 from agentqueue.errors import InvalidPayload
 from agentqueue.model.attempts import AttemptError, Progress, attempt_error_of, progress_of
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import (
     MAX_TRACEBACK,
     arguments_of,
@@ -48,7 +48,7 @@ class ResultRecord:
     """Attempts that ended by the handler's own doing, this one included."""
     deliveries: int = 0
     worker: str | None = None
-    reason: Reason | None = None
+    reason: DeadLetterReason | None = None
     progress: Progress | None = None
     errors: Sequence[AttemptError] = ()
     tags: Sequence[str] = ()
@@ -214,7 +214,7 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
             attempts=extra.get("attempts", wire["t"] or 0),
             deliveries=extra.get("deliveries", wire["t"] or 0),
             worker=extra.get("worker"),
-            reason=Reason(extra["reason"]) if extra.get("reason") else None,
+            reason=DeadLetterReason(extra["reason"]) if extra.get("reason") else None,
             progress=progress_of(extra["progress"]) if extra.get("progress") else None,
             errors=tuple(attempt_error_of(error) for error in extra.get("errors", ())),
             tags=extra.get("tags") or (),

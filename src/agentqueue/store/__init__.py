@@ -23,7 +23,7 @@ from agentqueue.store.engine import (
     StepReply,
     keep_house,
 )
-from agentqueue.store.jobs import Heartbeat, Letter, QueueSnapshot, Snapshot, Store, Unread
+from agentqueue.store.jobs import Heartbeat, QueueSnapshot, Snapshot, Store, StoredDeadLetter, Unread
 from agentqueue.store.options import (
     Sentinels,
     ServerOptions,
@@ -50,7 +50,6 @@ __all__ = [
     "EngineSettings",
     "HandBack",
     "Heartbeat",
-    "Letter",
     "NewJob",
     "Outcome",
     "QueueSnapshot",
@@ -61,6 +60,7 @@ __all__ = [
     "Snapshot",
     "StepReply",
     "Store",
+    "StoredDeadLetter",
     "Tls",
     "Unread",
     "close_sentinels",

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Final
 
 from agentqueue.errors import UsageError
-from agentqueue.keys import ABORT, DEAD, DECISION, JOB, LAST, META, QUEUES, RESULT, RETRY, check_queue
+from agentqueue.keys import ABORT, DEAD, DECISION, JOB, LAST_STEP_KEY, META, QUEUES, RESULT, RETRY, check_queue
 from agentqueue.keys import IN_PROGRESS as HELD
 
 CALLED: Final = (
@@ -61,7 +61,11 @@ def keys(queues: Sequence[str] = ()) -> list[str]:
     """
     if not queues:
         return ["*"]
-    shared = [QUEUES, ABORT, *(f"{prefix}*" for prefix in (JOB, HELD, RETRY, RESULT, META, DEAD, LAST, DECISION))]
+    shared = [
+        QUEUES,
+        ABORT,
+        *(f"{prefix}*" for prefix in (JOB, HELD, RETRY, RESULT, META, DEAD, LAST_STEP_KEY, DECISION)),
+    ]
     return [*shared, *(pattern for queue in queues for pattern in (check_queue(queue), f"{queue}:*"))]
 
 

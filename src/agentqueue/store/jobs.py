@@ -67,7 +67,7 @@ class Unread:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class StoredDeadLetter:
     """A dead letter as it is stored."""
 
     id: str
@@ -162,10 +162,10 @@ class Store:
     async def _run(self, name: str, queue: str, args: Sequence[Any]) -> Any:
         return await self.server.run(self._scripts[name], queue, args)
 
-    async def enqueue(self, jobs: Sequence[NewJob], *, fresh: bool = False) -> set[str]:
+    async def enqueue(self, jobs: Sequence[NewJob], *, ids_are_random: bool = False) -> set[str]:
         """Enqueue, 500 jobs of a queue a call. Returns the ids that were known already (nothing was done for those).
 
-        `fresh`: the ids were drawn at random just now, so the server need not look whether they are known.
+        `ids_are_random`: the ids were drawn at random just now, so the server need not look whether they are known.
         On an error in the middle the earlier calls' jobs are enqueued; the same ids again are safe to send.
 
         Raises:
@@ -177,7 +177,7 @@ class Store:
         known: set[str] = set()
         for queue, own in by_queue.items():
             for chunk in _chunks(own):
-                args: list[Any] = [int(fresh)]
+                args: list[Any] = [int(ids_are_random)]
                 for job in chunk:
                     args += (job.id, int(job.level), job.delay_ms, job.record)
                 positions = await self._run("enqueue", queue, args)
@@ -316,7 +316,9 @@ class Store:
         ids = await self.server.call(lambda: redis.zrangebyscore(key, low, high, start=offset, num=limit))
         return decode_ids(ids), 0
 
-    async def dead_letters(self, queue: str, ids: Sequence[str], *, head: int = 0, most: int = 0) -> list[Letter]:
+    async def dead_letters(
+        self, queue: str, ids: Sequence[str], *, head: int = 0, most: int = 0
+    ) -> list[StoredDeadLetter]:
         """The letters of these ids, of whichever queue; `head`, `most` and the answer's end as of `inspect_many`."""
         replies = await self._run("letters", queue, [head, most, *ids]) if ids else []
         return [_letter(queue, job_id, reply) for job_id, reply in zip(ids, replies, strict=False)]
@@ -412,11 +414,11 @@ def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_head: bool) -
     )
 
 
-def _letter(queue: str, job_id: str, reply: Any) -> Letter:
+def _letter(queue: str, job_id: str, reply: Any) -> StoredDeadLetter:
     if isinstance(reply, bytes):
-        return Letter(job_id, queue, None, reply.decode(errors="replace"))
+        return StoredDeadLetter(job_id, queue, None, reply.decode(errors="replace"))
     raw, home = reply
-    return Letter(job_id, queue if home is None else home.decode(errors="replace"), raw)
+    return StoredDeadLetter(job_id, queue if home is None else home.decode(errors="replace"), raw)
 
 
 def whole_ms(score: bytes) -> int:

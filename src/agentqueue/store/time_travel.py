@@ -7,7 +7,7 @@ from agentqueue.keys import META, RESULT, KeySpace
 from agentqueue.store.jobs import Store
 
 
-async def make_older(store: Store, by_ms: int) -> None:
+async def advance_time(store: Store, by_ms: int) -> None:
     """As if `by_ms` had passed: delays and retries come due, retention ends, rate limits let go.
 
     For servers of tests: it walks every key, and what runs meanwhile may be missed.

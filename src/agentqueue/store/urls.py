@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from agentqueue.errors import UsageError
-from agentqueue.redaction import ACCOUNT, HIDDEN
+from agentqueue.redaction import ACCOUNT, REDACTED
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 FORM: Final = f"write redis://{ACCOUNT}host:port/db, rediss:// for TLS, or unix:///path for a socket"
@@ -113,7 +113,7 @@ def describe_url(url: str) -> str:
         return str(parse_url(url))
     except UsageError:
         scheme = url.strip().partition("://")[0].lower()
-        return f"{scheme}://{HIDDEN}" if scheme in SCHEMES else "the Redis URL"
+        return f"{scheme}://{REDACTED}" if scheme in SCHEMES else "the Redis URL"
 
 
 def _refused(what: str, advice: str = FORM) -> UsageError:

@@ -190,7 +190,7 @@ class TestMain:
         [
             ["dead", "replay"],
             ["dead", "replay", "q", "a", "--all"],
-            ["dead", "discard", "--like", "abc"],
+            ["dead", "discard", "--fingerprint", "abc"],
             ["dead", "list", "--ids"],
         ],
     )

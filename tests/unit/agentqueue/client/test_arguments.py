@@ -15,7 +15,7 @@ from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.ids import new_id, new_nonce
 from agentqueue.keys import Level
 from agentqueue.model.job import JobOptions, decode_job
-from agentqueue.model.new_job import NO_PAYLOAD, OPTION_NAMES, EnqueueOptions, prepare
+from agentqueue.model.new_job import NO_PAYLOAD, OPTION_NAMES, EnqueueOptions, prepare_job
 
 NOW = 1_800_000_000_000
 agent = Agent("flights")
@@ -39,7 +39,7 @@ async def tick(ctx: Context) -> None: ...
 
 
 def made(data: Any = NO_PAYLOAD, queue: Any = "flights", name: Any = "search", **options: Any) -> Any:
-    return prepare(queue, name, data, options, now_ms=NOW, new_id="drawn", draw_nonce=new_nonce)[:2]
+    return prepare_job(queue, name, data, options, now_ms=NOW, new_id="drawn", draw_nonce=new_nonce)[:2]
 
 
 def test_none_is_a_payload_and_none_at_all_is_not() -> None:
@@ -48,9 +48,9 @@ def test_none_is_a_payload_and_none_at_all_is_not() -> None:
 
 
 def test_without_options_all_is_plain() -> None:
-    job, fresh = made({"a": 1})
+    job, id_is_random = made({"a": 1})
     record = decode_job(job.record)
-    assert (job.queue, job.id, job.level, job.delay_ms, fresh) == ("flights", "drawn", Level.NORMAL, 0, True)
+    assert (job.queue, job.id, job.level, job.delay_ms, id_is_random) == ("flights", "drawn", Level.NORMAL, 0, True)
     assert (record.name, record.data, record.enqueued_ms, record.queue, record.priority) == (
         "search",
         {"a": 1},
@@ -62,7 +62,7 @@ def test_without_options_all_is_plain() -> None:
 
 
 def test_every_option_reaches_the_record() -> None:
-    job, fresh = made(
+    job, id_is_random = made(
         [1],
         priority="high",
         id="trip",
@@ -75,7 +75,7 @@ def test_every_option_reaches_the_record() -> None:
         delay=2.5,
     )
     record = decode_job(job.record)
-    assert (job.id, job.level, job.delay_ms, fresh) == ("trip", Level.HIGH, 2_500, False)
+    assert (job.id, job.level, job.delay_ms, id_is_random) == ("trip", Level.HIGH, 2_500, False)
     assert (record.priority, record.tags, record.tenant, record.trace) == (
         5,
         ["acme", "blue sky"],
@@ -211,9 +211,11 @@ def test_the_limits_of_size_and_depth_are_exact() -> None:
     with pytest.raises(InvalidPayload, match="nested deeper than 100"):
         made([deep])
     size = len(made("")[0].record)
-    prepare("flights", "search", "x" * 10, {}, now_ms=NOW, new_id="a", draw_nonce=new_nonce, max_bytes=size + 10)
+    prepare_job("flights", "search", "x" * 10, {}, now_ms=NOW, new_id="a", draw_nonce=new_nonce, max_bytes=size + 10)
     with pytest.raises(InvalidPayload, match="over the limit"):
-        prepare("flights", "search", "x" * 11, {}, now_ms=NOW, new_id="a", draw_nonce=new_nonce, max_bytes=size + 10)
+        prepare_job(
+            "flights", "search", "x" * 11, {}, now_ms=NOW, new_id="a", draw_nonce=new_nonce, max_bytes=size + 10
+        )
 
 
 class TestCalls:

@@ -25,8 +25,8 @@ from agentqueue.model.job import State
 from agentqueue.model.new_job import NewJob, Prepared
 
 
-def prepared(queue: str = "q", job_id: str = "a", *, fresh: bool = True, size: int = 10) -> Prepared:
-    return Prepared(NewJob(queue, job_id, b"x" * size), fresh)
+def prepared(queue: str = "q", job_id: str = "a", *, id_is_random: bool = True, size: int = 10) -> Prepared:
+    return Prepared(NewJob(queue, job_id, b"x" * size), id_is_random)
 
 
 def shapes(chunks: Any) -> list[tuple[str, int]]:
@@ -43,17 +43,17 @@ class TestChunks:
         assert shapes(chunks_of(jobs)) == [("q", 4), ("q", 1)]
 
     def test_an_id_is_in_a_chunk_once(self) -> None:
-        (chunk,) = chunks_of([prepared(job_id=job_id, fresh=False) for job_id in ("a", "b", "a")])
+        (chunk,) = chunks_of([prepared(job_id=job_id, id_is_random=False) for job_id in ("a", "b", "a")])
         assert [job.id for job in chunk.jobs] == ["a", "b"]
-        assert not chunk.fresh
+        assert not chunk.ids_are_random
         assert known_of(chunk, {"b"}) == [(0, "a", False), (1, "b", True), (2, "a", True)]
 
     def test_one_given_id_makes_the_whole_chunk_looked_up(self) -> None:
-        (chunk,) = chunks_of([prepared(job_id="a"), prepared(job_id="b", fresh=False)])
-        assert not chunk.fresh
+        (chunk,) = chunks_of([prepared(job_id="a"), prepared(job_id="b", id_is_random=False)])
+        assert not chunk.ids_are_random
 
     def test_endless_repetitions_are_sent_too(self) -> None:
-        chunks = list(chunks_of(prepared(fresh=False) for _ in range(2 * CHUNK)))
+        chunks = list(chunks_of(prepared(id_is_random=False) for _ in range(2 * CHUNK)))
         assert [(len(chunk.jobs), len(chunk.repeated)) for chunk in chunks] == [(1, CHUNK), (1, CHUNK - 2)]
 
     async def test_async_iterators_are_cut_the_same(self) -> None:
@@ -135,14 +135,20 @@ def test_timeouts() -> None:
 
 def test_replays_add_up() -> None:
     total = replayed_of(["a", "b"], ["replayed", "live"]) + replayed_of(["c", "d"], ["bare", "unknown"])
-    assert (total.count, total.live, total.bare, total.unknown, total.left) == (1, ["b"], ["c"], ["d"], 3)
+    assert (total.count, total.already_queued, total.no_record, total.not_found, total.left) == (
+        1,
+        ["b"],
+        ["c"],
+        ["d"],
+        3,
+    )
 
 
 def public(cls: type) -> dict[str, Any]:
     return {name: value for name, value in vars(cls).items() if not name.startswith("_") and callable(value)}
 
 
-INTERNAL = {"prepare", "put", "put_chunk", "may_send", "check_name", "check_names"}
+INTERNAL = {"prepare", "send", "send_chunk", "may_send", "check_name", "check_names"}
 """What the async client offers its own package and the command line."""
 
 

@@ -8,7 +8,7 @@ from agentqueue.client.stats import stats_of
 from agentqueue.client.status import JobStatus, status_of
 from agentqueue.keys import Level
 from agentqueue.model.attempts import Progress, attempt_error, encode_errors, encode_progress
-from agentqueue.model.dead_letter import DeadLetter, Reason, encode_dead, letter_to_json
+from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, dead_letter_to_json, encode_dead_letter
 from agentqueue.model.job import JobRecord, State, encode_job
 from agentqueue.model.json import camel
 from agentqueue.model.result import ResultRecord, encode_result
@@ -23,7 +23,7 @@ LETTER = DeadLetter(
     name="search",
     data={"a": 1},
     priority=1,
-    reason=Reason.FATAL,
+    reason=DeadLetterReason.FATAL,
     errors=(attempt_error(1, NOW, "Fatal", "no airport", "Traceback"),),
     fingerprint="f" * 12,
     attempts=1,
@@ -148,7 +148,7 @@ def test_a_record_that_can_not_be_read_says_why(record: bytes | None, error: str
 
 
 def test_a_dead_job_is_told_by_its_letter() -> None:
-    dead = {"letter": encode_dead(LETTER), "queue": b"flights"}
+    dead = {"letter": encode_dead_letter(LETTER), "queue": b"flights"}
     found = status(snapshot(dead=dead))
     assert (found.state, found.priority, found.error, found.attempts) == (State.DEAD, "urgent", "Fatal: no airport", 1)
     assert (found.finished_at, found.started_at, found.worker) == (from_ms(NOW), None, None)
@@ -158,7 +158,7 @@ def test_a_dead_job_is_told_by_its_letter() -> None:
 
 
 def test_a_replayed_job_is_live_again_whatever_is_left_of_its_death() -> None:
-    assert status(live(dead={"letter": encode_dead(LETTER)})).state is State.WAITING
+    assert status(live(dead={"letter": encode_dead_letter(LETTER)})).state is State.WAITING
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_json_has_the_public_names_in_order() -> None:
 
 
 def test_a_dead_letter_as_json() -> None:
-    wire = letter_to_json(LETTER)
+    wire = dead_letter_to_json(LETTER)
     assert (wire["diedAt"], wire["priority"], wire["error"]) == (
         "2027-01-15T08:00:00.000Z",
         "urgent",

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hypothesis import given
 
-from agentqueue.model.dead_letter import Reason, fingerprint
+from agentqueue.model.dead_letter import DeadLetterReason, fingerprint
 from agentqueue.model.exceptions import (
     MAX_FRAMES,
     MAX_TRACEBACK,
@@ -52,7 +52,7 @@ def test_nothing_an_exception_does_keeps_it_from_being_described(seed: int) -> N
     assert len(cause.line) < 2_300
     assert 0 < len(text) <= 6 * MAX_TRACEBACK  # a lone surrogate is written as six characters
     assert len(orjson.dumps([cause.line, text, wire])) < 2 * (MAX_EXCEPTION + 6 * MAX_TRACEBACK)
-    assert len(fingerprint(Reason.FAILED, "job", cause.type, cause.message)) == 12
+    assert len(fingerprint(DeadLetterReason.FAILED, "job", cause.type, cause.message)) == 12
     assert leaves_of(exc)
 
 
@@ -158,7 +158,7 @@ def test_the_order_and_number_of_equal_leaves_make_no_new_kind_of_failure() -> N
     one = name_exception(ExceptionGroup("g", [ValueError("seat 1"), KeyError("a"), ValueError("seat 2")]))
     two = name_exception(ExceptionGroup("g", [KeyError("b"), ValueError("seat 7")]))
     three = name_exception(ExceptionGroup("g", [KeyError("b"), OSError("seat 7")]))
-    prints = [fingerprint(Reason.FAILED, "job", it.type, it.message) for it in (one, two, three)]
+    prints = [fingerprint(DeadLetterReason.FAILED, "job", it.type, it.message) for it in (one, two, three)]
     assert prints[0] == prints[1] != prints[2]
 
 

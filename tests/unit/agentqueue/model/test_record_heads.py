@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agentqueue.errors import InvalidPayload
 from agentqueue.model.attempts import Progress, attempt_error
-from agentqueue.model.dead_letter import DeadLetter, Reason, decode_dead, encode_dead
+from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, decode_dead_letter, encode_dead_letter
 from agentqueue.model.job import OMITTED, JobOptions, JobRecord, State, decode_job, encode_job
-from agentqueue.model.record_heads import Cut, decode_dead_head, decode_job_head, decode_result_head, read_head
+from agentqueue.model.record_heads import Cut, decode_dead_letter_head, decode_job_head, decode_result_head, read_head
 from agentqueue.model.result import ResultRecord, decode_result, encode_result
 
 PAYLOAD = {"a": ['quo"te\\', {"x": [1, {}], "f": "not the name"}], "et": 5, "errors": [], "ü": "]}"}
@@ -26,7 +26,7 @@ RESULT = ResultRecord(
     progress=Progress(50.0, "half", 7), errors=ERRORS,
 )  # fmt: skip
 LETTER = DeadLetter(
-    id="j", queue="q", name="search", data=PAYLOAD, priority=5, reason=Reason.FATAL, errors=ERRORS,
+    id="j", queue="q", name="search", data=PAYLOAD, priority=5, reason=DeadLetterReason.FATAL, errors=ERRORS,
     fingerprint="abc", attempts=2, deliveries=2, enqueued_ms=1, died_ms=9, tags=("a",),
 )  # fmt: skip
 
@@ -68,18 +68,18 @@ def test_a_failures_result_is_its_error_and_is_needed() -> None:
 
 @given(st.integers(0, 2_000), st.booleans())
 def test_a_dead_letter_is_read_alike_or_not_at_all(end: int, whole_errors: bool) -> None:
-    raw = encode_dead(LETTER)
+    raw = encode_dead_letter(LETTER)
     errors = ERRORS if whole_errors else (replace(ERRORS[-1], traceback=""),)
     try:
-        found = decode_dead_head(raw[:end], whole_errors=whole_errors)
+        found = decode_dead_letter_head(raw[:end], whole_errors=whole_errors)
     except Cut:
         assert end <= raw.index(b'"data":' if whole_errors else b'"errors":')
         return
-    assert found == replace(decode_dead(raw), data=OMITTED, errors=errors)
+    assert found == replace(decode_dead_letter(raw), data=OMITTED, errors=errors)
 
 
 def test_a_dead_letter_without_errors() -> None:
-    assert decode_dead_head(encode_dead(replace(LETTER, errors=())), whole_errors=False).error == "fatal"
+    assert decode_dead_letter_head(encode_dead_letter(replace(LETTER, errors=())), whole_errors=False).error == "fatal"
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_members_before_the_cut_are_whole(value: dict[str, Any], end: int) -> No
     ids=repr,
 )
 def test_a_dead_letter_of_other_types_is_none(change: dict[str, Any]) -> None:
-    raw = orjson.dumps(orjson.loads(encode_dead(LETTER)) | change)
+    raw = orjson.dumps(orjson.loads(encode_dead_letter(LETTER)) | change)
     with pytest.raises(InvalidPayload, match="the dead letter is not one"):
-        decode_dead(raw)
+        decode_dead_letter(raw)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from agentqueue.model.attempts import (
     number_of,
     returns_of,
 )
-from agentqueue.model.dead_letter import Reason, decode_dead, fingerprint
+from agentqueue.model.dead_letter import DeadLetterReason, decode_dead_letter, fingerprint
 from agentqueue.model.job import JobRecord, State, decode_job, encode_job
 from agentqueue.model.result import MAX_EXCEPTION, ResultRecord, decode_result, encode_exception, encode_result
 
@@ -87,7 +87,7 @@ def test_the_state_of_a_result_that_a_plain_arq_worker_wrote(wire: dict[str, Any
 @pytest.mark.parametrize("raw", [b"{", b"[]", b"{}", b'{"errors": [], "reason": "none such"}'])
 def test_what_is_no_dead_letter_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidPayload, match="the dead letter is not one"):
-        decode_dead(raw)
+        decode_dead_letter(raw)
 
 
 @pytest.mark.parametrize("raw", [b"{", b'{"s": 1}', b"[1]"])
@@ -152,15 +152,15 @@ def test_a_result_that_json_cant_say_is_refused(value: Any, told: str) -> None:
 def test_a_result_keeps_its_history() -> None:
     record = result(ValueError("no"), success=False)
     record.tags, record.parent, record.progress = ("trip",), "p", Progress(40, "half", 3)
-    record.reason, record.errors = Reason.FAILED, (AttemptError(1, 10, "ValueError", "no"),)
+    record.reason, record.errors = DeadLetterReason.FAILED, (AttemptError(1, 10, "ValueError", "no"),)
     found = decode_result(encode_result(record))
     assert (list(found.tags), found.parent, found.progress) == (["trip"], "p", Progress(40, "half", 3))
-    assert (found.reason, list(found.errors)) == (Reason.FAILED, list(record.errors))
+    assert (found.reason, list(found.errors)) == (DeadLetterReason.FAILED, list(record.errors))
 
 
 def test_failures_of_one_kind_have_one_fingerprint() -> None:
     def of(message: str) -> str:
-        return fingerprint(Reason.FATAL, "search", "Fatal", message)
+        return fingerprint(DeadLetterReason.FATAL, "search", "Fatal", message)
 
     assert of("no airport 'XYZ' in 30 s\nat line 3") == of("no airport 'QQQ' in 7 s")
     assert len({of(""), of("no airport 'XYZ'"), of("no airline 'XYZ'")}) == 3

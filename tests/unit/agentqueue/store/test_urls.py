@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from redis.asyncio.connection import parse_url as redis_py_reads
 
 from agentqueue.errors import QueueUnavailable, UsageError
-from agentqueue.redaction import HIDDEN, redact, redact_exception
+from agentqueue.redaction import REDACTED, redact, redact_exception
 from agentqueue.spec.explain import show
 from agentqueue.spec.problems import dotted
 from agentqueue.store import ServerOptions
@@ -158,7 +158,7 @@ def test_no_form_shows_its_secret(url: str) -> None:
 def test_known_secrets_go_in_every_form() -> None:
     secret = "p@ss w/ö\n"
     text = f"{secret}|{quote(secret, safe='')}|{quote(secret)}|{secret!r}"
-    assert redact(text, [secret, None, ""]) == f"{HIDDEN}|{HIDDEN}|{HIDDEN}|'{HIDDEN}'"
+    assert redact(text, [secret, None, ""]) == f"{REDACTED}|{REDACTED}|{REDACTED}|'{REDACTED}'"
 
 
 def test_an_exception_and_all_that_it_came_from_are_redacted() -> None:
@@ -166,7 +166,7 @@ def test_an_exception_and_all_that_it_came_from_are_redacted() -> None:
     outer = ValueError(f"got {SECRET}", 5)
     outer.__cause__, inner.__context__ = inner, outer  # a circle
     redact_exception(outer, [SECRET])
-    assert (outer.args, inner.args) == ((f"got {HIDDEN}", 5), (2, HIDDEN))
+    assert (outer.args, inner.args) == ((f"got {REDACTED}", 5), (2, REDACTED))
 
 
 @pytest.mark.parametrize(

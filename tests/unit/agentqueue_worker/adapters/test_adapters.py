@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from agentqueue import Agent, Context, Fatal, Retry
 from agentqueue.errors import HandlerImportError, UsageError
 from agentqueue.keys import Level
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import JobRecord
 from agentqueue.model.outcomes import Again, Bury, Cancel, Claimed, Done, HandBack
 from agentqueue_worker.adapters.agents import AgentHandler, AgentRegistry, PayloadRefused, keep_ms
@@ -84,9 +84,9 @@ class SaysItIsFatal(Exception):
         pytest.param(Retry(after=5), False, Failed(5.0), id="retry"),
         pytest.param(Retry(), False, Failed(None), id="retry-with-backoff"),
         pytest.param(Retry(), True, Yielded(None), id="retry-while-draining-hands-back"),
-        pytest.param(Fatal("x"), False, Hopeless(Reason.FATAL), id="fatal"),
-        pytest.param(PayloadRefused("x"), False, Hopeless(Reason.INVALID_PAYLOAD), id="payload"),
-        pytest.param(grouped(Fatal(), grouped(Fatal())), False, Hopeless(Reason.FATAL), id="group-of-fatal"),
+        pytest.param(Fatal("x"), False, Hopeless(DeadLetterReason.FATAL), id="fatal"),
+        pytest.param(PayloadRefused("x"), False, Hopeless(DeadLetterReason.INVALID_PAYLOAD), id="payload"),
+        pytest.param(grouped(Fatal(), grouped(Fatal())), False, Hopeless(DeadLetterReason.FATAL), id="group-of-fatal"),
         pytest.param(grouped(Fatal(), ValueError()), False, Failed(), id="group-of-fatal-and-another"),
         pytest.param(grouped(Fatal(), Retry(after=2)), False, Failed(2.0), id="group-of-fatal-and-retry"),
         pytest.param(grouped(Retry(after=2), grouped(Retry(after=5))), False, Failed(5.0), id="the-longest-delay"),

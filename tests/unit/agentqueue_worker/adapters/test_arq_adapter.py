@@ -13,7 +13,7 @@ from arq.worker import JobExecutionFailed, Retry, RetryJob
 
 from agentqueue.arq import dumps, loads
 from agentqueue.errors import InvalidPayload
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import JobRecord, State, encode_job, is_pickle
 from agentqueue.model.result import ResultRecord, decode_result
 from agentqueue_worker.adapters.arq.crons import ArqCron
@@ -112,7 +112,7 @@ def test_a_dead_letter_can_show_arguments_that_are_not_json(args: Any, kwargs: A
 # --- results -------------------------------------------------------------------------------------------------------
 
 
-def result(value: Any, *, success: bool = True, reason: Reason | None = None, **more: Any) -> ResultRecord:
+def result(value: Any, *, success: bool = True, reason: DeadLetterReason | None = None, **more: Any) -> ResultRecord:
     state = State.COMPLETED if success else State.DEAD
     given: dict[str, Any] = {"id": "one", "name": "search", "queue": "arq:queue", "started_ms": 1, "finished_ms": 2}
     return ResultRecord(success=success, result=value, reason=reason, state=state, **(given | more))
@@ -145,19 +145,19 @@ def test_a_json_result_keeps_our_own_fields() -> None:
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [
-        (Reason.EXPIRED, "JobExecutionFailed('job expired')"),
-        (Reason.NO_RECORD, "JobExecutionFailed('job expired')"),
-        (Reason.UNKNOWN_JOB, "JobExecutionFailed(\"function 'search' not found\")"),
-        (Reason.GARBAGE, "DeserializationError('unable to deserialize job')"),
-        (Reason.CRASHED, "JobExecutionFailed('Crashed: twice')"),
-        (Reason.PICKLED, "JobExecutionFailed('Crashed: twice')"),
-        (Reason.FATAL, "RuntimeError('Crashed: twice')"),
+        (DeadLetterReason.EXPIRED, "JobExecutionFailed('job expired')"),
+        (DeadLetterReason.NO_RECORD, "JobExecutionFailed('job expired')"),
+        (DeadLetterReason.UNKNOWN_JOB, "JobExecutionFailed(\"function 'search' not found\")"),
+        (DeadLetterReason.GARBAGE, "DeserializationError('unable to deserialize job')"),
+        (DeadLetterReason.CRASHED, "JobExecutionFailed('Crashed: twice')"),
+        (DeadLetterReason.PICKLED, "JobExecutionFailed('Crashed: twice')"),
+        (DeadLetterReason.FATAL, "RuntimeError('Crashed: twice')"),
         (None, "RuntimeError('Crashed: twice')"),
     ],
 )
 @pytest.mark.parametrize("serializers", [JSON, PICKLED])
 def test_a_job_that_never_ran_ends_with_arqs_own_exception(
-    serializers: Serializers, reason: Reason | None, expected: str
+    serializers: Serializers, reason: DeadLetterReason | None, expected: str
 ) -> None:
     raw = serializers.encode_result(result(RuntimeError("Crashed: twice"), success=False, reason=reason))
     assert repr(serializers.read(raw)["r"]) == expected
@@ -216,7 +216,9 @@ def handler(function: Any = search, **options: Any) -> ArqHandler:
         pytest.param(asyncio.CancelledError(), Failed(after=0.0), id="cancelled"),
         pytest.param(ValueError("x"), Hopeless(), id="plain-exception"),
         pytest.param(TimeoutError(), Hopeless(), id="timeout"),
-        pytest.param(JobExecutionFailed("max 5 retries exceeded"), Hopeless(Reason.FAILED), id="tries-used-up"),
+        pytest.param(
+            JobExecutionFailed("max 5 retries exceeded"), Hopeless(DeadLetterReason.FAILED), id="tries-used-up"
+        ),
     ],
 )
 def test_only_arqs_own_exceptions_run_a_job_again(exc: BaseException, verdict: Verdict) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from agentqueue.keys import Level
 from agentqueue.model.attempts import AttemptError, encode_errors
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import JobRecord, State
 from agentqueue.model.new_job import NewJob
 from agentqueue.model.outcomes import MAX_STEP, Again, Bury, Cancel, Claimed, Done, HandBack
@@ -100,7 +100,7 @@ def test_no_attempt_after_the_last_even_if_the_handler_asks(attempt: int, attemp
 # --- screening
 
 RULES = AdmissionRules(crash_limit=3, unknown_grace_ms=60_000)
-GIVEN_UP = Reject(Reason.UNKNOWN_JOB, "this agent has no job 'sarch'; did you mean 'search'?")
+GIVEN_UP = Reject(DeadLetterReason.UNKNOWN_JOB, "this agent has no job 'sarch'; did you mean 'search'?")
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ GIVEN_UP = Reject(Reason.UNKNOWN_JOB, "this agent has no job 'sarch'; did you me
             claimed(meta={"expires": b"%d" % NOW}),
             True,
             RULES,
-            Reject(Reason.EXPIRED, "its _expires passed before a worker came to it"),
+            Reject(DeadLetterReason.EXPIRED, "its _expires passed before a worker came to it"),
             id="expired",
         ),
         pytest.param(
             claimed(meta={"crashes": b"3"}),
             True,
             RULES,
-            Reject(Reason.CRASHED, "3 workers died while they ran it"),
+            Reject(DeadLetterReason.CRASHED, "3 workers died while they ran it"),
             id="crashed",
         ),
         pytest.param(claimed(), False, RULES, Defer(5_000, NOW), id="unknown-for-the-first-time"),
@@ -160,21 +160,21 @@ def test_an_unknown_name_is_explained_by_the_nearest(name: str, names: list[str]
 @pytest.mark.parametrize(
     ("job", "reason"),
     [
-        pytest.param(claimed(record=None), Reason.NO_RECORD, id="just-due"),
-        pytest.param(claimed(record=None, score=1.0), Reason.NO_RECORD, id="arqs-abort-score-tells-nothing"),
-        pytest.param(claimed(record=None, score=NOW - 1_000.0), Reason.EXPIRED, id="due-for-a-second"),
-        pytest.param(claimed(record=b"\x80\x04K\x01."), Reason.PICKLED, id="pickle"),
-        pytest.param(claimed(record=b"{"), Reason.GARBAGE, id="garbage"),
+        pytest.param(claimed(record=None), DeadLetterReason.NO_RECORD, id="just-due"),
+        pytest.param(claimed(record=None, score=1.0), DeadLetterReason.NO_RECORD, id="arqs-abort-score-tells-nothing"),
+        pytest.param(claimed(record=None, score=NOW - 1_000.0), DeadLetterReason.EXPIRED, id="due-for-a-second"),
+        pytest.param(claimed(record=b"\x80\x04K\x01."), DeadLetterReason.PICKLED, id="pickle"),
+        pytest.param(claimed(record=b"{"), DeadLetterReason.GARBAGE, id="garbage"),
     ],
 )
-def test_why_a_record_cant_be_read(job: Claimed, reason: Reason) -> None:
+def test_why_a_record_cant_be_read(job: Claimed, reason: DeadLetterReason) -> None:
     assert reject_unreadable(job, "not JSON", now_ms=NOW).reason is reason
 
 
 def test_a_record_of_another_redis_type_is_named() -> None:
     job = claimed(record=None, meta={"foreign": b"hash"}, score=NOW - 5_000.0)
     verdict = reject_unreadable(job, "", now_ms=NOW)
-    assert (verdict.reason, "arq:job:j is a hash" in verdict.message) == (Reason.GARBAGE, True)
+    assert (verdict.reason, "arq:job:j is a hash" in verdict.message) == (DeadLetterReason.GARBAGE, True)
 
 
 # --- burial
@@ -185,7 +185,7 @@ def burial(**fields: Any) -> Burial:
         claimed=claimed(meta={"errors": encode_errors([AttemptError(1, NOW - 5, "OSError", "x")])}),
         record=JobRecord("search", ({"to": "XYZ"},), enqueued_ms=5, tags=("acme",), parent="p"),
         queue="q",
-        reason=Reason.FAILED,
+        reason=DeadLetterReason.FAILED,
         error=AttemptError(2, NOW, "ValueError", "no airport 'XYZ'"),
         attempts=2,
         deliveries=3,
@@ -204,7 +204,7 @@ def test_a_dead_letter_tells_all_that_happened() -> None:
 def test_failures_of_one_kind_share_a_fingerprint() -> None:
     other = AttemptError(1, NOW, "ValueError", "no airport 'QQQ'")
     assert burial().fingerprint == burial(error=other).fingerprint
-    assert burial().fingerprint != burial(reason=Reason.FATAL).fingerprint
+    assert burial().fingerprint != burial(reason=DeadLetterReason.FATAL).fingerprint
 
 
 def test_a_job_without_a_record_is_not_replayable() -> None:

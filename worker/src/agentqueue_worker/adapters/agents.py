@@ -13,7 +13,7 @@ from agentqueue.agent.job_definition import CronDefinition, JobDefinition
 from agentqueue.agent.outcomes import Fatal, Retry
 from agentqueue.agent.payload import to_json
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import is_a, leaves_of
 from agentqueue.model.job import JobRecord, decode_job, encode_job
 from agentqueue.model.new_job import NO_PAYLOAD
@@ -93,9 +93,9 @@ class AgentHandler:
         """
         leaves = leaves_of(exc)
         if is_a(exc, PayloadRefused):
-            return Hopeless(Reason.INVALID_PAYLOAD)
+            return Hopeless(DeadLetterReason.INVALID_PAYLOAD)
         if all(is_a(leaf, Fatal) for leaf in leaves):
-            return Hopeless(Reason.FATAL)
+            return Hopeless(DeadLetterReason.FATAL)
         retries: list[Retry] = [leaf for leaf in leaves if is_a(leaf, Retry)]  # type: ignore[misc]  # see is_a
         after = _longest(retries)
         if len(retries) == len(leaves) and self.runtime.draining:

@@ -9,7 +9,7 @@ import orjson
 from agentqueue.clock import now_ms
 from agentqueue.keys import Level
 from agentqueue.model.attempts import AttemptError, attempt_error, errors_of
-from agentqueue.model.dead_letter import DeadLetter, Reason, encode_dead, letter_to_json
+from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, dead_letter_to_json, encode_dead_letter
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import JobRecord, State, child_id, encode_job
 from agentqueue.model.new_job import NewJob
@@ -59,14 +59,16 @@ class Outcomes:
         """The attempt's error."""
         return describe_failure(exc, attempt=job.attempt, at_ms=now_ms(), hidden=self.hidden)
 
-    def buried(self, job: Job, exc: BaseException, error: AttemptError, reason: Reason) -> Bury:
+    def buried(self, job: Job, exc: BaseException, error: AttemptError, reason: DeadLetterReason) -> Bury:
         """It is dead."""
         burial = Burial(
             job.claimed, job.record, self.options.queue, reason, error, job.attempt, deliveries=job.claimed.delivery
         )
         return self._bury(burial, exc, job.started_ms, job.handler.keep_ms)
 
-    def buried_unrun(self, claimed: Claimed, record: JobRecord, reason: Reason, message: str, keep_ms: int) -> Bury:
+    def buried_unrun(
+        self, claimed: Claimed, record: JobRecord, reason: DeadLetterReason, message: str, keep_ms: int
+    ) -> Bury:
         """It is dead without having run this time."""
         error = attempt_error(claimed.attempts, now_ms(), ERROR_TYPES.get(reason, "Failed"), message)
         queue, deliveries = self.options.queue, claimed.delivery - 1
@@ -131,7 +133,7 @@ class Outcomes:
         letter, claimed = burial.letter(), burial.claimed
         result = burial.result(exc, started_ms=started_ms, worker=self.options.identity.name)
         raw, children = self.codec.encode_result(result), self._notification(letter)
-        return Bury(claimed.id, claimed.level, raw, keep_ms, letter.fingerprint, encode_dead(letter), children)
+        return Bury(claimed.id, claimed.level, raw, keep_ms, letter.fingerprint, encode_dead_letter(letter), children)
 
     def _notification(self, letter: DeadLetter) -> list[NewJob]:
         """The job that `onDeadLetter` sends. Such a job that dies itself sends none: that might never end."""
@@ -140,7 +142,7 @@ class Outcomes:
             return []
         record = JobRecord(
             name=target.job,
-            args=(orjson.loads(orjson.dumps(letter_to_json(letter))),),
+            args=(orjson.loads(orjson.dumps(dead_letter_to_json(letter))),),
             enqueued_ms=letter.died_ms,
             queue=target.queue,
             tags=letter.tags,

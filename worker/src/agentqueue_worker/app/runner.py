@@ -11,7 +11,7 @@ import structlog
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.attempts import AttemptError
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import class_name, describe_traceback, name_exception, traceback_of
 from agentqueue.model.job import JobRecord
 from agentqueue.model.outcomes import Again, Claimed, HandBack, Outcome
@@ -280,7 +280,7 @@ class Runner:
         roll = random.random()  # noqa: S311  # spreads retries, keeps no secret
         match decide_retry(backoff, attempt=job.attempt, attempts=attempts, after=after, roll=roll):
             case GiveUp():
-                return self._make.buried(job, exc, error, Reason.FAILED), error
+                return self._make.buried(job, exc, error, DeadLetterReason.FAILED), error
             case TryAgain(delay_ms):
                 notes = {**(job.unsaved or {}), "errors": add_error(job.claimed.meta, error)}
                 return Again(job.id, job.claimed.level, delay_ms, notes), error

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from agentqueue.keys import JOB
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import is_pickle
 from agentqueue.model.outcomes import Claimed
 
@@ -31,7 +31,7 @@ class DropCancelled:
 class Reject:
     """It can't run."""
 
-    reason: Reason
+    reason: DeadLetterReason
     message: str
 
 
@@ -63,10 +63,10 @@ def admit(
     if claimed.cancel and rules.cancellable:
         return DropCancelled()
     if 0 < claimed.count("expires") <= now_ms:
-        return Reject(Reason.EXPIRED, "its _expires passed before a worker came to it")
+        return Reject(DeadLetterReason.EXPIRED, "its _expires passed before a worker came to it")
     crashes = claimed.count("crashes")
     if crashes >= rules.crash_limit:
-        return Reject(Reason.CRASHED, f"{crashes} workers died while they ran it")
+        return Reject(DeadLetterReason.CRASHED, f"{crashes} workers died while they ran it")
     return Start() if known else _admit_unknown(claimed, name, names, rules, now_ms)
 
 
@@ -76,7 +76,7 @@ def _admit_unknown(
     since = claimed.count(UNKNOWN_SINCE_FIELD) or now_ms
     if now_ms - since < rules.unknown_grace_ms:
         return Defer(min(UNKNOWN_JOB_DELAY_MS, rules.unknown_grace_ms), since)
-    return Reject(Reason.UNKNOWN_JOB, explain_unknown(name, names))
+    return Reject(DeadLetterReason.UNKNOWN_JOB, explain_unknown(name, names))
 
 
 def explain_unknown(name: str, names: Iterable[str]) -> str:
@@ -91,21 +91,25 @@ def reject_unreadable(claimed: Claimed, problem: str, *, now_ms: int) -> Reject:
     """Why a job whose record is missing or can't be read is buried."""
     if claimed.record is None and "foreign" in claimed.meta:
         kind = claimed.meta["foreign"].decode(errors="replace")
-        return Reject(Reason.GARBAGE, f"{JOB}{claimed.id} is a {kind}: something else wrote where its record was")
+        return Reject(
+            DeadLetterReason.GARBAGE, f"{JOB}{claimed.id} is a {kind}: something else wrote where its record was"
+        )
     if claimed.record is None:
         return _reject_without_record(claimed, now_ms)
     if is_pickle(claimed.record):
         return Reject(
-            Reason.PICKLED,
+            DeadLetterReason.PICKLED,
             "its record is a pickle, which is not read unless asked for: enqueue with "
             "agentqueue.arq.dumps as arq's job_serializer, or run the worker with --arq-pickle, "
             "pickle=True or a job_deserializer in its WorkerSettings",
         )
-    return Reject(Reason.GARBAGE, problem)
+    return Reject(DeadLetterReason.GARBAGE, problem)
 
 
 def _reject_without_record(claimed: Claimed, now_ms: int) -> Reject:
     due = claimed.score
     if due > 1e12 and now_ms - due >= EXPIRED_AFTER_MS:
-        return Reject(Reason.EXPIRED, "its record is gone: it expired (arq's _expires) before a worker came to it")
-    return Reject(Reason.NO_RECORD, "the queue had its id, but there is no record of it")
+        return Reject(
+            DeadLetterReason.EXPIRED, "its record is gone: it expired (arq's _expires) before a worker came to it"
+        )
+    return Reject(DeadLetterReason.NO_RECORD, "the queue had its id, but there is no record of it")

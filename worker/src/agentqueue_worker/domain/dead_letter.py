@@ -4,20 +4,20 @@ from dataclasses import dataclass
 
 from agentqueue.keys import PRIORITY_NUMBERS
 from agentqueue.model.attempts import AttemptError, decode_progress, errors_of
-from agentqueue.model.dead_letter import DeadLetter, Reason, fingerprint
+from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, fingerprint
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import JobRecord, State
 from agentqueue.model.outcomes import Claimed
 from agentqueue.model.result import ResultRecord
 
-ERROR_TYPES: dict[Reason, str] = {
-    Reason.CRASHED: "Crashed",
-    Reason.EXPIRED: "Expired",
-    Reason.NO_RECORD: "NoRecord",
-    Reason.GARBAGE: "Garbage",
-    Reason.PICKLED: "PickledRecord",
-    Reason.INVALID_PAYLOAD: "InvalidPayload",
-    Reason.UNKNOWN_JOB: "UnknownJob",
+ERROR_TYPES: dict[DeadLetterReason, str] = {
+    DeadLetterReason.CRASHED: "Crashed",
+    DeadLetterReason.EXPIRED: "Expired",
+    DeadLetterReason.NO_RECORD: "NoRecord",
+    DeadLetterReason.GARBAGE: "Garbage",
+    DeadLetterReason.PICKLED: "PickledRecord",
+    DeadLetterReason.INVALID_PAYLOAD: "InvalidPayload",
+    DeadLetterReason.UNKNOWN_JOB: "UnknownJob",
 }
 """The error's type where no exception has one."""
 UNREADABLE_RECORD = JobRecord(name="")
@@ -31,7 +31,7 @@ class Burial:
     claimed: Claimed
     record: JobRecord
     queue: str
-    reason: Reason
+    reason: DeadLetterReason
     error: AttemptError
     attempts: int
     """Attempts that ended by the handler's own doing."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Failed:
 class Hopeless:
     """Trying again is of no use: the job is buried now."""
 
-    reason: Reason = Reason.FATAL
+    reason: DeadLetterReason = DeadLetterReason.FATAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from arq import jobs as arq_jobs
 from arq.cron import CronJob
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import is_a
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME, ArqRecord
@@ -87,7 +87,7 @@ class ArqHandler:
             return Failed(after=(exc.defer_score or 0) / 1000)  # type: ignore[attr-defined]  # see is_a
         if self.worker.retry_jobs and is_a(exc, (RetryJob, asyncio.CancelledError)):
             return Failed(after=0.0)
-        return Hopeless(Reason.FAILED if is_a(exc, JobExecutionFailed) else Reason.FATAL)
+        return Hopeless(DeadLetterReason.FAILED if is_a(exc, JobExecutionFailed) else DeadLetterReason.FATAL)
 
 
 def _exceeded(tries: int) -> JobExecutionFailed:
@@ -114,4 +114,4 @@ class UnreadableHandler:
 
     def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
         """Final."""
-        return Hopeless(Reason.GARBAGE)
+        return Hopeless(DeadLetterReason.GARBAGE)

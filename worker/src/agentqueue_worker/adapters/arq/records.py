@@ -12,9 +12,9 @@ from arq.worker import JobExecutionFailed
 from agentqueue.arq import dumps, loads
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidPayload
-from agentqueue.model.dead_letter import Reason
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import describe_value, name_exception
-from agentqueue.model.job import MARK, JobRecord, decode_job, encode_job
+from agentqueue.model.job import RECORD_PREFIX, JobRecord, decode_job, encode_job
 from agentqueue.model.json import find_problem
 from agentqueue.model.result import ResultRecord, encode_result
 
@@ -81,7 +81,7 @@ class Serializers:
         Raises:
             InvalidPayload: not JSON, where JSON is what is read.
         """
-        if self.read is loads or raw.startswith(MARK):
+        if self.read is loads or raw.startswith(RECORD_PREFIX):
             return decode_job(raw)
         try:
             name, args, kwargs, job_try, enqueued_ms = arq_jobs.deserialize_job_raw(raw, deserializer=self.read)
@@ -148,13 +148,13 @@ def _unserializable(record: ResultRecord) -> ResultRecord:
 def _as_arq_has_it(record: ResultRecord) -> Any:
     """What arq's client raises for a job that ended without its function's doing."""
     match record.reason:
-        case Reason.EXPIRED | Reason.NO_RECORD:
+        case DeadLetterReason.EXPIRED | DeadLetterReason.NO_RECORD:
             return JobExecutionFailed("job expired")
-        case Reason.UNKNOWN_JOB:
+        case DeadLetterReason.UNKNOWN_JOB:
             return JobExecutionFailed(f"function {record.name!r} not found")
-        case Reason.GARBAGE:
+        case DeadLetterReason.GARBAGE:
             return arq_jobs.DeserializationError("unable to deserialize job")
-        case Reason.PICKLED | Reason.CRASHED:
+        case DeadLetterReason.PICKLED | DeadLetterReason.CRASHED:
             return JobExecutionFailed(str(record.result))
         case _:
             return record.result
