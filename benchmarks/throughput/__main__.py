@@ -1,156 +1,88 @@
-"""AgentQueue beside arq and BullMQ: no-op jobs through one worker process, in turns, as ratios with their spread.
+"""AgentQueue beside its peers: the same cases on every side, in turns, as ratios with their spread.
 
-`python -m benchmarks.throughput [--jobs N] [--rounds N] [--fsync everysec|always]`, or `make bench`. All sides use the
-same embedded Valkey with an append-only file. AgentQueue runs with everything on (leases, results, retries, counters,
-metrics). arq runs twice: as it comes (asyncio's own loop, pickles, its default poll), and tuned as far as its settings
-go (uvloop, orjson, no pause between polls); its logging is off. BullMQ (where Node is) runs as it comes, but keeps the
-last 1,000 results as AgentQueue does. AgentQueue and BullMQ enqueue in bulk, which arq can't. A round is a fresh
-process for each side; the time is from the worker's first claim to its last finish, without the process's start.
+`make bench` runs the main cases beside arq and BullMQ in at most five minutes; `make bench-full` runs every case beside
+every peer. docs/benchmarks.md describes what is measured. Results go to a JSON file after every case: the same command
+goes on where it was stopped. With `--base REF`, AgentQueue of another commit of this repository is a further side.
 """
 
 import argparse
-import asyncio
-import functools
-import itertools
-import logging
-import statistics
+import importlib.util
 import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import orjson
-import uvloop
-from arq import create_pool
-from arq.connections import RedisSettings
-from arq.worker import Worker as ArqWorker
-from benchmarks.throughput import bullmq
-from redis import Redis
+from benchmarks.throughput.cases import CASES, Case
+from benchmarks.throughput.installs import ROOT, Installed, install
+from benchmarks.throughput.measures import Scale
+from benchmarks.throughput.registry import BASE, OURS, SIDES
+from benchmarks.throughput.report import case_text, versions_text
+from benchmarks.throughput.results import open_results, settings_of
+from benchmarks.throughput.run import run_case
+from benchmarks.throughput.trial import server_version
 
-from agentqueue import Agent, Client
-from agentqueue.clock import monotonic
-from agentqueue.local.server import EmbeddedServer
-from agentqueue_worker.testing import burst
-
-QUEUE = "bench"
-ARQS = {"arq": "arq as it comes", "tuned-arq": "arq tuned"}
-TUNED: dict[str, Any] = {"poll_delay": 0, "job_serializer": orjson.dumps, "job_deserializer": orjson.loads}
-ARQ_JOBS = 1_000
-"""arq is so much slower that its share is kept small; its rate does not depend on it."""
-agent = Agent(QUEUE)
-
-
-@agent.job(name="noop")
-async def noop(_ctx: object, n: int) -> int:
-    """No work."""
-    return n
-
-
-async def arq_noop(ctx: dict[Any, Any], n: int) -> int:  # noqa: ARG001  # arq names it so
-    """No work."""
-    return n
-
-
-async def ours(url: str, jobs: int, concurrency: int) -> tuple[float, float]:
-    """Jobs per second enqueued and run by AgentQueue."""
-    async with Client(url) as client:
-        started = monotonic()
-        await client.enqueue_many([{"queue": QUEUE, "name": "noop", "data": n} for n in range(jobs)])
-        sent = jobs / (monotonic() - started)
-    started = monotonic()
-    await burst(agent, url=url, concurrency=concurrency)
-    return sent, jobs / (monotonic() - started)
-
-
-async def theirs(url: str, jobs: int, concurrency: int, **settings: Any) -> tuple[float, float]:
-    """The same of arq, with what goes over its defaults."""
-    serializers = {name: value for name, value in settings.items() if name.startswith("job_")}
-    pool = await create_pool(RedisSettings.from_dsn(url), **serializers)
-    started = monotonic()
-    for n in range(jobs):
-        await pool.enqueue_job("arq_noop", n)
-    sent = jobs / (monotonic() - started)
-    worker = ArqWorker(
-        [arq_noop],
-        redis_pool=pool,
-        burst=True,
-        max_jobs=concurrency,
-        handle_signals=False,
-        **settings,
-    )
-    started = monotonic()
-    await worker.async_run()
-    ran = jobs / (monotonic() - started)
-    await worker.close()
-    return sent, ran
-
-
-def python_side(side: str, url: str, jobs: int, concurrency: int) -> Sequence[str]:
-    """The process that prints its jobs per second enqueued and run."""
-    command = [sys.executable, "-m", "benchmarks.throughput", "--side", side, "--url", url]
-    return [*command, "--jobs", str(jobs), "--concurrency", str(concurrency)]
-
-
-def one_round(url: str, command: Sequence[str]) -> tuple[float, float]:
-    """One side in a process of its own, on an empty server: jobs per second enqueued and run."""
-    with Redis.from_url(url) as client:
-        client.flushall()
-    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
-    sent, ran = map(float, out.split()[-2:])
-    return sent, ran
-
-
-def one_turn(url: str, jobs: int, concurrency: int, node: Path | None) -> dict[str, tuple[float, float]]:
-    """A round of each side."""
-    sides = {"ours": python_side("ours", url, jobs, concurrency)}
-    sides |= {peer: python_side(peer, url, ARQ_JOBS, concurrency) for peer in ARQS}
-    if node is not None:
-        sides["bullmq"] = bullmq.side(node, url, concurrency)
-    return {name: one_round(url, command) for name, command in sides.items()}
-
-
-def compare(url: str, *, jobs: int, rounds: int, concurrency: int, node: Path | None) -> None:
-    """Rounds in turns; the ratio is taken pair by pair."""
-    turns = [one_turn(url, jobs, concurrency, node) for _ in range(rounds)]
-    peers = ARQS | ({"bullmq": "BullMQ"} if node is not None else {})
-    for (index, what), (peer, name) in itertools.product(enumerate(("enqueue", "run")), peers.items()):
-        mine, other = [turn["ours"][index] for turn in turns], [turn[peer][index] for turn in turns]
-        ratios = sorted(a / b for a, b in zip(mine, other, strict=True))
-        print(
-            f"concurrency {concurrency:>3}, {what:<7}: AgentQueue {statistics.median(mine):>7,.0f}/s, "
-            f"{name} {statistics.median(other):>6,.0f}/s, ratio {statistics.median(ratios):.1f} "
-            f"({ratios[0]:.1f} to {ratios[-1]:.1f})",
-            flush=True,
-        )
+MAIN_SIDES: Final = (OURS, "arq", "bullmq")
 
 
 def main() -> None:
-    """Run one side, or compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=30_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    """Run cases and print their tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="every peer and case")
+    parser.add_argument("--sides", help=f"comma-separated: {', '.join(SIDES)}")
+    parser.add_argument("--only", default="", help="comma-separated names of cases")
+    parser.add_argument("--base", help="git reference of a commit to compare with")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=Scale().seconds, help="aim for the length of a run")
+    parser.add_argument("--minutes", type=float, default=600.0, help="start no round after this time")
     parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
-    parser.add_argument("--side", choices=("ours", *ARQS), help=argparse.SUPPRESS)
-    parser.add_argument("--url", help=argparse.SUPPRESS)
-    parser.add_argument("--concurrency", type=int, default=100, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help="JSON file; by default dist/bench.json or dist/bench-full.json")
+    parser.add_argument("--fresh", action="store_true", help="forget the results of an earlier run")
     given = parser.parse_args()
-    if given.side:
-        logging.disable()
-        tuned = functools.partial(theirs, **TUNED)
-        sides: dict[str, Callable[[str, int, int], Coroutine[Any, Any, tuple[float, float]]]]
-        sides = {"ours": ours, "arq": theirs, "tuned-arq": tuned}
-        with asyncio.Runner(loop_factory=None if given.side == "arq" else uvloop.new_event_loop) as runner:
-            print(*runner.run(sides[given.side](given.url, given.jobs, given.concurrency)))
-        return
-    node = bullmq.install()
-    if node is None:
-        print("Node is not here: without BullMQ")
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), appendfsync=given.fsync) as server:
-        print(f"one worker process, no-op jobs, appendfsync {given.fsync}, {given.rounds} rounds in turns")
-        for concurrency in (100, 10):
-            compare(server.url, jobs=given.jobs, rounds=given.rounds, concurrency=concurrency, node=node)
+    names = given.sides.split(",") if given.sides else [it for it in SIDES if it != BASE] if given.full else MAIN_SIDES
+    sides = _install([*names, *([BASE] if given.base and BASE not in names else [])], given.base)
+    cases = _chosen(given.only, full=given.full)
+    scale = Scale(seconds=given.seconds)
+    path = given.output or ROOT / "dist" / ("bench-full.json" if given.full else "bench.json")
+    settings = settings_of(sides, scale, rounds=given.rounds, fsync=given.fsync, server=server_version())
+    results = open_results(path, settings, fresh=given.fresh)
+    print(versions_text(results), flush=True)
+    deadline = time.monotonic() + 60 * given.minutes
+    for case in cases:
+        if case.name not in results.cells:
+            if time.monotonic() > deadline:
+                print(f"\n{given.minutes:g} minutes are over: the same command goes on with {case.name}")
+                break
+            cells = run_case(sides, case, scale, rounds=given.rounds, fsync=given.fsync, deadline=deadline)
+            results.cells[case.name] = cells
+            results.save(path)
+        print(f"\n{case_text(case, results.cells[case.name])}", flush=True)
+    print(f"\nresults: {path}")
+    if importlib.util.find_spec("matplotlib"):
+        from benchmarks.throughput.chart import draw  # noqa: PLC0415  # only with the group `bench`
+
+        draw(results, path.with_suffix(".svg"))
+        print(f"chart: {path.with_suffix('.svg')}")
+
+
+def _install(names: Sequence[str], base: str | None) -> list[Installed]:
+    """Return the sides that this machine can run; say which it cannot."""
+    sides = []
+    for name in names:
+        try:
+            sides.append(install(name, base=base))
+        except (RuntimeError, subprocess.SubprocessError) as exc:
+            print(f"without {SIDES[name].title}: {exc}")
+    return sides
+
+
+def _chosen(only: str, *, full: bool) -> list[Case]:
+    if only:
+        wanted = only.split(",")
+        if unknown := set(wanted) - {it.name for it in CASES}:
+            raise SystemExit(f"no such case: {', '.join(sorted(unknown))}; known: {', '.join(it.name for it in CASES)}")
+        return [it for it in CASES if it.name in wanted]
+    return [it for it in CASES if full or it.main]
 
 
 if __name__ == "__main__":
