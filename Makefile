@@ -13,7 +13,7 @@ KIND_KUBECONFIG := $(CURDIR)/$(VENV)/kind.kubeconfig
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup check quick format lint types imports generated drift unit test coverage test-versions test-cluster cluster-up cluster-down cluster-shell cluster-status \
-  images docker-images kind-images push-images kind-up kind-down demo bench bench-scaling bench-operator docs sbom constraints clean
+  images docker-images kind-images push-images kind-up kind-down demo bench bench-full bench-publish bench-scaling bench-operator docs sbom constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -122,9 +122,18 @@ kind-down: ## End it.
 demo: setup ## Run the travel example from end to end.
 	python examples/travel/demo.py
 
-bench: setup ## Measure the engine beside arq and BullMQ, in turns, as ratios.
-	python -m benchmarks.throughput
-	python -m benchmarks.throughput.figures
+# BASE=<git reference> adds AgentQueue of another commit as a side. BENCH=<options> passes more options on.
+bench: setup ## Measure the main cases beside arq and BullMQ, in turns, as ratios: five minutes at most.
+	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench
+	python -m benchmarks.throughput --minutes 4.5 $(if $(BASE),--base $(BASE)) $(BENCH)
+
+bench-full: setup ## Measure every case beside every peer: hours. The same command goes on where it was stopped.
+	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench
+	python -m benchmarks.throughput --full $(if $(BASE),--base $(BASE)) $(BENCH)
+
+bench-publish: setup ## Put the figures of bench-full into docs/benchmarks.md, with a chart and the JSON.
+	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench
+	python -m benchmarks.throughput.publish dist/bench-full.json
 
 bench-scaling: setup ## Simulate the autoscaler against KEDA; tables and plots go to docs/.
 	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench

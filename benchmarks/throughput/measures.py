@@ -66,8 +66,8 @@ def throughput(trial: Trial, case: "Case", scale: Scale) -> Figures:
     trial.wait_for_starts(sent, 2 * scale.seconds)
     after = trial.counters()
     found = pace([[at for _, at in worker.starts()] for worker in workers], case.concurrency)
-    figures = {"jobs_per_s": found.per_second, "counted_percent": 100 * found.share}
-    if case.seconds:
+    figures = {"counted_percent": 100 * found.share} | ({"jobs_per_s": found.per_second} if found.share else {})
+    if case.seconds and found.share:
         figures["of_ideal"] = 100 * found.per_second * case.seconds / case.concurrency / case.processes
     return figures | _costs(before, after)
 
@@ -93,7 +93,7 @@ def urgent(trial: Trial, case: "Case", scale: Scale) -> Figures:
     """Send urgent jobs at a pace while a backlog of low priority runs, and take the time to their start."""
     lasts_s = case.pace * scale.samples + 3.0  # the producer needs time to start
     rate = min(trial.installed.side.rate, case.concurrency / case.seconds)
-    backlog = Load(count=math.ceil(rate * lasts_s), seconds=case.seconds, bulk=True, limit=scale.lay_s)
+    backlog = Load(count=min(math.ceil(rate * lasts_s), scale.most), seconds=case.seconds, bulk=True, limit=scale.lay_s)
     trial.enqueue(backlog)
     trial.start_worker(case.concurrency)
     trial.wait_for_starts(1, START_S)
@@ -127,6 +127,8 @@ def recovery(trial: Trial, case: "Case", scale: Scale) -> Figures:
     victim.kill()
     killed_ns = time.monotonic_ns()
     held = {n for n, at in victim.starts() if killed_ns - at < case.seconds * 1e9}
+    if not held:
+        raise Slow("no job was running when the worker was killed")
 
     def restarted() -> dict[int, int]:
         return {n: at for n, at in survivor.starts() if n in held and at > killed_ns}

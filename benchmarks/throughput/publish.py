@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from benchmarks.throughput.chart import draw
 from benchmarks.throughput.report import markdown
 from benchmarks.throughput.results import Results
 
@@ -14,6 +13,8 @@ BEGIN, END = "<!-- figures: begin, made by `make bench-publish` -->", "<!-- figu
 
 def publish(results: Results, docs: Path) -> None:
     """Write tables, chart and JSON. The tables replace what is between two marks of benchmarks.md."""
+    from benchmarks.throughput.chart import draw  # noqa: PLC0415  # needs the group `bench`
+
     page, folder = docs / "benchmarks.md", docs / "benchmarks"
     folder.mkdir(exist_ok=True)
     results.save(folder / "results.json")

@@ -40,7 +40,7 @@ def case_text(case: Case, cells: Mapping[str, Cell]) -> str:
         if side != OURS and ratio is not None:
             row += f" AgentQueue {_times(ratio)}"
         rows.append(row.rstrip() + _mark(cell, figure))
-    rows += [f"  {SIDES[side].title}: {cell.problem}" for side, cell in cells.items() if cell.problem]
+    rows += [f"  {SIDES[side].title}: {text}" for side, cell in cells.items() if (text := _problem(cell))]
     return "\n".join(rows)
 
 
@@ -55,10 +55,10 @@ def markdown(results: Results) -> str:
             head = [f"{kind.title} ({better} is better)", *(SIDES[side].title for side in sides)]
             parts.append(_table(head, rows))
     problems = [
-        f"- {case.title}, {SIDES[side].title}: {cell.problem}."
+        f"- {case.title}, {SIDES[side].title}: {text}."
         for case in CASES
         for side, cell in results.cells.get(case.name, {}).items()
-        if cell.problem
+        if (text := _problem(cell))
     ]
     return "\n\n".join([*parts, *(["Cells without figures:\n\n" + "\n".join(problems)] if problems else [])])
 
@@ -84,6 +84,11 @@ def _filled(cells: Mapping[str, Cell]) -> Iterator[tuple[str, str, Cell]]:
         for side, cell in cells.items():
             if figure not in PRIVATE and cell.values(figure):
                 yield figure, side, cell
+
+
+def _problem(cell: Cell) -> str:
+    too_short = cell.values("counted_percent") and not cell.values("jobs_per_s")
+    return cell.problem or ("too few jobs for a rate" if too_short else "")
 
 
 def _mark(cell: Cell, figure: str) -> str:

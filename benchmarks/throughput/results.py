@@ -5,13 +5,14 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.throughput.installs import Installed
 from benchmarks.throughput.measures import Figures, Scale
 
-from agentqueue.clock import from_ms, now_ms
+from agentqueue.clock import now_ms
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ def machine() -> dict[str, Any]:
     """Return what the figures depend on besides versions."""
     model = [line.partition(": ")[2] for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
-        "date": from_ms(now_ms()).date().isoformat(),
+        "date": datetime.fromtimestamp(now_ms() / 1_000, UTC).date().isoformat(),
         "processor": model[0] if model else platform.machine(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",

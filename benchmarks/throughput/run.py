@@ -10,7 +10,7 @@ from benchmarks.throughput.measures import Figures, Scale
 from benchmarks.throughput.results import Cell
 from benchmarks.throughput.trial import Trial
 
-from agentqueue.embedded import AppendFsync
+from agentqueue.local.server import AppendFsync
 
 
 def run_once(installed: Installed, case: Case, scale: Scale, *, fsync: AppendFsync = "everysec") -> Figures:

@@ -17,7 +17,7 @@ from benchmarks.throughput.installs import ROOT, Installed
 from benchmarks.throughput.load import RECORD, Load, read_journal
 from redis import Redis
 
-from agentqueue.embedded import AppendFsync, EmbeddedServer
+from agentqueue.local.server import AppendFsync, EmbeddedServer
 
 START_S: Final = 60.0
 """Seconds from the start of a worker to its first job."""
@@ -103,6 +103,10 @@ class Worker:
 class Trial:
     """A fresh server and the processes of one side. `with Trial(...) as trial:` ends all of them.
 
+    Attributes:
+        workers: worker processes started so far.
+        sent: jobs sent so far, probes left out.
+
     Args:
         installed: the side.
         needs: features that the load uses (`priority`, `delay`).
@@ -123,6 +127,7 @@ class Trial:
         self._network_ms = network_ms
         self._fsync = fsync
         self.workers: list[Worker] = []
+        self.sent = 0
         self._resources = contextlib.ExitStack()
         self._probe = PROBES
         self._probes: set[int] = set()
@@ -181,6 +186,7 @@ class Trial:
         if producer.returncode:
             raise RuntimeError(f"the producer failed: {self._last_errors()}")
         found = json.loads(out.splitlines()[-1])
+        self.sent += int(found["sent"]) if load.first >= 0 else 0
         return Sent(int(found["sent"]), float(found["seconds"]), dict(read_journal(self._sent(load))))
 
     def _sent(self, load: Load) -> Path:

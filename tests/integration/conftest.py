@@ -13,6 +13,7 @@ SLOW = {
     "test_acl.py",
     "test_arq_docs.py",
     "test_arq_programs.py",
+    "test_benchmarks.py",
     "test_cli_in.py",
     "test_clock_jumps.py",
     "test_cluster_scaling.py",

@@ -1,0 +1,61 @@
+"""The benchmark's cases with a handful of jobs: every job that a case sends runs. Nothing here looks at a time."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from benchmarks.throughput.cases import CASES, Case
+from benchmarks.throughput.figures import FIGURES
+from benchmarks.throughput.installs import Installed, install
+from benchmarks.throughput.measures import Scale
+from benchmarks.throughput.trial import Trial
+
+TINY = Scale(seconds=5.0, most=20, most_waiting=20, samples=5, idle_s=0.0, imports=1, recovery_s=0.0)
+ALIKE = {
+    "noop-1",
+    "noop-10",
+    "noop-100",
+    "noop-1x2",
+    "noop-100x2",
+    "noop-1x4",
+    "noop-10x4",
+    "noop-100x4",
+    "waiting-100k",
+}
+ALIKE |= {
+    "waiting-1k",
+    "waiting-1M",
+    "payload-100k",
+    "network-noop-10",
+    "network-noop-100",
+    "network-naps-100",
+    "half-load",
+}
+"""Cases that differ from another one in numbers alone, which are tiny here."""
+
+
+@pytest.fixture(scope="module")
+def sides() -> list[Installed]:
+    return [install("agentqueue"), install("arq", here=True)]
+
+
+@pytest.mark.parametrize("case", [pytest.param(it, id=it.name) for it in CASES if it.name not in ALIKE])
+def test_every_job_runs(case: Case, sides: list[Installed]) -> None:
+    tiny = replace(case, delay=min(case.delay, 0.2))
+    able = [it for it in sides if not it.side.lacks & set(case.needs)]
+    with ThreadPoolExecutor(len(able)) as pool:
+        for figures in pool.map(lambda side: _run(side, tiny), able):
+            assert figures
+            assert figures.keys() <= FIGURES.keys()
+
+
+def _run(side: Installed, case: Case) -> dict[str, float]:
+    with Trial(side, needs=case.needs, network_ms=case.network_ms) as trial:
+        figures = case.measure(trial, case, TINY)
+        assert trial.sent > 0
+        if not trial.workers:
+            trial.start_worker(case.concurrency)
+        trial.wait_for(
+            lambda: {n for worker in trial.workers for n, _ in worker.starts()} == set(range(trial.sent)), 30
+        )
+    return figures
