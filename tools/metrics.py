@@ -8,7 +8,15 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from agentqueue_operator.autoscaling.decision import Hold, Load, Memory, Reason, ScalingPolicy, Snapshot, Terms
+from agentqueue_operator.autoscaling.model import (
+    Hold,
+    Load,
+    Memory,
+    ScalingPolicy,
+    ScalingReason,
+    ScalingSnapshot,
+    Terms,
+)
 from agentqueue_operator.controller.manager import add_gauges
 from agentqueue_operator.controller.metrics import Metrics as OperatorMetrics
 from agentqueue_operator.controller.ports import Scaled
@@ -100,7 +108,9 @@ def operator_metrics() -> OperatorMetrics:
     """Return the operator's metrics after its first pass over an AgentQueue with one agent."""
     metrics, load = OperatorMetrics(), Load()
     policy = ScalingPolicy(target_wait=timedelta(seconds=30))
-    decision = Hold(Reason.IDLE, Terms(snapshot=Snapshot(at=0.0, load=load), current=0, policy=policy), Memory())
+    decision = Hold(
+        ScalingReason.IDLE, Terms(snapshot=ScalingSnapshot(at=0.0, load=load), current=0, policy=policy), Memory()
+    )
     look = Look(load=load, reports={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
     facts = AgentFacts(name="search", queue="search", deployment="travel-search", desired=0, ready=0)
     metrics.decided(REF, "search", decision)

@@ -5,17 +5,9 @@ from datetime import timedelta
 
 from benchmarks.scaling.world import Pod, World
 
-from agentqueue_operator.autoscaling.decision import (
-    Load,
-    Memory,
-    Pods,
-    Rates,
-    ScaleTo,
-    ScalingPolicy,
-    Snapshot,
-    decide_replicas,
-)
+from agentqueue_operator.autoscaling.decision import decide_replicas
 from agentqueue_operator.autoscaling.estimates import Estimates, Running, Seen, learn, learn_start, running_of
+from agentqueue_operator.autoscaling.model import Load, Memory, Pods, Rates, ScaleTo, ScalingPolicy, ScalingSnapshot
 from agentqueue_operator.controller.scaling.scale_in import Stage, WorkerPod, victims_of
 
 
@@ -34,7 +26,7 @@ class AgentQueue:
     def look(self, world: World) -> float:
         self._learn(world)
         live = world.live
-        snapshot = Snapshot(at=world.now, load=_load(world), pods=_pods(world), rates=self._rates())
+        snapshot = ScalingSnapshot(at=world.now, load=_load(world), pods=_pods(world), rates=self._rates())
         decision = decide_replicas(snapshot, current=len(live), policy=self.policy, memory=self._memory)
         self._memory = decision.memory
         _act(world, live, decision.replicas if isinstance(decision, ScaleTo) else len(live))

@@ -9,7 +9,7 @@ from benchmarks.scaling.keda import Keda, KedaConfig
 from benchmarks.scaling.loads import Load
 from benchmarks.scaling.world import Controller
 
-from agentqueue_operator.autoscaling.decision import ScalingPolicy
+from agentqueue_operator.autoscaling.model import ScalingPolicy
 
 Build = Callable[[Load], Controller]
 

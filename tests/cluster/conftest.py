@@ -7,6 +7,7 @@ import pytest
 
 from agentqueue.client import Client
 from agentqueue.local.server import EmbeddedServer
+from agentqueue_operator.autoscaling.model import DEFAULT_TIMING, ScalingTiming
 from agentqueue_operator.resources.render import Images
 from tests.support.cluster.images import REDIS, Image
 from tests.support.cluster.kube import Cluster, Kube, Object
@@ -34,10 +35,18 @@ def aq_images(worker_image: str, load_image: Callable[[Image], str]) -> Images:
 
 
 @pytest.fixture
-async def operator(cluster: Cluster, kube: Kube, aq_images: Images) -> AsyncIterator[Operator]:
+def scaling_timing() -> ScalingTiming:
+    """Timing of the operator's scaling decisions. Modules with tests of scaling override it."""
+    return DEFAULT_TIMING
+
+
+@pytest.fixture
+async def operator(
+    cluster: Cluster, kube: Kube, aq_images: Images, scaling_timing: ScalingTiming
+) -> AsyncIterator[Operator]:
     """An operator in the test's own loop, for the test's namespace."""
     await install_crd(kube)
-    async with run_operator(cluster.kubeconfig, kube.namespace, aq_images) as running:
+    async with run_operator(cluster.kubeconfig, kube.namespace, aq_images, timing=scaling_timing) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ import os
 import pytest
 
 from agentqueue.client import Client
-from agentqueue_operator.autoscaling import decision
+from agentqueue_operator.autoscaling.model import ScalingTiming
 from tests.support.cluster.kube import Cluster
 from tests.support.field import AGENT, AQ, Field
 from tests.support.operator import agent, agent_queue, code, is_ready
@@ -24,11 +24,14 @@ HOLD_S = 10.0
 """For how long each of them is the greatest number of pods allowed."""
 
 
+@pytest.fixture
+def scaling_timing() -> ScalingTiming:
+    """Shorten the learning time: with a full minute, few pods would be removed."""
+    return ScalingTiming(learning_s=5.0)
+
+
 @pytest.mark.timeout(SECONDS + 240)
-async def test_no_busy_pod_is_removed(
-    field: Field, cluster: Cluster, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decision, "LEARNING_S", 5.0)
+async def test_no_busy_pod_is_removed(field: Field, cluster: Cluster, client: Client) -> None:
     removals = Removals()
     async with removals.listening(cluster.host) as port:
         recorder = [

@@ -10,7 +10,7 @@ import pytest
 
 from agentqueue.client import Client
 from agentqueue.clock import monotonic
-from agentqueue_operator.autoscaling import decision
+from agentqueue_operator.autoscaling.model import ScalingTiming
 from tests.support.cluster.kube import has_condition
 from tests.support.field import AQ, DEPLOYMENT, Field, stays
 from tests.support.operator import until
@@ -20,10 +20,10 @@ IMPORTS_S = 0.8
 QUICK = {"minReplicas": 0, "scaleToZeroAfterSeconds": 5}
 
 
-@pytest.fixture(autouse=True)
-def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute of learning rates in each test would be most of it."""
-    monkeypatch.setattr(decision, "LEARNING_S", 5.0)
+@pytest.fixture
+def scaling_timing() -> ScalingTiming:
+    """Shorten the learning time: with a full minute, each test would spend most of its time waiting."""
+    return ScalingTiming(learning_s=5.0)
 
 
 def how_slow() -> float:

@@ -18,7 +18,8 @@ from agentqueue.cli.main import run
 from agentqueue.client import SyncClient
 from agentqueue.clock import now_ms
 from agentqueue.store import Server, ServerOptions, Store
-from agentqueue_operator.autoscaling.decision import Load, Memory, Pods, ScalingPolicy, Snapshot, decide_replicas
+from agentqueue_operator.autoscaling.decision import decide_replicas
+from agentqueue_operator.autoscaling.model import Load, Memory, Pods, ScalingPolicy, ScalingSnapshot
 from agentqueue_operator.queues.decision_publisher import Publisher
 from agentqueue_operator.queues.reader import QueueReader
 from tests.support.hand import Hand
@@ -81,7 +82,7 @@ def published(url: str, *, by: str = "operator", current: int = 2, ready: int = 
     """A decision on three waiting jobs, as whoever scales leaves it."""
 
     async def publish(server: Server) -> None:
-        snapshot = Snapshot(at=1.0, load=Load(ready=3, active=1), pods=Pods(ready=ready))
+        snapshot = ScalingSnapshot(at=1.0, load=Load(ready=3, active=1), pods=Pods(ready=ready))
         policy = ScalingPolicy(concurrency=1, max_replicas=current, target_wait=timedelta(seconds=30))
         decision = decide_replicas(snapshot, current=current, policy=policy, memory=Memory())
         await Publisher(by, now=now_ms).publish(QueueReader(server), {"work": decision}, at=1.0)
@@ -158,7 +159,7 @@ def test_as_json(client: SyncClient, server_url: str, explain: Callable[..., str
         "MaxReplicas",
         2,
     )
-    assert told["decision"]["terms"]["need"]["wanted"] > 2
+    assert told["decision"]["terms"]["demand"]["wanted"] > 2
     assert (told["job"]["state"], told["job"]["ahead"], told["now"]["waiting"]) == ("waiting", 0, 1)
     assert told["job"]["headline"].startswith("Job j has waited")
     assert json.loads(explain("work", "--json"))["job"] is None

@@ -23,7 +23,7 @@ from agentqueue.model.outcomes import Again, Claimed, HandBack, Outcome
 from agentqueue.model.wait_histogram import BUCKETS
 from agentqueue.service.probes import Probes
 from agentqueue.store import Engine, Server, ServerOptions, Store
-from agentqueue_operator.autoscaling.decision import Memory, Reason, ScaleTo, ScalingPolicy, Snapshot, Terms
+from agentqueue_operator.autoscaling.model import Memory, ScaleTo, ScalingPolicy, ScalingReason, ScalingSnapshot, Terms
 from agentqueue_operator.controller.metrics import Metrics
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.status.conditions import AgentFacts
@@ -63,8 +63,8 @@ def folder(tmp_path: Path) -> Path:
 async def look(server: Server, metrics: Metrics) -> None:
     """Do what a pass of the operator does for its metrics."""
     looks = await QueueReader(server).look({"search": 20.0})
-    snapshot = Snapshot(at=1.0, load=looks["search"].load)
-    decision = ScaleTo(1, Reason.BACKLOG, Terms(snapshot=snapshot, current=0, policy=ScalingPolicy()), Memory())
+    snapshot = ScalingSnapshot(at=1.0, load=looks["search"].load)
+    decision = ScaleTo(1, ScalingReason.BACKLOG, Terms(snapshot=snapshot, current=0, policy=ScalingPolicy()), Memory())
     scaled = {"search": Scaled(replicas=1, decision=decision, look=looks["search"])}
     metrics.decided(REF, "search", decision)
     metrics.looked(REF, QUEUE, scaled, FACTS)

@@ -10,8 +10,9 @@ import pytest
 from agentqueue import Client
 from agentqueue.clock import monotonic
 from agentqueue.keys import ABORT, DEAD, IN_PROGRESS, JOB, QUEUES
+from agentqueue.spec.defaults import ScalingMode
 from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
-from agentqueue_operator.autoscaling.decision import Load, Mode, ScalingPolicy
+from agentqueue_operator.autoscaling.model import Load, ScalingPolicy
 from agentqueue_operator.queues.housekeeper import Housekeeper
 from agentqueue_operator.queues.ports import Retention, Tended
 from agentqueue_operator.queues.reader import QueueReader
@@ -320,8 +321,8 @@ async def test_up_does_every_duty_of_workers(client: Client, server: Server, ser
         "auto": ScalingPolicy(),
         "paused": ScalingPolicy(),
         "suspended": ScalingPolicy(suspended=True),
-        "external": ScalingPolicy(mode=Mode.EXTERNAL),
-        "fixed": ScalingPolicy(mode=Mode.FIXED, replicas=0),
+        "external": ScalingPolicy(mode=ScalingMode.EXTERNAL),
+        "fixed": ScalingPolicy(mode=ScalingMode.FIXED, replicas=0),
     }
     givens = [Given(server, client, queue) for queue in policies]
     for given in givens:

@@ -13,7 +13,7 @@ from typing import Any
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.model.times import from_ms
 from agentqueue.store import Server, ServerOptions
-from agentqueue_operator.autoscaling.decision import ScalingPolicy
+from agentqueue_operator.autoscaling.model import ScalingPolicy
 from agentqueue_operator.controller.reconciler import PAUSED, Place, QueueReconciler
 from agentqueue_operator.controller.redis_pool import Switchboard
 from agentqueue_operator.controller.scaling.scaler import QueueScaler

@@ -18,6 +18,7 @@ from kubernetes.config import kube_config
 from agentqueue.client import Client
 from agentqueue.clock import monotonic
 from agentqueue.spec.crd import crd
+from agentqueue_operator.autoscaling.model import DEFAULT_TIMING, ScalingTiming
 from agentqueue_operator.controller.kubernetes.api import ApiServer, find_access
 from agentqueue_operator.controller.kubernetes.cache import StoreCache
 from agentqueue_operator.controller.kubernetes.client import KubernetesCluster
@@ -102,10 +103,11 @@ async def run_operator(
     *,
     wrap: Callable[[Cluster], Cluster] = lambda cluster: cluster,
     read_secrets: bool = True,
+    timing: ScalingTiming = DEFAULT_TIMING,
 ) -> AsyncIterator[Operator]:
     """Serves the AgentQueues of one namespace. `wrap` puts something between the loops and the API server."""
     with _logging_in_by(kubeconfig):
-        async with _running(namespace, images, wrap, read_secrets=read_secrets) as operator:
+        async with _running(namespace, images, wrap, read_secrets=read_secrets, timing=timing) as operator:
             yield operator
 
 
@@ -121,7 +123,7 @@ def _logging_in_by(kubeconfig: Path) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _running(
-    namespace: str, images: Images, wrap: Callable[[Cluster], Cluster], *, read_secrets: bool
+    namespace: str, images: Images, wrap: Callable[[Cluster], Cluster], *, read_secrets: bool, timing: ScalingTiming
 ) -> AsyncIterator[Operator]:
     loops: list[Loops] = []
 
@@ -137,7 +139,7 @@ async def _running(
         cluster=cluster,
         cache=cache,
         dial=board.dial,
-        make_scaler=lambda _: QueueScaler(cluster),
+        make_scaler=lambda _: QueueScaler(cluster, timing=timing),
         images=images,
         clock=monotonic,
         now=lambda: datetime.now(UTC),  # noqa: TID251

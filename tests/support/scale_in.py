@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from agentqueue_operator.autoscaling.decision import Load
+from agentqueue_operator.autoscaling.model import Load
 from agentqueue_operator.controller.ports import AgentPods, ApiRefused, Scaled
 from agentqueue_operator.controller.scaling.scale_in import Stage
 from agentqueue_operator.controller.scaling.scaler import QueueScaler

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentqueue.errors import QueueUnavailable
 from agentqueue.spec import AgentQueue, ResolvedQueue, resolve
-from agentqueue_operator.autoscaling.decision import Load
+from agentqueue_operator.autoscaling.model import Load
 from agentqueue_operator.controller.ports import AgentPods, ApiRefused, NotLeading
 from agentqueue_operator.controller.scaling.worker_pods import COST, LOW_COST
 from agentqueue_operator.queues.ports import Death, Look, Report, Retention, Tended

@@ -62,6 +62,11 @@ class RateLimit:
     max: int
     duration_seconds: int = 1
 
+    @property
+    def per_second(self) -> float:
+        """Jobs per second that the limit allows."""
+        return self.max / self.duration_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:

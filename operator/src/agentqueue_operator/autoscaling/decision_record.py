@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from agentqueue_operator.autoscaling.decision import Decision, Hold, Memory, Reason, ScaleTo, Terms
+from agentqueue_operator.autoscaling.model import Decision, Hold, Memory, ScaleTo, ScalingReason, Terms
 from agentqueue_operator.autoscaling.wording import counted
 
 VERSION: Final = 1
@@ -20,7 +20,7 @@ class Change:
     at_ms: int
     before: int
     after: int
-    reason: Reason
+    reason: ScalingReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class _Record:
     at_ms: int
     replicas: int | None
     """None: held."""
-    reason: Reason
+    reason: ScalingReason
     terms: Terms
     change: Change | None
     owner: Owner = ANYBODY

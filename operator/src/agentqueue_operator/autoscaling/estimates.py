@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import accumulate
 
-from agentqueue_operator.autoscaling.decision import Rates
+from agentqueue_operator.autoscaling.model import Rates
 
 SHORTEST_S = 0.001
 """Two looks closer together tell no rate: a job between them would count as an endless stream."""

@@ -7,16 +7,16 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import assert_never
 
-from agentqueue_operator.autoscaling.decision import (
+from agentqueue.spec.defaults import ScalingMode
+from agentqueue_operator.autoscaling.model import (
     Decision,
+    Demand,
     Load,
-    Mode,
-    Need,
     Rates,
-    Reason,
     ScaleTo,
     ScalingPolicy,
-    Snapshot,
+    ScalingReason,
+    ScalingSnapshot,
     Terms,
 )
 from agentqueue_operator.autoscaling.wording import counted
@@ -156,9 +156,8 @@ def _turn(job: JobFacts, terms: Terms, workers: Workers) -> str:
     limit = terms.policy.rate_limit
     if limit is not None and limit.per_second < slots / max(service_s, 1e-9):
         turn = timedelta(seconds=job.ahead / limit.per_second)
-        return (
-            f"the rate limit starts {limit.max} in {_span(limit.duration)}, its turn comes within about {_span(turn)}"
-        )
+        window = _seconds(limit.duration_seconds)
+        return f"the rate limit starts {limit.max} in {window}, its turn comes within about {_span(turn)}"
     if workers.busy < slots and job.ahead == 0:
         return "a slot is free, it starts with the next claim"
     turn = timedelta(seconds=(job.ahead + 1) * service_s / max(slots, 1))
@@ -185,7 +184,7 @@ def _besides(workers: Workers) -> str:
 # The parts of an explanation
 
 
-def _inputs(snapshot: Snapshot, policy: ScalingPolicy) -> tuple[str, ...]:
+def _inputs(snapshot: ScalingSnapshot, policy: ScalingPolicy) -> tuple[str, ...]:
     load, pods, rates = snapshot.load, snapshot.pods, snapshot.rates
     if load is None:
         return ("The queue could not be read.",)
@@ -218,36 +217,38 @@ def _jobs_now(load: Load) -> str:
 
 
 def _formula(terms: Terms) -> tuple[str, ...]:
-    need, policy = terms.need, terms.policy
-    if need is None:
+    demand, policy = terms.demand, terms.policy
+    if demand is None:
         return ()
     bounds = f"At least {policy.min_replicas}, at most {policy.max_replicas} pods are allowed."
-    return (*_terms(need), *_floors(need, terms.snapshot.rates), bounds, *_history(terms))
+    return (*_terms(demand), *_floors(demand, terms.snapshot.rates), bounds, *_history(terms))
 
 
-def _terms(need: Need) -> tuple[str, ...]:
+def _terms(demand: Demand) -> tuple[str, ...]:
     drain = (
-        f"To have the backlog gone in {_seconds(need.time_left_s)}, {need.drain:.1f} must run at once."
-        if need.drain
+        f"To have the backlog gone in {_seconds(demand.time_left_s)}, {demand.drain:.1f} must run at once."
+        if demand.drain
         else "There is no backlog."
     )
     return (
-        f"In the long run {need.steady:.1f} jobs run at once.",
-        f"{need.expected:.1f} jobs are expected to be here when a pod asked for now is up.",
+        f"In the long run {demand.steady:.1f} jobs run at once.",
+        f"{demand.expected:.1f} jobs are expected to be here when a pod asked for now is up.",
         drain,
-        (f"So slots for {need.wanted:.1f} jobs are wanted, with a scatter of {need.scatter:.1f}: {_levels(need)}."),
+        (f"So slots for {demand.wanted:.1f} jobs are wanted, with a scatter of {demand.sigma:.1f}: {_levels(demand)}."),
     )
 
 
-def _levels(need: Need) -> str:
-    start = f"below {_pods(need.start)} some are started" if need.start else "none is started"
-    return f"{start}, " + (f"above {_pods(need.keep)} some may go" if need.keep else "and all may go")
+def _levels(demand: Demand) -> str:
+    start = f"below {_pods(demand.start)} some are started" if demand.start else "none is started"
+    return f"{start}, " + (f"above {_pods(demand.keep)} some may go" if demand.keep else "and all may go")
 
 
-def _floors(need: Need, rates: Rates) -> tuple[str, ...]:
-    floor = f"What runs needs {_pods(need.busy_floor)}"
-    idle = f", with the idle slots asked for {need.idle_floor}" if need.idle_floor != need.busy_floor else ""
-    cap = (f"The rate limit can feed {_pods(need.rate_cap)}{_as_known(rates)}.",) if need.rate_cap is not None else ()
+def _floors(demand: Demand, rates: Rates) -> tuple[str, ...]:
+    floor = f"What runs needs {_pods(demand.busy_floor)}"
+    idle = f", with the idle slots asked for {demand.idle_floor}" if demand.idle_floor != demand.busy_floor else ""
+    cap = (
+        (f"The rate limit can feed {_pods(demand.rate_cap)}{_as_known(rates)}.",) if demand.rate_cap is not None else ()
+    )
     return (f"{floor}{idle}.", *cap)
 
 
@@ -260,39 +261,43 @@ def _history(terms: Terms) -> tuple[str, ...]:
     return window if terms.down_window_s else ()
 
 
-_BECAUSE: dict[Reason, Callable[[Terms], str]] = {
-    Reason.BACKLOG: lambda t: f"{_jobs(_load(t).backlog)} ready or due soon want slots",
-    Reason.ARRIVALS: lambda t: f"{t.snapshot.rates.arrivals_per_s:.2g} jobs a second arrive",
-    Reason.BUSY_FLOOR: lambda t: f"{_jobs(_load(t).active)} running need them",
-    Reason.MIN_IDLE_SLOTS: lambda t: f"minIdleSlots asks for {t.policy.min_idle_slots} idle slots",
-    Reason.ENOUGH: lambda _: "they are enough for the jobs expected, and not so many that some should go",
-    Reason.STARTING_WILL_DO: lambda t: f"with {_pods(t.snapshot.pods.starting)} starting they will do for the backlog",
-    Reason.LEARNING: lambda t: f"rates are being learned for {_seconds(t.learning_s)} more, nothing goes before",
-    Reason.COOLING_DOWN: lambda t: f"fewer would do, but {_cooling(t)}",
-    Reason.LESS_WORK: lambda _: "the jobs expected need no more",
-    Reason.SCALE_TO_ZERO: lambda t: f"there has been no job for {_seconds(t.quiet_s)}",
-    Reason.IDLE: lambda _: "there is no job",
-    Reason.RATE_LIMITED: lambda t: f"the rate limit can feed no more{_as_known(t.snapshot.rates)}",
-    Reason.MIN: lambda t: f"minReplicas is {t.policy.min_replicas}",
-    Reason.MAX: lambda t: f"maxReplicas is {t.policy.max_replicas}",
-    Reason.MAX_PODS_PER_MINUTE: lambda t: f"maxPodsPerMinute is {t.policy.max_pods_per_minute}",
-    Reason.UNSCHEDULABLE: lambda t: f"more are wanted, but {t.snapshot.pods.unschedulable} find no node",
-    Reason.PODS_FAIL: lambda t: f"more are wanted, but none gets ready, {t.snapshot.pods.failing} can't start",
-    Reason.ROLLOUT: lambda _: "fewer would do, but nothing goes during a rollout",
-    Reason.PAUSED: lambda _: "the queue is paused, only what runs counts",
-    Reason.SUSPENDED: lambda _: "the queue is suspended",
-    Reason.FIXED: lambda t: f"scaling.mode is Fixed at {t.policy.replicas}",
-    Reason.EXTERNAL: lambda _: f"scaling.mode is {Mode.EXTERNAL}, someone else sets the number",
-    Reason.METRICS_MISSING: lambda t: f"{_unread(t)}, nothing goes on a guess",
-    Reason.FALLBACK_HOLD: lambda t: f"{_unread(t)}, the fallback is Hold",
-    Reason.FALLBACK_STATIC: lambda t: f"{_unread(t)}, the fallback is Static with {t.policy.fallback.replicas}",
-    Reason.FALLBACK_MAX: lambda t: f"{_unread(t)}, the fallback is Max",
+_BECAUSE: dict[ScalingReason, Callable[[Terms], str]] = {
+    ScalingReason.BACKLOG: lambda t: f"{_jobs(_load(t).backlog)} ready or due soon want slots",
+    ScalingReason.ARRIVALS: lambda t: f"{t.snapshot.rates.arrivals_per_s:.2g} jobs a second arrive",
+    ScalingReason.BUSY_FLOOR: lambda t: f"{_jobs(_load(t).active)} running need them",
+    ScalingReason.MIN_IDLE_SLOTS: lambda t: f"minIdleSlots asks for {t.policy.min_idle_slots} idle slots",
+    ScalingReason.ENOUGH: lambda _: "they are enough for the jobs expected, and not so many that some should go",
+    ScalingReason.PODS_STARTING: lambda t: (
+        f"with {_pods(t.snapshot.pods.starting)} starting they will do for the backlog"
+    ),
+    ScalingReason.LEARNING: lambda t: f"rates are being learned for {_seconds(t.learning_s)} more, nothing goes before",
+    ScalingReason.COOLING_DOWN: lambda t: f"fewer would do, but {_cooling(t)}",
+    ScalingReason.LESS_WORK: lambda _: "the jobs expected need no more",
+    ScalingReason.SCALE_TO_ZERO: lambda t: f"there has been no job for {_seconds(t.quiet_s)}",
+    ScalingReason.IDLE: lambda _: "there is no job",
+    ScalingReason.RATE_LIMITED: lambda t: f"the rate limit can feed no more{_as_known(t.snapshot.rates)}",
+    ScalingReason.MIN: lambda t: f"minReplicas is {t.policy.min_replicas}",
+    ScalingReason.MAX: lambda t: f"maxReplicas is {t.policy.max_replicas}",
+    ScalingReason.MAX_PODS_PER_MINUTE: lambda t: f"maxPodsPerMinute is {t.policy.max_pods_per_minute}",
+    ScalingReason.UNSCHEDULABLE: lambda t: f"more are wanted, but {t.snapshot.pods.unschedulable} find no node",
+    ScalingReason.PODS_FAILING: lambda t: (
+        f"more are wanted, but none gets ready, {t.snapshot.pods.failing} can't start"
+    ),
+    ScalingReason.ROLLOUT: lambda _: "fewer would do, but nothing goes during a rollout",
+    ScalingReason.PAUSED: lambda _: "the queue is paused, only what runs counts",
+    ScalingReason.SUSPENDED: lambda _: "the queue is suspended",
+    ScalingReason.FIXED: lambda t: f"scaling.mode is Fixed at {t.policy.replicas}",
+    ScalingReason.EXTERNAL: lambda _: f"scaling.mode is {ScalingMode.EXTERNAL}, someone else sets the number",
+    ScalingReason.METRICS_MISSING: lambda t: f"{_unread(t)}, nothing goes on a guess",
+    ScalingReason.FALLBACK_HOLD: lambda t: f"{_unread(t)}, the fallback is Hold",
+    ScalingReason.FALLBACK_STATIC: lambda t: f"{_unread(t)}, the fallback is Static with {t.policy.fallback.replicas}",
+    ScalingReason.FALLBACK_MAX: lambda t: f"{_unread(t)}, the fallback is Max",
 }
 
 
 def _cooling(terms: Terms) -> str:
     left_s = terms.zero_window_s - terms.quiet_s
-    if terms.need is not None and terms.need.start == 0 and left_s > 0 and terms.keep_peak == terms.current:
+    if terms.demand is not None and terms.demand.start == 0 and left_s > 0 and terms.keep_peak == terms.current:
         return f"the last ones go after {_seconds(left_s)} more without a job"
     return f"{terms.keep_peak} were wanted within the last {_seconds(terms.down_window_s)}"
 

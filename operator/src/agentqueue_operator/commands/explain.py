@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from agentqueue.client import Client, JobStatus
     from agentqueue.client.stats import QueueStats
     from agentqueue.store import Snapshot
-    from agentqueue_operator.autoscaling.decision import Decision
     from agentqueue_operator.autoscaling.decision_record import Published
     from agentqueue_operator.autoscaling.explanation import Explanation, JobFacts, JobState, Workers
+    from agentqueue_operator.autoscaling.model import Decision
     from agentqueue_operator.queues.ports import Look
 
 
@@ -148,15 +148,9 @@ def _of_job(found: _Found) -> Explanation | None:
 
 def _decision_now(found: _Found) -> Decision:
     """The last decision, on the queue as it is now; where nobody decides, one to leave the workers that there are."""
-    from agentqueue_operator.autoscaling.decision import (  # noqa: PLC0415
-        Memory,
-        Mode,
-        Pods,
-        Rates,
-        ScalingPolicy,
-        Snapshot,
-        decide_replicas,
-    )
+    from agentqueue.spec.defaults import ScalingMode  # noqa: PLC0415
+    from agentqueue_operator.autoscaling.decision import decide_replicas  # noqa: PLC0415
+    from agentqueue_operator.autoscaling.model import Memory, Pods, Rates, ScalingPolicy, ScalingSnapshot  # noqa: PLC0415
 
     look, workers = found.look, len(found.stats.workers)
     if found.published is not None:
@@ -164,9 +158,9 @@ def _decision_now(found: _Found) -> Decision:
         now = replace(decision.terms.snapshot, load=look.load)
         return replace(decision, terms=replace(decision.terms, snapshot=now))
     rates = Rates(service=timedelta(milliseconds=look.run_ms / look.done)) if look.done else Rates()
-    policy = ScalingPolicy(mode=Mode.EXTERNAL)
-    seen = Snapshot(at=0.0, load=look.load, pods=Pods(ready=workers), rates=rates)
-    return decide_replicas(seen, current=workers, policy=policy, memory=Memory())
+    policy = ScalingPolicy(mode=ScalingMode.EXTERNAL)
+    snapshot = ScalingSnapshot(at=0.0, load=look.load, pods=Pods(ready=workers), rates=rates)
+    return decide_replicas(snapshot, current=workers, policy=policy, memory=Memory())
 
 
 def _workers(look: Look) -> Workers:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from agentqueue.model.wait_histogram import cumulative
 from agentqueue.spec import ResolvedQueue
-from agentqueue_operator.autoscaling.decision import CHANGES, Decision, ScaleTo
+from agentqueue_operator.autoscaling.model import CHANGE_REASONS, Decision, ScaleTo
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.status.conditions import AgentFacts
 from agentqueue_operator.resources.kinds import QueueRef
@@ -156,7 +156,7 @@ class Metrics:
 
     def decided(self, ref: QueueRef, agent: str, decision: Decision) -> None:
         """Count a decision on an agent's number of pods."""
-        for reason in CHANGES:
+        for reason in CHANGE_REASONS:
             self._decisions.begin(ref.namespace, ref.name, agent, ScaleTo.__name__, reason.value)
         self._decisions.add(ref.namespace, ref.name, agent, type(decision).__name__, decision.reason.value)
 

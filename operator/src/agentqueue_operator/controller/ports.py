@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentqueue.spec import LastScale, ResolvedQueue
-from agentqueue_operator.autoscaling.decision import Decision, ScaleTo
+from agentqueue_operator.autoscaling.model import Decision, ScaleTo
 from agentqueue_operator.queues.ports import Look, Queues
 from agentqueue_operator.resources.kinds import Kind, Object, QueueRef
 

@@ -21,7 +21,7 @@ from agentqueue.spec import (
     check,
     resolve,
 )
-from agentqueue_operator.autoscaling.decision import Load
+from agentqueue_operator.autoscaling.model import Load
 from agentqueue_operator.autoscaling.wording import counted
 from agentqueue_operator.controller.applier import Keeper, Kept
 from agentqueue_operator.controller.ports import AgentPods, Cache, Cluster, Scaled, Scaler

@@ -5,18 +5,10 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
-from agentqueue_operator.autoscaling.decision import (
-    Decision,
-    Load,
-    Memory,
-    Mode,
-    Pods,
-    Rates,
-    ScaleTo,
-    Snapshot,
-    decide_replicas,
-)
+from agentqueue.spec.defaults import ScalingMode
+from agentqueue_operator.autoscaling.decision import decide_replicas
 from agentqueue_operator.autoscaling.estimates import Estimates, learn, learn_start
+from agentqueue_operator.autoscaling.model import Decision, Load, Memory, Pods, Rates, ScaleTo, ScalingSnapshot
 from agentqueue_operator.local.fleet import Member, Phase
 from agentqueue_operator.local.ports import AgentRun, Row
 from agentqueue_operator.local.restart_backoff import Restarts, after_death, after_ready
@@ -112,9 +104,9 @@ class Agent:
     def decide(self, *, at: float) -> Decision:
         """How many workers from now on. Nothing on this machine sets the number from outside: External is Auto here."""
         policy = self.run.policy
-        policy = replace(policy, mode=Mode.AUTO) if policy.mode is Mode.EXTERNAL else policy
+        policy = replace(policy, mode=ScalingMode.AUTO) if policy.mode is ScalingMode.EXTERNAL else policy
         load: Load | None = self.look.load if self.look else None
-        snapshot = Snapshot(at=at, load=load, pods=self._pods(at), rates=self.rates)
+        snapshot = ScalingSnapshot(at=at, load=load, pods=self._pods(at), rates=self.rates)
         decision = decide_replicas(snapshot, current=self.wanted, policy=policy, memory=self.memory)
         self.memory = decision.memory
         if isinstance(decision, ScaleTo):

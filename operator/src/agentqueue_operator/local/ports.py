@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agentqueue_operator.autoscaling.decision import ScalingPolicy
+from agentqueue_operator.autoscaling.model import ScalingPolicy
 from agentqueue_operator.queues.ports import Retention
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from agentqueue.errors import AgentQueueError
-from agentqueue_operator.autoscaling.decision import Decision, ScaleTo
+from agentqueue_operator.autoscaling.model import Decision, ScaleTo
 from agentqueue_operator.autoscaling.wording import counted
 from agentqueue_operator.local.agent import HUNG_S, Agent, Worker
 from agentqueue_operator.local.fleet import Action, End, Mark, Start, Unmark, plan

@@ -9,8 +9,8 @@ from typing import Final
 
 from agentqueue.clock import now_ms
 from agentqueue.errors import AgentQueueError
-from agentqueue_operator.autoscaling.decision import Decision, Reason, ScaleTo
 from agentqueue_operator.autoscaling.decision_record import ANYBODY, Change, Owner, Published, decode, encode
+from agentqueue_operator.autoscaling.model import Decision, ScaleTo, ScalingReason
 from agentqueue_operator.queues.ports import Queues
 
 EVERY_S: Final = 5.0
@@ -36,9 +36,9 @@ class _Told:
 
     current: int
     """Pods asked for when it was looked at last."""
-    why: Reason
+    why: ScalingReason
     """Of the last decision to change that, or of the last one."""
-    what: tuple[int, int, Reason] | None = None
+    what: tuple[int, int, ScalingReason] | None = None
     at: float = float("-inf")
     """Monotonic seconds."""
     change: Change | None = None

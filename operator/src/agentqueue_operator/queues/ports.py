@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-from agentqueue_operator.autoscaling.decision import Load
 from agentqueue_operator.autoscaling.estimates import Seen, running_of
+from agentqueue_operator.autoscaling.model import Load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

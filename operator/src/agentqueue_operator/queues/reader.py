@@ -10,7 +10,7 @@ from agentqueue.client.stats import live_beats, stalled_of
 from agentqueue.clock import now_ms
 from agentqueue.keys import KeySpace
 from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store, keep_house
-from agentqueue_operator.autoscaling.decision import Load
+from agentqueue_operator.autoscaling.model import Load
 from agentqueue_operator.queues.ports import Death, Look, Report, Retention, Tended
 
 DECISION_MS: Final = 60_000

@@ -7,25 +7,22 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentqueue_operator.autoscaling.decision import (
-    CHANGES,
+from agentqueue.spec.defaults import Fallback, FallbackBehavior, RateLimit, ScalingMode
+from agentqueue_operator.autoscaling.decision import decide_replicas
+from agentqueue_operator.autoscaling.explanation import explain
+from agentqueue_operator.autoscaling.model import (
+    CHANGE_REASONS,
     Decision,
-    Fallback,
-    FallbackBehavior,
     Hold,
     Load,
     Memory,
-    Mode,
     Pods,
-    RateLimit,
     Rates,
-    Reason,
     ScaleTo,
     ScalingPolicy,
-    Snapshot,
-    decide_replicas,
+    ScalingReason,
+    ScalingSnapshot,
 )
-from agentqueue_operator.autoscaling.explanation import explain
 
 spans = st.floats(0, 900).map(lambda seconds: timedelta(seconds=seconds))
 counts = st.integers(0, 60)
@@ -58,7 +55,7 @@ rates = st.builds(
 
 
 @st.composite
-def policies(draw: st.DrawFn, mode: Mode = Mode.AUTO) -> ScalingPolicy:
+def policies(draw: st.DrawFn, mode: ScalingMode = ScalingMode.AUTO) -> ScalingPolicy:
     least = draw(st.integers(0, 10))
     return ScalingPolicy(
         mode=mode,
@@ -76,9 +73,7 @@ def policies(draw: st.DrawFn, mode: Mode = Mode.AUTO) -> ScalingPolicy:
             failure_threshold=draw(st.integers(1, 5)),
         ),
         concurrency=draw(st.integers(1, 20)),
-        rate_limit=draw(
-            st.none() | st.builds(RateLimit, max=st.integers(1, 100), duration=st.just(timedelta(seconds=10)))
-        ),
+        rate_limit=draw(st.none() | st.builds(RateLimit, max=st.integers(1, 100), duration_seconds=st.just(10))),
     )
 
 
@@ -87,15 +82,15 @@ def pasts(draw: st.DrawFn, policy: ScalingPolicy) -> Memory:
     """A memory as some looks leave it."""
     memory = Memory()
     for at in range(0, draw(st.integers(0, 3)) * 10, 10):
-        snapshot = Snapshot(at=float(at), load=draw(st.none() | loads), pods=draw(pods), rates=draw(rates))
+        snapshot = ScalingSnapshot(at=float(at), load=draw(st.none() | loads), pods=draw(pods), rates=draw(rates))
         memory = decide_replicas(snapshot, current=draw(st.integers(0, 40)), policy=policy, memory=memory).memory
     return memory
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[Snapshot, int, ScalingPolicy, Memory]:
+def situations(draw: st.DrawFn) -> tuple[ScalingSnapshot, int, ScalingPolicy, Memory]:
     policy = draw(policies())
-    snapshot = Snapshot(at=draw(st.floats(30, 400)), load=draw(loads), pods=draw(pods), rates=draw(rates))
+    snapshot = ScalingSnapshot(at=draw(st.floats(30, 400)), load=draw(loads), pods=draw(pods), rates=draw(rates))
     return snapshot, draw(st.integers(0, 50)), policy, draw(pasts(policy))
 
 
@@ -103,14 +98,14 @@ def target(decision: Decision) -> int:
     return decision.replicas if isinstance(decision, ScaleTo) else decision.terms.current
 
 
-def decide(snapshot: Snapshot, current: int, policy: ScalingPolicy, memory: Memory) -> Decision:
+def decide(snapshot: ScalingSnapshot, current: int, policy: ScalingPolicy, memory: Memory) -> Decision:
     return decide_replicas(snapshot, current=current, policy=policy, memory=memory)
 
 
 @given(situations())
-def test_a_change_stays_within_min_and_max(situation: tuple[Snapshot, int, ScalingPolicy, Memory]) -> None:
+def test_a_change_stays_within_min_and_max(situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory]) -> None:
     decision, policy = decide(*situation), situation[2]
-    if isinstance(decision, ScaleTo) and decision.reason is not Reason.MAX_PODS_PER_MINUTE:
+    if isinstance(decision, ScaleTo) and decision.reason is not ScalingReason.MAX_PODS_PER_MINUTE:
         assert policy.min_replicas <= decision.replicas <= policy.max_replicas
     if isinstance(decision, ScaleTo):
         assert decision.replicas <= policy.max_replicas
@@ -118,14 +113,14 @@ def test_a_change_stays_within_min_and_max(situation: tuple[Snapshot, int, Scali
 
 @given(situations())
 def test_a_change_s_reason_is_one_whose_counter_is_shown_from_the_start(
-    situation: tuple[Snapshot, int, ScalingPolicy, Memory],
+    situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory],
 ) -> None:
     decision = decide(*situation)
-    assert isinstance(decision, Hold) or decision.reason in CHANGES
+    assert isinstance(decision, Hold) or decision.reason in CHANGE_REASONS
 
 
 @given(situations())
-def test_nothing_goes_that_the_busy_slots_need(situation: tuple[Snapshot, int, ScalingPolicy, Memory]) -> None:
+def test_nothing_goes_that_the_busy_slots_need(situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory]) -> None:
     snapshot, current, policy, _ = situation
     assert snapshot.load is not None
     busy = min(math.ceil(snapshot.load.active / policy.concurrency), policy.max_replicas)
@@ -133,7 +128,7 @@ def test_nothing_goes_that_the_busy_slots_need(situation: tuple[Snapshot, int, S
 
 
 @given(situations())
-def test_the_same_again_is_the_same(situation: tuple[Snapshot, int, ScalingPolicy, Memory]) -> None:
+def test_the_same_again_is_the_same(situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory]) -> None:
     snapshot, current, policy, _ = situation
     first = decide(*situation)
     again = decide(snapshot, current, policy, first.memory)
@@ -142,7 +137,7 @@ def test_the_same_again_is_the_same(situation: tuple[Snapshot, int, ScalingPolic
 
 
 @given(situations())
-def test_once_done_nothing_more_is_to_do(situation: tuple[Snapshot, int, ScalingPolicy, Memory]) -> None:
+def test_once_done_nothing_more_is_to_do(situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory]) -> None:
     snapshot, _, policy, _ = situation
     first = decide(*situation)
     after = decide(snapshot, target(first), policy, first.memory)
@@ -151,7 +146,7 @@ def test_once_done_nothing_more_is_to_do(situation: tuple[Snapshot, int, Scaling
 
 @given(situations(), st.lists(st.floats(0.1, 60), min_size=1, max_size=12))
 def test_on_constant_input_it_never_turns_back(
-    situation: tuple[Snapshot, int, ScalingPolicy, Memory], gaps: list[float]
+    situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory], gaps: list[float]
 ) -> None:
     snapshot, current, policy, memory = situation
     path = [current]
@@ -164,7 +159,9 @@ def test_on_constant_input_it_never_turns_back(
 
 
 @given(situations(), st.integers(1, 100))
-def test_more_waiting_never_means_fewer_pods(situation: tuple[Snapshot, int, ScalingPolicy, Memory], more: int) -> None:
+def test_more_waiting_never_means_fewer_pods(
+    situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory], more: int
+) -> None:
     snapshot, current, policy, memory = situation
     assert snapshot.load is not None
     longer = replace(snapshot, load=replace(snapshot.load, ready=snapshot.load.ready + more))
@@ -173,7 +170,7 @@ def test_more_waiting_never_means_fewer_pods(situation: tuple[Snapshot, int, Sca
 
 @given(situations())
 def test_nothing_goes_without_metrics_and_in_a_rollout_all_or_nothing(
-    situation: tuple[Snapshot, int, ScalingPolicy, Memory],
+    situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory],
 ) -> None:
     snapshot, current, policy, memory = situation
     rolling = replace(snapshot, pods=replace(snapshot.pods, rolling_out=True))
@@ -183,44 +180,46 @@ def test_nothing_goes_without_metrics_and_in_a_rollout_all_or_nothing(
 
 
 @given(situations())
-def test_nothing_comes_while_the_scheduler_refuses(situation: tuple[Snapshot, int, ScalingPolicy, Memory]) -> None:
+def test_nothing_comes_while_the_scheduler_refuses(
+    situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory],
+) -> None:
     snapshot, current, policy, memory = situation
     refused = replace(snapshot, pods=replace(snapshot.pods, unschedulable=1))
     assert target(decide(refused, current, policy, memory)) <= current
 
 
-@given(situations(), st.sampled_from(Mode), st.booleans(), st.booleans())
+@given(situations(), st.sampled_from(ScalingMode), st.booleans(), st.booleans())
 def test_every_decision_has_a_reason_in_words(
-    situation: tuple[Snapshot, int, ScalingPolicy, Memory], mode: Mode, suspended: bool, readable: bool
+    situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory], mode: ScalingMode, suspended: bool, readable: bool
 ) -> None:
     snapshot, current, policy, memory = situation
     snapshot = snapshot if readable else replace(snapshot, load=None)
     decision = decide(snapshot, current, replace(policy, mode=mode, suspended=suspended), memory)
-    assert decision.reason in Reason
+    assert decision.reason in ScalingReason
     assert decision.terms.snapshot == snapshot
     assert explain(decision).headline.endswith(".")
 
 
 @given(situations())
-def test_a_change_is_a_change(situation: tuple[Snapshot, int, ScalingPolicy, Memory]) -> None:
+def test_a_change_is_a_change(situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory]) -> None:
     decision = decide(*situation)
     assert isinstance(decision, Hold) or decision.replicas != situation[1]
 
 
 @given(situations(), st.integers(1, 40))
-def test_memory_stays_small(situation: tuple[Snapshot, int, ScalingPolicy, Memory], looks: int) -> None:
+def test_memory_stays_small(situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory], looks: int) -> None:
     snapshot, current, policy, memory = situation
     for _ in range(looks):
         snapshot = replace(snapshot, at=snapshot.at + 5)
         memory = decide(snapshot, current, policy, memory).memory
-    assert len(memory.keeps) <= policy.max_replicas + 1
-    assert len(memory.raises) <= 13
+    assert len(memory.keep_history) <= policy.max_replicas + 1
+    assert len(memory.recent_scale_ups) <= 13
 
 
 @given(policy=policies(), load=loads, known=rates, silent=st.integers(0, 3))
 def test_no_job_stands_still_for_want_of_a_pod(policy: ScalingPolicy, load: Load, known: Rates, silent: int) -> None:
     """Nothing serves, nothing starts, and nothing holds it back: then the first job is reason enough for a pod."""
-    snapshot = Snapshot(at=100.0, load=load, pods=Pods(silent=silent), rates=known)
+    snapshot = ScalingSnapshot(at=100.0, load=load, pods=Pods(silent=silent), rates=known)
     decision = decide(snapshot, silent, policy, Memory(since=0.0, current=silent))
     if policy.max_replicas > silent and (load.active or (load.backlog and not load.paused)):
         assert target(decision) > silent

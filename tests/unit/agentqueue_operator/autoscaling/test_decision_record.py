@@ -11,21 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentqueue.errors import QueueUnavailable
-from agentqueue_operator.autoscaling.decision import (
+from agentqueue.spec.defaults import RateLimit, ScalingMode
+from agentqueue_operator.autoscaling.decision import decide_replicas
+from agentqueue_operator.autoscaling.decision_record import Change, Owner, Published, decode, encode, to_json
+from agentqueue_operator.autoscaling.explanation import explain
+from agentqueue_operator.autoscaling.model import (
     Decision,
     Load,
     Memory,
-    Mode,
     Pods,
-    RateLimit,
-    Reason,
     ScaleTo,
     ScalingPolicy,
-    Snapshot,
-    decide_replicas,
+    ScalingReason,
+    ScalingSnapshot,
 )
-from agentqueue_operator.autoscaling.decision_record import Change, Owner, Published, decode, encode, to_json
-from agentqueue_operator.autoscaling.explanation import explain
 from agentqueue_operator.queues.decision_publisher import EVERY_S, SHARED_S, Publisher
 from agentqueue_operator.queues.first_job_listener import listen
 from tests.support.scaling import FakeQueues
@@ -33,29 +32,28 @@ from tests.support.scaling import FakeQueues
 
 def decide(ready: int = 0, *, current: int = 0, load: Load | None = None, **policy: Any) -> Decision:
     """A decision on so many ready jobs."""
-    snapshot = Snapshot(at=5.0, load=load or Load(ready=ready), pods=Pods(ready=current))
+    snapshot = ScalingSnapshot(at=5.0, load=load or Load(ready=ready), pods=Pods(ready=current))
     return decide_replicas(snapshot, current=current, policy=ScalingPolicy(**policy), memory=Memory())
 
 
 @given(
     st.builds(Load, ready=st.integers(0, 500), active=st.integers(0, 50), paused=st.booleans()) | st.none(),
     st.integers(0, 20),
-    st.sampled_from(Mode),
+    st.sampled_from(ScalingMode),
     st.booleans(),
-    st.none()
-    | st.builds(RateLimit, max=st.integers(1, 9), duration=st.builds(timedelta, seconds=st.integers(1, 86_400))),
+    st.none() | st.builds(RateLimit, max=st.integers(1, 9), duration_seconds=st.integers(1, 86_400)),
 )
 def test_a_decision_comes_back_as_it_was(
-    load: Load | None, current: int, mode: Mode, suspended: bool, limit: RateLimit | None
+    load: Load | None, current: int, mode: ScalingMode, suspended: bool, limit: RateLimit | None
 ) -> None:
-    snapshot = Snapshot(at=5.0, load=load, pods=Pods(ready=current))
+    snapshot = ScalingSnapshot(at=5.0, load=load, pods=Pods(ready=current))
     policy = ScalingPolicy(mode=mode, suspended=suspended, rate_limit=limit, scale_down_window=timedelta(seconds=9))
     decision = decide_replicas(snapshot, current=current, policy=policy, memory=Memory())
     given_ = Published(
         by="up",
         at_ms=7,
         decision=replace(decision, memory=Memory()),
-        change=Change(1, 2, 3, Reason.MAX),
+        change=Change(1, 2, 3, ScalingReason.MAX),
         owner=Owner("n/q", "u"),
     )
     assert decode(encode(given_)) == given_
@@ -91,7 +89,7 @@ async def test_news_are_published_at_once_and_the_same_again_after_a_while() -> 
     assert not await is_told(decide(), EVERY_S + 0.2)
     queues.down = False
     assert await is_told(decide(), EVERY_S + 0.3)
-    unread = decide_replicas(Snapshot(at=9.0, load=None), current=0, policy=ScalingPolicy(), memory=Memory())
+    unread = decide_replicas(ScalingSnapshot(at=9.0, load=None), current=0, policy=ScalingPolicy(), memory=Memory())
     assert not await is_told(unread, EVERY_S * 9)
 
 
@@ -101,7 +99,7 @@ async def test_a_change_is_what_was_seen_to_change_and_why_it_was_decided() -> N
     assert isinstance(up, ScaleTo)
     for at, decision in enumerate((up, decide(9, current=up.replicas), decide(current=5))):
         await publisher.publish(queues, {"work": decision}, at=float(at))
-    assert decode(queues.published["work"]).change == Change(7, up.replicas, 5, Reason.BACKLOG)
+    assert decode(queues.published["work"]).change == Change(7, up.replicas, 5, ScalingReason.BACKLOG)
 
 
 ONE, OTHER = Owner("shop/a", "1"), Owner("shop/b", "2")

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentqueue_operator.autoscaling.decision import Rates
 from agentqueue_operator.autoscaling.estimates import (
     Estimates,
     Running,
@@ -17,6 +16,7 @@ from agentqueue_operator.autoscaling.estimates import (
     raise_by_age,
     running_of,
 )
+from agentqueue_operator.autoscaling.model import Rates
 
 
 def seen(

@@ -6,21 +6,8 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.autoscaling.decision import (
-    Decision,
-    Fallback,
-    FallbackBehavior,
-    Load,
-    Memory,
-    Mode,
-    Pods,
-    RateLimit,
-    Rates,
-    Reason,
-    ScalingPolicy,
-    Snapshot,
-    decide_replicas,
-)
+from agentqueue.spec.defaults import Fallback, FallbackBehavior, RateLimit, ScalingMode
+from agentqueue_operator.autoscaling.decision import decide_replicas
 from agentqueue_operator.autoscaling.explanation import (
     _BECAUSE,
     JobFacts,
@@ -29,6 +16,16 @@ from agentqueue_operator.autoscaling.explanation import (
     explain,
     explain_job,
     explain_unwatched,
+)
+from agentqueue_operator.autoscaling.model import (
+    Decision,
+    Load,
+    Memory,
+    Pods,
+    Rates,
+    ScalingPolicy,
+    ScalingReason,
+    ScalingSnapshot,
 )
 from tests.support.pages import Page
 
@@ -45,7 +42,7 @@ def decide(
     rates: Rates = RATES,
     **given: Any,
 ) -> Decision:
-    snapshot = Snapshot(at=1000.0, load=load, pods=pods or Pods(ready=current), rates=rates)
+    snapshot = ScalingSnapshot(at=1000.0, load=load, pods=pods or Pods(ready=current), rates=rates)
     return decide_replicas(snapshot, current=current, policy=ScalingPolicy(**given), memory=memory)
 
 
@@ -53,7 +50,7 @@ BACKLOG = Load(ready=38, due_soon=2, active=10, oldest_ready=timedelta(seconds=1
 
 
 def test_every_reason_has_its_words() -> None:
-    assert set(_BECAUSE) == set(Reason)
+    assert set(_BECAUSE) == set(ScalingReason)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +90,7 @@ def test_every_reason_has_its_words() -> None:
             id="fallback",
         ),
         pytest.param(
-            decide(BACKLOG, mode=Mode.EXTERNAL),
+            decide(BACKLOG, mode=ScalingMode.EXTERNAL),
             "2 pods, as before: scaling.mode is External, someone else sets the number.",
             id="external",
         ),
@@ -123,7 +120,7 @@ def test_details_give_each_input_and_each_term() -> None:
 def test_details_name_what_only_some_queues_have() -> None:
     limits: dict[str, Any] = {
         "min_idle_slots": 12,
-        "rate_limit": RateLimit(max=1, duration=timedelta(seconds=1)),
+        "rate_limit": RateLimit(max=1, duration_seconds=1),
         "scale_down_window": timedelta(minutes=5),
     }
     details = " ".join(explain(decide(Load(paused=True), pods=Pods(unschedulable=2), **limits)).details)
@@ -136,7 +133,7 @@ def test_details_name_what_only_some_queues_have() -> None:
 
 
 def test_a_guess_is_called_one() -> None:
-    limit = RateLimit(max=2, duration=timedelta(seconds=1))
+    limit = RateLimit(max=2, duration_seconds=1)
     told = explain(decide(Load(ready=100), current=0, rates=Rates(service_known=timedelta()), rate_limit=limit))
     assert told.headline == (
         "From no pods to 1: the rate limit can feed no more, as far as is known before a job has ended."
@@ -180,39 +177,39 @@ GOING = Workers(going=2)
         pytest.param(WAITS, decide(BACKLOG, pods=Pods(failing=2)), NONE, "2 pods can't start", id="failing"),
         pytest.param(NEXT, decide(Load(ready=1), current=0), NONE, "its pod has just been asked for", id="asked-for"),
         pytest.param(
-            NEXT, decide(Load(ready=1), current=0, mode=Mode.EXTERNAL), NONE, "none was asked for", id="external"
+            NEXT, decide(Load(ready=1), current=0, mode=ScalingMode.EXTERNAL), NONE, "none was asked for", id="external"
         ),
         pytest.param(
             WAITS,
-            decide(BACKLOG, rate_limit=RateLimit(max=1, duration=timedelta(seconds=10))),
+            decide(BACKLOG, rate_limit=RateLimit(max=1, duration_seconds=10)),
             BUSY,
             "the rate limit starts 1 in 10 s, its turn comes within about 6 min",
             id="rate-limited",
         ),
         pytest.param(
             NEXT,
-            decide(Load(ready=1), mode=Mode.EXTERNAL),
+            decide(Load(ready=1), mode=ScalingMode.EXTERNAL),
             GOING,
             "all its workers (2) are going, they end what they run and claim no more",
             id="all-are-going",
         ),
         pytest.param(
             NEXT,
-            decide(Load(ready=1), pods=Pods(ready=1, starting=1), mode=Mode.EXTERNAL),
+            decide(Load(ready=1), pods=Pods(ready=1, starting=1), mode=ScalingMode.EXTERNAL),
             GOING,
             "1 pod on the way",
             id="all-are-going-and-one-comes",
         ),
         pytest.param(
             JobFacts(id="trip-17", state=JobState.WAITING, ahead=4),
-            decide(Load(ready=5, active=4), current=4, mode=Mode.FIXED, replicas=1, concurrency=1),
+            decide(Load(ready=5, active=4), current=4, mode=ScalingMode.FIXED, replicas=1, concurrency=1),
             Workers(claiming=1, slots=1, busy=1, going=3),
             "1 of 1 slots are busy, its turn comes within about 100 s; not counted: 3 workers on the way out",
             id="most-are-going",
         ),
         pytest.param(
             NEXT,
-            decide(Load(ready=1), mode=Mode.EXTERNAL),
+            decide(Load(ready=1), mode=ScalingMode.EXTERNAL),
             NONE,
             "2 pods ready, but no heartbeat has come from there in the last seconds",
             id="ready-and-not-heard-of",

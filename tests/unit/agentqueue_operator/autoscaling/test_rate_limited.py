@@ -6,22 +6,22 @@ from typing import Final
 
 import pytest
 
-from agentqueue_operator.autoscaling.decision import (
+from agentqueue.spec.defaults import RateLimit
+from agentqueue_operator.autoscaling.decision import decide_replicas
+from agentqueue_operator.autoscaling.estimates import Estimates, Running, Seen, learn, learn_start
+from agentqueue_operator.autoscaling.model import (
     Load,
     Memory,
     Pods,
-    RateLimit,
-    Reason,
     ScaleTo,
     ScalingPolicy,
-    Snapshot,
-    decide_replicas,
+    ScalingReason,
+    ScalingSnapshot,
 )
-from agentqueue_operator.autoscaling.estimates import Estimates, Running, Seen, learn, learn_start
 
 LOOK_S: Final = 5
 STARTUP_S: Final = 8
-LIMIT: Final = RateLimit(max=2, duration=timedelta(seconds=1))
+LIMIT: Final = RateLimit(max=2, duration_seconds=1)
 
 
 @dataclass
@@ -41,7 +41,7 @@ class World:
     failed: int = 0
     estimates: Estimates = field(default_factory=Estimates)
     memory: Memory = field(default_factory=Memory)
-    reasons: set[Reason] = field(default_factory=set)
+    reasons: set[ScalingReason] = field(default_factory=set)
 
     def until(self, end: int) -> list[int]:
         """The number of pods after each look."""
@@ -74,7 +74,7 @@ class World:
         )
         self.estimates = learn(self.estimates, seen)
         ready = sum(ready <= at for ready in self.ready_at)
-        snapshot = Snapshot(
+        snapshot = ScalingSnapshot(
             at=at,
             load=Load(ready=self.waiting, active=active, oldest_ready=timedelta(seconds=at)),
             pods=Pods(ready=ready, starting=current - ready),
@@ -92,7 +92,7 @@ class World:
 def test_short_jobs_get_what_their_limit_feeds_and_no_pods_for_a_guess() -> None:
     world = World(waiting=100, takes_s=0.3)
     assert max(world.until(60)) == 2
-    assert Reason.RATE_LIMITED in world.reasons
+    assert ScalingReason.RATE_LIMITED in world.reasons
 
 
 def test_long_jobs_get_their_slots_as_fast_as_the_limit_fills_them() -> None:

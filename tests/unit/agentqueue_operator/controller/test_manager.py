@@ -14,15 +14,15 @@ import pytest
 from agentqueue.errors import UsageError
 from agentqueue.service.probes import Probes
 from agentqueue.spec import AgentQueue, resolve
-from agentqueue_operator.autoscaling.decision import (
-    CHANGES,
+from agentqueue_operator.autoscaling.model import (
+    CHANGE_REASONS,
     Hold,
     Load,
     Memory,
-    Reason,
     ScaleTo,
     ScalingPolicy,
-    Snapshot,
+    ScalingReason,
+    ScalingSnapshot,
     Terms,
 )
 from agentqueue_operator.controller import manager
@@ -48,7 +48,7 @@ RESOURCE = {
     "spec": {"redis": {"managed": {}}, "agents": [AGENT]},
 }
 QUEUE = resolve(AgentQueue.model_validate(RESOURCE))
-TERMS = Terms(snapshot=Snapshot(at=1.0, load=Load()), current=0, policy=ScalingPolicy())
+TERMS = Terms(snapshot=ScalingSnapshot(at=1.0, load=Load()), current=0, policy=ScalingPolicy())
 LABELS = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "queue": "eu:search"}
 
 
@@ -164,9 +164,9 @@ def test_counters_are_shown_as_0_before_they_count() -> None:
     requests = "agentqueue_operator_api_requests_total"
     for verb, resource, code in (("get", "pods", "200"), ("create", "deployments", "201"), ("patch", "pods", "409")):
         assert value(metrics, requests, verb=verb, resource=resource, code=code) == 0.0
-    metrics.decided(REF, "search", Hold(Reason.ENOUGH, TERMS, Memory()))
+    metrics.decided(REF, "search", Hold(ScalingReason.ENOUGH, TERMS, Memory()))
     decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "ScaleTo"}
-    for reason in CHANGES:
+    for reason in CHANGE_REASONS:
         assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason=reason.value) == 0.0
 
 
@@ -243,11 +243,13 @@ def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
     load = Load(ready=7, due_soon=1, active=2, oldest_ready=timedelta(seconds=9), paused=True)
     look = Look(load=load, reports={}, marked={}, delayed=3, done=50, dead=4, arrived=60, run_ms=1)
     policy = ScalingPolicy(target_wait=timedelta(seconds=45))
-    held = Hold(Reason.ENOUGH, Terms(snapshot=Snapshot(at=1.0, load=load), current=2, policy=policy), Memory())
+    held = Hold(
+        ScalingReason.ENOUGH, Terms(snapshot=ScalingSnapshot(at=1.0, load=load), current=2, policy=policy), Memory()
+    )
     scaled = {"search": Scaled(replicas=2, look=look, draining=1, unschedulable=1, decision=held)}
     facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=2, ready=1)}
     metrics.looked(REF, QUEUE, scaled, facts)
-    metrics.decided(REF, "search", ScaleTo(3, Reason.BACKLOG, TERMS, Memory()))
+    metrics.decided(REF, "search", ScaleTo(3, ScalingReason.BACKLOG, TERMS, Memory()))
     shown = {
         "agentqueue_queue_waiting_jobs": 7.0,
         "agentqueue_queue_due_soon_jobs": 1.0,

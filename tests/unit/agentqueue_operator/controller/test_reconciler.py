@@ -12,8 +12,15 @@ import pytest
 from agentqueue.errors import QueueUnavailable
 from agentqueue.spec import AgentQueueStatus, LastScale, ResolvedQueue
 from agentqueue.store import ServerOptions
-from agentqueue_operator.autoscaling.decision import Load, Memory, ScaleTo, ScalingPolicy, Snapshot, Terms
-from agentqueue_operator.autoscaling.decision import Reason as ScalingReason
+from agentqueue_operator.autoscaling.model import (
+    Load,
+    Memory,
+    ScaleTo,
+    ScalingPolicy,
+    ScalingReason,
+    ScalingSnapshot,
+    Terms,
+)
 from agentqueue_operator.controller.ports import AgentPods, ApiUnavailable, Scaled
 from agentqueue_operator.controller.reconciler import Place, QueueReconciler
 from agentqueue_operator.controller.referenced_content import FRESH_S
@@ -32,7 +39,7 @@ MADE = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
 def scale_to(replicas: int) -> ScaleTo:
-    terms = Terms(snapshot=Snapshot(at=0.0, load=None), current=4, policy=ScalingPolicy())
+    terms = Terms(snapshot=ScalingSnapshot(at=0.0, load=None), current=4, policy=ScalingPolicy())
     return ScaleTo(replicas, ScalingReason.FIXED, terms, Memory())
 
 

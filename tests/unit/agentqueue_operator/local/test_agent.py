@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.autoscaling.decision import Load, ScalingPolicy
+from agentqueue_operator.autoscaling.model import Load, ScalingPolicy
 from agentqueue_operator.local.agent import Agent, Worker
 from agentqueue_operator.local.ports import AgentRun, Exit, Row
 from agentqueue_operator.local.supervisor import Up

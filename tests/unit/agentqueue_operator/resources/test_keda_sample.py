@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from agentqueue.spec import load_file, resolve
-from agentqueue_operator.autoscaling.decision import Mode
+from agentqueue.spec.defaults import ScalingMode
 from agentqueue_operator.controller.metrics import AGENT_LABELS, HELP
 from agentqueue_operator.resources.render import worker_name
 
@@ -21,7 +21,7 @@ def scaled_object() -> Any:
 def test_it_scales_the_deployment_of_an_external_agent() -> None:
     queue = resolve(load_file(SAMPLE).one())
     (agent,) = queue.agents
-    assert agent.scaling.mode.value == Mode.EXTERNAL
+    assert agent.scaling.mode.value == ScalingMode.EXTERNAL
     assert scaled_object()["spec"]["scaleTargetRef"]["name"] == worker_name(queue.name, agent.name)
 
 

@@ -5,8 +5,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from agentqueue_operator.autoscaling.decision import Decision, Memory, Pods, ScalingPolicy, Snapshot, decide_replicas
+from agentqueue_operator.autoscaling.decision import decide_replicas
 from agentqueue_operator.autoscaling.estimates import Estimates, learn, learn_start
+from agentqueue_operator.autoscaling.model import (
+    DEFAULT_TIMING,
+    Decision,
+    Memory,
+    Pods,
+    ScalingPolicy,
+    ScalingSnapshot,
+    ScalingTiming,
+)
 from agentqueue_operator.controller.ports import AgentPods
 from agentqueue_operator.controller.scaling.crashed_workers import WORKER
 from agentqueue_operator.controller.scaling.scale_in import Stage, WorkerPod
@@ -108,6 +117,7 @@ class View:
 class AgentMemory:
     """One agent's past."""
 
+    timing: ScalingTiming = DEFAULT_TIMING
     memory: Memory = field(default_factory=Memory)
     estimates: Estimates = field(default_factory=Estimates)
     sights: dict[str, Sight] = field(default_factory=dict)
@@ -150,10 +160,10 @@ class AgentMemory:
         without one nothing counts as failed."""
         load = view.look.load if view.look is not None else None
         pods = without_silent(summary_of(view.living, view.deployment, now=now), view.silent)
-        snapshot = Snapshot(at=at, load=load, pods=pods, rates=self.estimates.rates())
+        snapshot = ScalingSnapshot(at=at, load=load, pods=pods, rates=self.estimates.rates())
         counts = load is not None or self._counts_as_failure(at, is_reachable=is_reachable)
         memory = self.memory if counts else replace(self.memory, failures=max(0, self.memory.failures - 1))
-        decision = decide_replicas(snapshot, current=view.current, policy=policy, memory=memory)
+        decision = decide_replicas(snapshot, current=view.current, policy=policy, memory=memory, timing=self.timing)
         if counts:
             self.memory = decision.memory
             self.failed_at = at if load is None else None

@@ -10,8 +10,9 @@ from agentqueue.clock import now_ms
 from agentqueue.errors import AgentQueueError
 from agentqueue.model.times import from_ms
 from agentqueue.spec import LastScale, ResolvedAgent, ResolvedQueue
-from agentqueue_operator.autoscaling.decision import Decision, Mode, ScaleTo
+from agentqueue.spec.defaults import ScalingMode
 from agentqueue_operator.autoscaling.decision_record import Owner
+from agentqueue_operator.autoscaling.model import DEFAULT_TIMING, Decision, ScaleTo, ScalingTiming
 from agentqueue_operator.autoscaling.policy import policy_of
 from agentqueue_operator.controller.ports import AgentPods, Cluster, Scaled
 from agentqueue_operator.controller.scaling.agent_history import AgentMemory, View
@@ -54,7 +55,9 @@ class QueueScaler:
         *,
         decided: Decided = lambda agent, decision: None,  # noqa: ARG005
         now: Callable[[], datetime] = lambda: from_ms(now_ms()),
+        timing: ScalingTiming = DEFAULT_TIMING,
     ) -> None:
+        self._timing = timing
         self._decided = decided
         self._now = now
         self._agents: dict[str, AgentMemory] = {}
@@ -66,7 +69,7 @@ class QueueScaler:
         self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues | None, at: float
     ) -> Mapping[str, Scaled]:
         """One pass; see `Scaler`."""
-        self._agents = {agent.name: self._agents.get(agent.name) or AgentMemory() for agent in queue.agents}
+        self._agents = {agent.name: self._agents.get(agent.name) or AgentMemory(self._timing) for agent in queue.agents}
         agents = self._handshake.refresh(agents)
         looks = await self._look(queue, queues)
         scaled: dict[str, Scaled] = {}
@@ -146,7 +149,7 @@ def _wanted(view: View, decision: Decision) -> int:
 def _actions(pods: Sequence[WorkerPod], view: View, decision: Decision) -> tuple[Action, ...]:
     """What to do to the pods. Where somebody else sets the number, suspended workers are only told to claim no more."""
     terms = decision.terms
-    if terms.policy.mode is not Mode.EXTERNAL:
+    if terms.policy.mode is not ScalingMode.EXTERNAL:
         wanted, rolling_out = _wanted(view, decision), terms.snapshot.pods.rolling_out
         return plan_scale_in(pods, wanted=wanted, current=view.current, rolling_out=rolling_out)
     if terms.policy.suspended:
@@ -156,7 +159,7 @@ def _actions(pods: Sequence[WorkerPod], view: View, decision: Decision) -> tuple
 
 def _replicas(view: View, decision: Decision, done: Done) -> int | None:
     """What to render: more at once, fewer only as victims may go."""
-    if decision.terms.policy.mode is Mode.EXTERNAL:
+    if decision.terms.policy.mode is ScalingMode.EXTERNAL:
         return None
     return max(view.current, _wanted(view, decision)) if done.replicas is None else done.replicas
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agentqueue.spec import GROUP
-from agentqueue_operator.autoscaling.decision import ADDED_S, Pods
+from agentqueue_operator.autoscaling.model import SCALE_UP_RATE_WINDOW_S, Pods
 from agentqueue_operator.controller.scaling.crashed_workers import FINAL_PHASES, WORKER
 from agentqueue_operator.controller.scaling.scale_in import Stage
 from agentqueue_operator.controller.status.pod_problems import CONFIG_REASONS, IMAGE_REASONS, condition_of, last_end
@@ -151,7 +151,7 @@ def summary_of(pods: Sequence[Object], deployment: Object | None, *, now: dateti
         starting=len(pods) - ready - unschedulable - failing,
         unschedulable=unschedulable,
         failing=failing,
-        young=sum((now - _made(pod)).total_seconds() < ADDED_S for pod in pods),
+        young=sum((now - _made(pod)).total_seconds() < SCALE_UP_RATE_WINDOW_S for pod in pods),
         rolling_out=_is_rolling_out(deployment, pods),
     )
 

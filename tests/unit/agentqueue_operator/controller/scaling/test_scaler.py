@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.autoscaling.decision import Load, Reason
 from agentqueue_operator.autoscaling.decision_record import decode
+from agentqueue_operator.autoscaling.model import Load, ScalingReason
 from agentqueue_operator.controller.ports import AgentPods, ApiRefused, NotLeading, Scaled
 from agentqueue_operator.controller.scaling.scale_in import SETTLE_S
 from agentqueue_operator.controller.scaling.scaler import ASK_AGAIN_S, MARKS_KEPT_S, QueueScaler
@@ -28,7 +28,7 @@ class Passes:
         self.queues = FakeQueues(reports=dict.fromkeys(self.cluster.pods, IDLE))
         self.queue = queue_of(**scaling)
         self.at = at
-        self.decisions: list[Reason] = []
+        self.decisions: list[ScalingReason] = []
         self.restart()
 
     def restart(self) -> None:
@@ -70,7 +70,7 @@ async def test_an_operator_that_starts_anew_knows_how_many_pods_were_just_added(
     assert (await passes.one()).replicas == 2
     passes.restart()
     assert (await passes.one()).replicas == 2
-    assert passes.decisions == [Reason.MAX_PODS_PER_MINUTE] * 2
+    assert passes.decisions == [ScalingReason.MAX_PODS_PER_MINUTE] * 2
 
 
 async def test_up_at_once() -> None:
@@ -80,7 +80,7 @@ async def test_up_at_once() -> None:
     assert (scaled.replicas, scaled.requeue_after_s) == (5, None)
     assert scaled.last_scale is not None
     assert scaled.last_scale.model_dump(by_alias=True) == {"time": NOW, "from": 0, "to": 5, "reason": "MaxReplicas"}
-    assert passes.decisions == [Reason.MAX]
+    assert passes.decisions == [ScalingReason.MAX]
 
 
 async def test_a_deployment_that_is_not_there_yet_counts_as_zero() -> None:
@@ -92,7 +92,7 @@ async def test_a_deployment_that_is_not_there_yet_counts_as_zero() -> None:
 async def test_nothing_goes_in_the_first_minute_after_a_start(two_idle: Passes) -> None:
     scaled = await two_idle.one()
     assert scaled.replicas == 2
-    assert two_idle.decisions == [Reason.LEARNING]
+    assert two_idle.decisions == [ScalingReason.LEARNING]
     assert two_idle.queues.marks == []
 
 
@@ -201,7 +201,7 @@ async def test_a_restart_in_the_middle_loses_nothing(two_idle: Passes) -> None:
     await two_idle.settled()
     two_idle.restart()
     first = await two_idle.one()
-    assert (first.replicas, two_idle.decisions[-1]) == (2, Reason.LEARNING)
+    assert (first.replicas, two_idle.decisions[-1]) == (2, ScalingReason.LEARNING)
     assert set(two_idle.queues.marked) == set()  # not due by what is known now
     await two_idle.settled()
     two_idle.queues.confirm("a")
@@ -215,7 +215,7 @@ async def test_replicas_hold_while_redis_is_down(two_idle: Passes) -> None:
     for _ in range(20):
         scaled = await two_idle.one()
         assert (scaled.replicas, scaled.look) == (2, None)
-    assert two_idle.decisions[-1] is Reason.FALLBACK_HOLD
+    assert two_idle.decisions[-1] is ScalingReason.FALLBACK_HOLD
     two_idle.queues.down = False
     assert (await two_idle.one()).replicas == 2
 
@@ -243,7 +243,7 @@ async def test_a_redis_that_is_not_there_yet_is_no_failure() -> None:
     passes = Passes(fallback={"behavior": "Max"})
     for _ in range(10):
         assert (await passes.one(has_redis=False)).replicas == 0
-    assert passes.decisions[-1] is Reason.METRICS_MISSING
+    assert passes.decisions[-1] is ScalingReason.METRICS_MISSING
     assert passes.queues.published == {}
 
 
@@ -316,7 +316,7 @@ async def test_unschedulable_pods_stop_more_from_coming() -> None:
     passes.queues.load = Load(ready=50)
     scaled = await passes.one()
     assert (scaled.replicas, scaled.unschedulable) == (2, 1)
-    assert passes.decisions == [Reason.UNSCHEDULABLE]
+    assert passes.decisions == [ScalingReason.UNSCHEDULABLE]
 
 
 async def test_pods_that_crash_at_their_start_stop_more_from_coming() -> None:
@@ -324,7 +324,7 @@ async def test_pods_that_crash_at_their_start_stop_more_from_coming() -> None:
     passes = Passes(pod("a", ready=False, containerStatuses=[waiting]))
     passes.queues.load = Load(ready=50)
     assert (await passes.one()).replicas == 1
-    assert passes.decisions == [Reason.PODS_FAIL]
+    assert passes.decisions == [ScalingReason.PODS_FAILING]
 
 
 async def test_nothing_goes_in_a_rollout_and_marks_are_taken_back(two_idle: Passes) -> None:
@@ -332,7 +332,7 @@ async def test_nothing_goes_in_a_rollout_and_marks_are_taken_back(two_idle: Pass
     assert set(two_idle.queues.marked) == {"a"}
     two_idle.cluster.pods["c"] = pod("c", template="t2", ready=False)
     scaled = await two_idle.one()
-    assert (scaled.replicas, two_idle.decisions[-1]) == (2, Reason.ROLLOUT)
+    assert (scaled.replicas, two_idle.decisions[-1]) == (2, ScalingReason.ROLLOUT)
     assert set(two_idle.queues.marked) == two_idle.cluster.costs() == set()
 
 
@@ -419,12 +419,12 @@ async def test_each_decision_is_published_with_the_last_change() -> None:
     passes.queues.load = Load(ready=9)
     await passes.one()
     published = decode(passes.queues.published["work"])
-    assert (published.by, published.decision.reason, published.change) == ("operator", Reason.MAX, None)
+    assert (published.by, published.decision.reason, published.change) == ("operator", ScalingReason.MAX, None)
     passes.cluster.replicas = 3
     await passes.one()
     change = decode(passes.queues.published["work"]).change
     assert change is not None
-    assert (change.before, change.after, change.reason) == (0, 3, Reason.MAX)
+    assert (change.before, change.after, change.reason) == (0, 3, ScalingReason.MAX)
 
 
 # --- pods that are not heard any more
@@ -442,9 +442,9 @@ async def test_a_pod_that_was_heard_and_is_silent_is_no_capacity_nor_when_its_no
     assert (await passes.one()).replicas == 2
     passes.queues.reports["a"] = BUSY
     passes.queues.load = Load(active=1)
-    assert passes.decisions[-1] is Reason.BACKLOG
+    assert passes.decisions[-1] is ScalingReason.BACKLOG
     await passes.one()
-    assert passes.scaler._agents["work"].memory.keeps[-1].pods == 1
+    assert passes.scaler._agents["work"].memory.keep_history[-1].pods == 1
 
 
 async def test_a_container_that_starts_again_is_awaited_as_any_start() -> None:

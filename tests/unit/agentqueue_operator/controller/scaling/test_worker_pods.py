@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.autoscaling.decision import Pods
+from agentqueue_operator.autoscaling.model import Pods
 from agentqueue_operator.controller.ports import ApiRefused
 from agentqueue_operator.controller.scaling.scale_in import Stage
 from agentqueue_operator.controller.scaling.worker_pods import (
