@@ -19,6 +19,7 @@ from agentqueue.client.results import check_timeout
 from agentqueue.errors import ResultTimeout, UsageError
 from agentqueue.local.server import EmbeddedServer
 from agentqueue.model.job import State
+from agentqueue.model.retry_policy import seconds
 from agentqueue.store.time_travel import advance_time, make_due
 
 if TYPE_CHECKING:
@@ -174,10 +175,7 @@ class Sandbox:
 
         What is stored is made older; the machine's own clock, by which crons tick, stays.
         """
-        seconds = by.total_seconds() if isinstance(by, timedelta) else by
-        if not seconds >= 0:
-            raise UsageError(f"time goes forward only: advance({by!r}) must not be negative")
-        await advance_time(self.client.store, round(seconds * 1000))
+        await advance_time(self.client.store, round(seconds(by, "by") * 1000))
 
 
 def load_burst() -> Burst:

@@ -223,7 +223,7 @@ async def test_a_server_of_ones_own_may_be_used(server_url: str) -> None:
         await box.client.enqueue("first", "hop")
         with pytest.raises(UsageError, match="no agents to run"):
             await box.run_until_idle()
-        with pytest.raises(UsageError, match="forward only"):
+        with pytest.raises(UsageError, match="`by` must be a number of seconds from 0"):
             await box.advance(-1)
 
 

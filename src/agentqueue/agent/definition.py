@@ -22,7 +22,7 @@ from agentqueue.agent.payload import Payload
 from agentqueue.agent.signature import name_of, payload_parameter
 from agentqueue.errors import UsageError
 from agentqueue.keys import check_job_name, check_queue
-from agentqueue.model.retry_policy import Backoff, Seconds, check_attempts, seconds
+from agentqueue.model.retry_policy import MIN_TIMEOUT_S, Backoff, Seconds, check_attempts, seconds
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -152,13 +152,11 @@ class Agent:
             func=func,
             payload=Payload(func, payload_parameter(func, Context)),
             is_async=runs_on_loop,
-            timeout=None if timeout is None else seconds(timeout, endless=True),
+            timeout=None if timeout is None else seconds(timeout, "timeout", least=MIN_TIMEOUT_S, endless=True),
             attempts=check_attempts(attempts),
             backoff=None if backoff is None else Backoff.parse(backoff),
-            keep_result=None if keep_result is None else seconds(keep_result, endless=True),
+            keep_result=None if keep_result is None else seconds(keep_result, "keep_result", endless=True),
         )
-        if job.timeout == 0:
-            raise UsageError(f"job {job.name!r}: timeout must be more than 0 seconds")
         self.jobs[job.name] = job
         with contextlib.suppress(AttributeError):  # a bound method has no room for it: it is enqueued by name
             own = [known for known in jobs_of(func) if known.func is func]

@@ -1,6 +1,9 @@
 """Exceptions that a handler raises to control how its job ends."""
 
-from agentqueue.model.retry_policy import Seconds, delay_seconds
+from datetime import timedelta
+
+from agentqueue.model.numbers import plain_number
+from agentqueue.model.retry_policy import Seconds, seconds
 
 
 class Retry(Exception):
@@ -11,7 +14,11 @@ class Retry(Exception):
     """
 
     def __init__(self, message: str = "", *, after: Seconds | None = None) -> None:
-        self.after = None if after is None else delay_seconds(after)
+        self.after: float | None = None
+        """Delay before the next attempt, in seconds. None: the job's backoff decides."""
+        if after is not None:
+            is_past = after < timedelta() if isinstance(after, timedelta) else (plain_number(after) or 0) < 0
+            self.after = 0.0 if is_past else seconds(after, "after")
         super().__init__(message or ("try again" if self.after is None else f"try again after {self.after:g} s"))
 
 

@@ -3,15 +3,15 @@
 import math
 from asyncio import CancelledError
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from agentqueue.client.responses import Replayed
 from agentqueue.client.status import JobStatus
-from agentqueue.errors import InvalidPayload, JobCancelled, JobFailed, JobNotFound, UsageError
+from agentqueue.errors import InvalidPayload, JobCancelled, JobFailed, JobNotFound
 from agentqueue.model.attempts import returns_of
 from agentqueue.model.job import JobRecord, State, decode_job
 from agentqueue.model.result import ResultRecord
+from agentqueue.model.retry_policy import Seconds, seconds
 from agentqueue.store import Snapshot
 
 
@@ -82,15 +82,10 @@ def replayed_of(ids: Sequence[str], answers: Sequence[str]) -> Replayed:
     return Replayed(len(those("replayed")), those("unknown"), those("live"), those("bare"))
 
 
-def check_timeout(value: float | timedelta | None) -> float:
-    """Seconds to wait; infinite for None.
+def check_timeout(value: Seconds | None) -> float:
+    """Return the seconds to wait for a result, infinite for None.
 
     Raises:
-        UsageError: negative or not a number.
+        UsageError: The timeout is negative, over 10 years, or not a number.
     """
-    if value is None:
-        return math.inf
-    out = value.total_seconds() if isinstance(value, timedelta) else value
-    if type(out) not in (int, float) or not out >= 0:  # NaN fails the comparison
-        raise UsageError(f"timeout {value!r} must be a number of seconds from 0, a timedelta, or None")
-    return float(out)
+    return math.inf if value is None else seconds(value, "timeout", endless=True)

@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypedDict
 
@@ -12,6 +12,15 @@ from agentqueue.errors import InvalidName, UsageError
 from agentqueue.keys import PRIORITY_NUMBERS, Level, check_id, check_job_name, check_queue, level_of
 from agentqueue.model.job import NO_OPTIONS, JobOptions, JobRecord, encode_job
 from agentqueue.model.json import MAX_BYTES
+from agentqueue.model.retry_policy import (
+    MAX_DURATION_S,
+    MIN_TIMEOUT_S,
+    Backoff,
+    Seconds,
+    backoff_to_record,
+    check_attempts,
+    seconds,
+)
 
 
 class _NoPayload:
@@ -25,9 +34,6 @@ NO_PAYLOAD: Final = _NoPayload()
 """No payload was given, as opposed to None: the handler's default is taken."""
 
 
-MAX_DELAY: Final = timedelta(days=3_650)
-MAX_TIMEOUT: Final = timedelta(days=365)
-MAX_ATTEMPTS: Final = 1_000
 MAX_WORD: Final = 256
 MAX_TAGS: Final = 20
 MAX_TAG: Final = 128
@@ -38,7 +44,7 @@ class EnqueueOptions(TypedDict, total=False):
 
     priority: int | str | Level | None
     """urgent (1), high (5), normal (10, the default) or low (15)."""
-    delay: float | timedelta | None
+    delay: Seconds | None
     """Start no sooner than this from now, up to 10 years."""
     at: datetime | None
     """Start no sooner than this moment (with a time zone); one that has passed: at once."""
@@ -46,11 +52,11 @@ class EnqueueOptions(TypedDict, total=False):
     """The job's id; the same id again gives back the first job while it is known. Default: one drawn at random."""
     tags: Sequence[str] | None
     """Up to 20 words to find it by."""
-    timeout: float | timedelta | None
+    timeout: Seconds | None
     """How long one attempt may run, over the handler's own setting."""
     attempts: int | None
     """How many attempts before it is a dead letter, over the handler's own setting."""
-    backoff: Mapping[str, Any] | float | timedelta | None
+    backoff: Backoff | Mapping[str, Any] | Seconds | None
     """`{type: exponential|fixed, delaySeconds, maxDelaySeconds, jitter}`, or one fixed delay."""
     tenant: str | None
     """Whom it is for; goes along with the job."""
@@ -183,62 +189,27 @@ def _delay_ms(given: Mapping[str, Any], now_ms: int) -> int:
         return _until_ms(given["at"], now_ms)
     if "delay" not in given:
         return 0
-    return round(_seconds(given["delay"], "delay", most=MAX_DELAY) * 1000)
+    return round(seconds(given["delay"], "delay") * 1000)
 
 
 def _until_ms(moment: Any, now_ms: int) -> int:
     if not isinstance(moment, datetime) or moment.tzinfo is None:
         raise UsageError(f"`at` must be a datetime with a time zone, not {moment!r}; e.g. datetime.now(UTC) + …")
     delay_ms = math.ceil(moment.timestamp() * 1000) - now_ms
-    if delay_ms > MAX_DELAY.total_seconds() * 1000:
-        raise UsageError(f"`at` is {moment.isoformat()}, over {MAX_DELAY.days // 365} years from now")
+    if delay_ms > MAX_DURATION_S * 1000:
+        raise UsageError(f"`at` is {moment.isoformat()}, over 10 years from now")
     return max(delay_ms, 0)
-
-
-def _seconds(value: Any, what: str, *, most: timedelta, least: float = 0.0) -> float:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if type(value) not in (int, float) or not least <= value <= most.total_seconds():  # NaN fails the comparison
-        raise UsageError(
-            f"`{what}` must be seconds (or a timedelta) from {least:g} to {most.total_seconds():.0f}, not {value!r:.80}"
-        )
-    return float(value)
 
 
 def _job_options(given: Mapping[str, Any]) -> JobOptions:
     timeout, attempts, backoff = given.get("timeout"), given.get("attempts"), given.get("backoff")
     if timeout is attempts is backoff is None:
         return NO_OPTIONS
-    if attempts is not None and not (type(attempts) is int and 1 <= attempts <= MAX_ATTEMPTS):
-        raise UsageError(f"`attempts` must be a whole number from 1 to {MAX_ATTEMPTS}, not {attempts!r:.80}")
     return JobOptions(
-        timeout=None if timeout is None else _seconds(timeout, "timeout", most=MAX_TIMEOUT, least=0.001),
-        attempts=attempts,
-        backoff=None if backoff is None else _backoff(backoff),
+        timeout=None if timeout is None else seconds(timeout, "timeout", least=MIN_TIMEOUT_S),
+        attempts=check_attempts(attempts),
+        backoff=None if backoff is None else backoff_to_record(backoff),
     )
-
-
-def _backoff(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {"type": "fixed", "delaySeconds": _seconds(value, "backoff", most=timedelta(days=7))}
-    _check_backoff_keys(value)
-    kind = value.get("type", "exponential")
-    if kind not in ("exponential", "fixed"):
-        raise UsageError(f"`backoff.type` must be exponential or fixed, not {kind!r:.80}")
-    jitter = value.get("jitter")
-    if jitter is not None and not (type(jitter) in (int, float) and 0 <= jitter <= 1):
-        raise UsageError(f"`backoff.jitter` must be a number from 0 to 1, not {jitter!r:.80}")
-    for name in ("delaySeconds", "maxDelaySeconds"):
-        if value.get(name) is not None:
-            _seconds(value[name], f"backoff.{name}", most=timedelta(days=7))
-    return {name: item for name, item in value.items() if item is not None}
-
-
-def _check_backoff_keys(value: Mapping[str, Any]) -> None:
-    names = ("type", "delaySeconds", "maxDelaySeconds", "jitter")
-    unknown = next((name for name in value if name not in names), None)
-    if unknown is not None:
-        raise UsageError(f"`backoff` has no {unknown!r:.80}; it has {', '.join(names)}")
 
 
 def _tags(value: Any) -> Sequence[str]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from agentqueue.model.retry_policy import LONGEST_S
+from agentqueue.model.retry_policy import MAX_DURATION_S
 
 
 def number(least: float, most: float, *, unit: str = "") -> Callable[[str], float]:
@@ -23,7 +23,7 @@ def number(least: float, most: float, *, unit: str = "") -> Callable[[str], floa
 
 def seconds(least: float = 0.0) -> Callable[[str], float]:
     """A duration in seconds, from `least` to the longest."""
-    return number(least, LONGEST_S, unit="seconds")
+    return number(least, MAX_DURATION_S, unit="seconds")
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

@@ -126,21 +126,23 @@ def test_one_number_as_backoff_is_a_fixed_delay() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param({"delay": -1}, "`delay` must be seconds", id="delay-negative"),
-        pytest.param({"delay": math.nan}, "`delay` must be seconds", id="delay-nan"),
-        pytest.param({"delay": math.inf}, "`delay` must be seconds", id="delay-infinite"),
-        pytest.param({"delay": True}, "`delay` must be seconds", id="delay-bool"),
-        pytest.param({"delay": "5"}, "`delay` must be seconds", id="delay-text"),
-        pytest.param({"delay": timedelta(days=3_651)}, "`delay` must be seconds", id="delay-over-ten-years"),
+        pytest.param({"delay": -1}, "`delay` must be a number of seconds", id="delay-negative"),
+        pytest.param({"delay": math.nan}, "`delay` must be a number of seconds", id="delay-nan"),
+        pytest.param({"delay": math.inf}, "`delay` must be a number of seconds", id="delay-infinite"),
+        pytest.param({"delay": True}, "`delay` must be a number of seconds", id="delay-bool"),
+        pytest.param({"delay": "5"}, "`delay` must be a number of seconds", id="delay-text"),
+        pytest.param(
+            {"delay": timedelta(days=3_651)}, "`delay` must be a number of seconds", id="delay-over-ten-years"
+        ),
         pytest.param({"delay": 1, "at": datetime(2100, 1, 1, tzinfo=UTC)}, "not both", id="delay-and-at"),
         pytest.param({"at": datetime(2030, 1, 1)}, "time zone", id="at-naive"),  # noqa: DTZ001  # the point
         pytest.param({"at": "tomorrow"}, "time zone", id="at-text"),
         pytest.param({"at": datetime(2300, 1, 1, tzinfo=UTC)}, "over 10 years", id="at-far"),
-        pytest.param({"timeout": 0}, "`timeout` must be seconds", id="timeout-zero"),
+        pytest.param({"timeout": 0}, "`timeout` must be a number of seconds", id="timeout-zero"),
         pytest.param({"attempts": 0}, "`attempts` must be a whole number", id="attempts-zero"),
         pytest.param({"attempts": 1.5}, "`attempts` must be a whole number", id="attempts-fraction"),
         pytest.param({"attempts": 1_001}, "`attempts` must be a whole number", id="attempts-many"),
-        pytest.param({"backoff": -1}, "`backoff` must be seconds", id="backoff-negative"),
+        pytest.param({"backoff": -1}, "`backoff` must be a number of seconds", id="backoff-negative"),
         pytest.param({"backoff": {"type": "linear"}}, "exponential or fixed", id="backoff-type"),
         pytest.param({"backoff": {"delay": 1}}, "has no 'delay'", id="backoff-key"),
         pytest.param({"backoff": {"jitter": 2}}, "jitter", id="backoff-jitter"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentqueue.model.retry_policy import LONGEST_S
+from agentqueue.model.retry_policy import MAX_DURATION_S
 from agentqueue.service import parsing
 
 
@@ -15,7 +15,7 @@ from agentqueue.service import parsing
         (parsing.number(0.5, 300), "0.5", 0.5),
         (parsing.number(0, 1), "1", 1.0),
         (parsing.seconds(), "3e2", 300.0),
-        (parsing.seconds(), str(LONGEST_S), LONGEST_S),
+        (parsing.seconds(), str(MAX_DURATION_S), MAX_DURATION_S),
         (parsing.whole(1, 10_000), "10000", 10_000),
         (parsing.one_of("json", "console"), "JSON", "json"),
     ],

@@ -105,7 +105,7 @@ class AgentHandler:
 
 def _longest(retries: Iterable[Retry]) -> float | None:
     """The longest delay in seconds; None if none asks for one."""
-    return max((seconds(it.after) for it in retries if it.after is not None), default=None)
+    return max((seconds(it.after, "after") for it in retries if it.after is not None), default=None)
 
 
 def keep_ms(seconds: float) -> int:

@@ -14,7 +14,7 @@ from arq.worker import Function
 from redis.exceptions import RedisError
 
 from agentqueue.clock import now_ms
-from agentqueue.model.retry_policy import LONGEST_S
+from agentqueue.model.retry_policy import MAX_DURATION_S
 from agentqueue.store import KEEP_FOREVER, Server, ServerOptions, close_sentinels
 from agentqueue_worker.adapters.arq.connect import lazy_pool, pool_at
 from agentqueue_worker.adapters.arq.crons import ArqCron
@@ -67,9 +67,9 @@ class ArqWorker(arq_worker.Worker):
         own |= {"poll_delay": self.poll_delay_s, "health_check_interval": self.health_check_interval}
         kept = {f"{name}: keep_result": function.keep_result_s for name, function in self.functions.items()}
         for name, seconds in {**own, **kept}.items():
-            if seconds is not None and not abs(seconds) <= LONGEST_S:  # NaN fails the comparison
+            if seconds is not None and not abs(seconds) <= MAX_DURATION_S:  # NaN fails the comparison
                 hint = "; keep_result_forever=True keeps it" if name.endswith("keep_result") else ""
-                raise ValueError(f"{name}={seconds}: must be up to {LONGEST_S:.0f} seconds{hint}")
+                raise ValueError(f"{name}={seconds}: must be up to {MAX_DURATION_S:.0f} seconds{hint}")
 
     @property
     def completion_wait(self) -> float:
