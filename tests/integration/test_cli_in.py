@@ -116,13 +116,13 @@ def test_secrets_are_read_while_the_port_is_being_forwarded(
 def test_the_client_is_imported_while_kubectl_asks_the_cluster(travel: SyncClient, kubectl: FakeKubectl) -> None:
     program = """
 import sys
-from agentqueue.cli import cluster
+from agentqueue.cli import kubernetes
 from agentqueue.cli.main import run
-ask = cluster.Kubectl.agent_queue
+ask = kubernetes.Kubectl.agent_queue
 def asked(self, place):
     print("redis" in sys.modules)
     return ask(self, place)
-cluster.Kubectl.agent_queue = asked
+kubernetes.Kubectl.agent_queue = asked
 run(["stats", "--in", "prod/travel"])
 """
     with travel:
