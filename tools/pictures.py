@@ -122,9 +122,9 @@ def journey_picture(journey: Journey) -> str:
     width, height = text_x + 470, top + row * len(journey.steps) + 16
     body = [_text(20, 32, journey.title, size=17, weight=600)]
     for number, room in enumerate(lanes):
-        x = left + number * lane
-        body.append(_box(x + 4, 48, lane - 8, height - 60, FILLS[number % len(FILLS)]))
-        body.append(_text(x + lane / 2, 70, room, size=12, weight=600, anchor="middle"))
+        edge = left + number * lane
+        body.append(_box(edge + 4, 48, lane - 8, height - 60, FILLS[number % len(FILLS)]))
+        body.append(_text(edge + lane / 2, 70, room, size=12, weight=600, anchor="middle"))
     before: tuple[float, float] | None = None
     for number, step in enumerate(journey.steps):
         x, y = left + lanes.index(step.room) * lane + lane / 2, top + number * row + 14
