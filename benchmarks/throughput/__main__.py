@@ -49,7 +49,7 @@ def main() -> None:
     print(versions_text(results), flush=True)
     deadline = time.monotonic() + 60 * given.minutes
     for case in cases:
-        if case.name not in results.cells:
+        if not results.has(case.name):
             if time.monotonic() > deadline:
                 print(f"\n{given.minutes:g} minutes are over: the same command goes on with {case.name}")
                 break

@@ -20,6 +20,8 @@ PANELS: Final = (
     ("enqueue-bulk", "sent_per_s"),
     ("idle", "p99_ms"),
 )
+WIDE: Final = 50
+"""Ratio of the greatest to the least latency from which a panel is logarithmic."""
 OUR_COLOUR, OTHER_COLOUR = "#2a6f97", "#b0b7bd"
 
 
@@ -54,5 +56,7 @@ def _panel(axis: Axes, results: Results, case: str, figure: str) -> None:
     colours = [OUR_COLOUR if side == OURS else OTHER_COLOUR for side in order]
     axis.barh([SIDES[side].title for side in order], medians, xerr=errors, color=colours, ecolor="#444444")
     axis.set_title(next(it.title for it in CASES if it.name == case), fontsize=10)
+    if max(medians) > WIDE * min(medians) > 0 and not FIGURES[figure].more_is_better:
+        axis.set_xscale("log")
     axis.set_xlabel(FIGURES[figure].title)
     axis.spines[["top", "right"]].set_visible(False)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from benchmarks.throughput.cases import Case
 
 Figures = dict[str, float]
+CUT_OFF: Final = 1.5
+"""Times the aimed length after which a run ends: at 1 job at a time a side is slower than its rate in the registry."""
+SETTLE_S: Final = 0.2
+"""Seconds from the last send of a paced load until its jobs have usually started; nothing polls meanwhile."""
 MOST_BYTES: Final = 200_000_000
 """Bytes of payload that one run stores."""
 LEAST_FOR_COST: Final = 200
@@ -27,7 +31,7 @@ class Scale:
     """Size of the runs.
 
     Attributes:
-        seconds: time that a run of jobs aims at; it is cut off after twice the time.
+        seconds: time that a run of jobs aims at; it is cut off after CUT_OFF times that.
         most: most jobs of a run, unless the case names a count.
         most_waiting: most jobs of a backlog that a case names.
         lay_s: seconds in which a backlog must be enqueued.
@@ -44,7 +48,7 @@ class Scale:
     samples: int = 200
     idle_s: float = 1.0
     imports: int = 5
-    recovery_s: float = 60.0
+    recovery_s: float = 90.0
 
 
 def throughput(trial: Trial, case: "Case", scale: Scale) -> Figures:
@@ -63,7 +67,7 @@ def throughput(trial: Trial, case: "Case", scale: Scale) -> Figures:
     workers = [trial.start_worker(case.concurrency) for _ in range(case.processes)]
     trial.wait_for(lambda: trial.starts() >= sent or all(it.journal.exists() for it in workers), START_S)
     before = trial.counters()
-    trial.wait_for_starts(sent, 2 * scale.seconds)
+    trial.wait_for_starts(sent, CUT_OFF * scale.seconds)
     after = trial.counters()
     found = pace([[at for _, at in worker.starts()] for worker in workers], case.concurrency)
     figures = {"counted_percent": 100 * found.share} | ({"jobs_per_s": found.per_second} if found.share else {})
@@ -75,7 +79,7 @@ def throughput(trial: Trial, case: "Case", scale: Scale) -> Figures:
 def enqueueing(trial: Trial, case: "Case", scale: Scale) -> Figures:
     """Send jobs, with no worker."""
     before = trial.counters()
-    sent = trial.enqueue(Load(count=_count(trial, case, scale), bulk=case.bulk, limit=2 * scale.seconds))
+    sent = trial.enqueue(Load(count=_count(trial, case, scale), bulk=case.bulk, limit=CUT_OFF * scale.seconds))
     after = trial.counters()
     return {"sent_per_s": sent.sent / sent.seconds} | _costs(before, after, jobs=sent.sent)
 
@@ -210,6 +214,7 @@ def _waits(trial: Trial, load: Load, moments: Mapping[int, int]) -> Figures:
     def starts() -> dict[int, int]:
         return {n: at for worker in trial.workers for n, at in worker.starts() if n in wanted}
 
+    time.sleep(SETTLE_S)
     trial.wait_for(lambda: len(starts()) == load.count, START_S + load.delay)
     waits = [(at - moments[n]) / 1e6 - 1_000 * load.delay for n, at in starts().items()]
     return {"p50_ms": percentile(waits, 50), "p99_ms": percentile(waits, 99)}

@@ -35,6 +35,11 @@ class Results:
     machine: dict[str, Any]
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
+    def has(self, case: str) -> bool:
+        """Return True if every side has all rounds of a case, or a problem."""
+        cells = self.cells.get(case, {})
+        return bool(cells) and all(it.problem or len(it.rounds) >= self.settings["rounds"] for it in cells.values())
+
     def save(self, path: Path) -> None:
         """Write all to a file, in one step."""
         path.parent.mkdir(parents=True, exist_ok=True)

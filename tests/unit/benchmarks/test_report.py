@@ -80,6 +80,16 @@ def test_run_goes_on_with_the_same_settings_only(tmp_path: Path, capsys: pytest.
     assert "starting over" in capsys.readouterr().out
 
 
+def test_case_that_was_cut_short_runs_again() -> None:
+    short = cells() | {"arq": Cell([{"jobs_per_s": 1.0}])}
+    found = Results(SETTINGS, MACHINE, {"noop-100": cells(), "idle": short})
+    assert found.has("noop-100")
+    assert not found.has("idle")
+    assert not found.has("start")
+    short["arq"].problem = "failed"
+    assert found.has("idle")
+
+
 def test_file_of_results_is_plain_json(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     Results(SETTINGS, MACHINE, {"noop-100": cells()}).save(path)
