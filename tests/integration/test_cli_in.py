@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agentqueue import SyncClient
-from agentqueue.cli.kubernetes import Place, at_port, reach
+from agentqueue.cli.kubernetes import ClusterRef, at_port, connection_from_cluster
 from agentqueue.cli.main import run
 from agentqueue.errors import QueueUnavailable, UsageError
 from agentqueue.store import Sentinels, ServerOptions, Tls
@@ -176,7 +176,7 @@ def test_an_error_ends_it_too(travel: SyncClient, kubectl: FakeKubectl) -> None:
 
 
 def test_a_port_whose_pod_has_gone_is_forwarded_again(travel: SyncClient, kubectl: FakeKubectl) -> None:
-    with travel, reach(Place("travel", "prod")) as options:
+    with travel, connection_from_cluster(ClusterRef("travel", "prod")) as options:
         with SyncClient(options.url) as client:
             assert client.stats() == []
         (first,) = kubectl.pids("port-forward")
@@ -231,7 +231,7 @@ def test_an_external_redis_is_reached_as_the_resource_says(kubectl: FakeKubectl,
     kubectl.put("secret", "prod", "given", secret(address="redis://:pw@/2\n", word="s3cret"))
     kubectl.put("secret", "prod", "ca", secret(ca_pem=certificates.text(certificates.ca)))
     kubectl.put("secret", "prod", "pair", secret(tls_crt=cert, tls_key=key))
-    with reach(Place("travel", "prod")) as options:
+    with connection_from_cluster(ClusterRef("travel", "prod")) as options:
         found = options
     assert found == ServerOptions(
         "redis://:pw@/2",
@@ -257,7 +257,7 @@ def test_an_external_redis_out_of_reach_is_called_so(kubectl: FakeKubectl, capsy
 @pytest.mark.parametrize("text", ["", "/x", "a/b/c", "a/", "-x"])
 def test_what_names_no_agentqueue(text: str) -> None:
     with pytest.raises(UsageError, match="must be NAMESPACE/NAME"):
-        Place.parse(text, None)
+        ClusterRef.parse(text, None)
 
 
 def test_without_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,8 +359,8 @@ def test_a_secret_or_service_that_will_not_do(
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (["stats", "--in", "a/b", "--redis", "redis://x"], "--redis and --in both say"),
-        (["stats", "--context", "east"], "--context goes with --in"),
+        (["stats", "--in", "a/b", "--redis", "redis://x"], "--redis and --in exclude each other"),
+        (["stats", "--context", "east"], "--context needs --in"),
         (["--in", "a/b", "crd"], "`agentqueue crd` does not connect to a cluster's Redis"),
     ],
 )
@@ -377,16 +377,15 @@ def test_the_nearer_option_goes_before(kubectl: FakeKubectl, capsys: pytest.Capt
 
 
 def test_every_command_with_redis_has_it() -> None:
-    import typer
 
-    from agentqueue.cli.main import build_app
+    from agentqueue.cli.main import build_command
 
     def options(command: Any) -> list[set[str]]:
         children = getattr(command, "commands", None)
         own = {param.name for param in command.params}
         return [own] if children is None else [it for child in children.values() for it in options(child)]
 
-    connecting = [own for own in options(typer.main.get_command(build_app())) if "redis" in own]
+    connecting = [own for own in options(build_command()) if "redis" in own]
     assert len(connecting) >= 14
     assert all(own >= {"in_", "context"} for own in connecting)
 

@@ -16,7 +16,7 @@ import redis
 from agentqueue.errors import QueueUnavailable, UsageError
 from agentqueue.local import server as embedded
 from agentqueue.local.server import EmbeddedServer, Process, find_binary, free_port, start_time, stop_process
-from agentqueue.service.child_guard import Guardian
+from agentqueue.service.child_guard import ChildGuard
 
 
 def client(server: EmbeddedServer) -> "redis.Redis":
@@ -125,7 +125,7 @@ thread.start()
 thread.join()
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
 child.start()
-print(server.pid, server._guardian.pid, child.pid, server._folder, flush=True)
+print(server.pid, server._guard.pid, child.pid, server._folder, flush=True)
 server._process.wait()
 """
 
@@ -133,30 +133,30 @@ server._process.wait()
 def test_a_temporary_server_ends_with_its_parent_however_that_ends() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pid, guardian, child, folder = parent.stdout.readline().split()
+        pid, guard, child, folder = parent.stdout.readline().split()
         parent.kill()
     try:
         wait_for(lambda: start_time(int(pid)) is None, "the server is gone")
         wait_for(lambda: not Path(folder).exists(), "its folder is gone")
-        wait_for(lambda: start_time(int(guardian)) is None, "what watched it is gone")
+        wait_for(lambda: start_time(int(guard)) is None, "what watched it is gone")
     finally:
         os.kill(int(child), signal.SIGKILL)
 
 
 def test_a_guardian_kills_no_later_process_of_the_same_pid(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as other:
-        guardian = Guardian(other.pid, "1", tmp_path / "gone")
+        guard = ChildGuard(other.pid, "1", tmp_path / "gone")
         (tmp_path / "gone").mkdir()
-        guardian.let_go()
+        guard.let_go()
         wait_for(lambda: not (tmp_path / "gone").exists(), "it has acted")
-        guardian.stop()
+        guard.stop()
         assert other.poll() is None
         other.kill()
 
 
 def test_a_guardian_that_is_stopped_kills_nothing() -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as other:
-        Guardian(other.pid, start_time(other.pid) or "").stop()
+        ChildGuard(other.pid, start_time(other.pid) or "").stop()
         assert other.poll() is None
         other.kill()
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 from agentqueue import Client, SyncClient
-from agentqueue.cli.main import build_app, run
+from agentqueue.cli.main import build_command, run
 from agentqueue.console.app import create_app
 from agentqueue.errors import AgentQueueError
 from agentqueue.local import server as embedded
@@ -86,7 +85,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command of the application, those of other distributions included."""
-    command = command or typer.main.get_command(build_app())
+    command = command or build_command()
     children = getattr(command, "commands", None)
     if children is None:
         yield path, command

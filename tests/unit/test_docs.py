@@ -8,12 +8,11 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from starlette.routing import Match
 
 from agentqueue import Context
-from agentqueue.cli.main import build_app, run
+from agentqueue.cli.main import build_command, run
 from agentqueue.console import api
 from agentqueue.model.new_job import OPTION_NAMES
 from agentqueue.spec.crd import crd
@@ -153,7 +152,7 @@ def test_every_resource_is_valid(page: str, text: str, tmp_path: Path) -> None:
 
 
 def test_every_command_has_the_options_that_it_is_given() -> None:
-    app = typer.main.get_command(build_app())
+    app = build_command()
     lines = [text.split() for _, text in named() if text.startswith("agentqueue ")]
     assert len(lines) > 20
     for program, *words in lines:

@@ -1,27 +1,39 @@
-"""Where a command connects to, and running its work there."""
+"""Options that select the Redis to connect to, and the connection itself."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 from agentqueue.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from agentqueue.cli.kubernetes import Place
+    from agentqueue.cli.kubernetes import ClusterRef
     from agentqueue.client import Client
     from agentqueue.store import ServerOptions
 
 T = TypeVar("T")
+_CLUSTER_OPTIONS: Final[ContextVar[Mapping[str, str | None]]] = ContextVar("cluster_options")
+"""The values of --in and --context, by the names of their parameters."""
+
+
+def parse_cluster_option(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> None:
+    """Keep the value of --in or --context for `resolve_connection`.
+
+    Both options can stand before the command and after it; the one after it wins. The program's own option is kept even
+    without a value, so that a second run in this process does not see the values of the first one.
+    """
+    if value is not None or context.parent is None:
+        _CLUSTER_OPTIONS.set({**_CLUSTER_OPTIONS.get({}), str(parameter.name): value})
+
+
 RedisOption = Annotated[
     str | None,
     typer.Option(
@@ -36,114 +48,101 @@ InOption = Annotated[
         "--in",
         metavar="[NAMESPACE/]NAME",
         help="Connect to the Redis of that AgentQueue in a cluster, through kubectl.",
+        callback=parse_cluster_option,
+        expose_value=False,
     ),
 ]
 ContextOption = Annotated[
-    str | None, typer.Option("--context", metavar="NAME", help="With --in: the kubeconfig's context.")
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="With --in: the kubeconfig's context.",
+        callback=parse_cluster_option,
+        expose_value=False,
+    ),
 ]
-_PLACE: Final[ContextVar[tuple[str | None, str | None]]] = ContextVar("place", default=(None, None))
-"""What --in and --context say, from wherever they stand on the line."""
 
 
-# The options of every command that connects
+def add_cluster_option(command: Any) -> None:
+    """Add --in and --context to a command that has --redis, and to each such command of a group."""
+    for child in getattr(command, "commands", {}).values():
+        add_cluster_option(child)
+    if any(parameter.name == "redis" for parameter in command.params):
+        command.params += _cluster_parameters()
 
 
-def take_place(in_: str | None, context: str | None, *, anew: bool = False) -> None:
-    """Note --in and --context; what is nearer to the command's end of the line goes before.
-
-    Args:
-        in_: as given; None: not.
-        context: likewise.
-        anew: forget what was noted before.
-    """
-    known_in, known_context = (None, None) if anew else _PLACE.get()
-    _PLACE.set((in_ or known_in, context or known_context))
-
-
-def offer_places(app: typer.Typer) -> None:
-    """Give --in and --context to every command that has --redis (a parameter `redis`), whoever brought it."""
-    for command in app.registered_commands:
-        if command.callback is not None:
-            command.callback = _with_place(command.callback)
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            offer_places(group.typer_instance)
-
-
-def takes_place(command: Any) -> bool:
-    """Whether the command, or one of the group's, has --in."""
+def has_cluster_option(command: Any) -> bool:
+    """Return whether the command, or a command of the group, has --in."""
     children = getattr(command, "commands", {}).values()
-    return any(map(takes_place, children)) or any(param.name == "in_" for param in command.params)
+    return any(map(has_cluster_option, children)) or any(parameter.name == "in_" for parameter in command.params)
 
 
-def _with_place(command: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(command)
-    if "redis" not in signature.parameters or "in_" in signature.parameters:
-        return command
+def _cluster_parameters() -> list[Any]:
+    """Return --in and --context as parameters of a parsed command. Only typer can make them, from a signature."""
 
-    @functools.wraps(command)
-    def placed(*args: Any, in_: str | None = None, context: str | None = None, **kwargs: Any) -> Any:
-        take_place(in_, context)
-        return command(*args, **kwargs)
+    def prototype(in_: InOption = None, context: ContextOption = None) -> None: ...
 
-    hints = get_type_hints(command, include_extras=True) | {"in_": InOption, "context": ContextOption}
-    known = [it.replace(annotation=hints[it.name]) for it in signature.parameters.values()]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[name])
-        for name in ("in_", "context")
-    ]
-    placed.__signature__ = signature.replace(parameters=[*known, *added])  # type: ignore[attr-defined]
-    placed.__annotations__ = hints
-    return placed
+    app = typer.Typer(add_completion=False)
+    app.command()(prototype)
+    return [parameter for parameter in typer.main.get_command(app).params if parameter.name in ("in_", "context")]
 
 
-# Connecting
-
-
-def place_given() -> Place | None:
-    """The AgentQueue that --in names.
+def cluster_ref() -> ClusterRef | None:
+    """Return the AgentQueue that --in names, or None without --in.
 
     Raises:
-        UsageError: it can't be one, or --context stands alone.
+        UsageError: The name is not valid, or --context is given without --in.
     """
-    in_, context = _PLACE.get()
+    options = _CLUSTER_OPTIONS.get({})
+    in_, context = options.get("in_"), options.get("context")
     if in_ is None:
         if context is not None:
-            raise UsageError("--context goes with --in NAMESPACE/NAME")
+            raise UsageError("--context needs --in NAMESPACE/NAME")
         return None
-    from agentqueue.cli.kubernetes import Place  # noqa: PLC0415
+    from agentqueue.cli.kubernetes import ClusterRef  # noqa: PLC0415
 
-    return Place.parse(in_, context)
+    return ClusterRef.parse(in_, context)
 
 
 @contextmanager
-def reached(redis: str | None, folder: Path | None = None) -> Iterator[ServerOptions]:
-    """The server to connect to, for the length of the block: --redis, else --in, else as `find_server`.
+def resolve_connection(redis: str | None, folder: Path | None = None) -> Iterator[ServerOptions]:
+    """Yield the server to connect to: from --redis, else from --in, else from `connection_from_environment`.
+
+    The connection to a cluster is open while the block runs.
+
+    Args:
+        redis: The value of --redis.
+        folder: The folder whose `agentqueue up` is used. Default: the working directory.
 
     Raises:
-        UsageError: both are given, or nothing leads to a server.
+        UsageError: Both --redis and --in are given, or no server is named.
     """
-    place = place_given()
-    if place is None:
-        yield find_server(redis, folder)
+    ref = cluster_ref()
+    if ref is None:
+        yield connection_from_environment(redis, folder)
         return
     if redis is not None:
-        raise UsageError("--redis and --in both say where to connect: give one of them")
-    from agentqueue.cli.kubernetes import reach  # noqa: PLC0415
+        raise UsageError("--redis and --in exclude each other: give one of them")
+    from agentqueue.cli.kubernetes import connection_from_cluster  # noqa: PLC0415
 
-    with reach(place) as options:
+    with connection_from_cluster(ref) as options:
         yield options
 
 
-def find_server(explicit: str | None, folder: Path | None = None) -> ServerOptions:
-    """The server: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else of the `up` that runs for `folder` (here).
+def connection_from_environment(redis: str | None, folder: Path | None = None) -> ServerOptions:
+    """Return the server: `redis`, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else the server of a running `up`.
+
+    Args:
+        redis: The URL that the user gave.
+        folder: The folder whose `agentqueue up` is used. Default: the working directory.
 
     Raises:
-        UsageError: none of the four, or a variable of the connection that can't be.
+        UsageError: No server is named, or a connection variable is not valid.
     """
     from agentqueue.store import server_options  # noqa: PLC0415  # redis-py takes 0.2 s to import
 
-    options = server_options(os.environ, explicit)
+    options = server_options(os.environ, redis)
     if options is None:
         from agentqueue.local.state import find_up_state  # noqa: PLC0415
 
@@ -158,14 +157,19 @@ def find_server(explicit: str | None, folder: Path | None = None) -> ServerOptio
 
 
 def with_client(redis: str | None, work: Callable[[Client], Awaitable[T]]) -> T:
-    """Run `work` with a client on the server that `redis` or the surroundings name."""
-    with reached(redis) as options:  # which imports the client while kubectl asks the cluster
+    """Run `work` with a connected client, and return its result.
+
+    Args:
+        redis: The value of --redis; see `resolve_connection`.
+        work: A function that takes the client.
+    """
+    with resolve_connection(redis) as options:  # imports the client while kubectl asks the cluster
         import asyncio  # noqa: PLC0415
 
         from agentqueue.client import Client  # noqa: PLC0415
 
-        async def connected() -> T:
+        async def connect_and_work() -> T:
             async with Client.at(options) as client:
                 return await work(client)
 
-        return asyncio.run(connected())
+        return asyncio.run(connect_and_work())

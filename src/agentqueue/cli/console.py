@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agentqueue.cli.connection import RedisOption, reached
+from agentqueue.cli.connection import RedisOption, resolve_connection
 from agentqueue.errors import UsageError
 
 # Starlette and uvicorn are imported inside: `agentqueue --help` must not pay for them.
@@ -37,5 +37,5 @@ def console(
         from agentqueue.console.run import run  # noqa: PLC0415
     except ImportError as exc:
         raise UsageError(f"the console needs more packages ({exc}): pip install 'agentqueue[console]'") from exc
-    with reached(redis) as options:
+    with resolve_connection(redis) as options:
         run(options, os.environ, host=host, port=port)

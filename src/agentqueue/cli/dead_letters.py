@@ -17,8 +17,8 @@ from agentqueue.cli.output import (
     on_terminal,
     print_fields,
     print_json,
+    print_line,
     print_table,
-    say,
     warn,
 )
 from agentqueue.cli.submit import progress_bar
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from agentqueue.model.dead_letter import DeadLetter
 
 GROUP_COLUMNS = ("queue", "fingerprint", "count", "reason", "job", "newest", "last error")
-LETTER_COLUMNS = ("id", "job", "reason", "attempts", "died", "fingerprint", "error")
-GROUP_SPARE = ("newest", "reason", "job", "queue", "count")
-LETTER_SPARE = ("fingerprint", "attempts", "reason", "died", "job")
+DEAD_LETTER_COLUMNS = ("id", "job", "reason", "attempts", "died", "fingerprint", "error")
+GROUP_OPTIONAL = ("newest", "reason", "job", "queue", "count")
+DEAD_LETTER_OPTIONAL = ("fingerprint", "attempts", "reason", "died", "job")
 """What a narrow terminal does without, the first first."""
 
 QueueArgument = Annotated[str | None, typer.Argument(metavar="QUEUE", help="Default: all queues.")]
@@ -78,8 +78,8 @@ def list_dead(
         _print_letters(page, now, queue, as_json=as_json)
     else:
         groups, now = with_client(redis, lambda client: _groups(client, queue))
-        spare = GROUP_SPARE if queue is None else ("queue", *(name for name in GROUP_SPARE if name != "queue"))
-        _print_groups(groups, now, spare, as_json=as_json)
+        optional = sorted(GROUP_OPTIONAL, key=lambda name: queue is not None and name != "queue")
+        _print_groups(groups, now, optional, as_json=as_json)
 
 
 async def _letters(
@@ -120,12 +120,12 @@ def _print_letters(page: Page[DeadLetter], now: datetime, queue: str, *, as_json
     rows = [
         (it.id, it.name, it.reason, it.attempts, ago(from_ms(it.died_ms), now), it.fingerprint, it.error) for it in page
     ]
-    print_table(LETTER_COLUMNS, rows, empty=f"no dead letters in {queue}", spare=LETTER_SPARE)
+    print_table(DEAD_LETTER_COLUMNS, rows, empty=f"no dead letters in {queue}", optional_columns=DEAD_LETTER_OPTIONAL)
     if page.cursor is not None:
         warn(f"there are more: --cursor {page.cursor}")
 
 
-def _print_groups(groups: Sequence[DeadGroup], now: datetime, spare: Sequence[str], *, as_json: bool) -> None:
+def _print_groups(groups: Sequence[DeadGroup], now: datetime, optional: Sequence[str], *, as_json: bool) -> None:
     from agentqueue.model.times import from_ms  # noqa: PLC0415
 
     if as_json:
@@ -136,7 +136,7 @@ def _print_groups(groups: Sequence[DeadGroup], now: datetime, spare: Sequence[st
         it = group.newest
         died = ago(from_ms(it.died_ms), now)
         rows.append((it.queue, group.fingerprint, group.count, it.reason, it.name, died, it.error))
-    print_table(GROUP_COLUMNS, rows, empty="no dead letters", spare=spare)
+    print_table(GROUP_COLUMNS, rows, empty="no dead letters", optional_columns=optional)
 
 
 def _group_to_json(group: DeadGroup) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _print_letter(letter: dict[str, Any]) -> None:
     letter["tags"] = letter["tags"] or None
     print_fields(letter | {"replayable": None if replayable else "no: it died without a record"})
     for error in errors:
-        say(f"attempt {error['attempt']} at {error['at']}: {error['type']}: {error['message']}", style="bold")
+        print_line(f"attempt {error['attempt']} at {error['at']}: {error['type']}: {error['message']}", style="bold")
         if error["traceback"]:
             print(clean(error["traceback"].rstrip(), lines=True))
 
@@ -240,7 +240,7 @@ def discard(
     if not (yes or ids) and on_terminal() and sys.stdin.isatty():
         typer.confirm(f"Forget {choice}?", abort=True)
     gone = with_client(redis, lambda client: _discard(client, choice, quiet=as_json))
-    print_json({"discarded": gone}) if as_json else say(f"{counted(gone, 'dead letter')} discarded")
+    print_json({"discarded": gone}) if as_json else print_line(f"{counted(gone, 'dead letter')} discarded")
     if ids and gone < len(set(ids)):
         warn(f"{counted(len(set(ids)) - gone, 'job')} had no dead letter in {queue}")
         raise typer.Exit(1 if gone else 3)
@@ -304,7 +304,7 @@ async def _discard(client: Client, choice: Choice, *, quiet: bool) -> int:
 
 
 def _tell_replayed(report: Replayed) -> None:
-    say(f"{counted(report.count, 'job')} sent again")
+    print_line(f"{counted(report.count, 'job')} sent again")
     for ids, why in (
         (report.not_found, "not a dead letter of this queue (any more)"),
         (report.already_queued, "runs again already, under the same id"),

@@ -14,8 +14,8 @@ from agentqueue.cli.output import (
     field_grid,
     print_fields,
     print_json,
+    print_line,
     print_table,
-    say,
     span,
     to_text,
     warn,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agentqueue.client import Cancellation, Client, JobStatus, Page
 
 COLUMNS = ("id", "job", "state", "priority", "attempts", "age", "progress", "error")
-SPARE = ("attempts", "priority", "age", "progress", "job", "error")
+OPTIONAL_COLUMNS = ("attempts", "priority", "age", "progress", "job", "error")
 """What a narrow terminal does without, the first first."""
 ENDED = "--state completed and --state dead list those that ended"
 
@@ -60,14 +60,14 @@ async def _show_status(client: Client, job_id: str, *, watch: bool, as_json: boo
         status = await client.status(job_id)
         print_json(status.to_json()) if as_json else print_fields(status_fields(status, from_ms(now_ms())))
         return
-    from agentqueue.cli.watch import Screen, follow  # noqa: PLC0415
+    from agentqueue.cli.watch import LiveView, follow  # noqa: PLC0415
 
     def plain(status: JobStatus) -> None:
-        print_json(status.to_json(), indent=False) if as_json else say(status_line(status))
+        print_json(status.to_json(), indent=False) if as_json else print_line(status_line(status))
 
-    with Screen(status_grid, plain, live=not as_json) as screen:
+    with LiveView(status_grid, plain, live=not as_json) as view:
         async for status in follow(client, job_id):
-            screen.show(status)
+            view.show(status)
 
 
 def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def list_jobs(
         print_json({"jobs": [status.to_json() for status in page], "cursor": page.cursor})
         return
     none = f"no {state} jobs in {queue}" if state else f"no job waits or runs in {queue}; {ENDED}"
-    print_table(COLUMNS, [_row(status, now) for status in page], empty=none, spare=SPARE)
+    print_table(COLUMNS, [_row(status, now) for status in page], empty=none, optional_columns=OPTIONAL_COLUMNS)
     if page.cursor is not None:
         warn(f"there are more: --cursor {page.cursor}")
 
@@ -178,7 +178,7 @@ def cancel(
         print_json([{"id": job_id, "outcome": outcome} for job_id, outcome in done.items()])
     else:
         for job_id, outcome in done.items():
-            say(f"{job_id} {_CANCEL_WORDS[outcome]}")
+            print_line(f"{job_id} {_CANCEL_WORDS[outcome]}")
     if "too-late" in done.values():
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from agentqueue.cli.port_forward import Forward, ended_by_signals
+from agentqueue.cli.port_forward import Forward, exit_on_signals
 from agentqueue.client.known_names import nearest
 from agentqueue.errors import AgentQueueError, NotFound, QueueUnavailable, UsageError
 
@@ -30,7 +30,7 @@ URL: Final = "url"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ClusterRef:
     """An AgentQueue in a cluster."""
 
     name: str
@@ -57,7 +57,7 @@ class Place:
 
 
 @contextmanager
-def reach(place: Place) -> Iterator[ServerOptions]:
+def connection_from_cluster(ref: ClusterRef) -> Iterator[ServerOptions]:
     """The Redis of an AgentQueue, for the length of the block: a managed one through a forwarded port.
 
     Raises:
@@ -66,11 +66,11 @@ def reach(place: Place) -> Iterator[ServerOptions]:
         QueueUnavailable: its Redis is not there yet, or can't be reached.
         AgentQueueError: no right to read what it takes; the cluster does not answer.
     """
-    kubectl = Kubectl.of(place)
+    kubectl = Kubectl.of(ref)
     with ExitStack() as stack:
-        stack.enter_context(ended_by_signals())
+        stack.enter_context(exit_on_signals())
         pool = stack.enter_context(ThreadPoolExecutor(thread_name_prefix="kubectl"))
-        found = pool.submit(kubectl.agent_queue, place)
+        found = pool.submit(kubectl.agent_queue, ref)
         import agentqueue.client  # noqa: PLC0415, F401  # half a second, in which kubectl asks the cluster
         from agentqueue.spec.redis import Redis  # noqa: PLC0415
 
@@ -198,7 +198,7 @@ class Kubectl:
     namespace: str | None
 
     @classmethod
-    def of(cls, place: Place) -> Self:
+    def of(cls, ref: ClusterRef) -> Self:
         """As the place says.
 
         Raises:
@@ -207,7 +207,7 @@ class Kubectl:
         program = shutil.which("kubectl")
         if program is None:
             raise UsageError("--in needs kubectl, which is not on PATH: install it, or pass --redis URL")
-        return cls(program, place.context, place.namespace)
+        return cls(program, ref.context, ref.namespace)
 
     def within(self, namespace: str) -> Self:
         """In another namespace."""
@@ -219,22 +219,22 @@ class Kubectl:
         context = ["--context", self.context] if self.context else []
         return [self.program, *context, *(["--namespace", self.namespace] if self.namespace else [])]
 
-    def agent_queue(self, place: Place) -> dict[str, Any]:
+    def agent_queue(self, ref: ClusterRef) -> dict[str, Any]:
         """The resource.
 
         Raises:
             NotFound: with the nearest name. AgentQueueError: the cluster refuses, or does not answer.
         """
         try:
-            return self._get(RESOURCE, place.name)
+            return self._get(RESOURCE, ref.name)
         except _Refused as exc:
             if exc.is_("NotFound"):
-                raise NotFound(f"there is no AgentQueue {place}; {self._others(place.name)}") from exc
+                raise NotFound(f"there is no AgentQueue {ref}; {self._others(ref.name)}") from exc
             if "doesn't have a resource type" in str(exc):
                 raise NotFound(
                     "this cluster knows no AgentQueues: install the operator, or name another --context"
                 ) from exc
-            raise exc.explained(f"AgentQueue {place}") from exc
+            raise exc.explained(f"AgentQueue {ref}") from exc
 
     def _others(self, name: str) -> str:
         try:

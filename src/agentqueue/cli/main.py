@@ -1,8 +1,9 @@
 """The `agentqueue` command.
 
-Commands come from the entry point group `agentqueue.commands` (each value a function `register(app)`), beside those of
-this package: so that the operator's and the worker's distributions bring theirs, and the library imports neither.
-Nothing heavy is imported until a command runs: `agentqueue --help` takes under 0.3 s.
+The library's own commands are in this package. The operator's and the worker's packages add theirs through the entry
+point group `agentqueue.commands`; each value is a function `register(app)`. The library imports neither package.
+
+Heavy modules are imported when a command runs, so that `agentqueue --help` takes less than 0.3 s.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typer.core import TyperGroup
 
 from agentqueue import __version__
 from agentqueue.cli import acl, dead_letters, jobs, queues, submit
-from agentqueue.cli.connection import ContextOption, InOption, offer_places, take_place, takes_place
+from agentqueue.cli.connection import ContextOption, InOption, add_cluster_option, cluster_ref, has_cluster_option
 from agentqueue.cli.streams import prepare_streams
 from agentqueue.errors import AgentQueueError, UsageError
 from agentqueue.redaction import redact
@@ -27,25 +28,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 GROUP = "agentqueue.commands"
-OWN = (submit, jobs, queues, dead_letters, acl)
-BROUGHT: Final = {
+"""Entry point group of the commands that other packages add."""
+MODULES = (submit, jobs, queues, dead_letters, acl)
+"""Modules of the library's own commands, in the order of the help page."""
+COMMANDS_OF_PACKAGES: Final = {
     "up": ("operator", "agentqueue-operator"),
     "explain": ("operator", "agentqueue-operator"),
     "render": ("operator", "agentqueue-operator"),
     "worker": ("worker", "agentqueue-worker"),
 }
-"""Commands that other distributions bring, and which."""
+"""Commands of other packages: the part of AgentQueue and its package. Used to say what to install."""
 
 
 class _Group(TyperGroup):
-    """Hides passwords in the parser's own errors, which quote what was typed (`agentqueue redis://:password@host`)."""
+    """The program's group of commands.
+
+    It hides passwords in the parser's errors, which quote the command line (`agentqueue redis://:password@host`).
+    """
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command of that name; say what to install for one that another distribution brings."""
+        """Return the command with that name.
+
+        Raises:
+            UsageError: Another package has the command, and it is not installed.
+        """
         command = super().get_command(ctx, cmd_name)
-        if command is None and cmd_name in BROUGHT and ctx.parent is None:
-            what, package = BROUGHT[cmd_name]
-            raise UsageError(f"`agentqueue {cmd_name}` comes with the {what}: pip install {package}")
+        if command is None and cmd_name in COMMANDS_OF_PACKAGES and ctx.parent is None:
+            part, package = COMMANDS_OF_PACKAGES[cmd_name]
+            raise UsageError(f"`agentqueue {cmd_name}` comes with the {part}: pip install {package}")
         return command
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
@@ -54,7 +64,7 @@ class _Group(TyperGroup):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, whose own arguments are parsed here."""
+        """Run the command. Its own arguments are parsed here."""
         with _redacted():
             return super().invoke(ctx)
 
@@ -64,7 +74,7 @@ def _redacted() -> Iterator[None]:
     try:
         yield
     except Exception as exc:
-        message = getattr(exc, "message", None)  # of click's errors, which typer carries a copy of
+        message = getattr(exc, "message", None)  # An error of click. It has no common type: typer has a copy of click.
         if isinstance(message, str):
             exc.message = redact(message)  # type: ignore[attr-defined]
         raise
@@ -78,34 +88,39 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:
-    """Run one command. Returns its exit code: 0 done, 1 failed, 2 usage, 3 not found, 130 interrupted."""
-    code = _run(arguments, debug=debug)
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program's name.
+        debug: Print the traceback of an error.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 usage error, 3 not found, 130 interrupted.
+    """
+    label = "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
     try:
-        sys.stdout.flush()  # here, where a failure can be told
-    except BrokenPipeError:  # who read it has seen enough
+        build_command(rich_help=sys.stdout.isatty()).main(args=list(arguments), prog_name="agentqueue")
+        code = DONE
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else FAILED
+    except Exception as exc:  # noqa: BLE001  # the last resort: one line instead of a traceback
+        code = report(exc, label, debug=debug)
+    try:
+        sys.stdout.flush()  # Python's own flush at exit could not report a failure.
+    except BrokenPipeError:  # The reader has closed the pipe, which is not an error.
         return code or FAILED
     except AgentQueueError as exc:
-        return report(exc, _label(), debug=debug)
+        return report(exc, label, debug=debug)
     return code
 
 
-def _run(arguments: Sequence[str], *, debug: bool) -> int:
-    app = build_app(rich_help=sys.stdout.isatty())
-    try:
-        app(args=list(arguments), prog_name="agentqueue")
-    except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else FAILED
-    except Exception as exc:  # noqa: BLE001  # the last resort: a line to read instead of a page
-        return report(exc, _label(), debug=debug)
-    return DONE
+def build_command(*, rich_help: bool = False, extensions: bool = True) -> Any:
+    """Return the program with all its commands.
 
-
-def _label() -> str:
-    return "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
-
-
-def build_app(*, rich_help: bool = False, extensions: bool = True) -> typer.Typer:
-    """The command with all its commands; `extensions`: with those that other distributions bring."""
+    Args:
+        rich_help: Format the help page for a terminal.
+        extensions: Add the commands of other packages.
+    """
     app = typer.Typer(
         name="agentqueue",
         cls=_Group,
@@ -119,17 +134,18 @@ def build_app(*, rich_help: bool = False, extensions: bool = True) -> typer.Type
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_global_options)
-    for module in OWN:
+    for module in MODULES:
         module.register(app)
     app.command("version")(print_version)
     for extension in sorted(entry_points(group=GROUP) if extensions else (), key=lambda point: point.name):
         _load(extension, app)
-    offer_places(app)
-    return app
+    command = typer.main.get_command(app)
+    add_cluster_option(command)
+    return command
 
 
 def _load(extension: EntryPoint, app: typer.Typer) -> None:
-    """One distribution that does not import must not take the other commands away."""
+    """Add the commands of another package. If it cannot be imported, warn and keep the other commands."""
     try:
         extension.load()(app)
     except ImportError as exc:
@@ -153,12 +169,12 @@ def _global_options(
     in_: InOption = None,
     context: ContextOption = None,
 ) -> None:
-    del debug, version  # both have acted: --debug in main, from any place on the line
+    # `main` has handled --debug, which can stand anywhere on the line. The others have callbacks.
+    del debug, version, in_, context
     commands: dict[str, Any] = getattr(ctx.command, "commands", {})
     command = commands.get(ctx.invoked_subcommand or "")
-    if (in_ or context) and command is not None and not takes_place(command):
+    if command is not None and not has_cluster_option(command) and cluster_ref() is not None:
         raise UsageError(f"`agentqueue {ctx.invoked_subcommand}` does not connect to a cluster's Redis: leave out --in")
-    take_place(in_, context, anew=True)
 
 
 def print_version() -> None:
@@ -167,7 +183,7 @@ def print_version() -> None:
 
 
 def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """`--debug` may stand anywhere before a `--`."""
+    """Return the arguments without `--debug`, and whether it was there. It can stand anywhere before a `--`."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before = [argument for argument in arguments[:end] if argument != "--debug"]
     return [*before, *arguments[end:]], len(before) < end

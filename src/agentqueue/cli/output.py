@@ -1,6 +1,6 @@
-"""How commands speak: tables and colours on a terminal, plain aligned text in a pipe, JSON when asked.
+"""Output of commands: tables and colours on a terminal, aligned plain text in a pipe, JSON with --json.
 
-What users sent (payloads, errors, names) is shown without its control characters.
+Text from users (payloads, errors, names) is shown without control characters.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ COLOURS = {
     "cancelled": "magenta",
     "paused": "yellow",
 }
+"""Rich's colour of each state of a job or queue."""
 MAX_CELL = 120
+"""Characters of a value in a table. A longer value is cut, so that one error message does not fill the screen."""
 GAP = 3
-"""Between two columns of a Rich table."""
+"""Characters between two columns of a Rich table."""
 EDGES = 2
-"""Its first and last column of the screen, which stay blank."""
-LEAST_TEXT = 20
-"""Columns that a text is folded into, and not into fewer."""
+"""Blank characters of a Rich table: the first and the last one of each line."""
+MIN_TEXT_WIDTH = 20
+"""Smallest width of a folded text column, in characters. Narrower text is hard to read."""
 
 
 def on_terminal() -> bool:
-    """Whether people look at standard output."""
+    """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def print_json(value: Any, *, indent: bool = True) -> None:
-    """One JSON document; without `indent` on one line, for a stream of them."""
+    """Print a JSON document. Without `indent` it is on one line, for a stream of documents."""
     import orjson  # noqa: PLC0415
 
     text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode()
@@ -49,7 +51,7 @@ def print_json(value: Any, *, indent: bool = True) -> None:
 
 
 def encodable_json(text: str, encoding: str) -> str:
-    """The same JSON, its letters as `\\u…` where the encoding lacks one: escaped in Python's way it would be none."""
+    """Return the JSON text with `\\u…` for characters that the encoding lacks. Python's own escapes are not JSON."""
     import json  # noqa: PLC0415
 
     try:
@@ -60,7 +62,7 @@ def encodable_json(text: str, encoding: str) -> str:
 
 
 def to_text(value: Any) -> str:
-    """A JSON value in one line; text as it is."""
+    """Return a JSON value as one line of text. A string is returned unchanged."""
     import orjson  # noqa: PLC0415
 
     if value is None:
@@ -69,36 +71,56 @@ def to_text(value: Any) -> str:
 
 
 def clean(text: str, *, lines: bool = False) -> str:
-    """Without control characters, which could move the cursor or forge output; `lines` keeps line ends and tabs."""
+    """Return the text without control characters, which could move the cursor or forge output.
+
+    Args:
+        text: The text of a user.
+        lines: Keep line ends and tabs.
+    """
     return "".join(c if c.isprintable() or (lines and c in "\n\t") else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def cell(value: Any, most: int = MAX_CELL) -> str:
-    """A value as a table shows it: one line, cut."""
+def cell(value: Any, max_length: int = MAX_CELL) -> str:
+    """Return a value as a table shows it: on one line, cut to `max_length` characters."""
     text = clean(" ".join(to_text(value).split()))
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, spare: Sequence[str] = ()
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, optional_columns: Sequence[str] = ()
 ) -> None:
-    """Rows under columns; `empty` is said on standard error when there are none. `spare`: as of `column_widths`."""
+    """Print rows under the names of their columns.
+
+    Args:
+        columns: The names of the columns.
+        rows: A value for each column.
+        empty: The message on standard error if there are no rows.
+        optional_columns: See `column_widths`.
+    """
     cells = [[cell(value) for value in row] for row in rows]
     if not cells:
         print(empty, file=sys.stderr)
     elif on_terminal():
-        _console().print(table(columns, cells, spare))
+        _console().print(table(columns, cells, optional_columns))
     else:
         print(aligned(columns, cells))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()) -> RenderableType:
-    """A Rich table as wide as the terminal: numbers to the right, states coloured, `spare` as of `column_widths`."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], optional_columns: Sequence[str] = ()
+) -> RenderableType:
+    """Return a Rich table that fits the terminal. Numbers are aligned right, and states have colours.
+
+    Args:
+        columns: The names of the columns.
+        rows: A text for each column.
+        optional_columns: See `column_widths`.
+    """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    widths = column_widths(columns, rows, width=_console().width, spare=spare)
+    widths = column_widths(columns, rows, width=_console().width, optional_columns=optional_columns)
     left_out = [name for name in columns if name not in widths]
     caption = f"no room for: {', '.join(left_out)}" if left_out else None
     out = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
@@ -114,37 +136,53 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence
 
 
 def column_widths(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int, spare: Sequence[str]
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int, optional_columns: Sequence[str]
 ) -> dict[str, int | None]:
-    """The width of each column that has room; None: Rich's choice, as some word must be folded.
+    """Return the width of each column that is shown.
 
-    Texts are folded first, then `spare` columns are left out: those that say nothing, then the first first. What has
-    room once a wider one is gone comes back.
+    If the table is too wide, text columns are folded. If it is still too wide, optional columns are dropped, empty ones
+    first, and those that fit once a wider one is gone are added again.
+
+    Args:
+        columns: The names of the columns.
+        rows: A text for each column.
+        width: The width of the screen, in characters.
+        optional_columns: The columns that can be dropped, the least important one first.
+
+    Returns:
+        Widths in characters. All are None, which leaves the choice to Rich, if the table is too wide even so.
     """
     cells = {name: [row[index] for row in rows] for index, name in enumerate(columns)}
-    full = {name: max(map(len, [name, *column])) for name, column in cells.items()}
-    texts = {name for name, column in cells.items() if any(" " in text for text in column)}
-    out = {name: min(size, max(len(name), LEAST_TEXT)) if name in texts else size for name, size in full.items()}
-    gone: dict[str, int] = {}
-    for name in sorted(spare, key=lambda name: any(text != "-" for text in cells[name])):
-        if _room(out, width) < 0:
-            gone[name] = out.pop(name)
-    for name in reversed(gone):
-        if _room(out, width) >= gone[name] + GAP:
-            out[name] = gone[name]
-    if _room(out, width) < 0:
-        return dict.fromkeys(out)
-    for name, least in out.items():
-        out[name] = min(full[name], least + _room(out, width))
-    return {**out}
+    full = {name: max(map(len, [name, *texts])) for name, texts in cells.items()}
+    folded = {
+        name: min(full[name], max(len(name), MIN_TEXT_WIDTH)) if any(" " in text for text in texts) else full[name]
+        for name, texts in cells.items()
+    }
 
+    def room(names: Sequence[str]) -> int:
+        return width - EDGES - GAP * (len(names) - 1) - sum(folded[name] for name in names)
 
-def _room(widths: Mapping[str, int], width: int) -> int:
-    return width - EDGES - sum(widths.values()) - GAP * (len(widths) - 1)
+    shown, dropped = list(columns), []
+    for name in sorted(optional_columns, key=lambda name: any(text != "-" for text in cells[name])):
+        if room(shown) < 0:
+            shown.remove(name)
+            dropped.append(name)
+    for name in reversed(dropped):
+        if room([*shown, name]) >= 0:
+            shown.append(name)
+    free = room(shown)
+    if free < 0:
+        return dict.fromkeys(shown)
+    widths: dict[str, int | None] = {}
+    for name in (name for name in columns if name in shown):
+        added = min(full[name] - folded[name], free)
+        widths[name] = folded[name] + added
+        free -= added
+    return widths
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Plain text: a header in capitals, columns two spaces apart."""
+    """Return a table as plain text, with a header in capitals and two spaces between columns."""
     lines = [[name.upper().replace(" ", "-") for name in columns], *rows]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     return "\n".join(
@@ -153,7 +191,7 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """Names and values, one a line; what is None is left out."""
+    """Print names and values, one per line. A value of None is left out."""
     shown = {name: clean(to_text(value), lines=True) for name, value in fields.items() if value is not None}
     if on_terminal():
         _console().print(field_grid(shown))
@@ -164,7 +202,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 
 
 def field_grid(fields: Mapping[str, str]) -> RenderableType:
-    """Names and values as a Rich grid."""
+    """Return names and values as a Rich grid."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -174,8 +212,8 @@ def field_grid(fields: Mapping[str, str]) -> RenderableType:
     return grid
 
 
-def say(message: str, *, style: str = "") -> None:
-    """One line on standard output."""
+def print_line(message: str, *, style: str = "") -> None:
+    """Print one line on standard output, in Rich's `style` on a terminal."""
     text = clean(message)
     if on_terminal():
         from rich.text import Text  # noqa: PLC0415
@@ -186,7 +224,7 @@ def say(message: str, *, style: str = "") -> None:
 
 
 def warn(message: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     print(clean(message), file=sys.stderr, flush=True)
 
 
@@ -197,12 +235,12 @@ def _console() -> Any:
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """`12s`, `3m`, `5h`, `2d` before (or, with a plus, after) now."""
+    """Return the time from `moment` to `now`, like `12s`, `3m`, `5h` or `2d`; `-` without a moment."""
     return "-" if moment is None else span((now - moment).total_seconds())
 
 
 def span(seconds: float | None) -> str:
-    """A duration in its largest unit; negative ones (still to come) with `in `."""
+    """Return a duration in its largest unit, like `3m`; a negative one, for a time in the future, like `in 3m`."""
     if seconds is None:
         return "-"
     prefix, rest = ("in ", timedelta(seconds=-seconds)) if seconds < 0 else ("", timedelta(seconds=seconds))
@@ -213,5 +251,5 @@ def span(seconds: float | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 job`, `2,000 jobs`."""
+    """Return a number with its noun, like `1 job` or `2,000 jobs`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

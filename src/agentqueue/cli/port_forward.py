@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from agentqueue.errors import QueueUnavailable
 from agentqueue.local.server import start_time
-from agentqueue.service.child_guard import Guardian
+from agentqueue.service.child_guard import ChildGuard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,13 +104,13 @@ class Forward:
                 start_new_session=True,
             )
         with self._process as process:
-            guardian = Guardian(process.pid, start_time(process.pid) or "")  # against a kill -9 of ours
+            guard = ChildGuard(process.pid, start_time(process.pid) or "")  # against a kill -9 of ours
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
                     self._read(line.strip())
             finally:
-                guardian.stop()
+                guard.stop()
 
     def _read(self, line: str) -> None:
         found = READY.match(line)
@@ -122,7 +122,7 @@ class Forward:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP unwind the program, so that it ends what it has started.
 
     Who takes these signals in an event loop inside the block (a worker, the console) ends by itself.

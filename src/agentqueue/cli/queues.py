@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentqueue.cli.connection import RedisOption, with_client
-from agentqueue.cli.output import AsJson, aligned, cell, print_json, print_table, say, span, table
+from agentqueue.cli.output import AsJson, aligned, cell, print_json, print_line, print_table, span, table
 from agentqueue.client.suggestions import check_queue_known
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ COLUMNS = (
     "workers",
     "state",
 )
-SPARE = ("completed", "per min", "slots", "oldest")
+OPTIONAL_COLUMNS = ("completed", "per min", "slots", "oldest")
 """What a narrow terminal does without, the first first."""
 
 
@@ -58,7 +58,7 @@ def show_stats(
     if as_json:
         print_json(_as_json(found, queue))
     else:
-        print_table(COLUMNS, map(_row, found), empty="no queue has had a job yet", spare=SPARE)
+        print_table(COLUMNS, map(_row, found), empty="no queue has had a job yet", optional_columns=OPTIONAL_COLUMNS)
 
 
 async def _read(client: Client, queue: str | None) -> Sequence[QueueStats]:
@@ -75,7 +75,7 @@ def _as_json(found: Sequence[QueueStats], queue: str | None) -> Any:
 async def _watch(client: Client, queue: str | None, interval: float, *, as_json: bool) -> None:
     import asyncio  # noqa: PLC0415
 
-    from agentqueue.cli.watch import Screen  # noqa: PLC0415
+    from agentqueue.cli.watch import LiveView  # noqa: PLC0415
 
     def plain(found: Sequence[QueueStats]) -> None:
         if as_json:
@@ -83,14 +83,14 @@ async def _watch(client: Client, queue: str | None, interval: float, *, as_json:
         else:
             print(aligned(COLUMNS, _cells(found)), flush=True)
 
-    with Screen(_live_table, plain, live=not as_json) as screen:
+    with LiveView(_live_table, plain, live=not as_json) as view:
         while True:
-            screen.show(await _read(client, queue))
+            view.show(await _read(client, queue))
             await asyncio.sleep(interval)
 
 
 def _live_table(found: Sequence[QueueStats]) -> RenderableType:
-    return table(COLUMNS, _cells(found), SPARE)
+    return table(COLUMNS, _cells(found), OPTIONAL_COLUMNS)
 
 
 def _cells(found: Sequence[QueueStats]) -> list[list[str]]:
@@ -161,4 +161,4 @@ def _tell(queue: str, done: str, changed: bool, *, as_json: bool) -> None:
         print_json({"queue": queue, "paused": done == "paused", "changed": changed})
     else:
         before = "was paused already" if done == "paused" else "was not paused"
-        say(f"{queue} is {done}" if changed else f"{queue} {before}")
+        print_line(f"{queue} is {done}" if changed else f"{queue} {before}")

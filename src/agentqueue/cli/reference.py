@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from agentqueue.cli.main import build_app
+from agentqueue.cli.main import build_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +30,7 @@ before the command too: `agentqueue --in prod/travel stats`.
 
 def cli_reference() -> str:
     """Every command's help, as a page."""
-    app = typer.main.get_command(build_app())
-    return "\n".join([HEAD, *(_section(path, command) for path, command in _walk("agentqueue", app))])
+    return "\n".join([HEAD, *(_section(path, command) for path, command in _walk("agentqueue", build_command()))])
 
 
 def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:

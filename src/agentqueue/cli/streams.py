@@ -8,7 +8,7 @@ import sys
 from typing import Any, NoReturn, TextIO, cast
 
 from agentqueue.errors import AgentQueueError
-from agentqueue.service.safe_streams import lossy
+from agentqueue.service.safe_streams import drop_when_blocked
 
 
 class OutputLost(AgentQueueError, OSError):
@@ -57,7 +57,7 @@ def prepare_streams() -> None:
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
-    sys.stdout, sys.stderr = sys.stdout or lossy(None), sys.stderr or lossy(None)
+    sys.stdout, sys.stderr = sys.stdout or drop_when_blocked(None), sys.stderr or drop_when_blocked(None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout = cast("TextIO", Output(sys.stdout))

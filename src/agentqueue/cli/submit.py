@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentqueue.cli.connection import RedisOption, with_client
-from agentqueue.cli.output import AsJson, counted, on_terminal, print_json, say, warn
+from agentqueue.cli.output import AsJson, counted, on_terminal, print_json, print_line, warn
 from agentqueue.client.suggestions import check_job_known, check_queue_known
 from agentqueue.errors import InvalidPayload, NotFound, UsageError
 
@@ -193,7 +193,7 @@ def _tell_sent(job: Job, order: Order, known: JobStatus | None) -> None:
     if not on_terminal():
         print(job.id)
     elif not job.deduplicated:
-        say(f"{job.id} sent to {order.queue}")
+        print_line(f"{job.id} sent to {order.queue}")
     if job.deduplicated:
         warn(_what_is_known(job.id, known))
 
@@ -216,12 +216,12 @@ def _as_json(job: Job, order: Order) -> dict[str, Any]:
 
 async def _wait_for_one(client: Client, job: Job, order: Order) -> bool:
     from agentqueue.cli.jobs import status_grid  # noqa: PLC0415
-    from agentqueue.cli.watch import Screen, follow  # noqa: PLC0415
+    from agentqueue.cli.watch import LiveView, follow  # noqa: PLC0415
 
     status: JobStatus | None = None
-    with Screen(status_grid, lambda _: None, live=not order.as_json) as screen:
+    with LiveView(status_grid, lambda _: None, live=not order.as_json) as view:
         async for status in follow(client, job.id):
-            screen.show(status)
+            view.show(status)
     assert status is not None
     if order.as_json:
         print_json(status.to_json() | {"deduplicated": job.deduplicated})

@@ -20,7 +20,7 @@ POLL = 0.25
 """Seconds between looks."""
 
 
-class Screen:
+class LiveView:
     """Shows the newest view in place on a terminal; elsewhere prints what `plain` makes of it."""
 
     def __init__(self, render: Callable[[Any], RenderableType], plain: Callable[[Any], None], *, live: bool) -> None:
@@ -28,7 +28,7 @@ class Screen:
         self._plain = plain
         self._live: Any = _live() if live and on_terminal() else None
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> LiveView:
         self._context: AbstractContextManager[Any] = self._live if self._live is not None else nullcontext()
         self._context.__enter__()
         return self

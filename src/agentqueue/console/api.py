@@ -13,13 +13,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agentqueue.client import Cancellation, Client, DeadGroup, QueueStats
+from agentqueue.client.results import not_found
 from agentqueue.client.status import status_of
 from agentqueue.client.suggestions import check_job_known, check_queue_known
 from agentqueue.clock import now_ms
 from agentqueue.console.auth import is_authorized
 from agentqueue.console.errors import REDIS_AWAY, Problem
 from agentqueue.console.requests import flag, read_object, take, whole_number, words
-from agentqueue.errors import AgentQueueError, InvalidPayload, JobNotFound, UsageError
+from agentqueue.errors import AgentQueueError, InvalidPayload, UsageError
 from agentqueue.keys import check_id, check_queue
 from agentqueue.model.attempts import AttemptError, errors_of
 from agentqueue.model.dead_letter import dead_letter_to_json, decode_dead_letter, error_to_json
@@ -216,19 +217,15 @@ async def show_job(request: Request) -> Response:
     snapshot = await _inspect(client_of(request), check_id(request.path_params["id"]))
     status = status_of(snapshot)
     if status is None:
-        raise _not_found(snapshot.id)
+        raise not_found(snapshot.id)
     return Json(status.to_json() | {"errors": [error_to_json(error) for error in _errors(snapshot)]})
 
 
 async def _inspect(client: Client, job_id: str) -> Snapshot:
     queue = await find_queue(client.store, job_id)
     if queue is None:
-        raise _not_found(job_id)
+        raise not_found(job_id)
     return await client.store.inspect(queue, job_id)
-
-
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"no job {job_id} is known: it was never enqueued here, or its result's retention has passed")
 
 
 def _errors(snapshot: Snapshot) -> Sequence[AttemptError]:

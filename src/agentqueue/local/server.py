@@ -28,7 +28,7 @@ from typing import IO, Any, Final, Literal, Self
 
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueUnavailable, UsageError
-from agentqueue.service.child_guard import Guardian
+from agentqueue.service.child_guard import ChildGuard
 
 AppendFsync = Literal["always", "everysec", "no"]
 START_TIMEOUT: Final = 60.0
@@ -89,7 +89,7 @@ class EmbeddedServer:
         self._record: _Record | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
-        self._guardian: Guardian | None = None
+        self._guard: ChildGuard | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -148,13 +148,13 @@ class EmbeddedServer:
             _end(self._process.terminate, self._process.kill, lambda: self._process is None or not self.is_alive)
             self._process.wait()
             self._process = None
-        self._dismiss_guardian()
+        self._stop_guard()
         self._release()
 
-    def _dismiss_guardian(self) -> None:
-        if self._guardian is not None:
-            self._guardian.stop()
-            self._guardian = None
+    def _stop_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.stop()
+            self._guard = None
 
     def _give_up(self) -> None:
         self._kill()
@@ -218,8 +218,8 @@ class EmbeddedServer:
                 start_new_session=True,
             )
         if self.data is None:
-            self._dismiss_guardian()  # of a server that has died
-            self._guardian = Guardian(self._process.pid, start_time(self._process.pid) or "", self._folder)
+            self._stop_guard()  # of a server that has died
+            self._guard = ChildGuard(self._process.pid, start_time(self._process.pid) or "", self._folder)
         deadline = monotonic() + START_TIMEOUT
         try:
             while monotonic() < deadline:
@@ -238,7 +238,7 @@ class EmbeddedServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._dismiss_guardian()
+        self._stop_guard()
 
     def _configuration(self, record: _Record) -> str:
         settings: dict[str, Any] = {

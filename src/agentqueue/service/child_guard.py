@@ -25,10 +25,10 @@ fi
 [ -z "$folder" ] || rm -rf "$folder"
 """
 """Waits for the pipe's end, then kills the process if it is still the one that was meant (proc(5): field 22)."""
-_open: "weakref.WeakSet[Guardian]" = weakref.WeakSet()
+_open: "weakref.WeakSet[ChildGuard]" = weakref.WeakSet()
 
 
-class Guardian:
+class ChildGuard:
     """Watches over one child process from now on, until `stop`.
 
     Args:
@@ -42,7 +42,7 @@ class Guardian:
         try:
             # A session of its own: Ctrl-C on the terminal, or a kill of the whole group, must not end it.
             self._process = subprocess.Popen(  # noqa: S603  # the system's shell, and numbers
-                ["/bin/sh", "-c", _SCRIPT, "guardian", str(pid), start, str(folder or "")],
+                ["/bin/sh", "-c", _SCRIPT, "guard", str(pid), start, str(folder or "")],
                 stdin=reader,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -76,8 +76,8 @@ class Guardian:
 
 def _let_go_of_all() -> None:
     """A fork has copied the pipes: the child must not keep the parent's children alive."""
-    for guardian in list(_open):
-        guardian.let_go()
+    for guard in list(_open):
+        guard.let_go()
     _open.clear()
 
 

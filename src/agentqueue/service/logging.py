@@ -9,7 +9,7 @@ import orjson
 import structlog
 
 from agentqueue.model.exceptions import clean_text, describe_traceback, describe_value
-from agentqueue.service.safe_streams import lossy
+from agentqueue.service.safe_streams import drop_when_blocked
 
 OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 Renderer = Callable[[Any, str, MutableMapping[str, Any]], str]
@@ -20,7 +20,7 @@ def set_up_logs(level: str, form: str) -> None:
 
     From then on no write to stdout or stderr fails or waits, whoever writes: handlers do, and Python at the end.
     """
-    sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)
+    sys.stdout, sys.stderr = drop_when_blocked(sys.stdout), drop_when_blocked(sys.stderr)
     stream = sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
     as_json = form == "json" or (not form and not stream.isatty())

@@ -14,7 +14,7 @@ STALL_S: Final = 1.0
 """How long a write waits for a reader that is slow. After that, what finds no room is dropped until there is some."""
 
 
-class LossyFile(io.RawIOBase):
+class DroppingFile(io.RawIOBase):
     """A file whose writes drop what finds no room: its disk is full, its reader gone or not reading.
 
     At most PIPE_BUF bytes go at once, for which there is room in a pipe that poll(2) calls writable (pipe(7)).
@@ -69,7 +69,7 @@ class LossyFile(io.RawIOBase):
         self._lock = threading.RLock()
 
 
-_files: "weakref.WeakSet[LossyFile]" = weakref.WeakSet()
+_files: "weakref.WeakSet[DroppingFile]" = weakref.WeakSet()
 
 
 def _unlock_all() -> None:
@@ -81,13 +81,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock_all)
 
 
-def lossy(stream: TextIO | None) -> TextIO:
+def drop_when_blocked(stream: TextIO | None) -> TextIO:
     """The stream's file as one that never fails; as it is where it has no file, nowhere where there is none."""
     if stream is None:  # closed before Python started
         nowhere = os.open(os.devnull, os.O_WRONLY)  # open till the end
         stream = os.fdopen(nowhere, "w", encoding="utf-8", closefd=False)
     try:
-        file: Any = LossyFile(stream)
+        file: Any = DroppingFile(stream)
     except (OSError, ValueError):
         return stream
     with contextlib.suppress(OSError, ValueError):

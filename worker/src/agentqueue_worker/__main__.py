@@ -1,25 +1,14 @@
 """`python -m agentqueue_worker [module:attribute]`: the worker image's entry point, configured by the environment."""
 
 import os
-import signal
 import sys
 
-
-def _leave(*_: object) -> None:
-    os._exit(0)
-
-
-# Process 1 of a container loses a SIGTERM that it neither handles nor blocks. So the handler is set before anything
-# heavy is imported, and the image's entry point blocks the signal until then (agentqueue.service.signals). Nothing is
-# claimed yet, so there is nothing to drain.
-signal.signal(signal.SIGTERM, _leave)
+from agentqueue.service.signals import exit_on_sigterm
 
 
 def main() -> int:
-    """Returns the exit code."""
-    from agentqueue.service.signals import unblock_sigterm  # noqa: PLC0415
-
-    unblock_sigterm()
+    """Run the worker until SIGTERM, and return the exit code."""
+    exit_on_sigterm()  # No job is claimed yet, so there is nothing to drain.
 
     from agentqueue.service.error_report import report  # noqa: PLC0415
     from agentqueue.service.logging import set_up_logs  # noqa: PLC0415
@@ -34,7 +23,7 @@ def main() -> int:
         set_up_logs(settings.log_level, settings.log_format)
         debug = settings.log_level == "debug" or None
         run_program(load_program(settings, lambda: server_options(os.environ)))
-    except Exception as exc:  # noqa: BLE001  # the process ends: one line says why, and whose mistake it is
+    except Exception as exc:  # noqa: BLE001  # the process ends with a one-line error message
         return report(exc, "agentqueue worker:", debug=debug)
     return 0
 

@@ -22,7 +22,7 @@ from agentqueue.errors import HandlerImportError, UsageError
 from agentqueue.model.exceptions import describe_traceback
 from agentqueue.service.environment import PROBE_PORT
 from agentqueue.service.probes import probing
-from agentqueue.service.signals import SIGTERM_CAN_BE_LOST, unblock_sigterm
+from agentqueue.service.signals import SIGTERM_CAN_BE_LOST, exit_now, unblock_sigterm
 from agentqueue.store import Server, ServerOptions
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.loop_monitor import LoopMonitor
@@ -158,7 +158,7 @@ async def serve(program: Program) -> None:
         worker.state.orphaned_threads or worker.state.orphaned_tasks
     ):  # the interpreter would wait for these, past the SIGKILL
         log.warning("handlers_orphaned", threads=worker.state.orphaned_threads, tasks=len(worker.state.orphaned_tasks))
-        _exit_now(0)
+        exit_now(0)
 
 
 class Signals:
@@ -199,7 +199,7 @@ class Signals:
                 break
         self._worker.hand_back_from_thread(plan.release_budget_s * RELEASE_SHARE)
         log.error("drain_blocked", reason="the event loop or a thread does not end; its jobs went back")
-        _exit_now(0)
+        exit_now(0)
 
 
 @contextlib.contextmanager
@@ -239,9 +239,3 @@ def _loop_factory() -> Callable[[], Any] | None:
     import uvloop  # noqa: PLC0415
 
     return uvloop.new_event_loop
-
-
-def _exit_now(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentqueue.cli.connection import RedisOption, with_client
-from agentqueue.cli.output import AsJson, print_json, say
+from agentqueue.cli.output import AsJson, print_json, print_line
 
 if TYPE_CHECKING:
     from agentqueue.client import Client, JobStatus
@@ -47,9 +47,9 @@ def explain(
 
 
 def _print(name: str, explanation: Explanation) -> None:
-    say(f"{name}{explanation.headline}", style="bold")
+    print_line(f"{name}{explanation.headline}", style="bold")
     for detail in explanation.details:
-        say(f"  {detail}")
+        print_line(f"  {detail}")
 
 
 @dataclass(frozen=True)

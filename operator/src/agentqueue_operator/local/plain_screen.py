@@ -5,7 +5,7 @@ from typing import Final, Self, TextIO
 
 from agentqueue.clock import now_ms
 from agentqueue.model.times import from_ms
-from agentqueue.service.safe_streams import lossy
+from agentqueue.service.safe_streams import drop_when_blocked
 from agentqueue_operator.local.ports import Row
 
 UP: Final = "up"
@@ -20,7 +20,7 @@ class PlainScreen:
     """
 
     def __init__(self, out: TextIO, *, quiet: bool, width: int) -> None:
-        self._out = lossy(out)
+        self._out = drop_when_blocked(out)
         self._quiet = quiet
         self._width = width
 

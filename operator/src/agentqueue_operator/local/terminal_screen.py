@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentqueue.clock import monotonic
-from agentqueue.service.safe_streams import lossy
+from agentqueue.service.safe_streams import drop_when_blocked
 from agentqueue_operator.local.plain_screen import TITLES, cells_of
 from agentqueue_operator.local.ports import Row
 
@@ -24,7 +24,7 @@ class LiveScreen:
     """Drawn at most so often: people can't read faster."""
 
     def __init__(self, *, quiet: bool, width: int) -> None:
-        self._console = Console(highlight=False, file=lossy(sys.stdout))
+        self._console = Console(highlight=False, file=drop_when_blocked(sys.stdout))
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._quiet = quiet
         self._width = width

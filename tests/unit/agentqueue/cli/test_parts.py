@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.core import TyperGroup
 
 from agentqueue.cli import main
-from agentqueue.cli.connection import find_server
+from agentqueue.cli.connection import connection_from_environment
 from agentqueue.cli.jobs import due_in
 from agentqueue.cli.output import ago, aligned, cell, clean, column_widths, counted, encodable_json, span
 from agentqueue.cli.submit import field_of, number_or_name, open_bulk, read_payload
@@ -202,7 +201,7 @@ class TestMain:
 
 
 def test_every_reading_command_has_json() -> None:
-    click_app = typer.main.get_command(main.build_app(extensions=False))
+    click_app = main.build_command(extensions=False)
     assert isinstance(click_app, TyperGroup)
     commands: dict[str, Any] = dict(click_app.commands)
     commands |= {f"dead {name}": command for name, command in commands.pop("dead").commands.items()}
@@ -236,22 +235,22 @@ class TestConnecting:
 
     def test_the_order(self, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_up_state(nowhere, {REDIS_URL: "redis://up:1"}, pid=os.getpid())
-        assert find_server(None).url == "redis://up:1"
+        assert connection_from_environment(None).url == "redis://up:1"
         monkeypatch.setenv("REDIS_URL", "redis://plain:1")
-        assert find_server(None).url == "redis://plain:1"
+        assert connection_from_environment(None).url == "redis://plain:1"
         monkeypatch.setenv("AGENTQUEUE_REDIS_URL", "redis://ours:1")
-        assert find_server(None).url == "redis://ours:1"
-        assert find_server("redis://given:1").url == "redis://given:1"
+        assert connection_from_environment(None).url == "redis://ours:1"
+        assert connection_from_environment("redis://given:1").url == "redis://given:1"
 
     def test_the_up_of_a_folder_above_counts(self, nowhere: Path) -> None:
         write_up_state(nowhere, {REDIS_URL: self.URL}, pid=os.getpid())
         below = nowhere / "a" / "b"
         below.mkdir(parents=True)
-        assert find_server(None, below).url == self.URL
+        assert connection_from_environment(None, below).url == self.URL
         remove_up_state(nowhere)
         remove_up_state(nowhere)
         with pytest.raises(UsageError, match="no Redis to connect to"):
-            find_server(None, below)
+            connection_from_environment(None, below)
 
     def test_the_note_is_private_and_kept_out_of_git(self, nowhere: Path) -> None:
         path = write_up_state(nowhere, {REDIS_URL: self.URL}, pid=os.getpid())
@@ -331,13 +330,13 @@ class TestOutput:
         [
             pytest.param(80, {"queue": 11, "per min": 7, "error": 30}, id="all-of-it"),
             pytest.param(50, {"queue": 11, "per min": 7, "error": 24}, id="texts-are-folded-first"),
-            pytest.param(40, {"queue": 11, "error": 24}, id="then-spare-columns-go"),
+            pytest.param(40, {"queue": 11, "error": 24}, id="then-optional_columns-columns-go"),
             pytest.param(30, {"queue": None, "error": None}, id="then-words-are-folded"),
         ],
     )
     def test_a_narrow_terminal_folds_texts_then_leaves_columns_out(self, width: int, widths: dict[str, Any]) -> None:
         row = ["client-data", "5", "no airport of that name at all"]
-        assert column_widths(["queue", "per min", "error"], [row], width=width, spare=["per min"]) == widths
+        assert column_widths(["queue", "per min", "error"], [row], width=width, optional_columns=["per min"]) == widths
 
     @pytest.mark.parametrize(
         ("width", "left"),
@@ -349,8 +348,8 @@ class TestOutput:
     )
     def test_which_columns_are_left_out(self, width: int, left: set[str]) -> None:
         rows = [["trip-1", "3m", "-", "no airport of that name at all"]]
-        columns, spare = ["id", "age", "progress", "error"], ["age", "error", "progress"]
-        assert set(column_widths(columns, rows, width=width, spare=spare)) == left
+        columns, optional_columns = ["id", "age", "progress", "error"], ["age", "error", "progress"]
+        assert set(column_widths(columns, rows, width=width, optional_columns=optional_columns)) == left
 
     def test_json_stays_json_where_a_letter_has_no_code(self) -> None:
         assert encodable_json('{"a":"ü"}', "latin-1") == '{"a":"ü"}'

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import pytest
 
 from agentqueue.service import safe_streams as module
-from agentqueue.service.safe_streams import lossy
+from agentqueue.service.safe_streams import drop_when_blocked
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def drain(reader: int) -> bytes:
 
 def test_what_is_read_is_all_there_in_order(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
-    out = lossy(stream)
+    out = drop_when_blocked(stream)
     lines = [f"{n} " + "x" * 3_000 for n in range(15)]  # as much as a pipe holds
     for line in lines:
         print(line, file=out, flush=True)
@@ -55,7 +55,7 @@ def test_what_is_read_is_all_there_in_order(pipe: tuple[int, TextIO]) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_reader_that_does_not_read_loses_lines_and_gets_whole_ones_again_later(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
-    out = lossy(stream)
+    out = drop_when_blocked(stream)
     for n in range(100):
         print(n, "x" * 10_000, file=out, flush=True)
     first = drain(reader).decode().splitlines()
@@ -68,7 +68,7 @@ def test_a_reader_that_does_not_read_loses_lines_and_gets_whole_ones_again_later
 def test_a_reader_that_is_gone_fails_no_write(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
     os.close(reader)
-    out = lossy(stream)
+    out = drop_when_blocked(stream)
     assert out.write("x" * 100_000) == 100_000
     out.flush()
     out.close()
@@ -76,13 +76,13 @@ def test_a_reader_that_is_gone_fails_no_write(pipe: tuple[int, TextIO]) -> None:
 
 def test_letters_that_the_output_has_not_are_written_out(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
-    print("\N{SNOWMAN} \ud800", file=lossy(stream), flush=True)
+    print("\N{SNOWMAN} \ud800", file=drop_when_blocked(stream), flush=True)
     assert drain(reader) == b"\\u2603 \\ud800\n"
 
 
 def test_it_is_a_text_file_as_any_other(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
-    out = lossy(stream)
+    out = drop_when_blocked(stream)
     assert isinstance(out, io.TextIOWrapper)
     out.reconfigure(line_buffering=True)
     out.buffer.write(b"bytes ")
@@ -103,7 +103,7 @@ def test_it_is_buffered_as_before(pipe: tuple[int, TextIO], how: dict[str, Any],
     reader, stream = pipe
     assert isinstance(stream, io.TextIOWrapper)
     stream.reconfigure(**how)
-    out = lossy(stream)
+    out = drop_when_blocked(stream)
     out.write("a line\n")
     out.write("and a half")
     assert drain(reader) == seen
@@ -111,8 +111,8 @@ def test_it_is_buffered_as_before(pipe: tuple[int, TextIO], how: dict[str, Any],
 
 def test_what_has_no_file_stays_and_what_is_closed_goes_nowhere() -> None:
     memory = io.StringIO()
-    assert lossy(memory) is memory
-    with lossy(None) as nowhere:
+    assert drop_when_blocked(memory) is memory
+    with drop_when_blocked(None) as nowhere:
         print("\ud800", file=nowhere, flush=True)
 
 
@@ -120,7 +120,7 @@ def test_a_file_stays_open_as_long_as_it_is_written(tmp_path: Path) -> None:
     """Else its number would soon be that of something else, a connection perhaps."""
     stream = (tmp_path / "log").open("w")
     known = weakref.ref(stream)
-    out = lossy(stream)
+    out = drop_when_blocked(stream)
     del stream
     gc.collect()
     print("told", file=out, flush=True)

@@ -66,7 +66,7 @@ def worker(
     """
     import os  # noqa: PLC0415
 
-    from agentqueue.cli.connection import find_server, place_given, reached  # noqa: PLC0415
+    from agentqueue.cli.connection import cluster_ref, connection_from_environment, resolve_connection  # noqa: PLC0415
     from agentqueue.service import environment as env  # noqa: PLC0415
     from agentqueue.service.logging import set_up_logs  # noqa: PLC0415
     from agentqueue_worker.process import load_program, run_program  # noqa: PLC0415
@@ -86,6 +86,6 @@ def worker(
         handler=target, burst=burst or None, arq_pickle=arq_pickle or None, allow_eviction=allow_eviction or None
     )
     # An arq WorkerSettings may name its own Redis, which --redis and --in go over.
-    with reached(redis) if redis or place_given() else nullcontext() as given_server:
+    with resolve_connection(redis) if redis or cluster_ref() else nullcontext() as given_server:
         settings = settings.override(redis=given_server)
-        run_program(load_program(settings, lambda: find_server(None, Path.cwd())))
+        run_program(load_program(settings, lambda: connection_from_environment(None, Path.cwd())))
