@@ -18,7 +18,7 @@ from agentqueue_worker.adapters.agents import AgentHandler, AgentRegistry, Paylo
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Histogram, Metrics
 from agentqueue_worker.adapters.telemetry import MAX_COMPLETION_LOGS_PER_S, MAX_REMEMBERED_KEYS, WorkerTelemetry
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.domain.verdict import Cancelled, Failed, Hopeless, Verdict, Yielded
 from agentqueue_worker.settings import Settings
 from tests.support.runtime import FakeRuntime
@@ -37,11 +37,11 @@ def agent_with_crons(*expressions: str, timezone: str = "UTC") -> Agent:
     return agent
 
 
-def job_of(registry: AgentRegistry, name: str, *args: Any, started: float = 0.0) -> Job:
+def job_of(registry: AgentRegistry, name: str, *args: Any, started: float = 0.0) -> RunningJob:
     claimed = Claimed("j", Level.NORMAL, 1.0, b"", 0, {}, cancel=False)
     handler = registry.find(name)
     assert handler is not None
-    return Job(claimed, JobRecord(name, args), handler, attempt=1, started=started, started_ms=0)
+    return RunningJob(claimed, JobRecord(name, args), handler, started=started, started_ms=0)
 
 
 # --- handlers

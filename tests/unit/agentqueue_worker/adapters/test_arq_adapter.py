@@ -20,7 +20,7 @@ from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.functions import ArqHandler
 from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME, ArqRecord, Serializers
 from agentqueue_worker.adapters.arq.worker import ArqWorker, keep_ms_of
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
 from tests.support.arq_programs import PICKLE
 
@@ -230,8 +230,8 @@ def test_without_retry_jobs_every_exception_is_final(exc: BaseException) -> None
     assert handler(retry_jobs=False).judge(exc, _any_job()) == Hopeless()
 
 
-def _any_job() -> Job:
-    return object.__new__(Job)
+def _any_job() -> RunningJob:
+    return object.__new__(RunningJob)
 
 
 @pytest.mark.parametrize(

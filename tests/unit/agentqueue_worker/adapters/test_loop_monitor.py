@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agentqueue_worker.adapters.loop_monitor import LoopMonitor, place
-from agentqueue_worker.app.job import Handler, Job
+from agentqueue_worker.app.job import Handler, RunningJob
 from agentqueue_worker.app.options import Identity, WorkerOptions
 from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.state import WorkerState
@@ -21,7 +21,7 @@ def watch_of(*jobs: tuple[str, str], warn_after: float) -> LoopMonitor:
     for name, id_ in jobs:
         handler = Mock(spec=Handler)
         handler.name = name
-        state.running[id_] = Mock(spec=Job, id=id_, handler=handler)
+        state.running[id_] = Mock(spec=RunningJob, id=id_, handler=handler)
     return LoopMonitor(state, every=0.01, warn_after=warn_after)
 
 

@@ -9,7 +9,7 @@ from agentqueue.model.job import JobRecord, encode_job
 from agentqueue.model.outcomes import Claimed, Outcome
 from agentqueue.store import Engine, StepReply
 from agentqueue_worker.app.claim_loop import ClaimLoop
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.options import Identity, WorkerOptions
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.progress_writer import ProgressWriter
@@ -63,7 +63,7 @@ class World:
     def start(self, claimed: Claimed) -> None:
         """Never ends: its slot stays taken."""
         self.started.append(claimed.id)
-        self.state.running[claimed.id] = Mock(spec=Job)
+        self.state.running[claimed.id] = Mock(spec=RunningJob)
 
 
 async def run(world: World, jobs: int) -> "asyncio.Task[None]":

@@ -17,7 +17,7 @@ from agentqueue.model.result import ResultRecord, encode_result
 from agentqueue.model.retry_policy import Backoff
 from agentqueue.store import Engine
 from agentqueue_worker.app.drain import Drain
-from agentqueue_worker.app.job import Ending, Job
+from agentqueue_worker.app.job import Ending, RunningJob
 from agentqueue_worker.app.options import Identity, WorkerOptions
 from agentqueue_worker.app.ports import Cron, WorkerRuntime
 from agentqueue_worker.app.progress_writer import ProgressWriter
@@ -49,14 +49,14 @@ class FakeHandler:
     backoff = Backoff("fixed", delay=1, jitter=0)
     keep_ms = 1_000
 
-    def __init__(self, body: Callable[[Job], Awaitable[Any]], verdict: Verdict | Exception = Failed()) -> None:  # noqa: B008
+    def __init__(self, body: Callable[[RunningJob], Awaitable[Any]], verdict: Verdict | Exception = Failed()) -> None:  # noqa: B008
         self.body = body
         self.verdict = verdict
 
-    def call(self, job: Job) -> Awaitable[Any]:
+    def call(self, job: RunningJob) -> Awaitable[Any]:
         return self.body(job)
 
-    def judge(self, exc: BaseException, job: Job) -> Verdict:
+    def judge(self, exc: BaseException, job: RunningJob) -> Verdict:
         if isinstance(self.verdict, Exception):
             raise self.verdict
         return self.verdict
@@ -81,7 +81,7 @@ class FakeRegistry:
     async def stop(self) -> None:
         raise AssertionError("a runner stops no registry")
 
-    async def recorded(self, job: Job) -> None:
+    async def recorded(self, job: RunningJob) -> None:
         raise AssertionError("it does not want to know")
 
     def find(self, name: str) -> FakeHandler | None:
@@ -99,7 +99,7 @@ class FakeRegistry:
 class World:
     """A runner with all that it needs."""
 
-    def __init__(self, body: Callable[[Job], Awaitable[Any]], verdict: Verdict | Exception = Failed()) -> None:  # noqa: B008
+    def __init__(self, body: Callable[[RunningJob], Awaitable[Any]], verdict: Verdict | Exception = Failed()) -> None:  # noqa: B008
         self.engine = FakeEngine()
         options = WorkerOptions("q", Identity("w", "1"), grace=0.2, drain_margin=0.1)
         self.notes = ProgressWriter(self.engine, "w/1")
@@ -108,7 +108,7 @@ class World:
         self.handler = FakeHandler(body, verdict)
         self.runner = Runner(self.state, FakeRegistry(self.handler), ended=self.note)
 
-    def note(self, job: Job, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
+    def note(self, job: RunningJob, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
         self.ended.append((job.id, outcome, error))
 
     def start(self, job_id: str = "j", **fields: Any) -> Claimed:
@@ -125,11 +125,11 @@ class World:
         return outcome
 
 
-async def forever(job: Job) -> None:
+async def forever(job: RunningJob) -> None:
     await asyncio.Event().wait()
 
 
-async def fail(job: Job) -> None:
+async def fail(job: RunningJob) -> None:
     raise ValueError("no")
 
 
@@ -186,7 +186,7 @@ async def test_a_job_claimed_by_a_step_that_was_under_way_at_the_signal_goes_bac
 async def test_a_job_that_comes_back_to_its_own_worker_replaces_the_run_that_lost_its_lease() -> None:
     runs: list[asyncio.Event] = []
 
-    async def wait(job: Job) -> int:
+    async def wait(job: RunningJob) -> int:
         runs.append(asyncio.Event())
         number = len(runs)
         await runs[-1].wait()
@@ -229,10 +229,10 @@ async def test_the_first_reason_to_stop_a_job_counts() -> None:
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentqueue_worker.app.runner.AGAIN_AFTER", 0.02)
+    monkeypatch.setattr("agentqueue_worker.app.runner.CANCEL_AGAIN_AFTER_S", 0.02)
     cancelled: list[int] = []
 
-    async def stubborn(job: Job) -> None:
+    async def stubborn(job: RunningJob) -> None:
         while len(cancelled) < 3:
             try:
                 await asyncio.Event().wait()
@@ -248,7 +248,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monke
 
 
 async def test_notes_that_redis_did_not_take_go_with_the_outcome() -> None:
-    async def note(job: Job) -> None:
+    async def note(job: RunningJob) -> None:
         await world.state.checkpoint(job.id, b"1")
         raise ValueError("no")
 
@@ -302,7 +302,7 @@ def test_a_backoff_that_cant_be_read_is_the_handlers() -> None:
 async def test_a_drain_stops_then_abandons_then_gives_up() -> None:
     swallowed = []
 
-    async def stubborn(job: Job) -> None:
+    async def stubborn(job: RunningJob) -> None:
         while True:
             try:
                 await asyncio.Event().wait()
@@ -363,7 +363,7 @@ async def test_what_a_spawned_hook_raises_is_told_and_ends_nothing(capsys: pytes
 
 
 async def test_an_outcomes_kind_follows_from_how_the_job_ended() -> None:
-    async def returns(job: Job) -> int:
+    async def returns(job: RunningJob) -> int:
         return 1
 
     world = World(returns)

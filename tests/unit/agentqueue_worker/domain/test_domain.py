@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from agentqueue.keys import Level
-from agentqueue.model.attempts import AttemptError, encode_errors
-from agentqueue.model.dead_letter import DeadLetterReason
-from agentqueue.model.job import JobRecord, State
+from agentqueue.model.attempts import AttemptError
+from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason
+from agentqueue.model.job import JobRecord
 from agentqueue.model.new_job import NewJob
 from agentqueue.model.outcomes import MAX_STEP, Again, Bury, Cancel, Claimed, Done, HandBack
 from agentqueue.model.retry_policy import Backoff
@@ -24,7 +24,8 @@ from agentqueue_worker.domain.admission import (
     reject_unreadable,
 )
 from agentqueue_worker.domain.claim_size import claim_limit, moving_mean
-from agentqueue_worker.domain.dead_letter import UNREADABLE_RECORD, Burial
+from agentqueue_worker.domain.claimed_job import ClaimedJob
+from agentqueue_worker.domain.dead_letter import UNREADABLE_RECORD, dead_letter_of
 from agentqueue_worker.domain.drain_plan import plan_drain
 from agentqueue_worker.domain.error_record import add_error, describe_failure
 from agentqueue_worker.domain.leases import Leases, renewal_interval_s, to_renew
@@ -97,14 +98,14 @@ def test_no_attempt_after_the_last_even_if_the_handler_asks(attempt: int, attemp
     assert decide_retry(DOUBLING, attempt=attempt, attempts=attempts, after=1.0, roll=0) == GiveUp()
 
 
-# --- screening
+# --- admission
 
 RULES = AdmissionRules(crash_limit=3, unknown_grace_ms=60_000)
 GIVEN_UP = Reject(DeadLetterReason.UNKNOWN_JOB, "this agent has no job 'sarch'; did you mean 'search'?")
 
 
 @pytest.mark.parametrize(
-    ("job", "known", "rules", "screened"),
+    ("job", "known", "rules", "decision"),
     [
         pytest.param(claimed(), True, RULES, Start(), id="runs"),
         pytest.param(claimed(meta={"crashes": b"2"}), True, RULES, Start(), id="crashed-twice-runs"),
@@ -141,8 +142,10 @@ GIVEN_UP = Reject(DeadLetterReason.UNKNOWN_JOB, "this agent has no job 'sarch'; 
         pytest.param(claimed(), False, AdmissionRules(3, 0), GIVEN_UP, id="unknown-is-final-for-arq"),
     ],
 )
-def test_what_happens_to_a_claimed_job(job: Claimed, known: bool, rules: AdmissionRules, screened: Admission) -> None:
-    assert admit(job, "sarch", known=known, names=["search", "mail"], rules=rules, now_ms=NOW) == screened
+def test_what_happens_to_a_claimed_job(job: Claimed, known: bool, rules: AdmissionRules, decision: Admission) -> None:
+    handler = object() if known else None
+    rules = replace(rules, names=["search", "mail"])
+    assert admit(ClaimedJob(job, JobRecord("sarch"), handler), rules, NOW) == decision
 
 
 @pytest.mark.parametrize(
@@ -177,24 +180,24 @@ def test_a_record_of_another_redis_type_is_named() -> None:
     assert (verdict.reason, "arq:job:j is a hash" in verdict.message) == (DeadLetterReason.GARBAGE, True)
 
 
-# --- burial
+# --- dead letters
+
+CAUSE = AttemptError(3, NOW, "ValueError", "no airport 'XYZ'")
 
 
-def burial(**fields: Any) -> Burial:
-    given = Burial(
-        claimed=claimed(meta={"errors": encode_errors([AttemptError(1, NOW - 5, "OSError", "x")])}),
-        record=JobRecord("search", ({"to": "XYZ"},), enqueued_ms=5, tags=("acme",), parent="p"),
-        queue="q",
-        reason=DeadLetterReason.FAILED,
-        error=AttemptError(2, NOW, "ValueError", "no airport 'XYZ'"),
-        attempts=2,
-        deliveries=3,
-    )
-    return replace(given, **fields)
+def dead_job() -> ClaimedJob[None]:
+    record = JobRecord("search", ({"to": "XYZ"},), enqueued_ms=5, tags=("acme",), parent="p")
+    return ClaimedJob(claimed(attempts=2, meta={"crashes": b"1"}), record, None)
 
 
-def test_a_dead_letter_tells_all_that_happened() -> None:
-    letter = burial().letter()
+def dead_letter(
+    job: ClaimedJob[None], reason: DeadLetterReason = DeadLetterReason.FAILED, cause: AttemptError = CAUSE
+) -> DeadLetter:
+    return dead_letter_of(job, "q", reason, [AttemptError(2, NOW - 5, "OSError", "x"), cause])
+
+
+def test_a_dead_letter_holds_the_job_its_errors_and_its_counts() -> None:
+    letter = dead_letter(dead_job())
     assert (letter.id, letter.queue, letter.name, letter.data) == ("j", "q", "search", {"to": "XYZ"})
     assert [error.type for error in letter.errors] == ["OSError", "ValueError"]
     assert (letter.attempts, letter.deliveries, letter.enqueued_ms, letter.died_ms) == (2, 3, 5, NOW)
@@ -202,22 +205,15 @@ def test_a_dead_letter_tells_all_that_happened() -> None:
 
 
 def test_failures_of_one_kind_share_a_fingerprint() -> None:
-    other = AttemptError(1, NOW, "ValueError", "no airport 'QQQ'")
-    assert burial().fingerprint == burial(error=other).fingerprint
-    assert burial().fingerprint != burial(reason=DeadLetterReason.FATAL).fingerprint
+    same_kind = dead_letter(dead_job(), cause=replace(CAUSE, message="no airport 'QQQ'"))
+    other_reason = dead_letter(dead_job(), DeadLetterReason.FATAL)
+    assert dead_letter(dead_job()).fingerprint == same_kind.fingerprint
+    assert dead_letter(dead_job()).fingerprint != other_reason.fingerprint
 
 
 def test_a_job_without_a_record_is_not_replayable() -> None:
-    letter = burial(claimed=claimed(record=None, level=Level.HIGH), record=UNREADABLE_RECORD).letter()
+    letter = dead_letter(ClaimedJob(claimed(record=None, level=Level.HIGH), UNREADABLE_RECORD, None))
     assert (letter.replayable, letter.name, letter.priority) == (False, "", 5)
-
-
-def test_the_result_of_a_dead_job_carries_its_exception_or_its_error() -> None:
-    boom = ValueError("boom")
-    result = burial().result(boom, started_ms=7, worker="w")
-    assert (result.result, result.state, result.success, result.job_try) == (boom, State.DEAD, False, 2)
-    unrun = burial(attempts=0).result(None, started_ms=0, worker="w")
-    assert (str(unrun.result), unrun.job_try) == ("ValueError: no airport 'XYZ'", 1)
 
 
 # --- failures

@@ -22,7 +22,7 @@ from agentqueue.model.retry_policy import Backoff, seconds
 from agentqueue.model.times import from_ms
 from agentqueue.service.error_report import say
 from agentqueue.store import KEEP_FOREVER
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.ports import WorkerRuntime
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict, Yielded
 from agentqueue_worker.settings import Settings
@@ -54,7 +54,7 @@ class AgentHandler:
         self._optional = job.payload.is_optional
         self.runtime: WorkerRuntime  # set by the registry's start
 
-    def call(self, job: Job) -> Awaitable[Any]:
+    def call(self, job: RunningJob) -> Awaitable[Any]:
         """The handler's coroutine, or its thread's end."""
         record, meta = job.record, job.claimed.meta
         resume = meta.get("checkpoint") if meta else None
@@ -85,7 +85,7 @@ class AgentHandler:
         except InvalidPayload as exc:
             raise PayloadRefused(str(exc)) from None  # the model's message says all
 
-    def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
+    def judge(self, exc: BaseException, job: RunningJob) -> Verdict:  # noqa: ARG002  # the port's shape
         """Retry and Fatal as they say, a refused payload is final, all else failed this attempt.
 
         Of a group (of a TaskGroup, say) all leaves must be Fatal for it to be; the longest delay that a Retry in it
@@ -240,7 +240,7 @@ class AgentRegistry:
                     "shutdown_failed", hook=getattr(hook, "__qualname__", repr(hook))
                 )
 
-    async def recorded(self, job: Job) -> None:
+    async def recorded(self, job: RunningJob) -> None:
         """Never asked for."""
 
 

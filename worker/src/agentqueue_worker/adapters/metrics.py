@@ -12,7 +12,7 @@ from agentqueue.keys import Level
 from agentqueue.model.outcomes import Again, Bury, Cancel, Done, HandBack, Outcome
 from agentqueue.model.wait_histogram import cumulative
 from agentqueue.store import RenewReply
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.state import WorkerState
 
 RUN_BUCKETS_S: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
@@ -87,7 +87,7 @@ class Metrics(Collector):
         for name in names:
             self.jobs.setdefault(name, JobCounts())
 
-    def ended(self, job: Job, outcome: Outcome | None, seconds: float) -> None:
+    def ended(self, job: RunningJob, outcome: Outcome | None, seconds: float) -> None:
         """A job left its slot."""
         counts = self.jobs.get(job.handler.name)
         if counts is None:

@@ -10,7 +10,7 @@ from agentqueue.model.attempts import AttemptError
 from agentqueue.model.outcomes import Again, Bury, Done, HandBack, Outcome
 from agentqueue.store import RenewReply
 from agentqueue_worker.adapters.metrics import Metrics
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.log_context import job_fields
 
 MAX_COMPLETION_LOGS_PER_S: Final = 20
@@ -35,7 +35,7 @@ class WorkerTelemetry:
         self._told_full_at = float("-inf")
         self._told_foreign: dict[str, float] = {}
 
-    def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
+    def ended(self, job: RunningJob, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
         """See the port."""
         self.metrics.ended(job, outcome, seconds)
         kind = type(outcome)
@@ -48,7 +48,7 @@ class WorkerTelemetry:
         else:
             _tell_end(job_fields(job, self.metrics.queue), outcome, seconds, error)
 
-    def _tell_done(self, job: Job, seconds: float) -> None:
+    def _tell_done(self, job: RunningJob, seconds: float) -> None:
         second = int(job.started + seconds)
         if second != self._second:
             if self._untold:

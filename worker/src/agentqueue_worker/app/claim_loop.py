@@ -67,9 +67,9 @@ class ClaimLoop:
         self._hungry = asyncio.Event()
         """Set while slots are free and the queue had no job for them."""
         self._dry = False
-        state.nudge = self.nudge
+        state.wake_loop = self.wake_loop
 
-    def nudge(self) -> None:
+    def wake_loop(self) -> None:
         """Look at once: something ended, or changed."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -78,7 +78,7 @@ class ClaimLoop:
     async def run(self) -> None:
         """Step whenever there is reason to."""
         while not (self._state.admitted or self._state.draining):
-            await self._nudged()
+            await self._woken()
         while not self._is_over():
             now = monotonic()
             if self._due(now):
@@ -101,13 +101,13 @@ class ClaimLoop:
         until = min(self._poll_at, self._claim_at) if state.want else self._poll_at
         if state.outbox and state.outbox.blocked_until is not None:
             until = min(until, state.outbox.blocked_until)
-        timer = state.loop.call_later(max(until - now, 0.0005), self.nudge)
+        timer = state.loop.call_later(max(until - now, 0.0005), self.wake_loop)
         try:
-            await self._nudged()
+            await self._woken()
         finally:
             timer.cancel()
 
-    async def _nudged(self) -> None:
+    async def _woken(self) -> None:
         self._waiter = self._state.loop.create_future()
         try:
             await self._waiter
@@ -266,7 +266,7 @@ class ClaimLoop:
                 continue
             if woken:
                 self._claim_at = 0.0
-                self.nudge()
+                self.wake_loop()
 
 
 def _is_cut_short(claimed: Sequence[Claimed]) -> bool:

@@ -42,7 +42,7 @@ class Drain:
             log.info("drain_started", running=len(state.running), grace_seconds=grace)
             self._began()
         self._changed.set()
-        state.nudge()
+        state.wake_loop()
 
     async def run(self) -> None:
         """After the signal, do each thing at its time. Returns when the process must exit, whatever is left."""
@@ -73,7 +73,7 @@ class Drain:
             return
         for outcome in self._state.outbox.take_all_with_children():
             self._state.outbox.add(HandBack(outcome.id, outcome.level))
-        self._state.nudge()
+        self._state.wake_loop()
 
     async def _reach(self, point: Callable[[DrainPlan], float]) -> None:
         """Sleep until that point of the plan, which a second signal may bring nearer."""

@@ -1,4 +1,4 @@
-"""One claimed job while this worker has it."""
+"""A running job, and the handler that runs it."""
 
 from collections.abc import Awaitable
 from enum import Enum, auto
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentqueue.model.job import JobRecord
 from agentqueue.model.outcomes import Claimed
 from agentqueue.model.retry_policy import Backoff
+from agentqueue_worker.domain.claimed_job import ClaimedJob
 from agentqueue_worker.domain.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -16,109 +17,116 @@ if TYPE_CHECKING:
 
 
 class Ending(Enum):
-    """Why the worker itself ends a running job."""
+    """Reason why the worker itself ends a running job."""
 
     TIMEOUT = auto()
     CANCEL = auto()
-    """Somebody asked for it."""
+    """A client asked to cancel the job."""
     DRAIN = auto()
-    """The grace period is over: it goes back."""
+    """The grace period is over. The job is released."""
     LOST = auto()
-    """Another worker has it by now: its outcome is dropped."""
+    """Another worker holds the job. The outcome of this run is dropped."""
 
 
-class Job:
-    """Made per claim and so kept small: no dataclass machinery, no dictionary."""
+class RunningJob(ClaimedJob["Handler"]):
+    """A claimed job that this worker runs.
+
+    One is made for each run, so it has slots, and its constructor does not call the base class's.
+    """
 
     __slots__ = (
         "attempt",
-        "claimed",
         "context",
         "deadline",
         "ending",
         "extra",
-        "handler",
-        "id",
-        "record",
-        "result",
         "started",
         "started_ms",
-        "success",
         "task",
         "unsaved",
     )
 
+    handler: "Handler"
+
     def __init__(
-        self, claimed: Claimed, record: JobRecord, handler: "Handler", *, attempt: int, started: float, started_ms: int
+        self, claimed: Claimed, record: JobRecord, handler: "Handler", *, started: float, started_ms: int
     ) -> None:
         self.id = claimed.id
         self.claimed = claimed
         self.record = record
         self.handler = handler
-        self.attempt = attempt
-        """From 1: attempts that ended so far, and this one."""
+        self.attempt = claimed.attempts + max(record.job_try or 1, 1)
+        """Number of this attempt, from 1. arq's `_job_try` sets the number of the first attempt."""
         self.started = started
-        """Monotonic seconds."""
+        """When it started, in seconds of the monotonic clock."""
         self.started_ms = started_ms
         self.deadline: float | None = None
-        """When it has run out of time, monotonic."""
+        """When the timeout ends the attempt, in seconds of the monotonic clock."""
         self.task: asyncio.Task[None] | None = None
         self.context: Context | None = None
-        """Set by a handler that gives its function one: children, progress and checkpoint are read from it."""
+        """Context that the handler gave to its function. It holds children, progress and checkpoint."""
         self.ending: Ending | None = None
         self.unsaved: dict[str, bytes] | None = None
-        """Notes not written yet: they go with the outcome."""
-        self.success = False
-        self.result: Any = None
-        """What it returned or raised, once it ended: for `Registry.recorded`."""
+        """Fields (progress, checkpoint) that Redis does not have yet. They are recorded with the outcome."""
         self.extra: Any = None
-        """The registry's own."""
+        """Value that the registry attaches to the job."""
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts, this one included."""
+        return self.attempt
 
     @property
     def delivery(self) -> int:
-        """From 1: starts, whatever ended them."""
+        """Number of this start, from 1. Starts that ended in a crash or a release count too."""
         claimed = self.claimed
         return claimed.delivery if claimed.meta else claimed.attempts + 1
 
+    @property
+    def deliveries(self) -> int:
+        """Number of times that a worker started the job, this start included."""
+        return self.delivery
+
 
 class Handler(Protocol):
-    """What runs the jobs of one name. A job's record may override timeout, attempts, backoff."""
+    """Runs the jobs of one name. A job's record may override the timeout, the attempts and the backoff."""
 
     @property
     def name(self) -> str:
-        """The job's name: labels metrics and logs, so it must come from a bounded set."""
+        """Name of the job. It is a label of metrics and logs, so it must come from a bounded set."""
         ...
 
     @property
     def timeout(self) -> float | None:
-        """Seconds an attempt may take; None: no limit."""
+        """Seconds that an attempt may take. None means no limit."""
         ...
 
     @property
     def attempts(self) -> int:
-        """Attempts in all, the first one included."""
+        """Maximum number of attempts, the first one included."""
         ...
 
     @property
     def backoff(self) -> Backoff:
-        """The delay between attempts."""
+        """Delay between attempts."""
         ...
 
     @property
     def keep_ms(self) -> int:
-        """How long the result is kept; 0: not at all, -1: for ever."""
+        """Milliseconds that the result is kept. 0 means not at all, -1 means forever."""
         ...
 
-    def call(self, job: Job) -> Awaitable[Any]:
-        """Start the handler, in the job's own task: what this awaits to is the result.
+    def call(self, job: RunningJob) -> Awaitable[Any]:
+        """Start the handler in the job's own task, and return an awaitable of its result.
 
-        It is cancelled on a timeout, a cancellation, a lost lease and at the end of a drain; `job.ending` tells which.
+        The task is cancelled on a timeout, a cancellation, a lost lease and at the end of a drain. `job.ending` holds
+        the reason.
 
         Raises:
-            InvalidPayload: here, before anything ran, for a payload the handler's model refuses.
+            InvalidPayload: the handler's model refuses the payload. Nothing of the handler has run.
         """
         ...
 
-    def judge(self, exc: BaseException, job: Job) -> Verdict:
-        """How what `call` raised counts. Not asked when the worker ended the job itself (`job.ending` is set)."""
+    def judge(self, exc: BaseException, job: RunningJob) -> Verdict:
+        """Return how an exception of the handler counts. Not called if the worker ended the job itself."""
         ...

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 
 # structlog's own variables, so that a program that configures structlog itself has them by `merge_contextvars`.
 _tokens = contextvars.Context().run(structlog.contextvars.bind_contextvars, job_id="", attempt=1, delivery=1, tenant="")
@@ -22,7 +22,7 @@ class JobContexts:
         self._queue = queue
         self._of_name: dict[str, contextvars.Context] = {}
 
-    def context_of(self, job: Job) -> contextvars.Context:
+    def context_of(self, job: RunningJob) -> contextvars.Context:
         """Return a new context for the job's task: a copy of the one that the first job of its name was started in."""
         name = job.handler.name
         common = self._of_name.get(name)
@@ -32,7 +32,7 @@ class JobContexts:
         return common.copy()
 
 
-def bind_job(job: Job) -> None:
+def bind_job(job: RunningJob) -> None:
     """Bind what is the job's own; called in its own task."""
     _job_id.set(job.id)
     if job.claimed.meta or job.attempt != 1:
@@ -43,7 +43,7 @@ def bind_job(job: Job) -> None:
         _tenant.set(tenant)
 
 
-def job_fields(job: Job, queue: str) -> dict[str, Any]:
+def job_fields(job: RunningJob, queue: str) -> dict[str, Any]:
     """Return the same as fields, for a line that may be written outside of the job's task."""
     fields: dict[str, Any] = {"job_id": job.id, "job": job.record.name, "queue": queue}
     fields |= {"attempt": job.attempt, "delivery": job.delivery}

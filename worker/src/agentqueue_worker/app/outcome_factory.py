@@ -1,4 +1,4 @@
-"""Outcomes of jobs, as the engine records them."""
+"""Makes the outcomes of jobs, as the engine records them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,147 +8,170 @@ import orjson
 
 from agentqueue.clock import now_ms
 from agentqueue.keys import Level
-from agentqueue.model.attempts import AttemptError, attempt_error, errors_of
+from agentqueue.model.attempts import AttemptError, Progress, attempt_error, decode_progress, errors_of
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, dead_letter_to_json, encode_dead_letter
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import JobRecord, State, child_id, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Bury, Cancel, Claimed, Done, HandBack
+from agentqueue.model.outcomes import Again, Bury, Cancel, Done, HandBack
 from agentqueue.model.result import ResultRecord
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import Handler, RunningJob
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Codec
-from agentqueue_worker.domain.dead_letter import ERROR_TYPES, Burial
-from agentqueue_worker.domain.error_record import describe_failure
+from agentqueue_worker.domain.claimed_job import ClaimedJob
+from agentqueue_worker.domain.dead_letter import ERROR_TYPES, dead_letter_of
+from agentqueue_worker.domain.error_record import add_error, describe_failure
 
 NOTIFICATION_ID_PREFIX = "dead-letter:"
-"""The ids of jobs that tell of a dead letter begin so, whatever their queue and name."""
+"""Prefix of the IDs of dead letter notifications, in all queues. It keeps a notification from causing another one."""
 MAX_NOTIFICATION_BYTES = 8 * 1024 * 1024
-"""A dead letter holds a record of 1 MiB and ten tracebacks: always less."""
+"""Size limit of a notification, in bytes. A dead letter (a record of 1 MiB and ten tracebacks) is always smaller."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
-    """Makes them for one worker."""
+class OutcomeFactory:
+    """Makes the outcomes of one worker's jobs."""
 
     options: WorkerOptions
     codec: Codec
     hidden: Sequence[str] = ()
     """Folders whose frames are left out at the top of tracebacks."""
 
-    def done(self, job: Job, value: object, seconds: float) -> Done:
-        """The handler returned `value`.
+    def completed(self, job: RunningJob, value: object, seconds: float) -> Done:
+        """Return the outcome of a job whose handler returned `value` after that many seconds.
 
         Raises:
-            InvalidPayload: the value can't be written.
+            InvalidPayload: the value can't be encoded.
         """
-        raw = self.codec.encode_result(self._result(job, State.COMPLETED, value))
-        children = () if job.context is None else job.context.children
+        context = job.context
+        errors = errors_of(job.claimed.meta) if job.claimed.meta else ()
+        progress = None if context is None else context.last_progress
+        result = self._result(job, State.COMPLETED, value, attempts=job.attempt, errors=errors, progress=progress)
+        children = () if context is None else context.children
+        raw = self.codec.encode_result(result)
         return Done(job.id, job.claimed.level, raw, job.handler.keep_ms, round(seconds * 1000), children)
 
-    def cancelled(self, job: Job) -> Cancel:
-        """It was cancelled while it ran."""
-        record = self._result(job, State.CANCELLED, asyncio.CancelledError())
-        return Cancel(job.id, job.claimed.level, self.codec.encode_result(record), job.handler.keep_ms)
+    def cancelled(self, job: ClaimedJob[Handler | None]) -> Cancel:
+        """Return the outcome of a job that was cancelled, before or while it ran."""
+        claimed, context = job.claimed, job.context if isinstance(job, RunningJob) else None
+        result = self._result(
+            job,
+            State.CANCELLED,
+            asyncio.CancelledError(),
+            attempts=claimed.attempts,
+            errors=errors_of(claimed.meta),
+            progress=None if context is None else context.last_progress,
+        )
+        return Cancel(job.id, claimed.level, self.codec.encode_result(result), self._keep_ms(job))
 
-    def hand_back(self, job: Job, after: float | None) -> HandBack:
-        """It goes back unfinished."""
+    def released(self, job: RunningJob, after: float | None) -> HandBack:
+        """Return the outcome of an unfinished job that goes back to the queue. `after`: delay in seconds, or None."""
         return HandBack(job.id, job.claimed.level, None if after is None else round(after * 1000), job.unsaved or {})
 
-    def describe(self, job: Job, exc: BaseException) -> AttemptError:
-        """The attempt's error."""
+    def rescheduled(self, job: RunningJob, delay_ms: int, error: AttemptError) -> Again:
+        """Return the outcome of a failed attempt that is followed by another one after `delay_ms`."""
+        notes = {**(job.unsaved or {}), "errors": add_error(job.claimed.meta, error)}
+        return Again(job.id, job.claimed.level, delay_ms, notes)
+
+    def rejected(self, job: ClaimedJob[Handler | None], reason: DeadLetterReason, message: str) -> Bury:
+        """Return the outcome of a job that becomes a dead letter before it starts."""
+        error = attempt_error(job.claimed.attempts, now_ms(), ERROR_TYPES.get(reason, "Failed"), message)
+        return self.dead_lettered(job, error, reason, RuntimeError(error.line))
+
+    def dead_lettered(
+        self, job: ClaimedJob[Handler | None], error: AttemptError, reason: DeadLetterReason, exc: BaseException
+    ) -> Bury:
+        """Return the outcome of a job that becomes a dead letter.
+
+        Args:
+            job: the job, started or not.
+            error: the error of its last attempt.
+            reason: why it is not tried again.
+            exc: the exception that waiting clients get.
+        """
+        claimed = job.claimed
+        errors = [*errors_of(claimed.meta), error]
+        dead_letter = dead_letter_of(job, self.options.queue, reason, errors)
+        result = self._result(
+            job,
+            State.DEAD,
+            exc,
+            attempts=job.attempts,
+            errors=errors,
+            progress=decode_progress(claimed.meta.get("progress")),
+            finished_ms=error.at_ms,
+            reason=reason,
+        )
+        return Bury(
+            job.id,
+            claimed.level,
+            self.codec.encode_result(result),
+            self._keep_ms(job),
+            dead_letter.fingerprint,
+            encode_dead_letter(dead_letter),
+            self._notifications(dead_letter),
+        )
+
+    def describe_error(self, job: RunningJob, exc: BaseException) -> AttemptError:
+        """Return the error of an attempt as it is recorded and logged."""
         return describe_failure(exc, attempt=job.attempt, at_ms=now_ms(), hidden=self.hidden)
 
-    def buried(self, job: Job, exc: BaseException, error: AttemptError, reason: DeadLetterReason) -> Bury:
-        """It is dead."""
-        burial = Burial(
-            job.claimed, job.record, self.options.queue, reason, error, job.attempt, deliveries=job.claimed.delivery
-        )
-        return self._bury(burial, exc, job.started_ms, job.handler.keep_ms)
+    def _keep_ms(self, job: ClaimedJob[Handler | None]) -> int:
+        return self.options.keep_ms if job.handler is None else job.handler.keep_ms
 
-    def buried_unrun(
-        self, claimed: Claimed, record: JobRecord, reason: DeadLetterReason, message: str, keep_ms: int
-    ) -> Bury:
-        """It is dead without having run this time."""
-        error = attempt_error(claimed.attempts, now_ms(), ERROR_TYPES.get(reason, "Failed"), message)
-        queue, deliveries = self.options.queue, claimed.delivery - 1
-        burial = Burial(claimed, record, queue, reason, error, claimed.attempts, deliveries=deliveries)
-        return self._bury(burial, None, 0, keep_ms)
-
-    def cancelled_unrun(self, claimed: Claimed, record: JobRecord, keep_ms: int) -> Cancel:
-        """It was cancelled before it started."""
-        result = ResultRecord(
-            id=clean_text(claimed.id),
-            name=record.name,
-            queue=self.options.queue,
-            success=False,
-            result=asyncio.CancelledError(),
-            started_ms=0,
-            finished_ms=now_ms(),
-            args=record.args,
-            kwargs=record.kwargs,
-            enqueued_ms=record.enqueued_ms,
-            job_try=max(claimed.attempts, 1),
-            state=State.CANCELLED,
-            priority=record.priority,
-            attempts=claimed.attempts,
-            deliveries=claimed.delivery - 1,
-            errors=errors_of(claimed.meta),
-            tags=record.tags,
-            parent=record.parent,
-            tenant=record.tenant,
-            trace=record.trace,
-        )
-        return Cancel(claimed.id, claimed.level, self.codec.encode_result(result), keep_ms)
-
-    def _result(self, job: Job, state: State, value: object) -> ResultRecord:
-        record, claimed, context = job.record, job.claimed, job.context
-        completed = state is State.COMPLETED
+    def _result(
+        self,
+        job: ClaimedJob[Handler | None],
+        state: State,
+        value: object,
+        *,
+        attempts: int,
+        errors: Sequence[AttemptError],
+        progress: Progress | None,
+        finished_ms: int | None = None,
+        reason: DeadLetterReason | None = None,
+    ) -> ResultRecord:
+        record, cancelled_unstarted = job.record, state is State.CANCELLED and not job.started_ms
         return ResultRecord(
-            id=job.id,
+            id=clean_text(job.id),  # other clients may write IDs that are not valid text
             name=record.name,
             queue=self.options.queue,
-            success=completed,
+            success=state is State.COMPLETED,
             result=value,
             started_ms=job.started_ms,
-            finished_ms=now_ms(),
+            finished_ms=finished_ms or now_ms(),
             args=record.args,
             kwargs=record.kwargs,
             enqueued_ms=record.enqueued_ms,
-            job_try=job.attempt,
+            job_try=max(job.attempts, 1),
             state=state,
             priority=record.priority,
-            attempts=job.attempt if completed else claimed.attempts,
-            deliveries=claimed.delivery,
-            worker=self.options.identity.name,
-            progress=None if context is None else context.last_progress,
-            errors=errors_of(claimed.meta) if claimed.meta else (),
+            attempts=attempts,
+            deliveries=job.deliveries,
+            worker=None if cancelled_unstarted else self.options.identity.name,
+            reason=reason,
+            progress=progress,
+            errors=errors,
             tags=record.tags,
             parent=record.parent,
             tenant=record.tenant,
             trace=record.trace,
         )
 
-    def _bury(self, burial: Burial, exc: BaseException | None, started_ms: int, keep_ms: int) -> Bury:
-        letter, claimed = burial.letter(), burial.claimed
-        result = burial.result(exc, started_ms=started_ms, worker=self.options.identity.name)
-        raw, children = self.codec.encode_result(result), self._notification(letter)
-        return Bury(claimed.id, claimed.level, raw, keep_ms, letter.fingerprint, encode_dead_letter(letter), children)
-
-    def _notification(self, letter: DeadLetter) -> list[NewJob]:
-        """The job that `onDeadLetter` sends. Such a job that dies itself sends none: that might never end."""
+    def _notifications(self, dead_letter: DeadLetter) -> list[NewJob]:
+        """Return the job that `onDeadLetter` sends, if any. A dead notification sends none, or it might never end."""
         target = self.options.dead_letters
-        if target is None or letter.id.startswith(NOTIFICATION_ID_PREFIX):
+        if target is None or dead_letter.id.startswith(NOTIFICATION_ID_PREFIX):
             return []
         record = JobRecord(
             name=target.job,
-            args=(orjson.loads(orjson.dumps(dead_letter_to_json(letter))),),
-            enqueued_ms=letter.died_ms,
+            args=(orjson.loads(orjson.dumps(dead_letter_to_json(dead_letter))),),
+            enqueued_ms=dead_letter.died_ms,
             queue=target.queue,
-            tags=letter.tags,
-            parent=letter.id,
-            tenant=letter.tenant,
-            trace=letter.trace,
+            tags=dead_letter.tags,
+            parent=dead_letter.id,
+            tenant=dead_letter.tenant,
+            trace=dead_letter.trace,
         )
-        child = NOTIFICATION_ID_PREFIX + child_id(f"{letter.queue}:{letter.id}", str(letter.died_ms), 0)
+        child = NOTIFICATION_ID_PREFIX + child_id(f"{dead_letter.queue}:{dead_letter.id}", str(dead_letter.died_ms), 0)
         return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_NOTIFICATION_BYTES), Level.NORMAL)]

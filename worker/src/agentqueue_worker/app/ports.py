@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from agentqueue.agent.context import Runtime
 from agentqueue.model.job import JobRecord
 from agentqueue.model.result import ResultRecord
-from agentqueue_worker.app.job import Handler, Job
+from agentqueue_worker.app.job import Handler, RunningJob
 
 
 class Codec(Protocol):
@@ -90,7 +90,7 @@ class Registry(Protocol):
         """Close it, after the last job."""
         ...
 
-    async def recorded(self, job: Job) -> None:
+    async def recorded(self, job: RunningJob) -> None:
         """The job's outcome is recorded (arq: `after_job_end`). Called only if `wants_recorded`."""
         ...
 

@@ -7,7 +7,7 @@ import structlog
 
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.store import Engine
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 
 WRITE_INTERVAL_S: Final = 0.5
 """Seconds between two writes of progress. Handlers may report it in a tight loop, and readers poll about this fast."""
@@ -26,17 +26,17 @@ class ProgressWriter:
     def __init__(self, engine: Engine, owner: str) -> None:
         self._engine = engine
         self._owner = owner
-        self._pending: dict[str, Job] = {}
+        self._pending: dict[str, RunningJob] = {}
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
 
-    def schedule(self, job: Job, field: str, raw: bytes) -> None:
+    def schedule(self, job: RunningJob, field: str, raw: bytes) -> None:
         """Write the field with the next round of writes. Only the last of several values is written."""
         _keep(job, field, raw)
         self._pending[job.id] = job
         self._wake.set()
 
-    async def write(self, job: Job, field: str, raw: bytes) -> bool:
+    async def write(self, job: RunningJob, field: str, raw: bytes) -> bool:
         """Write the field now, or schedule it if Redis is unavailable.
 
         Returns:
@@ -55,7 +55,7 @@ class ProgressWriter:
                 await self._write_unsaved(job)
             await asyncio.sleep(WRITE_INTERVAL_S)
 
-    async def _write_unsaved(self, job: Job) -> bool:
+    async def _write_unsaved(self, job: RunningJob) -> bool:
         if not job.unsaved:
             return True
         fields = dict(job.unsaved)
@@ -73,7 +73,7 @@ class ProgressWriter:
         return held
 
 
-def _keep(job: Job, field: str, raw: bytes) -> None:
+def _keep(job: RunningJob, field: str, raw: bytes) -> None:
     if job.unsaved is None:
         job.unsaved = {}
     job.unsaved[field] = raw

@@ -22,7 +22,7 @@ from agentqueue_worker.domain.wait_counts import Waits
 
 if TYPE_CHECKING:
     from agentqueue.model.outcomes import Claimed
-    from agentqueue_worker.app.job import Job
+    from agentqueue_worker.app.job import RunningJob
 
 log = structlog.get_logger("agentqueue.worker")
 
@@ -41,7 +41,7 @@ class WorkerState:
         self.state: Any = SimpleNamespace()
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
-        self.running: dict[str, Job] = {}
+        self.running: dict[str, RunningJob] = {}
         self.claimed: list[Claimed] = []
         """What the last step brought: held, and about to start."""
         self.leases = Leases()
@@ -69,11 +69,11 @@ class WorkerState:
         """Threads that run on though their job has ended; each keeps a slot."""
         self.orphaned_tasks: set[asyncio.Task[None]] = set()
         """Tasks that have not ended though their job left its slot: lost, or handed back by force."""
-        self.nudge: Callable[[], None] = lambda: None
+        self.wake_loop: Callable[[], None] = lambda: None
         """Has the claim loop look at once."""
         self.renew_soon: Callable[[], None] = lambda: None
         """Has a heartbeat sent at once: what it says has changed."""
-        self.lost: Callable[[Job], None] = lambda job: None  # noqa: ARG005
+        self.on_lost: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
         """Stops a running job that another worker has."""
         self._progress_writer = notes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,7 +137,7 @@ class WorkerState:
         self.leases.drop(job_id)
         job = self.running.get(job_id)
         if job is not None:
-            self.lost(job)
+            self.on_lost(job)
 
     def progress(self, job_id: str, progress: Progress) -> None:
         """Note how far a job is; written soon."""
@@ -190,7 +190,7 @@ class WorkerState:
 
     def _thread_ended(self) -> None:
         self.orphaned_threads -= 1
-        self.nudge()
+        self.wake_loop()
 
     def close(self) -> None:
         """Let the threads go; those that still run are not waited for."""

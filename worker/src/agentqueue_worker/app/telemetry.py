@@ -6,13 +6,13 @@ from typing import Protocol
 from agentqueue.model.attempts import AttemptError
 from agentqueue.model.outcomes import Outcome
 from agentqueue.store import RenewReply
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 
 
 class Telemetry(Protocol):
     """Called on the hot path: implementations add to plain numbers. The renewing thread calls `renewed` alone."""
 
-    def ended(self, job: Job, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
+    def ended(self, job: RunningJob, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
         """A job left its slot. `outcome` None: its lease was lost. `error`: of an attempt that failed."""
         ...
 

@@ -252,9 +252,9 @@ class Worker:
                 log.info("drain_requested" if reply.drain else "drain_cancelled", running=len(state.running))
             state.mark = reply.drain
             self._renewer.renew_soon()
-            state.nudge()
+            state.wake_loop()
         elif not was_admitted:
-            state.nudge()
+            state.wake_loop()
 
     # --- ending
 

@@ -1,4 +1,4 @@
-"""What to do with a job that was just claimed, before any of it runs."""
+"""Decides what happens to a job that was just claimed, before any of it runs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,27 +9,34 @@ from agentqueue.keys import JOB
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import is_pickle
 from agentqueue.model.outcomes import Claimed
+from agentqueue_worker.domain.claimed_job import ClaimedJob
 
 UNKNOWN_JOB_DELAY_MS: Final = 5_000
-"""A job of an unknown name comes back after this: to a worker of the new version, if a rollout is under way."""
+"""Delay of a deferred job, in ms. During a rollout it gives a worker of the new version the time to claim the job."""
 UNKNOWN_SINCE_FIELD: Final = "unknown_since"
+"""Field of a job's metadata that holds when the job was deferred first, in ms since the epoch."""
 EXPIRED_AFTER_MS: Final = 1_000
-"""An id whose record is missing though it has been due for this long had one: it expired."""
+"""Milliseconds after its due time at which a missing record counts as expired instead of never written.
+
+A record is written together with its ID, so one that is missing much later has been there.
+"""
+EARLIEST_TIME_MS: Final = 1e12
+"""Smallest score that is a time (the year 2001). arq's `abort()` writes the score 1 to bring a job forward."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Nothing is in the way."""
+    """The job starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class DropCancelled:
-    """It was cancelled before it started."""
+    """The job was cancelled before it started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """It can't run."""
+    """The job can't run, and becomes a dead letter."""
 
     reason: DeadLetterReason
     message: str
@@ -37,29 +44,43 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Defer:
-    """Perhaps another worker can run it, later."""
+    """The job is released, since another worker may be able to run it later."""
 
     delay_ms: int
     since_ms: int
-    """When it was put off first."""
+    """When the job was deferred first, in ms since the epoch."""
 
 
 Admission = Start | DropCancelled | Reject | Defer
+START: Final = Start()
+"""Decision for nearly every job. One object is enough, since it has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRules:
-    """What a worker's settings and its registry say."""
+    """Facts about the worker that decide which jobs it starts."""
 
     crash_limit: int
+    """Number of workers that may crash while they run a job. After that the job is rejected."""
     unknown_grace_ms: int
+    """Milliseconds for which a job of an unknown name is deferred before it is rejected."""
     cancellable: bool = True
+    """Cancellation requests are followed."""
+    names: Iterable[str] = ()
+    """Names of the jobs that the worker can run. Error messages list them."""
 
 
-def admit(
-    claimed: Claimed, name: str, *, known: bool, names: Iterable[str], rules: AdmissionRules, now_ms: int
-) -> Admission:
-    """Decide on a job whose record could be read. `known`: there is a handler for its name."""
+def admit(job: ClaimedJob[object], rules: AdmissionRules, now_ms: int) -> Admission:
+    """Decide what happens to a claimed job whose record could be read.
+
+    Args:
+        job: the job. Its handler is None if the worker has none for its name.
+        rules: facts about the worker.
+        now_ms: the current time, in ms since the epoch.
+    """
+    claimed = job.claimed
+    if job.handler is not None and not claimed.meta and not claimed.cancel:
+        return START  # the hot path
     if claimed.cancel and rules.cancellable:
         return DropCancelled()
     if 0 < claimed.count("expires") <= now_ms:
@@ -67,20 +88,16 @@ def admit(
     crashes = claimed.count("crashes")
     if crashes >= rules.crash_limit:
         return Reject(DeadLetterReason.CRASHED, f"{crashes} workers died while they ran it")
-    return Start() if known else _admit_unknown(claimed, name, names, rules, now_ms)
-
-
-def _admit_unknown(
-    claimed: Claimed, name: str, names: Iterable[str], rules: AdmissionRules, now_ms: int
-) -> Defer | Reject:
-    since = claimed.count(UNKNOWN_SINCE_FIELD) or now_ms
-    if now_ms - since < rules.unknown_grace_ms:
-        return Defer(min(UNKNOWN_JOB_DELAY_MS, rules.unknown_grace_ms), since)
-    return Reject(DeadLetterReason.UNKNOWN_JOB, explain_unknown(name, names))
+    if job.handler is not None:
+        return START
+    since_ms = claimed.count(UNKNOWN_SINCE_FIELD) or now_ms
+    if now_ms - since_ms < rules.unknown_grace_ms:
+        return Defer(min(UNKNOWN_JOB_DELAY_MS, rules.unknown_grace_ms), since_ms)
+    return Reject(DeadLetterReason.UNKNOWN_JOB, explain_unknown(job.record.name, rules.names))
 
 
 def explain_unknown(name: str, names: Iterable[str]) -> str:
-    """What is wrong with the name, with the nearest that is right."""
+    """Return an error message for an unknown job name, with the most similar known name."""
     known = sorted(names)
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known[:10]) or 'none'}"
@@ -88,28 +105,27 @@ def explain_unknown(name: str, names: Iterable[str]) -> str:
 
 
 def reject_unreadable(claimed: Claimed, problem: str, *, now_ms: int) -> Reject:
-    """Why a job whose record is missing or can't be read is buried."""
-    if claimed.record is None and "foreign" in claimed.meta:
-        kind = claimed.meta["foreign"].decode(errors="replace")
-        return Reject(
-            DeadLetterReason.GARBAGE, f"{JOB}{claimed.id} is a {kind}: something else wrote where its record was"
-        )
-    if claimed.record is None:
-        return _reject_without_record(claimed, now_ms)
-    if is_pickle(claimed.record):
+    """Return why a job is rejected whose record is missing or can't be read.
+
+    Args:
+        claimed: the job.
+        problem: the decoder's error message.
+        now_ms: the current time, in ms since the epoch.
+    """
+    if claimed.record is not None:
+        if not is_pickle(claimed.record):
+            return Reject(DeadLetterReason.GARBAGE, problem)
         return Reject(
             DeadLetterReason.PICKLED,
             "its record is a pickle, which is not read unless asked for: enqueue with "
             "agentqueue.arq.dumps as arq's job_serializer, or run the worker with --arq-pickle, "
             "pickle=True or a job_deserializer in its WorkerSettings",
         )
-    return Reject(DeadLetterReason.GARBAGE, problem)
-
-
-def _reject_without_record(claimed: Claimed, now_ms: int) -> Reject:
-    due = claimed.score
-    if due > 1e12 and now_ms - due >= EXPIRED_AFTER_MS:
-        return Reject(
-            DeadLetterReason.EXPIRED, "its record is gone: it expired (arq's _expires) before a worker came to it"
-        )
+    if "foreign" in claimed.meta:
+        kind = claimed.meta["foreign"].decode(errors="replace")
+        message = f"{JOB}{claimed.id} is a {kind}: something else wrote where its record was"
+        return Reject(DeadLetterReason.GARBAGE, message)
+    if claimed.score > EARLIEST_TIME_MS and now_ms - claimed.score >= EXPIRED_AFTER_MS:
+        message = "its record is gone: it expired (arq's _expires) before a worker came to it"
+        return Reject(DeadLetterReason.EXPIRED, message)
     return Reject(DeadLetterReason.NO_RECORD, "the queue had its id, but there is no record of it")

@@ -12,7 +12,7 @@ from agentqueue.model.exceptions import is_a
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME, ArqRecord
 from agentqueue_worker.adapters.arq.worker import keep_ms_of
-from agentqueue_worker.app.job import Job
+from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ArqHandler:
         self.limit: float | None = worker.job_timeout_s if own_timeout is None else own_timeout
         self.keep_ms = keep_ms_of(worker, function)
 
-    async def call(self, job: Job) -> Any:
+    async def call(self, job: RunningJob) -> Any:
         """The function between its hooks, which all get the job's own context."""
         worker = self.worker
         worker.tasks[job.id] = job.task  # type: ignore[assignment]  # it is this very task
@@ -50,7 +50,7 @@ class ArqHandler:
         worker.jobs_complete += 1
         return value
 
-    async def _between_hooks(self, job: Job) -> Any:
+    async def _between_hooks(self, job: RunningJob) -> Any:
         tries = job.record.options.attempts or self.attempts
         if job.attempt > tries:
             raise _exceeded(tries)
@@ -70,7 +70,7 @@ class ArqHandler:
             if worker.on_job_end is not None:
                 await worker.on_job_end(ctx)
 
-    async def _run(self, ctx: dict[Any, Any], job: Job) -> Any:
+    async def _run(self, ctx: dict[Any, Any], job: RunningJob) -> Any:
         record = job.record
         limit = self.limit if record.options.timeout is None else None  # the record's own is kept by the claim loop
         try:
@@ -81,7 +81,7 @@ class ArqHandler:
                 raise TimeoutError(f"the job took longer than its timeout of {limit:g} s") from exc
             raise
 
-    def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
+    def judge(self, exc: BaseException, job: RunningJob) -> Verdict:  # noqa: ARG002  # the port's shape
         """arq's rules: only Retry, RetryJob and CancelledError run it again; any other exception is final."""
         if self.worker.retry_jobs and is_a(exc, Retry):
             return Failed(after=(exc.defer_score or 0) / 1000)  # type: ignore[attr-defined]  # see is_a
@@ -106,12 +106,12 @@ class UnreadableHandler:
         self.worker = worker
         self.keep_ms = keep_ms_of(worker)
 
-    async def call(self, job: Job) -> Any:
+    async def call(self, job: RunningJob) -> Any:
         """See the class."""
         self.worker.jobs_failed += 1
         problem = job.record.problem if isinstance(job.record, ArqRecord) else None
         raise arq_jobs.DeserializationError(problem or "unable to deserialize job")
 
-    def judge(self, exc: BaseException, job: Job) -> Verdict:  # noqa: ARG002  # the port's shape
+    def judge(self, exc: BaseException, job: RunningJob) -> Verdict:  # noqa: ARG002  # the port's shape
         """Final."""
         return Hopeless(DeadLetterReason.GARBAGE)

@@ -11,7 +11,7 @@ from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.functions import ArqHandler, UnreadableHandler
 from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME
 from agentqueue_worker.adapters.arq.worker import ArqWorker
-from agentqueue_worker.app.job import Handler, Job
+from agentqueue_worker.app.job import Handler, RunningJob
 from agentqueue_worker.app.ports import Codec, Cron, WorkerRuntime
 
 log = structlog.get_logger("agentqueue.arq")
@@ -99,7 +99,7 @@ class ArqRegistry:
         if self._owned:
             await self.worker.shut()
 
-    async def recorded(self, job: Job) -> None:
+    async def recorded(self, job: RunningJob) -> None:
         """after_job_end, with the context that the job had; one that never got so far has none."""
         if job.extra is not None:
             await self.worker.after_job_end(job.extra)  # type: ignore[misc]  # asked for only if there is one

@@ -20,7 +20,7 @@ from agentqueue_worker.adapters.arq.connect import lazy_pool, pool_at
 from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.records import Serializers
 from agentqueue_worker.adapters.arq.user_pool import server_like
-from agentqueue_worker.app.job import Ending, Job
+from agentqueue_worker.app.job import Ending, RunningJob
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.domain.verdict import Failed, Verdict
 
@@ -113,7 +113,7 @@ class ArqWorker(arq_worker.Worker):
         await close_sentinels(self.pool.connection_pool)
         self._pool = None
 
-    def context_of(self, job: Job) -> dict[Any, Any]:
+    def context_of(self, job: RunningJob) -> dict[Any, Any]:
         """A job's own context: the worker's, and arq's four keys."""
         return self.ctx | {
             "job_id": job.id,
@@ -122,7 +122,7 @@ class ArqWorker(arq_worker.Worker):
             "score": int(job.claimed.score),
         }
 
-    def count_failure(self, verdict: Verdict, job: Job) -> None:
+    def count_failure(self, verdict: Verdict, job: RunningJob) -> None:
         """arq's counters, for a job that raised."""
         match job.ending:
             case Ending.LOST:
