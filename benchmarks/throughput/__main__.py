@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _install(names: Sequence[str], base: str | None) -> list[Installed]:
-    """Return the sides that this machine can run; say which it cannot."""
+    """Return the sides that this machine can run, and print which it cannot."""
     sides = []
     for name in names:
         try:

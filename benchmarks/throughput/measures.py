@@ -1,4 +1,4 @@
-"""What a case does with a trial: every function returns the figures of one round. Counts and times are bounded."""
+"""Measures that cases share: each function runs a trial and returns the figures of one round. All have bounds."""
 
 import contextlib
 import math
@@ -90,7 +90,7 @@ def latency(trial: Trial, case: "Case", scale: Scale) -> Figures:
     trial.wait_until_ready(case.concurrency)
     time.sleep(scale.idle_s)
     load = Load(count=scale.samples, seconds=case.seconds, pace=case.pace, delay=case.delay)
-    return _waits(trial, load, trial.sent_by(trial.start_producer(load), load).moments)
+    return _waits(trial, load, trial.enqueue(load).moments)
 
 
 def urgent(trial: Trial, case: "Case", scale: Scale) -> Figures:

@@ -34,8 +34,9 @@ def case_text(case: Case, cells: Mapping[str, Cell]) -> str:
     for figure, side, cell in _filled(cells):
         found = spread(cell.values(figure))
         kind = FIGURES[figure]
+        low_to_high = f"({_number(found.low, kind.digits)} to {_number(found.high, kind.digits)})"
         row = f"  {kind.title:<24} {SIDES[side].title:<17} {_number(found.median, kind.digits):>10}"
-        row += f"  {_range(found, kind.digits):<19}"
+        row += f"  {low_to_high:<19}"
         ratio = advantage(ours.values(figure), cell.values(figure), more_is_better=kind.more_is_better)
         if side != OURS and ratio is not None:
             row += f" AgentQueue {_times(ratio)}"
@@ -98,10 +99,6 @@ def _mark(cell: Cell, figure: str) -> str:
 
 def _number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}"
-
-
-def _range(found: Spread, digits: int) -> str:
-    return f"({_number(found.low, digits)} to {_number(found.high, digits)})"
 
 
 def _times(ratio: Spread) -> str:

@@ -75,7 +75,9 @@ def settings_of(sides: Sequence[Installed], scale: Scale, *, rounds: int, fsync:
 
 def machine() -> dict[str, Any]:
     """Return what the figures depend on besides versions."""
-    model = [line.partition(": ")[2] for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
         "date": datetime.fromtimestamp(now_ms() / 1_000, UTC).date().isoformat(),
         "processor": model[0] if model else platform.machine(),
@@ -84,7 +86,3 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
     }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from benchmarks.throughput.cases import Case
 from benchmarks.throughput.installs import Installed
@@ -45,16 +45,11 @@ def run_case(
             installed = sides[(place + turn) % len(sides)]
             cell = cells[installed.name]
             if not cell.problem:
-                cell.problem = _attempt(cell, lambda side=installed: run_once(side, case, scale, fsync=fsync))  # type: ignore[misc]
+                try:
+                    cell.rounds.append(run_once(installed, case, scale, fsync=fsync))
+                except RuntimeError as exc:
+                    cell.problem = str(exc)
     return cells
-
-
-def _attempt(cell: Cell, run: Callable[[], Figures]) -> str:
-    try:
-        cell.rounds.append(run())
-    except RuntimeError as exc:
-        return str(exc)
-    return ""
 
 
 def _obstacle(installed: Installed, case: Case) -> str:

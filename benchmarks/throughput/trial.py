@@ -130,7 +130,6 @@ class Trial:
         self.sent = 0
         self._resources = contextlib.ExitStack()
         self._probe = PROBES
-        self._probes: set[int] = set()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
@@ -142,16 +141,11 @@ class Trial:
             self.redis = resources.enter_context(Redis.from_url(server.url, decode_responses=True))
             port = resources.enter_context(_network(server.port, self._network_ms)) if self._network_ms else server.port
             self.url = server.url.replace(f":{server.port}/", f":{port}/")
-            resources.callback(self._end_workers)
             self._resources = resources.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
-
-    def _end_workers(self) -> None:
-        for worker in self.workers:
-            worker.kill()
 
     def environment(self, **own: str) -> dict[str, str]:
         """Return the environment of a side's process."""
@@ -163,34 +157,27 @@ class Trial:
         """Send a load in a process of its own and wait for its end.
 
         Raises:
+            Slow: the producer did not end.
             RuntimeError: the producer failed; the message has what it printed last.
         """
-        producer = self.start_producer(load)
-        return self.sent_by(producer, load)
-
-    def start_producer(self, load: Load) -> "subprocess.Popen[bytes]":
-        """Start to send a load."""
-        environment = self.environment(BENCH_LOAD=json.dumps(asdict(load)), BENCH_SENT=str(self._sent(load)))
-        return subprocess.Popen(
-            self.installed.producer(), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=self._errors
-        )
-
-    def sent_by(self, producer: "subprocess.Popen[bytes]", load: Load) -> Sent:
-        """Wait for a producer and return what it sent."""
+        journal = self.folder / f"sent-{load.first}"
         try:
-            out, _ = producer.communicate(timeout=load.limit + START_S)
+            done = subprocess.run(
+                self.installed.producer(),
+                cwd=ROOT,
+                env=self.environment(BENCH_LOAD=json.dumps(asdict(load)), BENCH_SENT=str(journal)),
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                timeout=load.limit + START_S,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
-            producer.kill()
-            producer.wait()
             raise Slow(f"the producer did not end {START_S:.0f} s after its limit") from None
-        if producer.returncode:
+        if done.returncode:
             raise RuntimeError(f"the producer failed: {self._last_errors()}")
-        found = json.loads(out.splitlines()[-1])
+        found = json.loads(done.stdout.splitlines()[-1])
         self.sent += int(found["sent"]) if load.first >= 0 else 0
-        return Sent(int(found["sent"]), float(found["seconds"]), dict(read_journal(self._sent(load))))
-
-    def _sent(self, load: Load) -> Path:
-        return self.folder / f"sent-{load.first}"
+        return Sent(int(found["sent"]), float(found["seconds"]), dict(read_journal(journal)))
 
     def start_worker(self, concurrency: int) -> Worker:
         """Start one worker process."""
@@ -201,6 +188,7 @@ class Trial:
         began_ns = time.monotonic_ns()
         worker = Worker(self._spawn(command, environment), journal, began_ns)
         self.workers.append(worker)
+        self._resources.callback(worker.kill)
         if "delay" in self._needs and len(self.workers) == 1 and (scheduler := self.installed.scheduler()):
             helper = self._spawn(scheduler, environment)
             self._resources.callback(Worker(helper, journal, began_ns).kill)
@@ -214,25 +202,20 @@ class Trial:
     def wait_until_ready(self, concurrency: int) -> None:
         """Send probes until every worker has run one."""
         deadline = time.monotonic() + START_S
-        ready = 0
-        while ready < len(self.workers):
+        while not all(worker.journal.exists() for worker in self.workers):
+            if time.monotonic() > deadline:
+                raise Slow(f"not every worker runs jobs after {START_S:.0f} s: {self._last_errors()}")
             load = Load(self._probe, concurrency * len(self.workers), seconds=0.05 if len(self.workers) > 1 else 0.0)
-            self._probe += load.count
-            self.enqueue(load)
-            self._probes.update(range(load.first, load.first + load.count))
-            self.wait_for(lambda: self._ran_probes() >= len(self._probes), deadline - time.monotonic())
-            ready = sum(bool(read_journal(worker.journal)) for worker in self.workers)
+            self._probe += self.enqueue(load).sent
+            self.wait_for(lambda: self.starts() >= self._probe - PROBES, START_S)
         time.sleep(self.installed.side.settle_s)
-
-    def _ran_probes(self) -> int:
-        return len({n for worker in self.workers for n, _ in read_journal(worker.journal) if n < 0})
 
     def starts(self) -> int:
         """Return the number of starts so far, probes included; cheap."""
         return sum(it.journal.stat().st_size // RECORD.size for it in self.workers if it.journal.exists())
 
     def wait_for_starts(self, count: int, seconds: float) -> bool:
-        """Wait until so many jobs have started; False if the time is over before."""
+        """Wait until `count` jobs have started; return False if the time is over before."""
         try:
             self.wait_for(lambda: self.starts() >= count, seconds)
         except Slow:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import dramatiq
-from benchmarks.throughput.load import KEEP_S, URL, Job
+from benchmarks.throughput.load import KEEP_S, NEEDS, URL, Job
 from benchmarks.throughput.sides.side import Side, handle_blocking, main
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
@@ -13,7 +13,9 @@ broker = RedisBroker(url=URL)
 broker.add_middleware(Results(backend=RedisBackend(url=URL), store_results=True, result_ttl=1_000 * KEEP_S))
 dramatiq.set_broker(broker)
 work = dramatiq.actor(actor_name="work", priority=10)(handle_blocking)
-urgent = dramatiq.actor(actor_name="urgent", priority=0)(handle_blocking)
+# Priorities order what a worker has prefetched: a queue of their own brings urgent messages there past a backlog.
+_queue = "urgent" if "priority" in NEEDS else "default"
+urgent = dramatiq.actor(actor_name="urgent", priority=0, queue_name=_queue)(handle_blocking)
 
 
 class Dramatiq(Side):
