@@ -1,13 +1,15 @@
 """The metrics that workers and the operator export, and the page of the reference that lists them."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from agentqueue.spec import AgentQueue, resolve
+from agentqueue.store import Engine, Server, ServerOptions
 from agentqueue_operator.autoscaling.model import (
     Hold,
     Load,
@@ -17,19 +19,29 @@ from agentqueue_operator.autoscaling.model import (
     ScalingSnapshot,
     Terms,
 )
-from agentqueue_operator.controller.manager import add_gauges
+from agentqueue_operator.controller.manager import Operator, assemble
 from agentqueue_operator.controller.metrics import Metrics as OperatorMetrics
 from agentqueue_operator.controller.ports import Scaled
+from agentqueue_operator.controller.settings import Settings
 from agentqueue_operator.controller.status.conditions import AgentFacts
 from agentqueue_operator.queues.ports import Look
 from agentqueue_operator.resources.kinds import QueueRef
 from agentqueue_worker.adapters.metrics import Metrics as WorkerMetrics
-from agentqueue_worker.domain.wait_counts import Waits
+from agentqueue_worker.app.options import Identity, WorkerOptions
+from agentqueue_worker.app.progress_writer import ProgressWriter
+from agentqueue_worker.app.state import WorkerState
 
 OURS: Final = "agentqueue_"
 REF: Final = QueueRef("default", "travel")
-QUEUE: Final[Any] = SimpleNamespace(agents=(SimpleNamespace(name="search", queue_name="search"),))
-"""Stands for the AgentQueue `travel`, resolved."""
+AGENT: Final = {"name": "search", "image": "example/agents:1", "handler": "agents:agent"}
+RESOURCE: Final = {
+    "apiVersion": "agentqueue.dev/v1alpha1",
+    "kind": "AgentQueue",
+    "metadata": {"name": REF.name, "namespace": REF.namespace},
+    "spec": {"redis": {"managed": {}}, "agents": [AGENT]},
+}
+QUEUE: Final = resolve(AgentQueue.model_validate(RESOURCE))
+"""The AgentQueue `travel`."""
 HEAD: Final = """\
 <!-- Made by `make generated`; do not edit. -->
 
@@ -88,25 +100,26 @@ def worker_registry() -> CollectorRegistry:
     """Return what a worker exports that has just started and knows one job."""
     metrics = WorkerMetrics("search", "search")
     metrics.expect(["find-flights"])
-    outbox = type("Outbox", (), {"__len__": lambda _: 0, "blocked_until": None})()
-    state: Any = SimpleNamespace(
-        running={},
-        outbox=outbox,
-        options=SimpleNamespace(concurrency=5),
-        draining=False,
-        marked=False,
-        orphaned_threads=0,
-        waits=Waits(),
-    )
-    metrics.state = state
+    metrics.state = asyncio.run(_worker_state())
     registry = CollectorRegistry()
     registry.register(metrics)
     return registry
 
 
+async def _worker_state() -> WorkerState:
+    """Return the state of a worker that has not connected to Redis."""
+    engine = Engine(Server(ServerOptions("redis://localhost")), "search")
+    return WorkerState(WorkerOptions("search", Identity("worker", "1")), ProgressWriter(engine, "worker/1"))
+
+
+async def _operator() -> Operator:
+    """Return an operator that has not connected to the API server."""
+    return assemble(Settings())
+
+
 def operator_metrics() -> OperatorMetrics:
     """Return the operator's metrics after its first pass over an AgentQueue with one agent."""
-    metrics, load = OperatorMetrics(), Load()
+    metrics, load = asyncio.run(_operator()).metrics, Load()
     policy = ScalingPolicy(target_wait=timedelta(seconds=30))
     decision = Hold(
         ScalingReason.IDLE, Terms(snapshot=ScalingSnapshot(at=0.0, load=load), current=0, policy=policy), Memory()
@@ -115,12 +128,6 @@ def operator_metrics() -> OperatorMetrics:
     facts = AgentFacts(name="search", queue="search", deployment="travel-search", desired=0, ready=0)
     metrics.decided(REF, "search", decision)
     metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, decision=decision, look=look)}, {"search": facts})
-    part = type("Part", (), {"__len__": lambda _: 1, "waiting": lambda _: 0, "oldest_pass_s": lambda _: 0.0})()
-    nothing = SimpleNamespace(leads=True, synced=True, down=0, begun=0, age_s=0.0)
-    operator: Any = SimpleNamespace(
-        metrics=metrics, elector=nothing, watches=nothing, cache=part, loops=part, pulse=nothing
-    )
-    add_gauges(operator)
     return metrics
 
 
