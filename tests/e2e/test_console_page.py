@@ -132,7 +132,7 @@ async def test_what_cant_be_read_is_a_row_and_the_others_are_shown(page: Browser
             await hand.bury(await hand.claim_one())
     with server.client() as plain:
         plain.sadd("aq:queues", "bad name <b>")
-        plain.hset("aq:dead:dead", "letter", "garbage")
+        plain.hset("aq:dead:dead", "dead_letter", "garbage")
     page.until_shown("good", "bad name <b>", "It can't be read")
     go(page, "#/queues/good/dead")
     page.until_shown("its dead letter can't be read", "garbage")

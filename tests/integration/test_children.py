@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agentqueue import Agent, Client, Context
 from agentqueue.client import async_client
 from agentqueue.model.job import State, decode_job
-from agentqueue.model.outcomes import Done, HandBack
+from agentqueue.model.outcomes import Completed, Released
 from agentqueue.store import Server, ServerOptions
 from tests.support.arq_programs import arq_client
 from tests.support.hand import Hand
@@ -56,16 +56,16 @@ class Story:
         assert not self.former & set(ids)
         match ending:
             case "finish":
-                await self.hand.end(Done(job.id, job.level, b"{}", 3_600_000, 1, context.children))
+                await self.hand.end(Completed(job.id, job.level, b"{}", 3_600_000, 1, context.children))
                 self.sent += CHILDREN
             case "fail":
                 await self.hand.fail(job, delay_ms=0)
             case "hand back":
-                await self.hand.end(HandBack(job.id, job.level))
+                await self.hand.end(Released(job.id, job.level))
             case "die":
                 await self.hand.bury(job)
             case _:
-                assert await self.hand.engine.hand_back_of(owner=self.hand.owner, why="killed") == 1
+                assert await self.hand.engine.release_owner_leases(owner=self.hand.owner, reason="killed") == 1
                 self.hand = Hand(self.server, "q")
 
     async def play(self, steps: list[str]) -> None:

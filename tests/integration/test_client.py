@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,6 +32,7 @@ from agentqueue.errors import (
 )
 from agentqueue.model.job import State
 from agentqueue.model.times import from_ms
+from agentqueue.store.jobs import ReplayReply
 from tests.support.hand import Hand
 from tests.support.servers import RunningServer
 
@@ -278,7 +279,7 @@ class TestCancel:
         worker = hand(client)
         await worker.claim_one()
         assert await job.cancel() is Cancellation.REQUESTED
-        reply = await worker.engine.step(seq=99, owner=worker.owner, want=0, watch=[job.id])
+        reply = await worker.engine.finish_and_claim(seq=99, owner=worker.owner, want=0, watch=[job.id])
         assert reply.cancel == [job.id]
 
     async def test_an_ended_job_can_not_be_cancelled(self, client: Client) -> None:
@@ -299,7 +300,7 @@ class TestFinding:
             await client.enqueue("flights", "search", id=state)
         worker = hand(client)
         claimed = {job.id: job for job in await worker.claim(4)}
-        await worker.engine.hand_back_all(worker="nobody", why="")
+        await worker.engine.release_worker_leases(worker="nobody", reason="")
         await worker.complete(claimed["completed"])
         await worker.bury(claimed["dead"])
         await worker.fail(claimed["waiting"], delay_ms=0)
@@ -487,22 +488,26 @@ class TestDeadLetters:
         assert await client.discard("flights", all=True) == 550
         assert (await client.stats("flights")).dead == 0
 
-    async def test_a_job_that_dies_again_during_a_bulk_is_sent_once(self, client: Client) -> None:
+    @pytest.mark.parametrize("at_once", [False, True])
+    async def test_a_job_that_dies_again_during_a_bulk_is_sent_once(self, client: Client, *, at_once: bool) -> None:
+        """`at_once`: it dies at a time that the bulk covers, such as in the millisecond in which the bulk began."""
         await self.bury(client, 3)
-        worker = hand(client)
-
+        worker, index = hand(client), client.server.redis
+        _, began = (await index.zrange("flights:dead", -1, -1, withscores=True))[0]
         original = client.store.replay
         sent: list[str] = []
 
-        async def replay(queue: str, ids: Any) -> list[str]:
+        async def replay(queue: str, ids: Any) -> ReplayReply:
             sent.extend(ids)
-            answers = await original(queue, ids)
+            reply = await original(queue, ids)
             for job in await worker.claim(10):
                 await worker.bury(job)
-            return answers
+                if at_once:
+                    await index.zadd("flights:dead", {job.id: began})
+            return replace(reply, now_ms=int(began)) if at_once else reply
 
         client.store.replay = replay  # type: ignore[method-assign]
-        await client.replay("flights", all=True)
+        assert (await client.replay("flights", all=True)).count == 3
         assert sorted(sent) == ["no-0", "no-1", "no-2"]
 
     async def test_discard_by_id(self, client: Client) -> None:

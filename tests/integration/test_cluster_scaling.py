@@ -286,7 +286,7 @@ def beat(server: Server, client: Client) -> Beat:
 
         engine, owner = Engine(server, "work"), f"w-1/{uid}/{incarnation}"
         await client.enqueue("work", "hold")
-        await engine.step(seq=1, owner=owner, want=1)
+        await engine.finish_and_claim(seq=1, owner=owner, want=1)
         raw = orjson.dumps({"podUid": uid, "incarnation": incarnation, "startedMs": started_ms} | said)
         await engine.renew(owner=owner, worker="w-1", heartbeat=raw, held=())
         return engine
@@ -307,7 +307,7 @@ async def test_only_the_dead_incarnation_is_robbed(server: Server, client: Clien
     ended_ms = now_ms() // 1000 * 1000
     engine = await beat("first", started_ms=ended_ms - 60_000)
     await client.enqueue("work", "hold")
-    await engine.step(seq=1, owner="w-1/8a7b/second", want=1)  # before its first heartbeat
+    await engine.finish_and_claim(seq=1, owner="w-1/8a7b/second", want=1)  # before its first heartbeat
     assert (await client.stats("work")).active == 2
     assert await QueueReader(server).bury_container("work", death(ended_ms=ended_ms)) == 1
     assert (await client.stats("work")).active == 1

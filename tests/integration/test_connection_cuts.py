@@ -15,7 +15,7 @@ from agentqueue import Agent, Backoff, Client, Context, Fatal
 from agentqueue.client import Job
 from agentqueue.errors import QueueUnavailable
 from agentqueue.model.job import State
-from agentqueue.model.outcomes import Again, HandBack
+from agentqueue.model.outcomes import Released, Rescheduled
 from agentqueue.store import Engine, Server
 from tests.support.breaker import Breaker, Cut
 from tests.support.servers import RunningServer
@@ -166,14 +166,14 @@ async def test_a_step_that_comes_late_after_the_next_one_does_nothing(server: Se
     job = await client.enqueue("q", "job", priority="urgent")
     await client.enqueue("q", "another")
     engine, owner = Engine(server, "q"), "worker/1"
-    (first,) = (await engine.step(seq=1, owner=owner, want=1)).claimed
-    failed = [Again(first.id, first.level, 0, {"errors": b"[]"})]
-    (second,) = (await engine.step(seq=2, owner=owner, want=1, outcomes=failed)).claimed
+    (first,) = (await engine.finish_and_claim(seq=1, owner=owner, want=1)).claimed
+    failed = [Rescheduled(first.id, first.level, 0, {"errors": b"[]"})]
+    (second,) = (await engine.finish_and_claim(seq=2, owner=owner, want=1, outcomes=failed)).claimed
     assert second.id == job.id
-    await engine.step(seq=3, owner=owner, want=0, outcomes=[HandBack(second.id, second.level)])
-    (third,) = (await engine.step(seq=4, owner=owner, want=1)).claimed
+    await engine.finish_and_claim(seq=3, owner=owner, want=0, outcomes=[Released(second.id, second.level)])
+    (third,) = (await engine.finish_and_claim(seq=4, owner=owner, want=1)).claimed
     assert third.id == job.id
-    late = await engine.step(seq=2, owner=owner, want=1, outcomes=failed)
+    late = await engine.finish_and_claim(seq=2, owner=owner, want=1, outcomes=failed)
     assert (late.lost, late.claimed) == ([first.id], [])
     status = await job.status()
     assert (status.state, status.attempts) == (State.ACTIVE, 1), "the run that began since then goes on"

@@ -25,7 +25,7 @@ from tests.support.workers import DEADLINE, Work, final, until, worker_for, work
 if TYPE_CHECKING:
     import redis
 
-STEP = load("step", allow_oom=True).sha
+STEP = load("finish_and_claim", allow_oom=True).sha
 LEASE = 1.0
 HOUR = 3_600.0
 
@@ -142,7 +142,7 @@ async def test_what_a_lost_answer_brought_goes_back_at_once_when_redis_is_there_
         await until(lambda: network.broken, what="the answer is lost")
         worker.stop(grace=HOUR)
         network.mend()
-    assert await field(server.redis, f"aq:meta:{job.id}", "handbacks") == b"1"
+    assert await field(server.redis, f"aq:meta:{job.id}", "releases") == b"1"
     assert ((await job.status()).state, work.runs) == (State.WAITING, [])
 
 

@@ -21,7 +21,7 @@ from agentqueue import keys
 from agentqueue.keys import Level
 from agentqueue.model.job import JobRecord, State, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Again, Bury, Cancel, Done, HandBack, Outcome
+from agentqueue.model.outcomes import Cancelled, Completed, DeadLettered, Outcome, Released, Rescheduled
 from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
 from tests.support.replies import plain
 from tests.support.servers import RunningServer
@@ -135,7 +135,7 @@ class EngineMachine(RuleBasedStateMachine):
     def replay(self, data: st.DataObject) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
         job = self.jobs[job_id]
-        (answer,) = self.run(self.store.replay(QUEUE, [job_id]))
+        (answer,) = self.run(self.store.replay(QUEUE, [job_id])).statuses
         assert answer == ("replayed" if job.state is State.DEAD else "unknown")
         if job.state is State.DEAD:
             self.jobs[job_id] = Job(job.level, State.WAITING, self.now)
@@ -161,7 +161,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.seq += 1
         call: dict[str, Any] = {"seq": self.seq, "owner": owner, "want": want, "outcomes": outcomes}
         self.redis.delete(f"{QUEUE}:reaped")  # else an idle claim reaps too; `renew` shows reaping
-        reply = self.run(self.engine.step(**call))
+        reply = self.run(self.engine.finish_and_claim(**call))
         lost = [outcome.id for outcome in outcomes if self.jobs[outcome.id].owner != owner]
         assert list(reply.lost) == lost
         for outcome in outcomes:
@@ -184,7 +184,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert self.last_step is not None
         call, lost, claimed = self.last_step
         self.redis.delete(f"{QUEUE}:reaped")
-        reply = self.run(self.engine.step(**call))
+        reply = self.run(self.engine.finish_and_claim(**call))
         assert list(reply.lost) == lost
         still_held = [job_id for job_id in claimed if self.jobs[job_id].owner == call["owner"]]
         assert [again.id for again in reply.claimed] == still_held
@@ -209,7 +209,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def worker_dies(self, worker: str) -> None:
-        given = self.run(self.engine.hand_back_all(worker=worker, why="OOMKilled"))
+        given = self.run(self.engine.release_worker_leases(worker=worker, reason="OOMKilled"))
         held = [job for job in self.jobs.values() if job.owner == f"{worker}/1"]
         assert given == len(held)
         for job in held:
@@ -249,15 +249,15 @@ class EngineMachine(RuleBasedStateMachine):
         job = self.jobs[outcome.id]
         job.owner = None
         match outcome:
-            case Done():
+            case Completed():
                 job.state = State.COMPLETED
-            case Cancel():
+            case Cancelled():
                 job.state = State.CANCELLED
-            case Bury():
+            case DeadLettered():
                 job.state = State.DEAD
-            case Again():
+            case Rescheduled():
                 job.state, job.due, job.attempts = State.DELAYED, self.now + 1, job.attempts + 1
-            case HandBack(delay_ms=delay):
+            case Released(delay_ms=delay):
                 job.handbacks += 1
                 job.state = State.WAITING if delay is None else State.DELAYED
                 job.due = job.due if delay is None else self.now + 1
@@ -299,15 +299,15 @@ def make_outcome(kind: str, held: Held) -> Outcome:
     hour = 3_600_000
     match kind:
         case "D":
-            return Done(held.id, held.level, b'{"s":true}', hour, 5)
+            return Completed(held.id, held.level, b'{"s":true}', hour, 5)
         case "A":
-            return Again(held.id, held.level, UNIT * 1000, {"errors": b"[]"})
+            return Rescheduled(held.id, held.level, UNIT * 1000, {"errors": b"[]"})
         case "B":
-            return Bury(held.id, held.level, b'{"s":false}', hour, "f00", b'{"reason":"failed"}')
+            return DeadLettered(held.id, held.level, b'{"s":false}', hour, "f00", b'{"reason":"failed"}')
         case "C":
-            return Cancel(held.id, held.level, b'{"s":false}', hour)
+            return Cancelled(held.id, held.level, b'{"s":false}', hour)
         case _:
-            return HandBack(held.id, held.level, UNIT * 1000 if len(held.id) % 2 else None)
+            return Released(held.id, held.level, UNIT * 1000 if len(held.id) % 2 else None)
 
 
 @pytest.mark.timeout(600)

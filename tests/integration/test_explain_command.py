@@ -187,7 +187,7 @@ def test_what_a_job_has_been_through(client: SyncClient, server_url: str, explai
     async def die(server: Server) -> None:
         hand = Hand(server, "work")
         job = await hand.claim_one()
-        await hand.engine.hand_back_all(worker="hand", why="OOMKilled")
+        await hand.engine.release_worker_leases(worker="hand", reason="OOMKilled")
         assert job.id == "j"
 
     with_server(server_url, die)

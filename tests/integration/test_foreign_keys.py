@@ -16,8 +16,8 @@ from agentqueue.clock import now_ms
 from agentqueue.errors import QueueUnavailable
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import State
-from agentqueue.model.outcomes import Again, Bury, Claimed, Done, HandBack
-from agentqueue.store import Server, StepReply
+from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Released, Rescheduled
+from agentqueue.store import FinishAndClaimReply, Server
 from agentqueue_worker.adapters.telemetry import WorkerTelemetry
 from tests.support.hand import Hand
 from tests.support.replies import field, fields
@@ -122,18 +122,18 @@ def make_agent(runs: Counter[str]) -> Agent:
 
 
 OUTCOMES: dict[str, tuple[Callable[[Claimed], Any], State]] = {
-    "completed": (lambda job: Done(job.id, job.level, b"{}", 60_000, 5), State.COMPLETED),
-    "retried": (lambda job: Again(job.id, job.level, 60_000, {"errors": b"[]"}), State.DELAYED),
-    "dead": (lambda job: Bury(job.id, job.level, b"{}", 60_000, "kind", b"{}"), State.DEAD),
-    "handed_back": (lambda job: HandBack(job.id, job.level, None, {"checkpoint": b"1"}), State.WAITING),
+    "completed": (lambda job: Completed(job.id, job.level, b"{}", 60_000, 5), State.COMPLETED),
+    "retried": (lambda job: Rescheduled(job.id, job.level, 60_000, {"errors": b"[]"}), State.DELAYED),
+    "dead": (lambda job: DeadLettered(job.id, job.level, b"{}", 60_000, "kind", b"{}"), State.DEAD),
+    "released": (lambda job: Released(job.id, job.level, None, {"checkpoint": b"1"}), State.WAITING),
 }
 """By their counters: how each is made, and where the job is then."""
 
 
-async def end_all(hand: Hand, end: str, jobs: Sequence[Claimed], seq: int = 1_000) -> StepReply:
+async def end_all(hand: Hand, end: str, jobs: Sequence[Claimed], seq: int = 1_000) -> FinishAndClaimReply:
     """Record that end of the jobs."""
     outcomes = [OUTCOMES[end][0](job) for job in jobs]
-    return await hand.engine.step(seq=seq, owner=hand.owner, want=0, outcomes=outcomes)
+    return await hand.engine.finish_and_claim(seq=seq, owner=hand.owner, want=0, outcomes=outcomes)
 
 
 async def refusal_of(hand: Hand, end: str, jobs: Sequence[Claimed]) -> str:
@@ -201,7 +201,7 @@ async def test_a_waiting_jobs_foreign_key_costs_at_most_that_job(
             {f"other-{n}": 1 for n in range(3)}
         )
     if prefix in ("aq:meta:", "aq:dead:"):
-        assert [line["event"] for line in told] == ["foreign_key"]
+        assert [line["event"] for line in told] == ["wrong_type_key"]
     assert (await client.stats("q")).counters.get("lost", 0) == 0
 
 
@@ -236,7 +236,7 @@ async def test_a_dead_workers_jobs_are_given_back_though_one_has_a_foreign_key(
         await client.enqueue("q", "plain", id=name)
     await hand.claim(2)
     await spoil(server.redis, f"{prefix}victim", kind)
-    given = await hand.engine.hand_back_all(worker=hand.worker, why="killed")
+    given = await hand.engine.release_worker_leases(worker=hand.worker, reason="killed")
     assert given == (1 if prefix == "arq:in-progress:" else 2)
     if prefix == "aq:meta:":
         assert await field(server.redis, "aq:meta:victim", "crashes") == b"1"
@@ -316,7 +316,7 @@ async def test_a_step_that_a_foreign_key_refused_is_carried_out_once_when_it_is_
     for job, level in zip(jobs, LEVELS, strict=True):
         if await redis.zscore(level, job.id) is not None and end in ("completed", "dead"):
             await redis.zadd(level, {job.id: 1})  # it was aside while the job ended: as if the lease had run out
-    if end != "handed_back":
+    if end != "released":
         assert not await Hand(server, "q").claim(4), "none comes back"
     assert {await place(redis, job.id) for job in jobs} == {OUTCOMES[end][1]}
     assert {(await redis.get(f"arq:retry:{job.id}")) for job in jobs} == {b"1" if end == "retried" else None}
@@ -382,6 +382,6 @@ async def test_what_the_server_refuses_for_another_reason_is_told_with_it(client
     finally:
         await server.redis.execute_command("ACL", "SETUSER", "default", "+lpush")
     assert len(reply.claimed) == 1
-    ((queue, why),) = reply.foreign
+    ((queue, why),) = reply.wrong_type_keys
     assert queue == "q"
     assert "can't run this command" in why or "no permissions" in why  # Redis's words and Valkey's

@@ -192,7 +192,7 @@ async def test_garbage_in_one_dead_letter_hides_no_other(
         for number in range(3):
             await hand.bury(await hand.claim_one(), error=f"Error{'xyz'[number]}")
     with shared_server.client() as plain:
-        plain.hset("aq:dead:a", "letter", "garbage")
+        plain.hset("aq:dead:a", "dead_letter", "garbage")
         plain.delete("aq:dead:b")
         plain.set("aq:dead:b", "theirs")
     letters = {letter.id: letter for letter in await client.dead_letters("q")}
@@ -276,7 +276,7 @@ FUZZED = {
     "holder": ("arq:in-progress:active", None),
     "result": ("arq:result:done", None),
     "result-of-dead": ("arq:result:dead", None),
-    "letter": ("aq:dead:dead", "letter"),
+    "letter": ("aq:dead:dead", "dead_letter"),
     "progress": ("aq:meta:active", "progress"),
     "errors": ("aq:meta:active", "errors"),
     "crash": ("aq:meta:active", "crash:1"),

@@ -19,7 +19,7 @@ import yaml
 from agentqueue import Client
 from agentqueue.keys import Level
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Again, Claimed, HandBack, Outcome
+from agentqueue.model.outcomes import Claimed, Outcome, Released, Rescheduled
 from agentqueue.model.wait_histogram import BUCKETS
 from agentqueue.service.probes import Probes
 from agentqueue.store import Engine, Server, ServerOptions, Store
@@ -107,10 +107,10 @@ async def test_a_wait_begins_when_the_job_is_due_and_not_before(server: Server) 
     engine, store, waits, numbers = Engine(server, "search"), Store(server), Waits(), itertools.count(1)
 
     async def claim(*outcomes: Outcome) -> Claimed:
-        await engine.step(seq=next(numbers), owner="w/1", want=0, outcomes=outcomes)
+        await engine.finish_and_claim(seq=next(numbers), owner="w/1", want=0, outcomes=outcomes)
 
         async def claimed() -> Claimed | None:
-            reply = await engine.step(seq=next(numbers), owner="w/1", want=1)
+            reply = await engine.finish_and_claim(seq=next(numbers), owner="w/1", want=1)
             waits.add(reply.claimed, reply.now_ms)
             return next(iter(reply.claimed), None)
 
@@ -125,10 +125,10 @@ async def test_a_wait_begins_when_the_job_is_due_and_not_before(server: Server) 
     first = await claim()
     assert first.score >= began + 1_500
     again = (await server.redis.time())[0] * 1000
-    second = await claim(Again("job", Level.NORMAL, 1_500))
+    second = await claim(Rescheduled("job", Level.NORMAL, 1_500))
     assert second.score >= again + 1_500
     assert counted() == 2
-    third = await claim(HandBack("job", Level.NORMAL))
+    third = await claim(Released("job", Level.NORMAL))
     assert third.score == second.score, "it has its old place"
     assert counted() == 2
 

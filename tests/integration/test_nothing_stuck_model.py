@@ -25,9 +25,9 @@ from agentqueue.clock import monotonic
 from agentqueue.keys import KeySpace, Level
 from agentqueue.model.job import JobRecord, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Again, HandBack
+from agentqueue.model.outcomes import Released, Rescheduled
 from agentqueue.store import Engine, Server, ServerOptions, Store
-from agentqueue.store.engine import HOUSEKEEPING_S
+from agentqueue.store.engine import HOUSEKEEPING_INTERVAL_S
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
 from agentqueue_operator.queues.ports import Retention
 from agentqueue_operator.queues.reader import QueueReader
@@ -116,7 +116,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
         if heard or not dies:
             self.renew(owner, jobs)
         if marked:
-            self.run(self.store.mark_drain(QUEUE, owner.partition("/")[0], since_ms=1))
+            self.run(self.store.request_drain(QUEUE, owner.partition("/")[0], at_ms=1))
         if not dies:
             self.living[owner] = jobs
 
@@ -131,17 +131,17 @@ class NothingStuckMachine(RuleBasedStateMachine):
         """Attempts fail, or are handed back; then it dies, and nobody is there when they come due."""
         owner = data.draw(st.sampled_from(sorted(owner for owner, jobs in self.living.items() if jobs)))
         ends = [
-            Again(job_id, level, delay or 0, {"errors": b"[]"}) if fails else HandBack(job_id, level, delay)
+            Rescheduled(job_id, level, delay or 0, {"errors": b"[]"}) if fails else Released(job_id, level, delay)
             for job_id, level in self.living.pop(owner)
         ]
         self.seq += 1
-        assert not self.run(self.engine.step(seq=self.seq, owner=owner, want=0, outcomes=ends)).lost
+        assert not self.run(self.engine.finish_and_claim(seq=self.seq, owner=owner, want=0, outcomes=ends)).lost
 
     def claim(self, want: int) -> tuple[str, list[tuple[str, Level]]]:
         self.serial += 1
         self.seq += 1
         owner = f"w{self.serial}/1"
-        reply = self.run(self.engine.step(seq=self.seq, owner=owner, want=want))
+        reply = self.run(self.engine.finish_and_claim(seq=self.seq, owner=owner, want=want))
         return owner, [(job.id, job.level) for job in reply.claimed]
 
     def renew(self, owner: str, jobs: list[tuple[str, Level]]) -> None:
@@ -176,14 +176,14 @@ class NothingStuckMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from((2, 4, 12, 30)), housekeepers=st.sampled_from((1, 1, 2)))
     def time_passes(self, seconds: int, housekeepers: int) -> None:
         """Housekeepers come every 2 s, living workers renew as often."""
-        for _ in range(seconds // int(HOUSEKEEPING_S)):
-            grow_old(self.redis, QUEUE, HOUSEKEEPING_S)
+        for _ in range(seconds // int(HOUSEKEEPING_INTERVAL_S)):
+            grow_old(self.redis, QUEUE, HOUSEKEEPING_INTERVAL_S)
             for owner, jobs in self.living.items():
                 self.renew(owner, jobs)
             for _ in range(housekeepers):
                 self.run(self.reader.tend({QUEUE: Retention()}))
-            self.visited += HOUSEKEEPING_S
-            self.note_run_out(HOUSEKEEPING_S)
+            self.visited += HOUSEKEEPING_INTERVAL_S
+            self.note_run_out(HOUSEKEEPING_INTERVAL_S)
 
     @rule(seconds=st.sampled_from((3, 5, 9, 60)), workers_first=st.booleans())
     def nobody_reaches_the_server(self, seconds: int, workers_first: bool) -> None:

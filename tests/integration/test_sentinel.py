@@ -64,7 +64,7 @@ async def test_a_check_in_the_middle_of_a_failover_asks_again(watched: Watched) 
         await server.check()
         with watched.primary.client() as old:
             old.replicaof("127.0.0.1", watched.replica.port)
-        with pytest.raises(QueueUnavailable, match="a failover is under way"):
+        with pytest.raises(QueueUnavailable, match="a failover is in progress"):
             await server.check()
     finally:
         await server.close()
@@ -140,7 +140,7 @@ async def test_a_primary_that_is_down_is_waited_for(watched: Watched) -> None:
             async with Server(options_for(watched)):
                 return False
         except QueueUnavailable as exc:
-            return "takes the primary for down; wait for the failover" in str(exc)
+            return "considers the primary down; wait for the failover" in str(exc)
 
     await until(says_so, what="the Sentinel has seen it", deadline=20)
 

@@ -81,7 +81,7 @@ async def test_a_renewed_certificate_is_shown_with_the_next_connection(
     async with Server(ServerOptions(f"rediss://localhost:{port}", tls=mounted.tls, **QUICK)) as server:
         foreign.copy_to(mounted.folder, "client")
         await server.redis.connection_pool.disconnect()
-        with pytest.raises(QueueUnavailable, match=r"does not take our certificate|certificate that it may want"):
+        with pytest.raises(QueueUnavailable, match=r"rejects our certificate|client certificate that it may require"):
             await server.check()
 
 
@@ -98,7 +98,7 @@ async def test_a_renewed_certificate_is_shown_with_the_next_connection(
         pytest.param(
             "localhost",
             {"cert_file": None, "key_file": None},
-            "wants to see a certificate .* set AGENTQUEUE_REDIS_CERT_FILE and|certificate that it may want",
+            "requires a client certificate .* set AGENTQUEUE_REDIS_CERT_FILE and|certificate that it may require",
             id="no-certificate",
         ),
     ],
@@ -113,7 +113,7 @@ async def test_what_is_wrong_with_certificates(
 @pytest.mark.usefixtures("_redis_installed")
 async def test_a_certificate_that_has_run_out(tmp_path: Path) -> None:
     old, port = issue(tmp_path, "localhost", until=datetime(2020, 1, 2, tzinfo=UTC)), free_port()
-    says = "certificate has expired; have the server's certificate renewed"
+    says = "certificate has expired; renew the server's certificate"
     with (
         run_server("redis", old.server_config(port, auth_clients=False)),
         pytest.raises(QueueUnavailable, match=says),
@@ -122,12 +122,12 @@ async def test_a_certificate_that_has_run_out(tmp_path: Path) -> None:
 
 
 async def test_plain_words_to_a_port_of_tls(port: str) -> None:
-    with pytest.raises(QueueUnavailable, match=r"rediss:// if it wants TLS"):
+    with pytest.raises(QueueUnavailable, match=r"rediss:// if it requires TLS"):
         await connect(f"redis://localhost:{port}", None)
 
 
 async def test_tls_to_a_plain_port(tls_server: RunningServer, certificates: Certificates) -> None:
-    with pytest.raises(QueueUnavailable, match=r"redis:// if it speaks no TLS"):
+    with pytest.raises(QueueUnavailable, match=r"redis:// if it does not speak TLS"):
         await connect(f"rediss://localhost:{tls_server.port}", certificates.tls)
 
 
@@ -151,5 +151,5 @@ def test_files_that_cannot_be_used_are_named_at_once(
 
 
 def test_half_a_certificate_is_refused() -> None:
-    with pytest.raises(UsageError, match="takes two"):
+    with pytest.raises(UsageError, match="needs both"):
         Tls(cert_file="tls.crt")

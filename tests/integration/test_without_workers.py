@@ -65,7 +65,9 @@ class Given:
     async def claim(self, name: str, *, worker: str = "dead-1", delay: float = 0.0) -> None:
         """A worker takes the job, and is never heard again."""
         await self.client.enqueue(self.queue, "job", id=self.id(name), delay=delay)
-        reply = await Engine(self.server, self.queue, SHORT).step(seq=1, owner=f"{worker}/{self.id(name)}", want=1)
+        reply = await Engine(self.server, self.queue, SHORT).finish_and_claim(
+            seq=1, owner=f"{worker}/{self.id(name)}", want=1
+        )
         assert [job.id for job in reply.claimed] == [self.id(name)]
 
 
@@ -429,7 +431,7 @@ async def test_each_job_counts_once_while_its_worker_dies(client: Client, server
     seen = await load()
     assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (1, 0, 2, 3)
     assert (await client.stats("work")).stalled == 2
-    await Engine(server, "work").hand_back_all(worker="hand", why="it died")
+    await Engine(server, "work").release_worker_leases(worker="hand", reason="it died")
     seen = await load()
     assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (3, 0, 0, 3)
 
@@ -451,7 +453,7 @@ async def test_a_mark_that_nobody_can_read_is_none(server: Server) -> None:
     hand = Hand(server, "work")
     await awaited(server.redis.hset("work:drain", mapping={hand.worker: "garbage"}))
     reply = await hand.engine.renew(owner=hand.owner, worker=hand.worker, heartbeat=b"{}", held=())
-    assert (reply.drain, reply.lost, reply.paused) == (0, [], False)
+    assert (reply.drain_requested_ms, reply.lost, reply.paused) == (0, [], False)
 
 
 @pytest.mark.parametrize("key", ["q1", "q1:workers", "q1:drain", "q1:stats", "q1:dead", "q1:done", "q1:urgent"])

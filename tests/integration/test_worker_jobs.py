@@ -489,7 +489,7 @@ async def test_notes_that_cant_be_read_count_as_none(
     client: Client, server_url: str, server: Server, agent: Agent
 ) -> None:
     job, other = await client.enqueue("q", "fine", 3), await client.enqueue("q", "fine", 4)
-    notes = dict.fromkeys(("crashes", "handbacks", "errors", "progress", "expires", "unknown_since", "crash:1"), "many")
+    notes = dict.fromkeys(("crashes", "releases", "errors", "progress", "expires", "unknown_since", "crash:1"), "many")
     await awaited(server.redis.hset(f"aq:meta:{job.id}", mapping=notes))
     await server.redis.set(f"arq:retry:{job.id}", "often")
     status = await job.status()
@@ -565,7 +565,7 @@ async def test_a_job_whose_workers_died_three_times_is_dead_as_crashed(
     for number in (1, 2, 3):
         dying = Hand(server, "q", worker=f"dying-{number}")
         await dying.claim()
-        assert await Engine(server, "q").hand_back_all(worker=dying.worker, why="OOMKilled") == 1
+        assert await Engine(server, "q").release_worker_leases(worker=dying.worker, reason="OOMKilled") == 1
     await work_off(agent, server_url)
     letter = await client.dead_letter(job.id)
     assert (letter.reason, letter.attempts, letter.deliveries) == (DeadLetterReason.CRASHED, 0, 3)

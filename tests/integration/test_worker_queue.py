@@ -266,7 +266,7 @@ async def test_a_marked_worker_claims_no_more_and_says_so_until_the_mark_is_take
 
     async with working(agent, server_url, name="victim", pod_uid="1") as worker:
         await until(lambda: _has_beat(server), what="the worker is live")
-        await store.mark_drain("q", "victim", since_ms=now_ms())
+        await store.request_drain("q", "victim", at_ms=now_ms())
         await until(lambda: worker.state.marked, what="the worker knows", deadline=3)
 
         async def drained() -> bool:
@@ -277,7 +277,7 @@ async def test_a_marked_worker_claims_no_more_and_says_so_until_the_mark_is_take
         waiting = await client.enqueue(job)
         await asyncio.sleep(0.6)  # longer than it looks at its queue
         assert (await waiting.status()).state is State.WAITING
-        await store.mark_drain("q", "victim", since_ms=None)
+        await store.cancel_drain("q", "victim")
         assert (await final(waiting)).state is State.COMPLETED
 
 

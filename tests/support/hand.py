@@ -7,10 +7,10 @@ from agentqueue.clock import now_ms
 from agentqueue.model.attempts import Progress, attempt_error, encode_errors, encode_progress
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, encode_dead_letter, fingerprint
 from agentqueue.model.job import State, decode_job
-from agentqueue.model.outcomes import Again, Bury, Claimed, Done, Outcome
+from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Rescheduled
 from agentqueue.model.result import ResultRecord, encode_result
 from agentqueue.store import Engine, Server
-from agentqueue.store.engine import StepReply
+from agentqueue.store.engine import FinishAndClaimReply
 
 HOUR_MS = 3_600_000
 _incarnations = itertools.count(1)
@@ -35,9 +35,9 @@ class Hand:
         (job,) = await self.claim()
         return job
 
-    async def _step(self, want: int, outcomes: Sequence[Outcome]) -> StepReply:
+    async def _step(self, want: int, outcomes: Sequence[Outcome]) -> FinishAndClaimReply:
         self.seq += 1
-        return await self.engine.step(seq=self.seq, owner=self.owner, want=want, outcomes=outcomes)
+        return await self.engine.finish_and_claim(seq=self.seq, owner=self.owner, want=want, outcomes=outcomes)
 
     async def end(self, outcome: Outcome) -> None:
         """Record an outcome."""
@@ -47,7 +47,7 @@ class Hand:
     async def complete(self, job: Claimed, result: object = None) -> None:
         """The handler returned."""
         raw = encode_result(self._result(job, success=True, result=result, state=State.COMPLETED))
-        await self.end(Done(job.id, job.level, raw, HOUR_MS, 5))
+        await self.end(Completed(job.id, job.level, raw, HOUR_MS, 5))
 
     async def bury(self, job: Claimed, message: str = "no airport 'XYZ'", *, error: str = "Fatal") -> str:
         """The handler gave up. Returns the fingerprint."""
@@ -68,13 +68,15 @@ class Hand:
             enqueued_ms=record.enqueued_ms,
             died_ms=now_ms(),
         )
-        await self.end(Bury(job.id, job.level, encode_result(result), HOUR_MS, kind, encode_dead_letter(letter)))
+        await self.end(
+            DeadLettered(job.id, job.level, encode_result(result), HOUR_MS, kind, encode_dead_letter(letter))
+        )
         return kind
 
     async def fail(self, job: Claimed, *, delay_ms: int = 60_000) -> None:
         """The attempt failed; the job is to be tried again."""
         notes = {"errors": encode_errors([attempt_error(1, now_ms(), "ValueError", "nope")])}
-        await self.end(Again(job.id, job.level, delay_ms, notes))
+        await self.end(Rescheduled(job.id, job.level, delay_ms, notes))
 
     async def note_progress(self, job: Claimed, percent: float, message: str) -> None:
         """The handler told how far it is."""

@@ -56,7 +56,7 @@ from agentqueue.store import (
     Store,
     StoredDeadLetter,
     Tls,
-    Unread,
+    Unreadable,
     server_options,
 )
 from agentqueue.store.jobs import BATCH
@@ -515,8 +515,8 @@ class Client:
             except InvalidName as exc:
                 out.append(unread_stats(name, str(exc)))
         for start in range(0, len(names), 100):
-            found = await self._with_slot(self.store.snapshots_or_why(names[start : start + 100]))
-            out += [unread_stats(it.queue, it.why) if isinstance(it, Unread) else stats_of(it) for it in found]
+            found = await self._with_slot(self.store.snapshots_or_unreadable(names[start : start + 100]))
+            out += [unread_stats(it.queue, it.reason) if isinstance(it, Unreadable) else stats_of(it) for it in found]
         return sorted(out, key=lambda stats: stats.name)
 
     async def jobs(
@@ -570,10 +570,12 @@ class Client:
             chunk = places[read : read + LISTED_AT_ONCE]
             ids = [job_id for _, _, job_id in chunk]
             found = await self._with_slot(
-                self.store.inspect_many(queue, ids, head=head, most=left if wanted else PAGE_BYTES)
+                self.store.inspect_many(
+                    queue, ids, max_value_bytes=head, max_reply_bytes=left if wanted else PAGE_BYTES
+                )
             )
             for (state, _, _), one in zip(chunk, found, strict=False):
-                status = unread_status(one, state) if isinstance(one, Unread) else await self._listed(one, wanted)
+                status = unread_status(one, state) if isinstance(one, Unreadable) else await self._listed(one, wanted)
                 if status is not None:
                     out.append(status)
             read += len(found)
@@ -638,7 +640,7 @@ class Client:
             JobNotFound: it is not dead (or the letter's retention has passed).
         """
         (stored,) = await self._with_slot(self.store.dead_letters(NO_QUEUE, [check_id(id)]))
-        if not stored.is_there:
+        if not stored.exists:
             raise JobNotFound(
                 f"job {id} has no dead letter: it is not dead, was replayed or discarded, or it is too old"
             )
@@ -660,11 +662,11 @@ class Client:
         for start in range(0, len(named), LISTED_AT_ONCE):
             chunk = named[start : start + LISTED_AT_ONCE]
             ids = [job_id for _, _, job_id in chunk]
-            found = await self._with_slot(self.store.dead_letters(queue, ids, head=HEAD_BYTES))
+            found = await self._with_slot(self.store.dead_letters(queue, ids, max_value_bytes=HEAD_BYTES))
             groups += [
                 DeadGroup(clean_text(name), count, await self._letter(stored, whole_errors=False))
                 for (name, count, _), stored in zip(chunk, found, strict=True)
-                if stored.is_there
+                if stored.exists
             ]
         return groups
 
@@ -684,9 +686,10 @@ class Client:
         """
         parts: list[Replayed] = []
 
-        async def act(chunk: Sequence[str]) -> int:
-            parts.append(replayed_of(chunk, await self._with_slot(self.store.replay(queue, chunk))))
-            return parts[-1].count
+        async def act(chunk: Sequence[str]) -> tuple[int, int]:
+            reply = await self._with_slot(self.store.replay(queue, chunk))
+            parts.append(replayed_of(chunk, reply.statuses))
+            return parts[-1].count, reply.now_ms
 
         await self._each_chosen(queue, ids, act, everything=all, fingerprint=fingerprint, progress=progress)
         return sum(parts, Replayed())
@@ -705,53 +708,65 @@ class Client:
         Returns:
             How many there were.
         """
-        parts: list[int] = []
+        counts: list[int] = []
 
-        async def act(chunk: Sequence[str]) -> int:
-            parts.append(await self._with_slot(self.store.discard(queue, chunk)))
-            return parts[-1]
+        async def act(chunk: Sequence[str]) -> tuple[int, int]:
+            reply = await self._with_slot(self.store.discard(queue, chunk))
+            counts.append(reply.count)
+            return reply.count, reply.now_ms
 
         await self._each_chosen(queue, ids, act, everything=all, fingerprint=fingerprint, progress=progress)
-        return sum(parts)
+        return sum(counts)
 
     async def _each_chosen(
         self,
         queue: str,
         ids: Sequence[str] | str | None,
-        act: Callable[[Sequence[str]], Awaitable[int]],
+        act: Callable[[Sequence[str]], Awaitable[tuple[int, int]]],
         *,
         everything: bool,
         fingerprint: str | None,
         progress: Progress | None,
     ) -> None:
-        """Act on the dead letters chosen, 500 a call; `act` tells how many left the index, the rest is stepped over.
+        """Call `act` with the chosen dead letters, up to 500 at a time.
 
-        With `everything` or a fingerprint: the jobs that are dead now. Jobs that die later, or again, do not count.
+        A dead letter counts if its job is dead when this begins. One that dies again meanwhile is not chosen twice.
+        `act` returns how many dead letters it has removed, and the server time of its call in ms.
         """
         if sum((ids is not None, everything, fingerprint is not None)) != 1:
             raise UsageError("name the dead letters by exactly one of ids, all=True or fingerprint=...")
         check_queue(queue)
-        seen = left = 0
-        named = None if ids is None else [check_id(job_id) for job_id in ([ids] if isinstance(ids, str) else ids)]
-        dead = DeadRange(queue, await self._moment(queue), fingerprint)
-        while chunk := await self._chosen(named, dead, seen=seen, left=left):
-            left += len(chunk) - await act(chunk)
+        if ids is not None:
+            named = [check_id(job_id) for job_id in ([ids] if isinstance(ids, str) else ids)]
+            for start in range(0, len(named), BATCH):
+                await act(named[start : start + BATCH])
+                if progress is not None:
+                    progress(min(start + BATCH, len(named)))
+            return
+        until = await self._server_now(queue)
+        dead = DeadRange(queue, until, fingerprint)
+        # A job that dies again later than `until` is out of the range; in the same millisecond it is known by its ID.
+        handled: set[str] = set()
+        seen = left = 0  # `left`: handled dead letters that are still there, at the start of the range
+        while page := await self._with_slot(dead.page(self.store, offset=left)):
+            chunk = [job_id for job_id in page if job_id not in handled]
+            removed, at = await act(chunk) if chunk else (0, until)
+            if at <= until:
+                handled.update(chunk)
+            left += len(page) - removed
             seen += len(chunk)
             if progress is not None:
                 progress(seen)
-
-    async def _chosen(self, named: Sequence[str] | None, dead: DeadRange, *, seen: int, left: int) -> Sequence[str]:
-        if named is not None:
-            return named[seen : seen + BATCH]
-        return await self._with_slot(dead.page(self.store, offset=left))
 
     async def _letters(self, queue: str, ids: Sequence[str], *, head: int) -> tuple[int, list[DeadLetter]]:
         """How many of the letters were read before the page was full, and those that are there still."""
         read, left, out = 0, PAGE_BYTES, []
         while read < len(ids) and left > 0:
             chunk = ids[read : read + LISTED_AT_ONCE]
-            found = await self._with_slot(self.store.dead_letters(queue, chunk, head=head, most=left))
-            there = [stored for stored in found if stored.is_there]
+            found = await self._with_slot(
+                self.store.dead_letters(queue, chunk, max_value_bytes=head, max_reply_bytes=left)
+            )
+            there = [stored for stored in found if stored.exists]
             out += [
                 await self._letter(stored, whole_errors=True) if head else dead_letter_of(stored) for stored in there
             ]
@@ -767,13 +782,6 @@ class Client:
         letter = dead_letter_of(whole)
         errors = letter.errors if whole_errors else [replace(error, traceback="") for error in letter.errors[-1:]]
         return replace(letter, data=OMITTED, errors=errors)
-
-    async def _moment(self, queue: str) -> int:
-        """A millisecond of the server's that is over: what dies from now on has died after it."""
-        moment = await self._server_now(queue)
-        while await self._server_now(queue) == moment:
-            pass  # a round trip takes a good part of it
-        return moment
 
     async def _server_now(self, queue: str) -> int:
         return (await self._with_slot(self.store.snapshot(check_queue(queue)))).now_ms

@@ -5,7 +5,7 @@ from typing import Final
 
 from agentqueue.errors import UsageError
 from agentqueue.model.job import State
-from agentqueue.store import Snapshot, Unread
+from agentqueue.store import Snapshot, Unreadable
 
 LIVE_STATES: Final = (State.ACTIVE, State.WAITING, State.DELAYED)
 LISTED_STATES: Final = (*LIVE_STATES, State.COMPLETED, State.DEAD)
@@ -93,8 +93,8 @@ def check_fields(wanted: Collection[str], known: Collection[str]) -> None:
         )
 
 
-def size_of(found: Snapshot | Unread) -> int:
+def size_of(found: Snapshot | Unreadable) -> int:
     """The bytes of what may be large of a job."""
-    if isinstance(found, Unread):
+    if isinstance(found, Unreadable):
         return 0
     return len(found.record or b"") + len(found.result or b"") + sum(map(len, found.dead.values()))

@@ -119,7 +119,7 @@ def stalled_of(snapshot: QueueSnapshot, *, slots: int) -> int:
     Those whose lease has run out, and those that are more than live workers have slots for.
     """
     active = sum(snapshot.active)
-    return active - min(active - snapshot.run_out, slots)
+    return active - min(active - snapshot.expired_leases, slots)
 
 
 def unread_stats(name: str, why: str) -> QueueStats:

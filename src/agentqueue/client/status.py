@@ -15,7 +15,7 @@ from agentqueue.model.json import camel
 from agentqueue.model.record_heads import decode_dead_letter_head, decode_job_head, decode_result_head
 from agentqueue.model.result import ResultRecord, decode_result
 from agentqueue.model.times import LAST_MS, from_ms, iso, iso_of, moment_of
-from agentqueue.store import Snapshot, StoredDeadLetter, Unread
+from agentqueue.store import Snapshot, StoredDeadLetter, Unreadable
 
 FINAL_STATES: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
 PAYLOADS: Final = ("data", "result")
@@ -110,7 +110,7 @@ def listed(status: JobStatus, wanted: Collection[str]) -> JobStatus:
     )
 
 
-def unread_status(unread: Unread, state: State) -> JobStatus:
+def unread_status(unread: Unreadable, state: State) -> JobStatus:
     """Return the status of a job that can't be looked at: its error says why."""
     return JobStatus(
         id=clean_text(unread.id),
@@ -127,7 +127,7 @@ def unread_status(unread: Unread, state: State) -> JobStatus:
         started_at=None,
         finished_at=None,
         result=OMITTED,
-        error=f"it can't be read: {unread.why}",
+        error=f"it can't be read: {unread.reason}",
         worker=None,
     )
 
@@ -140,7 +140,7 @@ def dead_letter_of(stored: StoredDeadLetter, *, whole_errors: bool = True, is_he
     """
     try:
         if stored.raw is None:
-            raise InvalidPayload(stored.why or "there is none")
+            raise InvalidPayload(stored.problem or "there is none")
         return (
             decode_dead_letter_head(stored.raw, whole_errors=whole_errors)
             if is_head
@@ -191,8 +191,8 @@ def _live(snapshot: Snapshot, state: State) -> JobStatus:
 
 
 def _dead(snapshot: Snapshot) -> JobStatus:
-    stored = StoredDeadLetter(snapshot.id, snapshot.queue, snapshot.dead["letter"])
-    letter = dead_letter_of(stored, whole_errors=False, is_head=snapshot.is_head)
+    stored = StoredDeadLetter(snapshot.id, snapshot.queue, snapshot.dead["dead_letter"])
+    letter = dead_letter_of(stored, whole_errors=False, is_head=snapshot.is_truncated)
     result = _result(snapshot)
     return JobStatus(
         id=snapshot.id,
@@ -258,7 +258,7 @@ def _record(snapshot: Snapshot) -> tuple[JobRecord, str | None]:
     if raw is None:
         return JobRecord(name=""), "its record is missing"
     try:
-        return decode_job_head(raw) if snapshot.is_head else decode_job(raw), None
+        return decode_job_head(raw) if snapshot.is_truncated else decode_job(raw), None
     except InvalidPayload as exc:
         return JobRecord(name=""), "its record is a pickle, which is not read here" if is_pickle(raw) else str(exc)
 
@@ -267,7 +267,7 @@ def _result(snapshot: Snapshot) -> ResultRecord | None:
     if snapshot.result is None:
         return None
     try:
-        decode = decode_result_head if snapshot.is_head else decode_result
+        decode = decode_result_head if snapshot.is_truncated else decode_result
         return decode(snapshot.result, job_id=snapshot.id)
     except InvalidPayload as exc:
         why = "its result is a pickle, which is not read here" if is_pickle(snapshot.result) else str(exc)

@@ -234,7 +234,7 @@ def _errors(snapshot: Snapshot) -> Sequence[AttemptError]:
         return errors_of(snapshot.meta)
     try:
         if snapshot.dead:
-            return decode_dead_letter(snapshot.dead["letter"]).errors
+            return decode_dead_letter(snapshot.dead["dead_letter"]).errors
         return decode_result(snapshot.result, job_id=snapshot.id).errors if snapshot.result else ()
     except InvalidPayload:
         return ()

@@ -64,7 +64,7 @@ def number_of(raw: bytes | None) -> int:
 
 def returns_of(meta: Mapping[str, bytes]) -> int:
     """How many times the job came back without an attempt's end: its worker died, or handed it back."""
-    return number_of(meta.get("crashes")) + number_of(meta.get("handbacks"))
+    return number_of(meta.get("crashes")) + number_of(meta.get("releases"))
 
 
 def attempt_errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:

@@ -8,104 +8,113 @@ from agentqueue.keys import Level
 from agentqueue.model.attempts import number_of, returns_of
 from agentqueue.model.new_job import NewJob
 
-MAX_STEP: Final = 500
-"""The most jobs a step claims or finishes: bounds the time a script keeps the server busy."""
-MAX_STEP_BYTES: Final = 4 * 1024 * 1024
+MAX_JOBS_PER_CALL: Final = 500
+"""Maximum number of jobs that one call claims or finishes. It bounds the time for which a script blocks the server."""
+MAX_BYTES_PER_CALL: Final = 4 * 1024 * 1024
+"""Maximum size of the records that one call claims, and of the outcomes that it records, in bytes."""
 
 
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
-class Done:
-    """The handler returned. `children` are sent with it, or not at all (rule 12)."""
+class Completed:
+    """Outcome of a job whose handler has returned. Its children are enqueued in the same call or not at all."""
 
     id: str
     level: Level
     result: bytes
     keep_ms: int
+    """How long the result is kept; 0 stores no result."""
     run_ms: int
     children: Sequence[NewJob] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """The attempt failed; the next one starts after the delay. Counts one attempt."""
+class Rescheduled:
+    """Outcome of a failed attempt. The failure is counted, and the next attempt starts after the delay."""
 
     id: str
     level: Level
     delay_ms: int
     notes: Mapping[str, bytes | str | int] = field(default_factory=dict)
+    """Fields to write to the job's meta hash."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
-    """The job is dead: `letter` says why; its record is kept for a replay."""
+class DeadLettered:
+    """Outcome of a job that will not be tried again. Its record is kept with the dead letter, for a replay."""
 
     id: str
     level: Level
     result: bytes
     keep_ms: int
+    """How long the result is kept; 0 stores no result."""
     fingerprint: str
-    letter: bytes
+    dead_letter: bytes
+    """JSON that says why the job is dead."""
     children: Sequence[NewJob] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
-    """The job was cancelled, before or while it ran."""
+class Cancelled:
+    """Outcome of a job that was cancelled, before or while it ran."""
 
     id: str
     level: Level
     result: bytes
     keep_ms: int
+    """How long the result is kept; 0 stores no result."""
 
 
 @dataclass(frozen=True, slots=True)
-class HandBack:
-    """The job goes back unfinished, without an attempt burnt: to where it stood, or after a delay."""
+class Released:
+    """Outcome of a job that goes back to the queue unfinished, without counting an attempt."""
 
     id: str
     level: Level
     delay_ms: int | None = None
+    """Time until the job is due again; None puts it back where it stood."""
     notes: Mapping[str, bytes | str | int] = field(default_factory=dict)
+    """Fields to write to the job's meta hash."""
 
 
-Outcome = Done | Again | Bury | Cancel | HandBack
+Outcome = Completed | Rescheduled | DeadLettered | Cancelled | Released
 
 
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
 class Claimed:
-    """A job this worker now holds."""
+    """A job that this worker now holds."""
 
     id: str
     level: Level
     score: float
-    """When it was due, ms since the epoch (1: arq's abort brought it forward)."""
+    """When the job was due, in ms since the epoch; 1 if arq's abort() has brought it forward."""
     record: bytes | None
-    """None: the id was in the queue without one (expired, or never written)."""
+    """None if the queue had the ID without a record: it has expired, or was never written."""
     attempts: int
-    """Attempts that ended in failure so far."""
+    """Number of attempts that have failed so far."""
     meta: Mapping[str, bytes]
-    """errors, crashes, `crash:N`, handbacks, progress, checkpoint, expires, and what `notes` wrote; `foreign` if
-    there is no record since its key holds another Redis type: which one."""
+    """errors, crashes, `crash:N`, releases, progress, checkpoint, expires, and the notes of outcomes. If the key of the
+    record holds another Redis type, `wrong_type` names that type."""
     cancel: bool
-    """Somebody asked to cancel it before it started."""
+    """Somebody asked to cancel the job before it started."""
 
     def count(self, name: str) -> int:
-        """A number in `meta` (crashes, handbacks), 0 if there is none."""
+        """Return a number in `meta`, such as `crashes`; 0 if it is missing."""
         return number_of(self.meta.get(name))
 
     @property
     def delivery(self) -> int:
-        """How many times it was started, this start included."""
+        """Number of times that the job was started, including this one."""
         return self.attempts + returns_of(self.meta) + 1
 
 
 def outcome_bytes(outcome: Outcome) -> int:
-    """About how many bytes the outcome adds to a step."""
+    """Return about how many bytes an outcome adds to a call."""
     match outcome:
-        case Done() | Bury():
-            own = len(outcome.result) + (len(outcome.letter) if isinstance(outcome, Bury) else 0)
-            return own + sum(len(job.record) for job in outcome.children)
-        case Cancel():
-            return len(outcome.result)
-        case Again() | HandBack():
-            return sum(len(str(value)) for value in outcome.notes.values())
+        case Completed(result=result, children=children):
+            return len(result) + sum(len(job.record) for job in children)
+        case DeadLettered(result=result, dead_letter=dead_letter, children=children):
+            return len(result) + len(dead_letter) + sum(len(job.record) for job in children)
+        case Cancelled(result=result):
+            return len(result)
+        case Rescheduled(notes=notes) | Released(notes=notes):
+            return sum(len(str(value)) for value in notes.values())

@@ -1,24 +1,35 @@
-"""The Redis ACL rule that AgentQueue needs: its commands, and the keys of its queues. No I/O here."""
+"""The Redis ACL rule that AgentQueue needs: its commands and the keys of its queues. Does no I/O."""
 
 import re
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from agentqueue.errors import UsageError
-from agentqueue.keys import ABORT, DEAD, DECISION, JOB, LAST_STEP_KEY, META, QUEUES, RESULT, RETRY, check_queue
-from agentqueue.keys import IN_PROGRESS as HELD
+from agentqueue.keys import (
+    ABORT,
+    DEAD,
+    DECISION,
+    IN_PROGRESS,
+    JOB,
+    LAST_STEP_KEY,
+    META,
+    QUEUES,
+    RESULT,
+    RETRY,
+    check_queue,
+)
+from agentqueue.store.scripts import read_all
 
 CALLED: Final = (
-    "BLPOP",  # an idle worker, and an operator at zero replicas, wait for a job
+    "BLPOP",  # idle workers wait for a job, and so does the operator at zero replicas
     "CLIENT|SETNAME",  # only for ?client_name= in the URL
     "EVALSHA",
     "GET",
     "HDEL",
     "HGET",
     "HGETALL",
-    "INFO",  # refuses a server that would lose jobs: a replica, an evicting policy, an old version
+    "INFO",  # to refuse servers that would lose jobs: replicas, evicting policies, old versions
     "LPUSH",
     "SADD",
     "SCRIPT|LOAD",
@@ -31,49 +42,49 @@ CALLED: Final = (
     "ZREVRANGEBYSCORE",
     "ZSCORE",
 )
-"""Commands that are called outside the scripts. A test compares them with what a server has seen.
+"""Commands that are called outside the scripts. A test compares them with the commands that a server has run.
 
-redis-py also sends CLIENT SETINFO and ignores a refusal; Redis 7.0 does not know it, so no rule may name it.
+redis-py also sends CLIENT SETINFO and ignores a refusal. Redis 7.0 does not have it, so a rule must not name it.
 """
 ARQ: Final = ("DEL", "DBSIZE", "EXEC", "EXISTS", "KEYS", "MULTI", "PING", "PSETEX", "UNWATCH", "WATCH", "ZADD", "ZREM")
-"""What programs written for arq call besides: its clients and workers."""
-_IN_SCRIPTS: Final = re.compile(r"(?:redis\.p?call\(|redis\.call, |mend\()'([A-Z]+)'")
+"""Commands that arq's own clients and workers call besides."""
+_IN_SCRIPTS: Final = re.compile(r"(?:redis\.p?call\(\s*|redis\.call, |call_or_reset\()'([A-Z]+)'")
 _NAME: Final = re.compile(r"[^\s>#<~%&+@'\"-][^\s'\"]*")
 
 
 @cache
 def script_commands() -> frozenset[str]:
     """Return the commands that the Lua scripts call, as their sources name them."""
-    sources = (file.read_text() for file in files("agentqueue.store.scripts").iterdir() if file.name.endswith(".lua"))
-    return frozenset(name for source in sources for name in _IN_SCRIPTS.findall(source))
+    return frozenset(name for source in read_all().values() for name in _IN_SCRIPTS.findall(source))
 
 
 def commands(*, arq: bool = False) -> list[str]:
-    """Return the commands that a user of AgentQueue must be allowed to run, sorted."""
+    """Return the commands that a Redis user of AgentQueue must be allowed to run, sorted."""
     return sorted({*CALLED, *script_commands(), *(ARQ if arq else ())})
 
 
 def keys(queues: Sequence[str] = ()) -> list[str]:
-    """Return the patterns of the keys that are used for these queues; without any, for all queues.
+    """Return the patterns of the keys of these queues, and of all queues if none is named.
 
     Raises:
-        InvalidName: a queue's name that is none.
+        InvalidName: a queue name is invalid.
     """
     if not queues:
         return ["*"]
     shared = [
         QUEUES,
         ABORT,
-        *(f"{prefix}*" for prefix in (JOB, HELD, RETRY, RESULT, META, DEAD, LAST_STEP_KEY, DECISION)),
+        *(f"{prefix}*" for prefix in (JOB, IN_PROGRESS, RETRY, RESULT, META, DEAD, LAST_STEP_KEY, DECISION)),
     ]
     return [*shared, *(pattern for queue in queues for pattern in (check_queue(queue), f"{queue}:*"))]
 
 
 def rule(user: str, queues: Sequence[str] = (), *, arq: bool = False) -> str:
-    """Return the `ACL SETUSER` command for the user, with PASSWORD in the place of its password.
+    """Return the `ACL SETUSER` command for a user, with the placeholder PASSWORD for its password.
 
     Raises:
-        InvalidName: a queue's name that is none. UsageError: a user's name that is none.
+        InvalidName: a queue name is invalid.
+        UsageError: the user name is invalid.
     """
     if not _NAME.fullmatch(user):
         raise UsageError(f"user {user!r:.80} must be a name without spaces and quotes")

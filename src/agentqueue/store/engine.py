@@ -1,4 +1,4 @@
-"""What a worker does with its queue: one step that finishes and claims, lease renewal, notes, and giving back."""
+"""A worker's operations on its queue: finish and claim jobs, renew leases, write notes, release leases."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,113 +8,121 @@ from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.keys import KeySpace, Level
 from agentqueue.model.attempts import number_of
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Again, Bury, Cancel, Claimed, Done, HandBack, Outcome
+from agentqueue.model.outcomes import Cancelled, Claimed, Completed, DeadLettered, Outcome, Released, Rescheduled
+from agentqueue.store.replies import decode_hash, decode_ids, decode_pairs
 from agentqueue.store.scripts import Script, load
 from agentqueue.store.server import Server
 
 KEEP_FOREVER: Final = -1
+"""`keep_ms` of a result that never expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What a queue's workers agree on. Durations in milliseconds, as the scripts take them."""
+    """Settings that all workers of a queue share. Durations are in milliseconds, as the scripts take them."""
 
     lease_ms: int = 8_000
-    """A worker that has not renewed for so long has lost its jobs; renewed every quarter of it."""
+    """Length of a lease. A worker that does not renew its leases in this time loses its jobs; it renews four times."""
     age_limits_ms: tuple[int, int, int] = (60_000, 300_000, 900_000)
-    """How long a ready job of level high, normal, low may wait before it goes first (at most a quarter of starts)."""
+    """Time after which a ready job of level high, normal or low is claimed before jobs of higher levels. At most a
+    quarter of all claims are made by age."""
     rate_max: int = 0
-    """Starts allowed in any window of `rate_window_ms`, over all workers; 0: no limit."""
+    """Maximum number of starts in any window of `rate_window_ms`, over all workers; 0 for no limit."""
     rate_window_ms: int = 1_000
     history_count: int = 1_000
-    """Completed jobs kept in the history; their results live by `keep_ms` alone."""
+    """Number of completed jobs in the history. Their results do not depend on it: those expire after `keep_ms`."""
     history_ms: int = 86_400_000
+    """Retention of the history."""
     dead_ms: int = 604_800_000
+    """Retention of dead letters."""
     sweep: int = 200
-    """Ids looked at per renewal for records that a plain arq client lets expire."""
+    """Number of jobs per renewal whose records are checked for the expiry that plain arq clients set."""
     stale_ms: int = 60_000
-    """A worker without a heartbeat for so long leaves the list."""
+    """Age of a heartbeat at which its worker leaves the list of workers."""
 
 
-HOUSEKEEPING_S: Final = 2.0
-"""Between two visits of a housekeeper to a queue, as between two renewals of a worker."""
-LEFT_MS: Final = 1_500
-"""Less than HOUSEKEEPING_S, so that a housekeeper never takes its own last visit for somebody else's."""
-HOUSEKEEPER: Final = "housekeeper/0"
-"""Owner under which housekeeping is done; it never holds a job."""
+HOUSEKEEPING_INTERVAL_S: Final = 2.0
+"""Time between two calls of `run_housekeeping`, in seconds: the interval at which a worker renews its leases."""
+RECENT_VISIT_MS: Final = 1_500
+"""A queue that was visited within this time, in milliseconds, is left to the visitor. Less than
+HOUSEKEEPING_INTERVAL_S, so that a caller never mistakes its own last visit for somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
-class StepReply:
-    """What a step did."""
+class FinishAndClaimReply:
+    """Reply of `Engine.finish_and_claim`."""
 
     lost: Sequence[str]
-    """Outcomes not recorded: this worker no longer holds those jobs."""
+    """IDs whose outcomes were not recorded, since this worker no longer holds the jobs."""
     claimed: Sequence[Claimed]
     cancel: Sequence[str]
-    """Watched (running) ids that somebody asked to cancel."""
+    """Watched IDs that somebody asked to cancel."""
     paused: bool
     retry_after_ms: int | None
-    """The rate limit, or a foreign key of the queue, allows no more starts until then."""
+    """Time until the next claim may start jobs, if the rate limit or a key of a wrong type stopped this one."""
     next_due_ms: int | None
-    """When the next delayed job is due, if the queue had fewer ready jobs than wanted."""
+    """When the next delayed job is due, in ms since the epoch, if fewer jobs were ready than wanted."""
     now_ms: int
     repeated: bool
-    """The step had been carried out before, and its answer lost."""
-    foreign: Sequence[tuple[str, str]] = ()
-    """Keys that somebody else has filled with another Redis type, which is named. A job's were dropped; while one of
-    the queue's is there, what needs it is left undone."""
+    """The call had been carried out before, and its reply was lost."""
+    wrong_type_keys: Sequence[tuple[str, str]] = ()
+    """Keys that hold another Redis type than AgentQueue writes, with that type. Keys of jobs were deleted. Keys of the
+    queue stay, and what needs them is not done until they are gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenewReply:
-    """What a renewal found."""
+    """Reply of `Engine.renew`."""
 
     lost: Sequence[str]
-    drain: int
-    """The mark by which the worker is to drain: claim no more, and name the mark in the heartbeat; 0: there is none."""
+    """IDs that this worker no longer holds."""
+    drain_requested_ms: int
+    """Time of the request to drain, by which the heartbeat confirms it; 0 if the worker may claim jobs."""
     reaped: int
+    """Number of expired leases that were released."""
     now_ms: int
     paused: bool
-    foreign: Sequence[tuple[str, str]] = ()
-    """See `StepReply`."""
+    wrong_type_keys: Sequence[tuple[str, str]] = ()
+    """See `FinishAndClaimReply`."""
 
 
-def _children(jobs: Sequence[NewJob]) -> list[Any]:
-    out: list[Any] = [len(jobs)]
-    for job in jobs:
-        out += (job.queue, job.id, int(job.level), job.delay_ms, job.record)
-    return out
+@dataclass(frozen=True, slots=True)
+class HousekeepingReply:
+    """Reply of `run_housekeeping` for one queue."""
 
-
-def _pairs(notes: Mapping[str, bytes | str | int]) -> list[Any]:
-    out: list[Any] = [len(notes)]
-    for name, value in notes.items():
-        out += (name, value)
-    return out
+    reaped: int
+    """Number of expired leases that were released."""
+    wrong_type_keys: Sequence[tuple[str, str]] = ()
+    """See `FinishAndClaimReply`."""
 
 
 def encode_outcome(outcome: Outcome) -> list[Any]:
-    """The outcome's part of a step's arguments; `step.lua` names the fields."""
+    """Return an outcome as arguments of finish_and_claim.lua, which lists the fields of each kind."""
+    kind: str
+    args: list[Any]
     match outcome:
-        case Done(id, level, result, keep_ms, run_ms, children):
-            if not children:
-                return ["D", id, int(level), result, keep_ms, run_ms, 0]
-            return ["D", id, int(level), result, keep_ms, run_ms, *_children(children)]
-        case Again(id, level, delay_ms, notes):
-            return ["A", id, int(level), delay_ms, *_pairs(notes)]
-        case Bury(id, level, result, keep_ms, fingerprint, letter, children):
-            return ["B", id, int(level), result, keep_ms, fingerprint, letter, *_children(children)]
-        case Cancel(id, level, result, keep_ms):
-            return ["C", id, int(level), result, keep_ms]
-        case HandBack(id, level, delay_ms, notes):
-            return ["H", id, int(level), -1 if delay_ms is None else delay_ms, *_pairs(notes)]
+        case Completed(id, level, result, keep_ms, run_ms, children):
+            if not children:  # most jobs
+                return ["completed", 7, id, int(level), result, keep_ms, run_ms]
+            kind, args = "completed", [id, int(level), result, keep_ms, run_ms, *_encode_children(children)]
+        case Rescheduled(id, level, delay_ms, notes):
+            kind, args = "rescheduled", [id, int(level), delay_ms, *_flatten(notes)]
+        case DeadLettered(id, level, result, keep_ms, fingerprint, dead_letter, children):
+            fields = [id, int(level), result, keep_ms, fingerprint, dead_letter]
+            kind, args = "dead_lettered", [*fields, *_encode_children(children)]
+        case Cancelled(id, level, result, keep_ms):
+            kind, args = "cancelled", [id, int(level), result, keep_ms]
+        case Released(id, level, delay_ms, notes):
+            kind, args = "released", [id, int(level), -1 if delay_ms is None else delay_ms, *_flatten(notes)]
+    return [kind, len(args) + 2, *args]
 
 
-def decode_meta(flat: Sequence[bytes] | None) -> dict[str, bytes]:
-    if not flat:
-        return {}
-    return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
+def _encode_children(jobs: Sequence[NewJob]) -> list[Any]:
+    return [part for job in jobs for part in (job.queue, job.id, int(job.level), job.delay_ms, job.record)]
+
+
+def _flatten(pairs: Mapping[str, bytes | str | int]) -> list[Any]:
+    return [part for pair in pairs.items() for part in pair]
 
 
 _LEVELS = (Level.URGENT, *Level)  # the scripts count from 1
@@ -129,62 +137,31 @@ def _decode_claimed(flat: Sequence[Any]) -> list[Claimed]:
             score=float(flat[i + 2]),
             record=flat[i + 3],
             attempts=number_of(flat[i + 4]),
-            meta=decode_meta(flat[i + 5]) if flat[i + 5] else _NO_META,
+            meta=decode_hash(flat[i + 5]) if flat[i + 5] else _NO_META,
             cancel=bool(flat[i + 6]),
         )
         for i in range(0, len(flat), 7)
     ]
 
 
-def _optional(value: int) -> int | None:
-    return value if value >= 0 else None
-
-
-def decode_ids(values: Iterable[bytes]) -> list[str]:
-    return [value.decode(errors="surrogateescape") for value in values]
-
-
-def _queues_of(outcomes: Sequence[Outcome]) -> set[str]:
-    return {job.queue for outcome in outcomes if isinstance(outcome, Done | Bury) for job in outcome.children}
-
-
-def _in_pairs(flat: Sequence[bytes]) -> list[tuple[str, str]]:
-    words = decode_ids(flat)
-    return list(zip(words[::2], words[1::2], strict=True))
-
-
-def _renewal(
-    s: EngineSettings,
-    owner: str,
-    worker: str,
-    heartbeat: bytes | int,
-    *,
-    sweep: bool = True,
-    counts: Mapping[str, int] = {},
-) -> list[Any]:
-    """The first arguments of `renew.lua`, which names them."""
-    swept = s.sweep if sweep else 0
-    return [owner, worker, heartbeat, s.lease_ms, swept, s.dead_ms, s.history_ms, s.stale_ms, *_pairs(counts)]
-
-
 class Engine:
-    """One queue as a worker sees it. Every method is one round trip."""
+    """One queue, as a worker uses it. Every method is one round trip unless its docstring says otherwise."""
 
     def __init__(self, server: Server, queue: str, settings: EngineSettings | None = None) -> None:
         self.server = server
         self.keys = KeySpace(queue)
         self.settings = settings or EngineSettings()
         s = self.settings
-        self._tail = (*s.age_limits_ms, s.rate_max, s.rate_window_ms, s.history_count, s.history_ms, s.dead_ms)
-        self._step = load("step", allow_oom=True)
-        self._step_strict = load("step")
+        self._limits = (*s.age_limits_ms, s.rate_max, s.rate_window_ms, s.history_count)
+        self._finish_and_claim = load("finish_and_claim", allow_oom=True)
+        self._finish_and_claim_strict = load("finish_and_claim")
         self._renew = load("renew", allow_oom=True)
         self._annotate = load("annotate", allow_oom=True)
-        self._count = load("count", allow_oom=True)
-        self._hand_back = load("hand_back", allow_oom=True)
-        self._look = load("foreign", allow_oom=True)
+        self._increment_counters = load("increment_counters", allow_oom=True)
+        self._release_leases = load("release_leases", allow_oom=True)
+        self._find_wrong_type_keys = load("find_wrong_type_keys", allow_oom=True)
 
-    async def step(
+    async def finish_and_claim(
         self,
         *,
         seq: int,
@@ -193,36 +170,44 @@ class Engine:
         aged: int = 0,
         outcomes: Sequence[Outcome] = (),
         watch: Sequence[str] = (),
-    ) -> StepReply:
-        """Record outcomes and claim up to `want` jobs, `aged` of them by age before priority.
+    ) -> FinishAndClaimReply:
+        """Record the outcomes of jobs and claim new jobs.
 
-        A step whose answer was lost is sent again with the same `seq` and arguments: it is carried out once, and the
-        answer is the same. `owner` must be new for each process and each `seq` used once by it.
-        Outcomes with children are refused as a whole on a full server.
+        A call whose reply was lost is sent again with the same arguments. It is carried out once, and the reply is the
+        same. Outcomes with children are refused as a whole on a full server.
+
+        Args:
+            seq: sequence number; each call of an owner has a higher one than the call before.
+            owner: owner of the leases, new for each process.
+            want: maximum number of jobs to claim.
+            aged: how many of them may be claimed by age instead of priority.
+            outcomes: outcomes to record, at most MAX_JOBS_PER_CALL.
+            watch: IDs of running jobs; the reply names those that somebody asked to cancel.
 
         Raises:
-            QueueFull: the outcomes have children and the server is at `maxmemory`; nothing was done.
-            QueueUnavailable: it may or may not have been carried out; send it again.
+            QueueFull: outcomes have children and the server is at `maxmemory`; nothing was done.
+            QueueUnavailable: the call may or may not have been carried out; send it again.
         """
-        args: list[Any] = [seq, owner, want, self.settings.lease_ms, aged, *self._tail, len(outcomes), len(watch)]
-        strict = False
+        args: list[Any] = [seq, owner, want, self.settings.lease_ms, aged, *self._limits, len(outcomes), len(watch)]
+        child_queues: set[str] = set()
         for outcome in outcomes:
             args += encode_outcome(outcome)
-            strict = strict or (isinstance(outcome, Done | Bury) and bool(outcome.children))
+            if isinstance(outcome, Completed | DeadLettered) and outcome.children:
+                child_queues.update(job.queue for job in outcome.children)
         args += watch
-        script = self._step_strict if strict else self._step
-        reply = await self._run(script, args, _queues_of(outcomes) if strict else ())
-        lost, claimed, cancel, paused, retry_after, due, now, repeated, foreign, left_out = reply
-        return StepReply(
+        script = self._finish_and_claim_strict if child_queues else self._finish_and_claim
+        reply = await self._run(script, args, child_queues)
+        lost, claimed, cancel, paused, retry_after, next_due, now, repeated, deleted, skipped = reply
+        return FinishAndClaimReply(
             lost=decode_ids(lost),
             claimed=_decode_claimed(claimed),
             cancel=decode_ids(cancel),
             paused=bool(paused),
-            retry_after_ms=_optional(retry_after),
-            next_due_ms=_optional(due),
+            retry_after_ms=retry_after if retry_after >= 0 else None,
+            next_due_ms=next_due if next_due >= 0 else None,
             now_ms=now,
             repeated=bool(repeated),
-            foreign=await self._foreign(foreign, left_out) if foreign or left_out else (),
+            wrong_type_keys=await self.wrong_type_keys(deleted, skipped) if deleted or skipped else (),
         )
 
     async def renew(
@@ -235,121 +220,142 @@ class Engine:
         sweep: bool = True,
         counts: Mapping[str, int] | None = None,
     ) -> RenewReply:
-        """Push the deadlines of the named jobs out, write the heartbeat, reap and sweep a bounded number.
+        """Renew leases, write the heartbeat, and do a bounded part of the queue's housekeeping.
 
-        `counts` are added to the queue's counters (`agentqueue.model.wait_histogram`).
+        Args:
+            owner: owner of the leases.
+            worker: worker ID.
+            heartbeat: JSON.
+            held: ID and level of each job whose lease is renewed.
+            sweep: also check retention, stale workers and expiring records.
+            counts: what to add to the queue's counters (`agentqueue.model.wait_histogram`).
         """
-        args = _renewal(self.settings, owner, worker, heartbeat, sweep=sweep, counts=counts or {})
+        s = self.settings
+        args = [owner, worker, heartbeat, s.lease_ms, s.sweep if sweep else 0, s.dead_ms, s.history_ms, s.stale_ms]
+        args += [len(counts or ()), *_flatten(counts or {})]
         for job_id, level in held:
             args += (job_id, int(level))
-        return await self.read_renewal(await self._run(self._renew, args))
+        lost, drain_requested, reaped, now, paused, deleted, skipped = await self._run(self._renew, args)
+        keys = await self.wrong_type_keys(deleted, skipped) if deleted or skipped else ()
+        return RenewReply(decode_ids(lost), drain_requested, reaped, now, bool(paused), keys)
 
-    async def read_renewal(self, reply: Sequence[Any]) -> RenewReply:
-        """What `renew.lua` has answered for this queue; where something was left out, the keys are looked for."""
-        lost, drain, reaped, now, paused, dropped, left_out = reply
-        foreign = await self._foreign(dropped, left_out) if dropped or left_out else ()
-        return RenewReply(decode_ids(lost), drain, reaped, now, bool(paused), foreign)
+    async def wrong_type_keys(self, deleted: Sequence[bytes], skipped: bytes) -> list[tuple[str, str]]:
+        """Return the keys of a wrong type that a script has met, with their types.
 
-    async def _run(self, script: Script, args: Sequence[Any], others: Iterable[str] = ()) -> Any:
-        """A refusal for a key of a wrong type names the key, which Redis does not. `others`: queues it writes to."""
+        Args:
+            deleted: keys of jobs that the script has deleted; flat, with their types.
+            skipped: why the script has skipped a part of its work. Then the keys of the queue are looked at in a round
+                trip of their own. If they are all right, the queue and this reason are returned in their place.
+        """
+        found = await self._wrong_type_keys_of(self.keys.queue) if skipped else []
+        unexplained = [(self.keys.queue, skipped.decode(errors="replace"))] if skipped and not found else []
+        return [*decode_pairs(deleted), *found, *unexplained]
+
+    async def _wrong_type_keys_of(self, queue: str) -> list[tuple[str, str]]:
+        try:
+            return decode_pairs(await self.server.run(self._find_wrong_type_keys, queue, ()))
+        except (QueueUnavailable, UnsupportedServer):  # The work is done and must be reported; the next call fails too.
+            return []
+
+    async def _run(self, script: Script, args: Sequence[Any], child_queues: Iterable[str] = ()) -> Any:
+        """Run a script. If a key of the wrong type stops it, find and name the key, which Redis does not."""
         try:
             return await self.server.run(script, self.keys.queue, args)
         except QueueUnavailable as exc:
             if "WRONGTYPE" not in str(exc):
                 raise
-            for queue in (self.keys.queue, *others):
-                if found := await self._find_foreign(queue):
-                    what = ", ".join(f"{key} is a {kind}" for key, kind in found)
+            for queue in (self.keys.queue, *child_queues):
+                if found := await self._wrong_type_keys_of(queue):
+                    names = ", ".join(f"{key} is a {kind}" for key, kind in found)
                     raise QueueUnavailable(
-                        f"Redis at {self.server.name}: {what}, which AgentQueue did not write; "
-                        "delete it, or put back what it replaced"
+                        f"Redis at {self.server.name}: {names}, which AgentQueue did not write; "
+                        "delete it, or restore the key that it replaced"
                     ) from exc
             raise
 
-    async def _foreign(self, dropped: Sequence[bytes], left_out: bytes) -> list[tuple[str, str]]:
-        """With the queue's keys, where something was left out; if it is none of them, the queue and why."""
-        found = await self._find_foreign(self.keys.queue) if left_out else []
-        unknown = [(self.keys.queue, left_out.decode(errors="replace"))] if left_out and not found else []
-        return [*_in_pairs(dropped), *found, *unknown]
-
-    async def _find_foreign(self, queue: str) -> list[tuple[str, str]]:
-        try:
-            return _in_pairs(await self.server.run(self._look, queue, ()))
-        except (QueueUnavailable, UnsupportedServer):  # what was done stands, and is told; the next call says so too
-            return []
-
     async def annotate(self, *, owner: str, job_id: str, notes: Mapping[str, bytes | str | int]) -> bool:
-        """Write notes (progress, checkpoint) of a running job. False: this worker no longer holds it."""
-        return bool(await self.server.run(self._annotate, self.keys.queue, [owner, job_id, *_pairs(notes)[1:]]))
+        """Write notes of a running job, such as its progress. Return False if this worker no longer holds the job."""
+        return bool(await self.server.run(self._annotate, self.keys.queue, [owner, job_id, *_flatten(notes)]))
 
-    async def hand_back_all(self, *, worker: str, why: str, spare: str = "") -> int:
-        """Give back every job held by the dead incarnations of `worker`; each counts as a crash. Returns how many.
+    async def release_worker_leases(self, *, worker: str, reason: str, except_owner: str = "") -> int:
+        """Release the leases of a worker that has crashed, and count a crash of each job. Return how many.
 
-        `worker` is the part of the owner before `/`; `spare` an owner (the caller's own) to leave alone.
+        Looks at 500 running jobs per round trip.
+
+        Args:
+            worker: worker ID, the part of its owners before `/`.
+            reason: how the worker ended.
+            except_owner: an owner whose leases stay, such as the caller's own.
         """
-        return await self._give_back(f"{worker}/", why, spare)
+        return await self._release(f"{worker}/", reason, except_owner)
 
-    async def hand_back_of(self, *, owner: str, why: str) -> int:
-        """The same for one incarnation: those of the same worker before and after it keep what they hold."""
-        return await self._give_back(f"{owner}|", why)
+    async def release_owner_leases(self, *, owner: str, reason: str) -> int:
+        """Release the leases of one process of a worker, as `release_worker_leases` does. Return how many."""
+        return await self._release(f"{owner}|", reason)
 
-    async def _give_back(self, prefix: str, why: str, spare: str = "") -> int:
-        given, offset = 0, 0
+    async def _release(self, prefix: str, reason: str, except_owner: str = "") -> int:
+        released, offset = 0, 0
         while offset >= 0:
-            args = [prefix, spare, why, offset]
-            some, offset = await self._run(self._hand_back, args)
-            given += some
-        return given
+            count, offset = await self._run(self._release_leases, [prefix, except_owner, reason, offset])
+            released += count
+        return released
 
-    async def count(self, counts: Mapping[str, int]) -> None:
+    async def increment_counters(self, counts: Mapping[str, int]) -> None:
         """Add to the queue's counters, as `renew` does."""
-        await self._run(self._count, _pairs(counts)[1:])
+        await self._run(self._increment_counters, _flatten(counts))
 
-    async def say_goodbye(self, worker: str) -> None:
-        """Take the worker off the list, and its drain mark with it."""
+    async def deregister_worker(self, worker: str) -> None:
+        """Delete the worker's heartbeat and its drain request."""
         redis = self.server.redis
 
-        async def forget() -> None:
+        async def delete() -> None:
             async with redis.pipeline(transaction=False) as pipe:
                 pipe.hdel(self.keys.workers, worker)
                 pipe.hdel(self.keys.drain, worker)
                 await pipe.execute()
 
-        await self.server.call(forget)
+        await self.server.call(delete)
 
-    async def wake_another(self) -> None:
-        """Pass a wake-up token on that this worker can't use."""
+    async def wake_another_worker(self) -> None:
+        """Pass on a wake-up token that this worker can't use."""
         redis, key = self.server.redis, self.keys.wake
         await self.server.call(lambda: redis.execute_command("LPUSH", key, "1"))
 
-    async def wait_for_wake(self, timeout: float) -> bool:
-        """Block until somebody pushes a wake-up token, or `timeout` seconds. Needs a connection of its own."""
+    async def wait_for_wakeup(self, timeout: float) -> bool:
+        """Wait until there is a wake-up token, or for `timeout` seconds. Return whether it got one.
 
+        Blocks its connection, so it needs one of its own.
+        """
         redis = self.server.redis
         popped = await self.server.call(lambda: redis.execute_command("BLPOP", self.keys.wake, timeout))
         return popped is not None
 
 
-async def keep_house(
-    server: Server, queues: Mapping[str, EngineSettings], *, left_ms: int = LEFT_MS
-) -> dict[str, RenewReply]:
-    """Do for queues what their workers do beside running jobs, in one round trip: reap run-out leases, sweep.
+async def run_housekeeping(
+    server: Server, queues: Mapping[str, EngineSettings], *, recent_ms: int = RECENT_VISIT_MS
+) -> dict[str, HousekeepingReply]:
+    """Do the housekeeping of queues that may have no worker, in one round trip: release expired leases, and sweep.
 
-    Call it every `HOUSEKEEPING_S` seconds for queues that may have no worker. Leases are reaped only where somebody
-    has come to the queue at least every 4 s for the last 4 s: after an outage live workers renew theirs first.
+    Call it every `HOUSEKEEPING_INTERVAL_S`. Leases are released only in queues that somebody has visited at least every
+    4 s for the last 4 s. After an outage, live workers renew theirs first.
 
     Args:
-        server: where the queues are.
-        queues: with the retention of each.
-        left_ms: a queue that a worker or another housekeeper came to within so many ms is left to them.
+        server: the server of the queues.
+        queues: names of the queues, each with its retention.
+        recent_ms: a queue that a worker or another housekeeper has visited within this time is skipped.
 
     Raises:
-        QueueUnavailable: it may have been done for some of them; that does no harm.
+        QueueUnavailable: the housekeeping may be done for some of the queues, which does no harm.
     """
-    calls = {queue: _renewal(settings, HOUSEKEEPER, "", left_ms) for queue, settings in queues.items()}
-    replies = await server.run_each(load("renew", allow_oom=True), calls)
-    return {
-        queue: await Engine(server, queue, queues[queue]).read_renewal(reply)
-        for queue, reply in zip(calls, replies, strict=True)
-        if reply is not None
+    calls = {
+        queue: (recent_ms, settings.sweep, settings.dead_ms, settings.history_ms, settings.stale_ms)
+        for queue, settings in queues.items()
     }
+    replies = await server.run_each(load("housekeep", allow_oom=True), calls)
+    out: dict[str, HousekeepingReply] = {}
+    for queue, reply in zip(calls, replies, strict=True):
+        if reply is not None:
+            reaped, deleted, skipped = reply
+            engine = Engine(server, queue)
+            out[queue] = HousekeepingReply(reaped, await engine.wrong_type_keys(deleted, skipped))
+    return out

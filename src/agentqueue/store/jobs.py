@@ -1,6 +1,6 @@
-"""What producers and people do with queues: enqueue, look, cancel, replay, pause."""
+"""Operations of producers and people on queues: enqueue, inspect, cancel, replay, pause."""
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -10,41 +10,41 @@ from agentqueue.model.job import State
 from agentqueue.model.new_job import NewJob
 from agentqueue.model.times import LAST_MS
 from agentqueue.model.wait_histogram import PREFIX
-from agentqueue.store.engine import decode_ids, decode_meta
+from agentqueue.store.replies import decode_hash, decode_ids
 from agentqueue.store.scripts import load
 from agentqueue.store.server import Server
 
 T = TypeVar("T")
 BATCH: Final = 500
-"""Jobs per call: keeps the server responsive to others (a call of 500 takes under 5 ms)."""
+"""Number of jobs per call. A call of 500 blocks the server for less than 5 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that the server knows of one job at one instant; `agentqueue.client` turns it into a JobStatus."""
+    """All that the server knows of one job at one instant. `agentqueue.client` turns it into a JobStatus."""
 
     id: str
     queue: str
     record: bytes | None
     held: bytes | None
-    """`owner|level|old score|claimed ms`"""
+    """In-progress value while a worker holds the job: `owner|level|old score|claimed ms`."""
     attempts: int
     result: bytes | None
     meta: dict[str, bytes]
     dead: dict[str, bytes]
-    """letter, record, queue, level, fp"""
+    """Fields of the dead letter: dead_letter, record, queue, level, fp."""
     level: Level | None
-    """The level whose set has it, if any has."""
+    """The level in which the job waits or runs; None if it is final or unknown."""
     score: float | None
     done_ms: int | None
     now_ms: int
     cancel_asked: bool
-    is_head: bool = False
-    """Records and letter may be cut (`agentqueue.model.record_heads`), and of the meta there is what lists show."""
+    is_truncated: bool = False
+    """Record, result and dead letter may be cut (`agentqueue.model.record_heads`), and `meta` has what lists show."""
 
     @property
     def state(self) -> State | None:
-        """Where the job is; None: not known. COMPLETED for any final state that the result alone can tell."""
+        """The job's state; None if the job is unknown. COMPLETED also stands for states that only the result names."""
         if self.score is not None:
             if self.score < 0 or self.held:
                 return State.ACTIVE
@@ -54,16 +54,17 @@ class Snapshot:
         return State.COMPLETED if self.result or self.done_ms is not None else None
 
 
-ANOTHER_TYPE: Final = "somebody else has filled one of its keys with another Redis type (WRONGTYPE)"
+WRONG_TYPE: Final = "another program has replaced one of its keys by a key of another Redis type (WRONGTYPE)"
+"""Reason of a queue that can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """A job or a queue that can't be looked at, since somebody else's value stands in one of its keys."""
+class Unreadable:
+    """A job or a queue that can't be read, since one of its keys has a wrong type."""
 
     id: str
     queue: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +74,19 @@ class StoredDeadLetter:
     id: str
     queue: str
     raw: bytes | None
-    """JSON; None: there is none (any more)."""
-    why: str | None = None
+    """JSON; None if there is no dead letter, or it can't be read."""
+    problem: str | None = None
     """Why it can't be read."""
 
     @property
-    def is_there(self) -> bool:
-        """Whether there is one, be it one that can't be read."""
-        return self.raw is not None or self.why is not None
+    def exists(self) -> bool:
+        """There is a dead letter, possibly one that can't be read."""
+        return self.raw is not None or self.problem is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A worker's last word."""
+    """A worker's last heartbeat."""
 
     worker: str
     seen_ms: int
@@ -108,65 +109,81 @@ class QueueSnapshot:
     dead: int
     done: int
     paused: bytes | None
-    """The note of who paused it, or None."""
+    """Note of who paused the queue; None if it is not paused."""
     counters: dict[str, int]
-    """Since the beginning: enqueued, completed, retried, dead, cancelled, crashed, handed_back, lost, replayed,
+    """Counters since the beginning: enqueued, completed, retried, dead, cancelled, crashed, released, lost, replayed,
     run_ms."""
     this_minute: dict[str, int]
     last_minute: dict[str, int]
     workers: Sequence[Heartbeat]
     draining: dict[str, int]
-    """Workers marked to drain -> since when, ms."""
+    """Workers that are requested to drain, each with the time of the request in ms."""
     due_soon: int = 0
-    """Delayed jobs that come due within the time asked for."""
-    run_out: int = 0
-    """Running jobs whose lease has run out: they go back to the queue, unless their worker renews it first."""
+    """Delayed jobs that are due within the requested time."""
+    expired_leases: int = 0
+    """Running jobs whose lease has expired. They go back to the queue unless their worker renews the lease first."""
     waits: Mapping[str, int] = field(default_factory=dict)
-    """How long jobs waited for a slot since the beginning, by the fields of `agentqueue.model.wait_histogram`."""
+    """Histogram of the time for which jobs waited for a slot, by the fields of `agentqueue.model.wait_histogram`."""
 
     @property
     def waiting(self) -> int:
-        """Ready jobs of all levels."""
+        """Number of ready jobs of all levels."""
         return sum(self.ready)
 
 
 def _numbers(flat: Sequence[bytes]) -> dict[str, int]:
-    """What is no number there, somebody else wrote: it counts as 0."""
-    return {name: number_of(value) for name, value in decode_meta(flat).items()}
-
-
-def _optional_float(value: bytes) -> float | None:
-    return float(value) if value else None
-
-
-def _heartbeats(flat: Sequence[bytes]) -> list[Heartbeat]:
-    return [_heartbeat(worker, value) for worker, value in decode_meta(flat).items()]
+    """Decode a hash of numbers. A value that is not a number was not written by AgentQueue and counts as 0."""
+    return {name: number_of(value) for name, value in decode_hash(flat).items()}
 
 
 def _heartbeat(worker: str, value: bytes) -> Heartbeat:
-    """One that somebody else wrote was never seen: its worker is not live, and housekeeping forgets it."""
+    """Decode a heartbeat. One without a time was not written by AgentQueue: its worker does not count as live."""
     seen, _, raw = value.partition(b"|")
     return Heartbeat(worker, number_of(seen), raw)
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayReply:
+    """Reply of `Store.replay`."""
+
+    now_ms: int
+    """Server time of the call. A job that dies again has died at this time or later."""
+    statuses: Sequence[str]
+    """For each ID `replayed`, `unknown` (no such dead letter), `live` (enqueued already) or `bare` (no record)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardReply:
+    """Reply of `Store.discard`."""
+
+    now_ms: int
+    """Server time of the call."""
+    count: int
+    """Number of dead letters that were deleted."""
+
+
 class Store:
-    """Queues on one server. Ids and queue names are checked by the caller (`agentqueue.keys`)."""
+    """Queues on one server, as producers and people use them. Callers check IDs and queue names (`agentqueue.keys`)."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self._scripts = {name: load(name) for name in ("enqueue", "replay", "tick")} | {
             name: load(name, allow_oom=True)
-            for name in ("cancel", "discard", "inspect", "letters", "mark", "pause", "stats")
+            for name in ("cancel", "dead_letters", "discard", "inspect", "pause", "request_drain", "stats")
         }
 
     async def _run(self, name: str, queue: str, args: Sequence[Any]) -> Any:
         return await self.server.run(self._scripts[name], queue, args)
 
     async def enqueue(self, jobs: Sequence[NewJob], *, ids_are_random: bool = False) -> set[str]:
-        """Enqueue, 500 jobs of a queue a call. Returns the ids that were known already (nothing was done for those).
+        """Enqueue jobs, up to 500 of a queue per call. After an error it is safe to send all of them again.
 
-        `ids_are_random`: the ids were drawn at random just now, so the server need not look whether they are known.
-        On an error in the middle the earlier calls' jobs are enqueued; the same ids again are safe to send.
+        Args:
+            jobs: jobs of any queues.
+            ids_are_random: the IDs were drawn at random just now, so the server does not check results for them.
+
+        Returns:
+            The IDs that are already known. Those jobs are not enqueued.
 
         Raises:
             QueueFull: the server is at `maxmemory`.
@@ -176,7 +193,8 @@ class Store:
             by_queue.setdefault(job.queue, []).append(job)
         known: set[str] = set()
         for queue, own in by_queue.items():
-            for chunk in _chunks(own):
+            for start in range(0, len(own), BATCH):
+                chunk = own[start : start + BATCH]
                 args: list[Any] = [int(ids_are_random)]
                 for job in chunk:
                     args += (job.id, int(job.level), job.delay_ms, job.record)
@@ -185,89 +203,107 @@ class Store:
         return known
 
     async def tick(self, cron: str, tick_ms: int, job: NewJob) -> str | None:
-        """Enqueue a cron's tick, once over all workers of the queue.
-
-        Returns:
-            The id that the tick's job got: its own, or, where a job of another queue has that (arq's ids of ticks
-            don't name the queue), its own with the queue's name behind it. None: the tick was enqueued before.
-        """
-        ids = (job.id, f"{job.id}:{job.queue}")
-        taken = int(await self._run("tick", job.queue, [cron, tick_ms, *ids, int(job.level), job.delay_ms, job.record]))
-        return ids[taken - 1] if taken else None
-
-    async def inspect(self, queue: str, job_id: str) -> Snapshot:
-        """All that is known of a job of this queue."""
-        (reply,) = await self._run("inspect", queue, [0, 0, job_id])
-        return _snapshot(queue, job_id, reply, is_head=False)
-
-    async def inspect_many(self, queue: str, ids: Sequence[str], *, head: int, most: int) -> list[Snapshot | Unread]:
-        """What is known of jobs of this queue, for a list; one that can't be looked at does not hide the others.
+        """Enqueue the job of a cron tick, once over all workers of the queue.
 
         Args:
-            queue: its name.
-            ids: up to 50, so that the server stays responsive to others.
-            head: bytes of each record, result and letter to read; 0: all.
-            most: bytes after which no further job is read.
+            cron: name of the cron.
+            tick_ms: time of the tick, in ms since the epoch.
+            job: the job to enqueue.
 
         Returns:
-            Of the first jobs, at least one if there is one.
+            The job's ID. If a job of another queue has that ID, since arq's IDs of ticks do not contain the queue's
+            name, the name is appended. None if the tick was enqueued before.
+        """
+        ids = (job.id, f"{job.id}:{job.queue}")
+        args = [cron, tick_ms, *ids, int(job.level), job.delay_ms, job.record]
+        position = int(await self._run("tick", job.queue, args))
+        return ids[position - 1] if position else None
+
+    async def inspect(self, queue: str, job_id: str) -> Snapshot:
+        """Return all that the server knows of a job of this queue."""
+        (reply,) = await self._run("inspect", queue, [0, 0, job_id])
+        return _snapshot(queue, job_id, reply, is_truncated=False)
+
+    async def inspect_many(
+        self, queue: str, ids: Sequence[str], *, max_value_bytes: int, max_reply_bytes: int
+    ) -> list[Snapshot | Unreadable]:
+        """Return what the server knows of jobs of this queue, for a list.
+
+        Args:
+            queue: name of the queue.
+            ids: at most 50, so that the server stays responsive.
+            max_value_bytes: bytes to read of each record, result and dead letter; 0 reads all of it.
+            max_reply_bytes: bytes after which no further job is read.
+
+        Returns:
+            The first of the jobs, at least one.
         """
         if not ids:
             return []
-        replies = await self._run("inspect", queue, [head, most, *ids])
+        replies = await self._run("inspect", queue, [max_value_bytes, max_reply_bytes, *ids])
         return [
-            Unread(job_id, queue, reply.decode(errors="replace"))
+            Unreadable(job_id, queue, reply.decode(errors="replace"))
             if isinstance(reply, bytes)
-            else _snapshot(queue, job_id, reply, is_head=head > 0)
+            else _snapshot(queue, job_id, reply, is_truncated=max_value_bytes > 0)
             for job_id, reply in zip(ids, replies, strict=False)
         ]
 
     async def cancel(self, queue: str, job_id: str, *, result: bytes, keep_ms: int) -> str:
-        """Cancel a waiting job, or ask a running one's worker to: `cancelled`, `asked`, `final` or `unknown`."""
+        """Cancelled a waiting job, or ask the worker of a running job to cancel it.
+
+        Args:
+            queue: name of the queue.
+            job_id: ID of the job.
+            result: encoded result of a cancelled job.
+            keep_ms: how long the result is kept; 0 stores none.
+
+        Returns:
+            `cancelled`, `asked` (it runs), `final` (too late) or `unknown`.
+        """
         return str((await self._run("cancel", queue, [job_id, result, keep_ms])).decode())
 
-    async def replay(self, queue: str, ids: Sequence[str]) -> list[str]:
-        """Put dead letters back: `replayed`, `unknown`, `live` (it runs already) or `bare` (no record), per id."""
-        out: list[str] = []
-        for chunk in _chunks(ids):
-            out += [status.decode() for status in await self._run("replay", queue, chunk)]
-        return out
+    async def replay(self, queue: str, ids: Sequence[str]) -> ReplayReply:
+        """Enqueue the jobs of up to 500 dead letters again, at the end of the queue and without their failures."""
+        now, statuses = await self._run("replay", queue, ids)
+        return ReplayReply(now, [status.decode() for status in statuses])
 
-    async def discard(self, queue: str, ids: Sequence[str]) -> int:
-        """Forget dead letters. Returns how many there were."""
-        return sum([int(await self._run("discard", queue, chunk)) for chunk in _chunks(ids)])
+    async def discard(self, queue: str, ids: Sequence[str]) -> DiscardReply:
+        """Delete up to 500 dead letters and the results of their jobs."""
+        count, now = await self._run("discard", queue, ids)
+        return DiscardReply(now, count)
 
     async def pause(self, queue: str, note: str) -> bool:
-        """Start no more jobs of the queue; running ones go on. False: it was paused already."""
+        """Stop starting jobs of the queue; running jobs go on. Return False if the queue was paused already."""
         return bool(await self._run("pause", queue, [note]))
 
     async def resume(self, queue: str) -> bool:
-        """Start jobs again. False: it was not paused."""
+        """Start jobs of the queue again. Return False if the queue was not paused."""
         return bool(await self._run("pause", queue, [""]))
 
     async def snapshot(self, queue: str) -> QueueSnapshot:
-        """The queue at one instant."""
+        """Return the state of the queue at one instant."""
         return _queue_snapshot(queue, await self._run("stats", queue, []))
 
     async def snapshots(self, horizons_ms: Mapping[str, int]) -> dict[str, QueueSnapshot]:
-        """Many queues in one round trip, for a scaling loop: queue -> how far ahead a delayed job is due soon, ms.
+        """Return the states of many queues, in one round trip. Queues with a key of a wrong type are left out.
 
-        Without those that can't be read, since somebody else has filled a key of theirs with another type.
+        Args:
+            horizons_ms: names of the queues, each with the time within which a delayed job counts as due soon.
         """
         replies = await self.server.run_each(self._scripts["stats"], {q: [ms] for q, ms in horizons_ms.items()})
         found = zip(horizons_ms, replies, strict=True)
         return {queue: _queue_snapshot(queue, reply) for queue, reply in found if reply is not None}
 
-    async def snapshots_or_why(self, queues: Sequence[str]) -> list[QueueSnapshot | Unread]:
-        """Many queues in one round trip, for a list: one that can't be read does not hide the others."""
+    async def snapshots_or_unreadable(self, queues: Sequence[str]) -> list[QueueSnapshot | Unreadable]:
+        """Return the states of many queues, in one round trip; `Unreadable` for a queue with a key of a wrong type."""
         replies = await self.server.run_each(self._scripts["stats"], dict.fromkeys(queues, (0,)))
         return [
-            Unread("", queue, ANOTHER_TYPE) if reply is None else _queue_snapshot(queue, reply)
+            Unreadable("", queue, WRONG_TYPE) if reply is None else _queue_snapshot(queue, reply)
             for queue, reply in zip(queues, replies, strict=True)
         ]
 
     async def history(self, queue: str, *, until_ms: int, minutes: int) -> list[tuple[int, dict[str, int]]]:
-        """The counters of each of the last minutes, oldest first: (start ms, counters). At most 1,440."""
+        """Return the counters of the last minutes, at most 1,440, oldest first, each with its start in ms."""
         keys, last = KeySpace(queue), until_ms // 60_000
         wanted = range(last - min(minutes, 1_440) + 1, last + 1)
 
@@ -281,13 +317,17 @@ class Store:
         return [(minute * 60_000, _counters(reply)) for minute, reply in zip(wanted, replies, strict=True)]
 
     async def queues(self) -> list[str]:
-        """The names of all queues on this server that were ever used, or that somebody scales, sorted."""
+        """Return the names of all queues on this server that were ever used or are scaled, sorted."""
         redis = self.server.redis
         names = await self.server.call(lambda: cast("Awaitable[set[bytes]]", redis.smembers(QUEUES)))
         return sorted(decode_ids(names))
 
     async def ids(self, queue: str, state: State, *, offset: int = 0, limit: int = 100) -> list[str]:
-        """A page of a queue's ids: ready, delayed, active by level, soonest first; dead, completed newest first."""
+        """Return a page of the queue's IDs in a state.
+
+        Waiting, delayed and active jobs are sorted by level and due time, dead and completed jobs newest first.
+        Cancelled jobs are not indexed.
+        """
         keys = KeySpace(queue)
         if state in (State.DEAD, State.COMPLETED):
             key = keys.dead if state is State.DEAD else keys.done
@@ -306,8 +346,7 @@ class Store:
 
     async def _page(self, key: str, state: State, offset: int, limit: int) -> tuple[list[str], int]:
         redis = self.server.redis
-        seconds, micros = await self.server.call(redis.time)
-        due = int(seconds) * 1000 + int(micros) // 1000 + 1  # as the scripts have it: what is due in this millisecond
+        due = await self._first_delayed_score()
         ranges = {State.ACTIVE: ("-inf", "(0"), State.DELAYED: (str(due), "+inf"), State.WAITING: ("0", f"({due}")}
         low, high = ranges[state]
         total = await self.server.call(lambda: redis.zcount(key, low, high))
@@ -316,48 +355,72 @@ class Store:
         ids = await self.server.call(lambda: redis.zrangebyscore(key, low, high, start=offset, num=limit))
         return decode_ids(ids), 0
 
+    async def _first_delayed_score(self) -> int:
+        """Return the lowest score of a delayed job. As in the scripts, a job of this millisecond is due."""
+        seconds, micros = await self.server.call(self.server.redis.time)
+        return int(seconds) * 1000 + int(micros) // 1000 + 1
+
     async def dead_letters(
-        self, queue: str, ids: Sequence[str], *, head: int = 0, most: int = 0
+        self, queue: str, ids: Sequence[str], *, max_value_bytes: int = 0, max_reply_bytes: int = 0
     ) -> list[StoredDeadLetter]:
-        """The letters of these ids, of whichever queue; `head`, `most` and the answer's end as of `inspect_many`."""
-        replies = await self._run("letters", queue, [head, most, *ids]) if ids else []
-        return [_letter(queue, job_id, reply) for job_id, reply in zip(ids, replies, strict=False)]
+        """Return the dead letters of these IDs, whichever queue they are of.
+
+        Args:
+            queue: any queue.
+            ids: at most 500.
+            max_value_bytes: bytes to read of each dead letter; 0 reads all of it.
+            max_reply_bytes: bytes after which no further one is read; 0 for no limit.
+
+        Returns:
+            The first of the dead letters, at least one.
+        """
+        if not ids:
+            return []
+        replies = await self._run("dead_letters", queue, [max_value_bytes, max_reply_bytes, *ids])
+        return [_dead_letter(queue, job_id, reply) for job_id, reply in zip(ids, replies, strict=False)]
 
     async def fingerprints(self, queue: str) -> dict[str, int]:
-        """How many dead letters of each kind there are."""
+        """Return the number of dead letters of each fingerprint."""
         redis, key = self.server.redis, KeySpace(queue).fingerprints
         found = await self.server.call(lambda: cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(key)))
         return {name.decode(errors="surrogateescape"): number_of(value) for name, value in found.items()}
 
-    async def ids_like(self, queue: str, fingerprint: str, *, offset: int = 0, limit: int = BATCH) -> list[str]:
-        """A page of the dead letters with that fingerprint, oldest first."""
-        key = KeySpace(queue).fingerprint(fingerprint)
-        return decode_ids(await self.server.call(lambda: self.server.redis.zrange(key, offset, offset + limit - 1)))
+    async def request_drain(self, queue: str, worker: str, *, at_ms: int, keep_ms: int | None = None) -> None:
+        """Request that a worker claims no more jobs. It reads the request with its next renewal.
 
-    async def mark_drain(self, queue: str, worker: str, *, since_ms: int | None, keep_ms: int | None = None) -> None:
-        """Mark a worker to drain (None: take the mark back). It learns of it with its next renewal.
-
-        Also on a full server. The queue's marks go after `keep_ms`, unless `keep_marks` keeps them; None: they stay.
+        Args:
+            queue: name of the queue.
+            worker: worker ID.
+            at_ms: time of the request, in ms since the epoch, by which the worker confirms it.
+            keep_ms: how long all drain requests of the queue are kept from now on; None keeps them for ever.
         """
-        kept = "" if keep_ms is None else keep_ms
-        await self._run("mark", queue, [worker, "" if since_ms is None else since_ms, kept])
+        await self._run("request_drain", queue, [worker, at_ms, "" if keep_ms is None else keep_ms])
 
-    async def keep_marks(self, queue: str, keep_ms: int | None) -> None:
-        """A queue's marks hold for so long from now on; None: until they are taken back."""
+    async def cancel_drain(self, queue: str, worker: str) -> None:
+        """Cancelled the drain request of a worker, which may claim jobs again."""
+        redis, key = self.server.redis, KeySpace(queue).drain
+        await self.server.call(lambda: cast("Awaitable[int]", redis.hdel(key, worker)))
+
+    async def keep_drain_requests(self, queue: str, keep_ms: int | None) -> None:
+        """Keep the drain requests of a queue for `keep_ms` from now on; None keeps them for ever."""
         redis, key = self.server.redis, KeySpace(queue).drain
         await self.server.call(lambda: redis.persist(key) if keep_ms is None else redis.pexpire(key, keep_ms))
 
     async def heartbeat(self, queue: str, worker: str) -> Heartbeat | None:
-        """A worker's last word, however old; None: it has said nothing, or goodbye."""
+        """Return a worker's last heartbeat, however old; None if there is none, or the worker has deregistered."""
         redis, key = self.server.redis, KeySpace(queue).workers
         value = await self.server.call(lambda: cast("Awaitable[bytes | None]", redis.hget(key, worker)))
         return None if value is None else _heartbeat(worker, value)
 
     async def publish_decisions(self, decisions: Mapping[str, bytes], *, keep_ms: int) -> dict[str, bytes | None]:
-        """Publish why queues have as many workers as they have: queue -> JSON, in one round trip.
+        """Publish the autoscaling decisions of queues, in one round trip. The queues are listed from then on.
 
-        They are known from then on, before the first job is sent to them. Returns what stood there before, of each
-        queue: it may be of somebody else who scales it too.
+        Args:
+            decisions: names of the queues, each with its decision (JSON).
+            keep_ms: how long they are kept.
+
+        Returns:
+            The decision that each queue had before, which may be of another autoscaler.
         """
 
         async def write() -> dict[str, bytes | None]:
@@ -371,15 +434,14 @@ class Store:
         return await self.server.call(write)
 
     async def decision(self, queue: str) -> bytes | None:
-        """What was published of a queue lately (JSON)."""
+        """Return the queue's last published autoscaling decision (JSON), if it is still kept."""
         redis = self.server.redis
         return cast("bytes | None", await self.server.call(lambda: redis.get(DECISION + queue)))
 
-    async def ahead(self, queue: str, level: Level, score: float) -> int:
-        """Ready jobs that go before one of this level and score, by priority and age in it."""
+    async def count_ahead(self, queue: str, level: Level, score: float) -> int:
+        """Return the number of ready jobs that are claimed before a job of this level and score."""
         keys, redis = KeySpace(queue), self.server.redis
-        seconds, micros = await self.server.call(redis.time)
-        due = int(seconds) * 1000 + int(micros) // 1000 + 1
+        due = await self._first_delayed_score()
 
         async def read() -> list[int]:
             async with redis.pipeline(transaction=False) as pipe:
@@ -392,10 +454,10 @@ class Store:
         return sum(await self.server.call(read))
 
 
-def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_head: bool) -> Snapshot:
+def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_truncated: bool) -> Snapshot:
     record, held, attempts, result, meta, dead, scores, done, now, abort = reply
     level = next((level for level, score in zip(Level, scores, strict=False) if score is not None), None)
-    letter = decode_meta(dead)
+    dead_letter = decode_hash(dead)
     return Snapshot(
         id=job_id,
         queue=queue,
@@ -403,34 +465,33 @@ def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_head: bool) -
         held=held,
         attempts=number_of(attempts),
         result=result,
-        meta=decode_meta(meta),
-        dead=letter if "letter" in letter and letter.get("queue") == queue.encode() else {},
+        meta=decode_hash(meta),
+        dead=dead_letter if "dead_letter" in dead_letter and dead_letter.get("queue") == queue.encode() else {},
         level=level,
         score=None if level is None else float(scores[level - 1]),
         done_ms=None if done is None else whole_ms(done),
         now_ms=now,
         cancel_asked=abort is not None,
-        is_head=is_head,
+        is_truncated=is_truncated,
     )
 
 
-def _letter(queue: str, job_id: str, reply: Any) -> StoredDeadLetter:
+def _dead_letter(queue: str, job_id: str, reply: Any) -> StoredDeadLetter:
     if isinstance(reply, bytes):
         return StoredDeadLetter(job_id, queue, None, reply.decode(errors="replace"))
-    raw, home = reply
-    return StoredDeadLetter(job_id, queue if home is None else home.decode(errors="replace"), raw)
+    raw, own_queue = reply
+    return StoredDeadLetter(job_id, queue if own_queue is None else own_queue.decode(errors="replace"), raw)
 
 
 def whole_ms(score: bytes) -> int:
-    """A zset's score as milliseconds; 0 for one that is no time."""
+    """Return the score of a sorted set as milliseconds; 0 for a score that is not a time."""
     value = float(score)
     return int(value) if 0 <= value <= LAST_MS else 0
 
 
 def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
-    now, ready, delayed, active, oldest, dead, done, paused, counted, minute, last, workers, due, drain, soon, out = (
-        reply
-    )
+    now, ready, delayed, active, oldest, dead, done, paused, counted, this_minute, last_minute, *rest = reply
+    workers, next_due, draining, due_soon, expired_leases = rest
     counters = _numbers(counted)
     waits = {name: counters.pop(name) for name in list(counters) if name.startswith(PREFIX)}
     return QueueSnapshot(
@@ -439,18 +500,18 @@ def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
         ready=tuple(ready),
         delayed=tuple(delayed),
         active=tuple(active),
-        oldest_ms=_optional_float(oldest),
-        next_due_ms=_optional_float(due),
+        oldest_ms=float(oldest) if oldest else None,
+        next_due_ms=float(next_due) if next_due else None,
         dead=dead,
         done=done,
         paused=paused or None,
         counters=counters,
-        this_minute=_numbers(minute),
-        last_minute=_numbers(last),
-        workers=_heartbeats(workers),
-        draining=_numbers(drain),
-        due_soon=soon,
-        run_out=out,
+        this_minute=_numbers(this_minute),
+        last_minute=_numbers(last_minute),
+        workers=[_heartbeat(worker, value) for worker, value in decode_hash(workers).items()],
+        draining=_numbers(draining),
+        due_soon=due_soon,
+        expired_leases=expired_leases,
         waits=waits,
     )
 
@@ -459,8 +520,3 @@ def _counters(reply: Any) -> dict[str, int]:
     if isinstance(reply, dict):
         return {name.decode(errors="replace"): number_of(value) for name, value in reply.items()}
     return _numbers(reply)
-
-
-def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]

@@ -1,4 +1,4 @@
-"""Finding: a job's queue from its id alone, and dead letters by when they died."""
+"""Find the queue of a job by its ID alone, and dead letters by the time of death."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,20 @@ import orjson
 
 from agentqueue.errors import InvalidName
 from agentqueue.keys import DEAD, JOB, RESULT, KeySpace, check_queue
-from agentqueue.store.engine import decode_ids
 from agentqueue.store.jobs import BATCH, Store
+from agentqueue.store.replies import decode_ids
 
 ARQ_QUEUE: Final = "arq:queue"
-"""arq's default queue; plain arq clients note queues nowhere, so it is looked at besides those we know of."""
-QUEUES_A_CALL: Final = 100
+"""arq's default queue. Plain arq clients do not register their queues, so it is searched besides the known ones."""
+QUEUES_PER_CALL: Final = 100
+"""Number of queues that are searched in one round trip; each takes five commands."""
 
 
 async def find_queue(store: Store, job_id: str) -> str | None:
-    """The queue a job is or was in; None: the server does not know the id.
+    """Return the queue that a job is or was in; None if the server does not know the ID.
 
-    Our records name their queue: one round trip. For those of plain arq clients the known queues are asked, 100 a call.
+    A record of AgentQueue names its queue, which takes one round trip. For a record of a plain arq client all known
+    queues are searched, 100 per round trip.
     """
     redis = store.server.redis
 
@@ -32,25 +34,25 @@ async def find_queue(store: Store, job_id: str) -> str | None:
             return record, dead, result
 
     record, dead, result = await store.server.call(read)
-    buried = _valid(dead.decode(errors="replace")) if dead and record is None else None
-    named = _queue_in(record) or buried or _queue_in(result)
+    dead_queue = _valid_or_none(dead.decode(errors="replace")) if dead and record is None else None
+    named = _queue_in(record) or dead_queue or _queue_in(result)
     return named or await _search(store, job_id)
 
 
 def _queue_in(raw: bytes | None) -> str | None:
-    """The queue that a job's or a result's record names: an arq result's is its zset, which may be a level's."""
+    """Return the queue that a job or a result names. A result of arq names the sorted set, which may be a level's."""
     try:
         name = orjson.loads(raw)["q"] if raw else None
-    except (orjson.JSONDecodeError, KeyError, TypeError):  # a pickle, or garbage
+    except (orjson.JSONDecodeError, KeyError, TypeError):  # a pickle or other bytes
         return None
     if not isinstance(name, str):
         return None
     base, _, level = name.rpartition(":")
-    return _valid(base if base and level in ("urgent", "high", "low") else name)
+    return _valid_or_none(base if base and level in ("urgent", "high", "low") else name)
 
 
-def _valid(queue: str) -> str | None:
-    """The name, if a queue can have it: anybody may have written it where names are kept."""
+def _valid_or_none(queue: str) -> str | None:
+    """Return the name if it is a valid queue name. Other programs may have written invalid ones."""
     try:
         return check_queue(queue)
     except InvalidName:
@@ -58,9 +60,9 @@ def _valid(queue: str) -> str | None:
 
 
 async def _search(store: Store, job_id: str) -> str | None:
-    names = [ARQ_QUEUE, *(name for name in await store.queues() if _valid(name))]
-    for start in range(0, len(names), QUEUES_A_CALL):
-        chunk = names[start : start + QUEUES_A_CALL]
+    names = [ARQ_QUEUE, *(name for name in await store.queues() if _valid_or_none(name))]
+    for start in range(0, len(names), QUEUES_PER_CALL):
+        chunk = names[start : start + QUEUES_PER_CALL]
         found = await _first_with(store, chunk, job_id)
         if found is not None:
             return found
@@ -75,7 +77,7 @@ async def _first_with(store: Store, queues: Sequence[str], job_id: str) -> str |
             for _, key in keys:
                 pipe.zscore(key, job_id)
             replies = await pipe.execute(raise_on_error=False)
-        for reply in replies:  # a key of another type than ours holds none of our jobs
+        for reply in replies:  # a key of a wrong type holds no jobs
             if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
                 raise reply
         return [None if isinstance(reply, Exception) else reply for reply in replies]
@@ -86,7 +88,7 @@ async def _first_with(store: Store, queues: Sequence[str], job_id: str) -> str |
 
 @dataclass(frozen=True, slots=True)
 class DeadRange:
-    """The dead letters of a queue up to a moment, of one fingerprint or of all: what a bulk replay goes over."""
+    """Dead letters of a queue up to a point in time, of all fingerprints or of one: the range of a bulk replay."""
 
     queue: str
     until_ms: int
@@ -94,12 +96,12 @@ class DeadRange:
 
     @property
     def key(self) -> str:
-        """The zset that indexes them by when they died."""
+        """Key of the sorted set that indexes them by the time of death."""
         keys = KeySpace(self.queue)
         return keys.dead if self.fingerprint is None else keys.fingerprint(self.fingerprint)
 
     async def page(self, store: Store, *, offset: int, limit: int = BATCH) -> list[str]:
-        """Ids, oldest first."""
+        """Return a page of IDs, oldest first."""
         redis = store.server.redis
         return decode_ids(
             await store.server.call(
@@ -108,7 +110,7 @@ class DeadRange:
         )
 
     async def newest(self, store: Store, *, offset: int, limit: int) -> list[str]:
-        """Ids, newest first."""
+        """Return a page of IDs, newest first."""
         redis = store.server.redis
         return decode_ids(
             await store.server.call(

@@ -1,4 +1,4 @@
-"""Where a server is and how it is reached: options, and how the environment gives them. No I/O here."""
+"""Options to reach a server, and how the environment sets them. Does no I/O."""
 
 import os
 import re
@@ -15,82 +15,82 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS towards the server, and towards its Sentinels. Files are read anew for each connection: they may change."""
+    """TLS options for the server and its Sentinels. Files are read for each connection, since they may change."""
 
     ca_file: str | None = None
-    """Certificate authorities to trust, in PEM. None, and no `ca_data`: the system's."""
+    """Certificate authorities to trust, in PEM. Without it and `ca_data`, those of the system are trusted."""
     cert_file: str | None = None
-    """The certificate shown to a server that asks for one, in PEM."""
+    """Client certificate for a server that requires one, in PEM."""
     key_file: str | None = None
-    """Its private key, in PEM."""
+    """Private key of the client certificate, in PEM."""
     ca_data: str | None = field(default=None, repr=False)
-    """As `ca_file`, but the PEM itself."""
+    """PEM in the place of `ca_file`; likewise the two below."""
     cert_data: str | None = field(default=None, repr=False)
     key_data: str | None = field(default=None, repr=False)
     skip_verify: bool = False
-    """Take any certificate."""
+    """Accept any certificate of the server."""
     check_hostname: bool = True
-    """The certificate must be for the host that is connected to, or for `server_name`."""
+    """Require that the certificate is for the host of the connection, or for `server_name`."""
     server_name: str | None = None
-    """The name on the certificate, where the connection goes by another one (a forwarded port)."""
+    """Name on the certificate, if the connection uses another one, such as a forwarded port."""
 
     def __post_init__(self) -> None:
         for cert, key in ((self.cert_file, self.key_file), (self.cert_data, self.key_data)):
             if (cert is None) != (key is None):
-                raise UsageError("a client certificate takes two: the certificate and its private key")
+                raise UsageError("a client certificate needs both the certificate and its private key")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """Who knows where the primary is."""
+    """Sentinels that know the address of the primary."""
 
     master: str
-    """The name under which they know it."""
+    """Name of the primary in the Sentinels' configuration."""
     nodes: tuple[tuple[str, int], ...]
-    """Host and port of each."""
+    """Host and port of each Sentinel."""
     password: str | None = field(default=None, repr=False)
-    """The Sentinels' own; the primary's is in the url."""
+    """Password of the Sentinels. The password of the primary is in the URL."""
 
     def __post_init__(self) -> None:
         if not self.nodes or not self.master:
-            raise UsageError("Sentinel takes two: the Sentinels' addresses, and the name that they know the primary by")
+            raise UsageError("Sentinel needs both the Sentinels' addresses and the name of the primary")
         for number, (host, _) in enumerate(self.nodes, 1):
-            if not _HOST.fullmatch(host):  # not repeated: it may hold a password, as in user:password@host
+            if not _HOST.fullmatch(host):  # not in the message: it may contain a password, as in user:password@host
                 raise UsageError(
-                    f"Sentinel address {number} has no plain host name; the Sentinels' password has an option of its "
-                    f"own ({env.REDIS_SENTINEL_PASSWORD})"
+                    f"Sentinel address {number} must be a plain host name; set the Sentinels' password by its own "
+                    f"option ({env.REDIS_SENTINEL_PASSWORD})"
                 )
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How to reach a server."""
+    """Options to reach a server."""
 
     url: str = field(repr=False)
     """See `agentqueue.store.urls.parse_url`."""
     connect_timeout: float = 5.0
-    """Seconds; a handshake over TLS to another region takes under 1."""
+    """Timeout of a connection, in seconds. A TLS handshake with another region takes less than 1 s."""
     timeout: float = 15.0
-    """Seconds for an answer. A step of 4 MiB on a slow link takes a few; one that hangs longer is taken for gone."""
+    """Timeout of a call, in seconds. A call of 4 MiB on a slow link takes a few; a longer one is treated as lost."""
     allow_eviction: bool = False
-    """Accept a server whose policy evicts keys: it may lose jobs when memory is short."""
+    """Accept a server whose policy evicts keys. It may lose jobs when memory is short."""
     max_connections: int = 32
     tls: Tls | None = None
-    """Asks for TLS whatever the url's scheme. None: `rediss://` alone does, with the system's authorities."""
+    """TLS options, which enable TLS whatever the URL's scheme. Without them only `rediss://` does, with defaults."""
     sentinel: Sentinels | None = None
-    """Then the url gives scheme, user, password and database only."""
+    """Sentinels to ask for the primary. The URL then gives only scheme, user, password and database."""
     label: str | None = None
-    """What messages call the server, where its address would tell nobody anything (a forwarded port)."""
+    """Name of the server in messages, if its address means nothing to users, such as a forwarded port."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", self.url.strip())  # Secrets' values often end with a newline
-        parse_url(self.url)  # what can't be used is refused here, wherever the URL came from
+        object.__setattr__(self, "url", self.url.strip())  # values of Secrets often end with a newline
+        parse_url(self.url)  # raises UsageError
         for name in ("connect_timeout", "timeout"):
             _check_seconds(name, getattr(self, name))
 
     @property
     def name(self) -> str:
-        """The server as messages and logs name it: no password."""
+        """Name of the server in messages and logs, without passwords."""
         if self.label is not None:
             return self.label
         if self.sentinel is None:
@@ -100,18 +100,18 @@ class ServerOptions:
 
     @property
     def address(self) -> RedisUrl:
-        """The URL, taken apart."""
+        """The parsed URL."""
         return parse_url(self.url)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The passwords, for `agentqueue.redaction.redact`."""
+        """Passwords, for `agentqueue.redaction.redact`."""
         sentinel = self.sentinel.password if self.sentinel else None
         return tuple(secret for secret in (self.address.password, sentinel) if secret)
 
     @property
     def is_secure(self) -> bool:
-        """Whether TLS is asked for."""
+        """True if the connection uses TLS."""
         return self.tls is not None or self.address.scheme == "rediss"
 
 
@@ -121,22 +121,25 @@ def _check_seconds(name: str, value: Any) -> None:
 
 
 def resolve_url(explicit: str | None, environment: Mapping[str, str] | None = None) -> str | None:
-    """Return the server's URL: given, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else None."""
+    """Return the explicit URL, else AGENTQUEUE_REDIS_URL, else REDIS_URL, else None."""
     environment = os.environ if environment is None else environment
     found = (explicit, environment.get(env.REDIS_URL), environment.get("REDIS_URL"))
     return next((url.strip() for url in found if url and url.strip()), None)
 
 
 def server_options(environ: Mapping[str, str], url: str | None = None) -> ServerOptions | None:
-    """The server that the environment names (`environment.CONNECTION`, else REDIS_URL); None: it names none.
+    """Return the options that the environment sets (`environment.CONNECTION`, else REDIS_URL).
 
     Args:
-        environ: the variables; empty ones count as absent.
-        url: goes before the environment's. Then only the variables for TLS count, and only if it is `rediss://`:
-            what they and the Sentinels' say is of the environment's server.
+        environ: environment variables; empty ones count as absent.
+        url: URL to use instead of the environment's. Then only the variables for TLS count, and only with `rediss://`,
+            since the other variables belong to the environment's server.
+
+    Returns:
+        The options; None if the environment names no server.
 
     Raises:
-        UsageError: a variable that can't be; the message names it.
+        UsageError: a variable is invalid; the message names it.
     """
     given = {name: environ.get(name, "").strip() for name in env.CONNECTION}
     if url:
@@ -153,10 +156,15 @@ def server_options(environ: Mapping[str, str], url: str | None = None) -> Server
 
 
 def connection_environment(options: ServerOptions) -> dict[str, str]:
-    """The variables out of which `server_options` makes these options; for a child process. TLS by files only."""
+    """Return the variables from which `server_options` makes these options, for a child process.
+
+    TLS options must be files.
+    """
     values: dict[str, str | None] = {env.REDIS_URL: options.url}
     if tls := options.tls:
-        assert tls == replace(tls, ca_data=None, cert_data=None, key_data=None), "a process can be told of files only"
+        assert tls == replace(tls, ca_data=None, cert_data=None, key_data=None), (
+            "TLS options of a child process must be files"
+        )
         values |= {env.REDIS_TLS: "true", env.REDIS_CA_FILE: tls.ca_file, env.REDIS_CERT_FILE: tls.cert_file}
         values |= {env.REDIS_KEY_FILE: tls.key_file}
         values |= {env.REDIS_INSECURE_SKIP_VERIFY: "true"} if tls.skip_verify else {}
@@ -173,7 +181,7 @@ def _tls(given: Mapping[str, str]) -> Tls | None:
     if not (_flag(given, env.REDIS_TLS) or skip or ca or cert or key):
         return None
     if (cert is None) != (key is None):
-        raise UsageError(f"{env.REDIS_CERT_FILE} and {env.REDIS_KEY_FILE} go together: set both, or neither")
+        raise UsageError(f"{env.REDIS_CERT_FILE} and {env.REDIS_KEY_FILE} must be set together")
     return Tls(ca, cert, key, skip_verify=skip)
 
 
@@ -189,9 +197,7 @@ def _sentinels(given: Mapping[str, str]) -> Sentinels | None:
     if not nodes and not master:
         return None
     if not nodes or not master:
-        raise UsageError(
-            f"{env.REDIS_SENTINEL_NODES} and {env.REDIS_SENTINEL_MASTER} go together: set both, or neither"
-        )
+        raise UsageError(f"{env.REDIS_SENTINEL_NODES} and {env.REDIS_SENTINEL_MASTER} must be set together")
     try:
         addresses = parse_nodes(nodes)
     except ValueError as exc:
@@ -200,10 +206,10 @@ def _sentinels(given: Mapping[str, str]) -> Sentinels | None:
 
 
 def parse_nodes(text: str) -> tuple[tuple[str, int], ...]:
-    """Return `host:port,host:port` as addresses; an IPv6 address stands in brackets.
+    """Return the addresses in `host:port,host:port`. IPv6 addresses are in brackets.
 
     Raises:
-        ValueError: with what it should be. The text is not repeated: people write passwords into addresses.
+        ValueError: an address is invalid. The message does not repeat it, since it may contain a password.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     return tuple(_node(number, word) for number, word in enumerate(words, 1))

@@ -1,4 +1,4 @@
-"""One connection pool to a Redis or Valkey server, and the one place where its errors become ours."""
+"""Connection to a Redis or Valkey server: runs scripts and commands, and translates errors."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,14 +14,16 @@ from agentqueue.store.options import ServerOptions
 from agentqueue.store.scripts import Script, queue_keys
 
 MIN_REDIS: Final = (7, 0)
+"""Oldest supported version: the first with script flags (`allow-oom`)."""
 MIN_VALKEY: Final = (7, 2)
+"""Oldest supported version: the first release of Valkey."""
 T = TypeVar("T")
 
 
 class Server:
-    """A server, reached lazily. `async with Server(...)` checks it and closes it.
+    """A server that is connected to when it is first used. `async with Server(...)` checks it and closes it.
 
-    Every method raises QueueUnavailable (no answer, refused), QueueFull (at `maxmemory`) or UnsupportedServer.
+    Every method raises QueueUnavailable (no answer, or a refusal), QueueFull (at `maxmemory`) or UnsupportedServer.
     """
 
     def __init__(self, options: ServerOptions, *, client: redis_asyncio.Redis | None = None) -> None:
@@ -46,7 +48,7 @@ class Server:
         await self.redis.connection_pool.disconnect()
 
     async def run(self, script: Script, queue: str, args: Sequence[Any]) -> Any:
-        """Run a script on a queue's keys; it is loaded when the server does not know it (restart, SCRIPT FLUSH)."""
+        """Run a script on the keys of a queue. A script that the server does not know is loaded first."""
         keys = queue_keys(queue)
         try:
             return await self._timed(lambda: self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args))
@@ -60,9 +62,12 @@ class Server:
         return await self.redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
 
     async def run_each(self, script: Script, calls: Mapping[str, Sequence[Any]]) -> list[Any]:
-        """Run a script on each queue with its arguments, in one round trip. It must bear being run twice.
+        """Run a script on several queues, each with its arguments, in one round trip.
 
-        The answer of a queue whose keys somebody else has filled with another type is None; the others' count.
+        The script may run twice, so it must be idempotent.
+
+        Returns:
+            The replies in the order of the queues; None for a queue with a key of a wrong type.
         """
 
         async def send() -> list[Any]:
@@ -70,7 +75,7 @@ class Server:
                 for queue, args in calls.items():
                     keys = queue_keys(queue)
                     pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-                return [_reply(answer) for answer in await pipe.execute(raise_on_error=False)]
+                return [_reply_or_none(reply) for reply in await pipe.execute(raise_on_error=False)]
 
         try:
             return await self._timed(send) if calls else []
@@ -81,7 +86,7 @@ class Server:
             raise await self._translated(exc) from exc
 
     async def call(self, command: Callable[[], Awaitable[T]]) -> T:
-        """Await a plain command, with its errors translated. It may take `timeout` in all."""
+        """Await a plain command, for at most `timeout` seconds of the options, and translate its errors."""
         try:
             return await self._timed(command)
         except redis_errors.RedisError as exc:
@@ -99,21 +104,21 @@ class Server:
 
     async def _translated(self, exc: redis_errors.RedisError) -> Exception:
         if is_demoted(exc):
-            # The address may lead to the new primary by now: connections to the demoted one are of no use.
+            # A new connection may reach the new primary; idle connections to the demoted server are useless.
             await self.redis.connection_pool.disconnect(inuse_connections=False)
         return translate(exc, self.options)
 
     async def check(self) -> None:
-        """Refuse what would lose jobs: too old, a cluster, a replica, evicting keys, or no Redis at all.
+        """Check that jobs are safe on the server.
 
         Raises:
-            UnsupportedServer: with what to change.
-            QueueUnavailable: no answer, or the password is wrong.
+            UnsupportedServer: it is too old, a cluster, a replica or not Redis, or it evicts keys.
+            QueueUnavailable: it does not answer, or the password is wrong.
         """
         info = await self.call(self._info)
         if self.options.sentinel is not None and is_replica(info):
             await self.redis.connection_pool.disconnect(inuse_connections=False)
-            raise QueueUnavailable(f"Redis at {self.name}: a failover is under way; the Sentinels are asked again")
+            raise QueueUnavailable(f"Redis at {self.name}: a failover is in progress; retry when it is over")
         problem = find_server_problem(info, allow_eviction=self.options.allow_eviction)
         if problem:
             raise UnsupportedServer(f"Redis at {self.name}: {problem}")
@@ -122,17 +127,17 @@ class Server:
         return cast("Mapping[str, Any]", await self.redis.info())
 
 
-def _reply(answer: Any) -> Any:
-    """An answer of a pipeline; None for the error that is one queue's alone."""
-    if not isinstance(answer, Exception):
-        return answer
-    if "WRONGTYPE" in str(answer):
+def _reply_or_none(reply: Any) -> Any:
+    """Return a reply of a pipeline; None for an error that concerns this queue alone."""
+    if not isinstance(reply, Exception):
+        return reply
+    if "WRONGTYPE" in str(reply):
         return None
-    raise answer
+    raise reply
 
 
 def find_server_problem(info: Mapping[str, Any], *, allow_eviction: bool) -> str | None:
-    """Why jobs would not be safe on the server that says this of itself (INFO), or None."""
+    """Return why jobs are not safe on a server with this INFO, and what to change; None if they are safe."""
     valkey = info.get("valkey_version")
     version = _version(str(valkey or info.get("redis_version", "0")))
     least = MIN_VALKEY if valkey else MIN_REDIS
@@ -140,7 +145,7 @@ def find_server_problem(info: Mapping[str, Any], *, allow_eviction: bool) -> str
         found = ".".join(map(str, version))
         return f"version {found} is too old; AgentQueue needs Redis 7.0 or Valkey 7.2 (script flags)"
     if info.get("cluster_enabled"):
-        return "runs in cluster mode; jobs' keys have no hash tags: use one server, or a primary with replicas"
+        return "runs in cluster mode, which AgentQueue does not support; use one server, or a primary with replicas"
     if is_replica(info):
         return "is a read-only replica; give the primary's address"
     policy = str(info.get("maxmemory_policy", "noeviction"))
@@ -150,7 +155,7 @@ def find_server_problem(info: Mapping[str, Any], *, allow_eviction: bool) -> str
 
 
 def is_replica(info: Mapping[str, Any]) -> bool:
-    """Whether the server that says this of itself takes no writes."""
+    """Return whether a server with this INFO is a replica, which takes no writes."""
     return info.get("role") in ("slave", "replica")
 
 

@@ -1,4 +1,4 @@
-"""Making time pass on a test's server. Redis has no clock to move, so all that is stored is made older instead."""
+"""Time travel on a test's server. Redis has no clock that can be moved, so all stored times are moved instead."""
 
 from functools import partial
 from typing import Any
@@ -8,9 +8,9 @@ from agentqueue.store.jobs import Store
 
 
 async def advance_time(store: Store, by_ms: int) -> None:
-    """As if `by_ms` had passed: delays and retries come due, retention ends, rate limits let go.
+    """Make everything on the server older by `by_ms`, so that jobs become due, and retention and rate limits end.
 
-    For servers of tests: it walks every key, and what runs meanwhile may be missed.
+    For servers of tests only: it scans every key, and may miss keys that change meanwhile.
     """
     redis = store.server.redis
     for queue in await store.queues():
@@ -23,7 +23,7 @@ async def advance_time(store: Store, by_ms: int) -> None:
 
 
 async def make_due(store: Store, queue: str, job_id: str) -> None:
-    """Let a delayed job of a test's server be due now; one that is due, runs or has ended stays as it is."""
+    """Make a delayed job due now. A job that is due, runs or has ended is not changed."""
     redis = store.server.redis
     seconds, micros = await store.server.call(redis.time)
     due = {job_id: int(seconds) * 1000 + int(micros) // 1000}
@@ -32,7 +32,7 @@ async def make_due(store: Store, queue: str, job_id: str) -> None:
 
 
 async def _shift_scores(redis: Any, key: str, by_ms: int) -> None:
-    """Scores of waiting jobs stay at 1 or more; running ones (negative) keep their lease."""
+    """Move the scores of waiting jobs, which stay at 1 or more. Running jobs (negative scores) keep their lease."""
     found = await redis.zrange(key, 0, -1, withscores=True)
     older = {job_id: max(score - by_ms, 1.0) for job_id, score in found if score >= 0}
     if older:
@@ -40,7 +40,7 @@ async def _shift_scores(redis: Any, key: str, by_ms: int) -> None:
 
 
 async def _shift_starts(redis: Any, key: str, by_ms: int) -> None:
-    """The rate limit's log of starts."""
+    """Move the start times that the rate limit counts."""
     starts = await redis.lrange(key, 0, -1)
     if starts:
         await redis.delete(key)
@@ -55,7 +55,7 @@ async def _shift_retention(redis: Any, by_ms: int) -> None:
 
 
 async def _shift_expiries(redis: Any, by_ms: int) -> None:
-    """What arq's `_expires` asked for."""
+    """Move the expiries that users have set with arq's `_expires`."""
     async for key in redis.scan_iter(match=f"{META}*", count=1_000):
         expires = await redis.hget(key, "expires")
         if expires is not None:

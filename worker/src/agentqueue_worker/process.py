@@ -197,7 +197,7 @@ class Signals:
             self._changed.clear()
             if not self._changed.wait(plan.watchdog_at - monotonic()):
                 break
-        self._worker.hand_back_from_thread(plan.release_budget_s * RELEASE_SHARE)
+        self._worker.release_from_thread(plan.release_budget_s * RELEASE_SHARE)
         log.error("drain_blocked", reason="the event loop or a thread does not end; its jobs went back")
         exit_now(0)
 

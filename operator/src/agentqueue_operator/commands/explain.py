@@ -87,7 +87,7 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
         status = await client.status(check_id(job_id), queue=await _queue_of(client, queue, job_id))
         job = await client.store.inspect(queue, job_id)
         if job.level is not None and job.score is not None and status.state == "waiting":
-            ahead = await client.store.ahead(queue, job.level, job.score)
+            ahead = await client.store.count_ahead(queue, job.level, job.score)
     return _Found(look_of(seen), stats_of(seen), seen.now_ms, published, note, job, status, ahead)
 
 

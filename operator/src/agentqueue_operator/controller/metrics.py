@@ -47,7 +47,7 @@ HELP: Final = {
     "agentqueue_agent_target_wait_seconds": "How long a ready job may wait, by scaling.targetWaitSeconds",
 }
 """Gauges of each agent."""
-OUTCOMES: Final = ("completed", "retried", "dead", "cancelled", "handed_back", "crashed")
+OUTCOMES: Final = ("completed", "retried", "dead", "cancelled", "released", "crashed")
 """How a job's run may end; Redis counts under the same names."""
 OUTCOMES_METRIC: Final = "agentqueue_queue_outcomes"
 COUNTED: Final = {

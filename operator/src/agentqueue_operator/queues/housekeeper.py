@@ -6,10 +6,10 @@ from typing import Final
 
 from agentqueue.errors import AgentQueueError
 from agentqueue.spec import ResolvedAgent
-from agentqueue.store import HOUSEKEEPING_S
+from agentqueue.store import HOUSEKEEPING_INTERVAL_S
 from agentqueue_operator.queues.ports import Queues, Retention, Tended
 
-EVERY_S: Final = HOUSEKEEPING_S
+EVERY_S: Final = HOUSEKEEPING_INTERVAL_S
 """More than 4 s apart, visits would count as the ends of outages: nothing would ever be reaped (ENGINE 4)."""
 
 

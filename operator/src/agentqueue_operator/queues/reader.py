@@ -9,7 +9,7 @@ import orjson
 from agentqueue.client.stats import live_beats, stalled_of
 from agentqueue.clock import now_ms
 from agentqueue.keys import KeySpace
-from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store, keep_house
+from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store, run_housekeeping
 from agentqueue_operator.autoscaling.model import Load
 from agentqueue_operator.queues.ports import Death, Look, Report, Retention, Tended
 
@@ -32,17 +32,20 @@ class QueueReader:
 
     async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None:
         """The worker learns of it with its next renewal."""
-        await self._store.mark_drain(queue, worker, since_ms=now_ms() if drain else None, keep_ms=_ms(keep_s))
+        if drain:
+            await self._store.request_drain(queue, worker, at_ms=now_ms(), keep_ms=_ms(keep_s))
+        else:
+            await self._store.cancel_drain(queue, worker)
 
     async def keep_marks(self, queue: str, keep_s: float | None) -> None:
         """One round trip."""
-        await self._store.keep_marks(queue, _ms(keep_s))
+        await self._store.keep_drain_requests(queue, _ms(keep_s))
 
     async def bury_worker(self, queue: str, worker: str, why: str) -> int:
         """Its jobs go back to where they stood, each with a crash counted."""
         engine = Engine(self._server, queue)
-        given = await engine.hand_back_all(worker=worker, why=why)
-        await engine.say_goodbye(worker)
+        given = await engine.release_worker_leases(worker=worker, reason=why)
+        await engine.deregister_worker(worker)
         return given
 
     async def bury_container(self, queue: str, death: Death) -> int:
@@ -53,14 +56,15 @@ class QueueReader:
         """
         engine = Engine(self._server, queue)
         if death.of_pod:
-            given = await engine.hand_back_all(worker=f"{death.worker}/{death.pod_uid}", why=death.why)
-            await engine.say_goodbye(death.worker)
+            given = await engine.release_worker_leases(worker=f"{death.worker}/{death.pod_uid}", reason=death.why)
+            await engine.deregister_worker(death.worker)
             return given
         beat = await self._store.heartbeat(queue, death.worker)
         incarnation = None if beat is None else _incarnation(beat, death)
         if incarnation is None:
             return 0
-        return await engine.hand_back_of(owner=f"{death.worker}/{death.pod_uid}/{incarnation}", why=death.why)
+        owner = f"{death.worker}/{death.pod_uid}/{incarnation}"
+        return await engine.release_owner_leases(owner=owner, reason=death.why)
 
     async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
         """All of them in one round trip."""
@@ -72,13 +76,13 @@ class QueueReader:
             queue: EngineSettings(dead_ms=keeps.dead_s * 1000, history_ms=keeps.history_s * 1000)
             for queue, keeps in retentions.items()
         }
-        replies = await keep_house(self._server, settings)
+        replies = await run_housekeeping(self._server, settings)
         return Tended(
             given_back=sum(reply.reaped for reply in replies.values()),
             left_out={
-                queue: ", ".join(f"{key} is {kind}" for key, kind in reply.foreign)
+                queue: ", ".join(f"{key} is {kind}" for key, kind in reply.wrong_type_keys)
                 for queue, reply in replies.items()
-                if reply.foreign
+                if reply.wrong_type_keys
             },
         )
 

@@ -1,20 +1,26 @@
-"""The Lua files and how they are called: every script gets one queue's keys, in one order, before its arguments.
+"""Lua scripts, one file per command, and the includes that they share.
 
-Scripts start with a shebang (Redis 7, Valkey 7.2): it carries the flag that lets what *ends* jobs run on a full server,
-while what adds jobs is refused there.
+Every script gets the keys of one queue, in the order of `queue_keys`, before its arguments. Its first line names the
+includes that it uses, such as `--! include keys leases`, and an include may name others in the same way. `load` puts
+each of them before the script once, in the order in which they are named, so a script carries only what it uses.
 """
 
 import hashlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 from agentqueue.keys import KeySpace
+
+_INCLUDES: Final = re.compile(r"--! include ([a-z_ ]+)\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script's source and its SHA-1, by which the server knows it (EVALSHA)."""
+    """Source of a script, and the SHA-1 by which the server knows it (EVALSHA)."""
 
     name: str
     source: str
@@ -23,17 +29,45 @@ class Script:
 
 @cache
 def load(name: str, *, allow_oom: bool = False) -> Script:
-    """The script of that name. `allow_oom`: it may also run when the server is at `maxmemory`."""
-    folder = files(__name__)
+    """Return the script of that name, with its includes.
+
+    Args:
+        name: the file's name without `.lua`.
+        allow_oom: let the script run when the server is at `maxmemory`. Scripts that end jobs need it; without it the
+            server refuses a script that adds jobs. The flag stands in the shebang (Redis 7.0, Valkey 7.2).
+
+    Raises:
+        FileNotFoundError: there is no such script, or it names an include that does not exist.
+    """
     flags = " flags=allow-oom" if allow_oom else ""
-    common, body = (folder.joinpath(f"{part}.lua").read_text() for part in ("_common", name))
-    source = f"#!lua{flags}\n{common}\n{body}"
+    parts = dict.fromkeys(_with_includes(name))
+    source = "\n".join((f"#!lua{flags}", *map(_read, parts)))
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _with_includes(name: str) -> Iterator[str]:
+    """Yield the includes of a file, each after those that it needs itself, and then the file; some more than once."""
+    declared = _INCLUDES.match(_read(name))
+    for include in declared[1].split() if declared else ():
+        yield from _with_includes(f"includes/{include}")
+    yield name
+
+
+def _read(name: str) -> str:
+    return files(__name__).joinpath(f"{name}.lua").read_text()
+
+
+def read_all() -> dict[str, str]:
+    """Return the text of every script and every include, by name."""
+    folder = files(__name__)
+    names = [file.name for file in folder.iterdir()]
+    names += [f"includes/{file.name}" for file in folder.joinpath("includes").iterdir()]
+    return {name: _read(name) for name in sorted(file.removesuffix(".lua") for file in names if file.endswith(".lua"))}
 
 
 @cache
 def queue_keys(queue: str) -> tuple[str, ...]:
-    """The keys every script gets, in the order that `_common.lua` names."""
+    """Return the keys that every script gets, in the order that includes/keys.lua decodes."""
     keys = KeySpace(queue)
-    rest = ("dead", "done", "paused", "limit", "wake", "stats", "workers", "reaped", "seq", "sweep", "drain")
-    return (*keys.levels, *(keys.of(suffix) for suffix in rest))
+    suffixes = ("dead", "done", "paused", "limit", "wake", "stats", "workers", "reaped", "seq", "sweep", "drain")
+    return (*keys.levels, *(keys.of(suffix) for suffix in suffixes))

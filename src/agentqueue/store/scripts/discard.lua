@@ -1,11 +1,22 @@
--- ARGV: ids of dead letters to forget, their results included: what is left of one would make a job that is enqueued
--- again under its id count as known. Returns how many there were.
-local gone = 0
+--! include keys clock dead_letters
+--[[
+  Delete dead letters and the results of their jobs. The IDs may be enqueued again; a result that stays would make them
+  known.
+
+  Input
+    ARGV  IDs
+  Keys touched
+    aq:dead:{id}, arq:result:{id}, {queue}:dead and its indexes by fingerprint
+  Output
+    {number of dead letters that were deleted, server time in ms}
+]]
+local deleted = 0
 for i = 1, #ARGV do
-  if redis.call('HGET', DEAD .. ARGV[i], 'queue') == QUEUE then
-    drop_dead(ARGV[i])
-    redis.call('DEL', RESULT .. ARGV[i])
-    gone = gone + 1
+  local id = ARGV[i]
+  if redis.call('HGET', DEAD .. id, 'queue') == queue then
+    delete_dead_letter(id)
+    redis.call('DEL', RESULT .. id)
+    deleted = deleted + 1
   end
 end
-return gone
+return {deleted, now}

@@ -1,55 +1,69 @@
--- ARGV: bytes of each long value that are wanted (0: all of it, and every note), bytes of the whole answer after which
--- it ends (0: none), ids. All that the server knows of jobs of this queue, at one instant.
--- Returns, for each id (for the first ones, at least one, if the answer ends before), {record, in-progress value,
--- attempts, result, {meta}, {dead letter}, {score per level}, finished ms, now ms, abort asked}. The error's text stands
--- for a job that has a key of another type than ours; without both bounds there is one id, and its error is the answer.
-local head, most, total = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
+--! include keys clock errors
+--[[
+  Read all that the server knows of jobs of this queue, at one instant.
 
-local function long(key)
-  if head == 0 then return redis.call('GET', key) end
-  local value = redis.call('GETRANGE', key, 0, head - 1)
+  Input
+    ARGV  1     bytes to read of each record, result and dead letter; 0 reads all of it, and every note
+          2     bytes of the whole reply after which no further job is read; 0 for no limit
+          then  IDs; exactly one if both limits are 0
+  Keys touched
+    the levels, {queue}:done, arq:abort; arq:job:, arq:in-progress:, arq:retry:, arq:result:, aq:meta: and aq:dead: of
+    each job
+  Output
+    for each ID that was read (at least one)
+      {record, in-progress value, attempts, result, {meta}, {dead letter}, {score per level}, finished ms, now ms,
+       cancel requested at ms}
+    or, if a key of the job has a wrong type, the error's text; if both limits are 0, the call fails with that error
+]]
+local max_value_bytes, max_reply_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
+local NOTES_IN_LISTS = {progress = true, errors = true, crashes = true, releases = true}
+local reply_bytes = 0
+
+local function read_value(key)
+  if max_value_bytes == 0 then return redis.call('GET', key) end
+  local value = redis.call('GETRANGE', key, 0, max_value_bytes - 1)
   return value ~= '' and value
 end
 
--- A checkpoint may be as large as a payload, and nobody lists it.
-local function notes(id)
-  local flat = redis.call('HGETALL', META .. id)
-  if head == 0 then return flat end
-  local out = {}
-  for i = 1, #flat, 2 do
-    local name = flat[i]
-    if name == 'progress' or name == 'errors' or name == 'crashes' or name == 'handbacks' or string.sub(name, 1, 6) == 'crash:' then
-      out[#out + 1] = name out[#out + 1] = flat[i + 1]
+-- Lists leave out a checkpoint, which may be as large as a payload.
+local function read_notes(id)
+  local notes = redis.call('HGETALL', META .. id)
+  if max_value_bytes == 0 then return notes end
+  local listed = {}
+  for i = 1, #notes, 2 do
+    local name = notes[i]
+    if NOTES_IN_LISTS[name] or string.sub(name, 1, 6) == 'crash:' then
+      listed[#listed + 1] = name
+      listed[#listed + 1] = notes[i + 1]
     end
   end
-  return out
+  return listed
 end
 
-local function letter(id)
-  if head == 0 then return redis.call('HGETALL', DEAD .. id) end
-  local found = redis.call('HMGET', DEAD .. id, 'letter', 'queue')
-  if not found[1] then return {} end
-  return {'letter', string.sub(found[1], 1, head), 'queue', found[2] or ''}
+local function read_dead_letter(id)
+  if max_value_bytes == 0 then return redis.call('HGETALL', DEAD .. id) end
+  local dead_letter, dead_queue = unpack(redis.call('HMGET', DEAD .. id, 'dead_letter', 'queue'))
+  if not dead_letter then return {} end
+  return {'dead_letter', string.sub(dead_letter, 1, max_value_bytes), 'queue', dead_queue or ''}
 end
 
-local function look(id)
+local function inspect(id)
   local scores = {}
-  for level = 1, 4 do scores[level] = redis.call('ZSCORE', KEYS[level], id) end
-  local record, result, dead = long(JOB .. id), long(RESULT .. id), letter(id)
-  total = total + #(record or '') + #(result or '')
-  for i = 2, #dead, 2 do total = total + #dead[i] end
+  for level = 1, 4 do scores[level] = redis.call('ZSCORE', level_keys[level], id) end
+  local record, result, dead_letter = read_value(JOB .. id), read_value(RESULT .. id), read_dead_letter(id)
+  reply_bytes = reply_bytes + #(record or '') + #(result or '')
+  for i = 2, #dead_letter, 2 do reply_bytes = reply_bytes + #dead_letter[i] end
   return {
-    record, redis.call('GET', HELD .. id), redis.call('GET', RETRY .. id), result, notes(id), dead, scores,
-    redis.call('ZSCORE', KEYS[6], id), now, redis.call('ZSCORE', ABORT, id),
+    record, redis.call('GET', IN_PROGRESS .. id), redis.call('GET', RETRY .. id), result, read_notes(id), dead_letter,
+    scores, redis.call('ZSCORE', done_key, id), now, redis.call('ZSCORE', ABORT, id),
   }
 end
 
-if head == 0 and most == 0 then return {look(ARGV[3])} end
-local out = {}
+if max_value_bytes == 0 and max_reply_bytes == 0 then return {inspect(ARGV[3])} end
+local reply = {}
 for i = 3, #ARGV do
-  local well, found = pcall(look, ARGV[i])
-  if not well then found = type(found) == 'table' and found.err or tostring(found) end
-  out[#out + 1] = found
-  if most > 0 and total > most then break end
+  local ok, found = pcall(inspect, ARGV[i])
+  reply[#reply + 1] = ok and found or error_text(found)
+  if max_reply_bytes > 0 and reply_bytes > max_reply_bytes then break end
 end
-return out
+return reply

@@ -1,5 +1,16 @@
--- ARGV: '' to resume, else the note to keep. Returns 1 if that changed anything.
-if ARGV[1] ~= '' then return redis.call('SET', KEYS[7], ARGV[1], 'NX') and 1 or 0 end
-local was = redis.call('DEL', KEYS[7])
-wake(QUEUE, 10)
-return was
+--! include keys wakeups
+--[[
+  Pause the queue, or resume it.
+
+  Input
+    ARGV  the note to keep while the queue is paused, or '' to resume
+  Keys touched
+    {queue}:paused, {queue}:wake
+  Output
+    1 if the call changed anything, else 0
+]]
+local note = ARGV[1]
+if note ~= '' then return redis.call('SET', paused_key, note, 'NX') and 1 or 0 end
+local was_paused = redis.call('DEL', paused_key)
+wake_workers(queue, 10)
+return was_paused

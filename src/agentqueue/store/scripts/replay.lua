@@ -1,16 +1,27 @@
--- ARGV: ids of dead letters. Each goes back to its queue's end, with its attempts counted anew.
--- Returns a status per id: replayed, unknown, live (the id runs again already) or bare (its record is gone).
+--! include keys clock counters dead_letters enqueue
+--[[
+  Replay dead letters: enqueue their jobs again, at the end of the queue and without their failed attempts.
+
+  Input
+    ARGV  IDs
+  Keys touched
+    aq:dead:{id} and its indexes; arq:job:, arq:result:, arq:retry: and aq:meta: of each job; the keys of enqueue.lua
+  Output
+    {server time in ms, {status of each ID}}; a status is 'replayed', 'unknown' (this queue has no such dead letter),
+    'live' (a job with that ID is enqueued already) or 'bare' (the record is gone)
+]]
 local function replay(id)
-  local letter = redis.call('HMGET', DEAD .. id, 'queue', 'level', 'record')
-  if letter[1] ~= QUEUE then return 'unknown' end
+  local dead_queue, level, record = unpack(redis.call('HMGET', DEAD .. id, 'queue', 'level', 'record'))
+  if dead_queue ~= queue then return 'unknown' end
   if redis.call('EXISTS', JOB .. id) == 1 then return 'live' end
-  if not letter[3] then return 'bare' end
-  drop_dead(id)
+  if not record then return 'bare' end
+  delete_dead_letter(id)
   redis.call('DEL', RESULT .. id, RETRY .. id, META .. id)
-  put(QUEUE, {id, letter[2], 0, letter[3]}, true)
-  count(QUEUE, 'replayed', 1)
+  enqueue_jobs(queue, {id, level, 0, record}, true)
+  increment_counter(queue, 'replayed', 1)
   return 'replayed'
 end
-local out = {}
-for i = 1, #ARGV do out[i] = replay(ARGV[i]) end
-return out
+
+local statuses = {}
+for i = 1, #ARGV do statuses[i] = replay(ARGV[i]) end
+return {now, statuses}

@@ -1,24 +1,43 @@
--- ARGV: 1 how far ahead a delayed job counts as due soon, ms (optional). A queue at one instant. Returns {now, {ready per level}, {delayed per level}, {active per level}, oldest ready score
--- or '', dead, done, paused value, {counters}, {this minute's}, {last minute's}, {workers}, next due or '', {drain marks}, due soon, running jobs whose
--- lease has run out}.
-local ready, delayed, active = {}, {}, {}
-local oldest, due
-local due_soon, horizon, run_out = 0, tonumber(ARGV[1] or 0), 0
+--! include keys clock
+--[[
+  Read the state of the queue at one instant.
+
+  Input
+    ARGV  how far ahead a delayed job counts as due soon, ms (optional)
+  Keys touched
+    the levels, {queue}:dead, :done, :paused, :stats and its two last minutes, :workers, :drain
+  Output
+    {now ms, {ready jobs per level}, {delayed jobs per level}, {running jobs per level},
+     score of the oldest ready job or '', dead letters, completed jobs in the history, note of the pause or '',
+     {counters}, {counters of this minute}, {counters of the last minute}, {heartbeats}, score of the next delayed job or
+     '', {drain requests}, delayed jobs that are due soon, running jobs whose lease has expired}
+]]
+local due_soon_ms = tonumber(ARGV[1] or 0)
+local ready, delayed, running = {}, {}, {}
+local oldest, next_due
+local due_soon, expired = 0, 0
+local after_now, until_now = format_number(now + 1), '(' .. format_number(now + 1)
 for level = 1, 4 do
-  ready[level] = redis.call('ZCOUNT', KEYS[level], 0, '(' .. text(now + 1))
-  delayed[level] = redis.call('ZCOUNT', KEYS[level], text(now + 1), '+inf')
-  if horizon > 0 then due_soon = due_soon + redis.call('ZCOUNT', KEYS[level], text(now + 1), text(now + horizon)) end
-  active[level] = redis.call('ZCOUNT', KEYS[level], '-inf', '(0')
-  if active[level] > 0 then run_out = run_out + redis.call('ZCOUNT', KEYS[level], '(' .. text(-now), '(0') end
-  local first = redis.call('ZRANGEBYSCORE', KEYS[level], OLDEST, '(' .. text(now + 1), 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  local key = level_keys[level]
+  ready[level] = redis.call('ZCOUNT', key, 0, until_now)
+  delayed[level] = redis.call('ZCOUNT', key, after_now, '+inf')
+  running[level] = redis.call('ZCOUNT', key, '-inf', '(0')
+  if due_soon_ms > 0 then
+    due_soon = due_soon + redis.call('ZCOUNT', key, after_now, format_number(now + due_soon_ms))
+  end
+  if running[level] > 0 then
+    expired = expired + redis.call('ZCOUNT', key, '(' .. format_number(-now), '(0')
+  end
+  local first = redis.call('ZRANGEBYSCORE', key, MIN_TIMESTAMP, until_now, 'WITHSCORES', 'LIMIT', 0, 1)[2]
   if first and (not oldest or tonumber(first) < tonumber(oldest)) then oldest = first end
-  local later = redis.call('ZRANGEBYSCORE', KEYS[level], text(now + 1), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
-  if later and (not due or tonumber(later) < tonumber(due)) then due = later end
+  local later = redis.call('ZRANGEBYSCORE', key, after_now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if later and (not next_due or tonumber(later) < tonumber(next_due)) then next_due = later end
 end
 local minute = math.floor(now / 60000)
 return {
-  now, ready, delayed, active, oldest or '', redis.call('ZCARD', KEYS[5]), redis.call('ZCARD', KEYS[6]),
-  redis.call('GET', KEYS[7]) or '', redis.call('HGETALL', KEYS[10]),
-  redis.call('HGETALL', KEYS[10] .. ':' .. text(minute)), redis.call('HGETALL', KEYS[10] .. ':' .. text(minute - 1)),
-  redis.call('HGETALL', KEYS[11]), due or '', redis.call('HGETALL', KEYS[15]), due_soon, run_out,
+  now, ready, delayed, running, oldest or '', redis.call('ZCARD', dead_key), redis.call('ZCARD', done_key),
+  redis.call('GET', paused_key) or '', redis.call('HGETALL', stats_key),
+  redis.call('HGETALL', stats_key .. ':' .. format_number(minute)),
+  redis.call('HGETALL', stats_key .. ':' .. format_number(minute - 1)),
+  redis.call('HGETALL', workers_key), next_due or '', redis.call('HGETALL', drain_key), due_soon, expired,
 }

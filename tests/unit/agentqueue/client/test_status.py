@@ -119,7 +119,7 @@ def test_a_running_job_tells_who_runs_it_since_when_and_how_far_it_is() -> None:
         "progress": encode_progress(Progress(40, "looking", NOW)),
         "errors": encode_errors([attempt_error(1, NOW - 1_000, "ValueError", "nope")]),
         "crashes": b"1",
-        "handbacks": b"2",
+        "releases": b"2",
     }
     found = status(live(score=-1.0 * NOW, held=b"w1/7|2|5|1799999999000", attempts=1, meta=meta))
     assert (found.worker, found.started_at) == ("w1", from_ms(1_799_999_999_000))
@@ -148,7 +148,7 @@ def test_a_record_that_can_not_be_read_says_why(record: bytes | None, error: str
 
 
 def test_a_dead_job_is_told_by_its_letter() -> None:
-    dead = {"letter": encode_dead_letter(LETTER), "queue": b"flights"}
+    dead = {"dead_letter": encode_dead_letter(LETTER), "queue": b"flights"}
     found = status(snapshot(dead=dead))
     assert (found.state, found.priority, found.error, found.attempts) == (State.DEAD, "urgent", "Fatal: no airport", 1)
     assert (found.finished_at, found.started_at, found.worker) == (from_ms(NOW), None, None)
@@ -158,7 +158,7 @@ def test_a_dead_job_is_told_by_its_letter() -> None:
 
 
 def test_a_replayed_job_is_live_again_whatever_is_left_of_its_death() -> None:
-    assert status(live(dead={"letter": encode_dead_letter(LETTER)})).state is State.WAITING
+    assert status(live(dead={"dead_letter": encode_dead_letter(LETTER)})).state is State.WAITING
 
 
 @pytest.mark.parametrize(

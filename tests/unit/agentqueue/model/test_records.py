@@ -172,7 +172,7 @@ def test_a_jobs_notes_tell_of_every_error_and_crash() -> None:
     assert attempt_errors_of(notes) == [first, second]
     crash = AttemptError(0, 20, "Crashed", "worker pod-1: lease ran out")
     assert errors_of(notes) == [first, crash, second]
-    assert returns_of(notes | {"handbacks": b"2"}) == 3
+    assert returns_of(notes | {"releases": b"2"}) == 3
     progress = Progress(50, "half", 1)
     assert decode_progress(encode_progress(progress)) == progress
 

@@ -24,7 +24,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
     ("error", "kind", "says"),
     [
         (redis_errors.OutOfMemoryError("command not allowed"), QueueFull, "is full .maxmemory."),
-        (redis_errors.ResponseError("OOM command not allowed"), QueueFull, "Give it memory"),
+        (redis_errors.ResponseError("OOM command not allowed"), QueueFull, "Give it more memory"),
         (redis_errors.AuthenticationError("invalid"), QueueUnavailable, "refuses the credentials"),
         (redis_errors.ResponseError("NOAUTH Authentication required"), QueueUnavailable, "password"),
         (
@@ -59,10 +59,10 @@ def caused(error: Exception, cause: Exception) -> Exception:
             QueueUnavailable,
             "user default may not run a command that AgentQueue's scripts call; ",
         ),
-        (redis_errors.NoPermissionError("no"), QueueUnavailable, "user default may not use what was asked for"),
+        (redis_errors.NoPermissionError("no"), QueueUnavailable, "user default may not use a resource"),
         (redis_errors.BusyLoadingError("loading"), QueueUnavailable, "is loading its data"),
-        (redis_errors.ReadOnlyError("replica"), QueueUnavailable, "read-only replica by now"),
-        (redis_errors.ResponseError("UNBLOCKED force unblock"), QueueUnavailable, "read-only replica by now"),
+        (redis_errors.ReadOnlyError("replica"), QueueUnavailable, "has become a read-only replica"),
+        (redis_errors.ResponseError("UNBLOCKED force unblock"), QueueUnavailable, "has become a read-only replica"),
         (redis_errors.InvalidResponse("HTTP/1.1 400"), UnsupportedServer, "is not Redis"),
         (redis_errors.ResponseError("NOREPLICAS"), QueueUnavailable, "refused a command: NOREPLICAS"),
         (redis_errors.ConnectionError("no route"), QueueUnavailable, "check that it runs, the URL and the network"),
@@ -83,10 +83,10 @@ def test_what_the_server_or_the_network_did(
 @pytest.mark.parametrize(
     ("error", "options", "says"),
     [
-        (caused(redis_errors.ConnectionError("gone"), ConnectionResetError()), PLAIN, "rediss:// if it wants TLS"),
-        (redis_errors.ConnectionError("Connection closed by server."), PLAIN, "rediss:// if it wants TLS"),
+        (caused(redis_errors.ConnectionError("gone"), ConnectionResetError()), PLAIN, "rediss:// if it requires TLS"),
+        (redis_errors.ConnectionError("Connection closed by server."), PLAIN, "rediss:// if it requires TLS"),
         (redis_errors.ConnectionError("Connection closed by server."), SECURE, "AGENTQUEUE_REDIS_CERT_FILE"),
-        (redis_errors.TimeoutError("late"), SECURE, "redis:// if it speaks no TLS"),
+        (redis_errors.TimeoutError("late"), SECURE, "redis:// if it does not speak TLS"),
         (caused(redis_errors.ConnectionError("x"), ssl.SSLError("broken")), SECURE, "TLS to Redis .* fails: .*broken"),
     ],
 )
@@ -109,11 +109,11 @@ def tls_error(reason: str) -> ssl.SSLError:
 @pytest.mark.parametrize(
     ("reason", "says"),
     [
-        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "wants to see a certificate"),
-        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "wants to see a certificate"),
-        ("TLSV1_ALERT_UNKNOWN_CA", "does not take our certificate"),
-        ("WRONG_VERSION_NUMBER", "speaks no TLS"),
-        ("RECORD_LAYER_FAILURE", "speaks no TLS"),
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "requires a client certificate"),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "requires a client certificate"),
+        ("TLSV1_ALERT_UNKNOWN_CA", "rejects our certificate"),
+        ("WRONG_VERSION_NUMBER", "does not speak TLS"),
+        ("RECORD_LAYER_FAILURE", "does not speak TLS"),
         ("UNEXPECTED_EOF_WHILE_READING", "UNEXPECTED_EOF"),
     ],
 )

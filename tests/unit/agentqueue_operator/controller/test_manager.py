@@ -227,7 +227,7 @@ def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> 
         "retried": 3.0,
         "dead": 2.0,
         "cancelled": 0.0,
-        "handed_back": 0.0,
+        "released": 0.0,
         "crashed": 0.0,
         "enqueued_jobs": 60.0,
         "replayed_jobs": 1.0,

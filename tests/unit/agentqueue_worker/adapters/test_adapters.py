@@ -13,13 +13,13 @@ from agentqueue.errors import HandlerImportError, UsageError
 from agentqueue.keys import Level
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import JobRecord
-from agentqueue.model.outcomes import Again, Bury, Cancel, Claimed, Done, HandBack
+from agentqueue.model.outcomes import Cancelled, Claimed, Completed, DeadLettered, Released, Rescheduled
 from agentqueue_worker.adapters.agents import AgentHandler, AgentRegistry, PayloadRefused, keep_ms
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Histogram, Metrics
 from agentqueue_worker.adapters.telemetry import MAX_COMPLETION_LOGS_PER_S, MAX_REMEMBERED_KEYS, WorkerTelemetry
 from agentqueue_worker.app.job import RunningJob
-from agentqueue_worker.domain.verdict import Cancelled, Failed, Hopeless, Verdict, Yielded
+from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeless, Verdict, Yielded
 from agentqueue_worker.settings import Settings
 from tests.support.runtime import FakeRuntime
 
@@ -103,7 +103,7 @@ def test_how_an_exception_counts(exc: BaseException, draining: bool, verdict: Ve
     assert isinstance(job.handler, AgentHandler)
     job.handler.runtime = FakeRuntime(draining=draining)
     assert job.handler.judge(exc, job) == verdict
-    assert verdict != Cancelled()
+    assert verdict != CancelledOnRequest()
 
 
 @pytest.mark.parametrize(
@@ -206,18 +206,18 @@ def test_every_kind_of_end_is_counted_by_its_outcome() -> None:
     metrics = Metrics("q", "agent")
     level = Level.NORMAL
     for outcome in (
-        Done("j", level, b"", 0, 1),
-        Again("j", level, 1),
-        Bury("j", level, b"", 0, "", b""),
-        Cancel("j", level, b"", 0),
-        HandBack("j", level),
+        Completed("j", level, b"", 0, 1),
+        Rescheduled("j", level, 1),
+        DeadLettered("j", level, b"", 0, "", b""),
+        Cancelled("j", level, b"", 0),
+        Released("j", level),
         None,
     ):
         metrics.ended(job_of(registry, "tidy"), outcome, 0.1)
     prometheus = CollectorRegistry()
     prometheus.register(metrics)
     text = generate_latest(prometheus).decode()
-    for word in ("completed", "retried", "dead", "cancelled", "handed_back", "lost"):
+    for word in ("completed", "retried", "dead", "cancelled", "released", "lost"):
         assert f'agentqueue_jobs_total{{job_name="tidy",outcome="{word}",queue="q"}} 1.0' in text
     assert 'agentqueue_job_duration_seconds_count{job_name="tidy",queue="q"} 6.0' in text
 
@@ -228,7 +228,7 @@ def test_every_counter_is_shown_as_0_before_it_counts() -> None:
     before = {sample.name + str(sample.labels): sample.value for it in metrics.collect() for sample in it.samples}
     assert set(before.values()) == {0.0}
     registry = AgentRegistry(agent_with_crons(), Settings())
-    for outcome in (Done("j", Level.NORMAL, b"", 0, 1), Again("j", Level.NORMAL, 1), None):
+    for outcome in (Completed("j", Level.NORMAL, b"", 0, 1), Rescheduled("j", Level.NORMAL, 1), None):
         metrics.ended(job_of(registry, "tidy"), outcome, 0.1)
     after = {sample.name + str(sample.labels) for it in metrics.collect() for sample in it.samples}
     assert after == before.keys()
@@ -237,8 +237,8 @@ def test_every_counter_is_shown_as_0_before_it_counts() -> None:
 def test_successes_are_logged_up_to_a_budget_and_the_rest_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     registry, telemetry = AgentRegistry(agent_with_crons(), Settings()), WorkerTelemetry(Metrics("q", "a"))
     for _ in range(MAX_COMPLETION_LOGS_PER_S + 30):
-        telemetry.ended(job_of(registry, "tidy", started=5.0), Done("j", Level.NORMAL, b"", 0, 1), 0.1, None)
-    telemetry.ended(job_of(registry, "tidy", started=7.0), Done("j", Level.NORMAL, b"", 0, 1), 0.1, None)
+        telemetry.ended(job_of(registry, "tidy", started=5.0), Completed("j", Level.NORMAL, b"", 0, 1), 0.1, None)
+    telemetry.ended(job_of(registry, "tidy", started=7.0), Completed("j", Level.NORMAL, b"", 0, 1), 0.1, None)
     out = capsys.readouterr().out
     assert out.count("job_completed") == MAX_COMPLETION_LOGS_PER_S + 1
     assert "jobs=30" in out
@@ -267,12 +267,12 @@ def test_a_lasting_trouble_is_told_now_and_then(capsys: pytest.CaptureFixture[st
 def test_foreign_keys_are_told_now_and_then_and_not_remembered_without_end(capsys: pytest.CaptureFixture[str]) -> None:
     telemetry = WorkerTelemetry(Metrics("q", "a"))
     for _ in range(3):
-        telemetry.foreign([("q:low", "string")])
-    telemetry.foreign([(f"aq:meta:{n}", "list") for n in range(MAX_REMEMBERED_KEYS)])
+        telemetry.wrong_type_keys([("q:low", "string")])
+    telemetry.wrong_type_keys([(f"aq:meta:{n}", "list") for n in range(MAX_REMEMBERED_KEYS)])
     out = capsys.readouterr().out
     assert (out.count("key=q:low"), out.count("type=list")) == (1, MAX_REMEMBERED_KEYS)
     assert telemetry.metrics.redis_errors == 4
-    assert len(telemetry._told_foreign) <= MAX_REMEMBERED_KEYS
+    assert len(telemetry._reported_wrong_types) <= MAX_REMEMBERED_KEYS
 
 
 # --- loader

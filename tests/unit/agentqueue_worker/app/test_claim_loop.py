@@ -7,7 +7,7 @@ from unittest.mock import Mock
 from agentqueue.keys import Level
 from agentqueue.model.job import JobRecord, encode_job
 from agentqueue.model.outcomes import Claimed, Outcome
-from agentqueue.store import Engine, StepReply
+from agentqueue.store import Engine, FinishAndClaimReply
 from agentqueue_worker.app.claim_loop import ClaimLoop
 from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.options import Identity, WorkerOptions
@@ -31,7 +31,7 @@ class Queue(Engine):
         self.left = jobs
         self.asked = asked
 
-    async def step(
+    async def finish_and_claim(
         self,
         *,
         seq: int,
@@ -40,13 +40,15 @@ class Queue(Engine):
         aged: int = 0,
         outcomes: Sequence[Outcome] = (),
         watch: Sequence[str] = (),
-    ) -> StepReply:
+    ) -> FinishAndClaimReply:
         self.asked()
         await asyncio.sleep(0)
         ids = range(self.left, self.left - min(want, self.left), -1)
         self.left -= len(ids)
         claimed = [Claimed(str(n), Level.NORMAL, 1.0, RECORD, 0, {}, cancel=False) for n in ids]
-        return StepReply([], claimed, [], paused=False, retry_after_ms=None, next_due_ms=None, now_ms=1, repeated=False)
+        return FinishAndClaimReply(
+            [], claimed, [], paused=False, retry_after_ms=None, next_due_ms=None, now_ms=1, repeated=False
+        )
 
 
 class World:

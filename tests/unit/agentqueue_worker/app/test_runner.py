@@ -12,7 +12,7 @@ from agentqueue.keys import Level
 from agentqueue.model.attempts import AttemptError
 from agentqueue.model.job import JobRecord, decode_job, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Again, Bury, Claimed, Done, HandBack, Outcome
+from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Released, Rescheduled
 from agentqueue.model.result import ResultRecord, encode_result
 from agentqueue.model.retry_policy import Backoff
 from agentqueue.store import Engine
@@ -23,7 +23,7 @@ from agentqueue_worker.app.ports import Cron, WorkerRuntime
 from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.runner import Runner, parse_backoff
 from agentqueue_worker.app.state import WorkerState
-from agentqueue_worker.domain.verdict import Cancelled, Failed, Verdict, Yielded
+from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Verdict, Yielded
 from tests.support.workers import until
 
 
@@ -136,15 +136,15 @@ async def fail(job: RunningJob) -> None:
 async def test_a_registry_that_cant_judge_costs_an_attempt_and_no_slot() -> None:
     world = World(fail, RuntimeError("a registry's bug"))
     world.start()
-    assert isinstance(await world.outcome(), Again)
+    assert isinstance(await world.outcome(), Rescheduled)
     assert world.state.running == {}
 
 
 async def test_an_outcome_that_cant_be_made_hands_the_job_back() -> None:
-    world = World(fail, Cancelled())
+    world = World(fail, CancelledOnRequest())
     world.start()
     outcome = await world.outcome()
-    assert outcome == HandBack("j", Level.NORMAL, 5_000)
+    assert outcome == Released("j", Level.NORMAL, 5_000)
     error = world.ended[-1][2]
     assert error is not None
     assert "record could not be made: RuntimeError: a codec's bug" in error.line
@@ -154,7 +154,7 @@ async def test_a_job_that_cant_be_started_goes_back_and_takes_no_other_with_it()
     world = World(forever)
     world.start("bad", cancel=True)  # its cancellation can't be written
     world.start("good")
-    assert await world.outcome() == HandBack("bad", Level.NORMAL, 5_000)
+    assert await world.outcome() == Released("bad", Level.NORMAL, 5_000)
     assert [*world.state.running] == ["good"]
 
 
@@ -166,20 +166,20 @@ async def test_what_cant_be_told_of_a_jobs_end_is_recorded_all_the_same() -> Non
 
     world.runner._ended = full  # a log on a full disk
     world.start()
-    assert await world.outcome() == HandBack("j", Level.NORMAL)
+    assert await world.outcome() == Released("j", Level.NORMAL)
 
 
 async def test_a_job_that_yields_goes_back_after_its_own_delay() -> None:
     world = World(fail, Yielded(after=2.5))
     world.start()
-    assert await world.outcome() == HandBack("j", Level.NORMAL, 2_500)
+    assert await world.outcome() == Released("j", Level.NORMAL, 2_500)
 
 
 async def test_a_job_claimed_by_a_step_that_was_under_way_at_the_signal_goes_back_unrun() -> None:
     world = World(forever)
     world.state.draining = True
     world.start()
-    assert await world.outcome() == HandBack("j", Level.NORMAL)
+    assert await world.outcome() == Released("j", Level.NORMAL)
     assert world.ended == []
 
 
@@ -203,7 +203,7 @@ async def test_a_job_that_comes_back_to_its_own_worker_replaces_the_run_that_los
     assert first.task.done()
     runs[-1].set()
     outcome = await world.outcome()
-    assert isinstance(outcome, Done)
+    assert isinstance(outcome, Completed)
     assert b'"r":2' in outcome.result
 
 
@@ -211,7 +211,7 @@ async def test_a_job_stopped_before_its_first_step_still_has_an_outcome() -> Non
     world = World(forever)
     world.start()
     world.runner.stop(world.state.running["j"], Ending.DRAIN)
-    assert await world.outcome() == HandBack("j", Level.NORMAL)
+    assert await world.outcome() == Released("j", Level.NORMAL)
 
 
 async def test_the_first_reason_to_stop_a_job_counts() -> None:
@@ -222,7 +222,7 @@ async def test_the_first_reason_to_stop_a_job_counts() -> None:
     world.runner.stop(job, Ending.TIMEOUT)
     world.runner.stop(job, Ending.DRAIN)
     outcome = await world.outcome()
-    assert isinstance(outcome, Again)
+    assert isinstance(outcome, Rescheduled)
     errors = outcome.notes["errors"]
     assert isinstance(errors, bytes)
     assert b"TimeoutError" in errors
@@ -243,7 +243,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monke
     world = World(stubborn)
     world.handler.timeout = 0.01
     world.start()
-    assert isinstance(await world.outcome(), Again)
+    assert isinstance(await world.outcome(), Rescheduled)
     assert len(cancelled) == 3
 
 
@@ -256,7 +256,7 @@ async def test_notes_that_redis_did_not_take_go_with_the_outcome() -> None:
     world.engine.away = True
     world.start()
     outcome = await world.outcome()
-    assert isinstance(outcome, Again)
+    assert isinstance(outcome, Rescheduled)
     assert outcome.notes["checkpoint"] == b"1"
 
 
@@ -319,13 +319,13 @@ async def test_a_drain_stops_then_abandons_then_gives_up() -> None:
     for name in ("stays", "gives-in"):
         world.start(name)
     await asyncio.sleep(0)
-    world.state.outbox.add(Done("parent", Level.NORMAL, b"", 0, 1, [NewJob("c", "child", b"")]))
+    world.state.outbox.add(Completed("parent", Level.NORMAL, b"", 0, 1, [NewJob("c", "child", b"")]))
     world.state.outbox.refused(world.state.outbox.take(0), retry_at=1e12)
     drain.begin()
     assert (began, world.state.draining, world.state.want) == ([True], True, 0)
     await asyncio.wait_for(drain.run(), 5)
     outcomes = {outcome.id: outcome for outcome in world.state.outbox.take(0).outcomes}
-    assert outcomes == {name: HandBack(name, Level.NORMAL) for name in ("gives-in", "stays", "parent")}
+    assert outcomes == {name: Released(name, Level.NORMAL) for name in ("gives-in", "stays", "parent")}
     assert len(world.state.orphaned_tasks) == 1
     orphan = next(iter(world.state.orphaned_tasks))
     for _ in range(12):
@@ -344,7 +344,7 @@ async def test_a_second_signal_stops_jobs_now() -> None:
     await asyncio.sleep(0.01)
     assert world.state.running
     drain.begin()
-    assert await world.outcome() == HandBack("j", Level.NORMAL)
+    assert await world.outcome() == Released("j", Level.NORMAL)
     running.cancel()
 
 
@@ -368,8 +368,8 @@ async def test_an_outcomes_kind_follows_from_how_the_job_ended() -> None:
 
     world = World(returns)
     world.start()
-    assert isinstance(await world.outcome(), Done)
+    assert isinstance(await world.outcome(), Completed)
     last = World(fail)
     last.start(attempts=2)
     outcome = await last.outcome()
-    assert type(outcome) is Bury
+    assert type(outcome) is DeadLettered

@@ -10,7 +10,15 @@ from agentqueue.model.attempts import AttemptError
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason
 from agentqueue.model.job import JobRecord
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import MAX_STEP, Again, Bury, Cancel, Claimed, Done, HandBack
+from agentqueue.model.outcomes import (
+    MAX_JOBS_PER_CALL,
+    Cancelled,
+    Claimed,
+    Completed,
+    DeadLettered,
+    Released,
+    Rescheduled,
+)
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.domain.admission import (
     Admission,
@@ -50,7 +58,7 @@ def claimed(job_id: str = "j", **fields: Any) -> Claimed:
         pytest.param(10, 0.0, 10, id="few-slots"),
         pytest.param(100, 0.0, 50, id="short-jobs-half"),
         pytest.param(100, 0.05, 9, id="long-jobs-few"),
-        pytest.param(10_000, 0.0, MAX_STEP, id="bounded"),
+        pytest.param(10_000, 0.0, MAX_JOBS_PER_CALL, id="bounded"),
     ],
 )
 def test_how_many_jobs_a_step_claims(concurrency: int, mean_seconds: float, most: int) -> None:
@@ -175,7 +183,7 @@ def test_why_a_record_cant_be_read(job: Claimed, reason: DeadLetterReason) -> No
 
 
 def test_a_record_of_another_redis_type_is_named() -> None:
-    job = claimed(record=None, meta={"foreign": b"hash"}, score=NOW - 5_000.0)
+    job = claimed(record=None, meta={"wrong_type": b"hash"}, score=NOW - 5_000.0)
     verdict = reject_unreadable(job, "", now_ms=NOW)
     assert (verdict.reason, "arq:job:j is a hash" in verdict.message) == (DeadLetterReason.GARBAGE, True)
 
@@ -341,9 +349,9 @@ def test_a_second_signal_brings_the_end_forward_and_never_back() -> None:
 # --- outbox
 
 
-def done(job_id: str, size: int = 10, children: int = 0) -> Done:
+def done(job_id: str, size: int = 10, children: int = 0) -> Completed:
     jobs = [NewJob("c", f"{job_id}-{n}", b"x") for n in range(children)]
-    return Done(job_id, Level.NORMAL, b"x" * size, 1_000, 1, jobs)
+    return Completed(job_id, Level.NORMAL, b"x" * size, 1_000, 1, jobs)
 
 
 def ids(batch: Batch) -> list[str]:
@@ -352,9 +360,9 @@ def ids(batch: Batch) -> list[str]:
 
 def test_outcomes_with_children_go_apart_from_others_in_turns() -> None:
     box = Outbox()
-    for outcome in (done("a"), done("p", children=1), Cancel("b", Level.NORMAL, b"", 0), done("r", children=2)):
+    for outcome in (done("a"), done("p", children=1), Cancelled("b", Level.NORMAL, b"", 0), done("r", children=2)):
         box.add(outcome)
-    box.add(Bury("d", Level.NORMAL, b"", 0, "fp", b"", [NewJob("m", "n", b"")]))
+    box.add(DeadLettered("d", Level.NORMAL, b"", 0, "fp", b"", [NewJob("m", "n", b"")]))
     first = box.take(0)
     assert (ids(first), first.has_children) == (["a", "b"], False)
     second = box.take(0)
@@ -382,7 +390,7 @@ def test_a_refused_batch_waits_at_the_head_of_its_row_while_others_go_on() -> No
     box.refused(batch, retry_at=6.0)
     box.add(done("later", children=1))
     assert (box.ready(5.5), box.blocked_until, box.blocked) == (False, 6.0, 2)
-    box.add(HandBack("h", Level.NORMAL))
+    box.add(Released("h", Level.NORMAL))
     other = box.take(5.5)
     assert ids(other) == ["h"]
     box.accepted(other)
@@ -404,14 +412,14 @@ def test_what_a_full_server_never_took_can_be_given_up() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "counts"),
     [
-        pytest.param([done(str(n)) for n in range(MAX_STEP + 1)], [MAX_STEP, 1], id="500-a-step"),
+        pytest.param([done(str(n)) for n in range(MAX_JOBS_PER_CALL + 1)], [MAX_JOBS_PER_CALL, 1], id="500-a-step"),
         pytest.param([done(str(n), 3_000_000) for n in range(3)], [1, 1, 1], id="4-mib-a-step"),
         pytest.param([done(str(n), 300_000) for n in range(30)], [13, 13, 4], id="4-mib-of-many"),
         pytest.param([done(str(n), children=400) for n in range(3)], [2, 1], id="1000-children-a-step"),
-        pytest.param([Again(str(n), Level.NORMAL, 1, {"errors": b"x"}) for n in range(20)], [20], id="small"),
+        pytest.param([Rescheduled(str(n), Level.NORMAL, 1, {"errors": b"x"}) for n in range(20)], [20], id="small"),
     ],
 )
-def test_a_step_is_bounded(outcomes: list[Done], counts: list[int]) -> None:
+def test_a_step_is_bounded(outcomes: list[Completed], counts: list[int]) -> None:
     box = Outbox()
     for outcome in outcomes:
         box.add(outcome)

@@ -42,7 +42,7 @@ def test_a_clock_that_went_back_makes_no_negative_wait() -> None:
     assert counted(claimed(NOW + 5_000)) == {"wait_le_0.1": 1}
 
 
-@pytest.mark.parametrize("meta", [{"crashes": b"1"}, {"handbacks": b"2"}])
+@pytest.mark.parametrize("meta", [{"crashes": b"1"}, {"releases": b"2"}])
 def test_a_job_that_came_back_is_not_counted_since_its_place_does_not_show_when(meta: dict[str, bytes]) -> None:
     assert counted(claimed(NOW - 60_000, meta=meta)) == {}
 

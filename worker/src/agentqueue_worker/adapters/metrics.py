@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from agentqueue.clock import monotonic
 from agentqueue.keys import Level
-from agentqueue.model.outcomes import Again, Bury, Cancel, Done, HandBack, Outcome
+from agentqueue.model.outcomes import Cancelled, Completed, DeadLettered, Outcome, Released, Rescheduled
 from agentqueue.model.wait_histogram import cumulative
 from agentqueue.store import RenewReply
 from agentqueue_worker.app.job import RunningJob
@@ -18,7 +18,13 @@ from agentqueue_worker.app.state import WorkerState
 RUN_BUCKETS_S: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 """Seconds: from a lookup to an agent that works for an hour."""
 ROUND_TRIP_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
-OUTCOMES: Final = {Done: "completed", Again: "retried", Bury: "dead", Cancel: "cancelled", HandBack: "handed_back"}
+OUTCOMES: Final = {
+    Completed: "completed",
+    Rescheduled: "retried",
+    DeadLettered: "dead",
+    Cancelled: "cancelled",
+    Released: "released",
+}
 LOST: Final = "lost"
 
 
@@ -175,7 +181,7 @@ class Metrics(Collector):
             ("agentqueue_lost_outcomes", "Outcomes dropped since another worker had the job", self.lost_outcomes),
             (
                 "agentqueue_redis_errors",
-                "Steps that Redis did not answer, refused or found foreign keys in",
+                "Steps that Redis did not answer, refused or found keys of a wrong type in",
                 self.redis_errors,
             ),
             ("agentqueue_redis_full_refusals", "Steps that a full Redis refused", self.blocked),

@@ -7,7 +7,7 @@ import structlog
 
 from agentqueue.clock import monotonic
 from agentqueue.model.attempts import AttemptError
-from agentqueue.model.outcomes import Again, Bury, Done, HandBack, Outcome
+from agentqueue.model.outcomes import Completed, DeadLettered, Outcome, Released, Rescheduled
 from agentqueue.store import RenewReply
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.app.job import RunningJob
@@ -33,13 +33,13 @@ class WorkerTelemetry:
         self._away_since: float | None = None
         self._told_at = float("-inf")
         self._told_full_at = float("-inf")
-        self._told_foreign: dict[str, float] = {}
+        self._reported_wrong_types: dict[str, float] = {}
 
     def ended(self, job: RunningJob, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
         """See the port."""
         self.metrics.ended(job, outcome, seconds)
         kind = type(outcome)
-        if kind is Done:
+        if kind is Completed:
             self._tell_done(job, seconds)
         elif outcome is None:
             log.warning(
@@ -88,16 +88,16 @@ class WorkerTelemetry:
             self._away_since = None
             self._told_at = float("-inf")
 
-    def foreign(self, keys: Sequence[tuple[str, str]]) -> None:
+    def wrong_type_keys(self, keys: Sequence[tuple[str, str]]) -> None:
         """See the port."""
         self.metrics.redis_errors += 1
-        now, told = monotonic(), self._told_foreign
+        now, told = monotonic(), self._reported_wrong_types
         for key, kind in keys:
             if now - told.get(key, float("-inf")) >= REPEAT_INTERVAL_S:
                 if len(told) >= MAX_REMEMBERED_KEYS:
                     told.clear()
                 told[key] = now
-                log.error("foreign_key", key=key, type=kind, reason="AgentQueue did not write it")
+                log.error("wrong_type_key", key=key, type=kind, reason="AgentQueue did not write it")
 
     def blocked(self, exc: Exception) -> None:
         """See the port."""
@@ -117,11 +117,11 @@ def _tell_end(facts: dict[str, Any], outcome: Outcome, seconds: float, error: At
     if error is not None:
         facts |= {"error": error.line, "exception": error.traceback}
     match outcome:
-        case Again(delay_ms=delay_ms):
+        case Rescheduled(delay_ms=delay_ms):
             log.warning("job_failed", **facts, again_in_ms=delay_ms)
-        case Bury():
+        case DeadLettered():
             log.error("job_dead", **facts)
-        case HandBack():
-            log.info("job_handed_back", **facts)
+        case Released():
+            log.info("job_released", **facts)
         case _:
             log.info("job_cancelled", **facts)

@@ -10,8 +10,8 @@ import structlog
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
 from agentqueue.model.json import MAX_BYTES
-from agentqueue.model.outcomes import MAX_STEP_BYTES, Claimed
-from agentqueue.store import Engine, StepReply
+from agentqueue.model.outcomes import MAX_BYTES_PER_CALL, Claimed
+from agentqueue.store import Engine, FinishAndClaimReply
 from agentqueue_worker.app.job import Ending
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.runner import Runner
@@ -139,11 +139,11 @@ class ClaimLoop:
         state.claiming = want > 0
         return Step(self._seq, want, self._credit.offer(want), batch, watch)
 
-    async def _send(self, step: Step) -> StepReply:
+    async def _send(self, step: Step) -> FinishAndClaimReply:
         wait, want = FIRST_RETRY_DELAY_S, step.want
         while True:
             try:
-                reply = await self._engine.step(
+                reply = await self._engine.finish_and_claim(
                     seq=step.seq,
                     owner=self._owner,
                     want=want,
@@ -168,7 +168,7 @@ class ClaimLoop:
 
     # --- its answer
 
-    def _absorb(self, step: Step, reply: StepReply) -> None:
+    def _absorb(self, step: Step, reply: FinishAndClaimReply) -> None:
         state, now = self._state, monotonic()
         if step.batch.outcomes:
             self._settle(step.batch, reply.lost)
@@ -177,8 +177,8 @@ class ClaimLoop:
         state.claiming = False
         if state.mark and (step.want or step.batch.outcomes):
             state.renew_soon()
-        if reply.foreign:
-            self._telemetry.foreign(reply.foreign)
+        if reply.wrong_type_keys:
+            self._telemetry.wrong_type_keys(reply.wrong_type_keys)
         for job_id in reply.cancel:
             self._cancel(job_id)
         state.paused = reply.paused
@@ -229,7 +229,7 @@ class ClaimLoop:
         if job is not None and self._registry.cancellable:
             self._runner.stop(job, Ending.CANCEL)
 
-    def _plan(self, step: Step, reply: StepReply, now: float) -> None:
+    def _plan(self, step: Step, reply: FinishAndClaimReply, now: float) -> None:
         """When to claim next."""
         got = len(reply.claimed)
         full = got >= step.want or (got > 0 and _is_cut_short(reply.claimed))
@@ -247,7 +247,7 @@ class ClaimLoop:
         else:
             self._hungry.set()
 
-    def _awaits(self, reply: StepReply) -> bool:
+    def _awaits(self, reply: FinishAndClaimReply) -> bool:
         return self._state.options.burst_delayed and reply.next_due_ms is not None
 
     # --- waking up
@@ -257,9 +257,9 @@ class ClaimLoop:
         while True:
             await self._hungry.wait()
             try:
-                woken = await self._engine.wait_for_wake(WAKE_WAIT_S)
+                woken = await self._engine.wait_for_wakeup(WAKE_WAIT_S)
                 if woken and not self._state.want:
-                    await self._engine.wake_another()  # the token was for somebody who can take a job
+                    await self._engine.wake_another_worker()  # the token was for somebody who can take a job
                     self._hungry.clear()
             except (*UNAVAILABLE_ERRORS, QueueFull):
                 await asyncio.sleep(MAX_RETRY_DELAY_S)  # the loop itself tells of it
@@ -271,4 +271,4 @@ class ClaimLoop:
 
 def _is_cut_short(claimed: Sequence[Claimed]) -> bool:
     """The claim ended at the limit of a step's bytes: there may be more."""
-    return sum(len(job.record or b"") for job in claimed) > MAX_STEP_BYTES - MAX_BYTES
+    return sum(len(job.record or b"") for job in claimed) > MAX_BYTES_PER_CALL - MAX_BYTES

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from agentqueue.clock import monotonic
-from agentqueue.model.outcomes import HandBack
+from agentqueue.model.outcomes import Released
 from agentqueue_worker.app.job import Ending
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
@@ -72,7 +72,7 @@ class Drain:
         if self._state.outbox.blocked_until is None:
             return
         for outcome in self._state.outbox.take_all_with_children():
-            self._state.outbox.add(HandBack(outcome.id, outcome.level))
+            self._state.outbox.add(Released(outcome.id, outcome.level))
         self._state.wake_loop()
 
     async def _reach(self, point: Callable[[DrainPlan], float]) -> None:

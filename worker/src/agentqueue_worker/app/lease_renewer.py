@@ -10,7 +10,7 @@ import structlog
 
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
-from agentqueue.model.outcomes import MAX_STEP, Claimed, HandBack
+from agentqueue.model.outcomes import MAX_JOBS_PER_CALL, Claimed, Released
 from agentqueue.store import Engine, RenewReply
 from agentqueue_worker.app.options import Identity
 from agentqueue_worker.app.telemetry import Telemetry
@@ -86,26 +86,26 @@ class LeaseRenewer:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def hand_back(self, timeout: float) -> None:
+    def release(self, timeout: float) -> None:
         """From any thread: give back all that is held. For when the event loop is blocked and the process must end."""
         with self._lock:
             loop = self._loop
         if loop is None or not self._thread.is_alive():
             return
         held = self._held()
-        future = asyncio.run_coroutine_threadsafe(self._hand_back(held), loop)
+        future = asyncio.run_coroutine_threadsafe(self._release(held), loop)
         with contextlib.suppress(TimeoutError, QueueUnavailable, UnsupportedServer):  # then the leases run out
             future.result(timeout)
 
-    async def _hand_back(self, held: dict[str, Claimed]) -> None:
+    async def _release(self, held: dict[str, Claimed]) -> None:
         assert self._engine is not None
-        outcomes = [HandBack(claimed.id, claimed.level) for claimed in held.values()]
-        for number, start in enumerate(range(0, len(outcomes), MAX_STEP)):
-            await self._engine.step(
+        outcomes = [Released(claimed.id, claimed.level) for claimed in held.values()]
+        for number, start in enumerate(range(0, len(outcomes), MAX_JOBS_PER_CALL)):
+            await self._engine.finish_and_claim(
                 seq=RELEASE_SEQ + number,
                 owner=self._identity.owner,
                 want=0,
-                outcomes=outcomes[start : start + MAX_STEP],
+                outcomes=outcomes[start : start + MAX_JOBS_PER_CALL],
             )
 
     def _main(self) -> None:

@@ -13,7 +13,7 @@ from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, dead_lett
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import JobRecord, State, child_id, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Again, Bury, Cancel, Done, HandBack
+from agentqueue.model.outcomes import Cancelled, Completed, DeadLettered, Released, Rescheduled
 from agentqueue.model.result import ResultRecord
 from agentqueue_worker.app.job import Handler, RunningJob
 from agentqueue_worker.app.options import WorkerOptions
@@ -37,7 +37,7 @@ class OutcomeFactory:
     hidden: Sequence[str] = ()
     """Folders whose frames are left out at the top of tracebacks."""
 
-    def completed(self, job: RunningJob, value: object, seconds: float) -> Done:
+    def completed(self, job: RunningJob, value: object, seconds: float) -> Completed:
         """Return the outcome of a job whose handler returned `value` after that many seconds.
 
         Raises:
@@ -49,9 +49,9 @@ class OutcomeFactory:
         result = self._result(job, State.COMPLETED, value, attempts=job.attempt, errors=errors, progress=progress)
         children = () if context is None else context.children
         raw = self.codec.encode_result(result)
-        return Done(job.id, job.claimed.level, raw, job.handler.keep_ms, round(seconds * 1000), children)
+        return Completed(job.id, job.claimed.level, raw, job.handler.keep_ms, round(seconds * 1000), children)
 
-    def cancelled(self, job: ClaimedJob[Handler | None]) -> Cancel:
+    def cancelled(self, job: ClaimedJob[Handler | None]) -> Cancelled:
         """Return the outcome of a job that was cancelled, before or while it ran."""
         claimed, context = job.claimed, job.context if isinstance(job, RunningJob) else None
         result = self._result(
@@ -62,25 +62,25 @@ class OutcomeFactory:
             errors=errors_of(claimed.meta),
             progress=None if context is None else context.last_progress,
         )
-        return Cancel(job.id, claimed.level, self.codec.encode_result(result), self._keep_ms(job))
+        return Cancelled(job.id, claimed.level, self.codec.encode_result(result), self._keep_ms(job))
 
-    def released(self, job: RunningJob, after: float | None) -> HandBack:
+    def released(self, job: RunningJob, after: float | None) -> Released:
         """Return the outcome of an unfinished job that goes back to the queue. `after`: delay in seconds, or None."""
-        return HandBack(job.id, job.claimed.level, None if after is None else round(after * 1000), job.unsaved or {})
+        return Released(job.id, job.claimed.level, None if after is None else round(after * 1000), job.unsaved or {})
 
-    def rescheduled(self, job: RunningJob, delay_ms: int, error: AttemptError) -> Again:
+    def rescheduled(self, job: RunningJob, delay_ms: int, error: AttemptError) -> Rescheduled:
         """Return the outcome of a failed attempt that is followed by another one after `delay_ms`."""
         notes = {**(job.unsaved or {}), "errors": add_error(job.claimed.meta, error)}
-        return Again(job.id, job.claimed.level, delay_ms, notes)
+        return Rescheduled(job.id, job.claimed.level, delay_ms, notes)
 
-    def rejected(self, job: ClaimedJob[Handler | None], reason: DeadLetterReason, message: str) -> Bury:
+    def rejected(self, job: ClaimedJob[Handler | None], reason: DeadLetterReason, message: str) -> DeadLettered:
         """Return the outcome of a job that becomes a dead letter before it starts."""
         error = attempt_error(job.claimed.attempts, now_ms(), ERROR_TYPES.get(reason, "Failed"), message)
         return self.dead_lettered(job, error, reason, RuntimeError(error.line))
 
     def dead_lettered(
         self, job: ClaimedJob[Handler | None], error: AttemptError, reason: DeadLetterReason, exc: BaseException
-    ) -> Bury:
+    ) -> DeadLettered:
         """Return the outcome of a job that becomes a dead letter.
 
         Args:
@@ -102,7 +102,7 @@ class OutcomeFactory:
             finished_ms=error.at_ms,
             reason=reason,
         )
-        return Bury(
+        return DeadLettered(
             job.id,
             claimed.level,
             self.codec.encode_result(result),

@@ -13,7 +13,7 @@ from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.attempts import AttemptError
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import class_name, describe_traceback, name_exception, traceback_of
-from agentqueue.model.outcomes import Claimed, HandBack, Outcome
+from agentqueue.model.outcomes import Claimed, Outcome, Released
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.app.forks import end_child
 from agentqueue_worker.app.job import Ending, Handler, RunningJob
@@ -36,7 +36,7 @@ from agentqueue_worker.domain.claim_size import moving_mean
 from agentqueue_worker.domain.claimed_job import ClaimedJob
 from agentqueue_worker.domain.dead_letter import UNREADABLE_RECORD
 from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry
-from agentqueue_worker.domain.verdict import Cancelled, Failed, Hopeless, Verdict, Yielded
+from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeless, Verdict, Yielded
 
 CANCEL_AGAIN_AFTER_S = 5.0
 """Seconds between two cancellations of a handler that swallows them. Cleaning up after one may take a moment."""
@@ -91,12 +91,12 @@ class Runner:
             self._start(claimed)
         except BaseException as exc:  # noqa: BLE001
             # Must not happen. Even so, one job must not keep the jobs that were claimed with it from starting.
-            self._put(HandBack(claimed.id, claimed.level, round(FAULT_DELAY_S * 1000)))
+            self._put(Released(claimed.id, claimed.level, round(FAULT_DELAY_S * 1000)))
             _report("job_not_started", exc, job_id=claimed.id)
 
     def _start(self, claimed: Claimed) -> None:
         if self._state.draining:  # a step that was in flight when the signal came has claimed the job
-            self._put(HandBack(claimed.id, claimed.level))
+            self._put(Released(claimed.id, claimed.level))
             return
         time_ms, handler = now_ms(), None
         try:
@@ -133,7 +133,7 @@ class Runner:
                 return self._outcomes.cancelled(job)
             case Defer(delay_ms, since_ms):
                 log.warning("job_unknown", **facts, again_in_ms=delay_ms)
-                return HandBack(job.id, job.claimed.level, delay_ms, {UNKNOWN_SINCE_FIELD: since_ms})
+                return Released(job.id, job.claimed.level, delay_ms, {UNKNOWN_SINCE_FIELD: since_ms})
             case Reject(reason, message):
                 log.error("job_dead", **facts, reason=str(reason), error=message)
                 return self._outcomes.rejected(job, reason, message)
@@ -241,7 +241,7 @@ class Runner:
             case Ending.TIMEOUT:
                 return Failed()
             case Ending.CANCEL:
-                return Cancelled()
+                return CancelledOnRequest()
             case Ending.DRAIN:
                 return Yielded()
             case None | Ending.LOST:
@@ -283,7 +283,7 @@ class Runner:
         match verdict:
             case Yielded(after):
                 return make.released(job, after), None
-            case Cancelled():
+            case CancelledOnRequest():
                 return make.cancelled(job), None
             case Hopeless(reason):
                 error = make.describe_error(job, exc)

@@ -32,7 +32,7 @@ class Telemetry(Protocol):
         """Redis answers (again)."""
         ...
 
-    def foreign(self, keys: Sequence[tuple[str, str]]) -> None:
+    def wrong_type_keys(self, keys: Sequence[tuple[str, str]]) -> None:
         """Keys of another Redis type than ours, which is named with each: somebody else wrote them."""
         ...
 

@@ -88,9 +88,9 @@ class Worker:
         """Drain: no more claims from now on; running jobs get the grace period. The second call hurries."""
         self._drain.begin(grace=grace)
 
-    def hand_back_from_thread(self, timeout: float) -> None:
+    def release_from_thread(self, timeout: float) -> None:
         """Give back all that is held, though the event loop may be blocked: the process is about to end."""
-        self._renewer.hand_back(timeout)
+        self._renewer.release(timeout)
 
     async def run(self) -> None:
         """Work until stopped; in burst mode until the queue is empty.
@@ -123,7 +123,7 @@ class Worker:
         while not self.state.draining:
             try:
                 await self._server.check()
-                await self._give_back_own()
+                await self._release_own_leases()
                 return True
             except QueueUnavailable as exc:
                 self._telemetry.redis_failed(exc)
@@ -131,16 +131,16 @@ class Worker:
                 wait = min(wait * 2, MAX_RETRY_DELAY_S)
         return False
 
-    async def _give_back_own(self) -> None:
-        """What this container held before it was restarted: nobody else can know so soon that it is dead."""
+    async def _release_own_leases(self) -> None:
+        """Release the leases that this container held before it was restarted; nobody else knows of the restart yet."""
         identity = self.options.identity
         if identity.pod_uid is None:
             return
-        given = await self._engine.hand_back_all(
-            worker=identity.container, why="its container was restarted", spare=identity.owner
+        released = await self._engine.release_worker_leases(
+            worker=identity.container, reason="its container was restarted", except_owner=identity.owner
         )
-        if given:
-            log.warning("jobs_released", jobs=given, reason="an earlier process of this container held them")
+        if released:
+            log.warning("jobs_released", jobs=released, reason="an earlier process of this container held them")
 
     # --- serving
 
@@ -245,12 +245,13 @@ class Worker:
         for job_id in state.leases.lost(reply.lost, held):
             if job_id in state.running:
                 state.lose(job_id)
-        if reply.foreign:
-            self._telemetry.foreign(reply.foreign)
-        if reply.drain != state.mark:
-            if bool(reply.drain) is not state.marked:
-                log.info("drain_requested" if reply.drain else "drain_cancelled", running=len(state.running))
-            state.mark = reply.drain
+        if reply.wrong_type_keys:
+            self._telemetry.wrong_type_keys(reply.wrong_type_keys)
+        if reply.drain_requested_ms != state.mark:
+            if bool(reply.drain_requested_ms) is not state.marked:
+                event = "drain_requested" if reply.drain_requested_ms else "drain_cancelled"
+                log.info(event, running_jobs=len(state.running), requested_by="autoscaler")
+            state.mark = reply.drain_requested_ms
             self._renewer.renew_soon()
             state.wake_loop()
         elif not was_admitted:
@@ -261,7 +262,7 @@ class Worker:
     async def _send_waits(self) -> None:
         """Send what was counted since the last renewal: a short-lived worker may have claimed all its jobs since."""
         if waits := self.state.waits.unsent():
-            await self._engine.count(waits)
+            await self._engine.increment_counters(waits)
             self.state.waits.sent(waits)
 
     async def _close(self) -> None:
@@ -269,7 +270,7 @@ class Worker:
         await asyncio.to_thread(self._renewer.stop)  # joins a thread: others may share this event loop
         try:
             async with asyncio.timeout(DEREGISTRATION_TIMEOUT_S):
-                await self._engine.say_goodbye(self.options.identity.heartbeat_field)
+                await self._engine.deregister_worker(self.options.identity.heartbeat_field)
                 await self._send_waits()
         except (*UNAVAILABLE_ERRORS, TimeoutError) as exc:
             log.warning("deregistration_failed", error=str(exc) or "no answer in time")

@@ -121,8 +121,8 @@ def reject_unreadable(claimed: Claimed, problem: str, *, now_ms: int) -> Reject:
             "agentqueue.arq.dumps as arq's job_serializer, or run the worker with --arq-pickle, "
             "pickle=True or a job_deserializer in its WorkerSettings",
         )
-    if "foreign" in claimed.meta:
-        kind = claimed.meta["foreign"].decode(errors="replace")
+    if "wrong_type" in claimed.meta:
+        kind = claimed.meta["wrong_type"].decode(errors="replace")
         message = f"{JOB}{claimed.id} is a {kind}: something else wrote where its record was"
         return Reject(DeadLetterReason.GARBAGE, message)
     if claimed.score > EARLIEST_TIME_MS and now_ms - claimed.score >= EXPIRED_AFTER_MS:

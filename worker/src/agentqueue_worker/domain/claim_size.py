@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from agentqueue.model.outcomes import MAX_STEP
+from agentqueue.model.outcomes import MAX_JOBS_PER_CALL
 
 MANY_SLOTS: Final = 32
 SHORT_JOB_S: Final = 0.005
@@ -21,7 +21,7 @@ def claim_limit(concurrency: int, mean_seconds: float) -> int:
     """
     if concurrency < MANY_SLOTS:
         return concurrency
-    return min(-(-concurrency // 2) if mean_seconds < SHORT_JOB_S else concurrency // 12 + 1, MAX_STEP)
+    return min(-(-concurrency // 2) if mean_seconds < SHORT_JOB_S else concurrency // 12 + 1, MAX_JOBS_PER_CALL)
 
 
 def moving_mean(mean: float, value: float) -> float:

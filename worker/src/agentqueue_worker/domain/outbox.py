@@ -4,7 +4,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from agentqueue.model.outcomes import MAX_STEP, MAX_STEP_BYTES, Bury, Done, Outcome, outcome_bytes
+from agentqueue.model.outcomes import (
+    MAX_BYTES_PER_CALL,
+    MAX_JOBS_PER_CALL,
+    Completed,
+    DeadLettered,
+    Outcome,
+    outcome_bytes,
+)
 
 MAX_CHILDREN_PER_STEP: Final = 1_000
 """Bounds the time that one script keeps the server busy."""
@@ -41,7 +48,7 @@ class Outbox:
 
     def add(self, outcome: Outcome) -> None:
         """An outcome to record."""
-        has_children = isinstance(outcome, Done | Bury) and outcome.children
+        has_children = isinstance(outcome, Completed | DeadLettered) and outcome.children
         (self._with_children if has_children else self._plain).append(outcome)
 
     def ready(self, now: float) -> bool:
@@ -62,7 +69,7 @@ class Outbox:
         return Batch(_take_bounded(row), has_children)
 
     def _take_few(self, row: deque[Outcome]) -> list[Outcome]:
-        if sum(map(outcome_bytes, row)) > MAX_STEP_BYTES:
+        if sum(map(outcome_bytes, row)) > MAX_BYTES_PER_CALL:
             return _take_bounded(row)
         out = list(row)
         row.clear()
@@ -88,14 +95,14 @@ class Outbox:
 def _take_bounded(row: deque[Outcome]) -> list[Outcome]:
     out: list[Outcome] = []
     size = children = 0
-    while row and len(out) < MAX_STEP:
+    while row and len(out) < MAX_JOBS_PER_CALL:
         size += outcome_bytes(row[0])
         children += _children(row[0])
-        if out and (size > MAX_STEP_BYTES or children > MAX_CHILDREN_PER_STEP):
+        if out and (size > MAX_BYTES_PER_CALL or children > MAX_CHILDREN_PER_STEP):
             break
         out.append(row.popleft())
     return out
 
 
 def _children(outcome: Outcome) -> int:
-    return len(outcome.children) if isinstance(outcome, Done | Bury) else 0
+    return len(outcome.children) if isinstance(outcome, Completed | DeadLettered) else 0

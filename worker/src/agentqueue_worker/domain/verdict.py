@@ -28,8 +28,8 @@ class Yielded:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class CancelledOnRequest:
     """The job ends as cancelled."""
 
 
-Verdict = Failed | Hopeless | Yielded | Cancelled
+Verdict = Failed | Hopeless | Yielded | CancelledOnRequest

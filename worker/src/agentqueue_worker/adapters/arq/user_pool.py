@@ -8,7 +8,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
-from agentqueue.store import BehindSentinel, Server, ServerOptions, leaner
+from agentqueue.store import SentinelRedis, Server, ServerOptions, use_fast_commands
 from agentqueue_worker.app.lease_renewer import LEASE_THREAD_TIMEOUT_S
 
 
@@ -31,7 +31,7 @@ def server_like(pool: ConnectionPool, *, for_lease_thread: bool, allow_eviction:
             max_connections=2,
             label=patient.label,
         )
-    return Server(options, client=leaner(_client(pool, options)))
+    return Server(options, client=use_fast_commands(_client(pool, options)))
 
 
 def _client(pool: ConnectionPool, options: ServerOptions) -> redis_asyncio.Redis:
@@ -46,7 +46,7 @@ def _client(pool: ConnectionPool, options: ServerOptions) -> redis_asyncio.Redis
         "socket_connect_timeout": options.connect_timeout,
     }
     if isinstance(pool, SentinelConnectionPool):
-        client: redis_asyncio.Redis = _sentinel_of(pool).master_for(pool.service_name, BehindSentinel, **ours)
+        client: redis_asyncio.Redis = _sentinel_of(pool).master_for(pool.service_name, SentinelRedis, **ours)
         return client
     own = ConnectionPool(
         connection_class=pool.connection_class,

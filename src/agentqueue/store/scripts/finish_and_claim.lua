@@ -1,0 +1,131 @@
+--! include keys clock batches wrong_types errors wakeups reaper rate_limit outcomes claims
+--[[
+  Record the outcomes of finished jobs and claim new jobs, in one round trip of a worker.
+
+  Input
+    KEYS  the keys of one queue
+    ARGV  1      sequence number of the call; a call that is sent again has the same one
+          2      owner of the leases
+          3      number of jobs to claim at most
+          4      lease, ms
+          5      how many of these jobs may be claimed by age instead of priority
+          6-8    age limits of the levels high, normal and low, ms
+          9-10   rate limit: starts (0: no limit) per window, ms
+          11     completed jobs to keep in the history
+          12     number of outcomes
+          13     number of watched IDs
+          then   outcomes: {kind, number of its arguments, fields}*
+                   completed      id, level, result, keep ms, run ms, {queue, id, level, delay ms, record}*
+                   rescheduled    id, level, delay ms, {field, value}*
+                   dead_lettered  id, level, result, keep ms, fingerprint, dead letter,
+                                  {queue, id, level, delay ms, record}*
+                   cancelled      id, level, result, keep ms
+                   released       id, level, delay ms (-1: where the job stood), {field, value}*
+                 The keep time of a result is 0 for no result and -1 for ever.
+          then   watched IDs: jobs that the worker runs
+
+  Keys touched
+    all keys of the queue; the keys of the jobs; aq:last:{owner}; arq:abort; keys of the queues of children
+
+  Output
+    {IDs of outcomes that were not recorded, since the owner no longer holds these jobs,
+     {id, level, score, record, attempts, meta, cancel requested}* of the claimed jobs,
+     watched IDs that somebody asked to cancel,
+     1 if the queue is paused,
+     ms until the rate limit or a key of a wrong type allows another claim, or -1,
+     due time of the next delayed job, or -1,
+     server time, ms,
+     1 if this call was carried out before, and this is its answer again,
+     {key, type}* of keys of jobs that had a wrong type and were deleted,
+     why a part of the work was skipped, or ''}
+
+  Keys of a wrong type, which another program has written: a job's is deleted and reported. If it is the record, the job
+  is claimed without one, so that it becomes a dead letter. If one of the queue's stops an outcome, the call fails before
+  any outcome is recorded, so that it may be sent again. If it stops a claim, what the claim took is released.
+]]
+local LAST_STEP = 'aq:last:'
+local LAST_STEP_KEEP_MS = 3600000
+local RETRY_CLAIM_MS = 1000 -- wait after a claim that failed
+local MAX_TRIMMED = 200 -- entries that leave the history per call
+local MAX_REAPED = 100 -- expired leases that are released per call
+
+local sequence, owner, want, lease_ms, max_aged = unpack(ARGV, 1, 5)
+local age_limits_ms = {unpack(ARGV, 6, 8)}
+local max_starts, window_ms, history_count, outcome_count, watched_count = unpack(ARGV, 9, 13)
+want, lease_ms, max_aged = tonumber(want), tonumber(lease_ms), tonumber(max_aged)
+max_starts, window_ms, history_count = tonumber(max_starts), tonumber(window_ms), tonumber(history_count)
+outcome_count, watched_count = tonumber(outcome_count), tonumber(watched_count)
+local outcome_ids, outcome_positions, watched_first = locate_outcomes(14, outcome_count)
+
+local has_cancel_requests = redis.call('ZCARD', ABORT) > 0
+
+local function claim()
+  local limit, retry_after_ms = allowed_starts(want, max_starts, window_ms)
+  local aged = math.min(max_aged, limit)
+  if aged == 0 or claim_aged(aged, age_limits_ms, owner, lease_ms) then claim_by_priority(limit, owner, lease_ms) end
+  record_starts(claimed_count(), max_starts, window_ms)
+  return retry_after_ms
+end
+
+local function find_cancel_requests()
+  local found = {}
+  for i = watched_first, watched_first + watched_count - 1, MAX_ARGUMENTS do
+    local ids = {unpack(ARGV, i, math.min(i + MAX_ARGUMENTS, watched_first + watched_count) - 1)}
+    local scores = redis.call('ZMSCORE', ABORT, unpack(ids))
+    for j = 1, #ids do
+      if scores[j] then found[#found + 1] = ids[j] end
+    end
+  end
+  return found
+end
+
+local function trim_history()
+  local surplus = math.min(redis.call('ZCARD', done_key) - history_count, MAX_TRIMMED)
+  if surplus > 0 then redis.call('ZREMRANGEBYRANK', done_key, 0, surplus - 1) end
+end
+
+local last_step = redis.pcall('GET', LAST_STEP .. owner) -- {sequence number, lost IDs, claimed IDs}
+last_step = type(last_step) == 'string' and cmsgpack.unpack(last_step)
+local is_repeated = last_step and last_step[1] == sequence
+-- The network held this call back, and the worker has sent it again and gone on over another connection.
+local is_outdated = last_step and not is_repeated and tonumber(last_step[1]) > tonumber(sequence)
+local is_paused = redis.call('EXISTS', paused_key) == 1
+local lost, retry_after_ms, next_due, skipped = {}, -1, -1, ''
+if is_repeated then
+  lost = last_step[2]
+  reclaim(last_step[3], owner)
+elseif is_outdated then
+  lost, want, outcome_count = outcome_ids, 0, 0
+elseif outcome_count > 0 then
+  lost = record_outcomes(outcome_ids, outcome_positions, owner, has_cancel_requests)
+end
+if want > 0 and not is_paused then
+  local ok, err = pcall(function()
+    if not is_repeated then retry_after_ms = claim() end
+    if claimed_count() < want then next_due = next_due_time() end
+  end)
+  if not ok then
+    if not is_repeated then release_claimed() end
+    retry_after_ms, next_due, skipped = RETRY_CLAIM_MS, -1, error_text(err)
+  end
+end
+local claimed_jobs = describe_claimed(has_cancel_requests)
+if not is_repeated and (outcome_count > 0 or claimed_count() > 0) then
+  local claimed_ids = {}
+  for i = 1, #claimed, 4 do claimed_ids[#claimed_ids + 1] = claimed[i] end
+  redis.call('SET', LAST_STEP .. owner, cmsgpack.pack({sequence, lost, claimed_ids}), 'PX', LAST_STEP_KEEP_MS)
+end
+local cancelled_ids = has_cancel_requests and find_cancel_requests() or {}
+
+-- Housekeeping comes last and may fail: scripts don't roll back, and the work above must stand.
+local has_all = claimed_count() >= want
+local ok, err = pcall(function()
+  if want > 0 and has_all and not is_paused then wake_workers(queue, 1) end -- There may be more for another worker.
+  if outcome_count > 0 then trim_history() end
+  if not has_all then reap_expired_leases(MAX_REAPED) end
+end)
+if not ok then skipped = error_text(err) end
+return {
+  lost, claimed_jobs, cancelled_ids, is_paused and 1 or 0, retry_after_ms, next_due, now, is_repeated and 1 or 0,
+  wrong_type_keys, skipped,
+}

@@ -1,0 +1,40 @@
+-- Commands on lists of any length. Lua's `unpack` fails above about 8,000 values, when earlier writes have happened.
+local MAX_ARGUMENTS = 900 -- even, so that a {score, member} pair is never split
+
+-- Call `act` with the values of the list, at most MAX_ARGUMENTS per call.
+local function for_each_batch(list, act)
+  for i = 1, #list, MAX_ARGUMENTS do act(unpack(list, i, math.min(i + MAX_ARGUMENTS - 1, #list))) end
+end
+
+-- Return the values of the keys `prefix .. id`, in the order of the IDs; false for a missing key.
+local function get_all(prefix, ids)
+  local values = {}
+  for i = 1, #ids, MAX_ARGUMENTS do
+    local keys = {}
+    for j = i, math.min(i + MAX_ARGUMENTS - 1, #ids) do keys[#keys + 1] = prefix .. ids[j] end
+    local found = redis.call('MGET', unpack(keys))
+    for j = 1, #keys do values[i + j - 1] = found[j] end
+  end
+  return values
+end
+
+-- Return whether any of the keys `prefix .. id` exists.
+local function any_exists(prefix, ids)
+  local keys = {}
+  for i = 1, #ids do keys[i] = prefix .. ids[i] end
+  local found = 0
+  for_each_batch(keys, function(...) found = found + redis.call('EXISTS', ...) end)
+  return found > 0
+end
+
+-- ZADD a flat list {score, member}*. `flag` is optional, such as 'XX'.
+local function add_scores(key, scores, flag)
+  for i = 1, #scores, MAX_ARGUMENTS do
+    local last = math.min(i + MAX_ARGUMENTS - 1, #scores)
+    if flag then
+      redis.call('ZADD', key, flag, unpack(scores, i, last))
+    else
+      redis.call('ZADD', key, unpack(scores, i, last))
+    end
+  end
+end

@@ -1,0 +1,166 @@
+--! include keys clock batches wrong_types dead_letters leases arq_expiry
+local MAX_CLAIMED_BYTES = 4194304 -- 4 MiB of records; at least one job is claimed
+local CLAIM_BATCH = 32 -- jobs looked at per read of a level
+local MAX_CLAIM_BATCHES = 40 -- per level and call, bounds the time for a level full of jobs that can't be claimed
+
+-- The jobs that this call claims: flat {id, level, score, record or false}*.
+local claimed, claimed_bytes = {}, 0
+
+local function claimed_count() return #claimed / 4 end
+
+local function find_jobs(level, min, max, limit)
+  return redis.call('ZRANGEBYSCORE', level_keys[level], min, max, 'WITHSCORES', 'LIMIT', 0, limit)
+end
+
+-- Return whether a due job may be claimed. If not, correct its entry in the level: a job that somebody holds gets the
+-- score of a lease, a job that is final is removed.
+local function is_claimable(level, id, lease, record, lease_ms)
+  if lease then
+    local held_ms = parse_lease(lease) and lease_ms or math.max(redis.call('PTTL', IN_PROGRESS .. id), 1000)
+    redis.call('ZADD', level_keys[level], 'XX', -(now + held_ms), id)
+    return false
+  end
+  if not record and (redis.call('EXISTS', RESULT .. id) > 0 or call_or_reset('HEXISTS', DEAD .. id, 'queue') == 1
+    or redis.call('ZSCORE', done_key, id)) then
+    redis.call('ZREM', level_keys[level], id)
+    return false
+  end
+  return true
+end
+
+-- Claim those of the candidates, flat {id, score}*, that may be claimed. Return false at the limit of bytes.
+local function claim_candidates(level, candidates, owner, lease_ms)
+  local ids = {}
+  for i = 1, #candidates, 2 do ids[#ids + 1] = candidates[i] end
+  local leases, records = get_all(IN_PROGRESS, ids), get_all(JOB, ids)
+  local lease_scores, expiry = {}, -(now + lease_ms)
+  local has_room = true
+  for i = 1, #ids do
+    local id, record = ids[i], records[i]
+    if is_claimable(level, id, leases[i], record, lease_ms) then
+      local size = record and #record or 0
+      if claimed_bytes > 0 and claimed_bytes + size > MAX_CLAIMED_BYTES then
+        has_room = false
+        break
+      end
+      claimed_bytes = claimed_bytes + size
+      local score = candidates[2 * i]
+      local lease = owner .. '|' .. level .. '|' .. score .. '|' .. format_number(now)
+      redis.call('SET', IN_PROGRESS .. id, lease, 'PX', DAY_MS)
+      lease_scores[#lease_scores + 1] = expiry
+      lease_scores[#lease_scores + 1] = id
+      claimed[#claimed + 1] = id
+      claimed[#claimed + 1] = level
+      claimed[#claimed + 1] = score
+      claimed[#claimed + 1] = record
+    end
+  end
+  add_scores(level_keys[level], lease_scores, 'XX')
+  return has_room
+end
+
+-- Claim up to `limit` jobs that have waited longer than the age limit of their level, the longest waiting first,
+-- whatever their priority. Without it, jobs of a low level could wait for ever. Return false at the limit of bytes.
+-- age_limits_ms: of the levels high, normal and low.
+local function claim_aged(limit, age_limits_ms, owner, lease_ms)
+  local aged = {}
+  for level = 2, 4 do
+    local found = find_jobs(level, MIN_TIMESTAMP, '(' .. format_number(now - tonumber(age_limits_ms[level - 1])), limit)
+    for i = 1, #found, 2 do aged[#aged + 1] = {level = level, id = found[i], score = found[i + 1]} end
+  end
+  table.sort(aged, function(a, b) return tonumber(a.score) < tonumber(b.score) end)
+  for i = 1, math.min(limit, #aged) do
+    if not claim_candidates(aged[i].level, {aged[i].id, aged[i].score}, owner, lease_ms) then return false end
+  end
+  return true
+end
+
+-- Claim up to `limit` due jobs in the order of their levels.
+local function claim_by_priority(limit, owner, lease_ms)
+  for level = 1, 4 do
+    local batches = 0
+    while claimed_count() < limit and batches < MAX_CLAIM_BATCHES do
+      local size = math.min(CLAIM_BATCH, limit - claimed_count())
+      local found = find_jobs(level, 0, '(' .. format_number(now + 1), size)
+      if #found == 0 then break end
+      if not claim_candidates(level, found, owner, lease_ms) then return end
+      batches = batches + 1
+    end
+  end
+end
+
+-- Claim again what an earlier call has claimed and the owner still holds; nothing is written.
+local function reclaim(ids, owner)
+  local leases, records = get_all(IN_PROGRESS, ids), get_all(JOB, ids)
+  for i = 1, #ids do
+    local _, level, old_score = parse_lease(leases[i])
+    if is_held_by(leases[i], owner) then
+      claimed[#claimed + 1] = ids[i]
+      claimed[#claimed + 1] = tonumber(level)
+      claimed[#claimed + 1] = old_score
+      claimed[#claimed + 1] = records[i]
+    end
+  end
+end
+
+-- Release the jobs of a claim that has failed. They did not run, so nothing is counted.
+local function release_claimed()
+  for i = 1, #claimed, 4 do
+    local id, level, score = unpack(claimed, i, i + 2)
+    redis.call('ZADD', level_keys[level], 'XX', score, id)
+    redis.call('DEL', IN_PROGRESS .. id)
+  end
+  claimed = {}
+end
+
+-- Let the record of a plain arq client outlive its expiry, since an expired job becomes a dead letter. arq's default
+-- expiry is dropped; one that the user has chosen is kept in the job's meta hash.
+local function keep_record(id, score)
+  local left_ms = redis.call('PTTL', JOB .. id)
+  if left_ms < 0 then return end
+  redis.call('PERSIST', JOB .. id)
+  if not is_arq_default_expiry(now + left_ms, score) then
+    call_or_reset('HSET', META .. id, 'expires', format_number(now + left_ms))
+  end
+end
+
+-- Return what the worker needs of the claimed jobs: flat {id, level, score, record, attempts, meta, cancel requested}*.
+local function describe_claimed(has_cancel_requests)
+  local reply, ids, count = {}, {}, claimed_count()
+  for i = 1, count do ids[i] = claimed[4 * i - 3] end
+  local attempts, has_meta, has_dead_letters = get_all(RETRY, ids), any_exists(META, ids), any_exists(DEAD, ids)
+  local cancel_scores = has_cancel_requests and count > 0 and redis.call('ZMSCORE', ABORT, unpack(ids)) or {}
+  for i = 1, count do
+    local id, level, score, record = unpack(claimed, 4 * i - 3, 4 * i)
+    local meta = false
+    if record and string.sub(record, 1, 8) ~= '{"aq":1,' then
+      keep_record(id, score)
+      meta = call_or_reset('HGETALL', META .. id)
+    elseif has_meta then
+      meta = call_or_reset('HGETALL', META .. id)
+    end
+    if not record then
+      local kind = redis.call('TYPE', JOB .. id).ok
+      if kind ~= 'none' then
+        meta = meta or {}
+        meta[#meta + 1] = 'wrong_type'
+        meta[#meta + 1] = kind
+      end
+    end
+    if has_dead_letters and record then delete_dead_letter(id) end
+    local at = #reply
+    reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = id, level, score, record
+    reply[at + 5], reply[at + 6], reply[at + 7] = attempts[i], meta, cancel_scores[i] and 1 or 0
+  end
+  return reply
+end
+
+-- Return when the next delayed job is due, in ms since the epoch; -1 if there is none.
+local function next_due_time()
+  local first = -1
+  for level = 1, 4 do
+    local found = find_jobs(level, format_number(now + 1), '+inf', 1)
+    if found[2] and (first < 0 or tonumber(found[2]) < first) then first = tonumber(found[2]) end
+  end
+  return math.ceil(first)
+end

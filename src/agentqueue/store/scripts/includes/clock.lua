@@ -1,0 +1,8 @@
+-- The server's time.
+local DAY_MS = 86400000
+local MIN_TIMESTAMP = 1e12 -- Smaller scores are not times: arq's abort() writes 1.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000) -- milliseconds since the epoch
+
+-- Format a number with all its digits. Lua's own `tostring` keeps 14, and scores have more.
+local function format_number(number) return string.format('%.17g', number) end

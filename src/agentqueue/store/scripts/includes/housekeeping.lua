@@ -1,0 +1,84 @@
+--! include keys clock batches errors wakeups dead_letters leases arq_expiry
+local SWEEP_BATCH = 100 -- entries that each sweep looks at per call
+
+-- Why a part of the work was skipped, or ''. A key with a wrong type must not stop what can be done without it.
+local skipped = ''
+local function try(act, ...)
+  local ok, err = pcall(act, ...)
+  if not ok then skipped = error_text(err) end
+end
+
+-- Clear the expiry that arq's clients put on records, 24 hours after the score, so that a record outlives its job.
+-- Each call goes on where the last one stopped.
+local function sweep_expiries(batch)
+  local level, cursor = string.match(redis.call('GET', sweep_key) or '', '^([1-4])|(%d+)$')
+  level, cursor = tonumber(level or 1), cursor or '0'
+  local next_cursor, page = unpack(redis.call('ZSCAN', level_keys[level], cursor, 'COUNT', batch))
+  for i = 1, math.min(#page, 2 * batch), 2 do
+    local id, score = page[i], tonumber(page[i + 1])
+    local left_ms = redis.call('PTTL', JOB .. id)
+    if left_ms > 0 then
+      local start = score
+      if score < 0 then
+        local _, _, old_score = parse_lease(get_all(IN_PROGRESS, {id})[1])
+        start = old_score or now
+      end
+      if is_arq_default_expiry(now + left_ms, start) then redis.call('PERSIST', JOB .. id) end
+    end
+  end
+  if next_cursor == '0' then level = level % 4 + 1 end
+  redis.call('SET', sweep_key, level .. '|' .. next_cursor)
+end
+
+-- Delete completed jobs from the history, and dead letters, whose retention has passed.
+local function sweep_retention(history_ms, dead_letters_ms)
+  local old = redis.call('ZRANGEBYSCORE', done_key, '-inf', now - history_ms, 'LIMIT', 0, SWEEP_BATCH)
+  if #old > 0 then redis.call('ZREM', done_key, unpack(old)) end
+  old = redis.call('ZRANGEBYSCORE', dead_key, '-inf', now - dead_letters_ms, 'LIMIT', 0, SWEEP_BATCH)
+  for i = 1, #old do
+    if delete_dead_letter(old[i]) ~= queue then redis.call('ZREM', dead_key, old[i]) end
+  end
+end
+
+-- Look at requests to cancel, which all queues share. A waiting job of this queue becomes due, so that the next claim
+-- finds the request; a request without a job is deleted. Each call looks at another page, since requests for running
+-- jobs stay.
+local function sweep_cancel_requests()
+  local pages = math.max(1, math.ceil(redis.call('ZCARD', ABORT) / SWEEP_BATCH))
+  local first = math.floor(now / 487) % pages * SWEEP_BATCH
+  for _, id in ipairs(redis.call('ZRANGE', ABORT, first, first + SWEEP_BATCH - 1)) do
+    if redis.call('EXISTS', JOB .. id) == 0 then
+      redis.call('ZREM', ABORT, id)
+    else
+      for level = 1, 4 do
+        local score = tonumber(redis.call('ZSCORE', level_keys[level], id) or -1)
+        if score > now then
+          redis.call('ZADD', level_keys[level], 'XX', 1, id)
+          wake_workers(queue, 1)
+        end
+      end
+    end
+  end
+end
+
+-- Delete workers without a heartbeat, and their drain requests. The sample is random, so that live workers do not hide
+-- dead ones. A heartbeat from the future comes from a clock that has gone back since.
+local function sweep_workers(stale_ms)
+  local sample = redis.call('HRANDFIELD', workers_key, SWEEP_BATCH, 'WITHVALUES')
+  for i = 1, #sample, 2 do
+    local worker, seen_ms = sample[i], tonumber(string.match(sample[i + 1], '^(%d+)|') or 0)
+    if math.abs(now - seen_ms) > stale_ms then
+      redis.call('HDEL', workers_key, worker)
+      redis.call('HDEL', drain_key, worker)
+    end
+  end
+end
+
+-- Run all sweeps; expiry_batch: jobs whose records are checked for arq's expiry, 0 runs none.
+local function sweep(expiry_batch, dead_letters_ms, history_ms, stale_ms)
+  if expiry_batch == 0 then return end
+  try(sweep_expiries, expiry_batch)
+  try(sweep_retention, history_ms, dead_letters_ms)
+  try(sweep_cancel_requests)
+  try(sweep_workers, stale_ms)
+end

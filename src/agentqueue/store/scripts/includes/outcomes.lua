@@ -1,0 +1,135 @@
+--! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases
+-- Outcomes of jobs, as the arguments of finish_and_claim.lua list them. An outcome is a run of arguments: its kind, the
+-- number of its arguments, and its fields, of which the first two are the job's ID and level.
+
+-- Decode where outcomes stand. Return their job IDs, their positions in ARGV, and the position behind the last one.
+local function locate_outcomes(first, count)
+  local ids, positions, position = {}, {}, first
+  for i = 1, count do
+    ids[i], positions[i] = ARGV[position + 2], position
+    position = position + tonumber(ARGV[position + 1])
+  end
+  return ids, positions, position
+end
+
+local function enqueue_children(first, last)
+  for i = first, last, 5 do enqueue_jobs(ARGV[i], {unpack(ARGV, i + 1, i + 4)}, false) end
+end
+
+local function store_result(id, result, keep_ms)
+  if keep_ms > 0 then
+    redis.call('SET', RESULT .. id, result, 'PX', keep_ms)
+  elseif keep_ms < 0 then
+    redis.call('SET', RESULT .. id, result)
+  end
+end
+
+-- Record the outcomes of jobs that the owner still holds. Return the IDs of the others.
+-- The order of writes matters, since a script does not roll back: first the writes that a key of a wrong type may fail
+-- and that may be repeated; last the writes by which a job stops to be held and known.
+local function record_outcomes(ids, positions, owner, has_cancel_requests)
+  local lost, counters = {}, {}
+  local final_ids, final_fields, completed, removed, deleted, notes = {}, {}, {}, {{}, {}, {}, {}}, {}, {}
+
+  local function add_to_counter(counter, by) counters[counter] = (counters[counter] or 0) + by end
+
+  -- Remove a job that is final. `fields`: position of its first field.
+  local function finish(id, level, fields)
+    deleted[#deleted + 1] = IN_PROGRESS .. id
+    deleted[#deleted + 1] = JOB .. id
+    deleted[#deleted + 1] = RETRY .. id
+    deleted[#deleted + 1] = META .. id
+    local list = removed[level]
+    list[#list + 1] = id
+    final_ids[#final_ids + 1] = id
+    final_fields[#final_fields + 1] = fields
+  end
+
+  -- One function for each kind of outcome. first, last: positions of its first and its last field.
+  local record = {}
+
+  -- id, level, result, keep ms, run ms, {queue, id, level, delay ms, record}* of its children
+  function record.completed(first, last)
+    local id, level, _, _, run_ms = unpack(ARGV, first, first + 4)
+    completed[#completed + 1] = now
+    completed[#completed + 1] = id
+    finish(id, tonumber(level), first)
+    add_to_counter('completed', 1)
+    add_to_counter('run_ms', tonumber(run_ms))
+    enqueue_children(first + 5, last)
+  end
+
+  -- id, level, result, keep ms
+  function record.cancelled(first)
+    finish(ARGV[first], tonumber(ARGV[first + 1]), first)
+    add_to_counter('cancelled', 1)
+  end
+
+  -- id, level, delay ms, {field, value}* for the job's meta hash
+  function record.rescheduled(first, last)
+    local id, level, delay_ms = unpack(ARGV, first, first + 2)
+    redis.call('ZADD', level_keys[tonumber(level)], now + tonumber(delay_ms), id)
+    deleted[#deleted + 1] = IN_PROGRESS .. id
+    notes[#notes + 1] = function()
+      if type(redis.pcall('INCR', RETRY .. id)) ~= 'number' then redis.call('SET', RETRY .. id, 1) end
+      call_or_reset('HSET', META .. id, 'touched', format_number(now), unpack(ARGV, first + 3, last))
+    end
+    add_to_counter('retried', 1)
+  end
+
+  -- id, level, delay ms (-1: the job waits where it stood), {field, value}* for the job's meta hash
+  function record.released(first, last, lease)
+    local id, level, delay_ms = unpack(ARGV, first, first + 2)
+    delay_ms = tonumber(delay_ms)
+    local _, _, old_score = parse_lease(lease)
+    local score = delay_ms >= 0 and now + delay_ms or released_score(old_score)
+    redis.call('ZADD', level_keys[tonumber(level)], score, id)
+    deleted[#deleted + 1] = IN_PROGRESS .. id
+    notes[#notes + 1] = function()
+      increment_field(META .. id, 'releases')
+      if last >= first + 3 then redis.call('HSET', META .. id, unpack(ARGV, first + 3, last)) end
+      if delay_ms <= 0 then pcall(wake_workers, queue, 1) end
+    end
+    add_to_counter('released', 1)
+  end
+
+  -- id, level, result, keep ms, fingerprint, dead letter, {queue, id, level, delay ms, record}* of its children
+  function record.dead_lettered(first, last)
+    local id, level, _, _, fingerprint, dead_letter = unpack(ARGV, first, first + 5)
+    local job_record = redis.pcall('GET', JOB .. id)
+    delete_dead_letter(id)
+    redis.call('HSET', DEAD .. id, 'dead_letter', dead_letter, 'queue', queue, 'level', level, 'fp', fingerprint)
+    if type(job_record) == 'string' then redis.call('HSET', DEAD .. id, 'record', job_record) end
+    redis.call('ZADD', dead_key, now, id)
+    redis.call('HINCRBY', dead_key .. ':fp', fingerprint, 1)
+    call_or_reset('ZADD', dead_key .. ':fp:' .. fingerprint, now, id)
+    finish(id, tonumber(level), first)
+    add_to_counter('dead', 1)
+    enqueue_children(first + 6, last)
+  end
+
+  local leases = get_all(IN_PROGRESS, ids)
+  for i = 1, #ids do
+    if is_held_by(leases[i], owner) then
+      local kind, size = unpack(ARGV, positions[i], positions[i] + 1)
+      record[kind](positions[i] + 2, positions[i] + tonumber(size) - 1, leases[i])
+    else
+      lost[#lost + 1] = ids[i]
+    end
+  end
+  add_scores(done_key, completed)
+  if has_cancel_requests then for_each_batch(final_ids, function(...) redis.call('ZREM', ABORT, ...) end) end
+  add_to_counter('lost', #lost)
+  for counter, by in pairs(counters) do increment_counter(queue, counter, by) end
+  for i = 1, #final_ids do
+    local result, keep_ms = unpack(ARGV, final_fields[i] + 2, final_fields[i] + 3)
+    store_result(final_ids[i], result, tonumber(keep_ms))
+  end
+  -- A level whose key has got a wrong type has none of these jobs. If it comes back, a claim finds that they are final.
+  for level = 1, 4 do
+    for_each_batch(removed[level], function(...) redis.pcall('ZREM', level_keys[level], ...) end)
+  end
+  for_each_batch(deleted, function(...) redis.call('DEL', ...) end)
+  for i = 1, #notes do notes[i]() end
+  return lost
+end
