@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 from agentqueue.agent.job_definition import JobDefinition
 from agentqueue.client.arguments import is_by_name, request_of
 from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each, send_in_order
+from agentqueue.client.decoding import dead_letter_of, decode_snapshot
 from agentqueue.client.fork_guard import ForkGuard
 from agentqueue.client.known_names import FORCE, KnownNames, unknown_job
 from agentqueue.client.pagination import check_fields, check_limit, moment_in, size_of, split_cursor, states_from
 from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
-from agentqueue.client.results import cancelled_record, check_timeout, not_found, outcome_of, replayed_of
+from agentqueue.client.results import cancelled_result, check_timeout, job_not_found, outcome_of, replayed_of
 from agentqueue.client.stats import QueueStats, stats_of, unread_stats
-from agentqueue.client.status import PAYLOADS, JobStatus, dead_letter_of, listed, status_of, unread_status
+from agentqueue.client.status import PAYLOADS, JobStatus, listed, status_of, unread_status
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import (
     InvalidName,
-    InvalidPayload,
     JobNotFound,
     NotFound,
     QueueUnavailable,
@@ -46,7 +46,7 @@ from agentqueue.model.job import OMITTED, State, decode_job
 from agentqueue.model.json import MAX_BYTES
 from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, prepare_job
 from agentqueue.model.record_heads import DEAD_LETTER_BYTES, HEAD_BYTES, Cut
-from agentqueue.model.result import decode_result, encode_result
+from agentqueue.model.result import encode_result
 from agentqueue.model.times import from_ms
 from agentqueue.store import (
     Sentinels,
@@ -70,8 +70,8 @@ Progress = Callable[[int], None]
 """Called with how many jobs have been dealt with so far."""
 RESULT_KEEP_MS: Final = 3_600_000
 """How long the result of a job that was cancelled before it started can be read: as a handler's results by default."""
-FIRST_POLL: Final = 0.01
-LAST_POLL: Final = 0.5
+FIRST_POLL_S: Final = 0.01
+LAST_POLL_S: Final = 0.5
 """Seconds between looks for a result: from the first to the last, growing by half."""
 SERVER_OUTAGE_TOLERANCE_S: Final = 30.0
 """Seconds for which a server that is away does not end a wait for a result."""
@@ -368,11 +368,8 @@ class Client:
         found = await self._with_slot(self.store.inspect(job.queue, job.id))
         if found.record is not None:
             return found.record == job.record
-        with suppress(InvalidPayload):
-            ours = decode_job(job.record)
-            theirs = decode_result(found.result or b"")
-            return (theirs.name, theirs.enqueued_ms) == (ours.name, ours.enqueued_ms)
-        return False
+        ours, theirs = decode_job(job.record), decode_snapshot(found).result
+        return theirs is not None and (theirs.name, theirs.enqueued_ms) == (ours.name, ours.enqueued_ms)
 
     def _handle(self, job_id: str, queue: str, was_known: bool) -> Job:  # noqa: FBT001  # per job of a bulk
         # A known id may be of another queue: that is looked up when needed.
@@ -400,7 +397,7 @@ class Client:
         """
         status = status_of(await self._inspect(id, queue))
         if status is None:
-            raise not_found(id)
+            raise job_not_found(id)
         return status
 
     async def result(
@@ -424,27 +421,24 @@ class Client:
             no longer. InvalidPayload: its result is a pickle, or garbage.
         """
         deadline = monotonic() + check_timeout(timeout)
-        pause = FIRST_POLL
+        last_answer = monotonic()
+        pause = FIRST_POLL_S
         while True:
-            status = await self._patient_status(id, queue, deadline)
+            try:
+                status = await self.status(id, queue=queue)
+            except QueueUnavailable:
+                if monotonic() >= min(last_answer + SERVER_OUTAGE_TOLERANCE_S, deadline):
+                    raise
+                await asyncio.sleep(LAST_POLL_S)
+                continue
             if status.is_final:
                 return outcome_of(status)
-            queue = status.queue
-            left = deadline - monotonic()
+            last_answer, queue = monotonic(), status.queue
+            left = deadline - last_answer
             if left <= 0:
                 raise ResultTimeout(f"job {id} is {status.state} still; it goes on, ask again later")
             await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, LAST_POLL)
-
-    async def _patient_status(self, job_id: str, queue: str | None, deadline: float) -> JobStatus:
-        give_up = min(monotonic() + SERVER_OUTAGE_TOLERANCE_S, deadline)
-        while True:
-            try:
-                return await self.status(job_id, queue=queue)
-            except QueueUnavailable:
-                if monotonic() >= give_up:
-                    raise
-            await asyncio.sleep(LAST_POLL)
+            pause = min(pause * 1.5, LAST_POLL_S)
 
     async def cancel(self, id: str, *, queue: str | None = None) -> Cancellation:  # noqa: A002
         """Cancel a job: at once before it starts; a running one is cancelled by its worker within a second.
@@ -454,8 +448,8 @@ class Client:
         """
         found = await self._inspect(id, queue)
         if found.state is None:
-            raise not_found(id)
-        result = encode_result(cancelled_record(found, now_ms()))
+            raise job_not_found(id)
+        result = encode_result(cancelled_result(found, now_ms()))
         done = await self._with_slot(self.store.cancel(found.queue, id, result=result, keep_ms=RESULT_KEEP_MS))
         if done == "unknown":  # it ended this very moment, and kept no result
             return Cancellation.TOO_LATE
@@ -469,7 +463,7 @@ class Client:
                 return found
         queue = await self._with_slot(find_queue(self.store, job_id))
         if queue is None:
-            raise not_found(job_id)
+            raise job_not_found(job_id)
         return await self._with_slot(self.store.inspect(queue, job_id))
 
     async def arq_job(self, id: str) -> "arq.jobs.Job":  # noqa: A002

@@ -5,17 +5,18 @@ from asyncio import CancelledError
 from collections.abc import Sequence
 from typing import Any
 
+from agentqueue.client.decoding import decode_snapshot
 from agentqueue.client.responses import Replayed
 from agentqueue.client.status import JobStatus
 from agentqueue.errors import InvalidPayload, JobCancelled, JobFailed, JobNotFound
 from agentqueue.model.attempts import returns_of
-from agentqueue.model.job import JobRecord, State, decode_job
+from agentqueue.model.job import State
 from agentqueue.model.result import ResultRecord
 from agentqueue.model.retry_policy import Seconds, seconds
 from agentqueue.store import Snapshot
 
 
-def not_found(job_id: str) -> JobNotFound:
+def job_not_found(job_id: str) -> JobNotFound:
     """The error for an id that the server does not know."""
     return JobNotFound(
         f"no job {job_id} is known here: it was never enqueued on this server, or its result's retention has passed"
@@ -43,32 +44,18 @@ def outcome_of(status: JobStatus) -> Any:
             return status.result
 
 
-def cancelled_record(found: Snapshot, now_ms: int) -> ResultRecord:
-    """The result of a job that is cancelled before it starts (again)."""
-    try:
-        record = decode_job(found.record or b"")
-    except InvalidPayload:
-        record = JobRecord(name="")
-    return ResultRecord(
+def cancelled_result(found: Snapshot, now_ms: int) -> ResultRecord:
+    """Return the result of a job that is cancelled before it starts, or before it starts again."""
+    return ResultRecord.of(
+        decode_snapshot(found).record,
         id=found.id,
-        name=record.name,
         queue=found.queue,
-        success=False,
-        result=CancelledError(),
-        started_ms=0,
-        finished_ms=now_ms,
-        args=record.args,
-        kwargs=record.kwargs,
-        enqueued_ms=record.enqueued_ms,
-        job_try=found.attempts + 1,
         state=State.CANCELLED,
-        priority=record.priority,
+        result=CancelledError(),
+        finished_ms=now_ms,
+        job_try=found.attempts + 1,
         attempts=found.attempts,
         deliveries=found.attempts + returns_of(found.meta),
-        tags=record.tags,
-        parent=record.parent,
-        tenant=record.tenant,
-        trace=record.trace,
     )
 
 

@@ -5,17 +5,16 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
 
-from agentqueue.errors import InvalidPayload
-from agentqueue.keys import PRIORITY_NUMBERS, Level
-from agentqueue.model.attempts import AttemptError, Progress, decode_progress, errors_of, returns_of
-from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, decode_dead_letter, priority_label
+from agentqueue.client.decoding import decode_snapshot
+from agentqueue.keys import Level
+from agentqueue.model.attempts import Progress, decode_progress, errors_of, returns_of
+from agentqueue.model.dead_letter import DeadLetter, priority_label
 from agentqueue.model.exceptions import clean_text
-from agentqueue.model.job import OMITTED, JobRecord, State, decode_job, is_pickle
+from agentqueue.model.job import OMITTED, JobRecord, State
 from agentqueue.model.json import camel
-from agentqueue.model.record_heads import decode_dead_letter_head, decode_job_head, decode_result_head
-from agentqueue.model.result import ResultRecord, decode_result
+from agentqueue.model.result import ResultRecord
 from agentqueue.model.times import LAST_MS, from_ms, iso, iso_of, moment_of
-from agentqueue.store import Snapshot, StoredDeadLetter, Unreadable
+from agentqueue.store import Snapshot, Unreadable
 
 FINAL_STATES: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
 PAYLOADS: Final = ("data", "result")
@@ -84,20 +83,18 @@ def _json(value: Any) -> Any:
 def status_of(snapshot: Snapshot) -> JobStatus | None:
     """The job's status, or None if the server does not know it.
 
-    A live record (a dead job enqueued again, say) goes before what is left of an earlier run of the same id.
-
     Raises:
-        Cut: of a snapshot that is a head; the job has to be read whole.
+        Cut: The snapshot holds the heads of records only, and the job must be read whole.
     """
-    match snapshot.state:
-        case None:
-            return None
-        case State.WAITING | State.DELAYED | State.ACTIVE as state:
-            return _live(snapshot, state)
-        case State.DEAD:
-            return _dead(snapshot)
-        case _:
-            return _ended(snapshot)
+    state = snapshot.state
+    if state is None:
+        return None
+    job = decode_snapshot(snapshot)
+    if job.dead_letter is not None:
+        return _status_of_dead(snapshot, job.dead_letter, job.result)
+    if job.result is not None:
+        return _status_of_ended(snapshot, job.result)
+    return _status_of_live(snapshot, state, job.record, job.problem)
 
 
 def listed(status: JobStatus, wanted: Collection[str]) -> JobStatus:
@@ -132,40 +129,7 @@ def unread_status(unread: Unreadable, state: State) -> JobStatus:
     )
 
 
-def dead_letter_of(stored: StoredDeadLetter, *, whole_errors: bool = True, is_head: bool = False) -> DeadLetter:
-    """Return the dead letter; one that can't be read says so as its error, and is of the reason `garbage`.
-
-    Raises:
-        Cut: of a head; the letter has to be read whole.
-    """
-    try:
-        if stored.raw is None:
-            raise InvalidPayload(stored.problem or "there is none")
-        return (
-            decode_dead_letter_head(stored.raw, whole_errors=whole_errors)
-            if is_head
-            else decode_dead_letter(stored.raw)
-        )
-    except InvalidPayload as exc:
-        why = AttemptError(0, 0, "InvalidPayload", f"its dead letter can't be read: {clean_text(str(exc))}")
-        return DeadLetter(
-            id=clean_text(stored.id),
-            queue=stored.queue,
-            name="",
-            data=OMITTED if is_head else None,
-            priority=PRIORITY_NUMBERS[Level.NORMAL],
-            reason=DeadLetterReason.GARBAGE,
-            errors=(why,),
-            fingerprint="",
-            attempts=0,
-            deliveries=0,
-            enqueued_ms=0,
-            died_ms=0,
-        )
-
-
-def _live(snapshot: Snapshot, state: State) -> JobStatus:
-    record, problem = _record(snapshot)
+def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem: str | None) -> JobStatus:
     owner, claimed_ms = _holder(snapshot.held)
     errors = errors_of(snapshot.meta)
     started = snapshot.attempts + returns_of(snapshot.meta)
@@ -190,42 +154,29 @@ def _live(snapshot: Snapshot, state: State) -> JobStatus:
     )
 
 
-def _dead(snapshot: Snapshot) -> JobStatus:
-    stored = StoredDeadLetter(snapshot.id, snapshot.queue, snapshot.dead["dead_letter"])
-    letter = dead_letter_of(stored, whole_errors=False, is_head=snapshot.is_truncated)
-    result = _result(snapshot)
+def _status_of_dead(snapshot: Snapshot, dead_letter: DeadLetter, result: ResultRecord | None) -> JobStatus:
     return JobStatus(
         id=snapshot.id,
         queue=snapshot.queue,
-        name=letter.name,
+        name=dead_letter.name,
         state=State.DEAD,
-        priority=priority_label(letter.priority),
-        data=letter.data,
+        priority=priority_label(dead_letter.priority),
+        data=dead_letter.data,
         progress=result.progress if result else None,
-        attempts=letter.attempts,
-        deliveries=letter.deliveries,
-        enqueued_at=moment_of(letter.enqueued_ms),
+        attempts=dead_letter.attempts,
+        deliveries=dead_letter.deliveries,
+        enqueued_at=moment_of(dead_letter.enqueued_ms),
         due_at=None,
         started_at=moment_of(result.started_ms if result else 0),
-        finished_at=moment_of(letter.died_ms),
+        finished_at=moment_of(dead_letter.died_ms),
         result=None,
-        error=letter.error,
+        error=dead_letter.error,
         worker=result.worker if result else None,
-        **_origin(letter),
+        **_origin(dead_letter),
     )
 
 
-def _ended(snapshot: Snapshot) -> JobStatus:
-    """Completed, cancelled, or dead with its letter gone. Without a result the history knows the time only."""
-    result = _result(snapshot) or ResultRecord(
-        id=snapshot.id,
-        name="",
-        queue=snapshot.queue,
-        success=True,
-        result=None,
-        started_ms=0,
-        finished_ms=snapshot.done_ms or 0,
-    )
+def _status_of_ended(snapshot: Snapshot, result: ResultRecord) -> JobStatus:
     return JobStatus(
         id=snapshot.id,
         queue=result.queue or snapshot.queue,
@@ -250,37 +201,6 @@ def _ended(snapshot: Snapshot) -> JobStatus:
 def _origin(of: JobRecord | DeadLetter | ResultRecord) -> dict[str, Any]:
     """Where the job comes from and whom it is for."""
     return {"tags": tuple(of.tags), "tenant": of.tenant, "trace": of.trace, "parent": of.parent}
-
-
-def _record(snapshot: Snapshot) -> tuple[JobRecord, str | None]:
-    """The record, or an empty one and why it can't be read."""
-    raw = snapshot.record
-    if raw is None:
-        return JobRecord(name=""), "its record is missing"
-    try:
-        return decode_job_head(raw) if snapshot.is_truncated else decode_job(raw), None
-    except InvalidPayload as exc:
-        return JobRecord(name=""), "its record is a pickle, which is not read here" if is_pickle(raw) else str(exc)
-
-
-def _result(snapshot: Snapshot) -> ResultRecord | None:
-    if snapshot.result is None:
-        return None
-    try:
-        decode = decode_result_head if snapshot.is_truncated else decode_result
-        return decode(snapshot.result, job_id=snapshot.id)
-    except InvalidPayload as exc:
-        why = "its result is a pickle, which is not read here" if is_pickle(snapshot.result) else str(exc)
-        return ResultRecord(
-            id=snapshot.id,
-            name="",
-            queue=snapshot.queue,
-            success=False,
-            result=why,
-            started_ms=0,
-            finished_ms=snapshot.done_ms or 0,
-            state=State.COMPLETED,
-        )
 
 
 def _holder(held: bytes | None) -> tuple[str | None, int]:

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agentqueue.client import Cancellation, Client, DeadGroup, QueueStats
-from agentqueue.client.results import not_found
+from agentqueue.client.results import job_not_found
 from agentqueue.client.status import status_of
 from agentqueue.client.suggestions import check_job_known, check_queue_known
 from agentqueue.clock import now_ms
@@ -217,14 +217,14 @@ async def show_job(request: Request) -> Response:
     snapshot = await _inspect(client_of(request), check_id(request.path_params["id"]))
     status = status_of(snapshot)
     if status is None:
-        raise not_found(snapshot.id)
+        raise job_not_found(snapshot.id)
     return Json(status.to_json() | {"errors": [error_to_json(error) for error in _errors(snapshot)]})
 
 
 async def _inspect(client: Client, job_id: str) -> Snapshot:
     queue = await find_queue(client.store, job_id)
     if queue is None:
-        raise not_found(job_id)
+        raise job_not_found(job_id)
     return await client.store.inspect(queue, job_id)
 
 

@@ -92,6 +92,10 @@ class JobRecord:
         return self.args[0] if len(self.args) == 1 else (list(self.args) or None)
 
 
+UNREADABLE_RECORD: Final = JobRecord(name="")
+"""Stands for a record that is missing or cannot be read."""
+
+
 def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
     """The record's bytes.
 

@@ -17,7 +17,7 @@ from agentqueue.model.exceptions import (
     is_a,
     name_exception,
 )
-from agentqueue.model.job import State
+from agentqueue.model.job import JobRecord, State
 from agentqueue.model.json import MAX_BYTES, find_problem
 from agentqueue.model.json_input import read_record
 from agentqueue.model.record_fields import INT, INT_OR_NONE, LIST, TEXT, TEXT_OR_NONE, check_fields, expect_type
@@ -55,6 +55,52 @@ class ResultRecord:
     parent: str | None = None
     tenant: str | None = None
     trace: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        job: JobRecord,
+        *,
+        id: str,  # noqa: A002  # the field's name
+        queue: str,
+        state: State,
+        result: Any,
+        finished_ms: int,
+        started_ms: int = 0,
+        job_try: int = 1,
+        attempts: int = 0,
+        deliveries: int = 0,
+        worker: str | None = None,
+        reason: DeadLetterReason | None = None,
+        progress: Progress | None = None,
+        errors: Sequence[AttemptError] = (),
+    ) -> "ResultRecord":
+        """Return the result of a job. The job's record supplies its payload, priority and origin."""
+        return cls(
+            id=id,
+            name=job.name,
+            queue=queue,
+            success=state is State.COMPLETED,
+            result=result,
+            started_ms=started_ms,
+            finished_ms=finished_ms,
+            args=job.args,
+            kwargs=job.kwargs,
+            enqueued_ms=job.enqueued_ms,
+            job_try=job_try,
+            state=state,
+            priority=job.priority,
+            attempts=attempts,
+            deliveries=deliveries,
+            worker=worker,
+            reason=reason,
+            progress=progress,
+            errors=errors,
+            tags=job.tags,
+            parent=job.parent,
+            tenant=job.tenant,
+            trace=job.trace,
+        )
 
     @property
     def data(self) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from agentqueue.keys import Level
 from agentqueue.model.attempts import AttemptError
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason
-from agentqueue.model.job import JobRecord
+from agentqueue.model.job import UNREADABLE_RECORD, JobRecord
 from agentqueue.model.new_job import NewJob
 from agentqueue.model.outcomes import (
     MAX_JOBS_PER_CALL,
@@ -33,7 +33,7 @@ from agentqueue_worker.domain.admission import (
 )
 from agentqueue_worker.domain.claim_size import claim_limit, moving_mean
 from agentqueue_worker.domain.claimed_job import ClaimedJob
-from agentqueue_worker.domain.dead_letter import UNREADABLE_RECORD, dead_letter_of
+from agentqueue_worker.domain.dead_letter import dead_letter_of
 from agentqueue_worker.domain.drain_plan import plan_drain
 from agentqueue_worker.domain.error_record import add_error, describe_failure
 from agentqueue_worker.domain.leases import Leases, renewal_interval_s, to_renew

@@ -131,31 +131,22 @@ class OutcomeFactory:
         finished_ms: int | None = None,
         reason: DeadLetterReason | None = None,
     ) -> ResultRecord:
-        record, cancelled_unstarted = job.record, state is State.CANCELLED and not job.started_ms
-        return ResultRecord(
+        cancelled_unstarted = state is State.CANCELLED and not job.started_ms
+        return ResultRecord.of(
+            job.record,
             id=clean_text(job.id),  # other clients may write IDs that are not valid text
-            name=record.name,
             queue=self.options.queue,
-            success=state is State.COMPLETED,
+            state=state,
             result=value,
             started_ms=job.started_ms,
             finished_ms=finished_ms or now_ms(),
-            args=record.args,
-            kwargs=record.kwargs,
-            enqueued_ms=record.enqueued_ms,
             job_try=max(job.attempts, 1),
-            state=state,
-            priority=record.priority,
             attempts=attempts,
             deliveries=job.deliveries,
             worker=None if cancelled_unstarted else self.options.identity.name,
             reason=reason,
             progress=progress,
             errors=errors,
-            tags=record.tags,
-            parent=record.parent,
-            tenant=record.tenant,
-            trace=record.trace,
         )
 
     def _notifications(self, dead_letter: DeadLetter) -> list[NewJob]:

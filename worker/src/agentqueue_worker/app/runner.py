@@ -13,6 +13,7 @@ from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.attempts import AttemptError
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import class_name, describe_traceback, name_exception, traceback_of
+from agentqueue.model.job import UNREADABLE_RECORD
 from agentqueue.model.outcomes import Claimed, Outcome, Released
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.app.forks import end_child
@@ -34,7 +35,6 @@ from agentqueue_worker.domain.admission import (
 )
 from agentqueue_worker.domain.claim_size import moving_mean
 from agentqueue_worker.domain.claimed_job import ClaimedJob
-from agentqueue_worker.domain.dead_letter import UNREADABLE_RECORD
 from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry
 from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeless, Verdict, Yielded
 

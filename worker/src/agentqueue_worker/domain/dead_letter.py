@@ -6,7 +6,6 @@ from agentqueue.keys import PRIORITY_NUMBERS
 from agentqueue.model.attempts import AttemptError
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, fingerprint
 from agentqueue.model.exceptions import clean_text
-from agentqueue.model.job import JobRecord
 from agentqueue_worker.domain.claimed_job import ClaimedJob
 
 ERROR_TYPES: dict[DeadLetterReason, str] = {
@@ -19,8 +18,6 @@ ERROR_TYPES: dict[DeadLetterReason, str] = {
     DeadLetterReason.UNKNOWN_JOB: "UnknownJob",
 }
 """Error types of jobs that were rejected before they started, so that no exception has a type."""
-UNREADABLE_RECORD = JobRecord(name="")
-"""Record of a job whose own record is missing or can't be read."""
 
 
 def dead_letter_of(
