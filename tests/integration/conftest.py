@@ -24,7 +24,7 @@ SLOW = {
     "test_engine_model.py",
     "test_failover.py",
     "test_first_moments.py",
-    "test_foreign_keys.py",
+    "test_wrong_type_keys.py",
     "test_installs.py",
     "test_kills.py",
     "test_managed_redis.py",

@@ -95,7 +95,7 @@ async def test_a_primary_that_is_demoted_and_comes_back_has_the_outcomes_recorde
             plain.replicaof("127.0.0.1", free_port())  # nobody: its data stay
             work.go.set()
             await until(lambda: not worker.state.running, what="it has ended")
-            with pytest.raises(QueueUnavailable, match="read-only replica by now"):
+            with pytest.raises(QueueUnavailable, match="has become a read-only replica"):
                 await client.enqueue(work.job)
             plain.replicaof("NO", "ONE")
         status = await final(job)

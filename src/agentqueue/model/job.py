@@ -80,7 +80,7 @@ class JobRecord:
     def enqueueing(self) -> str:
         """Return what distinguishes this enqueueing of the job's id from the ones before and after it.
 
-        It stays the same over retries, crashes, hand-backs and replays.
+        It stays the same over retries, crashes, releases and replays.
         """
         return f"{self.enqueued_ms}:{self.nonce or ''}"
 

@@ -12,6 +12,8 @@ MAX_JOBS_PER_CALL: Final = 500
 """Maximum number of jobs that one call claims or finishes. It bounds the time for which a script blocks the server."""
 MAX_BYTES_PER_CALL: Final = 4 * 1024 * 1024
 """Maximum size of the records that one call claims, and of the outcomes that it records, in bytes."""
+KEEP_FOREVER: Final = -1
+"""`keep_ms` of a result that never expires."""
 
 
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
@@ -22,7 +24,7 @@ class Completed:
     level: Level
     result: bytes
     keep_ms: int
-    """How long the result is kept; 0 stores no result."""
+    """Retention of the result in ms; 0 stores no result, KEEP_FOREVER one that never expires."""
     run_ms: int
     children: Sequence[NewJob] = ()
 
@@ -46,7 +48,7 @@ class DeadLettered:
     level: Level
     result: bytes
     keep_ms: int
-    """How long the result is kept; 0 stores no result."""
+    """Retention of the result in ms; 0 stores no result, KEEP_FOREVER one that never expires."""
     fingerprint: str
     dead_letter: bytes
     """JSON that says why the job is dead."""
@@ -61,7 +63,7 @@ class Cancelled:
     level: Level
     result: bytes
     keep_ms: int
-    """How long the result is kept; 0 stores no result."""
+    """Retention of the result in ms; 0 stores no result, KEEP_FOREVER one that never expires."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""The only package that talks to Redis: typed faces of the scripts, one round trip each."""
+"""Access to Redis: typed methods for the Lua scripts, each one round trip. No other package talks to Redis."""
 
 from agentqueue.model.new_job import NewJob
 from agentqueue.model.outcomes import (
+    KEEP_FOREVER,
     MAX_BYTES_PER_CALL,
     MAX_JOBS_PER_CALL,
     Cancelled,
@@ -16,7 +17,6 @@ from agentqueue.model.outcomes import (
 from agentqueue.store.connection import SentinelRedis, close_sentinels, open_client, use_fast_commands
 from agentqueue.store.engine import (
     HOUSEKEEPING_INTERVAL_S,
-    KEEP_FOREVER,
     Engine,
     EngineSettings,
     FinishAndClaimReply,

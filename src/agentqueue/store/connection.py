@@ -34,7 +34,8 @@ class _FastCommands:
         try:
             return [hiredis.pack_command(words)]
         except UnicodeEncodeError:  # an ID that is not UTF-8 was decoded with surrogateescape
-            return [hiredis.pack_command(tuple(_encode_escaped(word) for word in words))]
+            encoded: Any = (word.encode(errors="surrogateescape") if isinstance(word, str) else word for word in words)
+            return [hiredis.pack_command(tuple(encoded))]
 
     async def can_read_destructive(self) -> bool:
         """Return whether an idle connection has unexpected data. redis-py calls this before each command.
@@ -45,10 +46,6 @@ class _FastCommands:
         if reader is None or reader.at_eof() or reader.exception() is not None:
             raise redis_errors.ConnectionError("the server closed the connection")
         return bool(reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio has no public way to look
-
-
-def _encode_escaped(word: Any) -> Any:
-    return word.encode(errors="surrogateescape") if isinstance(word, str) else word
 
 
 def use_fast_commands(client: redis_asyncio.Redis) -> redis_asyncio.Redis:

@@ -13,9 +13,6 @@ from agentqueue.store.replies import decode_hash, decode_ids, decode_pairs
 from agentqueue.store.scripts import Script, load
 from agentqueue.store.server import Server
 
-KEEP_FOREVER: Final = -1
-"""`keep_ms` of a result that never expires."""
-
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:

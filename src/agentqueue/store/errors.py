@@ -63,7 +63,8 @@ def _refused(exc: redis_errors.RedisError, options: ServerOptions) -> AgentQueue
         )
     if is_forbidden(exc):
         return QueueUnavailable(f"Redis at {server}: {_explain_denial(text, options)}; {ACL_ADVICE}")
-    if isinstance(exc, redis_errors.AuthenticationError) or _wants_auth(text):
+    # A large command without a password gets a protocol error, before the server has read all of it.
+    if isinstance(exc, redis_errors.AuthenticationError) or "NOAUTH" in text or "unauthenticated" in text:
         return QueueUnavailable(f"Redis at {server} refuses the credentials ({text}); check the password in the URL")
     if isinstance(exc, redis_errors.BusyLoadingError):
         return QueueUnavailable(f"Redis at {server} is loading its data; try again in a moment")
@@ -94,8 +95,3 @@ def _unreachable(exc: redis_errors.RedisError, options: ServerOptions) -> QueueU
     return QueueUnavailable(
         f"Redis at {options.name} does not answer ({exc}); check that it runs, the URL{hint} and the network"
     )
-
-
-def _wants_auth(text: str) -> bool:
-    """Return whether the server asks for a password. It answers a large command without one as a protocol error."""
-    return "NOAUTH" in text or "unauthenticated" in text

@@ -307,14 +307,17 @@ class Store:
         keys, last = KeySpace(queue), until_ms // 60_000
         wanted = range(last - min(minutes, 1_440) + 1, last + 1)
 
-        async def read() -> list[list[bytes]]:
+        async def read() -> list[dict[bytes, bytes]]:
             async with self.server.redis.pipeline(transaction=False) as pipe:
                 for minute in wanted:
                     pipe.execute_command("HGETALL", keys.stats_of_minute(minute), keys=[])
                 return await pipe.execute()
 
         replies = await self.server.call(read)
-        return [(minute * 60_000, _counters(reply)) for minute, reply in zip(wanted, replies, strict=True)]
+        return [
+            (minute * 60_000, {name.decode(errors="replace"): number_of(value) for name, value in reply.items()})
+            for minute, reply in zip(wanted, replies, strict=True)
+        ]
 
     async def queues(self) -> list[str]:
         """Return the names of all queues on this server that were ever used or are scaled, sorted."""
@@ -514,9 +517,3 @@ def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
         expired_leases=expired_leases,
         waits=waits,
     )
-
-
-def _counters(reply: Any) -> dict[str, int]:
-    if isinstance(reply, dict):
-        return {name.decode(errors="replace"): number_of(value) for name, value in reply.items()}
-    return _numbers(reply)

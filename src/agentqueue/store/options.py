@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from agentqueue.errors import UsageError
 from agentqueue.service import environment as env
@@ -86,7 +86,9 @@ class ServerOptions:
         object.__setattr__(self, "url", self.url.strip())  # values of Secrets often end with a newline
         parse_url(self.url)  # raises UsageError
         for name in ("connect_timeout", "timeout"):
-            _check_seconds(name, getattr(self, name))
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not value > 0:  # NaN fails the comparison
+                raise UsageError(f"{name} {value!r} must be a number of seconds over 0")
 
     @property
     def name(self) -> str:
@@ -113,11 +115,6 @@ class ServerOptions:
     def is_secure(self) -> bool:
         """True if the connection uses TLS."""
         return self.tls is not None or self.address.scheme == "rediss"
-
-
-def _check_seconds(name: str, value: Any) -> None:
-    if type(value) not in (int, float) or not value > 0:  # NaN fails the comparison
-        raise UsageError(f"{name} {value!r} must be a number of seconds over 0")
 
 
 def resolve_url(explicit: str | None, environment: Mapping[str, str] | None = None) -> str | None:

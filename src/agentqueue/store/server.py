@@ -115,16 +115,13 @@ class Server:
             UnsupportedServer: it is too old, a cluster, a replica or not Redis, or it evicts keys.
             QueueUnavailable: it does not answer, or the password is wrong.
         """
-        info = await self.call(self._info)
+        info = cast("Mapping[str, Any]", await self.call(self.redis.info))
         if self.options.sentinel is not None and is_replica(info):
             await self.redis.connection_pool.disconnect(inuse_connections=False)
             raise QueueUnavailable(f"Redis at {self.name}: a failover is in progress; retry when it is over")
         problem = find_server_problem(info, allow_eviction=self.options.allow_eviction)
         if problem:
             raise UnsupportedServer(f"Redis at {self.name}: {problem}")
-
-    async def _info(self) -> Mapping[str, Any]:
-        return cast("Mapping[str, Any]", await self.redis.info())
 
 
 def _reply_or_none(reply: Any) -> Any:

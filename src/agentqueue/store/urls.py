@@ -1,4 +1,4 @@
-"""Redis URLs: what one may hold, and how it is shown without its secrets. No I/O here."""
+"""Parse Redis URLs, and show them without secrets. Does no I/O."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ FORM: Final = f"write redis://{ACCOUNT}host:port/db, rediss:// for TLS, or unix:
 WORDS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _TLS_FILES: Final = {"ssl_ca_certs": "ca_file", "ssl_certfile": "cert_file", "ssl_keyfile": "key_file"}
 PARAMETERS: Final = ("db", "username", "password", "client_name", *_TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname")
-"""The query parameters that a URL may have."""
+"""Query parameters that a URL may have."""
 _LEAVE_OUT: Final = "leave it out"
 _TIMEOUT: Final = "leave it out; a Client takes timeout= and connect_timeout="
 _ADVICE: Final = {
@@ -31,7 +31,7 @@ _ADVICE: Final = {
     "host": "write the host before the path: redis://host:port/db",
     "port": "write the port after the host: redis://host:port/db",
 }
-"""What to write instead of parameters that other programs take."""
+"""Advice for parameters that other programs accept, by name."""
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 _HOST: Final = re.compile(r"[^\s/@:\[\]#?\\'\"<>%]+|\[[0-9A-Fa-f:.%]+\]")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f]")
@@ -39,20 +39,20 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A Redis URL, taken apart. `str()` shows it without user name, password and parameters."""
+    """A parsed Redis URL. `str()` returns it without user name, password and parameters."""
 
     scheme: str
     host: str | None = None
-    """None: localhost, or a socket."""
+    """None for localhost and for a socket."""
     port: int | None = None
     path: str | None = None
-    """The Unix socket's path."""
+    """Path of a Unix socket."""
     db: int | None = None
     client_name: str | None = None
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     tls: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `agentqueue.Tls` that `ssl_…` parameters set."""
+    """Fields of `agentqueue.Tls` that the `ssl_…` parameters set."""
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -65,20 +65,20 @@ class RedisUrl:
 
     @property
     def connection(self) -> dict[str, Any]:
-        """The keyword arguments of a redis-py connection. Absent ones keep redis-py's defaults."""
+        """Keyword arguments of a redis-py connection; missing ones keep the defaults of redis-py."""
         names = ("host", "port", "path", "db", "client_name", "username", "password")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def parse_url(url: str) -> RedisUrl:
-    """Take a Redis URL apart.
+    """Parse a Redis URL.
 
-    Only the parameters in `PARAMETERS` are accepted. redis-py hands any other one to the connection, where it fails
-    long after the start or changes what is read.
+    Only the parameters in `PARAMETERS` are accepted. redis-py passes any other one to the connection, where it fails
+    long after the start, or changes how replies are decoded.
 
     Raises:
-        UsageError: it is not a Redis URL that AgentQueue can use. The message says what to write and repeats nothing
-            of the URL but a parameter's name: a password may stand anywhere in a malformed one.
+        UsageError: the URL is not one that AgentQueue can use. The message repeats nothing of it but a parameter's
+            name, since a malformed URL may contain a password anywhere.
     """
     url = url.strip()
     scheme, separator, rest = url.partition("://")
@@ -96,10 +96,10 @@ def parse_url(url: str) -> RedisUrl:
     account, _, address = netloc.rpartition("@")
     username, _, password = account.partition(":")
     given = _parameters(query)
-    place = _socket(address, slash + path) if scheme == "unix" else _address(address, path)
+    target = _socket(address, slash + path) if scheme == "unix" else _address(address, path)
     return RedisUrl(
         scheme,
-        **place | ({"db": _database(given["db"])} if "db" in given else {}),
+        **target | ({"db": _database(given["db"])} if "db" in given else {}),
         client_name=given.get("client_name") or None,
         username=unquote(username) or given.get("username") or None,
         password=unquote(password) or given.get("password") or None,
@@ -108,7 +108,7 @@ def parse_url(url: str) -> RedisUrl:
 
 
 def describe_url(url: str) -> str:
-    """Return the URL without its secrets, for messages and logs; of a malformed one, no more than its scheme."""
+    """Return the URL without its secrets, for messages and logs; only the scheme if the URL is malformed."""
     try:
         return str(parse_url(url))
     except UsageError:
@@ -116,8 +116,8 @@ def describe_url(url: str) -> str:
         return f"{scheme}://{REDACTED}" if scheme in SCHEMES else "the Redis URL"
 
 
-def _refused(what: str, advice: str = FORM) -> UsageError:
-    return UsageError(f"the Redis URL {what}; {advice}")
+def _refused(problem: str, advice: str = FORM) -> UsageError:
+    return UsageError(f"the Redis URL {problem}; {advice}")
 
 
 def _socket(address: str, path: str) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _parameters(query: str) -> dict[str, str]:
                 f"the Redis URL's parameter {name} is not supported: {advice} (supported are {', '.join(PARAMETERS)})"
             )
         if name in found:
-            raise UsageError(f"the Redis URL's parameter {name} stands twice: write it once")
+            raise UsageError(f"the Redis URL's parameter {name} is given twice; give it once")
         found[name] = value
     return found
 

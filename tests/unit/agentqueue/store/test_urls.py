@@ -112,7 +112,7 @@ def test_whatever_is_given_is_read_or_refused(text: str) -> None:
         ("redis://h?db=x", "a database that is not a whole number"),
         ("redis://h?db", "a parameter that is not name=value"),
         ("redis://h?db=", "a parameter that is not name=value"),
-        ("redis://h?db=1&db=2", "parameter db stands twice"),
+        ("redis://h?db=1&db=2", "parameter db is given twice"),
         ("unix://run/r.sock", "with three slashes"),
         ("unix://", "with three slashes"),
         ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs must be none or required"),

@@ -264,7 +264,9 @@ def test_a_lasting_trouble_is_told_now_and_then(capsys: pytest.CaptureFixture[st
     assert (metrics.redis_errors, metrics.blocked, metrics.renewals_failed, metrics.lost_outcomes) == (5, 5, 5, 2)
 
 
-def test_foreign_keys_are_told_now_and_then_and_not_remembered_without_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_type_keys_are_logged_now_and_then_and_forgotten(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     telemetry = WorkerTelemetry(Metrics("q", "a"))
     for _ in range(3):
         telemetry.wrong_type_keys([("q:low", "string")])

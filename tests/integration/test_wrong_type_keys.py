@@ -146,7 +146,7 @@ async def refusal_of(hand: Hand, end: str, jobs: Sequence[Claimed]) -> str:
 
 
 async def place(redis: "Redis", job_id: str) -> State:
-    """Where the queue has the job, in one place alone. A client may not read its keys: one of them is foreign."""
+    """Return the only place of the job in the queue. A client may be unable to read its keys, of which one is wrong."""
     async with redis.pipeline() as pipe:
         for key in ("q:done", "q:dead", *LEVELS):
             pipe.zscore(key, job_id)
@@ -173,7 +173,7 @@ async def until_placed(redis: "Redis", job_id: str) -> None:
 
 
 @pytest.mark.parametrize(("prefix", "kind"), wrong(OF_A_JOB))
-async def test_a_waiting_jobs_foreign_key_costs_at_most_that_job(
+async def test_a_waiting_jobs_key_of_a_wrong_type_costs_at_most_that_job(
     client: Client, server: Server, server_url: str, prefix: str, kind: str
 ) -> None:
     runs: Counter[str] = Counter()
@@ -207,7 +207,7 @@ async def test_a_waiting_jobs_foreign_key_costs_at_most_that_job(
 
 @pytest.mark.parametrize(("prefix", "kind"), wrong(OF_A_JOB))
 @pytest.mark.parametrize("end", OUTCOMES)
-async def test_a_running_jobs_foreign_key_keeps_no_outcome_from_being_recorded(
+async def test_a_running_jobs_key_of_a_wrong_type_keeps_no_outcome_from_being_recorded(
     client: Client, server: Server, prefix: str, kind: str, end: str
 ) -> None:
     """But without its in-progress key nobody holds it: the outcome is dropped, and it runs again (rule 2)."""
@@ -228,7 +228,7 @@ async def test_a_running_jobs_foreign_key_keeps_no_outcome_from_being_recorded(
 
 
 @pytest.mark.parametrize(("prefix", "kind"), wrong(OF_A_JOB))
-async def test_a_dead_workers_jobs_are_given_back_though_one_has_a_foreign_key(
+async def test_a_dead_workers_jobs_are_released_though_one_has_a_key_of_a_wrong_type(
     client: Client, server: Server, prefix: str, kind: str
 ) -> None:
     hand = Hand(server, "q")
@@ -243,7 +243,7 @@ async def test_a_dead_workers_jobs_are_given_back_though_one_has_a_foreign_key(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WRITE if kind != "hash"])
-async def test_notes_of_a_running_job_are_written_over_what_is_foreign(
+async def test_notes_of_a_running_job_are_written_over_a_key_of_a_wrong_type(
     client: Client, server: Server, kind: str
 ) -> None:
     hand = Hand(server, "q")
@@ -259,7 +259,7 @@ async def test_notes_of_a_running_job_are_written_over_what_is_foreign(
 
 
 @pytest.mark.parametrize(("key", "kind"), wrong(OF_A_QUEUE, each=2))
-async def test_a_queues_foreign_key_is_named_and_waited_for(
+async def test_a_queues_key_of_a_wrong_type_is_named_and_waited_for(
     client: Client, server: Server, server_url: str, key: str, kind: str
 ) -> None:
     """While it is there the worker neither spins nor loses a job, and goes on by itself once it is gone."""
@@ -297,7 +297,7 @@ def _names(line: Any, key: str, kind: str) -> bool:
 
 @pytest.mark.parametrize("key", [*LEVELS, "q:dead", "q:dead:fp", "q:done", "q:stats", "q:wake", "arq:abort"])
 @pytest.mark.parametrize("end", OUTCOMES)
-async def test_a_step_that_a_foreign_key_refused_is_carried_out_once_when_it_is_mended(
+async def test_a_step_that_a_key_of_a_wrong_type_refused_is_carried_out_once_when_it_is_mended(
     client: Client, server: Server, key: str, end: str
 ) -> None:
     """Nothing of it has been done by halves: no outcome is lost, or counted twice."""
@@ -326,7 +326,7 @@ async def test_a_step_that_a_foreign_key_refused_is_carried_out_once_when_it_is_
 
 
 @pytest.mark.parametrize("key", ["c", "c:dead", "c:seq"])
-async def test_a_child_that_a_foreign_key_refused_is_sent_when_it_is_mended(
+async def test_a_child_that_a_key_of_a_wrong_type_refused_is_sent_when_it_is_mended(
     client: Client, server_url: str, server: Server, key: str
 ) -> None:
     agent = Agent("q")
@@ -347,7 +347,7 @@ async def test_a_child_that_a_foreign_key_refused_is_sent_when_it_is_mended(
     assert (await client.stats("c")).waiting == 3
 
 
-async def test_a_producer_that_a_foreign_key_refused_may_send_again(client: Client, server: Server) -> None:
+async def test_a_producer_that_a_key_of_a_wrong_type_refused_may_send_again(client: Client, server: Server) -> None:
     await spoil(server.redis, "q", "string")
     with pytest.raises(QueueUnavailable, match="WRONGTYPE"):
         await client.enqueue("q", "plain", id="one")
@@ -357,7 +357,7 @@ async def test_a_producer_that_a_foreign_key_refused_may_send_again(client: Clie
     assert (await job.status()).state is State.WAITING
 
 
-async def test_jobs_that_run_keep_their_leases_though_another_level_is_foreign(
+async def test_jobs_that_run_keep_their_leases_though_another_level_has_a_wrong_type(
     client: Client, server: Server, server_url: str
 ) -> None:
     work = Work()
