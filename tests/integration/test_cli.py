@@ -412,7 +412,7 @@ class TestDead:
         kinds = [group["fingerprint"] for group in cli.json("dead", "list", "flights")["groups"]]
         start = next(kind[0] for kind in kinds if sum(other[0] == kind[0] for other in kinds) > 1)
         cli("dead", "replay", "flights", "--fingerprint", start, code=2)
-        assert "stands for several kinds" in cli.err
+        assert "ambiguous fingerprint prefix" in cli.err
 
 
 def command(*arguments: str) -> list[str]:
@@ -547,7 +547,7 @@ class TestOnATerminal:
         client.enqueue("flights", "search", id="trip")
         by_hand(bury_all)
         _, shown = on_a_terminal("dead", "discard", "--all", keys=keys)
-        assert "Forget all dead letters of all queues?" in shown
+        assert "Discard all dead letters of all queues?" in shown
         assert client.stats("flights").dead == left
 
 

@@ -359,7 +359,7 @@ async def test_cancelling(client: Client, api: httpx.AsyncClient) -> None:
     waiting = await client.enqueue("flights", "search")
     answer = await api.delete(f"/api/jobs/{waiting.id}")
     assert (answer.status_code, answer.json()) == (200, {"id": waiting.id, "cancellation": "cancelled"})
-    assert "had ended before" in problem(await api.delete(f"/api/jobs/{waiting.id}"), 409)
+    assert "has already ended" in problem(await api.delete(f"/api/jobs/{waiting.id}"), 409)
     running = await client.enqueue("flights", "search")
     async with hand(client) as worker:
         await worker.claim_one()
@@ -459,7 +459,7 @@ async def test_json_of_any_charset_parameter_is_json(api: httpx.AsyncClient) -> 
 async def test_paths_and_methods_that_are_none(api: httpx.AsyncClient) -> None:
     assert "the console's page is at /" in problem(await api.get("/api/nothing"), 404)
     answer = await api.put("/api/queues/flights/pause")
-    assert "PUT does not go here" in problem(answer, 405)
+    assert "method PUT is not allowed here" in problem(answer, 405)
     assert answer.headers["allow"] == "POST"
 
 
@@ -668,7 +668,7 @@ async def test_a_redis_that_is_away_and_comes_back_is_in_the_log(
             assert (await caller.get("/api/queues")).status_code == 200
             assert (await caller.get("/api/queues")).status_code == 200
     events = [(line["event"], line.get("count")) for line in logged if line["event"].startswith("redis_")]
-    assert events == [("redis_unavailable", None), ("redis_unavailable", 2), ("redis_available", None)]
+    assert events == [("redis_unavailable", None), ("redis_unavailable", 2), ("redis_recovered", None)]
     await own.close()
 
 

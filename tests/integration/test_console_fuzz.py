@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentqueue import Client
 from agentqueue.console.app import create_app
-from agentqueue.console.auth import HEADERS, Guard
+from agentqueue.console.auth import HEADERS, AccessMiddleware
 from agentqueue.store import Server
 from tests.support.hand import Hand
 
@@ -121,7 +121,7 @@ def ask(loop: asyncio.Runner, server_url: str) -> Iterator[Callable[[Ask], Answe
     loop.run(fill(client))
     yield lambda asked: loop.run(request(app, asked))
     loop.run(client.close())
-    app.lines.close()
+    app.repeated_logs.close()
 
 
 async def fill(client: Client) -> None:
@@ -135,7 +135,7 @@ async def fill(client: Client) -> None:
         await hand.claim_one()
 
 
-async def request(app: Guard, asked: Ask) -> Answer:
+async def request(app: AccessMiddleware, asked: Ask) -> Answer:
     """Ask as uvicorn does: the path is decoded, header names are in small letters."""
     sent: list[Any] = []
     left = [asked.body]

@@ -28,22 +28,25 @@ from agentqueue.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from agentqueue.client import Client, DeadGroup, Page, Replayed
     from agentqueue.model.dead_letter import DeadLetter
 
 GROUP_COLUMNS = ("queue", "fingerprint", "count", "reason", "job", "newest", "last error")
-DEAD_LETTER_COLUMNS = ("id", "job", "reason", "attempts", "died", "fingerprint", "error")
 GROUP_OPTIONAL = ("newest", "reason", "job", "queue", "count")
+"""Columns that a narrow terminal drops, the least important one first."""
+DEAD_LETTER_COLUMNS = ("id", "job", "reason", "attempts", "died", "fingerprint", "error")
 DEAD_LETTER_OPTIONAL = ("fingerprint", "attempts", "reason", "died", "job")
-"""What a narrow terminal does without, the first first."""
+"""Columns that a narrow terminal drops, the least important one first."""
+MAX_SHOWN = 20
+"""Maximum number of jobs that `dead replay` names for one problem. The others are counted."""
 
 QueueArgument = Annotated[str | None, typer.Argument(metavar="QUEUE", help="Default: all queues.")]
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID")]
-All = Annotated[bool, typer.Option("--all", help="All that are dead now.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters of this moment.")]
 Fingerprint = Annotated[
-    str | None, typer.Option("--fingerprint", metavar="FINGERPRINT", help="Those of one kind, as `dead list` names it.")
+    str | None,
+    typer.Option("--fingerprint", metavar="FINGERPRINT", help="Dead letters of this kind, as `dead list` names it."),
 ]
 
 
@@ -61,62 +64,36 @@ def list_dead(
     queue: QueueArgument = None,
     ids: Annotated[bool, typer.Option("--ids", help="One line per dead letter instead of one per kind.")] = False,
     fingerprint: Fingerprint = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many letters, up to 1000.")] = 100,
-    cursor: Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Number of dead letters, up to 1000.")] = 100,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="The cursor at the end of the previous page.")] = None,
     fields: Annotated[
         str, typer.Option("--fields", metavar="data", help="With --ids and --json: the payloads, too.")
     ] = "",
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """List dead letters by kind: same reason, job and error, but for numbers, ids and quoted words."""
-    words = [word for word in fields.split(",") if word and as_json]
-    if ids or fingerprint is not None or cursor is not None:
-        if queue is None:
-            raise UsageError("dead list --ids, --fingerprint and --cursor need a QUEUE")
-        page, now = with_client(redis, lambda client: _letters(client, queue, fingerprint, cursor, limit, words))
-        _print_letters(page, now, queue, as_json=as_json)
-    else:
-        groups, now = with_client(redis, lambda client: _groups(client, queue))
-        optional = sorted(GROUP_OPTIONAL, key=lambda name: queue is not None and name != "queue")
-        _print_groups(groups, now, optional, as_json=as_json)
-
-
-async def _letters(
-    client: Client, queue: str, fingerprint: str | None, cursor: str | None, limit: int, fields: list[str]
-) -> tuple[Page[DeadLetter], datetime]:
+    """List dead letters by kind: same reason, job and error, except for numbers, IDs and quoted words."""
     from agentqueue.clock import now_ms  # noqa: PLC0415
-    from agentqueue.model.times import from_ms  # noqa: PLC0415
-
-    await check_queue_known(client, queue)
-    if fingerprint is not None:
-        fingerprint = await find_fingerprint(client, queue, fingerprint)
-    page = await client.dead_letters(queue, fingerprint=fingerprint, cursor=cursor, limit=limit, fields=fields)
-    return page, from_ms(now_ms())
-
-
-async def _groups(client: Client, queue: str | None) -> tuple[list[DeadGroup], datetime]:
-    from agentqueue.clock import now_ms  # noqa: PLC0415
-    from agentqueue.model.times import from_ms  # noqa: PLC0415
-
-    queues = await _queues(client, queue)
-    return [group for name in queues for group in await client.dead_groups(name)], from_ms(now_ms())
-
-
-async def _queues(client: Client, queue: str | None) -> Sequence[str]:
-    if queue is None:
-        return [stats.name for stats in await client.stats() if stats.dead]
-    await check_queue_known(client, queue)
-    return [queue]
-
-
-def _print_letters(page: Page[DeadLetter], now: datetime, queue: str, *, as_json: bool) -> None:
     from agentqueue.model.dead_letter import dead_letter_to_json  # noqa: PLC0415
     from agentqueue.model.times import from_ms  # noqa: PLC0415
 
-    if as_json:
-        print_json({"dead": [dead_letter_to_json(letter) for letter in page], "cursor": page.cursor})
+    if not (ids or fingerprint is not None or cursor is not None):
+        _list_kinds(queue, as_json=as_json, redis=redis)
         return
+    if queue is None:
+        raise UsageError("dead list --ids, --fingerprint and --cursor need a QUEUE")
+    words = [word for word in fields.split(",") if word and as_json]
+
+    async def read(client: Client) -> Page[DeadLetter]:
+        await check_queue_known(client, queue)
+        whole = None if fingerprint is None else await find_fingerprint(client, queue, fingerprint)
+        return await client.dead_letters(queue, fingerprint=whole, cursor=cursor, limit=limit, fields=words)
+
+    page = with_client(redis, read)
+    if as_json:
+        print_json({"dead": [dead_letter_to_json(it) for it in page], "cursor": page.cursor})
+        return
+    now = from_ms(now_ms())
     rows = [
         (it.id, it.name, it.reason, it.attempts, ago(from_ms(it.died_ms), now), it.fingerprint, it.error) for it in page
     ]
@@ -125,34 +102,47 @@ def _print_letters(page: Page[DeadLetter], now: datetime, queue: str, *, as_json
         warn(f"there are more: --cursor {page.cursor}")
 
 
-def _print_groups(groups: Sequence[DeadGroup], now: datetime, optional: Sequence[str], *, as_json: bool) -> None:
-    from agentqueue.model.times import from_ms  # noqa: PLC0415
+def _list_kinds(queue: str | None, *, as_json: bool, redis: str | None) -> None:
+    """Print the dead letters of a queue, or of all queues, by kind."""
+    from agentqueue.clock import now_ms  # noqa: PLC0415
+    from agentqueue.model.times import from_ms, iso  # noqa: PLC0415
 
+    async def read(client: Client) -> list[DeadGroup]:
+        return [group for name in await _queues(client, queue) for group in await client.dead_groups(name)]
+
+    groups = [(group, group.newest) for group in with_client(redis, read)]
     if as_json:
-        print_json({"groups": [_group_to_json(group) for group in groups]})
+        shown = [
+            {
+                "queue": newest.queue,
+                "fingerprint": group.fingerprint,
+                "count": group.count,
+                "reason": newest.reason,
+                "name": newest.name,
+                "error": newest.error,
+                "newestId": newest.id,
+                "newestAt": iso(from_ms(newest.died_ms)),
+            }
+            for group, newest in groups
+        ]
+        print_json({"groups": shown})
         return
-    rows = []
-    for group in groups:
-        it = group.newest
-        died = ago(from_ms(it.died_ms), now)
-        rows.append((it.queue, group.fingerprint, group.count, it.reason, it.name, died, it.error))
+    now = from_ms(now_ms())
+    rows = [
+        (it.queue, group.fingerprint, group.count, it.reason, it.name, ago(from_ms(it.died_ms), now), it.error)
+        for group, it in groups
+    ]
+    # With one queue, its name is the same in all rows, so its column is dropped first.
+    optional = GROUP_OPTIONAL if queue is None else ("queue", *(name for name in GROUP_OPTIONAL if name != "queue"))
     print_table(GROUP_COLUMNS, rows, empty="no dead letters", optional_columns=optional)
 
 
-def _group_to_json(group: DeadGroup) -> dict[str, Any]:
-    from agentqueue.model.times import from_ms, iso  # noqa: PLC0415
-
-    it = group.newest
-    return {
-        "queue": it.queue,
-        "fingerprint": group.fingerprint,
-        "count": group.count,
-        "reason": it.reason,
-        "name": it.name,
-        "error": it.error,
-        "newestId": it.id,
-        "newestAt": iso(from_ms(it.died_ms)),
-    }
+async def _queues(client: Client, queue: str | None) -> Sequence[str]:
+    """Return the queue if it is known. Without one, return all queues that have dead letters."""
+    if queue is None:
+        return [stats.name for stats in await client.stats() if stats.dead]
+    await check_queue_known(client, queue)
+    return [queue]
 
 
 def show(
@@ -162,45 +152,38 @@ def show(
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Show dead letters in full: payload, and every attempt's error with its traceback."""
+    """Show dead letters in full: the payload, and the error of each attempt with its traceback."""
     from agentqueue.model.dead_letter import dead_letter_to_json  # noqa: PLC0415
 
-    letters = with_client(redis, lambda client: _read(client, queue, ids, fingerprint))
-    wire = [dead_letter_to_json(letter) for letter in letters]
+    async def read(client: Client) -> Sequence[DeadLetter]:
+        if ids:
+            found = [await client.dead_letter(job_id) for job_id in ids]
+            elsewhere = next((it for it in found if it.queue != queue), None)
+            if elsewhere is not None:
+                raise NotFound(f"job {elsewhere.id} died in queue {elsewhere.queue!r}, not in {queue!r}")
+            return found
+        await check_queue_known(client, queue)
+        whole = None if fingerprint is None else await find_fingerprint(client, queue, fingerprint)
+        newest = await client.dead_letters(queue, fingerprint=whole, limit=1, fields=["data"])
+        if not newest:
+            raise NotFound(f"queue {queue!r} has no dead letters")
+        return newest
+
+    shown = [dead_letter_to_json(it) for it in with_client(redis, read)]
     if as_json:
-        print_json(wire[0] if len(wire) == 1 else wire)
+        print_json(shown[0] if len(shown) == 1 else shown)
         return
-    for number, letter in enumerate(wire):
+    for number, fields in enumerate(shown):
         if number:
             print()
-        _print_letter(letter)
-
-
-async def _read(client: Client, queue: str, ids: list[str] | None, fingerprint: str | None) -> Sequence[DeadLetter]:
-    if ids:
-        letters = [await client.dead_letter(job_id) for job_id in ids]
-        strange = next((letter for letter in letters if letter.queue != queue), None)
-        if strange is not None:
-            raise NotFound(f"job {strange.id} died in queue {strange.queue!r}, not in {queue!r}")
-        return letters
-    await check_queue_known(client, queue)
-    if fingerprint is not None:
-        fingerprint = await find_fingerprint(client, queue, fingerprint)
-    letters = await client.dead_letters(queue, fingerprint=fingerprint, limit=1, fields=["data"])
-    if not letters:
-        raise NotFound(f"queue {queue!r} has no dead letters")
-    return letters
-
-
-def _print_letter(letter: dict[str, Any]) -> None:
-    errors = letter.pop("errors")
-    replayable = letter.pop("replayable")
-    letter["tags"] = letter["tags"] or None
-    print_fields(letter | {"replayable": None if replayable else "no: it died without a record"})
-    for error in errors:
-        print_line(f"attempt {error['attempt']} at {error['at']}: {error['type']}: {error['message']}", style="bold")
-        if error["traceback"]:
-            print(clean(error["traceback"].rstrip(), lines=True))
+        errors, replayable = fields.pop("errors"), fields.pop("replayable")
+        fields["tags"] = fields["tags"] or None
+        print_fields(fields | {"replayable": None if replayable else "no: it died without a record"})
+        for error in errors:
+            line = f"attempt {error['attempt']} at {error['at']}: {error['type']}: {error['message']}"
+            print_line(line, style="bold")
+            if error["traceback"]:
+                print(clean(error["traceback"].rstrip(), lines=True))
 
 
 def replay(
@@ -211,19 +194,39 @@ def replay(
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Send dead letters again, with their attempts counted anew.
+    """Send dead letters again. Their attempts start from zero.
 
-    Without a QUEUE, --all takes all queues. Exits with 1 if one could not be sent, 3 if there are none such.
+    Without a QUEUE, --all means all queues. Exits with 1 if one could not be sent, with 3 if none was found.
     """
-    choice = Choice.of(queue, ids, every, fingerprint)
-    report = with_client(redis, lambda client: _replay(client, choice, quiet=as_json))
+    selection = Selection.of(queue, ids, every, fingerprint)
+
+    async def send(client: Client) -> Replayed:
+        from agentqueue.client import Replayed  # noqa: PLC0415
+
+        total = Replayed()
+        for name in await _queues(client, queue):
+            arguments = await selection.arguments(client, name)
+            with progress_bar(f"replaying {name}", show=not as_json) as advance:
+                total += await client.replay(name, **arguments, progress=advance)
+        return total
+
+    replayed = with_client(redis, send)
     if as_json:
-        left = {"unknown": report.not_found, "live": report.already_queued, "bare": report.no_record}
-        print_json({"replayed": report.count, **left})
+        left = {"unknown": replayed.not_found, "live": replayed.already_queued, "bare": replayed.no_record}
+        print_json({"replayed": replayed.count, **left})
     else:
-        _tell_replayed(report)
-    if report.left:
-        raise typer.Exit(3 if len(report.not_found) == report.left and not report.count else 1)
+        print_line(f"{counted(replayed.count, 'job')} sent again")
+        for left_ids, reason in (
+            (replayed.not_found, "not a dead letter of this queue (any more)"),
+            (replayed.already_queued, "is in the queue again already, under the same ID"),
+            (replayed.no_record, "died without a record, so it cannot run: discard it"),
+        ):
+            for job_id in left_ids[:MAX_SHOWN]:
+                warn(f"{job_id}: {reason}")
+            if len(left_ids) > MAX_SHOWN:
+                warn(f"{len(left_ids) - MAX_SHOWN:,} more: {reason}")
+    if replayed.left:
+        raise typer.Exit(3 if len(replayed.not_found) == replayed.left and not replayed.count else 1)
 
 
 def discard(
@@ -235,20 +238,29 @@ def discard(
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Forget dead letters: they can't be replayed any more. Without a QUEUE, --all takes all queues."""
-    choice = Choice.of(queue, ids, every, fingerprint)
+    """Discard dead letters. They can't be replayed any more. Without a QUEUE, --all means all queues."""
+    selection = Selection.of(queue, ids, every, fingerprint)
     if not (yes or ids) and on_terminal() and sys.stdin.isatty():
-        typer.confirm(f"Forget {choice}?", abort=True)
-    gone = with_client(redis, lambda client: _discard(client, choice, quiet=as_json))
-    print_json({"discarded": gone}) if as_json else print_line(f"{counted(gone, 'dead letter')} discarded")
-    if ids and gone < len(set(ids)):
-        warn(f"{counted(len(set(ids)) - gone, 'job')} had no dead letter in {queue}")
-        raise typer.Exit(1 if gone else 3)
+        typer.confirm(f"Discard {selection}?", abort=True)
+
+    async def remove(client: Client) -> int:
+        total = 0
+        for name in await _queues(client, queue):
+            arguments = await selection.arguments(client, name)
+            with progress_bar(f"discarding {name}", show=not as_json) as advance:
+                total += await client.discard(name, **arguments, progress=advance)
+        return total
+
+    discarded = with_client(redis, remove)
+    print_json({"discarded": discarded}) if as_json else print_line(f"{counted(discarded, 'dead letter')} discarded")
+    if ids and discarded < len(set(ids)):
+        warn(f"{counted(len(set(ids)) - discarded, 'job')} had no dead letter in {queue}")
+        raise typer.Exit(1 if discarded else 3)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which dead letters a command is about."""
+class Selection:
+    """The dead letters that `dead replay` and `dead discard` act on."""
 
     queue: str | None
     ids: list[str] | None
@@ -256,16 +268,16 @@ class Choice:
     fingerprint: str | None
 
     @classmethod
-    def of(cls, queue: str | None, ids: list[str] | None, every: bool, fingerprint: str | None) -> Choice:
-        """The choice on the command line.
+    def of(cls, queue: str | None, ids: list[str] | None, every: bool, fingerprint: str | None) -> Selection:
+        """Return the selection on the command line.
 
         Raises:
-            UsageError: not exactly one of ids, --all and --fingerprint; or no queue where one is needed.
+            UsageError: It is not exactly one of ids, --all and --fingerprint, or it needs a queue.
         """
         if bool(ids) + every + (fingerprint is not None) != 1:
             raise UsageError("name the dead letters: QUEUE ID..., QUEUE --fingerprint FINGERPRINT, or [QUEUE] --all")
         if queue is None and not every:
-            raise UsageError("which queue? QUEUE may be left out with --all only")
+            raise UsageError("name the QUEUE: it can be left out with --all only")
         return cls(queue, ids, every, fingerprint)
 
     def __str__(self) -> str:
@@ -275,7 +287,7 @@ class Choice:
         return f"all dead letters {where}" if self.every else f"{counted(len(self.ids or ()), 'dead letter')} {where}"
 
     async def arguments(self, client: Client, queue: str) -> dict[str, Any]:
-        """The keywords of `Client.replay` and `Client.discard`."""
+        """Return the keyword arguments for `Client.replay` and `Client.discard`."""
         if self.ids:
             return {"ids": self.ids}
         if self.fingerprint is not None:
@@ -283,50 +295,18 @@ class Choice:
         return {"all": True}
 
 
-async def _replay(client: Client, choice: Choice, *, quiet: bool) -> Replayed:
-    from agentqueue.client import Replayed  # noqa: PLC0415
-
-    report = Replayed()
-    for queue in await _queues(client, choice.queue):
-        arguments = await choice.arguments(client, queue)
-        with progress_bar(f"replaying {queue}", show=not quiet) as advance:
-            report += await client.replay(queue, **arguments, progress=advance)
-    return report
-
-
-async def _discard(client: Client, choice: Choice, *, quiet: bool) -> int:
-    gone = 0
-    for queue in await _queues(client, choice.queue):
-        arguments = await choice.arguments(client, queue)
-        with progress_bar(f"discarding {queue}", show=not quiet) as advance:
-            gone += await client.discard(queue, **arguments, progress=advance)
-    return gone
-
-
-def _tell_replayed(report: Replayed) -> None:
-    print_line(f"{counted(report.count, 'job')} sent again")
-    for ids, why in (
-        (report.not_found, "not a dead letter of this queue (any more)"),
-        (report.already_queued, "runs again already, under the same id"),
-        (report.no_record, "died without a record: there is nothing to run; discard it"),
-    ):
-        for job_id in ids[:20]:
-            warn(f"{job_id}: {why}")
-        if len(ids) > 20:
-            warn(f"{len(ids) - 20:,} more: {why}")
-
-
-async def find_fingerprint(client: Client, queue: str, start: str) -> str:
-    """The one known fingerprint that starts so.
+async def find_fingerprint(client: Client, queue: str, prefix: str) -> str:
+    """Return the fingerprint in the queue that starts with `prefix`.
 
     Raises:
-        NotFound: none does; with what there is. UsageError: several do.
+        NotFound: No fingerprint starts with it. The message names the most similar one.
+        UsageError: More than one fingerprint starts with it.
     """
     known = await client.store.fingerprints(queue)
-    found = [name for name in known if name.startswith(start)]
+    found = [name for name in known if name.startswith(prefix)]
     if not found:
-        hint = nearest(start, known) if known else "it has none at all"
-        raise NotFound(f"queue {queue!r} has no dead letters with fingerprint {start!r}; {hint}")
-    if len(found) > 1 and start not in found:
-        raise UsageError(f"{start!r} stands for several kinds: {', '.join(sorted(found))}; write more of it")
-    return start if start in found else found[0]
+        hint = nearest(prefix, known) if known else "it has none at all"
+        raise NotFound(f"queue {queue!r} has no dead letters with fingerprint {prefix!r}; {hint}")
+    if len(found) > 1 and prefix not in found:
+        raise UsageError(f"ambiguous fingerprint prefix {prefix!r}: add characters ({', '.join(sorted(found))})")
+    return prefix if prefix in found else found[0]

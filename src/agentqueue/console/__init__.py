@@ -1,5 +1,5 @@
-"""The console: a REST API and a web page on the queues of one server. Needs `agentqueue[console]`.
+"""The console: a REST API and a web page for the queues of one server. It needs `agentqueue[console]`.
 
-app = create_app(Client(url), token="...")        # any ASGI server runs it
-python -m agentqueue.console                      # or `agentqueue console`; settings come from the environment
+app = create_app(Client(url), token="...")        # Any ASGI server can run it.
+python -m agentqueue.console                      # Same as `agentqueue console`. Settings come from the environment.
 """

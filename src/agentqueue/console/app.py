@@ -1,4 +1,4 @@
-"""The ASGI application: API, page, and what is around them."""
+"""The ASGI application: the API and the page, inside the access middleware."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -16,53 +16,56 @@ from starlette.routing import Route
 from agentqueue.client import Client
 from agentqueue.console import api
 from agentqueue.console import errors as problems
-from agentqueue.console.auth import Guard
-from agentqueue.console.repeated_logs import Lines
+from agentqueue.console.auth import AccessMiddleware
+from agentqueue.console.repeated_logs import RepeatedLogs
 from agentqueue.errors import AgentQueueError, UsageError
 
 STATIC: Final = Path(__file__).parent / "static"
 PAGE: Final = "index.html"
 MIN_TOKEN: Final = 8
-MOST_REQUESTS: Final = 64
-"""Requests under way together: each may hold a body of 1 MiB, and Redis serves a client 16 calls at once."""
+"""Minimum length of the token, in characters. It rules out typing errors and test values."""
+MAX_REQUESTS: Final = 64
+"""Maximum number of concurrent requests. Each can hold a body of 1 MiB, and a client has 16 connections to Redis."""
 
 
-def create_app(client: Client, *, token: str, lines: Lines | None = None, most_requests: int = MOST_REQUESTS) -> Guard:
-    """Return the console on a client's server, as an ASGI application.
+def create_app(
+    client: Client, *, token: str, repeated_logs: RepeatedLogs | None = None, max_requests: int = MAX_REQUESTS
+) -> AccessMiddleware:
+    """Return the console for the queues of a client's server, as an ASGI application.
 
     Args:
-        client: stays the caller's; it need not be connected yet.
-        token: what callers must have.
-        lines: writes the log's recurring lines; the caller may close it at the end.
-        most_requests: under way together; a further one is answered 503.
+        client: The client. The caller closes it. It need not be connected yet.
+        token: The token that callers must send.
+        repeated_logs: Writes log lines of frequent events. The caller can close it at the end.
+        max_requests: Maximum number of concurrent requests. A further one gets status 503.
 
     Raises:
-        UsageError: the token is shorter than 8 characters, or has spaces around it.
+        UsageError: The token is shorter than 8 characters, or has spaces around it.
     """
     if len(token) < MIN_TOKEN or token != token.strip():
         raise UsageError(f"the console's token must have at least {MIN_TOKEN} characters, and no spaces around it")
     app = Starlette(
         routes=[*page_routes(), *api.routes()],
         exception_handlers={
-            problems.Problem: problems.on_problem,
-            AgentQueueError: problems.on_our_error,
+            problems.HttpProblem: problems.on_problem,
+            AgentQueueError: problems.on_agentqueue_error,
             ClientDisconnect: problems.on_disconnect,
             HTTPException: problems.on_http_error,
             Exception: problems.on_bug,
         },
     )
-    app.router.redirect_slashes = False  # the redirect would lead where the header Host says
+    app.router.redirect_slashes = False  # a redirect would lead to the server in the Host header
     app.state.client = client
     app.state.token = token
-    app.state.lines = lines or Lines()
-    # Not one of the application's own middlewares: the answer to a bug does not pass those.
-    return Guard(app, token=token, lines=app.state.lines, most=most_requests)
+    app.state.repeated_logs = repeated_logs or RepeatedLogs()
+    # It wraps the application: the response to an unexpected error does not pass Starlette's own middlewares.
+    return AccessMiddleware(app, token=token, repeated_logs=app.state.repeated_logs, max_requests=max_requests)
 
 
 def page_routes() -> Sequence[Route]:
     """Return the routes of the page and its files.
 
-    The files are few and small. They are read once, so that answering takes no file descriptor and no thread.
+    The files are few and small. They are read once, so that a response needs no file descriptor and no thread.
     """
     files = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.is_file()}
 

@@ -1,4 +1,4 @@
-"""Who may ask, and what every answer carries."""
+"""Access to the console: the token, the limit of concurrent requests, and the security headers."""
 
 import asyncio
 import hmac
@@ -9,16 +9,17 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentqueue.console.errors import REDIS_AWAY, REDIS_BACK, busy, render, unauthorized
-from agentqueue.console.repeated_logs import Lines
+from agentqueue.console.errors import REDIS_RECOVERED, REDIS_UNAVAILABLE, render, too_many_requests, unauthorized
+from agentqueue.console.repeated_logs import RepeatedLogs
 
 MAX_LOGGED: Final = 200
-"""Characters of a path or a header that a line of the log has."""
-ALIVE: Final = "/healthz"
-"""Answered however many requests are under way."""
-OPEN: Final = frozenset({"/", ALIVE, "/api/health/queue"})
-OPEN_PREFIX: Final = "/static/"
-"""The page and its files hold nothing secret: the page asks for the token and sends it with every call."""
+"""Maximum number of characters of a path or a header in a log line. Callers choose both."""
+HEALTH_PATH: Final = "/healthz"
+"""Path of the health check. It is exempt from the limit of concurrent requests, so that a busy pod is not restarted."""
+PUBLIC_PATHS: Final = frozenset({"/", HEALTH_PATH, "/api/health/queue"})
+"""Paths that need no token: the page and the health checks."""
+PUBLIC_PREFIX: Final = "/static/"
+"""Prefix of the page's files. They contain no secrets: the page asks for the token and sends it with every request."""
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,52 +33,53 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+"""Security headers of every response, also of error responses."""
 
 
-def is_open(path: str) -> bool:
-    """Whether the path needs no token."""
-    return path in OPEN or path.startswith(OPEN_PREFIX)
+def is_public(path: str) -> bool:
+    """Return whether the path needs no token."""
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
 
 
 def is_authorized(header: str | None, token: str) -> bool:
-    """Whether an Authorization header carries the token. Takes the same time for every wrong one.
+    """Return whether an Authorization header has the token. The comparison takes constant time.
 
-    A bearer token and never a cookie: a foreign page can't make a browser send it, so there is no forged request.
+    The token is never in a cookie. Another site's page cannot make a browser send it, so requests cannot be forged.
     """
     scheme, _, given = (header or "").partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
 
 
-class Guard:
-    """The outermost part of the application: no answer leaves without passing it.
+class AccessMiddleware:
+    """The outermost part of the application, which every request and response passes.
 
-    It lets requests with the token pass, bounds how many are under way, binds who asks to the log's lines, and puts the
-    security headers on every answer, also on those to errors.
+    It checks the token, limits concurrent requests, adds the caller to log lines, and sets the security headers.
 
     Args:
-        app: what is guarded.
-        token: what callers must have.
-        lines: the log of what happens often.
-        most: requests with the token that may be under way together. Of those without, half as many may.
+        app: The application inside.
+        token: The token that callers must send.
+        repeated_logs: Writes log lines of frequent events.
+        max_requests: Maximum number of concurrent requests with the token. Requests without it have half as many.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, lines: Lines, most: int) -> None:
+    def __init__(self, app: ASGIApp, *, token: str, repeated_logs: RepeatedLogs, max_requests: int) -> None:
         self.app = app
         self.token = token
-        self.lines = lines
-        self._known, self._strangers = asyncio.Semaphore(most), asyncio.Semaphore(max(1, most // 2))
+        self.repeated_logs = repeated_logs
+        self._authorized = asyncio.Semaphore(max_requests)
+        self._anonymous = asyncio.Semaphore(max(1, max_requests // 2))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, as ASGI has it."""
+        """Serve a request (the ASGI interface)."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answered = 0
+        status = 0
 
-        async def send_guarded(message: Message) -> None:
-            nonlocal answered
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                answered = message["status"]
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
@@ -85,35 +87,35 @@ class Guard:
 
         who = peer_of(scope)
         with structlog.contextvars.bound_contextvars(**who, method=scope["method"], path=scope["path"][:MAX_LOGGED]):
-            app = self._choose(scope, who["peer"])
-            await app(scope, receive, send_guarded)
-        if answered < HTTPStatus.BAD_REQUEST and scope["path"].startswith("/api/"):
-            self.lines.over(REDIS_AWAY, REDIS_BACK)
+            app = self._select_app(scope, who["peer"])
+            await app(scope, receive, send_with_headers)
+        if status < HTTPStatus.BAD_REQUEST and scope["path"].startswith("/api/"):
+            self.repeated_logs.recovered(REDIS_UNAVAILABLE, REDIS_RECOVERED)
 
-    def _choose(self, scope: Scope, peer: str) -> ASGIApp:
-        """Return what answers the request: the application, or a refusal."""
+    def _select_app(self, scope: Scope, peer: str) -> ASGIApp:
+        """Return the application, or the error response if the request is refused."""
         path, header = scope["path"], Headers(scope=scope).get("authorization")
         authorized = is_authorized(header, self.token)
-        if not authorized and not is_open(path):
+        if not authorized and not is_public(path):
             reason = "the token is wrong" if header else "there is no token"
-            self.lines.warn("request_refused", peer=peer, reason=reason)
+            self.repeated_logs.warn("request_refused", peer=peer, reason=reason)
             return unauthorized()
-        if path == ALIVE:
+        if path == HEALTH_PATH:
             return self.app
-        room = self._known if authorized else self._strangers
-        if room.locked():
-            self.lines.warn("too_many_requests", peer=peer)
-            return render(busy(), path)
+        limit = self._authorized if authorized else self._anonymous
+        if limit.locked():
+            self.repeated_logs.warn("too_many_requests", peer=peer)
+            return render(too_many_requests(), path)
 
-        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            async with room:
+        async def run_within_limit(scope: Scope, receive: Receive, send: Send) -> None:
+            async with limit:
                 await self.app(scope, receive, send)
 
-        return counted
+        return run_within_limit
 
 
 def peer_of(scope: Scope) -> dict[str, str]:
-    """Return who asks, for the log: the connection's address, and what a proxy says of the address behind it."""
+    """Return the caller for log lines: the connection's address, and the one that a proxy reports."""
     client = scope.get("client")
     forwarded = Headers(scope=scope).get("x-forwarded-for")
     who = {"peer": client[0] if client else ""}

@@ -1,4 +1,4 @@
-"""Errors as answers: RFC 9457 problem details, and the plain 401 that clients of the statistics know."""
+"""Responses to errors: RFC 9457 problem details, and the plain 401 that clients of `/api/queue/stats` expect."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -23,11 +23,11 @@ from agentqueue.errors import (
 log = structlog.get_logger("agentqueue.console")
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER: Final = 2
-"""Seconds after which a caller may try again: a server that restarts takes about so long."""
-REDIS_AWAY: Final = "redis_unavailable"
-REDIS_BACK: Final = "redis_available"
-"""Lines of the log."""
-STATUSES: Final = (
+"""Seconds after which a caller can try again. A restart of Redis takes about this time."""
+REDIS_UNAVAILABLE: Final = "redis_unavailable"
+REDIS_RECOVERED: Final = "redis_recovered"
+"""Log events of a Redis outage: its first failure, and the first success after it."""
+STATUS_CODES: Final = (
     (NotFound, HTTPStatus.NOT_FOUND),
     (InvalidPayload, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidName, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -36,10 +36,11 @@ STATUSES: Final = (
     (QueueUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (UnsupportedServer, HTTPStatus.BAD_GATEWAY),
 )
+"""The status code of each kind of error. The first kind that fits is used."""
 
 
-class Problem(Exception):
-    """An answer other than the one hoped for."""
+class HttpProblem(Exception):
+    """An error response: its status code, its detail for people, its type as a URI, and its headers."""
 
     def __init__(self, status: HTTPStatus, detail: str, *, kind: str = "about:blank", **headers: str) -> None:
         super().__init__(detail)
@@ -50,19 +51,19 @@ class Problem(Exception):
 
 
 def status_of(error: AgentQueueError) -> HTTPStatus:
-    """The status code for an error of ours."""
+    """Return the status code of the response to an error."""
     return next(
-        (status for kind, status in STATUSES if isinstance(error, kind)),
+        (status for kind, status in STATUS_CODES if isinstance(error, kind)),
         HTTPStatus.INTERNAL_SERVER_ERROR,
     )
 
 
-def render(problem: Problem, path: str) -> Response:
+def render(problem: HttpProblem, path: str) -> Response:
     """Return the problem as `application/problem+json`."""
     return Response(_body(problem, path), problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 
-def _body(problem: Problem, path: str) -> bytes:
+def _body(problem: HttpProblem, path: str) -> bytes:
     body: dict[str, Any] = {
         "type": problem.kind,
         "title": problem.status.phrase,
@@ -74,73 +75,74 @@ def _body(problem: Problem, path: str) -> bytes:
 
 
 INVALID_REQUEST: Final = _body(
-    Problem(HTTPStatus.BAD_REQUEST, "this is not an HTTP request, or its head is over 16 KiB"), ""
+    HttpProblem(HTTPStatus.BAD_REQUEST, "this is not an HTTP request, or its head is over 16 KiB"), ""
 )
-"""The answer's body where no path could be read."""
+"""Body of the response to a request whose path cannot be read."""
 
 
 def unauthorized() -> Response:
-    """Return the answer to a request without the right token."""
+    """Return the response to a request without the right token."""
     headers = {"WWW-Authenticate": "Bearer"}
     return Response(b'{"error":"Unauthorized"}', HTTPStatus.UNAUTHORIZED, headers, media_type="application/json")
 
 
-def busy() -> Problem:
-    """Return the problem of a request for which there is no room now."""
-    return _later(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are under way; try again later"))
+def too_many_requests() -> HttpProblem:
+    """Return the problem of a request that exceeds the limit of concurrent requests."""
+    problem = HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are running; try again later")
+    return _with_retry_after(problem)
 
 
-def _later(problem: Problem) -> Problem:
+def _with_retry_after(problem: HttpProblem) -> HttpProblem:
     problem.headers["Retry-After"] = str(RETRY_AFTER)
     return problem
 
 
-# The path is taken from the scope: `request.url` is made with the header Host, which may hold anything.
+# The path is taken from the scope. `request.url` contains the Host header, which a caller can set to anything.
 
 
 async def on_problem(request: Request, exc: Exception) -> Response:
-    """Answer a Problem."""
-    assert isinstance(exc, Problem)
+    """Return the response to an HttpProblem."""
+    assert isinstance(exc, HttpProblem)
     _log_failure(request, exc)
     return render(exc, request.scope["path"])
 
 
-async def on_our_error(request: Request, exc: Exception) -> Response:
-    """Answer an AgentQueueError: its message says what, why and what next, so it is shown as it is."""
+async def on_agentqueue_error(request: Request, exc: Exception) -> Response:
+    """Return the response to an AgentQueueError, with its message. Messages are written for users."""
     assert isinstance(exc, AgentQueueError)
-    problem = Problem(status_of(exc), str(exc), kind=f"urn:agentqueue:error:{type(exc).__name__}")
+    problem = HttpProblem(status_of(exc), str(exc), kind=f"urn:agentqueue:error:{type(exc).__name__}")
     if problem.status is HTTPStatus.SERVICE_UNAVAILABLE:
-        request.app.state.lines.warn(REDIS_AWAY, error=str(exc))
-        _later(problem)
+        request.app.state.repeated_logs.warn(REDIS_UNAVAILABLE, error=str(exc))
+        _with_retry_after(problem)
     _log_failure(request, problem)
     return render(problem, request.scope["path"])
 
 
-def _log_failure(request: Request, problem: Problem) -> None:
-    """Log a failed request for a change, so that the log names who asked for it; a failed read changes nothing."""
+def _log_failure(request: Request, problem: HttpProblem) -> None:
+    """Log a failed change, so that the log names its caller. A failed read is not logged."""
     if request.method not in ("GET", "HEAD"):
         log.warning("request_failed", status=problem.status.value, error=problem.detail)
 
 
 async def on_http_error(request: Request, exc: Exception) -> Response:
-    """Answer an error of the framework's: no such path, method not allowed."""
+    """Return the response to an error of Starlette: an unknown path, or a method that is not allowed."""
     assert isinstance(exc, HTTPException)
     status = HTTPStatus(exc.status_code)
     detail = {
         HTTPStatus.NOT_FOUND: "there is nothing at this path; the console's page is at /",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} does not go here; see the header Allow",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"method {request.method} is not allowed here; see the header Allow",
     }.get(status, exc.detail)
-    problem = Problem(status, detail)
+    problem = HttpProblem(status, detail)
     problem.headers |= exc.headers or {}
     return render(problem, request.scope["path"])
 
 
 async def on_disconnect(_request: Request, _exc: Exception) -> Response:
-    """End a request whose caller hung up before its body was whole. Nobody reads the answer, and nothing has failed."""
+    """End a request whose caller disconnected before its body was complete. Nobody reads the response."""
     return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 async def on_bug(request: Request, _exc: Exception) -> Response:
-    """Answer for everything else: the framework raises it once more for the log; the caller gets no details."""
-    problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the console has failed; its log has the details")
+    """Return the response to an unexpected error, without details. Starlette raises the error again, for the log."""
+    problem = HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "the console has failed; its log has the details")
     return render(problem, request.scope["path"])

@@ -1,4 +1,4 @@
-"""Log lines for what may happen many times a second: refused tokens, a Redis that is away, more requests than fit."""
+"""Log lines for events that can happen many times per second, such as refused tokens or a Redis outage."""
 
 import asyncio
 import contextvars
@@ -8,15 +8,16 @@ from typing import Any, Final
 import structlog
 
 PERIOD_SECONDS: Final = 10.0
-MOST_PEERS: Final = 20
-"""Addresses that one line names."""
+"""Time between two lines of the same event, in seconds. Callers cannot cause more lines of it."""
+MAX_PEERS: Final = 20
+"""Maximum number of addresses in one line, so that many callers do not make it long."""
 
 log = structlog.get_logger("agentqueue.console")
 
 
 @dataclass(slots=True)
 class _Repeats:
-    """What has happened since an event's last line."""
+    """The occurrences of an event since its last line."""
 
     timer: asyncio.TimerHandle
     count: int = 0
@@ -24,54 +25,55 @@ class _Repeats:
     peers: set[str] = field(default_factory=set)
 
 
-class Lines:
-    """Writes the first of equal events at once, and those that follow as one line a period with their `count`.
+class RepeatedLogs:
+    """Writes the first occurrence of an event at once, and later ones as one line per period with their `count`.
 
     Args:
-        period: seconds between two lines of the same event.
+        period: Time between two lines of the same event, in seconds.
     """
 
     def __init__(self, period: float = PERIOD_SECONDS) -> None:
         self.period = period
         self._repeats: dict[str, _Repeats] = {}
-        self._lasting: set[str] = set()
+        self._active: set[str] = set()
+        """Events since whose last recovery there was an occurrence."""
 
     def warn(self, event: str, *, peer: str = "", **fields: Any) -> None:
-        """Write or count an event. Needs a running event loop."""
-        self._lasting.add(event)
+        """Write or count an occurrence of an event. Needs a running event loop."""
+        self._active.add(event)
         repeats = self._repeats.get(event)
         if repeats is None:
             log.warning(event, **({"peer": peer} if peer else {}), **fields)
-            self._repeats[event] = _Repeats(self._timer(event))
+            self._start_timer(event)
             return
         repeats.count += 1
         repeats.fields = fields
-        if peer and len(repeats.peers) < MOST_PEERS:
+        if peer and len(repeats.peers) < MAX_PEERS:
             repeats.peers.add(peer)
 
-    def over(self, event: str, end: str) -> None:
-        """Write the line `end` if the event has happened since it was last over."""
-        if event in self._lasting:
-            self._lasting.discard(event)
+    def recovered(self, event: str, recovery: str) -> None:
+        """Write the line `recovery`, if the event has occurred since the last recovery."""
+        if event in self._active:
+            self._active.discard(event)
             self._flush(event)
-            log.info(end)
+            log.info(recovery)
 
     def close(self) -> None:
-        """Write what has been counted, and start no more timers."""
+        """Write the counted occurrences and stop all timers."""
         for event in list(self._repeats):
             self._flush(event)
 
-    def _timer(self, event: str) -> asyncio.TimerHandle:
-        # In an empty context: a line about many requests must not carry the first one's address and path.
-        loop = asyncio.get_running_loop()
-        return loop.call_later(self.period, self._tick, event, context=contextvars.Context())
+    def _start_timer(self, event: str) -> None:
+        def end_period() -> None:
+            if self._flush(event):
+                self._start_timer(event)
 
-    def _tick(self, event: str) -> None:
-        if self._flush(event):
-            self._repeats[event] = _Repeats(self._timer(event))
+        # An empty context: a line about many requests must not have the address and path of the first one.
+        loop = asyncio.get_running_loop()
+        self._repeats[event] = _Repeats(loop.call_later(self.period, end_period, context=contextvars.Context()))
 
     def _flush(self, event: str) -> bool:
-        """Forget the event's repeats. Return whether there were any, which are written."""
+        """Write the event's counted occurrences and forget them. Return whether there were any."""
         repeats = self._repeats.pop(event, None)
         if repeats is None:
             return False

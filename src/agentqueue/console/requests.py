@@ -1,4 +1,4 @@
-"""What requests bring: bodies of JSON within a limit, and query parameters, checked."""
+"""Reading of requests: JSON bodies of limited size, and query parameters."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,41 +7,42 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
-from agentqueue.console.errors import Problem
+from agentqueue.console.errors import HttpProblem
 from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.json import MAX_BYTES
 from agentqueue.model.json_input import read_json
 
 MAX_BODY: Final = MAX_BYTES + 64 * 1024
-"""The largest job and its envelope; what is too large for a job is then told as such."""
+"""Maximum size of a body, in bytes: the largest job and its envelope. A larger job gets its own error message."""
 BODY_SECONDS: Final = 20.0
-"""For a whole body to arrive."""
+"""Time for a whole body to arrive, in seconds. A slower caller would keep one of the few places for requests."""
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """The body, a JSON object; an empty body is an empty object.
+    """Return the body, which must be a JSON object. An empty body is an empty object.
 
     Raises:
-        Problem: 408 too slow, 413 too large, 415 not declared as JSON. UsageError: not JSON, or not an object.
+        HttpProblem: The body is too slow (408), too large (413) or not declared as JSON (415).
+        UsageError: The body is not JSON, or not an object.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):
             raw = await _read(request)
     except TimeoutError:
-        raise Problem(
+        raise HttpProblem(
             HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_SECONDS:g} s", Connection="close"
         ) from None
     if not raw:
         return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Problem(
+        raise HttpProblem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"send JSON with Content-Type: application/json, not {kind or 'none'!r:.80}",
         )
     try:
         value = read_json(raw, "the body")
-    except InvalidPayload as exc:  # of the whole body, so that the request is at fault, not the payload in it
+    except InvalidPayload as exc:  # The whole body is not JSON: a wrong request (400), not a wrong payload (422).
         raise UsageError(str(exc)) from exc
     if not isinstance(value, dict):
         raise UsageError(f'the body must be a JSON object, like {{"name": …}}, not {type(value).__name__}')
@@ -54,7 +55,7 @@ async def _read(request: Request) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > MAX_BODY:
-            raise Problem(
+            raise HttpProblem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"the body is over {MAX_BODY:,} bytes; store the bulk elsewhere and pass a reference",
                 Connection="close",
@@ -63,11 +64,15 @@ async def _read(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def take(body: Mapping[str, Any], **wanted: type | tuple[type, ...]) -> dict[str, Any]:
-    """The fields of these names and types; null is the same as absent.
+def parse_fields(body: Mapping[str, Any], **wanted: type | tuple[type, ...]) -> dict[str, Any]:
+    """Return the fields of a body. A field that is null counts as absent.
+
+    Args:
+        body: The JSON object.
+        wanted: The type, or types, of each field that is allowed.
 
     Raises:
-        UsageError: a field of another type, or one that is not wanted.
+        UsageError: A field has another type, or is not allowed.
     """
     unknown = body.keys() - wanted.keys()
     if unknown:
@@ -80,11 +85,11 @@ def take(body: Mapping[str, Any], **wanted: type | tuple[type, ...]) -> dict[str
     return given
 
 
-def whole_number(request: Request, name: str, default: int) -> int:
-    """A query parameter; its range is checked where it is used.
+def integer(request: Request, name: str, default: int) -> int:
+    """Return a query parameter that is a whole number, or `default`. The caller checks its range.
 
     Raises:
-        UsageError: not a whole number.
+        UsageError: It is not a whole number.
     """
     text = request.query_params.get(name)
     if text is None:
@@ -94,16 +99,16 @@ def whole_number(request: Request, name: str, default: int) -> int:
     raise UsageError(f"?{name}={text:.40} must be a whole number")
 
 
-def words(request: Request, name: str) -> list[str]:
-    """Return the words of a query parameter, which commas separate; they are checked where they are used."""
+def word_list(request: Request, name: str) -> list[str]:
+    """Return the comma-separated words of a query parameter. The caller checks them."""
     return [word for word in request.query_params.get(name, "").split(",") if word]
 
 
-def flag(request: Request, name: str) -> bool:
-    """A query parameter that is true or false.
+def boolean(request: Request, name: str) -> bool:
+    """Return a query parameter that is `true` or `false`. It is false by default.
 
     Raises:
-        UsageError: neither.
+        UsageError: It is neither.
     """
     text = request.query_params.get(name, "false").lower()
     if text not in ("true", "false"):

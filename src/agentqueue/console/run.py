@@ -1,4 +1,4 @@
-"""From settings to a running console. Free of typer, which a console's image need not have."""
+"""Start of the console from its settings. It does not import typer, which the console's image does not have."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,18 +12,23 @@ from agentqueue.store import ServerOptions
 def run(
     options: ServerOptions, environ: Mapping[str, str], *, host: str | None = None, port: int | None = None
 ) -> None:
-    """Serve on that Redis until SIGTERM or SIGINT; the rest of the settings are in `environ`.
+    """Serve the console until SIGTERM or SIGINT, and set up the log of the process.
 
-    The process's log is set up, as JSON lines unless stderr is a terminal.
+    Args:
+        options: The Redis whose queues are shown.
+        environ: The variables with all other settings.
+        host: The address to listen on, instead of the one in `environ`.
+        port: The port to listen on, instead of the one in `environ`.
 
     Raises:
-        UsageError: a setting that can't be. AgentQueueError: the port is taken.
+        UsageError: A setting is not valid.
+        AgentQueueError: The port is in use.
     """
     settings = read_settings(environ, host=host, port=port)
     set_up_logs(settings.log_level, settings.log_format)
 
     def announce(address: str) -> None:
-        # The token stands behind #, which browsers keep to themselves: it gets into no server's log.
+        # Browsers do not send the part after #, so the token is in no server's log.
         print(
             f"console: {address}/#token={settings.token}" if settings.generated else f"console: {address}/", flush=True
         )

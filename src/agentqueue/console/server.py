@@ -1,4 +1,4 @@
-"""Running the console until it is told to stop."""
+"""The console's HTTP server, from its start to a signal."""
 
 import asyncio
 import contextlib
@@ -12,25 +12,25 @@ import structlog
 import uvicorn
 
 from agentqueue.client import Client
-from agentqueue.console.app import MOST_REQUESTS, create_app
-from agentqueue.console.auth import Guard
-from agentqueue.console.connections import BACKLOG, Connection, room_for_connections
-from agentqueue.console.repeated_logs import Lines
+from agentqueue.console.app import MAX_REQUESTS, create_app
+from agentqueue.console.auth import AccessMiddleware
+from agentqueue.console.connections import BACKLOG, Connection, connection_limit
+from agentqueue.console.repeated_logs import RepeatedLogs
 from agentqueue.console.settings import Settings
 from agentqueue.errors import AgentQueueError
 from agentqueue.store import ServerOptions
 
 log = structlog.get_logger("agentqueue.console")
 KEEP_ALIVE_SECONDS: Final = 15
-"""For the next request on a connection; the page asks every two seconds."""
+"""Time for the next request on a connection, in seconds. The page sends one every two seconds."""
 STOP_SECONDS: Final = 5
-"""What requests under way may still take after SIGTERM."""
-ANSWER_SECONDS: Final = 8.0
-"""What Redis may take for an answer: a person waits for it."""
+"""Time for running requests to finish after SIGTERM, in seconds. Kubernetes waits 30 s before SIGKILL."""
+REDIS_TIMEOUT_SECONDS: Final = 8.0
+"""Time for a reply from Redis, in seconds. A person waits for it."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's raises the signal once more after it stopped, so that a plain SIGTERM would not end with 0."""
+    """A server without uvicorn's signal handlers, which raise the signal again: SIGTERM would not exit with 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -38,30 +38,42 @@ class _Server(uvicorn.Server):
 
 
 async def serve(options: ServerOptions, settings: Settings, *, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `announce` gets the page's address once it is open.
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        options: The Redis whose queues are shown.
+        settings: The address and the token.
+        announce: Is called with the page's address once the port is open.
 
     Raises:
-        AgentQueueError: the port is taken, or the address is not this machine's.
-        UsageError: the token is too short.
+        AgentQueueError: The port is in use, or this machine does not have the address.
+        UsageError: The token is too short.
     """
-    client = Client.at(replace(options, connect_timeout=2.0, timeout=ANSWER_SECONDS))
-    lines, most = Lines(), room_for_connections()
+    client = Client.at(replace(options, connect_timeout=2.0, timeout=REDIS_TIMEOUT_SECONDS))
+    repeated_logs, limit = RepeatedLogs(), connection_limit()
     try:
-        app = create_app(client, token=settings.token, lines=lines, most_requests=min(MOST_REQUESTS, most // 2))
-        server = make_server(app, type("ConsoleConnection", (Connection,), {"most": most, "lines": lines}))
+        max_requests = min(MAX_REQUESTS, limit // 2)
+        app = create_app(client, token=settings.token, repeated_logs=repeated_logs, max_requests=max_requests)
+        limits = {"max_connections": limit, "repeated_logs": repeated_logs}
+        server = make_server(app, type("ConsoleConnection", (Connection,), limits))
         with listen(settings) as listener:
-            _stop_on_signals(server)
+
+            def stop() -> None:
+                server.should_exit = True
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stop)
             announce(address_of(listener))
             log.info("console_started", address=address_of(listener))
             await server.serve(sockets=[listener])
             log.info("console_stopped")
     finally:
-        lines.close()
+        repeated_logs.close()
         await client.close()
 
 
-def make_server(app: Guard, connection: type[Connection]) -> uvicorn.Server:
-    """Return a server of the application, whose connections are of that class."""
+def make_server(app: AccessMiddleware, connection: type[Connection]) -> uvicorn.Server:
+    """Return a server for the application, with connections of the given class."""
     return _Server(
         uvicorn.Config(
             app,
@@ -69,9 +81,9 @@ def make_server(app: Guard, connection: type[Connection]) -> uvicorn.Server:
             backlog=BACKLOG,
             http=connection,
             lifespan="off",
-            log_config=None,  # its lines come out as ours
+            log_config=None,  # `set_up_logs` has configured the log
             log_level="warning",
-            proxy_headers=False,  # any client may write them: they are logged beside the real address
+            proxy_headers=False,  # any client can set these headers; they are logged beside the real address
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -80,22 +92,14 @@ def make_server(app: Guard, connection: type[Connection]) -> uvicorn.Server:
     )
 
 
-def _stop_on_signals(server: uvicorn.Server) -> None:
-    def stop() -> None:
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-
-
 def listen(settings: Settings) -> socket.socket:
     """Return the listening socket.
 
-    Its protocol is named: asyncio sets TCP_NODELAY on the accepted connections of such sockets only, and without that
-    each answer on a kept connection waits for the peer's delayed acknowledgement (40 ms on Linux).
+    Its protocol number is set to TCP. asyncio sets TCP_NODELAY only on connections of such sockets. Without it, each
+    response on a kept connection waits for the peer's delayed acknowledgement (40 ms on Linux).
 
     Raises:
-        AgentQueueError: the port is taken, or the address is not this machine's.
+        AgentQueueError: The port is in use, or this machine does not have the address.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
@@ -109,7 +113,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """`http://host:port`, as a browser here reaches it."""
+    """Return `http://host:port`, an address for a browser on this machine."""
     host, port, *_ = listener.getsockname()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,73 +1,65 @@
-"""The console's settings, from the environment."""
+"""The console's settings, read from environment variables."""
 
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from agentqueue.errors import UsageError
 from agentqueue.service import parsing
-from agentqueue.service.environment import (
-    CONSOLE_HOST,
-    CONSOLE_PORT,
-    CONSOLE_TOKEN,
-    DEFAULT_CONSOLE_PORT,
-    LOG_FORMAT,
-    LOG_LEVEL,
-)
+from agentqueue.service.environment import LOG_FORMAT, LOG_LEVEL
 
+T = TypeVar("T")
+TOKEN: Final = "AGENTQUEUE_CONSOLE_TOKEN"  # noqa: S105  # the variable's name
+HOST: Final = "AGENTQUEUE_CONSOLE_HOST"
+PORT: Final = "AGENTQUEUE_CONSOLE_PORT"
+DEFAULT_PORT: Final = 8400
+"""TCP port of the console without a setting."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine reaches. The first one is the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the console listens, and what it asks for."""
+    """The console's address, token and log."""
 
     host: str = LOOPBACK[0]
-    """Loopback, unless told otherwise: the console can cancel jobs and discard dead letters."""
-    port: int = DEFAULT_CONSOLE_PORT
-    """0: any free one."""
+    """Address to listen on. The default is loopback, since the console can cancel jobs and discard dead letters."""
+    port: int = DEFAULT_PORT
+    """TCP port; 0 selects a free one."""
     token: str = field(default="", repr=False)
     generated: bool = False
-    """The token was drawn at random just now: nobody else knows it, so it is printed once."""
+    """True if the token is random and new. Nobody else knows it, so the console prints it once."""
     log_level: str = "info"
     log_format: str = ""
-    """json or console; empty: console on a terminal, JSON elsewhere."""
+    """`json` or `console`. Empty selects `console` on a terminal and `json` elsewhere."""
 
 
 def read_settings(environ: Mapping[str, str], *, host: str | None = None, port: int | None = None) -> Settings:
-    """The settings; arguments go before the environment.
+    """Return the settings. The arguments override the environment.
 
     Raises:
-        UsageError: a setting that can't be; or no token, and an address that others reach.
+        UsageError: A setting is not valid, or there is no token although other machines reach the address.
     """
-    host = host or environ.get(CONSOLE_HOST) or LOOPBACK[0]
-    token = environ.get(CONSOLE_TOKEN, "").strip()
+    host = host or environ.get(HOST) or LOOPBACK[0]
+    token = environ.get(TOKEN, "").strip()
     if not token and host not in LOOPBACK:
         raise UsageError(
-            f"a console that others reach (on {host}) needs a token: set {CONSOLE_TOKEN} to a long random text"
+            f"a console that other machines can reach (on {host}) needs a token: set {TOKEN} to a long random text"
         )
     return Settings(
         host,
-        _port(environ.get(CONSOLE_PORT)) if port is None else port,
+        _parse(environ, PORT, parsing.port, DEFAULT_PORT) if port is None else port,
         token or secrets.token_urlsafe(24),
         generated=not token,
-        log_level=_word(environ, LOG_LEVEL, parsing.log_level) or "info",
-        log_format=_word(environ, LOG_FORMAT, parsing.log_format),
+        log_level=_parse(environ, LOG_LEVEL, parsing.log_level, "info"),
+        log_format=_parse(environ, LOG_FORMAT, parsing.log_format, ""),
     )
 
 
-def _word(environ: Mapping[str, str], name: str, parse: Callable[[str], str]) -> str:
+def _parse(environ: Mapping[str, str], name: str, parse: Callable[[str], T], default: T) -> T:
     text = environ.get(name, "").strip()
     try:
-        return parse(text) if text else ""
+        return parse(text) if text else default
     except ValueError as exc:
         raise UsageError(f"{name}={text:.40} {exc}") from None
-
-
-def _port(text: str | None) -> int:
-    if not text:
-        return DEFAULT_CONSOLE_PORT
-    if text.isascii() and text.isdigit() and int(text) <= 65_535:
-        return int(text)
-    raise UsageError(f"{CONSOLE_PORT}={text:.40} must be a port, a whole number up to 65535")

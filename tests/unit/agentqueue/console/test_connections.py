@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from agentqueue import Client
 from agentqueue.console import requests
 from agentqueue.console.app import create_app
-from agentqueue.console.auth import HEADERS, Guard
-from agentqueue.console.connections import MOST_CONNECTIONS, Connection, room_for_connections
-from agentqueue.console.repeated_logs import Lines
+from agentqueue.console.auth import HEADERS, AccessMiddleware
+from agentqueue.console.connections import MAX_CONNECTIONS, Connection, connection_limit
+from agentqueue.console.repeated_logs import RepeatedLogs
 from agentqueue.console.server import listen, make_server
 from agentqueue.console.settings import Settings
 from tests.support.waiting import until
@@ -29,11 +29,11 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: console\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Guard | None = None, **limits: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+async def serving(app: AccessMiddleware | None = None, **limits: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     """A console on a Redis that is not there, and its port."""
     client = Client("redis://127.0.0.1:1")
     guard = app or create_app(client, token=TOKEN)
-    server = make_server(guard, type("Limited", (Connection,), {"lines": guard.lines, **limits}))
+    server = make_server(guard, type("Limited", (Connection,), {"repeated_logs": guard.repeated_logs, **limits}))
     with listen(Settings(port=0, token=TOKEN)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -42,7 +42,7 @@ async def serving(app: Guard | None = None, **limits: Any) -> AsyncIterator[tupl
         finally:
             server.should_exit = server.force_exit = True
             await task
-            guard.lines.close()
+            guard.repeated_logs.close()
             await client.close()
 
 
@@ -112,7 +112,7 @@ async def test_a_head_that_comes_byte_by_byte_gets_no_more_time() -> None:
 
 
 async def test_connections_that_send_nothing_keep_nobody_out() -> None:
-    async with serving(most=4) as (server, port), contextlib.AsyncExitStack() as stack:
+    async with serving(max_connections=4) as (server, port), contextlib.AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(connected(port, b"GET /heal")) for _ in range(12)]
         await until(lambda: len(server.server_state.connections) == 4)
         async with connected(port, HEALTH) as (reader, _):
@@ -124,7 +124,7 @@ async def test_connections_that_send_nothing_keep_nobody_out() -> None:
 async def test_a_request_under_way_is_not_closed_for_another() -> None:
     """All connections have a request under way: the new one is closed."""
     release = asyncio.Event()
-    async with serving(slow_app(release), most=2) as (_, port), contextlib.AsyncExitStack() as stack:
+    async with serving(slow_app(release), max_connections=2) as (_, port), contextlib.AsyncExitStack() as stack:
         request = b"GET /static/x HTTP/1.1\r\nHost: x\r\n\r\n"
         busy = [await stack.enter_async_context(connected(port, request)) for _ in range(2)]
         for reader, _ in busy:
@@ -137,7 +137,7 @@ async def test_a_request_under_way_is_not_closed_for_another() -> None:
                 assert await reader.readexactly(4) == b"done"
 
 
-def slow_app(release: asyncio.Event) -> Guard:
+def slow_app(release: asyncio.Event) -> AccessMiddleware:
     """An application whose answers end when they are released."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,7 +145,7 @@ def slow_app(release: asyncio.Event) -> Guard:
         await release.wait()
         await send({"type": "http.response.body", "body": b"done"})
 
-    return Guard(app, token=TOKEN, lines=Lines(), most=8)
+    return AccessMiddleware(app, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=8)
 
 
 async def test_a_peer_that_takes_nothing_of_its_answer_is_dropped() -> None:
@@ -154,7 +154,7 @@ async def test_a_peer_that_takes_nothing_of_its_answer_is_dropped() -> None:
         while (await receive_now(receive))["type"] != "http.disconnect":
             await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})
 
-    app = Guard(endless, token=TOKEN, lines=Lines(), most=8)
+    app = AccessMiddleware(endless, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=8)
     request = b"GET /static/x HTTP/1.1\r\nHost: x\r\n\r\n"
     async with serving(app, write_seconds=0.05) as (server, port):
         with socket.create_connection(("127.0.0.1", port)) as deaf:
@@ -217,7 +217,7 @@ async def test_more_requests_than_fit_are_refused_for_now_and_health_is_answered
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    guard = Guard(app, token=TOKEN, lines=Lines(), most=2)
+    guard = AccessMiddleware(app, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=2)
     known, unknown = f"Bearer {TOKEN}", ""
     waiting = [asyncio.create_task(call(guard, "/api/queues", known)) for _ in range(2)]
     waiting.append(asyncio.create_task(call(guard, "/", unknown)))
@@ -231,7 +231,7 @@ async def test_more_requests_than_fit_are_refused_for_now_and_health_is_answered
     assert await call(guard, "/healthz", unknown) == 200
     release.set()
     assert await asyncio.gather(*waiting) == [200] * 3
-    guard.lines.close()
+    guard.repeated_logs.close()
 
 
 async def call(app: ASGIApp, path: str, authorization: str) -> int:
@@ -257,25 +257,23 @@ async def call(app: ASGIApp, path: str, authorization: str) -> int:
     return int(sent[0]["status"])
 
 
-@pytest.mark.parametrize(
-    ("files", "most"), [(64, 8), (256, 64), (1_024, 256), (1_048_576, 256), (-1, MOST_CONNECTIONS)]
-)
+@pytest.mark.parametrize(("files", "most"), [(64, 8), (256, 64), (1_024, 256), (1_048_576, 256), (-1, MAX_CONNECTIONS)])
 def test_connections_leave_file_descriptors_to_the_rest(files: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
-    assert room_for_connections() == most
+    assert connection_limit() == most
 
 
 # The log
 
 
 async def test_what_happens_often_is_one_line_a_period() -> None:
-    lines = Lines(period=0.05)
+    repeated_logs = RepeatedLogs(period=0.05)
     with capture_logs() as logged:
         for number in range(50):
-            lines.warn("request_refused", peer=f"10.0.0.{number}", reason="the token is wrong")
+            repeated_logs.warn("request_refused", peer=f"10.0.0.{number}", reason="the token is wrong")
         await until(lambda: len(logged) == 2)
-        lines.warn("request_refused", peer="10.0.1.1", reason="the token is wrong")
-        lines.close()
+        repeated_logs.warn("request_refused", peer="10.0.1.1", reason="the token is wrong")
+        repeated_logs.close()
     first, second, third = logged
     assert (first["peer"], "count" in first) == ("10.0.0.0", False)
     assert (second["count"], len(second["peers"]), second["reason"]) == (49, 20, "the token is wrong")
@@ -283,19 +281,19 @@ async def test_what_happens_often_is_one_line_a_period() -> None:
 
 
 async def test_the_end_of_an_outage_is_a_line() -> None:
-    lines = Lines()
+    repeated_logs = RepeatedLogs()
     with capture_logs() as logged:
-        lines.over("redis_unavailable", "redis_available")
+        repeated_logs.recovered("redis_unavailable", "redis_recovered")
         for _ in range(3):
-            lines.warn("redis_unavailable", error="refused")
+            repeated_logs.warn("redis_unavailable", error="refused")
         for _ in range(2):
-            lines.over("redis_unavailable", "redis_available")
-        lines.warn("redis_unavailable", error="again")
-        lines.close()
+            repeated_logs.recovered("redis_unavailable", "redis_recovered")
+        repeated_logs.warn("redis_unavailable", error="again")
+        repeated_logs.close()
     assert [(line["event"], line.get("count")) for line in logged] == [
         ("redis_unavailable", None),
         ("redis_unavailable", 2),
-        ("redis_available", None),
+        ("redis_recovered", None),
         ("redis_unavailable", None),
     ]
 
@@ -310,7 +308,7 @@ async def test_a_peer_that_hangs_up_is_not_in_the_log(caplog: pytest.LogCaptureF
         await send({"type": "http.response.body", "body": b"x" * 1_000_000})
         answered.set()
 
-    guard = Guard(app, token=TOKEN, lines=Lines(), most=8)
+    guard = AccessMiddleware(app, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=8)
     with capture_logs() as logged:
         async with serving(guard) as (server, port):
             with socket.create_connection(("127.0.0.1", port)) as peer:

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from agentqueue.console import __main__ as program
-from agentqueue.console.auth import is_authorized, is_open
+from agentqueue.console.auth import is_authorized, is_public
 from agentqueue.console.server import address_of, listen
 from agentqueue.console.settings import Settings, read_settings
 from agentqueue.errors import AgentQueueError, UsageError
@@ -65,7 +65,7 @@ def test_who_is_let_in(header: str | None, right: bool) -> None:
     [("/", True), ("/healthz", True), ("/static/console.js", True), ("/api/queues", False), ("/staticx", False)],
 )
 def test_what_needs_no_token(path: str, opened: bool) -> None:
-    assert is_open(path) is opened
+    assert is_public(path) is opened
 
 
 def test_a_port_that_is_taken_is_named() -> None:
