@@ -284,14 +284,14 @@ def test_what_is_held_is_renewed_with_its_level() -> None:
     assert len(leases) == 1
 
 
-def test_a_job_claimed_anew_since_the_renewal_began_is_not_lost() -> None:
+def test_a_job_claimed_again_since_the_renewal_began_is_not_lost() -> None:
     leases = Leases()
     for name in ("same", "again", "ended"):
         leases.take(claimed(name))
     renewed = leases.snapshot()
     leases.take(claimed("again"))
     leases.drop("ended")
-    assert leases.lost(["same", "again", "ended", "foreign"], renewed) == ["same"]
+    assert leases.confirm_lost(["same", "again", "ended", "foreign"], renewed) == ["same"]
 
 
 # --- fairness

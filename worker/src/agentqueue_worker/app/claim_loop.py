@@ -1,4 +1,7 @@
-"""The claim loop: one step in flight, which takes along what ended and brings what fits."""
+"""The claim loop of a worker.
+
+Each round trip to Redis is a step: it records finished jobs and claims new ones. Only one is in flight at a time.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ import structlog
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
 from agentqueue.model.json import MAX_BYTES
-from agentqueue.model.outcomes import MAX_BYTES_PER_CALL, Claimed
+from agentqueue.model.outcomes import MAX_BYTES_PER_CALL
 from agentqueue.store import Engine, FinishAndClaimReply
 from agentqueue_worker.app.job import Ending
 from agentqueue_worker.app.ports import Registry
@@ -22,21 +25,24 @@ from agentqueue_worker.domain.outbox import Batch
 from agentqueue_worker.domain.priority_ageing import AgeCredit
 
 UNAVAILABLE_ERRORS: Final = (QueueUnavailable, UnsupportedServer)
+"""Errors after which a command is sent again."""
 FIRST_RETRY_DELAY_S: Final = 0.05
+"""Seconds until the first retry while Redis is unavailable. A failover often takes less than a second."""
 MAX_RETRY_DELAY_S: Final = 2.0
-"""Seconds between tries while Redis is away: short, since every worker sends one small command per try."""
+"""Maximum seconds between retries while Redis is unavailable. A worker sends one small command per retry."""
 REDIS_FULL_RETRY_DELAY_S: Final = 1.0
-"""Seconds until outcomes that a full server refused are tried again."""
+"""Seconds until outcomes that a full server refused are sent again. Each try sends up to 4 MiB."""
 WAKE_WAIT_S: Final = 5
+"""Seconds that one blocking wait for a wake-up token lasts, so that a dead connection is noticed."""
 log = structlog.get_logger("agentqueue.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one round trip asks. It is sent until it is answered, with the same number and arguments.
+    """Request of one round trip. It is sent until it is answered, with the same number and arguments.
 
-    But no job is wanted any more once the worker drains, by a signal or a mark: a copy brings what an earlier one took
-    and takes none.
+    Once the worker drains, a step is resent with `want` 0: it returns the jobs that the first send claimed, and claims
+    no new ones.
     """
 
     seq: int
@@ -47,7 +53,7 @@ class Step:
 
 
 class ClaimLoop:
-    """Drives one queue. `run` ends when the worker drains and all is recorded, or in burst mode the queue is empty."""
+    """Claims the jobs of one queue, and records their outcomes."""
 
     def __init__(
         self, engine: Engine, state: WorkerState, runner: Runner, registry: Registry, telemetry: Telemetry
@@ -61,42 +67,39 @@ class ClaimLoop:
         self._credit = AgeCredit()
         self._seq = 0
         self._claim_at = 0.0
-        """When to claim next, monotonic: at once after a full claim or a wake-up, else when a job comes due."""
+        """When to claim next, in monotonic seconds. After a full claim or a wake-up that is at once."""
         self._poll_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self._hungry = asyncio.Event()
-        """Set while slots are free and the queue had no job for them."""
-        self._dry = False
+        """Set while slots are free and the queue has no job for them."""
+        self._is_dry = False
+        """The last claim found no job, and none will come by itself."""
         state.wake_loop = self.wake_loop
 
     def wake_loop(self) -> None:
-        """Look at once: something ended, or changed."""
+        """Make the loop check its state now, because a job ended or something changed."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     async def run(self) -> None:
-        """Step whenever there is reason to."""
-        while not (self._state.admitted or self._state.draining):
+        """Send steps until the worker drains, or until the queue is empty in burst mode, and all is recorded."""
+        state = self._state
+        while not (state.admitted or state.draining):
             await self._woken()
-        while not self._is_over():
+        while True:
+            idle = not (state.running or state.claimed or state.outbox)
+            burst_ended = state.options.burst and (self._is_dry or state.start_limit_reached)
+            if idle and (state.draining or burst_ended):
+                return
             now = monotonic()
-            if self._due(now):
+            if state.outbox.ready(now) or now >= self._poll_at or (now >= self._claim_at and state.want > 0):
                 await self._step(now)
             else:
-                await self._wait(now)
+                await self._sleep(now)
 
-    def _is_over(self) -> bool:
-        state = self._state
-        if state.running or state.claimed or state.outbox:
-            return False
-        return state.draining or (state.options.burst and (self._dry or state.start_limit_reached))
-
-    def _due(self, now: float) -> bool:
-        state = self._state
-        return state.outbox.ready(now) or now >= self._poll_at or (now >= self._claim_at and state.want > 0)
-
-    async def _wait(self, now: float) -> None:
+    async def _sleep(self, now: float) -> None:
+        """Wait until the next step is due, or until the loop is woken."""
         state = self._state
         until = min(self._poll_at, self._claim_at) if state.want else self._poll_at
         if state.outbox and state.outbox.blocked_until is not None:
@@ -118,19 +121,23 @@ class ClaimLoop:
 
     async def _step(self, now: float) -> None:
         step = self._compose(now)
-        sent = monotonic()
+        sent_at = monotonic()
         try:
             reply = await self._send(step)
         except QueueFull as exc:
-            self._blocked(step, exc)
+            # Redis has recorded and claimed nothing. The jobs keep their leases, and their outcomes are sent again.
+            self._telemetry.blocked(exc)
+            self._state.claiming = False
+            self._state.outbox.refused(step.batch, retry_at=monotonic() + REDIS_FULL_RETRY_DELAY_S)
             return
-        self._telemetry.stepped(monotonic() - sent, len(step.batch.outcomes), len(reply.claimed))
-        self._absorb(step, reply)
+        self._telemetry.stepped(monotonic() - sent_at, len(step.batch.outcomes), len(reply.claimed))
+        self._handle_reply(step, reply)
 
     def _compose(self, now: float) -> Step:
         state = self._state
         batch = state.outbox.take(now)
-        want = 0 if batch.has_children else min(state.want, claim_limit(state.options.concurrency, state.mean_seconds))
+        limit = claim_limit(state.options.concurrency, state.mean_seconds)
+        want = 0 if batch.has_children else min(state.want, limit)
         watch: tuple[str, ...] = ()
         if now >= self._poll_at:
             self._poll_at = now + state.options.poll
@@ -140,7 +147,7 @@ class ClaimLoop:
         return Step(self._seq, want, self._credit.offer(want), batch, watch)
 
     async def _send(self, step: Step) -> FinishAndClaimReply:
-        wait, want = FIRST_RETRY_DELAY_S, step.want
+        delay, want = FIRST_RETRY_DELAY_S, step.want
         while True:
             try:
                 reply = await self._engine.finish_and_claim(
@@ -153,61 +160,50 @@ class ClaimLoop:
                 )
             except UNAVAILABLE_ERRORS as exc:
                 self._telemetry.redis_failed(exc)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, MAX_RETRY_DELAY_S)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, MAX_RETRY_DELAY_S)
                 want = 0 if self._state.draining or self._state.mark else want
             else:
                 self._telemetry.redis_answered()
                 return reply
 
-    def _blocked(self, step: Step, exc: QueueFull) -> None:
-        """Nothing was done: the jobs keep their leases, and their outcomes are tried again."""
-        self._telemetry.blocked(exc)
-        self._state.claiming = False
-        self._state.outbox.refused(step.batch, retry_at=monotonic() + REDIS_FULL_RETRY_DELAY_S)
+    # --- its reply
 
-    # --- its answer
-
-    def _absorb(self, step: Step, reply: FinishAndClaimReply) -> None:
+    def _handle_reply(self, step: Step, reply: FinishAndClaimReply) -> None:
         state, now = self._state, monotonic()
         if step.batch.outcomes:
-            self._settle(step.batch, reply.lost)
+            self._mark_recorded(step.batch, reply.lost)
         if reply.claimed:
-            self._take(reply.claimed, reply.now_ms)
+            for claimed in reply.claimed:
+                state.leases.take(claimed)
+            state.waits.add(reply.claimed, reply.now_ms)
+            state.started += len(reply.claimed)
+            state.claimed += reply.claimed
+            # The jobs start in the loop's next turn. The next step is sent before, so the server works while they run.
+            state.loop.call_soon(self._start_claimed)
         state.claiming = False
         if state.mark and (step.want or step.batch.outcomes):
             state.renew_soon()
         if reply.wrong_type_keys:
             self._telemetry.wrong_type_keys(reply.wrong_type_keys)
-        for job_id in reply.cancel:
-            self._cancel(job_id)
+        if self._registry.cancellable:
+            for job_id in reply.cancel:
+                if job_id in state.running:
+                    self._runner.stop(state.running[job_id], Ending.CANCEL)
         state.paused = reply.paused
         self._credit.settle(offered=step.aged, started=len(reply.claimed))
         if step.want:
-            self._plan(step, reply, now)
+            self._schedule_claim(step, reply, now)
         elif step.batch.has_children:  # its jobs may have enqueued some for this very queue
-            self._dry, self._claim_at = False, now
+            self._is_dry, self._claim_at = False, now
 
-    def _take(self, jobs: Sequence[Claimed], now_ms: int) -> None:
-        """Hold the jobs from now on, and start them as soon as the loop comes round.
-
-        By then the next step is on its way, if one is due: the server works on it while these jobs run.
-        """
-        state = self._state
-        for claimed in jobs:
-            state.leases.take(claimed)
-        state.waits.add(jobs, now_ms)
-        state.started += len(jobs)
-        state.claimed += jobs
-        state.loop.call_soon(self._start)
-
-    def _start(self) -> None:
+    def _start_claimed(self) -> None:
         jobs, self._state.claimed = self._state.claimed, []
         for claimed in jobs:
             self._runner.start(claimed)
 
-    def _settle(self, batch: Batch, lost: Sequence[str]) -> None:
-        state = self._state
+    def _mark_recorded(self, batch: Batch, lost: Sequence[str]) -> None:
+        state, unrecorded = self._state, self._runner.unrecorded
         state.outbox.accepted(batch)
         state.finished += len(batch.outcomes)
         leases = state.leases
@@ -215,25 +211,20 @@ class ClaimLoop:
             leases.drop(outcome.id)
         if lost:
             self._telemetry.lost(lost)
-        if self._runner.unrecorded:
-            self._tell_recorded(batch)
+        if unrecorded:
+            for outcome in batch.outcomes:
+                job = unrecorded.pop(outcome.id, None)
+                if job is not None:
+                    state.spawn(self._registry.recorded(job))
 
-    def _tell_recorded(self, batch: Batch) -> None:
-        for outcome in batch.outcomes:
-            job = self._runner.unrecorded.pop(outcome.id, None)
-            if job is not None:
-                self._state.spawn(self._registry.recorded(job))
-
-    def _cancel(self, job_id: str) -> None:
-        job = self._state.running.get(job_id)
-        if job is not None and self._registry.cancellable:
-            self._runner.stop(job, Ending.CANCEL)
-
-    def _plan(self, step: Step, reply: FinishAndClaimReply, now: float) -> None:
-        """When to claim next."""
-        got = len(reply.claimed)
-        full = got >= step.want or (got > 0 and _is_cut_short(reply.claimed))
-        self._dry = got == 0 and reply.retry_after_ms is None and not self._awaits(reply)
+    def _schedule_claim(self, step: Step, reply: FinishAndClaimReply, now: float) -> None:
+        """Decide when to claim next."""
+        claimed = reply.claimed
+        full = len(claimed) >= step.want
+        if not full:  # a claim that ended at the limit of a step's bytes may have left jobs in the queue
+            full = sum(len(job.record or b"") for job in claimed) > MAX_BYTES_PER_CALL - MAX_BYTES
+        awaits_due = self._state.options.burst_delayed and reply.next_due_ms is not None
+        self._is_dry = not claimed and reply.retry_after_ms is None and not awaits_due
         if reply.retry_after_ms is not None:
             self._claim_at = now + reply.retry_after_ms / 1000
         elif full:
@@ -247,10 +238,7 @@ class ClaimLoop:
         else:
             self._hungry.set()
 
-    def _awaits(self, reply: FinishAndClaimReply) -> bool:
-        return self._state.options.burst_delayed and reply.next_due_ms is not None
-
-    # --- waking up
+    # --- wake-ups
 
     async def listen(self) -> None:
         """Wait for wake-up tokens while the queue is empty and slots are free, until cancelled."""
@@ -259,16 +247,11 @@ class ClaimLoop:
             try:
                 woken = await self._engine.wait_for_wakeup(WAKE_WAIT_S)
                 if woken and not self._state.want:
-                    await self._engine.wake_another_worker()  # the token was for somebody who can take a job
+                    await self._engine.wake_another_worker()  # a worker with a free slot needs the token
                     self._hungry.clear()
             except (*UNAVAILABLE_ERRORS, QueueFull):
-                await asyncio.sleep(MAX_RETRY_DELAY_S)  # the loop itself tells of it
+                await asyncio.sleep(MAX_RETRY_DELAY_S)  # the claim loop reports the error
                 continue
             if woken:
                 self._claim_at = 0.0
                 self.wake_loop()
-
-
-def _is_cut_short(claimed: Sequence[Claimed]) -> bool:
-    """The claim ended at the limit of a step's bytes: there may be more."""
-    return sum(len(job.record or b"") for job in claimed) > MAX_BYTES_PER_CALL - MAX_BYTES

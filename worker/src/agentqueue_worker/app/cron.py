@@ -1,4 +1,4 @@
-"""Enqueues crons' ticks: every worker of the queue tries, the server takes the first."""
+"""Enqueues the ticks of crons. Every worker of the queue tries, and the server accepts the first one."""
 
 import asyncio
 from typing import Final
@@ -13,13 +13,14 @@ from agentqueue_worker.app.ports import Cron
 from agentqueue_worker.app.state import WorkerState
 
 RETRY_DELAY_S: Final = 1.0
+"""Seconds until a tick that Redis did not take is sent again. All workers of the queue retry, so it is not shorter."""
 MAX_SLEEP_S: Final = 60.0
-"""Seconds: the machine's clock may be set anew in between."""
+"""Maximum seconds of one sleep. The machine's clock may be set while the worker sleeps."""
 log = structlog.get_logger("agentqueue.worker")
 
 
 class CronClock:
-    """One cron's ticks. Of those that passed while the loop was blocked only the last is sent."""
+    """Sends the ticks of one cron. Of several ticks that passed while the loop was blocked, only the last is sent."""
 
     def __init__(self, store: Store, state: WorkerState, cron: Cron) -> None:
         self._store = store
@@ -27,25 +28,17 @@ class CronClock:
         self._cron = cron
 
     async def run(self) -> None:
-        """Tick until cancelled."""
-        tick_ms = self._cron.next_tick(now_ms())
+        """Send ticks until cancelled."""
+        cron = self._cron
+        tick_ms = cron.next_tick(now_ms())
         while True:
-            await self._sleep_until(tick_ms)
-            tick_ms = self._latest(tick_ms)
+            while (left_s := (tick_ms - now_ms()) / 1000) > 0:  # noqa: ASYNC110  # waits for the clock, not for an event
+                await asyncio.sleep(min(left_s, MAX_SLEEP_S))
+            while (following_ms := cron.next_tick(tick_ms)) <= now_ms():
+                tick_ms = following_ms
             if not self._state.draining:
                 await self._send(tick_ms)
-            tick_ms = self._cron.next_tick(max(tick_ms, now_ms() - 1))
-
-    async def _sleep_until(self, tick_ms: int) -> None:
-        while (left := (tick_ms - now_ms()) / 1000) > 0:  # noqa: ASYNC110  # it waits for the clock, not an event
-            await asyncio.sleep(min(left, MAX_SLEEP_S))
-
-    def _latest(self, tick_ms: int) -> int:
-        """The last tick that has passed by now."""
-        following = self._cron.next_tick(tick_ms)
-        while following <= now_ms():
-            tick_ms, following = following, self._cron.next_tick(following)
-        return tick_ms
+            tick_ms = cron.next_tick(max(tick_ms, now_ms() - 1))
 
     async def _send(self, tick_ms: int) -> None:
         cron, queue = self._cron, self._state.queue

@@ -1,4 +1,4 @@
-"""Rule 5: from the signal to the exit."""
+"""Drains a worker, from the signal to the exit (rule 5)."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ log = structlog.get_logger("agentqueue.worker")
 
 
 class Drain:
-    """Begun by the first signal, hurried by the second."""
+    """Carries out the drain plan. The first signal starts it, a second one shortens it."""
 
     def __init__(self, state: WorkerState, runner: Runner, *, began: Callable[[], None]) -> None:
         self._state = state
@@ -24,11 +24,15 @@ class Drain:
         self._began = began
         self._plan: DrainPlan | None = None
         self._leases_out_at = float("inf")
-        """What a claim whose answer is lost may have taken before the signal is given back by others from then on."""
+        """Time by which leases from a claim with a lost reply have expired, in monotonic seconds."""
         self._changed = asyncio.Event()
 
     def begin(self, *, grace: float | None = None) -> None:
-        """No claim from this instant. The second time: running jobs are stopped now."""
+        """Stop claiming jobs. The second call stops running jobs too.
+
+        Args:
+            grace: seconds that running jobs get, by default those of the worker's options.
+        """
         state = self._state
         now, options = monotonic(), state.options
         if self._plan is not None:
@@ -45,47 +49,41 @@ class Drain:
         state.wake_loop()
 
     async def run(self) -> None:
-        """After the signal, do each thing at its time. Returns when the process must exit, whatever is left."""
+        """Carry out the plan after the signal. Return when the process must exit, whatever is left."""
+        state = self._state
         await self._changed.wait()
         await self._reach(lambda plan: min(plan.stop_jobs_at, self._leases_out_at))
-        if monotonic() >= self._leases_out_at and self._holds_nothing():
+        holds_nothing = not (state.running or state.outbox or len(state.leases))
+        if monotonic() >= self._leases_out_at and holds_nothing:
+            # If Redis answered, the claim loop would have ended by itself.
             log.warning("drain_given_up", reason="Redis does not answer, and nothing that runs or has run waits for it")
             return
         await self._reach(lambda plan: plan.stop_jobs_at)
-        for job in list(self._state.running.values()):
+        for job in list(state.running.values()):
             self._runner.stop(job, Ending.DRAIN)
         await self._reach(lambda plan: plan.abandon_at)
-        for job in list(self._state.running.values()):
+        for job in list(state.running.values()):
             log.warning("job_abandoned", job_id=job.id, job=job.record.name)
             self._runner.abandon(job)
-        self._give_up_children()
+        if state.outbox.blocked_until is not None:
+            # A full server does not take children. Their jobs are released, and run again.
+            for outcome in state.outbox.take_all_with_children():
+                state.outbox.add(Released(outcome.id, outcome.level))
+            state.wake_loop()
         await self._reach(lambda plan: plan.exit_at)
-        log.error("drain_overdue", held=len(self._state.leases))
-
-    def _holds_nothing(self) -> bool:
-        """With Redis there the claim loop would have ended: it waits for an answer."""
-        state = self._state
-        return not (state.running or state.outbox or len(state.leases))
-
-    def _give_up_children(self) -> None:
-        """A full server would not take them: the jobs go back, and run again."""
-        if self._state.outbox.blocked_until is None:
-            return
-        for outcome in self._state.outbox.take_all_with_children():
-            self._state.outbox.add(Released(outcome.id, outcome.level))
-        self._state.wake_loop()
+        log.error("drain_overdue", held=len(state.leases))
 
     async def _reach(self, point: Callable[[DrainPlan], float]) -> None:
-        """Sleep until that point of the plan, which a second signal may bring nearer."""
+        """Sleep until that point of the plan. A second signal may move it forward."""
         while True:
             plan = self._plan
             assert plan is not None
-            left = point(plan) - monotonic()
-            if left <= 0:
+            left_s = point(plan) - monotonic()
+            if left_s <= 0:
                 return
             self._changed.clear()
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(left_s):
                     await self._changed.wait()
             except TimeoutError:
                 return

@@ -1,9 +1,10 @@
-"""What a process that is forked off a worker without exec must not inherit: signal handlers, event loop, connections.
+"""Keeps a process that was forked without exec from inheriting signal handlers, event loop and connections.
 
 A child of `os.fork()`, of multiprocessing (by fork) or of a ProcessPoolExecutor is a copy of the worker with one
-thread. It has no renewing thread, and so renews no lease; logging replaces its own locks, and `service.safe_streams`
-that of the log's file. The rest is here: while a worker runs, a child gets Python's own SIGTERM and SIGINT, it writes
-nothing to the worker's Redis connections, and it ends where it would go on as a second worker.
+thread. It has no lease thread, so it renews no lease. Logging replaces its own locks, and `service.safe_streams`
+replaces that of the log's file. This module does the rest while a worker runs: a child gets Python's own handlers of
+SIGTERM and SIGINT, writes nothing to the worker's Redis connections, and ends where it would continue as a second
+worker.
 """
 
 import contextlib
@@ -24,12 +25,12 @@ _SIGNALS: Final[dict[signal.Signals, Any]] = {
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGINT: signal.default_int_handler,
 }
-"""What a worker handles, and what Python does of itself."""
+"""Signals that a worker handles, with the handlers that Python installs."""
 
 
 @contextlib.contextmanager
 def guarded(in_child: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, have forked children forget the worker; `in_child` is called in each."""
+    """Make forked children forget the worker while the block runs. `in_child` is called in each child."""
     _in_child.append(in_child)
     try:
         yield
@@ -38,9 +39,12 @@ def guarded(in_child: Callable[[], None]) -> Iterator[None]:
 
 
 def end_child(exc: BaseException | None = None) -> None:
-    """Do nothing in a worker; end a forked child, as Python ends a process. `exc`: what its function raised.
+    """End the process if it is a forked child, as Python ends a process. Do nothing in a worker.
 
-    Called where a handler has returned: the child has done what it was forked for, and the job is the worker's to end.
+    Called where a handler has returned. The child has done its work, and the worker ends the job.
+
+    Args:
+        exc: the exception that the child's function raised, or None.
     """
     if _is_child:
         _exit(exc)
@@ -62,7 +66,7 @@ def _exit(exc: BaseException | None) -> NoReturn:
 
 
 class Gone:
-    """Stands for the worker's Redis client in a child that went on as if it were the worker."""
+    """Replacement of the worker's Redis client in a child that continued as if it were the worker."""
 
     def __getattr__(self, name: str) -> NoReturn:
         end_in_loop()
@@ -70,12 +74,12 @@ class Gone:
 
 
 def end_in_loop() -> None:
-    """End a child that came back to the worker's event loop, which it must not turn: its sockets are the worker's."""
+    """End a child that returned to the worker's event loop, whose sockets belong to the worker."""
     end_child(RuntimeError("a forked process awaited something in the worker's event loop; end it with os._exit()"))
 
 
 def _hold_signals() -> None:
-    """Before the fork: a signal that comes before the child has forgotten the worker would be the worker's."""
+    """Block signals before a fork, so that the child does not handle one as the worker would."""
     _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS) if _in_child else None
 
 
@@ -88,14 +92,14 @@ def _release_signals() -> None:
 
 def _forget_the_worker() -> None:
     if _in_child:
-        global _is_child  # noqa: PLW0603  # the process is another one from here on
+        global _is_child  # noqa: PLW0603  # a fork makes a new process of this module
         _is_child = True
         signal.set_wakeup_fd(-1)  # it leads to the worker's event loop
         for number, default in _SIGNALS.items():
             if callable(signal.getsignal(number)):
                 signal.signal(number, default)
-        # The child's exit would join the worker's threads, its own first thread among them: RuntimeError, exit code 1.
-        executors._threads_queues.clear()  # type: ignore[attr-defined]  # noqa: SLF001  # nothing public does it
+        # At its exit the child would join the worker's threads, one of which is its own: RuntimeError, exit code 1.
+        executors._threads_queues.clear()  # type: ignore[attr-defined]  # noqa: SLF001  # there is no public way
         for forget in _in_child:
             forget()
         _in_child.clear()

@@ -1,4 +1,7 @@
-"""Renews leases and tells that the worker lives, from a thread: a handler that blocks the loop keeps its lease."""
+"""Renews job leases and sends heartbeats from a background thread.
+
+A handler that blocks the event loop therefore does not lose its lease.
+"""
 
 import asyncio
 import contextlib
@@ -18,26 +21,28 @@ from agentqueue_worker.domain.leases import renewal_interval_s, to_renew
 from agentqueue_worker.domain.wait_counts import Waits
 
 LEASE_THREAD_TIMEOUT_S: Final = 2.0
-"""Seconds the renewing thread waits for an answer: several tries fit into a lease."""
+"""Seconds that the lease thread waits for a reply, so that several tries fit into a lease."""
 RELEASE_SEQ: Final = 2**52
-"""Numbers of the steps that end everything: never used by the claim loop."""
+"""Number of the first step that releases all jobs. The claim loop counts from 1 and never reaches it."""
 RETRY_DELAY_S: Final = 0.5
-"""Seconds until a renewal that failed is tried again: several fit into a lease."""
+"""Seconds until a failed renewal is tried again, so that several tries fit into a lease."""
 log = structlog.get_logger("agentqueue.worker")
-Renewed = Callable[[RenewReply, dict[str, Claimed]], None]
+OnRenewed = Callable[[RenewReply, dict[str, Claimed]], None]
 
 
 class LeaseRenewer:
-    """The renewing thread, with an event loop and a connection of its own.
+    """The lease thread, with an event loop and a connection of its own.
 
     Args:
-        open_engine: makes the engine, in the thread.
-        held: what to renew now; called in the thread.
-        heartbeat: the heartbeat's JSON; called in the thread.
-        waits: what Redis adds to the queue's counters with each renewal. What a renewal that failed took along goes
-            with the next one too: it is counted twice if Redis had carried it out and its answer was lost.
-        renewed: gets each answer and what was renewed; called in the thread.
-        failed: gets why a renewal has failed; called in the thread.
+        open_engine: opens the engine. Called in the thread.
+        identity: identity of the worker.
+        held: returns the jobs whose leases are renewed. Called in the thread.
+        heartbeat: returns the heartbeat's JSON. Called in the thread.
+        waits: wait counts, which Redis adds to the queue's counters with each renewal. Those of a failed renewal are
+            sent with the next one. They count twice if Redis had carried it out and its reply was lost.
+        renewed: handles each reply and the jobs that were renewed. Called in the thread.
+        failed: handles the error of a failed renewal. Called in the thread.
+        telemetry: gets the duration of each renewal.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class LeaseRenewer:
         held: Callable[[], dict[str, Claimed]],
         heartbeat: Callable[[], bytes],
         waits: Waits,
-        renewed: Renewed,
+        renewed: OnRenewed,
         failed: Callable[[Exception], None],
         telemetry: Telemetry,
     ) -> None:
@@ -60,41 +65,43 @@ class LeaseRenewer:
         self._renewed = renewed
         self._failed = failed
         self._telemetry = telemetry
-        self._thread = threading.Thread(target=self._main, name="renew", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="renew", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._poke: asyncio.Event | None = None
+        self._wake: asyncio.Event | None = None
         self._engine: Engine | None = None
         self._stopping = False
         self._lock = threading.Lock()
         self.turned_at = monotonic()
-        """When it last got round: it lives while this is not long ago, whether Redis answers or not."""
+        """Time of the last renewal, successful or not, in monotonic seconds. The thread is alive while it is recent."""
 
     def start(self) -> None:
-        """Renew from now on."""
+        """Start the thread, which renews at once."""
         self._thread.start()
 
     def renew_soon(self) -> None:
-        """Renew now: what the heartbeat tells has changed."""
+        """Renew now, because the content of the heartbeat has changed."""
         with self._lock:
-            if self._loop is not None and self._poke is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._poke.set)
+            if self._loop is not None and self._wake is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._wake.set)
 
     def stop(self, timeout: float = 2.0) -> None:
-        """End the thread. It may be in the middle of a call that does not come back: then it ends with the process."""
+        """End the thread, and wait for it up to `timeout` seconds. If a call in it hangs, it ends with the process."""
         self._stopping = True
         self.renew_soon()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     def release(self, timeout: float) -> None:
-        """From any thread: give back all that is held. For when the event loop is blocked and the process must end."""
+        """Release all jobs that the worker holds, from any thread, when the event loop is blocked.
+
+        Leases that could not be released within `timeout` seconds expire.
+        """
         with self._lock:
             loop = self._loop
         if loop is None or not self._thread.is_alive():
             return
-        held = self._held()
-        future = asyncio.run_coroutine_threadsafe(self._release(held), loop)
-        with contextlib.suppress(TimeoutError, QueueUnavailable, UnsupportedServer):  # then the leases run out
+        future = asyncio.run_coroutine_threadsafe(self._release(self._held()), loop)
+        with contextlib.suppress(TimeoutError, QueueUnavailable, UnsupportedServer):
             future.result(timeout)
 
     async def _release(self, held: dict[str, Claimed]) -> None:
@@ -108,21 +115,21 @@ class LeaseRenewer:
                 outcomes=outcomes[start : start + MAX_JOBS_PER_CALL],
             )
 
-    def _main(self) -> None:
-        asyncio.run(self._run())
-
     async def _run(self) -> None:
-        renew_soon, engine = asyncio.Event(), self._open_engine()
+        wake, engine = asyncio.Event(), self._open_engine()
         with self._lock:
-            self._loop, self._poke, self._engine = asyncio.get_running_loop(), renew_soon, engine
-        every = renewal_interval_s(engine.settings.lease_ms)
+            self._loop, self._wake, self._engine = asyncio.get_running_loop(), wake, engine
+        interval_s = renewal_interval_s(engine.settings.lease_ms)
         try:
             while not self._stopping:
                 began = monotonic()
-                ok = await self._renew(engine)
+                renewed = await self._renew(engine)
                 self.turned_at = monotonic()
-                rest = every if ok else RETRY_DELAY_S
-                await _sleep(renew_soon, max(began + rest - self.turned_at, 0.05))
+                next_at = began + (interval_s if renewed else RETRY_DELAY_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(next_at - self.turned_at, 0.05)):
+                        await wake.wait()
+                    wake.clear()
         finally:
             with self._lock:
                 self._loop = None
@@ -144,12 +151,3 @@ class LeaseRenewer:
         self._telemetry.renewed(reply, monotonic() - began)
         self._renewed(reply, held)
         return True
-
-
-async def _sleep(renew_soon: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await renew_soon.wait()
-    except TimeoutError:
-        return
-    renew_soon.clear()

@@ -1,6 +1,6 @@
-"""What every log line of a job says: bound to the job's task, where structlog and logging find it.
+"""Binds a job's fields to its task, so that every log line of the job has them.
 
-Tasks, threads of `asyncio.to_thread` and plain handlers inherit it; threads that a handler starts itself do not.
+Tasks, threads of `asyncio.to_thread` and plain handlers inherit the fields. Threads that a handler starts do not.
 """
 
 import contextvars
@@ -10,20 +10,20 @@ import structlog
 
 from agentqueue_worker.app.job import RunningJob
 
-# structlog's own variables, so that a program that configures structlog itself has them by `merge_contextvars`.
+# These are structlog's own variables. A program with its own structlog set-up gets them from `merge_contextvars`.
 _tokens = contextvars.Context().run(structlog.contextvars.bind_contextvars, job_id="", attempt=1, delivery=1, tenant="")
 _job_id, _attempt, _delivery, _tenant = (_tokens[name].var for name in ("job_id", "attempt", "delivery", "tenant"))
 
 
 class JobContexts:
-    """Makes the context of each job's task. What jobs of one name have in common is bound once, since each job pays."""
+    """Makes the context of each job's task. Fields that jobs of one name share are bound only once, to save time."""
 
     def __init__(self, queue: str) -> None:
         self._queue = queue
         self._of_name: dict[str, contextvars.Context] = {}
 
     def context_of(self, job: RunningJob) -> contextvars.Context:
-        """Return a new context for the job's task: a copy of the one that the first job of its name was started in."""
+        """Return a new context for the job's task, copied from the one in which the first job of its name started."""
         name = job.handler.name
         common = self._of_name.get(name)
         if common is None:
@@ -33,7 +33,7 @@ class JobContexts:
 
 
 def bind_job(job: RunningJob) -> None:
-    """Bind what is the job's own; called in its own task."""
+    """Bind the fields that differ from job to job. Called in the job's task."""
     _job_id.set(job.id)
     if job.claimed.meta or job.attempt != 1:
         _attempt.set(job.attempt)
@@ -44,7 +44,7 @@ def bind_job(job: RunningJob) -> None:
 
 
 def job_fields(job: RunningJob, queue: str) -> dict[str, Any]:
-    """Return the same as fields, for a line that may be written outside of the job's task."""
+    """Return the job's fields, for a log line that may be written outside of the job's task."""
     fields: dict[str, Any] = {"job_id": job.id, "job": job.record.name, "queue": queue}
     fields |= {"attempt": job.attempt, "delivery": job.delivery}
     return fields if job.record.tenant is None else fields | {"tenant": job.record.tenant}

@@ -1,4 +1,4 @@
-"""What the claim loop is told about its worker."""
+"""Options of the claim loop."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from agentqueue.store import EngineSettings
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterTarget:
-    """Who gets a job for every dead letter."""
+    """Receiver of dead letters. Each dead letter is sent to this queue, as a job of this name."""
 
     queue: str
     job: str
@@ -15,57 +15,56 @@ class DeadLetterTarget:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this process is. The owner token in Redis is `name/[pod uid/]incarnation`."""
+    """Identity of the process. Its owner token in Redis is `name/[pod uid/]incarnation`."""
 
     name: str
-    """What people call the worker. The orchestrator's are unique; others may be given twice."""
+    """Name of the worker. Names of pods are unique, other names may be given twice."""
     incarnation: str
-    """New for each process."""
+    """Random ID of the process."""
     pod_uid: str | None = None
 
     @property
     def container(self) -> str:
-        """What stays the same when a container is restarted in its pod: earlier incarnations of it are dead."""
+        """Identity of the container, which a restart in its pod keeps. Earlier incarnations of it are dead."""
         return f"{self.name}/{self.pod_uid}" if self.pod_uid else self.name
 
     @property
     def heartbeat_field(self) -> str:
-        """The field of its heartbeat and its drain mark.
+        """Field of the worker's heartbeat and drain mark in Redis.
 
-        A pod's name, by which the operator marks it; elsewhere the incarnation is added, since two workers may have
-        been given one name.
+        In a cluster it is the pod's name, which the operator knows. Elsewhere it has the incarnation too, because two
+        workers may have the same name.
         """
         return self.name if self.pod_uid else f"{self.name}/{self.incarnation}"
 
     @property
     def owner(self) -> str:
-        """The token that fences leases."""
+        """Token of the worker's leases. Redis refuses the outcome of a job whose lease has another token."""
         return f"{self.container}/{self.incarnation}"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Times in seconds, unless the name says otherwise."""
+    """Options of one worker. Times are in seconds unless the name has another unit."""
 
     queue: str
     identity: Identity
     declared_queue: str = ""
-    """The queue that the agent names itself; by default `queue`."""
+    """Queue that the agent declares in code. The default is `queue`."""
     agent: str = ""
     concurrency: int = 5
     crash_limit: int = 3
     grace: float = 60.0
     drain_margin: float = 5.0
     poll: float = 0.5
-    """Between looks at the queue that nothing else asked for: how soon a plain arq client's job, or a request to
-    cancel a running one, is seen."""
+    """Seconds between polls of the queue. Jobs of plain arq clients and cancellation requests are noticed by polls."""
     burst: bool = False
-    """End when no job is ready and none runs."""
+    """End once no job is ready and none runs."""
     burst_delayed: bool = False
-    """In burst mode wait for delayed jobs too, as arq does."""
+    """Wait for delayed jobs too in burst mode, as arq does."""
     start_limit: int | None = None
-    """Jobs to start in all; in burst mode the worker ends after them (arq's `max_burst_jobs`)."""
+    """Maximum number of jobs that the worker starts in burst mode before it ends (arq's `max_burst_jobs`)."""
     keep_ms: int = 3_600_000
-    """For results of jobs that have no handler."""
+    """Milliseconds that results of jobs without a handler are kept."""
     dead_letters: DeadLetterTarget | None = None
     engine: EngineSettings = field(default_factory=EngineSettings)

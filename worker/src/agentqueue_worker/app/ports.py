@@ -1,4 +1,4 @@
-"""What the claim loop asks of the world. A registry stands for the user's code: an Agent's handlers, or arq's."""
+"""Interfaces that the claim loop needs. A registry stands for the user's code: an Agent's handlers, or arq's."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -10,101 +10,104 @@ from agentqueue_worker.app.job import Handler, RunningJob
 
 
 class Codec(Protocol):
-    """Records as bytes."""
+    """Encodes and decodes records."""
 
     def decode_job(self, raw: bytes) -> JobRecord:
-        """The job's record.
+        """Return the job's record.
 
         Raises:
-            InvalidPayload: can't be read.
+            InvalidPayload: the record can't be read.
         """
         ...
 
     def encode_result(self, record: ResultRecord) -> bytes:
-        """The result's bytes. `record.result` is the handler's value, or an exception when `success` is false.
+        """Return the encoded result.
+
+        Args:
+            record: the result. Its field `result` is the handler's value, or an exception if `success` is false.
 
         Raises:
-            InvalidPayload: the handler's value can't be written. A failure can always be.
+            InvalidPayload: the handler's value can't be encoded. Results of failed jobs always can.
         """
         ...
 
 
 class Cron(Protocol):
-    """A job that the clock enqueues."""
+    """A job that is enqueued at the times of a schedule."""
 
     @property
     def name(self) -> str:
-        """What tells it from other crons of the queue; the last tick is remembered by it."""
+        """Name of the cron, unique in its queue. The last tick is stored under it."""
         ...
 
     def next_tick(self, after_ms: int) -> int:
-        """The first tick after that time, both ms since the epoch."""
+        """Return the first tick after that time. Both are in ms since the epoch."""
         ...
 
     def job_id(self, tick_ms: int) -> str:
-        """The same on every worker of the queue."""
+        """Return the ID of the tick's job, which is the same on every worker of the queue."""
         ...
 
     def record(self, tick_ms: int) -> bytes:
-        """The encoded job."""
+        """Return the encoded job of the tick."""
         ...
 
 
 class Registry(Protocol):
-    """The user's code."""
+    """The user's code, as the claim loop sees it."""
 
     @property
     def codec(self) -> Codec:
-        """How its records are written."""
+        """Codec of the jobs' records and results."""
         ...
 
     @property
     def crons(self) -> Sequence[Cron]:
-        """What the clock enqueues."""
+        """Crons that this worker enqueues."""
         ...
 
     @property
     def names(self) -> Iterable[str]:
-        """The names of the jobs it knows."""
+        """Names of the jobs that have a handler."""
         ...
 
     @property
     def unknown_grace_ms(self) -> int:
-        """How long a job of an unknown name is handed back before it is buried; 0: not at all (arq)."""
+        """Milliseconds for which jobs of unknown names are deferred before they are rejected. arq's value is 0."""
         ...
 
     @property
     def cancellable(self) -> bool:
-        """Whether requests to cancel are followed (arq: `allow_abort_jobs`)."""
+        """True if cancellation requests are followed (arq: `allow_abort_jobs`)."""
         ...
 
     def find(self, name: str) -> Handler | None:
-        """The handler of that name."""
+        """Return the handler of that name, or None."""
         ...
 
     async def start(self, runtime: "WorkerRuntime") -> None:
-        """Open what handlers share, before the first claim."""
+        """Run the startup hooks, before the first claim."""
         ...
 
     async def stop(self) -> None:
-        """Close it, after the last job."""
+        """Run the shutdown hooks, after the last job."""
         ...
 
     async def recorded(self, job: RunningJob) -> None:
-        """The job's outcome is recorded (arq: `after_job_end`). Called only if `wants_recorded`."""
+        """Handle that a job's outcome is recorded (arq: `after_job_end`). Called only if `wants_recorded`."""
         ...
 
     @property
     def wants_recorded(self) -> bool:
-        """Whether `recorded` is to be called: a task per job that most registries don't need."""
+        """True if `recorded` is called for each job. It costs a task per job, and most registries don't need it."""
         ...
 
 
 class WorkerRuntime(Runtime, Protocol):
-    """A worker as a registry sees it: what contexts ask of it, and more."""
+    """A worker as a registry sees it: the interface of job contexts, and more."""
 
     worker: str
 
     def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
-        """Run a blocking function in a thread; cancelled, it goes on and keeps its slot until it ends."""
+        """Run a blocking function in a thread. If it is cancelled, it runs on and keeps its slot until it ends."""
         ...

@@ -1,4 +1,4 @@
-"""What the parts of one worker share: what runs, what is held, and whether it may claim."""
+"""State that the parts of one worker share: running jobs, held leases, and the conditions for claiming."""
 
 import asyncio
 import contextvars
@@ -28,7 +28,7 @@ log = structlog.get_logger("agentqueue.worker")
 
 
 class WorkerState:
-    """Belongs to the event loop's thread; the renewing thread and the probes only read it.
+    """State of one worker. The event loop's thread writes it, the lease thread and the probes only read it.
 
     Handlers see it as their `agentqueue.agent.context.Runtime`.
     """
@@ -43,68 +43,76 @@ class WorkerState:
         self.thread = threading.get_ident()
         self.running: dict[str, RunningJob] = {}
         self.claimed: list[Claimed] = []
-        """What the last step brought: held, and about to start."""
+        """Jobs that the last step claimed. They are held, and start in the next turn of the event loop."""
         self.leases = Leases()
         self.waits = Waits()
         self.outbox = Outbox()
         self.draining = False
-        """A signal came: jobs end or go back, and the worker exits."""
+        """True after a signal. Running jobs end or are released, and the worker exits."""
         self.mark = 0
-        """The mark by which it is to be scaled in: no claims as long as it stands; 0: none."""
+        """Number of the drain request by which the autoscaler removes this worker. 0 if there is none.
+
+        The worker claims no jobs while it is set.
+        """
         self.claiming = False
-        """A step that claims jobs is under way: what it brings is not in `leases` yet."""
+        """True while a step that claims jobs is in flight. Its jobs are not in `leases` yet."""
         self.renewed_at = float("inf")
-        """When the renewal that last succeeded was answered, monotonic seconds. A claim needs one that is younger than
-        a lease: its answer says whether the worker is marked, and without one nobody knows what the worker does."""
+        """Time of the last successful renewal, in monotonic seconds.
+
+        A claim needs a renewal that is younger than a lease. Its reply carries the drain request, and its heartbeat
+        lets the autoscaler see what the worker does.
+        """
         self.ready = False
-        """Handlers are loaded and opened."""
+        """True while handlers are loaded and their startup hooks have run."""
         self.paused = False
         self.started = 0
-        """Jobs that were claimed."""
+        """Number of jobs that were claimed."""
         self.finished = 0
-        """Jobs whose outcome was recorded."""
+        """Number of jobs whose outcome was recorded."""
         self.mean_seconds = 0.0
-        """How long jobs take lately."""
+        """Moving mean of the durations of jobs."""
         self.orphaned_threads = 0
-        """Threads that run on though their job has ended; each keeps a slot."""
+        """Number of threads that run on after their job has ended. Each keeps a slot."""
         self.orphaned_tasks: set[asyncio.Task[None]] = set()
-        """Tasks that have not ended though their job left its slot: lost, or handed back by force."""
+        """Tasks that run on after their job left its slot, because its lease was lost or it was abandoned."""
         self.wake_loop: Callable[[], None] = lambda: None
-        """Has the claim loop look at once."""
+        """Wakes the claim loop."""
         self.renew_soon: Callable[[], None] = lambda: None
-        """Has a heartbeat sent at once: what it says has changed."""
+        """Makes the lease thread renew and send a heartbeat now, because its content has changed."""
         self.on_lost: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
-        """Stops a running job that another worker has."""
+        """Stops a running job whose lease was lost."""
         self._progress_writer = notes
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
 
     @property
     def marked(self) -> bool:
-        """Whether it is to be scaled in."""
+        """True if the autoscaler removes this worker."""
         return self.mark > 0
 
     @property
     def admitted(self) -> bool:
-        """Whether its heartbeat is young enough to claim jobs."""
+        """True if the last heartbeat is recent enough to claim jobs."""
         return monotonic() - self.renewed_at < self.options.engine.lease_ms / 1000
 
     @property
     def confirmed(self) -> int:
-        """The mark that it obeys, once no claim is under way; 0: none. To be read before `busy`, from any thread: what
-        a claim brings is in `leases` before the claim counts as over."""
+        """Number of the drain request that the worker follows, once no claim is in flight. 0 if there is none.
+
+        Read it before `busy`, from any thread. Claimed jobs are in `leases` before the claim counts as finished.
+        """
         mark = self.mark
         return 0 if self.claiming else mark
 
     @property
     def free(self) -> int:
-        """Slots that could take a job."""
+        """Number of free slots."""
         taken = len(self.running) + len(self.claimed) + self.orphaned_threads + self.outbox.blocked
         return self.options.concurrency - taken
 
     @property
     def want(self) -> int:
-        """Jobs to claim now."""
+        """Number of jobs to claim now."""
         if self.draining or self.mark or not self.admitted:
             return 0
         limit = self.options.start_limit
@@ -112,47 +120,47 @@ class WorkerState:
 
     @property
     def start_limit_reached(self) -> bool:
-        """All jobs that it was to start have been started."""
+        """True if the worker has started as many jobs as it may."""
         limit = self.options.start_limit
         return limit is not None and self.started >= limit
 
     @property
     def busy(self) -> int:
-        """Jobs that run, or whose outcome is not recorded yet, and threads that can't be stopped."""
+        """Number of jobs that run or whose outcome is not recorded yet, and of threads that can't be stopped."""
         return max(len(self.running), len(self.leases)) + self.orphaned_threads
 
     def running_ms(self, now: float) -> int:
-        """For how long its running jobs have run, added up: long ones show by their age before they show by their end.
+        """Return the ages of all running jobs added up, in ms. Long jobs are visible in it before they end.
 
-        `now`: monotonic seconds.
+        `now` is in monotonic seconds.
         """
         return round(1000 * sum(now - job.started for job in tuple(self.running.values())))
 
     def oldest_ms(self, now: float) -> int:
-        """Return for how many milliseconds the oldest running job has run; 0 if none runs. `now`: monotonic seconds."""
+        """Return the age of the oldest running job in ms, 0 if none runs. `now` is in monotonic seconds."""
         return round(1000 * max((now - job.started for job in tuple(self.running.values())), default=0.0))
 
     def lose(self, job_id: str) -> None:
-        """Another worker has the job by now."""
+        """Stop a job whose lease was lost, if it still runs."""
         self.leases.drop(job_id)
         job = self.running.get(job_id)
         if job is not None:
             self.on_lost(job)
 
     def progress(self, job_id: str, progress: Progress) -> None:
-        """Note how far a job is; written soon."""
+        """Write a job's progress within half a second."""
         job = self.running.get(job_id)
         if job is not None:
             self._progress_writer.schedule(job, "progress", encode_progress(progress))
 
     async def checkpoint(self, job_id: str, raw: bytes) -> None:
-        """Keep a job's checkpoint: written when this returns, or later if Redis is away."""
+        """Write a job's checkpoint. If Redis is unavailable, it is written later."""
         job = self.running.get(job_id)
         if job is not None and not await self._progress_writer.write(job, "checkpoint", raw):
             self.lose(job_id)
 
     async def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a blocking function in a thread. Cancelled, it goes on there, and keeps its slot until it ends."""
+        """Run a blocking function in a thread. If it is cancelled, it runs on and keeps its slot until it ends."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="handler")
         context = contextvars.copy_context()
@@ -162,62 +170,62 @@ class WorkerState:
         except asyncio.CancelledError:
             if future.running():
                 self.orphaned_threads += 1
-                future.add_done_callback(lambda _: self._call_soon(self._thread_ended))
+                future.add_done_callback(self._orphan_ended)
             raise
         if ended.exc is not None:
             raise ended.exc
         return ended.value
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run it beside the rest; it is kept until it ends."""
+        """Run a coroutine in a task of its own, and log the exception that it raises."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                log.error("hook_failed", exc_info=task.exception())
+
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._spawned)
-
-    def _spawned(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("hook_failed", exc_info=task.exception())
+        task.add_done_callback(ended)
 
     async def settle(self) -> None:
-        """Wait for what was spawned."""
+        """Wait until all spawned tasks have ended."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _call_soon(self, function: Callable[[], None]) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(function)
+    def _orphan_ended(self, _: "Future[_Ended]") -> None:
+        def free_slot() -> None:
+            self.orphaned_threads -= 1
+            self.wake_loop()
 
-    def _thread_ended(self) -> None:
-        self.orphaned_threads -= 1
-        self.wake_loop()
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(free_slot)
 
     def close(self) -> None:
-        """Let the threads go; those that still run are not waited for."""
+        """End the idle threads. Busy ones are not waited for."""
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(slots=True)
 class _Ended:
-    """How a thread's function ended. Its exception goes through no future: those refuse some, and ask others' code."""
+    """Result or exception of a thread's function.
+
+    The exception does not pass through a future. Futures refuse some exceptions, and run the code of others.
+    """
 
     value: Any = None
     exc: BaseException | None = None
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> _Ended:
-    ended = _run(function, args)
-    end_child(ended.exc)
-    return ended
-
-
-def _run(function: Callable[..., Any], args: tuple[Any, ...]) -> _Ended:
     try:
-        return _Ended(function(*args))
+        ended = _Ended(function(*args))
     except StopIteration as exc:  # a coroutine can't raise it
         stopped = RuntimeError("the handler raised StopIteration")
         stopped.__cause__ = exc
-        return _Ended(exc=stopped)
+        ended = _Ended(exc=stopped)
     except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
-        return _Ended(exc=exc)
+        ended = _Ended(exc=exc)
+    end_child(ended.exc)
+    return ended

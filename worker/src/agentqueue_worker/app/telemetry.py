@@ -1,4 +1,4 @@
-"""What the parts of a worker report of themselves; adapters count and log it."""
+"""Interface for the events of a worker. Adapters count and log them."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,36 +10,43 @@ from agentqueue_worker.app.job import RunningJob
 
 
 class Telemetry(Protocol):
-    """Called on the hot path: implementations add to plain numbers. The renewing thread calls `renewed` alone."""
+    """Handles the events of a worker on the hot path. The lease thread calls `renewed`, the event loop the others."""
 
     def ended(self, job: RunningJob, outcome: Outcome | None, seconds: float, error: AttemptError | None) -> None:
-        """A job left its slot. `outcome` None: its lease was lost. `error`: of an attempt that failed."""
+        """Handle that a job left its slot.
+
+        Args:
+            job: the job.
+            outcome: the outcome, or None if the lease was lost.
+            seconds: how long the job ran.
+            error: the error of a failed attempt.
+        """
         ...
 
     def stepped(self, seconds: float, outcomes: int, claimed: int) -> None:
-        """A step was answered."""
+        """Handle the reply to a step that took `seconds`. `outcomes` and `claimed` are numbers of jobs."""
         ...
 
     def lost(self, ids: Sequence[str]) -> None:
-        """Outcomes that were not recorded, since another worker has the jobs (rule 2)."""
+        """Handle outcomes that were not recorded, because another worker holds the jobs (rule 2)."""
         ...
 
     def redis_failed(self, exc: Exception) -> None:
-        """Redis did not answer."""
+        """Handle that Redis did not answer."""
         ...
 
     def redis_answered(self) -> None:
-        """Redis answers (again)."""
+        """Handle a reply of Redis."""
         ...
 
     def wrong_type_keys(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Keys of another Redis type than ours, which is named with each: somebody else wrote them."""
+        """Handle keys that another program wrote. Each comes with its Redis type, which is not the one that we use."""
         ...
 
     def blocked(self, exc: Exception) -> None:
-        """Redis is full: outcomes with children wait."""
+        """Handle that a full Redis refused outcomes with children."""
         ...
 
     def renewed(self, reply: RenewReply | None, seconds: float) -> None:
-        """A renewal was answered, or failed (None)."""
+        """Handle the reply to a renewal. None means that the renewal failed."""
         ...

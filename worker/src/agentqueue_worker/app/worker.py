@@ -1,4 +1,4 @@
-"""One worker: its parts, started and ended in order."""
+"""A worker: starts its parts and ends them in order."""
 
 import asyncio
 import os
@@ -27,21 +27,22 @@ from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
 
 SERVER_CHECK_INTERVAL_S: Final = 60.0
-"""Seconds between looks whether the server is still one that keeps jobs (a replica, an evicting policy)."""
+"""Seconds between checks that the server keeps jobs. A failover may lead to a replica or to an evicting server."""
 DEREGISTRATION_TIMEOUT_S: Final = 2.0
+"""Seconds for removing the worker from Redis at its end. If it fails, its heartbeat becomes stale by itself."""
 LEASE_THREAD_STUCK_AFTER_S: Final = 30.0
-"""Seconds without a turn of the renewing thread: it is dead, and so will the leases be."""
+"""Seconds without a renewal attempt after which the lease thread counts as dead. Leases expire long before."""
 log = structlog.get_logger("agentqueue.worker")
 
 
 class Worker:
-    """Serves one queue. Make it inside a running event loop, then `await run()`; `stop()` drains it.
+    """Serves one queue. Make it inside a running event loop, then `await run()`. `stop()` drains it.
 
     Args:
-        options: what it is told.
+        options: options of the worker.
         registry: the user's code.
-        open_server: makes a connection pool; called here and once in the renewing thread, with its own timeouts.
-        telemetry: what is told of every event.
+        open_server: opens a connection pool, once here and once in the lease thread, which needs shorter timeouts.
+        telemetry: handles every event.
         hidden: folders whose frames are left out of tracebacks.
     """
 
@@ -56,7 +57,6 @@ class Worker:
     ) -> None:
         self.options = options
         self.registry = registry
-        self._open_server = open_server
         self._telemetry = telemetry
         self._server = open_server(False)  # noqa: FBT003
         self._engine = Engine(self._server, options.queue, options.engine)
@@ -67,13 +67,13 @@ class Worker:
         self._started_ms = now_ms()
         self._jobs = sorted(registry.names)[:100]
         self._renewer = LeaseRenewer(
-            self._open_renewer_engine,
+            lambda: Engine(open_server(True), options.queue, options.engine),  # noqa: FBT003
             options.identity,
             held=self.state.leases.snapshot,
             heartbeat=self.heartbeat,
             waits=self.state.waits,
-            renewed=self._renewed_in_thread,
-            failed=self._not_renewed_in_thread,
+            renewed=lambda reply, held: self._call_in_loop(self._renewed, reply, held, monotonic()),
+            failed=lambda exc: self._call_in_loop(self._renewal_failed, exc),
             telemetry=telemetry,
         )
         self.state.renew_soon = self._renewer.renew_soon
@@ -81,26 +81,33 @@ class Worker:
 
     @property
     def live(self) -> bool:
-        """Whether the renewing thread gets round. Asked by the probes' thread."""
+        """True if the lease thread works. Read by the probes' thread."""
         return monotonic() - self._renewer.turned_at < LEASE_THREAD_STUCK_AFTER_S
 
     def stop(self, *, grace: float | None = None) -> None:
-        """Drain: no more claims from now on; running jobs get the grace period. The second call hurries."""
+        """Drain the worker. It claims no more jobs, and running ones get `grace` seconds. A second call stops them."""
         self._drain.begin(grace=grace)
 
     def release_from_thread(self, timeout: float) -> None:
-        """Give back all that is held, though the event loop may be blocked: the process is about to end."""
+        """Release all jobs within `timeout` seconds although the event loop may be blocked, before the process ends."""
         self._renewer.release(timeout)
 
     async def run(self) -> None:
-        """Work until stopped; in burst mode until the queue is empty.
+        """Work until stopped, or in burst mode until the queue is empty.
 
         Raises:
             UnsupportedServer: the server would lose jobs.
             Exception: what a startup hook raised.
         """
         state = self.state
-        with guarded(self._forked):
+
+        def leave_worker() -> None:
+            """Keep a child that a handler forked from using this worker's connections and event loop."""
+            self._server.redis = Gone()  # type: ignore[assignment]  # any call of its methods ends the child
+            if threading.get_ident() == state.thread:
+                state.loop.call_soon(end_in_loop)
+
+        with guarded(leave_worker):
             try:
                 await self.registry.start(state)
                 state.ready = True
@@ -109,40 +116,26 @@ class Worker:
             finally:
                 await self._close()
 
-    def _forked(self) -> None:
-        """In a child that a handler forked: it neither speaks for this worker nor turns its event loop."""
-        self._server.redis = Gone()  # type: ignore[assignment]  # whatever is called of it ends the child
-        if threading.get_ident() == self.state.thread:
-            self.state.loop.call_soon(end_in_loop)
-
-    # --- starting
-
     async def _connect(self) -> bool:
-        """Until the server answers and is fit. False: the worker was stopped before that."""
-        wait = FIRST_RETRY_DELAY_S
+        """Wait until the server answers and is fit for jobs. Return False if the worker was stopped before that."""
+        identity, delay = self.options.identity, FIRST_RETRY_DELAY_S
         while not self.state.draining:
             try:
                 await self._server.check()
-                await self._release_own_leases()
+                if identity.pod_uid is not None:
+                    # Only this process knows so early that the earlier process of its container is dead.
+                    released = await self._engine.release_worker_leases(
+                        worker=identity.container, reason="its container was restarted", except_owner=identity.owner
+                    )
+                    if released:
+                        reason = "an earlier process of this container held them"
+                        log.warning("jobs_released", jobs=released, reason=reason)
                 return True
             except QueueUnavailable as exc:
                 self._telemetry.redis_failed(exc)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, MAX_RETRY_DELAY_S)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, MAX_RETRY_DELAY_S)
         return False
-
-    async def _release_own_leases(self) -> None:
-        """Release the leases that this container held before it was restarted; nobody else knows of the restart yet."""
-        identity = self.options.identity
-        if identity.pod_uid is None:
-            return
-        released = await self._engine.release_worker_leases(
-            worker=identity.container, reason="its container was restarted", except_owner=identity.owner
-        )
-        if released:
-            log.warning("jobs_released", jobs=released, reason="an earlier process of this container held them")
-
-    # --- serving
 
     async def _serve(self) -> None:
         self.state.renewed_at = float("-inf")
@@ -150,7 +143,12 @@ class Worker:
         log.info("worker_started", queue=self.options.queue, concurrency=self.options.concurrency, jobs=self._jobs)
         loop_task = asyncio.create_task(self._loop.run(), name="claim-loop")
         deadline = asyncio.create_task(self._drain.run(), name="drain")
-        background = [asyncio.create_task(it, name=name) for name, it in self._background()]
+        parts: list[tuple[str, Any]] = [("progress", self._progress_writer.run()), ("check", self._check_server())]
+        if not self.options.burst:
+            parts.append(("listen", self._loop.listen()))
+        store = Store(self._server)
+        parts += [(f"cron {cron.name}", CronClock(store, self.state, cron).run()) for cron in self.registry.crons]
+        background = [asyncio.create_task(part, name=name) for name, part in parts]
         try:
             await self._watch(loop_task, deadline, background)
         finally:
@@ -159,18 +157,10 @@ class Worker:
             await asyncio.gather(loop_task, deadline, *background, return_exceptions=True)
             await self.state.settle()
 
-    def _background(self) -> list[tuple[str, Any]]:
-        tasks: list[tuple[str, Any]] = [("notes", self._progress_writer.run()), ("check", self._check_server())]
-        if not self.options.burst:
-            tasks.append(("listen", self._loop.listen()))
-        store = Store(self._server)
-        tasks += [(f"cron {cron.name}", CronClock(store, self.state, cron).run()) for cron in self.registry.crons]
-        return tasks
-
     async def _watch(
         self, loop_task: "asyncio.Task[None]", deadline: "asyncio.Task[None]", background: "list[asyncio.Task[None]]"
     ) -> None:
-        """Until the loop ends or the grace period has. A part that breaks has the worker drain, and is raised then."""
+        """Wait until the claim loop or the drain ends. If another part fails, drain the worker and raise its error."""
         pending = {loop_task, deadline, *background}
         broken: BaseException | None = None
         while not (loop_task.done() or deadline.done()):
@@ -190,19 +180,16 @@ class Worker:
             try:
                 await self._server.check()
             except UnsupportedServer as exc:
-                log.error("server_unsafe", error=str(exc))  # noqa: TRY400  # the message says all
+                log.error("server_unsafe", error=str(exc))  # noqa: TRY400  # the message has the reason
             except QueueUnavailable as exc:
                 self._telemetry.redis_failed(exc)
 
-    # --- the renewing thread
-
-    def _open_renewer_engine(self) -> Engine:
-        return Engine(self._open_server(True), self.options.queue, self.options.engine)  # noqa: FBT003
+    # --- the lease thread
 
     def heartbeat(self) -> bytes:
-        """The heartbeat, as operator, console and command line read it."""
+        """Return the heartbeat's JSON, which the operator, the console and the command line read."""
         state = self.state
-        confirmed = state.confirmed  # before `busy`: see there
+        confirmed = state.confirmed  # read before `busy`, see there
         now = monotonic()
         return orjson.dumps(
             {
@@ -224,25 +211,21 @@ class Worker:
             }
         )
 
-    def _renewed_in_thread(self, reply: RenewReply, held: dict[str, Claimed]) -> None:
+    def _call_in_loop(self, function: Callable[..., None], *args: object) -> None:
+        """Call a function in the event loop, from the lease thread."""
         loop = self.state.loop
         if not loop.is_closed():
-            loop.call_soon_threadsafe(self._renewed, reply, held, monotonic())
+            loop.call_soon_threadsafe(function, *args)
 
-    def _not_renewed_in_thread(self, exc: Exception) -> None:
-        loop = self.state.loop
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._not_renewed, exc)
-
-    def _not_renewed(self, exc: Exception) -> None:
-        """Report that Redis does not answer. Once the worker was admitted, its steps find out by themselves."""
+    def _renewal_failed(self, exc: Exception) -> None:
+        """Report that Redis does not answer. After the first renewal the claim loop's steps report it."""
         if self.state.renewed_at == float("-inf"):
             self._telemetry.redis_failed(exc if str(exc) else QueueUnavailable("no answer in time"))
 
     def _renewed(self, reply: RenewReply, held: dict[str, Claimed], at: float) -> None:
         state = self.state
         was_admitted, state.renewed_at = state.admitted, at
-        for job_id in state.leases.lost(reply.lost, held):
+        for job_id in state.leases.confirm_lost(reply.lost, held):
             if job_id in state.running:
                 state.lose(job_id)
         if reply.wrong_type_keys:
@@ -259,19 +242,16 @@ class Worker:
 
     # --- ending
 
-    async def _send_waits(self) -> None:
-        """Send what was counted since the last renewal: a short-lived worker may have claimed all its jobs since."""
-        if waits := self.state.waits.unsent():
-            await self._engine.increment_counters(waits)
-            self.state.waits.sent(waits)
-
     async def _close(self) -> None:
         self.state.ready = False
-        await asyncio.to_thread(self._renewer.stop)  # joins a thread: others may share this event loop
+        await asyncio.to_thread(self._renewer.stop)  # joins a thread, while others may share this event loop
         try:
             async with asyncio.timeout(DEREGISTRATION_TIMEOUT_S):
                 await self._engine.deregister_worker(self.options.identity.heartbeat_field)
-                await self._send_waits()
+                # A short-lived worker may have claimed all its jobs since the last renewal, which sends wait counts.
+                if waits := self.state.waits.unsent():
+                    await self._engine.increment_counters(waits)
+                    self.state.waits.sent(waits)
         except (*UNAVAILABLE_ERRORS, TimeoutError) as exc:
             log.warning("deregistration_failed", error=str(exc) or "no answer in time")
         try:

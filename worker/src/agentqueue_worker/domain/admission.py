@@ -9,7 +9,7 @@ from agentqueue.keys import JOB
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import is_pickle
 from agentqueue.model.outcomes import Claimed
-from agentqueue_worker.domain.claimed_job import ClaimedJob
+from agentqueue_worker.domain.claimed_job import EARLIEST_TIME_MS, ClaimedJob
 
 UNKNOWN_JOB_DELAY_MS: Final = 5_000
 """Delay of a deferred job, in ms. During a rollout it gives a worker of the new version the time to claim the job."""
@@ -20,8 +20,6 @@ EXPIRED_AFTER_MS: Final = 1_000
 
 A record is written together with its ID, so one that is missing much later has been there.
 """
-EARLIEST_TIME_MS: Final = 1e12
-"""Smallest score that is a time (the year 2001). arq's `abort()` writes the score 1 to bring a job forward."""
 
 
 @dataclass(frozen=True, slots=True)

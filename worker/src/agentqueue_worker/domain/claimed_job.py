@@ -1,10 +1,12 @@
 """A claimed job, as admission, the runner and the outcomes see it."""
 
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from agentqueue.model.job import JobRecord
 from agentqueue.model.outcomes import Claimed
 
+EARLIEST_TIME_MS: Final = 1e12
+"""Smallest score that is a time (the year 2001). arq's `abort()` writes the score 1 to bring a job forward."""
 Handler_co = TypeVar("Handler_co", covariant=True)
 
 

@@ -1,30 +1,35 @@
-"""Rule 5: what happens when between SIGTERM and the kubelet's SIGKILL."""
+"""Plans the time between SIGTERM and the kubelet's SIGKILL (rule 5)."""
 
 from dataclasses import dataclass
 from typing import Final
 
 ABANDON_SHARE: Final = 0.4
+"""Share of the margin that jobs get to end after they were cancelled."""
 EXIT_SHARE: Final = 0.6
+"""Share of the margin after which the worker exits. The time since `ABANDON_SHARE` is used to release leases."""
 WATCHDOG_SHARE: Final = 0.75
-"""Shares of the margin: what is left after the last is for hand-backs from beside a blocked event loop."""
+"""Share of the margin after which a thread ends the process.
+
+The remainder is reserved for releasing leases from a thread when the event loop is blocked.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class DrainPlan:
-    """Seconds of the monotonic clock."""
+    """Times of a drain, in seconds of the monotonic clock."""
 
     stop_jobs_at: float
-    """What still runs then is cancelled: it is checkpointed and handed back."""
+    """Jobs that still run are cancelled. Their checkpoints are written, and they are released."""
     abandon_at: float
-    """What has not even ended by then (a thread, a handler that swallows its cancellation) is handed back as it is."""
+    """Jobs that have not ended (a thread, a handler that swallows its cancellation) are released as they are."""
     exit_at: float
-    """The worker is gone by then, whatever is left: leases of what it could not hand back run out."""
+    """The worker exits, whatever is left. Leases that it could not release expire."""
     watchdog_at: float
-    """If it is not, since something blocks it, a thread ends the process."""
+    """If the worker is still running at this point, a watchdog thread terminates the process."""
 
     @property
     def release_budget_s(self) -> float:
-        """Seconds between the last resort and the SIGKILL."""
+        """Seconds between the watchdog and the SIGKILL."""
         return self._margin * (1 - WATCHDOG_SHARE)
 
     @property
@@ -32,11 +37,11 @@ class DrainPlan:
         return (self.watchdog_at - self.stop_jobs_at) / WATCHDOG_SHARE
 
     def hurry(self, now: float) -> "DrainPlan":
-        """A second signal: jobs are stopped now."""
+        """Return the plan after a second signal, which stops jobs now."""
         return plan_drain(now, grace=0.0, margin=self._margin).earlier_of(self)
 
     def earlier_of(self, other: "DrainPlan") -> "DrainPlan":
-        """The earlier of both plans, point by point."""
+        """Return the earlier times of both plans."""
         return DrainPlan(
             min(self.stop_jobs_at, other.stop_jobs_at),
             min(self.abandon_at, other.abandon_at),
@@ -46,12 +51,12 @@ class DrainPlan:
 
 
 def plan_drain(now: float, *, grace: float, margin: float) -> DrainPlan:
-    """Jobs get the grace period but its last `margin` seconds, which are shared by them to end and by hand-backs.
+    """Return the plan of a drain. Jobs get the grace period except its last `margin` seconds.
 
     Args:
-        now: when the signal came, monotonic seconds.
-        grace: seconds until the SIGKILL. 0: jobs are stopped at once, and the margin comes after.
-        margin: seconds; at most half of a grace period is taken.
+        now: when the signal came, in monotonic seconds.
+        grace: seconds until the SIGKILL. If it is 0, jobs are stopped at once, and the margin follows.
+        margin: seconds for ending jobs and releasing leases. At most half of the grace period is used.
     """
     if grace > 0:
         margin = min(margin, grace / 2)

@@ -1,4 +1,4 @@
-"""Which jobs this worker holds, and which it has lost."""
+"""The jobs whose leases this worker holds."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -7,18 +7,18 @@ from agentqueue.keys import Level
 from agentqueue.model.outcomes import Claimed
 
 RENEWALS_PER_LEASE: Final = 4
-"""Three may fail before the lease runs out."""
+"""Number of renewals in the time of one lease. Three may fail before the lease expires."""
 
 
 def renewal_interval_s(lease_ms: int) -> float:
-    """Seconds between renewals."""
+    """Return the seconds between two renewals of leases that last `lease_ms`."""
     return lease_ms / RENEWALS_PER_LEASE / 1000
 
 
 class Leases:
-    """The jobs this worker holds: running ones, and those whose outcome is not recorded yet.
+    """The jobs that this worker holds: running ones, and those whose outcome is not recorded yet.
 
-    The renewing thread reads it, the event loop writes it: each method is one operation on one dict, and so whole.
+    The event loop writes it and the lease thread reads it. Each method is one operation on one dict, and so atomic.
     """
 
     __slots__ = ("_held",)
@@ -30,23 +30,30 @@ class Leases:
         return len(self._held)
 
     def take(self, claimed: Claimed) -> None:
-        """It was claimed."""
+        """Add a job that was claimed."""
         self._held[claimed.id] = claimed
 
     def drop(self, job_id: str) -> None:
-        """Its outcome is recorded, or it is lost."""
+        """Remove a job whose outcome is recorded, or whose lease is lost."""
         self._held.pop(job_id, None)
 
     def snapshot(self) -> dict[str, Claimed]:
-        """What to renew."""
+        """Return the jobs whose leases are renewed now, by ID."""
         return self._held.copy()
 
-    def lost(self, ids: Iterable[str], renewed: Mapping[str, Claimed]) -> list[str]:
-        """Of the ids that a renewal called lost, those that are: not what was claimed anew since the renewal began."""
+    def confirm_lost(self, reported: Iterable[str], renewed: Mapping[str, Claimed]) -> list[str]:
+        """Return the reported jobs that are really lost.
+
+        A job that was claimed again since the renewal started has a new lease, and is left out.
+
+        Args:
+            reported: IDs that the renewal reported as lost.
+            renewed: the jobs of that renewal.
+        """
         held = self._held
-        return [job_id for job_id in ids if job_id in held and held[job_id] is renewed.get(job_id)]
+        return [job_id for job_id in reported if job_id in held and held[job_id] is renewed.get(job_id)]
 
 
 def to_renew(held: Mapping[str, Claimed]) -> list[tuple[str, Level]]:
-    """Ids and levels, as the engine takes them."""
+    """Return IDs and levels of the jobs, as the engine takes them."""
     return [(job_id, claimed.level) for job_id, claimed in held.items()]

@@ -1,4 +1,4 @@
-"""Outcomes on their way to Redis: they ride with the next step, those with children apart from the others."""
+"""Outcomes that wait for the next step. Those with children are sent apart from the others."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -14,20 +14,22 @@ from agentqueue.model.outcomes import (
 )
 
 MAX_CHILDREN_PER_STEP: Final = 1_000
-"""Bounds the time that one script keeps the server busy."""
+"""Maximum number of children in one step. It bounds the time for which one script keeps the server busy."""
+SMALL_STEP: Final = 16
+"""Number of outcomes up to which a step takes all of them after one check of their size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step takes along."""
+    """Outcomes of one step."""
 
     outcomes: list[Outcome]
     has_children: bool
-    """They have children: the step is refused as a whole on a full server, so it claims nothing."""
+    """The outcomes have children. A full server refuses such a step as a whole, so it claims nothing."""
 
 
 class Outbox:
-    """Keeps order within each of its two rows, and lets neither starve the other."""
+    """Two queues of outcomes, those with and those without children. Each keeps its order, and they take turns."""
 
     __slots__ = ("_plain", "_with_children", "_with_children_next", "blocked_until")
 
@@ -36,73 +38,68 @@ class Outbox:
         self._with_children: deque[Outcome] = deque()
         self._with_children_next = False
         self.blocked_until: float | None = None
-        """The server is full: those with children are not tried again before then (monotonic)."""
+        """If the server is full, the time before which outcomes with children are not sent, in monotonic seconds."""
 
     def __len__(self) -> int:
         return len(self._plain) + len(self._with_children)
 
     @property
     def blocked(self) -> int:
-        """Outcomes that a full server refuses: their jobs keep their slots, so that not ever more of them pile up."""
+        """Number of outcomes that a full server refuses.
+
+        Their jobs keep their slots, so the backlog of unrecorded outcomes stays bounded.
+        """
         return 0 if self.blocked_until is None else len(self._with_children)
 
     def add(self, outcome: Outcome) -> None:
-        """An outcome to record."""
+        """Add an outcome that is recorded with one of the next steps."""
         has_children = isinstance(outcome, Completed | DeadLettered) and outcome.children
         (self._with_children if has_children else self._plain).append(outcome)
 
     def ready(self, now: float) -> bool:
-        """Whether there is one that may be sent now."""
+        """Return True if an outcome may be sent now. `now` is in monotonic seconds."""
         return bool(self._plain) or self._with_children_ready(now)
 
     def _with_children_ready(self, now: float) -> bool:
         return bool(self._with_children) and (self.blocked_until is None or now >= self.blocked_until)
 
     def take(self, now: float) -> Batch:
-        """What goes with the next step, within the limits of a step. It is out of the box then."""
+        """Remove and return the outcomes of the next step, within the limits of a step."""
         self._with_children_next = self._with_children_ready(now) and (self._with_children_next or not self._plain)
         has_children = self._with_children_next
-        self._with_children_next = not has_children  # with both rows filled they take turns
-        row = self._with_children if has_children else self._plain
-        if not has_children and len(row) <= 16:  # the hot path: few and small
-            return Batch(self._take_few(row), has_children=False)
-        return Batch(_take_bounded(row), has_children)
-
-    def _take_few(self, row: deque[Outcome]) -> list[Outcome]:
-        if sum(map(outcome_bytes, row)) > MAX_BYTES_PER_CALL:
-            return _take_bounded(row)
-        out = list(row)
-        row.clear()
-        return out
+        self._with_children_next = not has_children  # if neither queue is empty, they take turns
+        queue = self._with_children if has_children else self._plain
+        if not has_children and len(queue) <= SMALL_STEP and sum(map(outcome_bytes, queue)) <= MAX_BYTES_PER_CALL:
+            outcomes = list(queue)  # the hot path
+            queue.clear()
+            return Batch(outcomes, has_children=False)
+        return Batch(_take_bounded(queue), has_children)
 
     def refused(self, batch: Batch, *, retry_at: float) -> None:
-        """The server was full: the batch waits at the head of its row."""
+        """Put a batch that a full server refused back to the head of its queue, until `retry_at` (monotonic)."""
         self.blocked_until = retry_at
         self._with_children.extendleft(reversed(batch.outcomes))
 
     def accepted(self, batch: Batch) -> None:
-        """The batch is recorded."""
+        """Handle that a batch is recorded."""
         if batch.has_children:
             self.blocked_until = None
 
     def take_all_with_children(self) -> list[Outcome]:
-        """Give up on those with children: their jobs have to be handed back instead."""
-        out = list(self._with_children)
+        """Remove and return all outcomes with children, whose jobs are released instead."""
+        outcomes = list(self._with_children)
         self._with_children.clear()
-        return out
+        return outcomes
 
 
-def _take_bounded(row: deque[Outcome]) -> list[Outcome]:
-    out: list[Outcome] = []
+def _take_bounded(queue: deque[Outcome]) -> list[Outcome]:
+    outcomes: list[Outcome] = []
     size = children = 0
-    while row and len(out) < MAX_JOBS_PER_CALL:
-        size += outcome_bytes(row[0])
-        children += _children(row[0])
-        if out and (size > MAX_BYTES_PER_CALL or children > MAX_CHILDREN_PER_STEP):
+    while queue and len(outcomes) < MAX_JOBS_PER_CALL:
+        outcome = queue[0]
+        size += outcome_bytes(outcome)
+        children += len(outcome.children) if isinstance(outcome, Completed | DeadLettered) else 0
+        if outcomes and (size > MAX_BYTES_PER_CALL or children > MAX_CHILDREN_PER_STEP):
             break
-        out.append(row.popleft())
-    return out
-
-
-def _children(outcome: Outcome) -> int:
-    return len(outcome.children) if isinstance(outcome, Completed | DeadLettered) else 0
+        outcomes.append(queue.popleft())
+    return outcomes

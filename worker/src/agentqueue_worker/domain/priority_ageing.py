@@ -1,15 +1,18 @@
-"""Rule 6: no ready job waits for ever, and yet priorities are strict for three starts of four."""
+"""Lets old jobs start before jobs of higher priority, for up to a quarter of the starts (rule 6)."""
 
 from typing import Final
 
 AGED_SHARE: Final = 0.25
-"""Of the starts, at most this share goes to jobs that have waited over their level's limit."""
+"""Maximum share of starts that go to jobs which have waited longer than their level's limit.
+
+Three of four starts follow priorities strictly, and no ready job waits forever.
+"""
 MAX_CREDIT: Final = 25.0
-"""Credit is saved up to this: after a long strict stretch not all starts of a while go to old jobs."""
+"""Maximum saved credit, in jobs, so that old jobs cannot take every slot after a long run of high-priority jobs."""
 
 
 class AgeCredit:
-    """How many of the next claims may go by age before priority: a quarter of a start is earned with each start."""
+    """Number of next claims that may go by age before priority. Each start earns a quarter of one."""
 
     __slots__ = ("_credit",)
 
@@ -17,9 +20,9 @@ class AgeCredit:
         self._credit = 0.0
 
     def offer(self, want: int) -> int:
-        """Of `want` claims, so many by age."""
+        """Return how many of `want` claims may go by age."""
         return min(want, int(self._credit))
 
     def settle(self, *, offered: int, started: int) -> None:
-        """After a claim: what was offered is spent (as far as jobs started), what started earns."""
+        """Update the credit after a claim. Offered claims cost credit if jobs started, and each start earns some."""
         self._credit = min(self._credit - min(offered, started) + started * AGED_SHARE, MAX_CREDIT)

@@ -1,4 +1,4 @@
-"""Whether a failed job is tried again, and when."""
+"""Decides if and when a failed job is tried again."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,27 @@ from agentqueue.model.retry_policy import Backoff
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """The next attempt starts after the delay."""
+    """Start the next attempt after the delay."""
 
     delay_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The attempts are used up."""
+    """Stop, because the attempts are used up."""
 
 
 def decide_retry(
     backoff: Backoff, *, attempt: int, attempts: int, after: float | None, roll: float
 ) -> TryAgain | GiveUp:
-    """What follows the failure of an attempt.
+    """Decide what follows a failed attempt.
 
     Args:
-        backoff: the delay between attempts.
-        attempt: the one that failed, from 1.
-        attempts: how many there may be.
-        after: the delay that the handler asked for, in seconds; None: the backoff's.
-        roll: a random number from 0 to 1.
+        backoff: delay between attempts.
+        attempt: number of the attempt that failed, from 1.
+        attempts: maximum number of attempts.
+        after: delay that the handler asked for, in seconds. None means the delay of `backoff`.
+        roll: random number from 0 to 1, for the jitter.
     """
     if attempt >= attempts:
         return GiveUp()
@@ -35,7 +35,7 @@ def decide_retry(
 
 
 def backoff_ms(backoff: Backoff, *, attempt: int, roll: float) -> int:
-    """The delay after that attempt. Jitter only shortens it, so that the cap is one; a fixed delay needs none."""
+    """Return the delay after that attempt in ms. Jitter only shortens it, so the maximum delay is never exceeded."""
     if backoff.type == "fixed":
         delay = backoff.delay
     else:

@@ -1,4 +1,4 @@
-"""How an exception that a handler raised counts: the registry judges, the retry policy decides what follows."""
+"""Verdicts on the exception of a handler. The registry judges it, and the retry policy decides what follows."""
 
 from dataclasses import dataclass
 
@@ -7,29 +7,29 @@ from agentqueue.model.dead_letter import DeadLetterReason
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt failed: again after `after` seconds, or after the backoff, as long as there are attempts left."""
+    """The attempt failed. If attempts are left, the next one starts after `after` seconds, or after the backoff."""
 
     after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hopeless:
-    """Trying again is of no use: the job is buried now."""
+    """Another attempt is useless. The job becomes a dead letter now."""
 
     reason: DeadLetterReason = DeadLetterReason.FATAL
 
 
 @dataclass(frozen=True, slots=True)
 class Yielded:
-    """The handler gave up its place on purpose: the job goes back, and no attempt is burnt."""
+    """The handler released the job on purpose. It counts as no attempt."""
 
     after: float | None = None
-    """Seconds; None: to where it stood."""
+    """Seconds until the job is claimable again. None puts it back to its old place."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelledOnRequest:
-    """The job ends as cancelled."""
+    """The job was cancelled."""
 
 
 Verdict = Failed | Hopeless | Yielded | CancelledOnRequest

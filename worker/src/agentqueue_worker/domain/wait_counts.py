@@ -8,30 +8,29 @@ from agentqueue.keys import Level
 from agentqueue.model.attempts import returns_of
 from agentqueue.model.outcomes import Claimed
 from agentqueue.model.wait_histogram import BOUNDS_MS, BUCKETS, TOTAL_MS
+from agentqueue_worker.domain.claimed_job import EARLIEST_TIME_MS
 
-EARLIEST_TIME_MS: Final = 1e12
-"""Smaller scores are no times: arq's `abort()` writes 1 to bring a job to the head of its queue."""
 OVERFLOW_BUCKET: Final = len(BOUNDS_MS)
-"""The bucket without a bound."""
+"""Index of the bucket without an upper bound."""
 
 
 class Waits:
-    """Waits by priority. The event loop's thread counts; the renewing thread and the probes only read.
+    """Wait counts by priority. The event loop's thread writes them, the lease thread and the probes only read them.
 
-    A job that waits for its time, or for its next attempt, begins to wait when it is due. A job that came back from
-    another worker is not counted: it has its old place in the queue, which does not show when it came back.
+    The wait of a delayed job, or of the next attempt of a job, starts when it is due. A job that another worker
+    released is not counted: it has its old place in the queue, which does not show when it was released.
     """
 
     __slots__ = ("_counts", "_sent", "_total_ms")
 
     def __init__(self) -> None:
-        # Lists by the number of the level: as keys of a dictionary the members of an Enum are ten times as slow.
+        # Lists indexed by level. Dictionaries with members of an Enum as keys are ten times slower.
         self._counts = [[0] * len(BUCKETS) for _ in range(max(Level) + 1)]
         self._total_ms = [0.0] * (max(Level) + 1)
         self._sent: dict[str, int] = {}
 
     def add(self, jobs: Iterable[Claimed], now_ms: int) -> None:
-        """Count jobs that were claimed at that time, which is of Redis's clock as their scores are."""
+        """Count jobs that were claimed at `now_ms`, a time of the clock of Redis, as their scores are."""
         counts, total_ms, bounds = self._counts, self._total_ms, BOUNDS_MS
         for job in jobs:
             if job.meta and returns_of(job.meta):
@@ -42,21 +41,21 @@ class Waits:
             if bucket == OVERFLOW_BUCKET and score < EARLIEST_TIME_MS:
                 continue
             counts[level][bucket] += 1
-            if wait_ms > 0.0:  # Redis's clock may have been set back
+            if wait_ms > 0.0:  # the clock of Redis may have been set back
                 total_ms[level] += wait_ms
 
     def of(self, *levels: Level) -> dict[str, int]:
-        """Return the waits of jobs of these priorities, by Redis's fields."""
+        """Return the wait counts of these priorities, by their field names in Redis."""
         columns = zip(*(list(self._counts[level]) for level in levels), strict=True)
         total_ms = round(sum(self._total_ms[level] for level in levels))
         return dict(zip(BUCKETS, map(sum, columns), strict=True)) | {TOTAL_MS: total_ms}
 
     def unsent(self) -> dict[str, int]:
-        """Return what Redis does not know yet, by its fields; what is 0 is left out."""
+        """Return the counts that Redis does not have yet, by field name. Zeros are left out."""
         left = {field: number - self._sent.get(field, 0) for field, number in self.of(*Level).items()}
         return {field: number for field, number in left.items() if number}
 
     def sent(self, numbers: Mapping[str, int]) -> None:
-        """Redis has added these."""
+        """Handle that Redis has added these counts."""
         for field, number in numbers.items():
             self._sent[field] = self._sent.get(field, 0) + number
