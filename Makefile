@@ -125,7 +125,7 @@ demo: setup ## Run the travel example from end to end.
 # BASE=<git reference> adds AgentQueue of another commit as a side. BENCH=<options> passes more options on.
 bench: setup ## Measure the main cases beside arq and BullMQ, in turns, as ratios: five minutes at most.
 	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench
-	python -m benchmarks.throughput --minutes 4.5 --seconds 2 $(if $(BASE),--base $(BASE)) $(BENCH)
+	python -m benchmarks.throughput --minutes 4.5 --seconds 1.5 $(if $(BASE),--base $(BASE)) $(BENCH)
 
 bench-full: setup ## Measure every case beside every peer: hours. The same command goes on where it was stopped.
 	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench

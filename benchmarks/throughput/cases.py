@@ -58,7 +58,7 @@ CASES: Final = (
     Case("naps-100", "50 ms jobs, 100 at a time", measures.throughput, 100, seconds=0.05, main=True),
     Case("enqueue-one", "enqueue one by one", measures.enqueueing, bulk=False, main=True),
     Case("enqueue-bulk", "enqueue in bulk", measures.enqueueing, main=True),
-    Case("idle", "enqueue to start, idle worker", measures.latency, pace=0.025, main=True),
+    Case("idle", "enqueue to start, idle worker", measures.latency, pace=0.015, main=True),
     Case("half-load", "enqueue to start, half of 10 slots busy", measures.latency, seconds=0.05, pace=0.01),
     Case(
         "urgent", "urgent job in a backlog of 2 ms jobs", measures.urgent, seconds=0.002, pace=0.02, needs=("priority",)
@@ -72,7 +72,7 @@ CASES: Final = (
     ),
     Case("payload-1k", "no-op jobs of 1 KB, 100 at a time", measures.throughput, 100, payload_bytes=1_000),
     Case("payload-100k", "no-op jobs of 100 KB, 100 at a time", measures.throughput, 100, payload_bytes=100_000),
-    Case("memory", "memory of the server", measures.memory, 100),
+    Case("memory", "memory of the server", measures.memory),
     Case("recovery", "jobs of a killed worker run again", measures.recovery, seconds=1.0),
     Case("drain", "stop of a worker with 10 jobs of 0.5 s", measures.drain, seconds=0.5),
     Case("start", "import, start and idling", measures.start, main=True),
@@ -87,6 +87,6 @@ CASES: Final = (
         network_ms=3.0,
     ),
     Case(
-        "network-idle", "enqueue to start, idle worker, network of 3 ms", measures.latency, pace=0.025, network_ms=3.0
+        "network-idle", "enqueue to start, idle worker, network of 3 ms", measures.latency, pace=0.015, network_ms=3.0
     ),
 )

@@ -17,6 +17,10 @@ NEEDS: Final = frozenset(os.environ.get("BENCH_NEEDS", "").split())
 """Features that the case uses, `priority` or `delay`, for the sides that must be set up differently for one."""
 KEEP_S: Final = 3_600
 """Seconds that every side keeps the result of a job: the default of AgentQueue and of arq."""
+GRACE_S: Final = 60
+"""Seconds that running jobs have after SIGTERM, on sides that cancel them otherwise: the default of AgentQueue."""
+ENDS: Final = ".ends"
+"""Suffix of a journal of ends."""
 RECORD: Final = struct.Struct("<qq")
 """Journal record: the number of a job and CLOCK_MONOTONIC in nanoseconds, which all processes of a machine share."""
 
@@ -72,13 +76,18 @@ class Load:
 
 
 @cache
-def _journal() -> int:
-    return os.open(os.environ["BENCH_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+def _journal(suffix: str = "") -> int:
+    return os.open(os.environ["BENCH_JOURNAL"] + suffix, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def started(n: int) -> None:
     """Record that job `n` starts now. One write to a file in memory costs about a microsecond on every side."""
     os.write(_journal(), RECORD.pack(n, time.monotonic_ns()))
+
+
+def ended(n: int) -> None:
+    """Record that job `n` has run to its end. Only jobs that sleep do."""
+    os.write(_journal(ENDS), RECORD.pack(n, time.monotonic_ns()))
 
 
 def read_journal(path: Path) -> list[tuple[int, int]]:

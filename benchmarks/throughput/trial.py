@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final, Self
 
 from benchmarks.throughput.installs import ROOT, Installed
-from benchmarks.throughput.load import RECORD, Load, read_journal
+from benchmarks.throughput.load import ENDS, RECORD, Load, read_journal
 from redis import Redis
 
 from agentqueue.local.server import AppendFsync, EmbeddedServer
@@ -70,6 +70,11 @@ class Worker:
     def starts(self) -> list[tuple[int, int]]:
         """Return the job numbers and moments of the starts so far, probes left out."""
         return [record for record in read_journal(self.journal) if record[0] >= 0]
+
+    def ends(self) -> set[int]:
+        """Return the numbers of the jobs with a sleep that have run to their end, probes left out."""
+        journal = self.journal.with_name(self.journal.name + ENDS)
+        return {n for n, _ in read_journal(journal) if n >= 0}
 
     def processor_s(self) -> float:
         """Return the processor time of all processes of the group so far, in seconds."""

@@ -8,7 +8,7 @@ import orjson
 import uvloop
 from arq import create_pool, func
 from arq.connections import RedisSettings
-from benchmarks.throughput.load import CONCURRENCY, KEEP_S, URL, Job
+from benchmarks.throughput.load import CONCURRENCY, GRACE_S, KEEP_S, URL, Job
 from benchmarks.throughput.sides.side import Side, handle, main
 
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -27,6 +27,7 @@ class WorkerSettings:
     redis_settings = RedisSettings.from_dsn(URL)
     max_jobs = CONCURRENCY
     poll_delay = 0
+    job_completion_wait = GRACE_S
     job_serializer = staticmethod(orjson.dumps)
     job_deserializer = staticmethod(orjson.loads)
 

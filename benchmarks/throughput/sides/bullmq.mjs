@@ -25,9 +25,13 @@ function record(n) {
 
 async function work() {
   const journal = openSync(env.BENCH_JOURNAL, "a");
+  const ends = openSync(`${env.BENCH_JOURNAL}.ends`, "a");
   const handler = async ({ data: [n, seconds] }) => {
     writeSync(journal, record(n));
-    if (seconds) await sleep(1_000 * seconds);
+    if (seconds) {
+      await sleep(1_000 * seconds);
+      writeSync(ends, record(n));
+    }
     return n;
   };
   const settings = { connection, concurrency: Number(env.BENCH_CONCURRENCY), removeOnComplete: { age: KEEP_S } };

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import uvloop
-from benchmarks.throughput.load import CONCURRENCY, KEEP_S, URL, Job
+from benchmarks.throughput.load import CONCURRENCY, GRACE_S, KEEP_S, URL, Job
 from benchmarks.throughput.sides.side import Side, handle, main
 from saq import Queue
 
@@ -19,7 +19,13 @@ async def work(_ctx: Any, *, n: int, seconds: float, payload: str) -> int:
     return await handle(n, seconds, payload)
 
 
-settings = {"queue": queue, "functions": [work], "concurrency": CONCURRENCY}
+settings = {
+    "queue": queue,
+    "functions": [work],
+    "concurrency": CONCURRENCY,
+    "shutdown_grace_period_s": GRACE_S,
+    "dequeue_timeout": 1.0,  # an idle slot that waits without end would keep the worker for the whole grace period
+}
 
 
 class Saq(Side):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.throughput.load import RECORD, Job, Load, started
+from benchmarks.throughput.load import RECORD, Job, Load, ended, started
 
 BULK: Final = 1_000
 """Jobs of one bulk call."""
@@ -47,6 +47,7 @@ async def handle(n: int, seconds: float, _payload: str) -> int:
     started(n)
     if seconds:
         await asyncio.sleep(seconds)
+        ended(n)
     return n
 
 
@@ -55,6 +56,7 @@ def handle_blocking(n: int, seconds: float, _payload: str) -> int:
     started(n)
     if seconds:
         time.sleep(seconds)
+        ended(n)
     return n
 
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import orjson
-from benchmarks.throughput.load import CONCURRENCY, KEEP_S, URL, Job
+from benchmarks.throughput.load import CONCURRENCY, GRACE_S, KEEP_S, URL, Job
 from benchmarks.throughput.sides.side import Side, handle, main
 from streaq import Worker
 
@@ -17,7 +17,7 @@ worker = Worker(
     priorities=["low", "urgent"],
     serializer=orjson.dumps,
     deserializer=orjson.loads,
-    grace_period=60,
+    grace_period=GRACE_S,
     anyio_kwargs={"use_uvloop": True},
 )
 
