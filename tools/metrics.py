@@ -19,12 +19,12 @@ from agentqueue_operator.autoscaling.model import (
     ScalingSnapshot,
     Terms,
 )
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.controller.manager import Operator, assemble
 from agentqueue_operator.controller.metrics import Metrics as OperatorMetrics
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.settings import Settings
 from agentqueue_operator.controller.status.conditions import AgentFacts
-from agentqueue_operator.queues.ports import Look
 from agentqueue_operator.resources.kinds import QueueRef
 from agentqueue_worker.adapters.metrics import Metrics as WorkerMetrics
 from agentqueue_worker.app.options import Identity, WorkerOptions
@@ -124,10 +124,10 @@ def operator_metrics() -> OperatorMetrics:
     decision = Hold(
         ScalingReason.IDLE, Terms(snapshot=ScalingSnapshot(at=0.0, load=load), current=0, policy=policy), Memory()
     )
-    look = Look(load=load, reports={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
+    look = QueueMetrics(load=load, heartbeats={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
     facts = AgentFacts(name="search", queue="search", deployment="travel-search", desired=0, ready=0)
     metrics.decided(REF, "search", decision)
-    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, decision=decision, look=look)}, {"search": facts})
+    metrics.on_observed(REF, QUEUE, {"search": Scaled(replicas=0, decision=decision, metrics=look)}, {"search": facts})
     return metrics
 
 

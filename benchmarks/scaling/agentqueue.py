@@ -6,9 +6,10 @@ from datetime import timedelta
 from benchmarks.scaling.world import Pod, World
 
 from agentqueue_operator.autoscaling.decision import decide_replicas
-from agentqueue_operator.autoscaling.estimates import Estimates, Running, Seen, learn, learn_start, running_of
+from agentqueue_operator.autoscaling.estimates import Estimates, QueueCounters, Running, learn, learn_start, running_of
 from agentqueue_operator.autoscaling.model import Load, Memory, Pods, Rates, ScaleTo, ScalingPolicy, ScalingSnapshot
-from agentqueue_operator.controller.scaling.scale_in import Stage, WorkerPod, victims_of
+from agentqueue_operator.autoscaling.removal import Stage
+from agentqueue_operator.controller.scaling.scale_in import WorkerPod, victims_of
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class AgentQueue:
 
     def _learn(self, world: World) -> None:
         now = world.now
-        seen = Seen(
+        seen = QueueCounters(
             at=now,
             arrived=world.arrived,
             ended=world.completed,

@@ -109,7 +109,7 @@ async def test_a_jump_back_does_not_make_a_dead_workers_lease_an_hour_longer(giv
         await hand.heartbeat(b'{"busy": 1, "slots": 1, "draining": false}')
         await asyncio.to_thread(clock.jump, -HOUR)
         reader = QueueReader(client.server)
-        assert (await reader.look({"q": 1.0}))["q"].reports == {}
+        assert (await reader.read({"q": 1.0}))["q"].heartbeats == {}
         housekeeper = Housekeeper(lambda: reader, lambda _: None)
         housekeeper.retentions = {"q": Retention()}
         visits = asyncio.create_task(housekeeper.run())

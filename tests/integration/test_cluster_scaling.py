@@ -16,7 +16,7 @@ from agentqueue.store import Engine, Server, Store
 from agentqueue_operator.autoscaling.decision_record import decode
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
-from agentqueue_operator.queues.ports import Death
+from agentqueue_operator.queues.ports import WorkerCrash
 from agentqueue_operator.queues.reader import QueueReader
 from tests.support.scaling import FakeCluster, pod, queue_of
 from tests.support.servers import RunningServer
@@ -85,7 +85,7 @@ async def beats(reader: QueueReader, count: int) -> None:
     """Until so many workers have said that they live."""
 
     async def are_heard() -> bool:
-        return len((await reader.look({"work": 1.0}))["work"].reports) == count
+        return len((await reader.read({"work": 1.0}))["work"].heartbeats) == count
 
     await until(are_heard, what=f"{count} heartbeats")
 
@@ -159,7 +159,7 @@ async def test_a_marked_worker_whose_operator_is_gone_works_again_after_a_while(
         await until(lambda: worker.state.marked, what="the worker knows")
         job = await client.enqueue("work", "hold")
         await reader.keep_marks("work", None)
-        assert (await reader.look({"work": 1.0}))["work"].marked.keys() == {"w-1"}
+        assert (await reader.read({"work": 1.0}))["work"].marked.keys() == {"w-1"}
         await reader.keep_marks("work", 0.2)
         assert (await final(job)).deliveries == 1
         assert not worker.state.marked
@@ -172,7 +172,7 @@ async def test_long_jobs_show_by_their_age(client: Client, server: Server, serve
         await client.enqueue("work", "hold")
 
         async def has_run() -> bool:
-            reports = (await reader.look({"work": 1.0}))["work"].reports.values()
+            reports = (await reader.read({"work": 1.0}))["work"].heartbeats.values()
             return any(one.running_s > 1.0 and one.oldest_s == one.running_s for one in reports)
 
         await until(has_run, what="a heartbeat tells for how long the job has run")
@@ -224,8 +224,8 @@ def start(server_url: str, tmp_path: Path) -> Any:
         one.process.stderr.close()
 
 
-def death(*, ended_ms: int | None = None, of_pod: bool = False, uid: str = "8a7b") -> Death:
-    return Death(
+def death(*, ended_ms: int | None = None, of_pod: bool = False, uid: str = "8a7b") -> WorkerCrash:
+    return WorkerCrash(
         worker="w-1",
         pod_uid=uid,
         container="c1",
@@ -247,7 +247,7 @@ async def test_what_a_dead_container_held_runs_again_at_once_and_its_history_nam
     await other.said("worker_started")
     worker.send(signal.SIGKILL)
     await worker.exit()
-    assert await QueueReader(server).bury_container("work", death(of_pod=of_pod)) == 1
+    assert await QueueReader(server).release_leases_of_container("work", death(of_pod=of_pod)) == 1
     await until((tmp_path / "begun-2").exists, what="the job runs again", deadline=4.0)  # a lease takes 8 s to run out
     status = await job.status()
     assert status.error is not None
@@ -266,7 +266,7 @@ async def test_an_oom_kill_is_named_in_the_dead_letter(
     await beats(QueueReader(server), 1)
     worker.send(signal.SIGKILL)
     await worker.exit()
-    await QueueReader(server).bury_container("work", death())
+    await QueueReader(server).release_leases_of_container("work", death())
     start(WORKER_NAME="w-2", POD_UID="9c9c", RETRY_CRASHES=1)
     await final(job)
     (letter,) = await client.dead_letters("work")
@@ -299,7 +299,7 @@ async def test_the_container_that_took_its_place_keeps_what_it_holds(
 ) -> None:
     ended_ms = now_ms() // 1000 * 1000
     await beat("second", started_ms=ended_ms)  # in the very second that the first one ended in
-    assert await QueueReader(server).bury_container("work", death(ended_ms=ended_ms)) == 0
+    assert await QueueReader(server).release_leases_of_container("work", death(ended_ms=ended_ms)) == 0
     assert (await client.stats("work")).active == 1
 
 
@@ -309,7 +309,7 @@ async def test_only_the_dead_incarnation_is_robbed(server: Server, client: Clien
     await client.enqueue("work", "hold")
     await engine.finish_and_claim(seq=1, owner="w-1/8a7b/second", want=1)  # before its first heartbeat
     assert (await client.stats("work")).active == 2
-    assert await QueueReader(server).bury_container("work", death(ended_ms=ended_ms)) == 1
+    assert await QueueReader(server).release_leases_of_container("work", death(ended_ms=ended_ms)) == 1
     assert (await client.stats("work")).active == 1
 
 
@@ -325,9 +325,9 @@ async def test_a_heartbeat_that_proves_nothing_robs_nobody(
 ) -> None:
     incarnation = given.pop("incarnation", "first")
     await beat(incarnation, started_ms=1, **given)
-    assert await QueueReader(server).bury_container("work", death()) == 0
+    assert await QueueReader(server).release_leases_of_container("work", death()) == 0
     assert (await client.stats("work")).active == 1
 
 
 async def test_a_dead_worker_that_never_said_anything_held_nothing_that_is_known(server: Server) -> None:
-    assert await QueueReader(server).bury_container("work", death()) == 0
+    assert await QueueReader(server).release_leases_of_container("work", death()) == 0

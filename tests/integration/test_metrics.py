@@ -62,12 +62,12 @@ def folder(tmp_path: Path) -> Path:
 
 async def look(server: Server, metrics: Metrics) -> None:
     """Do what a pass of the operator does for its metrics."""
-    looks = await QueueReader(server).look({"search": 20.0})
+    looks = await QueueReader(server).read({"search": 20.0})
     snapshot = ScalingSnapshot(at=1.0, load=looks["search"].load)
     decision = ScaleTo(1, ScalingReason.BACKLOG, Terms(snapshot=snapshot, current=0, policy=ScalingPolicy()), Memory())
-    scaled = {"search": Scaled(replicas=1, decision=decision, look=looks["search"])}
+    scaled = {"search": Scaled(replicas=1, decision=decision, metrics=looks["search"])}
     metrics.decided(REF, "search", decision)
-    metrics.looked(REF, QUEUE, scaled, FACTS)
+    metrics.on_observed(REF, QUEUE, scaled, FACTS)
     metrics.passed(REF, 0.1, "ApiUnavailable")
     metrics.called("GET", "pods", 200)
 

@@ -181,7 +181,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
             for owner, jobs in self.living.items():
                 self.renew(owner, jobs)
             for _ in range(housekeepers):
-                self.run(self.reader.tend({QUEUE: Retention()}))
+                self.run(self.reader.run_housekeeping({QUEUE: Retention()}))
             self.visited += HOUSEKEEPING_INTERVAL_S
             self.note_run_out(HOUSEKEEPING_INTERVAL_S)
 
@@ -190,7 +190,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
         """An outage, or a failover: the housekeeper may be the first that is back."""
         grow_old(self.redis, QUEUE, seconds)
         if not workers_first:
-            self.run(self.reader.tend({QUEUE: Retention()}))
+            self.run(self.reader.run_housekeeping({QUEUE: Retention()}))
         for owner, jobs in self.living.items():
             self.renew(owner, jobs)
         self.visited = 0.0
@@ -218,7 +218,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
     def the_scaler_sees_each_job_once(self) -> None:
         if not hasattr(self, "store"):
             return
-        look = self.run(self.reader.look({QUEUE: 0.0}))[QUEUE]
+        look = self.run(self.reader.read({QUEUE: 0.0}))[QUEUE]
         assert look.load.ready + look.load.active + look.load.stalled + look.delayed == len(self.open)
 
     def everything_ends(self) -> None:

@@ -14,7 +14,7 @@ from agentqueue.spec.defaults import ScalingMode
 from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
 from agentqueue_operator.autoscaling.model import Load, ScalingPolicy
 from agentqueue_operator.queues.housekeeper import Housekeeper
-from agentqueue_operator.queues.ports import Retention, Tended
+from agentqueue_operator.queues.ports import HousekeepingResult, Retention
 from agentqueue_operator.queues.reader import QueueReader
 from tests.support.hand import Hand
 from tests.support.homes import KEEPS, OperatorHome, replicas_in, status_in, up_running
@@ -386,7 +386,7 @@ async def test_a_visit_costs_one_round_trip_and_almost_nothing_where_a_worker_wa
     server: Server, shared_server: RunningServer
 ) -> None:
     reader, queues = QueueReader(server), {f"q{n}": Retention() for n in range(3)}
-    await reader.tend(queues)  # loads the script
+    await reader.run_housekeeping(queues)  # loads the script
 
     async def commands() -> dict[str, int]:
         found = await server.redis.info("commandstats")
@@ -394,7 +394,7 @@ async def test_a_visit_costs_one_round_trip_and_almost_nothing_where_a_worker_wa
 
     async def cost() -> dict[str, int]:
         before = await commands()
-        await reader.tend(queues)
+        await reader.run_housekeeping(queues)
         after = await commands()
         spent = {name: calls - before.get(name, 0) for name, calls in after.items()}
         return {name: calls for name, calls in spent.items() if calls and name not in ("info", "client|setinfo")}
@@ -413,7 +413,7 @@ async def test_each_job_counts_once_while_its_worker_dies(client: Client, server
     reader, hand = QueueReader(server), Hand(server, "work")
 
     async def load() -> Load:
-        return (await reader.look({"work": 1.0}))["work"].load
+        return (await reader.read({"work": 1.0}))["work"].load
 
     for _ in range(3):
         await client.enqueue("work", "job")
@@ -443,8 +443,8 @@ async def test_a_heartbeat_that_nobody_can_read_costs_no_look(server: Server, cl
     )
     await awaited(server.redis.hset("work:drain", mapping={"a": "garbage"}))
     await awaited(server.redis.hset("work:stats", mapping={"completed": "garbage"}))
-    look = (await QueueReader(server).look({"work": 1.0}))["work"]
-    assert (look.load.ready, look.reports, look.marked) == (1, {}, {"a": 0})
+    look = (await QueueReader(server).read({"work": 1.0}))["work"]
+    assert (look.load.ready, look.heartbeats, look.marked) == (1, {}, {"a": 0})
     assert (await client.stats("work")).workers == ()
     assert await Store(server).history("work", until_ms=0, minutes=1) == [(0, {})]
 
@@ -462,7 +462,7 @@ async def test_a_queue_that_can_not_be_read_costs_the_others_nothing(server: Ser
         await client.enqueue(queue, "job")
     await server.redis.delete(key)
     await server.redis.xadd(key, {"they": "theirs"})
-    looks = await QueueReader(server).look({"q1": 1.0, "q2": 1.0})
+    looks = await QueueReader(server).read({"q1": 1.0, "q2": 1.0})
     assert {queue: look.load.ready for queue, look in looks.items()} == {"q2": 1}
 
 
@@ -470,17 +470,17 @@ async def test_what_can_not_be_done_is_reported_and_the_rest_is_done(server: Ser
     given = Given(server, client, "work")
     await given.claim("held")
     await server.redis.set("work:workers", "theirs")
-    told: list[Tended] = []
+    told: list[HousekeepingResult] = []
     reader = QueueReader(server)
     keeper = Housekeeper(lambda: reader, told.append)
     keeper.retentions = {"work": Retention()}
     running = asyncio.create_task(keeper.run())
     try:
-        await until(lambda: any(visit.given_back for visit in told), what="the job is given back", deadline=DEADLINE)
+        await until(lambda: any(visit.released for visit in told), what="the job is given back", deadline=DEADLINE)
     finally:
         running.cancel()
     assert await given.state("held") == "waiting"
-    assert {why for visit in told for why in visit.left_out.values()} == {"work:workers is string"}
+    assert {why for visit in told for why in visit.skipped.values()} == {"work:workers is string"}
 
 
 async def test_an_outage_of_redis_takes_no_job_from_a_worker_that_lives(
@@ -544,7 +544,7 @@ async def test_no_number_of_other_requests_or_workers_hides_what_is_to_be_done(s
     await ADeadWorkerAndItsMarkAreForgotten.left(given)
 
     async def visit() -> bool:
-        await reader.tend({"work": Retention()})
+        await reader.run_housekeeping({"work": Retention()})
         await server.redis.delete("work:reaped")
         return await ADelayedJobThatArqAbortedComesToTheHead.is_done(
             given

@@ -18,9 +18,9 @@ from agentqueue_operator.controller.reconciler import PAUSED, Place, QueueReconc
 from agentqueue_operator.controller.redis_pool import Switchboard
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
 from agentqueue_operator.controller.work_queue import Loops
-from agentqueue_operator.local.agent import Agent
+from agentqueue_operator.local.agent import LocalAgent
 from agentqueue_operator.local.ports import AgentRun, Exit, Row
-from agentqueue_operator.local.supervisor import Up
+from agentqueue_operator.local.supervisor import LocalSupervisor
 from agentqueue_operator.queues.ports import Retention
 from agentqueue_operator.queues.reader import QueueReader
 from agentqueue_operator.resources.kinds import Object, QueueRef
@@ -119,7 +119,7 @@ class Nowhere:
     async def start(self, run: AgentRun) -> str:
         raise OSError(11, "no process left")
 
-    def end(self, worker: str) -> None:
+    def stop(self, worker: str) -> None:
         raise NotImplementedError
 
     def kill(self, worker: str) -> None:
@@ -128,20 +128,24 @@ class Nowhere:
     def exits(self) -> list[Exit]:
         return []
 
-    def say(self, who: str, text: str, *, bad: bool = False) -> None:
-        del who, bad
+    def print_line(self, source: str, text: str, *, error: bool = False) -> None:
+        del source, error
         self.said.append(text)
 
     def show(self, rows: Iterable[Row]) -> None: ...
 
 
 @contextlib.asynccontextmanager
-async def up_running(url: str, policies: Mapping[str, ScalingPolicy]) -> AsyncIterator[Callable[[str], Agent]]:
+async def up_running(url: str, policies: Mapping[str, ScalingPolicy]) -> AsyncIterator[Callable[[str], LocalAgent]]:
     """The loop of `up` over agents of these queues; gives each queue's agent."""
     stop, nowhere = asyncio.Event(), Nowhere()
-    agents = {q: Agent(AgentRun(name=q, queue=q, policy=policy, retention=KEEPS)) for q, policy in policies.items()}
+    agents = {
+        q: LocalAgent(AgentRun(name=q, queue=q, policy=policy, retention=KEEPS)) for q, policy in policies.items()
+    }
     async with Server(ServerOptions(url)) as server:
-        up = Up(list(agents.values()), QueueReader(server), nowhere, nowhere, clock=monotonic, wake=asyncio.Event())
+        up = LocalSupervisor(
+            list(agents.values()), QueueReader(server), nowhere, nowhere, clock=monotonic, wake=asyncio.Event()
+        )
         running = asyncio.create_task(up.run(stop, asyncio.Event()))
         try:
             yield agents.__getitem__

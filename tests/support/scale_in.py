@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any
 
 from agentqueue_operator.autoscaling.model import Load
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
+from agentqueue_operator.autoscaling.removal import Stage
 from agentqueue_operator.controller.ports import AgentPods, ApiRefused, Scaled
-from agentqueue_operator.controller.scaling.scale_in import Stage
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
 from agentqueue_operator.controller.scaling.worker_pods import COST, has_low_cost, is_leaving, stage_of
-from agentqueue_operator.queues.ports import Look, Report
 from agentqueue_operator.resources.kinds import DEPLOYMENT, POD, Kind, Object
 from agentqueue_operator.resources.render.names import NOT_REMOVABLE, REMOVABLE_LABEL
 from tests.support.scaling import FakeCluster, FakeQueues, patched, pod, queue_of
@@ -515,14 +515,15 @@ class _Redis(FakeQueues):
         super().__init__()
         self.world = world
 
-    async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
+    async def read(self, horizons_s: Mapping[str, float]) -> dict[str, QueueMetrics]:
         world = self.world
         world.interleave()
         live = {name: beat for name, beat in world.beats.items() if world.now - beat[0] < LEASE_S}
-        look = Look(
+        look = QueueMetrics(
             load=Load(ready=world.waiting),
-            reports={
-                n: Report(busy=busy, slots=1, draining=mark > 0, mark=mark) for n, (_, busy, mark) in live.items()
+            heartbeats={
+                n: WorkerHeartbeat(busy=busy, slots=1, draining=mark > 0, mark=mark)
+                for n, (_, busy, mark) in live.items()
             },
             marked=dict(world.marks),
             silent_s={n: world.now - beat[0] for n, beat in world.beats.items() if n not in live},

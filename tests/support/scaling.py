@@ -7,9 +7,10 @@ from typing import Any
 from agentqueue.errors import QueueUnavailable
 from agentqueue.spec import AgentQueue, ResolvedQueue, resolve
 from agentqueue_operator.autoscaling.model import Load
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
 from agentqueue_operator.controller.ports import AgentPods, ApiRefused, NotLeading
 from agentqueue_operator.controller.scaling.worker_pods import COST, LOW_COST
-from agentqueue_operator.queues.ports import Death, Look, Report, Retention, Tended
+from agentqueue_operator.queues.ports import HousekeepingResult, Retention, WorkerCrash
 from agentqueue_operator.resources.kinds import DEPLOYMENT, POD, Kind, Object, QueueRef
 from agentqueue_operator.resources.render.names import NOT_REMOVABLE, REMOVABLE_LABEL
 
@@ -51,7 +52,7 @@ class FakeQueues:
     """One queue on a server, with the workers' heartbeats. `down`: it does not answer."""
 
     load: Load = field(default_factory=Load)
-    reports: dict[str, Report] = field(default_factory=dict)
+    heartbeats: dict[str, WorkerHeartbeat] = field(default_factory=dict)
     marked: dict[str, int] = field(default_factory=dict)
     """Worker -> mark. Each mark is one higher than any before."""
     down: bool = False
@@ -60,23 +61,23 @@ class FakeQueues:
     done: int = 0
     run_ms: int = 0
     published: dict[str, bytes] = field(default_factory=dict)
-    buried: list[Death] = field(default_factory=list)
+    released: list[WorkerCrash] = field(default_factory=list)
     marks: list[tuple[str, bool]] = field(default_factory=list)
     kept_s: float | None = -1.0
 
     def confirm(self, worker: str, *, busy: int = 0) -> None:
         """The worker's heartbeat names its present mark."""
-        self.reports[worker] = Report(busy=busy, slots=1, draining=True, mark=self.marked[worker])
+        self.heartbeats[worker] = WorkerHeartbeat(busy=busy, slots=1, draining=True, mark=self.marked[worker])
 
     def _check(self) -> None:
         if self.down:
             raise QueueUnavailable("Redis at nowhere does not answer")
 
-    async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
+    async def read(self, horizons_s: Mapping[str, float]) -> dict[str, QueueMetrics]:
         self._check()
-        look = Look(
+        look = QueueMetrics(
             load=self.load,
-            reports=dict(self.reports),
+            heartbeats=dict(self.heartbeats),
             marked=dict(self.marked),
             delayed=0,
             done=self.done,
@@ -101,9 +102,9 @@ class FakeQueues:
         self._check()
         self.kept_s = keep_s
 
-    async def bury_container(self, queue: str, death: Death) -> int:
+    async def release_leases_of_container(self, queue: str, crash: WorkerCrash) -> int:
         self._check()
-        self.buried.append(death)
+        self.released.append(crash)
         return 1
 
     async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
@@ -115,10 +116,10 @@ class FakeQueues:
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
         raise NotImplementedError
 
-    async def bury_worker(self, queue: str, worker: str, why: str) -> int:
+    async def release_leases_of_worker(self, queue: str, worker: str, why: str) -> int:
         raise NotImplementedError
 
-    async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
+    async def run_housekeeping(self, retentions: Mapping[str, Retention]) -> HousekeepingResult:
         raise NotImplementedError
 
 

@@ -1,1 +1,1 @@
-"""Scaling decisions: pure, the same for both hosts."""
+"""Scaling decisions. The package is pure, and both hosts use it."""

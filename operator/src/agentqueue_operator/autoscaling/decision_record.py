@@ -1,4 +1,4 @@
-"""A decision as JSON, for `agentqueue explain`: who decided, when, on what, and the last change before."""
+"""JSON form of a decision, for `agentqueue explain`: its author, time, terms, and the last change before it."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
@@ -10,12 +10,12 @@ from agentqueue_operator.autoscaling.model import Decision, Hold, Memory, ScaleT
 from agentqueue_operator.autoscaling.wording import counted
 
 VERSION: Final = 1
-"""Of the JSON: another one's is not read."""
+"""Version of the JSON form. Records of another version are not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The number of pods was changed."""
+    """A change of the number of pods."""
 
     at_ms: int
     before: int
@@ -28,30 +28,30 @@ class Owner:
     """The AgentQueue for which a queue is scaled."""
 
     name: str
-    """NAMESPACE/NAME."""
+    """Namespace and name, as NAMESPACE/NAME."""
     uid: str
-    """Distinguishes it from an AgentQueue of the same name in another cluster, and from an earlier one."""
+    """UID of the resource. It distinguishes an AgentQueue of the same name in another cluster, and an earlier one."""
 
 
-ANYBODY: Final = Owner("", "")
-"""No AgentQueue: `agentqueue up`."""
+NO_OWNER: Final = Owner("", "")
+"""Owner in decisions of `agentqueue up`, which has no AgentQueue in a cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishedDecision:
     """The last decision on a queue."""
 
     by: str
-    """`operator` or `up`."""
+    """Program that decided: `operator` or `up`."""
     at_ms: int
     decision: Decision
     change: Change | None = None
-    owner: Owner = ANYBODY
+    owner: Owner = NO_OWNER
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Record:
-    """The JSON: names in camelCase, durations in seconds."""
+    """The JSON form. Names are in camelCase, durations in seconds."""
 
     __pydantic_config__: ClassVar = ConfigDict(
         alias_generator=to_camel, validate_by_name=True, ser_json_timedelta="float"
@@ -61,32 +61,32 @@ class _Record:
     by: str
     at_ms: int
     replicas: int | None
-    """None: held."""
+    """None for a decision to hold."""
     reason: ScalingReason
     terms: Terms
     change: Change | None
-    owner: Owner = ANYBODY
+    owner: Owner = NO_OWNER
 
 
 _ADAPTER: Final = TypeAdapter(_Record)
 
 
-def encode(published: Published) -> bytes:
-    """The decision as JSON; what it leaves to the next decision stays out."""
+def encode(published: PublishedDecision) -> bytes:
+    """Return the decision as JSON, without its memory."""
     return _ADAPTER.dump_json(_record(published), by_alias=True)
 
 
-def to_json(published: Published) -> dict[str, Any]:
-    """The same as Python's own types."""
-    found: dict[str, Any] = _ADAPTER.dump_python(_record(published), mode="json", by_alias=True)
-    return found
+def to_json(published: PublishedDecision) -> dict[str, Any]:
+    """Return the JSON form of the decision as a dictionary."""
+    fields: dict[str, Any] = _ADAPTER.dump_python(_record(published), mode="json", by_alias=True)
+    return fields
 
 
-def decode(raw: bytes) -> Published:
-    """The decision again.
+def decode(raw: bytes) -> PublishedDecision:
+    """Return the decision that `encode` wrote.
 
     Raises:
-        ValueError: another version wrote it, or it is no decision.
+        ValueError: the record has another version, or is not a decision.
     """
     try:
         record = _ADAPTER.validate_json(raw)
@@ -96,10 +96,12 @@ def decode(raw: bytes) -> Published:
     decision: Decision = Hold(record.reason, record.terms, Memory())
     if record.replicas is not None:
         decision = ScaleTo(record.replicas, record.reason, record.terms, Memory())
-    return Published(by=record.by, at_ms=record.at_ms, decision=decision, change=record.change, owner=record.owner)
+    return PublishedDecision(
+        by=record.by, at_ms=record.at_ms, decision=decision, change=record.change, owner=record.owner
+    )
 
 
-def _record(published: Published) -> _Record:
+def _record(published: PublishedDecision) -> _Record:
     decision = published.decision
     return _Record(
         by=published.by,

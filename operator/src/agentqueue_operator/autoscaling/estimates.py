@@ -57,7 +57,7 @@ def running_of(jobs: int, *, total_s: float, oldest_s: float) -> tuple[Running, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class QueueCounters:
     """What one look shows; counters since the beginning."""
 
     at: float
@@ -85,7 +85,7 @@ class Seen:
 class Estimates:
     """What was learned so far. None: nothing yet."""
 
-    seen: Seen | None = None
+    seen: QueueCounters | None = None
     arrived_at: float | None = None
     """When jobs last arrived; None: never yet."""
     arrivals_per_s: float = 0.0
@@ -108,7 +108,7 @@ class Estimates:
         )
 
 
-def learn(known: Estimates, seen: Seen) -> Estimates:
+def learn(known: Estimates, seen: QueueCounters) -> Estimates:
     """The estimates after one more look. Counters that went back (an emptied server) start anew."""
     before = known.seen
     known = replace(known, oldest_s=_oldest_s(known, seen))
@@ -152,12 +152,12 @@ def _within_quiet(known: Estimates) -> float:
     return min(known.arrivals_per_s, QUIET_JOBS / (known.seen.at - known.arrived_at))
 
 
-def _since_ever(seen: Seen) -> float | None:
+def _since_ever(seen: QueueCounters) -> float | None:
     """Who has just started knows this much: a guess instead would start pods for nothing at each restart."""
     return seen.run.total_seconds() / seen.ended if seen.ended > 0 else None
 
 
-def _service_s(known: Estimates, before: Seen, seen: Seen) -> float | None:
+def _service_s(known: Estimates, before: QueueCounters, seen: QueueCounters) -> float | None:
     ended = seen.ended - before.ended
     if ended == 0:
         return known.service_s
@@ -165,7 +165,7 @@ def _service_s(known: Estimates, before: Seen, seen: Seen) -> float | None:
     return took_s if known.service_s is None else _mean(known.service_s, took_s, 1 - (1 - PER_JOB) ** ended)
 
 
-def _oldest_s(known: Estimates, seen: Seen) -> float:
+def _oldest_s(known: Estimates, seen: QueueCounters) -> float:
     """What ran at the last look runs on while no attempt ends. Before that the mean age tells, and where attempts end,
     too, but as no job: those that run then have half their time behind them, on average."""
     before = known.seen

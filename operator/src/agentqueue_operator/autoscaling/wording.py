@@ -1,6 +1,6 @@
-"""Words of messages."""
+"""Formatting of messages."""
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 pod`, `2 pods`."""
+    """Return the number with the noun in the singular or plural, as `1 pod` or `2 pods`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

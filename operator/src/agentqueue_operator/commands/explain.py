@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from agentqueue.client import Client, JobStatus
     from agentqueue.client.stats import QueueStats
     from agentqueue.store import Snapshot
-    from agentqueue_operator.autoscaling.decision_record import Published
+    from agentqueue_operator.autoscaling.decision_record import PublishedDecision
     from agentqueue_operator.autoscaling.explanation import Explanation, JobFacts, JobState, Workers
     from agentqueue_operator.autoscaling.model import Decision
-    from agentqueue_operator.queues.ports import Look
+    from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 
 
 def register(app: typer.Typer) -> None:
@@ -56,10 +56,10 @@ def _print(name: str, explanation: Explanation) -> None:
 class _Found:
     """What Redis tells of a queue, and of a job."""
 
-    look: Look
+    look: QueueMetrics
     stats: QueueStats
     now_ms: int
-    published: Published | None
+    published: PublishedDecision | None
     note: str = ""
     """Why there is nothing published."""
     job: Snapshot | None = None
@@ -72,7 +72,7 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
     from agentqueue.client.suggestions import check_queue_known  # noqa: PLC0415
     from agentqueue.keys import check_id, check_queue  # noqa: PLC0415
     from agentqueue_operator.autoscaling.decision_record import decode  # noqa: PLC0415
-    from agentqueue_operator.queues.reader import look_of  # noqa: PLC0415
+    from agentqueue_operator.queues.reader import metrics_of  # noqa: PLC0415
 
     check_queue(queue)
     await check_queue_known(client, queue)
@@ -88,7 +88,7 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
         job = await client.store.inspect(queue, job_id)
         if job.level is not None and job.score is not None and status.state == "waiting":
             ahead = await client.store.count_ahead(queue, job.level, job.score)
-    return _Found(look_of(seen), stats_of(seen), seen.now_ms, published, note, job, status, ahead)
+    return _Found(metrics_of(seen), stats_of(seen), seen.now_ms, published, note, job, status, ahead)
 
 
 async def _queue_of(client: Client, queue: str, job_id: str) -> str:
@@ -119,7 +119,7 @@ def _of_queue(found: _Found) -> Explanation:
     return explained.of_workers() if published.by == "up" else explained
 
 
-def _history(published: Published, now_ms: int) -> str:
+def _history(published: PublishedDecision, now_ms: int) -> str:
     from agentqueue.cli.output import span  # noqa: PLC0415
 
     by = "`agentqueue up`" if published.by == "up" else f"the {published.by}"
@@ -163,14 +163,14 @@ def _decision_now(found: _Found) -> Decision:
     return decide_replicas(snapshot, current=workers, policy=policy, memory=Memory())
 
 
-def _workers(look: Look) -> Workers:
+def _workers(look: QueueMetrics) -> Workers:
     """Who is marked counts as going: it hears of that with its next renewal, within 2 s."""
     from agentqueue_operator.autoscaling.explanation import Workers  # noqa: PLC0415
 
-    going = [report for name, report in look.reports.items() if report.draining or name in look.marked]
-    slots = sum(report.slots for report in look.reports.values()) - sum(report.slots for report in going)
+    going = [report for name, report in look.heartbeats.items() if report.draining or name in look.marked]
+    slots = sum(report.slots for report in look.heartbeats.values()) - sum(report.slots for report in going)
     busy = look.load.active - sum(report.busy for report in going)
-    claiming = len(look.reports) - len(going)
+    claiming = len(look.heartbeats) - len(going)
     return Workers(claiming=claiming, slots=slots, busy=min(max(busy, 0), slots), going=len(going))
 
 

@@ -163,7 +163,7 @@ def assemble(settings: Settings) -> Operator:
     cluster = KubernetesCluster(api, elector.left_s, Recorder(settings.holder))
 
     def make_scaler(ref: QueueRef) -> QueueScaler:
-        return QueueScaler(cluster, decided=partial(metrics.decided, ref))
+        return QueueScaler(cluster, on_decision=partial(metrics.decided, ref))
 
     place = Place(
         cluster=cluster,
@@ -179,7 +179,7 @@ def assemble(settings: Settings) -> Operator:
         read_secrets=settings.read_secrets,
         pod_monitors=lambda: watches.watches(POD_MONITOR),
         leads=lambda: elector.leads and watches.synced,
-        looked=metrics.looked,
+        on_observed=metrics.on_observed,
     )
     loops = Loops(
         lambda ref: QueueReconciler(ref, place),

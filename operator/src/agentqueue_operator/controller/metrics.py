@@ -160,7 +160,7 @@ class Metrics:
             self._decisions.begin(ref.namespace, ref.name, agent, ScaleTo.__name__, reason.value)
         self._decisions.add(ref.namespace, ref.name, agent, type(decision).__name__, decision.reason.value)
 
-    def looked(
+    def on_observed(
         self,
         ref: QueueRef,
         queue: ResolvedQueue,
@@ -173,8 +173,8 @@ class Metrics:
         for agent in queue.agents:
             key, one = (ref.namespace, ref.name, agent.name, agent.queue_name), scaled[agent.name]
             gauges[key] = figures(one, facts[agent.name])
-            if one.look is not None:
-                counters[key] = {**one.look.counters, **one.look.waits}
+            if one.metrics is not None:
+                counters[key] = {**one.metrics.counters, **one.metrics.waits}
         self._agents.note(ref, gauges, counters)
 
 
@@ -190,7 +190,7 @@ def _calls() -> Iterable[tuple[str, str, str]]:
 def figures(scaled: Scaled, facts: AgentFacts) -> dict[str, float]:
     """Return an agent's gauges. Those of its queue are omitted, not zero, when the queue could not be read."""
     own = {
-        "agentqueue_queue_readable": float(scaled.look is not None),
+        "agentqueue_queue_readable": float(scaled.metrics is not None),
         "agentqueue_agent_desired_replicas": float(facts.desired),
         "agentqueue_agent_ready_replicas": float(facts.ready),
         "agentqueue_agent_draining_replicas": float(scaled.draining),
@@ -199,16 +199,16 @@ def figures(scaled: Scaled, facts: AgentFacts) -> dict[str, float]:
     if scaled.decision is not None:
         target_wait = scaled.decision.terms.policy.target_wait
         own["agentqueue_agent_target_wait_seconds"] = target_wait.total_seconds()
-    if (look := scaled.look) is None:
+    if (queue := scaled.metrics) is None:
         return own
     return own | {
-        "agentqueue_queue_waiting_jobs": float(look.load.ready),
-        "agentqueue_queue_due_soon_jobs": float(look.load.due_soon),
-        "agentqueue_queue_active_jobs": float(look.load.active + look.load.stalled),
-        "agentqueue_queue_delayed_jobs": float(look.delayed),
-        "agentqueue_queue_dead_letters": float(look.dead),
-        "agentqueue_queue_oldest_waiting_seconds": look.load.oldest_ready.total_seconds(),
-        "agentqueue_queue_paused": float(look.load.paused),
+        "agentqueue_queue_waiting_jobs": float(queue.load.ready),
+        "agentqueue_queue_due_soon_jobs": float(queue.load.due_soon),
+        "agentqueue_queue_active_jobs": float(queue.load.active + queue.load.stalled),
+        "agentqueue_queue_delayed_jobs": float(queue.delayed),
+        "agentqueue_queue_dead_letters": float(queue.dead),
+        "agentqueue_queue_oldest_waiting_seconds": queue.load.oldest_ready.total_seconds(),
+        "agentqueue_queue_paused": float(queue.load.paused),
     }
 
 

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from agentqueue.spec import LastScale, ResolvedQueue
 from agentqueue_operator.autoscaling.model import Decision, ScaleTo
-from agentqueue_operator.queues.ports import Look, Queues
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
+from agentqueue_operator.queues.ports import Queues
 from agentqueue_operator.resources.kinds import Kind, Object, QueueRef
 
 
@@ -110,7 +111,7 @@ class Scaled:
     replicas: int | None
     """To be rendered into the Deployment now; None: leave it to others (mode External)."""
     decision: Decision | None = None
-    look: Look | None = None
+    metrics: QueueMetrics | None = None
     """None: its queue could not be read."""
     draining: int = 0
     """Pods marked, or ending."""
@@ -146,6 +147,8 @@ class Scaler(Protocol):
         """
         ...
 
-    async def bury(self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues) -> Iterable[str]:
+    async def release_leases(
+        self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues
+    ) -> Iterable[str]:
         """Give back what dead worker containers held (rule 4: within 2 s), once per death. Returns their names."""
         ...

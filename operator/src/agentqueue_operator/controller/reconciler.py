@@ -46,7 +46,7 @@ from agentqueue_operator.controller.status.rollout import Templates, is_rolling_
 from agentqueue_operator.controller.status.writer import Report
 from agentqueue_operator.queues.first_job_listener import listen
 from agentqueue_operator.queues.housekeeper import Housekeeper, retention_of
-from agentqueue_operator.queues.ports import Tended
+from agentqueue_operator.queues.ports import HousekeepingResult
 from agentqueue_operator.resources.children import AgentParts, agent_parts, last_content
 from agentqueue_operator.resources.kinds import (
     DEPLOYMENT,
@@ -104,7 +104,7 @@ class Place:
     pod_monitors: Callable[[], bool] = lambda: False
     leads: Callable[[], bool] = lambda: True
     """Whether this replica may act: what goes on between passes asks by itself."""
-    looked: Callable[[QueueRef, ResolvedQueue, Mapping[str, Scaled], Mapping[str, AgentFacts]], None] = (
+    on_observed: Callable[[QueueRef, ResolvedQueue, Mapping[str, Scaled], Mapping[str, AgentFacts]], None] = (
         lambda _ref, _queue, _scaled, _facts: None
     )
     """Told of each pass's figures: the metrics."""
@@ -193,9 +193,9 @@ class QueueReconciler:
         self._listened: tuple[str, ...] = ()
         """Queues that nobody works on: a first job there wakes the loop."""
         self._listener: asyncio.Task[None] | None = None
-        self._housekeeper = Housekeeper(lambda: self._link.queues, self._tended, may=place.leads)
+        self._housekeeper = Housekeeper(lambda: self._link.queues, self._report_housekeeping, may_act=place.leads)
         self._housekeeping: asyncio.Task[None] | None = None
-        self._left_out: Mapping[str, str] = {}
+        self._skipped: Mapping[str, str] = {}
 
     async def run(self) -> float | None:
         """One pass."""
@@ -262,7 +262,7 @@ class QueueReconciler:
         redis = replace(redis, note=kept.storage or redis.note, rolling_out=self._redis_rolls_out(seen))
         facts = self._facts(seen, redis, scaled, content, kept)
         facts = replace(facts, warnings=(*facts.warnings, *((reused,) if reused else ())))
-        self._place.looked(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
+        self._place.on_observed(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
         await self._report.tell(live, status_of(facts, self._report.last(live), now=self._now()))
         self._listen(facts, scaled)
         waits = [one.requeue_after_s for one in scaled.values()] + [
@@ -334,7 +334,7 @@ class QueueReconciler:
         queues = self._link.queues
         if queues is not None:
             try:
-                dead = list(await self._scaler.bury(seen.queue, agents, queues=queues))
+                dead = list(await self._scaler.release_leases(seen.queue, agents, queues=queues))
             except AgentQueueError as error:  # their leases run out by themselves, and the next pass tries again
                 log.warning("lease_release_failed", queue=str(self._ref), error=str(error))
             else:
@@ -460,13 +460,13 @@ class QueueReconciler:
         await self._link.look(queue, self._ref.namespace, children, self._secrets.password or Missing(UNUSED))
         self._keep_house(queue)
 
-    def _tended(self, tended: Tended) -> None:
-        if tended.given_back:
-            log.info("leases_reaped", queue=str(self._ref), jobs=tended.given_back)
+    def _report_housekeeping(self, result: HousekeepingResult) -> None:
+        if result.released:
+            log.info("leases_reaped", queue=str(self._ref), jobs=result.released)
             self._place.wake(self._ref)
-        if tended.left_out and tended.left_out != self._left_out:
-            log.warning("housekeeping_left_out", queue=str(self._ref), why=dict(tended.left_out))
-        self._left_out = tended.left_out
+        if result.skipped and result.skipped != self._skipped:
+            log.warning("housekeeping_incomplete", queue=str(self._ref), why=dict(result.skipped))
+        self._skipped = result.skipped
 
     def _alive(self, task: "asyncio.Task[None] | None") -> "asyncio.Task[None] | None":
         """The task, None if there is none or it has failed: these run for ever."""
@@ -531,7 +531,7 @@ def _agent_facts(
     missing: frozenset[Reference] | None,
     last_scale: Mapping[str, Any] | None,
 ) -> AgentFacts:
-    live, look, load = part.deployment, scaled.look, scaled.look.load if scaled.look else Load()
+    live, metrics, load = part.deployment, scaled.metrics, scaled.metrics.load if scaled.metrics else Load()
     waits = _waits_for(part, missing)
     present = live["spec"].get("replicas", 1) if live else 0
     return AgentFacts(
@@ -547,12 +547,12 @@ def _agent_facts(
         trouble=part.trouble or waits,
         new_trouble=part.new_trouble or waits,
         auto=agent.scaling.mode is ScalingMode.AUTO,
-        read=look is not None,
+        read=metrics is not None,
         waiting=load.ready,
         busy=load.active,
         stalled=load.stalled,
         oldest_s=int(load.oldest_ready.total_seconds()),
-        dead=look.dead if look else 0,
+        dead=metrics.dead if metrics else 0,
         last_scale=scaled.last_scale.model_dump(mode="json", by_alias=True) if scaled.last_scale else last_scale,
     )
 

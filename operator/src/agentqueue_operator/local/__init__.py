@@ -1,1 +1,1 @@
-"""Host 2: `agentqueue up` on one machine."""
+"""Host `agentqueue up`: worker processes on this machine."""

@@ -1,203 +1,212 @@
-"""One agent's workers on this machine: what is seen of them, and how many there should be."""
+"""State of one agent's workers on this machine, and the decision on their number."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
 from agentqueue.spec.defaults import ScalingMode
-from agentqueue_operator.autoscaling.decision import decide_replicas
-from agentqueue_operator.autoscaling.estimates import Estimates, learn, learn_start
-from agentqueue_operator.autoscaling.model import Decision, Load, Memory, Pods, Rates, ScaleTo, ScalingSnapshot
+from agentqueue_operator.autoscaling.estimates import Estimates
+from agentqueue_operator.autoscaling.model import Decision, Pods, ScaleTo
+from agentqueue_operator.autoscaling.observer import AgentObserver
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
 from agentqueue_operator.local.fleet import Member, Phase
 from agentqueue_operator.local.ports import AgentRun, Row
 from agentqueue_operator.local.restart_backoff import Restarts, after_death, after_ready
-from agentqueue_operator.queues.ports import Look, Report
 
-RATE_S: Final = 10.0
-"""The completed jobs per second that are shown are a mean over so long."""
-START_S: Final = 1.5
-"""How long a worker process takes to start, until it was measured."""
-
-
+RATE_WINDOW_S: Final = 10.0
+"""Time in seconds over which the displayed rate of completed jobs is a mean: short enough to follow changes."""
+DEFAULT_START_S: Final = 1.5
+"""Start time of a worker process in seconds, before one has been measured."""
 SILENT_S: Final = 4.0
-"""A worker that lives is heard again within so long after an outage; before that, heartbeats count for 8 s."""
+"""Time in seconds without a live heartbeat after which a worker is no capacity. A heartbeat is live for 8 s, and within
+this time after an outage each live worker sends the next one."""
 HUNG_S: Final = 30.0
-"""A worker whose heartbeats have ceased for so long is killed, if jobs wait and no other may be started."""
+"""Time in seconds without a heartbeat after which a worker is killed, if jobs wait and no other worker may start."""
 
 
 @dataclass(slots=True)
-class Worker:
-    """A worker process, by what is known of it. Times are monotonic seconds."""
+class WorkerProcess:
+    """A worker process as last observed. Times are in monotonic seconds."""
 
     name: str
     run: AgentRun
-    """What it was started as."""
+    """Settings that it was started with."""
     version: int
-    """Of the code it was started with."""
+    """Version of the code that it was started with."""
     started: float
     ready: float | None = None
-    """When its first heartbeat was seen."""
+    """Time of its first heartbeat."""
     idle_since: float = 0.0
     heard: float = 0.0
-    """When there was a live heartbeat last."""
-    report: Report | None = None
+    """Last time with a live heartbeat."""
+    heartbeat: WorkerHeartbeat | None = None
     marked: bool = False
     drained: bool = False
-    """By the last look: it is marked, and it has confirmed that, or has not begun; nothing runs."""
+    """No job runs there, and it has confirmed its drain mark or was marked before its first heartbeat."""
     ended: float | None = None
-    """When it was told to stop."""
+    """Time at which it was asked to stop."""
 
     @property
     def phase(self) -> Phase:
-        """Where it is in its life."""
+        """Phase in the life of the process."""
         if self.ended is not None:
-            return Phase.ENDING
-        if self.marked or (self.report and self.report.draining):
+            return Phase.STOPPING
+        if self.marked or (self.heartbeat and self.heartbeat.draining):
             return Phase.DRAINING
         return Phase.STARTING if self.ready is None else Phase.READY
 
+    def observe(self, metrics: QueueMetrics, *, at: float) -> None:
+        """Record the worker's part of one read. `at`: monotonic seconds."""
+        live = metrics.heartbeats.get(self.name)
+        if live is not None:
+            self.heartbeat, self.heard = live, at
+        self.marked = self.name in metrics.marked
+        is_idle = live is None or live.busy == 0
+        self.drained = self.marked and is_idle and (metrics.confirms(self.name) or self.heartbeat is None)
+        if self.heartbeat and self.heartbeat.busy:
+            self.idle_since = at
+
 
 @dataclass(slots=True)
-class Agent:
-    """An agent and its workers. Nothing here reads a clock or does anything: `app.up` does."""
+class LocalAgent:
+    """An agent and its workers. Nothing here reads a clock or does I/O; the supervisor does."""
 
     run: AgentRun
     version: int = 0
     wanted: int = 0
-    workers: dict[str, Worker] = field(default_factory=dict)
+    workers: dict[str, WorkerProcess] = field(default_factory=dict)
     restarts: Restarts = field(default_factory=Restarts)
-    memory: Memory = field(default_factory=Memory)
-    estimates: Estimates = field(default_factory=lambda: Estimates(startup_s=START_S))
-    look: Look | None = None
+    observer: AgentObserver = field(
+        default_factory=lambda: AgentObserver(estimates=Estimates(startup_s=DEFAULT_START_S))
+    )
     note: str = ""
     done_before: int | None = None
-    """Completed jobs when this `up` began."""
-    done_marks: list[tuple[float, int]] = field(default_factory=list)
-    looked_from: float | None = None
-    """The first of the looks that have succeeded without a break."""
-
-    def see(self, look: Look | None, *, at: float) -> list[Worker]:
-        """Take in what one look shows (None: the queue could not be read). Returns the workers that got ready."""
-        self.look = look
-        if look is None:
-            self.looked_from = None
-            return []
-        self.looked_from = at if self.looked_from is None else self.looked_from
-        self._count(look.done, at)
-        self.estimates = learn(self.estimates, look.seen(at))
-        fresh = [self.workers[name] for name in look.reports if name in self.workers]
-        news = [worker for worker in fresh if worker.ready is None and worker.ended is None]
-        for worker in news:
-            worker.ready = worker.idle_since = worker.heard = at
-            self.estimates = learn_start(self.estimates, timedelta(seconds=at - worker.started))
-            self.restarts = after_ready(self.restarts)
-        for worker in self.workers.values():
-            _hear(worker, look, at)
-        return news
+    """Completed jobs of the queue when this `up` started."""
+    done_samples: list[tuple[float, int]] = field(default_factory=list)
+    """Completed jobs by time, within the rate window."""
 
     @property
-    def rates(self) -> Rates:
-        """What has been learnt of arrivals, service and start times."""
-        return self.estimates.rates()
+    def metrics(self) -> QueueMetrics | None:
+        """Metrics of the last read; None if the queue could not be read."""
+        return self.observer.metrics
+
+    def observe(self, metrics: QueueMetrics | None, *, at: float) -> list[WorkerProcess]:
+        """Record the result of one read. Return the workers that became ready.
+
+        Args:
+            metrics: None if the queue could not be read.
+            at: monotonic seconds.
+        """
+        self.observer.observe(metrics, at=at)
+        if metrics is None:
+            return []
+        self._count_done(metrics.done, at)
+        live = [self.workers[name] for name in metrics.heartbeats if name in self.workers]
+        became_ready = [worker for worker in live if worker.ready is None and worker.ended is None]
+        for worker in became_ready:
+            worker.ready = worker.idle_since = worker.heard = at
+            self.observer.observe_start(timedelta(seconds=at - worker.started))
+            self.restarts = after_ready(self.restarts)
+        for worker in self.workers.values():
+            worker.observe(metrics, at=at)
+        return became_ready
 
     def decide(self, *, at: float) -> Decision:
-        """How many workers from now on. Nothing on this machine sets the number from outside: External is Auto here."""
+        """Decide on the number of workers. `at`: monotonic seconds.
+
+        Mode External means Auto here, because nothing else sets the number of processes on this machine.
+        """
         policy = self.run.policy
         policy = replace(policy, mode=ScalingMode.AUTO) if policy.mode is ScalingMode.EXTERNAL else policy
-        load: Load | None = self.look.load if self.look else None
-        snapshot = ScalingSnapshot(at=at, load=load, pods=self._pods(at), rates=self.rates)
-        decision = decide_replicas(snapshot, current=self.wanted, policy=policy, memory=self.memory)
-        self.memory = decision.memory
+        decision = self.observer.decide(self._pods(at), current=self.wanted, policy=policy, at=at)
         if isinstance(decision, ScaleTo):
             self.wanted = decision.replicas
         return decision
 
     def members(self, *, at: float) -> list[Member]:
-        """The workers as `domain.fleet.plan` takes them."""
-        return [self._member(worker, at) for worker in self.workers.values()]
+        """Return the workers as `fleet.plan` takes them. `at`: monotonic seconds."""
+        return [
+            Member(
+                name=worker.name,
+                phase=worker.phase,
+                busy=worker.heartbeat.busy if worker.heartbeat else 0,
+                idle_s=at - worker.idle_since,
+                drained=worker.drained,
+                outdated=worker.version != self.version or worker.run.environment != self.run.environment,
+            )
+            for worker in self.workers.values()
+        ]
 
-    def died(self, worker: Worker, *, at: float) -> None:
-        """Record that a worker ended without having been stopped. One of older code proves nothing about the newest."""
+    def worker_died(self, worker: WorkerProcess, *, at: float) -> None:
+        """Record that a worker ended without being asked to. A worker with older code does not delay newer ones."""
         if worker.version != self.version:
             return
         was_ready = worker.ready is not None
         self.restarts = after_death(self.restarts, at=at, started=worker.started, was_ready=was_ready)
 
     def replace_code(self) -> None:
-        """Have the workers replaced, since the code has changed: at once, whatever the old code's workers died of."""
+        """Mark all workers as outdated, because the code has changed. Crashes of the old code delay no start."""
         self.version += 1
         self.restarts = Restarts(on_trial=self.restarts.on_trial)
 
     def start_failed(self, *, at: float) -> None:
-        """The system gave no process for a worker: as if one had died before it was ready."""
+        """Record that a process could not be started. It counts like the death of a worker before it was ready."""
         self.restarts = after_death(self.restarts, at=at, started=at, was_ready=False)
 
     def next_start(self, *, at: float) -> str:
-        """When the next worker is started, in words: what follows a death."""
+        """Return a text that states when the next worker starts after a death. `at`: monotonic seconds."""
         serving = [m.phase for m in self.members(at=at) if m.phase in (Phase.STARTING, Phase.READY) and not m.outdated]
         if len(serving) >= self.wanted:
-            return "as many as are wanted are left"
+            return "no replacement is needed"
         if self.restarts.on_trial and Phase.STARTING in serving:
             return "the next one starts once one is ready"
         pause = self.restarts.not_before - at
         return f"another one in {max(1, round(pause))} s" if pause > 0 else "another one starts now"
 
-    def hung(self, *, at: float) -> list[Worker]:
-        """Workers that are in the way: they are not heard any more, jobs wait, and no other may be started."""
-        most = self.run.policy.max_replicas
-        if self.look is None or self.look.load.paused or not self.look.load.backlog or len(self.workers) < most:
+    def hung(self, *, at: float) -> list[WorkerProcess]:
+        """Return the workers to kill: they send no heartbeats, jobs wait, and no other worker may be started."""
+        metrics = self.metrics
+        if metrics is None or metrics.load.paused or not metrics.load.backlog:
+            return []
+        if len(self.workers) < self.run.policy.max_replicas:
             return []
         return self._silent(at, for_s=HUNG_S)
 
-    def _silent(self, at: float, *, for_s: float) -> list[Worker]:
-        if self.look is None or self.looked_from is None or at - self.looked_from < for_s:
-            return []
-        ready = (worker for worker in self.workers.values() if worker.phase is Phase.READY)
-        return [worker for worker in ready if at - worker.heard >= for_s]
-
     def is_idle(self) -> bool:
-        """No worker, and as far as is known no job that could start: only a new job changes that."""
-        return not self.workers and self.look is not None and not self.look.load.jobs and not self.look.load.paused
+        """Return whether only a new job can start a worker: there is no worker, and no known job could start."""
+        metrics = self.metrics
+        return not self.workers and metrics is not None and not metrics.load.jobs and not metrics.load.paused
 
     def row(self) -> Row:
-        """The agent's line in the summary."""
+        """Return the agent's row in the summary."""
         phases = [worker.phase for worker in self.workers.values()]
         row = Row(
             agent=self.run.name,
             ready=phases.count(Phase.READY),
             starting=phases.count(Phase.STARTING),
-            draining=phases.count(Phase.DRAINING) + phases.count(Phase.ENDING),
+            draining=phases.count(Phase.DRAINING) + phases.count(Phase.STOPPING),
             wanted=self.wanted,
             note=self.note,
         )
-        if self.look is None:
+        metrics = self.metrics
+        if metrics is None:
             return row
-        load = self.look.load
+        (first, done_then), (last, done_now) = self.done_samples[0], self.done_samples[-1]
+        load = metrics.load
         return replace(
             row,
             waiting=load.ready,
-            delayed=self.look.delayed,
+            delayed=metrics.delayed,
             active=load.active + load.stalled,
-            done=self.look.done - (self.done_before or 0),
-            dead=self.look.dead,
-            rate_per_s=self._rate(),
+            done=metrics.done - (self.done_before or 0),
+            dead=metrics.dead,
+            rate_per_s=(done_now - done_then) / (last - first) if last > first else 0.0,
             note="paused" if load.paused else self.note,
         )
 
-    def _member(self, worker: Worker, at: float) -> Member:
-        report = worker.report
-        return Member(
-            name=worker.name,
-            phase=worker.phase,
-            busy=report.busy if report else 0,
-            idle_s=at - worker.idle_since,
-            drained=worker.drained,
-            outdated=worker.version != self.version or worker.run.environment != self.run.environment,
-        )
-
     def _pods(self, at: float) -> Pods:
-        """Workers that may not start, since others have just died, are as good as unschedulable: no more are wished."""
+        """Return the workers by state. Workers that may not start after crashes count as unschedulable, so that no more
+        are requested."""
         phases = [worker.phase for worker in self.workers.values()]
         ready, starting = phases.count(Phase.READY), phases.count(Phase.STARTING)
         silent = len(self._silent(at, for_s=SILENT_S))
@@ -205,28 +214,14 @@ class Agent:
         missing = max(0, self.wanted - ready - starting) if held_back else 0
         return Pods(ready=ready - silent, starting=starting, silent=silent, unschedulable=missing)
 
-    def _count(self, done: int, at: float) -> None:
-        if self.done_before is None or done < self.done_before:  # the server forgot, or is another one
-            self.done_before, self.done_marks = done, []
-        kept = [mark for mark in self.done_marks if mark[0] > at - RATE_S]
-        self.done_marks = [*kept, (at, done)]
+    def _silent(self, at: float, *, for_s: float) -> list[WorkerProcess]:
+        if self.metrics is None or self.observer.readable_s(at) < for_s:
+            return []
+        ready = (worker for worker in self.workers.values() if worker.phase is Phase.READY)
+        return [worker for worker in ready if at - worker.heard >= for_s]
 
-    def _rate(self) -> float:
-        (first, before), (last, now) = self.done_marks[0], self.done_marks[-1]
-        return (now - before) / (last - first) if last > first else 0.0
-
-
-def _hear(worker: Worker, look: Look, at: float) -> None:
-    worker.report = look.reports.get(worker.name, worker.report)
-    worker.heard = at if worker.name in look.reports else worker.heard
-    worker.marked = worker.name in look.marked
-    begun = worker.report is not None
-    idle = worker.name not in look.reports or look.reports[worker.name].busy == 0
-    worker.drained = worker.marked and idle and (look.confirms(worker.name) or not begun)
-    if worker.report and worker.report.busy:
-        worker.idle_since = at
-
-
-def queues_of(agents: Iterable[Agent]) -> list[str]:
-    """Their queues."""
-    return [agent.run.queue for agent in agents]
+    def _count_done(self, done: int, at: float) -> None:
+        if self.done_before is None or done < self.done_before:  # The server was emptied, or is another one.
+            self.done_before, self.done_samples = done, []
+        recent = [sample for sample in self.done_samples if sample[0] > at - RATE_WINDOW_S]
+        self.done_samples = [*recent, (at, done)]

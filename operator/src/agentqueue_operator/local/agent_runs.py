@@ -1,4 +1,4 @@
-"""From a resource file to what runs of it on this machine: agents and their variables."""
+"""Settings of the agents of a resource file, for a run on this machine."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,17 @@ from agentqueue_operator.queues.housekeeper import retention_of
 
 
 def agent_runs(queue: ResolvedQueue, loaded: Loaded, *, code: Path, data: Path) -> list[AgentRun]:
-    """The agents with the environment of their workers. `code`: the file's folder, where handlers are imported from."""
+    """Return the agents of a queue with the environment of their workers.
+
+    Args:
+        queue: the resource with all defaults.
+        loaded: the file, with the Secrets and ConfigMaps in it.
+        code: folder of the file, from which handlers are imported.
+        data: data folder, which gets the files of `codeFrom`.
+
+    Raises:
+        InvalidSpec: a variable or the code refers to an object that is not in the file.
+    """
     return [_run(queue, agent, loaded, code, data) for agent in queue.agents]
 
 

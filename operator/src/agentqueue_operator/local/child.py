@@ -1,7 +1,7 @@
 """Runs a module in a process that ends with its parent: `python -m agentqueue_operator.local.child PID MODULE`.
 
-When `agentqueue up` is killed, its workers must not run on beside those of the next one. Linux does that by itself
-(PR_SET_PDEATHSIG); elsewhere a thread looks who the parent is. Nothing here may be slow to import.
+If `agentqueue up` is killed, its workers must not continue beside those of the next `up`. On Linux the kernel ends them
+(PR_SET_PDEATHSIG); elsewhere a thread polls the parent's process ID. Imports of this module must stay fast.
 """
 
 import os
@@ -12,19 +12,20 @@ import threading
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
-LOOK_EVERY_S: Final = 0.5
-"""How soon an orphan ends where the kernel does not help."""
+"""Option of prctl(2): the signal that this process gets when its parent ends."""
+POLL_S: Final = 0.5
+"""Interval in seconds of the poll for the parent, and so the longest life of an orphan, on systems other than Linux."""
 
 
 def end_with(parent: int) -> None:
-    """From now on this process dies (SIGKILL) when the parent does; at once if it is gone already."""
+    """Kill this process (SIGKILL) when the process with the ID `parent` ends, or at once if it has ended already."""
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415
 
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         _end_if_orphaned(parent)
     else:
-        threading.Thread(target=_watch, args=(parent,), name="watch-parent", daemon=True).start()
+        threading.Thread(target=_poll_parent, args=(parent,), name="watch-parent", daemon=True).start()
 
 
 def _end_if_orphaned(parent: int) -> None:
@@ -32,15 +33,15 @@ def _end_if_orphaned(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _watch(parent: int) -> None:
+def _poll_parent(parent: int) -> None:
     forever = threading.Event()
     while True:
         _end_if_orphaned(parent)
-        forever.wait(LOOK_EVERY_S)
+        forever.wait(POLL_S)
 
 
 def main() -> None:
-    """Arguments: the parent's pid, the module, the module's own arguments."""
+    """Run the module. The arguments are the parent's process ID, the module, and the arguments of the module."""
     _, parent, module, *arguments = sys.argv
     end_with(int(parent))
     sys.argv = [module, *arguments]

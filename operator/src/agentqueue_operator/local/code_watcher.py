@@ -1,35 +1,37 @@
-"""Tells when Python files under a folder have changed, for `agentqueue up --watch`."""
+"""Detection of changed Python files under a folder, for `agentqueue up --watch`."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 SKIPPED: Final = frozenset(("__pycache__", "node_modules", "venv"))
-MOST_FILES: Final = 5_000
-"""A handlers' folder has dozens; somebody's home folder must not be walked twice a second."""
+"""Names of folders that contain no handlers."""
+MAX_FILES: Final = 5_000
+"""Number of files after which the search stops. A handlers' folder has dozens; a home folder is too large to search it
+twice a second."""
 
 
-class CodeWatch:
-    """Remembers the files' times and sizes; `changed()` compares."""
+class CodeWatcher:
+    """Remembers the times and sizes of the files, and compares them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known = self._look()
+        self._known = self._scan()
 
-    def changed(self) -> bool:
-        """Whether a file has changed, come or gone since the last call."""
-        known, self._known = self._known, self._look()
+    def has_changed(self) -> bool:
+        """Return whether a file was changed, added or removed since the last call."""
+        known, self._known = self._known, self._scan()
         return known != self._known
 
-    def _look(self) -> dict[str, tuple[int, int]]:
+    def _scan(self) -> dict[str, tuple[int, int]]:
         found = {}
         for path in _sources(self._folder):
             try:
                 stat = path.stat()
-            except OSError:  # an editor replaces files
+            except OSError:  # Editors replace files.
                 continue
             found[str(path)] = (stat.st_mtime_ns, stat.st_size)
-            if len(found) >= MOST_FILES:
+            if len(found) >= MAX_FILES:
                 break
         return found
 
@@ -37,7 +39,7 @@ class CodeWatch:
 def _sources(folder: Path) -> Iterator[Path]:
     try:
         found = list(folder.iterdir())
-    except OSError:  # it has just gone, or is not ours to read
+    except OSError:  # The folder was just removed, or is not readable.
         return
     for path in found:
         if path.is_dir() and path.name not in SKIPPED and not path.name.startswith("."):

@@ -1,4 +1,4 @@
-"""The external Redis that a resource file names, as it is reached from this machine."""
+"""Connection options for the external Redis that a resource file refers to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes, server_
 
 
 def external_server(redis: ExternalRedis, loaded: Loaded, shell: Mapping[str, str], folder: Path) -> ServerOptions:
-    """The Redis that the file names: out of the Secrets in the file, else out of the shell's variables.
+    """Return the connection options from the Secrets in the file, or from the shell's variables.
 
     Args:
-        redis: as the resource has it.
+        redis: `spec.redis.external` of the resource.
         loaded: the file.
-        shell: variables of `environment.CONNECTION` stand in for Secrets that are kept out of the file.
-        folder: gets certificates and keys from the file, in `tls`: worker processes read them there.
+        shell: environment variables. Those of `environment.CONNECTION` replace Secrets that are not in the file.
+        folder: data folder. Certificates and keys of the file are written to `tls` in it, for the worker processes.
 
     Raises:
-        InvalidSpec: neither has what it takes.
-        UsageError: a variable that can't be.
+        InvalidSpec: a value is neither in the file nor in the shell.
+        UsageError: a value is invalid.
     """
     sources = _Sources(loaded, shell, folder)
     key = redis.url_secret_ref
@@ -62,7 +62,7 @@ class _Sources:
         return found.strip()
 
     def file(self, what: str, secret: str, key: str, variable: str) -> str:
-        """A file with the text; the shell's variable names one."""
+        """Return the path of a file with the value. The shell's variable is a path too."""
         found = (self.loaded.secret(secret) or {}).get(key)
         if not found:
             return self.text(what, secret, key, variable)

@@ -1,107 +1,110 @@
-"""Which of an agent's workers to start, to drain and to end, so that as many serve as are wanted."""
+"""Plan for the workers of one agent on this machine: which of them to start, to drain and to stop."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agentqueue_operator.autoscaling.removal import RequestDrain, Stage, removal_order
+
 
 class Phase(StrEnum):
-    """Where a worker is in its life."""
+    """Phase in the life of a worker."""
 
     STARTING = "starting"
     """No heartbeat yet: it may still import its handlers, or be about to claim its first job."""
     READY = "ready"
     DRAINING = "draining"
-    """Marked in Redis: from its next renewal on it claims no more."""
-    ENDING = "ending"
-    """Told to stop."""
+    """It has a drain mark: from its next lease renewal on it claims no more jobs."""
+    STOPPING = "stopping"
+    """It was asked to stop (SIGTERM)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A worker as last seen."""
+    """A worker as last observed."""
 
     name: str
     phase: Phase
     busy: int = 0
     """Slots that run a job."""
     idle_s: float = 0.0
-    """For how long no slot has run a job."""
+    """Time in seconds for which no slot has run a job."""
     drained: bool = False
-    """It has confirmed its mark, or was marked before its first heartbeat, and nothing runs: it claims no more."""
+    """No job runs there, and it has confirmed its drain mark or was marked before its first heartbeat."""
     outdated: bool = False
-    """It runs code or settings that have changed since it started."""
+    """Its code or its settings have changed since it started."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Start so many workers."""
+class StartWorkers:
+    """Start this number of workers."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """Ask a worker, through Redis, to claim no more."""
+class CancelDrain:
+    """Remove the drain mark of a worker: it is to serve again."""
 
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unmark:
-    """Take the mark back: the worker is wanted again."""
-
-    name: str
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """Stop a worker (SIGTERM): it runs nothing, and claims nothing."""
+class StopWorker:
+    """Stop a worker (SIGTERM) that runs no job and claims none."""
 
-    name: str
+    worker: str
 
 
-Action = Start | Mark | Unmark | End
+Action = StartWorkers | RequestDrain | CancelDrain | StopWorker
 
 
 def plan(members: Iterable[Member], *, wanted: int, may_start: int) -> tuple[Action, ...]:
-    """What to do now; asked again after each look, until nothing is left to do.
+    """Return the actions to carry out now. It is called after each read, until it returns no action.
 
-    No busy worker is ended: it is marked, and ended once it is drained; nor is one that starts, since it may be about
-    to claim its first job. Outdated workers serve
-    on until an up-to-date one is ready in their place. `may_start` holds starts back while workers crash.
+    A busy worker is not stopped: it gets a drain mark, and is stopped when it has drained. The same holds for a worker
+    that starts, because it may be about to claim its first job. An outdated worker serves until an up-to-date one is
+    ready in its place.
+
+    Args:
+        members: the workers of the agent.
+        wanted: number of workers that was decided.
+        may_start: number of workers that may be started now; it is limited while workers crash.
     """
     by_name = sorted(members, key=lambda member: member.name)
-    fresh = [m for m in by_name if m.phase in (Phase.STARTING, Phase.READY) and not m.outdated]
+    current = [m for m in by_name if m.phase in (Phase.STARTING, Phase.READY) and not m.outdated]
+    leaving = in_removal_order(current)[: max(0, len(current) - wanted)]
     return (
-        *_supply(by_name, missing=wanted - len(fresh), may_start=may_start),
-        *_leave(in_order_to_leave(fresh)[: max(0, len(fresh) - wanted)]),
-        *_replace([m for m in by_name if m.outdated], fresh, wanted=wanted),
-        *(End(m.name) for m in by_name if m.phase is Phase.DRAINING and m.drained),
+        *_add(by_name, missing=wanted - len(current), may_start=may_start),
+        *(RequestDrain(m.name) for m in [*leaving, *_replaced(by_name, current, wanted=wanted)]),
+        *(StopWorker(m.name) for m in by_name if m.phase is Phase.DRAINING and m.drained),
     )
 
 
-def in_order_to_leave(members: Iterable[Member]) -> list[Member]:
-    """Those that start first, then the idle ones, idle longest first, then the least busy: as a ReplicaSet, but for the
-    last step (rule 7)."""
-    return sorted(members, key=lambda m: (m.phase is not Phase.STARTING, m.busy, -m.idle_s, m.name))
+def in_removal_order(members: Iterable[Member]) -> list[Member]:
+    """Return the workers in the order in which they are removed; see `removal_order`."""
+
+    def order(member: Member) -> tuple[int, bool, bool, float, str]:
+        stage = Stage.PENDING if member.phase is Phase.STARTING else Stage.READY
+        return removal_order(member.name, stage=stage, busy=member.busy or None, idle_s=member.idle_s)
+
+    return sorted(members, key=order)
 
 
-def _supply(members: Sequence[Member], *, missing: int, may_start: int) -> tuple[Action, ...]:
-    """Workers on their way out come back before new ones are started; those that are drained have given up."""
+def _add(members: Sequence[Member], *, missing: int, may_start: int) -> tuple[Action, ...]:
+    """Return the actions that add workers. Draining workers are kept before new ones are started, unless they have
+    drained already."""
     if missing <= 0:
         return ()
     back = [m for m in members if m.phase is Phase.DRAINING and not m.outdated and not m.drained][:missing]
     count = min(missing - len(back), may_start)
-    return (*(Unmark(m.name) for m in back), *((Start(count),) if count > 0 else ()))
+    return (*(CancelDrain(m.name) for m in back), *((StartWorkers(count),) if count > 0 else ()))
 
 
-def _leave(members: Iterable[Member]) -> tuple[Action, ...]:
-    return tuple(Mark(m.name) for m in members)
-
-
-def _replace(outdated: Sequence[Member], fresh: Sequence[Member], *, wanted: int) -> tuple[Action, ...]:
+def _replaced(members: Sequence[Member], current: Sequence[Member], *, wanted: int) -> list[Member]:
+    """Return the outdated workers that are no longer needed: those that start, and those whose successor is ready."""
+    outdated = [m for m in members if m.outdated]
     serving = [m for m in outdated if m.phase is Phase.READY]
-    ready = sum(m.phase is Phase.READY for m in fresh)
-    leaving = in_order_to_leave(serving)[: max(0, len(serving) + ready - wanted)]
-    return _leave([*(m for m in outdated if m.phase is Phase.STARTING), *leaving])
+    ready = sum(m.phase is Phase.READY for m in current)
+    surplus = in_removal_order(serving)[: max(0, len(serving) + ready - wanted)]
+    return [*(m for m in outdated if m.phase is Phase.STARTING), *surplus]

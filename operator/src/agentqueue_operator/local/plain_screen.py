@@ -1,4 +1,4 @@
-"""What `agentqueue up` shows in a pipe or a file; `adapters.live` is for terminals."""
+"""Output of `agentqueue up` to a pipe or a file; `terminal_screen` is for terminals."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final, Self, TextIO
@@ -9,14 +9,14 @@ from agentqueue.service.safe_streams import drop_when_blocked
 from agentqueue_operator.local.ports import Row
 
 UP: Final = "up"
-"""Who speaks when `up` speaks of itself."""
+"""Source of the lines about `up` itself."""
 TITLES: Final = ("AGENT", "WORKERS", "WAITING", "ACTIVE", "DONE", "DEAD", "RATE", "LAST CHANGE")
 
 
 class PlainScreen:
-    """Lines for a pipe or a file: each with the time and who it is about. The table is left out.
+    """Prints lines with their time and source, without a table.
 
-    Where the reader is gone (`| head`) or waits (`| less`), or the disk is full, lines are lost and the agents run on.
+    If the reader has gone (`| head`) or waits (`| less`), or the disk is full, lines are lost and the agents continue.
     """
 
     def __init__(self, out: TextIO, *, quiet: bool, width: int) -> None:
@@ -30,28 +30,28 @@ class PlainScreen:
     def __exit__(self, *_: object) -> None:
         self._write("")
 
-    def tell(self, worker: str, line: str) -> None:
-        """A line that a worker wrote."""
+    def print_output(self, worker: str, line: str) -> None:
+        """Print a line of a worker's output."""
         if not self._quiet:
-            self._line(worker, line)
+            self._write_line(worker, line)
 
-    def say(self, who: str, text: str, *, bad: bool = False) -> None:
-        """A line of our own."""
+    def print_line(self, source: str, text: str, *, error: bool = False) -> None:
+        """Print a line of `up`."""
         now = from_ms(now_ms()).astimezone()
-        self._line(who, f"{now:%H:%M:%S} {'error: ' if bad else ''}{text}")
+        self._write_line(source, f"{now:%H:%M:%S} {'error: ' if error else ''}{text}")
 
     def show(self, rows: Iterable[Row]) -> None:
-        """Nothing: changes are said as they happen."""
+        """Do nothing: changes are printed as lines when they happen."""
 
     def finish(self, rows: Sequence[Row]) -> None:
-        """The summary at the end, as a plain table."""
+        """Print the final summary as a plain table."""
         table = [TITLES[:-2], *(cells_of(row)[:-2] for row in rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
         for line in table:
             self._write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
 
-    def _line(self, who: str, text: str) -> None:
-        self._write(f"{who:<{self._width}} | {text}\n")
+    def _write_line(self, source: str, text: str) -> None:
+        self._write(f"{source:<{self._width}} | {text}\n")
 
     def _write(self, text: str) -> None:
         self._out.write(text)
@@ -59,14 +59,10 @@ class PlainScreen:
 
 
 def cells_of(row: Row) -> tuple[str, ...]:
-    """The row as text, under TITLES."""
+    """Return the row as text, in the order of TITLES."""
+    workers = [f"{row.ready}/{row.wanted}"]
+    workers += [f"{row.starting} starting"] if row.starting else []
+    workers += [f"{row.draining} draining"] if row.draining else []
     waiting = f"{row.waiting} +{row.delayed} later" if row.delayed else str(row.waiting)
     numbers = (str(row.active), str(row.done), str(row.dead), f"{row.rate_per_s:.1f}/s")
-    return (row.agent, _workers(row), waiting, *numbers, row.note)
-
-
-def _workers(row: Row) -> str:
-    parts = [f"{row.ready}/{row.wanted}"]
-    parts += [f"{row.starting} starting"] if row.starting else []
-    parts += [f"{row.draining} draining"] if row.draining else []
-    return ", ".join(parts)
+    return (row.agent, ", ".join(workers), waiting, *numbers, row.note)

@@ -1,4 +1,4 @@
-"""Interfaces between the local supervisor and worker processes or the screen."""
+"""Interfaces between the local supervisor and the worker processes or the screen."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,56 +10,56 @@ from agentqueue_operator.queues.ports import Retention
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRun:
-    """An agent as it is to run on this machine."""
+    """Settings with which an agent runs on this machine."""
 
     name: str
     queue: str
     policy: ScalingPolicy
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Of its workers, over that of `up` itself."""
+    """Environment variables of its workers, added to those of `up` itself."""
     grace_s: float = 60.0
-    """From SIGTERM to SIGKILL."""
+    """Time in seconds from SIGTERM to SIGKILL."""
     retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A worker process has ended."""
+    """The end of a worker process."""
 
     worker: str
     code: int
-    """Its exit status; minus the signal's number if a signal ended it."""
-    last_words: Sequence[str] = ()
-    """The last lines that it wrote."""
+    """Exit status; the negative signal number if a signal ended the process."""
+    last_lines: Sequence[str] = ()
+    """Last lines of its output."""
 
 
 class Processes(Protocol):
     """Worker processes of this machine."""
 
     async def start(self, run: AgentRun) -> str:
-        """Start a worker; returns the name that its heartbeats and leases bear.
+        """Start a worker. Return the name under which it sends heartbeats and holds leases.
 
         Raises:
-            OSError: the system gives no process.
+            OSError: the system cannot start a process.
         """
         ...
 
-    def end(self, worker: str) -> None:
-        """SIGTERM."""
+    def stop(self, worker: str) -> None:
+        """Send SIGTERM to a worker."""
         ...
 
     def kill(self, worker: str) -> None:
-        """SIGKILL, to all it has started too."""
+        """Send SIGKILL to a worker and to all processes that it has started."""
         ...
 
     def exits(self) -> list[Exit]:
-        """The workers that have ended since the last call."""
+        """Return the workers that have ended since the last call."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """An agent in the summary."""
+    """Row of an agent in the summary."""
 
     agent: str
     ready: int
@@ -70,20 +70,20 @@ class Row:
     delayed: int = 0
     active: int = 0
     done: int = 0
-    """Since this `up` began."""
+    """Jobs completed since this `up` started."""
     dead: int = 0
     rate_per_s: float = 0.0
     note: str = ""
-    """The last change of the number of workers, or what is wrong."""
+    """Last change of the number of workers, or the present problem."""
 
 
 class Screen(Protocol):
-    """Where people watch."""
+    """Output for people."""
 
-    def say(self, who: str, text: str, *, bad: bool = False) -> None:
-        """One line of what happens to an agent, or to `up` itself."""
+    def print_line(self, source: str, text: str, *, error: bool = False) -> None:
+        """Print a line about an agent, a worker or `up` itself."""
         ...
 
     def show(self, rows: Iterable[Row]) -> None:
-        """The present state of all agents."""
+        """Show the present state of all agents."""
         ...

@@ -1,4 +1,4 @@
-"""Worker processes on this machine instead of pods, and the folder that `agentqueue up` keeps its things in."""
+"""Worker processes on this machine instead of pods, and the data folder of `agentqueue up`."""
 
 import asyncio
 import fcntl
@@ -22,66 +22,74 @@ from agentqueue.service import environment
 from agentqueue_operator.local.ports import AgentRun, Exit
 
 WORKER_MODULE: Final = "agentqueue_worker"
-LAST_WORDS: Final = 20
-"""Lines of a worker's output that are kept to explain its death."""
-LONGEST_LINE: Final = 64 * 1024
-"""Longer lines of a worker's output are cut there, so that one without a line end can't fill the memory."""
+"""Module that a worker process runs."""
+LAST_LINES: Final = 20
+"""Number of lines of a worker's output that are kept to explain its death."""
+MAX_LINE_BYTES: Final = 64 * 1024
+"""Length in bytes at which a line of output is split, so that output without line ends cannot fill the memory."""
 PIPE_GRACE_S: Final = 1.0
-"""How long after a worker's end its output is still read: something it started may hold the pipe open for ever."""
-_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
-"""As Kubernetes names pods: no vowels, so no words."""
+"""Time in seconds for which the output is read after a worker has ended. A process that it started may keep the pipe
+open for ever."""
+_NAME_CHARACTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
+"""Characters of random names, as in Kubernetes: without vowels they form no words."""
 
-Tell = Callable[[str, str], None]
+PrintOutput = Callable[[str, str], None]
+"""Takes the name of a worker and a line of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A worker that an `up` which was killed has started."""
+    """A worker that was started by an earlier `up`, which was killed."""
 
     worker: str
     queue: str
     pid: int
     start: str
+    """Start time of the process, which distinguishes it from a later one with the same ID."""
 
 
 @dataclass(slots=True)
-class _Running:
-    """A worker process, and the task that follows it to its end."""
+class _RunningWorker:
+    """A worker process, and the task that waits for its end."""
 
     name: str
     run: AgentRun
     process: asyncio.subprocess.Process
     start: str
-    last_words: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_WORDS))
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     following: asyncio.Task[None] | None = None
 
 
 class LocalProcesses:
-    """Worker processes, each in a session of its own, so that Ctrl-C on the terminal reaches `up` only.
+    """Worker processes. Each has its own session, so that Ctrl-C on the terminal reaches only `up`.
 
     Args:
-        folder: where the running processes are noted, so that the next `up` can end what a killed one left behind.
+        folder: data folder, with a list of the running processes. The next `up` ends those that a killed `up` left.
         base: environment of all workers.
-        cwd: their working directory: the resource file's folder.
-        tell: gets each line that a worker writes, with the worker's name.
-        wake: called when one has ended.
+        cwd: working directory of the workers, the folder of the resource file.
+        print_output: called with each line of a worker's output.
+        wake: called when a worker has ended.
     """
 
     def __init__(
-        self, folder: Path, *, base: Mapping[str, str], cwd: Path, tell: Tell, wake: Callable[[], None]
+        self, folder: Path, *, base: Mapping[str, str], cwd: Path, print_output: PrintOutput, wake: Callable[[], None]
     ) -> None:
         self._ledger = folder / "workers.json"
         self._base = dict(base)
         self._cwd = cwd
-        self._tell = tell
+        self._print_output = print_output
         self._wake = wake
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _RunningWorker] = {}
         self._ended: list[Exit] = []
         self._leftovers: list[Leftover] = []
 
     async def start(self, run: AgentRun) -> str:
-        """Start a worker of the agent; returns its name, which no worker had before."""
-        name = f"{run.name}-{''.join(random.choices(_LETTERS, k=5))}"  # noqa: S311 - a name, not a secret
+        """Start a worker of the agent. Return its name, which is unique.
+
+        Raises:
+            OSError: the system cannot start a process.
+        """
+        name = f"{run.name}-{''.join(random.choices(_NAME_CHARACTERS, k=5))}"  # noqa: S311 - a name, not a secret
         own = {environment.WORKER_NAME: name, environment.POD_UID: name}
         command = [sys.executable, "-m", "agentqueue_operator.local.child", str(os.getpid()), WORKER_MODULE]
         reader, writer = os.pipe()
@@ -100,27 +108,33 @@ class LocalProcesses:
             raise
         finally:
             os.close(writer)
-        running = self._running[name] = _Running(name, run, process, start_time(process.pid) or "")
+        running = self._running[name] = _RunningWorker(name, run, process, start_time(process.pid) or "")
         running.following = asyncio.create_task(self._follow(running, reader))
-        self._note()
+        self._write_ledger()
         return name
 
-    def end(self, worker: str) -> None:
-        """SIGTERM: it finishes what it runs within its grace period, or hands it back."""
-        self._signal(worker, signal.SIGTERM)
+    def stop(self, worker: str) -> None:
+        """Send SIGTERM: the worker finishes its jobs within its grace period, or releases them."""
+        running = self._running.get(worker)
+        if running is not None and running.process.returncode is None:
+            with suppress(ProcessLookupError):
+                running.process.send_signal(signal.SIGTERM)
 
     def kill(self, worker: str) -> None:
-        """SIGKILL to it and to all that it has started."""
+        """Send SIGKILL to the worker and to all processes that it has started."""
         if worker in self._running:
             _kill_group(self._running[worker].process.pid)
 
     def exits(self) -> list[Exit]:
-        """Those that have ended since the last call, in order."""
+        """Return the workers that have ended since the last call, in order."""
         ended, self._ended = self._ended, []
         return ended
 
     def end_leftovers(self) -> list[Leftover]:
-        """End what an earlier `up` in this folder left running; returns all workers it had, running or not."""
+        """End the workers that an earlier `up` in this folder left running.
+
+        Return all its workers, including those that have ended.
+        """
         self._leftovers = _read_ledger(self._ledger)
         for leftover in self._leftovers:
             process = Process(leftover.pid, leftover.start)
@@ -130,50 +144,46 @@ class LocalProcesses:
         return self._leftovers
 
     def forget_leftovers(self) -> None:
-        """Their jobs are handed back: the next `up` need not know of them."""
+        """Remove the leftover workers from the list, after their leases have been released."""
         self._leftovers = []
-        self._note()
+        self._write_ledger()
 
-    def _signal(self, worker: str, number: int) -> None:
-        running = self._running.get(worker)
-        if running is not None and running.process.returncode is None:
-            with suppress(ProcessLookupError):
-                running.process.send_signal(number)
-
-    async def _follow(self, running: _Running, pipe: int) -> None:
+    async def _follow(self, running: _RunningWorker, pipe: int) -> None:
         reading = asyncio.create_task(self._read(running, pipe))
         code = await running.process.wait()
-        _kill_group(running.process.pid)  # as the end of a container ends all that is in it
+        _kill_group(running.process.pid)  # As in a container, the processes that it started end with it.
         await asyncio.wait({reading}, timeout=PIPE_GRACE_S)
         reading.cancel()
         del self._running[running.name]
-        self._ended.append(Exit(running.name, code, tuple(running.last_words)))
-        self._note()
+        self._ended.append(Exit(running.name, code, tuple(running.last_lines)))
+        self._write_ledger()
         self._wake()
 
-    async def _read(self, running: _Running, pipe: int) -> None:
-        reader = asyncio.StreamReader(limit=LONGEST_LINE)
+    async def _read(self, running: _RunningWorker, pipe: int) -> None:
+        reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
         loop = asyncio.get_running_loop()
         with os.fdopen(pipe, "rb", 0) as file:
             transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
             try:
                 while line := await _read_line(reader):
                     text = line.decode(errors="replace").rstrip()
-                    running.last_words.append(text)
-                    self._tell(running.name, text)
+                    running.last_lines.append(text)
+                    self._print_output(running.name, text)
             finally:
                 transport.close()
 
-    def _note(self) -> None:
+    def _write_ledger(self) -> None:
         running = [Leftover(r.name, r.run.queue, r.process.pid, r.start) for r in self._running.values()]
         try:
             write_private(self._ledger, json.dumps([asdict(worker) for worker in (*self._leftovers, *running)]))
-        except OSError as error:  # a full disk ends no worker; what a killed `up` leaves behind, the leases tell later
-            self._tell("up", f"can't note the running workers in {self._ledger} ({error.strerror}): make room there")
+        except OSError as error:  # The workers continue. The leases of a killed `up` expire.
+            self._print_output(
+                "up", f"cannot write the list of workers {self._ledger} ({error.strerror}): free disk space"
+            )
 
 
 async def _read_line(reader: asyncio.StreamReader) -> bytes:
-    """The next line, or as much of it as is allowed; empty at the end."""
+    """Return the next line, or as much of it as the limit allows; empty at the end of the output."""
     try:
         return await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError as end:
@@ -183,13 +193,13 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
 
 
 def _kill_group(pid: int) -> None:
-    """Each worker leads a session, and so a process group, of its own."""
+    """Kill the process group of a worker. Each worker has its own session, and so its own group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def _read_ledger(path: Path) -> list[Leftover]:
-    """What was noted; a broken note proves nothing, so nothing is ended for it."""
+    """Return the workers in the list. A damaged list proves nothing, so no process is ended because of it."""
     try:
         return [Leftover(**row) for row in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError):
@@ -198,10 +208,12 @@ def _read_ledger(path: Path) -> list[Leftover]:
 
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[Path]:
-    """The data folder, made if needed, for one `up` at a time; the kernel lets it go when this process ends.
+    """Create the data folder if needed, and lock it for one `up` at a time.
+
+    The kernel releases the lock when this process ends.
 
     Raises:
-        UsageError: another `up` has it, or it can't be written.
+        UsageError: another `up` uses the folder, or it cannot be written.
     """
     try:
         file = (private_folder(folder) / "up.lock").open("a+")
@@ -214,30 +226,30 @@ def hold_folder(folder: Path) -> Iterator[Path]:
             raise UsageError(_who_holds(folder, file.name)) from None
         since = from_ms(now_ms()).astimezone()
         file.truncate(0)
-        with suppress(OSError):  # a full disk: only the words for a second `up` are missing then
+        with suppress(OSError):  # On a full disk, the error message of a second `up` has less detail.
             os.write(file.fileno(), f"pid {os.getpid()}, since {since:%Y-%m-%d %H:%M:%S}".encode())
         yield folder
         file.truncate(0)
 
 
 def unwritable(folder: Path, error: OSError) -> UsageError:
-    """What to say of a data folder that is read-only or full."""
+    """Return the error for a data folder that is read-only or full."""
     return UsageError(
-        f"the data folder {folder} can't be written ({error.strerror}): make room or make it writable, or give another "
-        "one with --data DIR"
+        f"cannot write to the data folder {folder} ({error.strerror}): free disk space, make it writable, or choose "
+        "another folder with --data DIR"
     )
 
 
 def _who_holds(folder: Path, lock: str) -> str:
-    holder = Path(lock).read_text() or "it is just starting"
+    holder = Path(lock).read_text() or "it is starting"
     return (
-        f"`agentqueue up` runs here already ({holder}; data folder {folder}): stop that one with Ctrl-C, "
-        "or give this one another folder with --data DIR"
+        f"`agentqueue up` runs here already ({holder}; data folder {folder}): stop it with Ctrl-C, "
+        "or choose another folder with --data DIR"
     )
 
 
 def write_code(folder: Path, files: Mapping[str, str]) -> Path:
-    """The files of a ConfigMap as a folder to import from, in place of what was there."""
+    """Write the files of a ConfigMap to a folder and remove its other files. Return the folder."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in folder.iterdir():
         if old.is_file() and old.name not in files:
@@ -248,5 +260,5 @@ def write_code(folder: Path, files: Mapping[str, str]) -> Path:
 
 
 def import_path(folders: Sequence[Path], inherited: str | None) -> str:
-    """PYTHONPATH of a worker."""
+    """Return the PYTHONPATH of a worker. `inherited`: the variable in the environment of `up`, or None."""
     return os.pathsep.join([*(str(folder) for folder in folders), *([inherited] if inherited else [])])

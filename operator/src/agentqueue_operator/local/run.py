@@ -1,4 +1,4 @@
-"""Wires `agentqueue up`: the file, the folder, the server, the screen and the loop."""
+"""Composition of `agentqueue up`: the file, the data folder, the server, the screen and the supervisor."""
 
 import asyncio
 import os
@@ -18,41 +18,51 @@ from agentqueue.spec import Loaded, load_file, resolve
 from agentqueue.spec.redis import ExternalRedis
 from agentqueue.spec.resolve import ResolvedQueue
 from agentqueue.store import Server, ServerOptions, connection_environment
-from agentqueue_operator.local.agent import Agent
+from agentqueue_operator.autoscaling.wording import counted
+from agentqueue_operator.local.agent import LocalAgent
 from agentqueue_operator.local.agent_runs import agent_runs
-from agentqueue_operator.local.code_watcher import CodeWatch
+from agentqueue_operator.local.code_watcher import CodeWatcher
 from agentqueue_operator.local.external_redis import external_server
 from agentqueue_operator.local.plain_screen import UP, PlainScreen
 from agentqueue_operator.local.processes import LocalProcesses, hold_folder, unwritable
-from agentqueue_operator.local.supervisor import Up
-from agentqueue_operator.local.terminal_screen import LiveScreen
+from agentqueue_operator.local.supervisor import LocalSupervisor
+from agentqueue_operator.local.terminal_screen import TerminalScreen
 from agentqueue_operator.queues.reader import QueueReader
 
-AnyScreen = LiveScreen | PlainScreen
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 30.0
-"""Seconds until an embedded server that can't start is tried again: a full disk takes a while to be seen to."""
+AnyScreen = TerminalScreen | PlainScreen
+FIRST_RETRY_S = 1.0
+"""Time in seconds until the first retry of an embedded server that cannot start. It doubles with each retry."""
+MAX_RETRY_S = 30.0
+"""Longest time in seconds between two retries. The usual cause, a full disk, takes a while to be fixed."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where it runs."""
+class _Location:
+    """Folders and server of this `up`."""
 
     code: Path
-    """The resource file's folder: handlers are imported from it."""
-    folder: Path
-    """`.agentqueue`"""
+    """Folder of the resource file, from which handlers are imported."""
+    data: Path
+    """Data folder, `.agentqueue`."""
     redis: ServerOptions
     server: EmbeddedServer | None
+    """None with an external Redis."""
 
 
 def run_file(file: Path, *, watch: bool, port: int | None, base: Path, quiet: bool) -> None:
-    """Run the AgentQueue of the file until SIGINT or SIGTERM; `base` gets the folder `.agentqueue`.
+    """Run the AgentQueue of a file until SIGINT or SIGTERM.
+
+    Args:
+        file: a YAML file with an AgentQueue resource.
+        watch: replace the workers when their code changes.
+        port: port of the embedded server; None for the one that it had before, or a free one.
+        base: folder that gets the data folder `.agentqueue`.
+        quiet: do not print the output of the workers.
 
     Raises:
-        NotFound: no such file.
+        NotFound: the file does not exist.
         InvalidSpec: the file breaks a rule.
-        UsageError: another `up` has the folder, or it can't be written.
+        UsageError: another `up` uses the data folder, or it cannot be written.
         QueueUnavailable: the server does not start or answer.
     """
     if not file.is_file():
@@ -62,10 +72,14 @@ def run_file(file: Path, *, watch: bool, port: int | None, base: Path, quiet: bo
     queue = resolve(loaded.one())
     with ExitStack() as stack:
         folder = stack.enter_context(hold_folder(base / FOLDER))
-        server = None if isinstance(queue.redis, ExternalRedis) else _embedded(queue, folder, port)
-        if server is not None:
+        server: EmbeddedServer | None = None
+        if isinstance(queue.redis, ExternalRedis):
+            redis = external_server(queue.redis, loaded, os.environ, folder)
+        else:
+            persistence = queue.redis.persistence
+            server = EmbeddedServer(folder / "data", port=port, appendfsync=persistence.appendfsync.value)
             stack.enter_context(server)
-        redis = ServerOptions(server.url) if server is not None else _external(queue, loaded, folder)
+            redis = ServerOptions(server.url)
         try:
             write_up_state(base, connection_environment(redis), pid=os.getpid())
         except OSError as error:
@@ -73,103 +87,92 @@ def run_file(file: Path, *, watch: bool, port: int | None, base: Path, quiet: bo
         stack.callback(remove_up_state, base)
         screen = _screen(queue, quiet=quiet)
         with screen:
-            place = _Place(file.parent.absolute(), folder, redis, server)
-            asyncio.run(_run(place, queue, loaded, screen, watch=watch))
-
-
-def _embedded(queue: ResolvedQueue, folder: Path, port: int | None) -> EmbeddedServer:
-    assert not isinstance(queue.redis, ExternalRedis)
-    return EmbeddedServer(folder / "data", port=port, appendfsync=queue.redis.persistence.appendfsync.value)
-
-
-def _external(queue: ResolvedQueue, loaded: Loaded, folder: Path) -> ServerOptions:
-    assert isinstance(queue.redis, ExternalRedis)
-    return external_server(queue.redis, loaded, os.environ, folder)
+            location = _Location(file.parent.absolute(), folder, redis, server)
+            asyncio.run(_run(location, queue, loaded, screen, watch=watch))
 
 
 def _screen(queue: ResolvedQueue, *, quiet: bool) -> AnyScreen:
     width = max(len(agent.name) for agent in queue.agents) + len("-xxxxx")
-    return (
-        LiveScreen(quiet=quiet, width=width)
-        if sys.stdout.isatty()
-        else PlainScreen(sys.stdout, quiet=quiet, width=width)
-    )
+    if sys.stdout.isatty():
+        return TerminalScreen(quiet=quiet, width=width)
+    return PlainScreen(sys.stdout, quiet=quiet, width=width)
 
 
-async def _run(place: _Place, queue: ResolvedQueue, loaded: Loaded, screen: AnyScreen, *, watch: bool) -> None:
-    wake, stop, hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    _stop_on_signals(stop, hurry, screen)
-    runs = agent_runs(queue, loaded, code=place.code, data=place.folder)
+async def _run(location: _Location, queue: ResolvedQueue, loaded: Loaded, screen: AnyScreen, *, watch: bool) -> None:
+    wake, stop, stop_now = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    _stop_on_signals(stop, stop_now, screen)
+    runs = agent_runs(queue, loaded, code=location.code, data=location.data)
     base = {
         environment.LOG_FORMAT: "console",
         **{name: value for name, value in os.environ.items() if name not in environment.CONNECTION},
-        **connection_environment(place.redis),
+        **connection_environment(location.redis),
         environment.PROBE_PORT: "0",
         "PYTHONUNBUFFERED": "1",
     }
-    processes = LocalProcesses(place.folder, base=base, cwd=place.code, tell=screen.tell, wake=wake.set)
+    processes = LocalProcesses(
+        location.data, base=base, cwd=location.code, print_output=screen.print_output, wake=wake.set
+    )
     async with AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(Server(place.redis))
+        connection = await stack.enter_async_context(Server(location.redis))
         reader = QueueReader(connection)
         for leftover in processes.end_leftovers():
-            await reader.bury_worker(leftover.queue, leftover.worker, "agentqueue up was killed")
+            await reader.release_leases_of_worker(leftover.queue, leftover.worker, "agentqueue up was killed")
         processes.forget_leftovers()
-        agents = [Agent(run) for run in runs]
+        agents = [LocalAgent(run) for run in runs]
         images = sorted({agent.image for agent in queue.agents if agent.image})
-        screen.say(UP, f"{queue.name}: {len(agents)} agents on Redis at {connection.name}; Ctrl-C drains")
+        screen.print_line(
+            UP, f"{queue.name}: {counted(len(agents), 'agent')} on Redis at {connection.name}; Ctrl-C drains"
+        )
         if images:
-            screen.say(UP, f"images are for the cluster ({', '.join(images)}); here handlers come from {place.code}")
-        loop = Up(
+            text = f"images apply to the cluster only ({', '.join(images)}); handlers are imported from {location.code}"
+            screen.print_line(UP, text)
+        supervisor = LocalSupervisor(
             agents,
             reader,
             processes,
             screen,
             clock=monotonic,
             wake=wake,
-            changed=CodeWatch(place.code).changed if watch else _never,
-            revive=_Reviver(place.server, screen),
+            code_has_changed=CodeWatcher(location.code).has_changed if watch else lambda: False,
+            revive=_Reviver(location.server, screen),
         )
-        await loop.run(stop, hurry)
+        await supervisor.run(stop, stop_now)
         screen.finish([agent.row() for agent in agents])
-    shutil.rmtree(place.folder / "code", ignore_errors=True)
-
-
-def _never() -> bool:
-    return False
+    shutil.rmtree(location.data / "code", ignore_errors=True)
 
 
 class _Reviver:
-    """Starts the embedded server again when it has died: at once, then ever less often while it can't start."""
+    """Restarts the embedded server after it has died: at once, then with exponential backoff while it cannot start."""
 
     def __init__(self, server: EmbeddedServer | None, screen: AnyScreen) -> None:
         self._server = server
         self._screen = screen
-        self._pause = FIRST_PAUSE
+        self._retry_s = FIRST_RETRY_S
         self._not_before = 0.0
 
     def __call__(self) -> None:
         server = self._server
         if server is None or server.is_alive or monotonic() < self._not_before:
             return
-        self._screen.say(UP, "the embedded Valkey has died: it starts again with its data", bad=True)
+        self._screen.print_line(UP, "the embedded Valkey has died: it restarts with its data", error=True)
         try:
             server.start()
         except QueueUnavailable as error:
-            self._screen.say(UP, f"{error}; tried again in {self._pause:g} s", bad=True)
-            self._not_before = monotonic() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._screen.print_line(UP, f"{error}; next attempt in {self._retry_s:g} s", error=True)
+            self._not_before = monotonic() + self._retry_s
+            self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
         else:
-            self._pause = FIRST_PAUSE
+            self._retry_s = FIRST_RETRY_S
 
 
-def _stop_on_signals(stop: asyncio.Event, hurry: asyncio.Event, screen: AnyScreen) -> None:
-    def asked() -> None:
+def _stop_on_signals(stop: asyncio.Event, stop_now: asyncio.Event, screen: AnyScreen) -> None:
+    def on_signal() -> None:
         if stop.is_set():
-            hurry.set()
-            screen.say(UP, "hurrying: running jobs go back to the queue")
+            stop_now.set()
+            screen.print_line(UP, "stopping now: running jobs return to the queue")
         else:
             stop.set()
-            screen.say(UP, "draining: running jobs finish; again to hurry")
+            screen.print_line(UP, "draining: running jobs finish; press Ctrl-C again to stop now")
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, asked)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)

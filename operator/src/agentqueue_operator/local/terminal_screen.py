@@ -1,4 +1,4 @@
-"""What `agentqueue up` shows on a terminal: the log scrolls, a table of the agents stays below it."""
+"""Output of `agentqueue up` to a terminal: the log scrolls, and a table of the agents stays below it."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,11 +17,11 @@ from agentqueue_operator.local.ports import Row
 _COLORS: Final = ("cyan", "green", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
 
 
-class LiveScreen:
-    """The log scrolls, the table stays below it."""
+class TerminalScreen:
+    """Prints lines above a table that is redrawn in place."""
 
     EVERY_S: Final = 0.25
-    """Drawn at most so often: people can't read faster."""
+    """Shortest interval between two redraws in seconds. People cannot read faster."""
 
     def __init__(self, *, quiet: bool, width: int) -> None:
         self._console = Console(highlight=False, file=drop_when_blocked(sys.stdout))
@@ -37,14 +37,14 @@ class LiveScreen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def tell(self, worker: str, line: str) -> None:
-        """A line that a worker wrote, with its own colours."""
+    def print_output(self, worker: str, line: str) -> None:
+        """Print a line of a worker's output, with its own colours."""
         if not self._quiet:
             self._print(worker, Text.from_ansi(line))
 
-    def say(self, who: str, text: str, *, bad: bool = False) -> None:
-        """A line of our own."""
-        self._print(who, Text(text, style="bold red" if bad else "bold"))
+    def print_line(self, source: str, text: str, *, error: bool = False) -> None:
+        """Print a line of `up`."""
+        self._print(source, Text(text, style="bold red" if error else "bold"))
 
     def show(self, rows: Iterable[Row]) -> None:
         """Redraw the table."""
@@ -53,14 +53,14 @@ class LiveScreen:
             self._live.update(_table(rows), refresh=True)
 
     def finish(self, rows: Sequence[Row]) -> None:
-        """The last table stays."""
+        """Print the final table."""
         self._live.stop()
         self._console.print(_table(rows))
 
-    def _print(self, who: str, text: Text) -> None:
-        name = who.rpartition("-")[0] or who
+    def _print(self, source: str, text: Text) -> None:
+        name = source.rpartition("-")[0] or source
         color = _COLORS[sum(name.encode()) % len(_COLORS)]
-        self._console.print(Text(f"{who:<{self._width}} | ", style=color), text, sep="", soft_wrap=True)
+        self._console.print(Text(f"{source:<{self._width}} | ", style=color), text, sep="", soft_wrap=True)
 
 
 def _table(rows: Iterable[Row]) -> Table:

@@ -1,4 +1,4 @@
-"""A worker's environment variables, out of the resource and the Secrets and ConfigMaps in the same file."""
+"""Environment variables of a worker, from the resource and from the Secrets and ConfigMaps in the same file."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """What else a file holds, by name, and the variables of the shell that stand in for Secrets kept out of it."""
+    """Secrets and ConfigMaps of a file by name, and the shell's variables, which replace Secrets that are not in it."""
 
     secrets: Mapping[str, Mapping[str, str]] = field(repr=False)
     config_maps: Mapping[str, Mapping[str, str]]
@@ -23,13 +23,19 @@ class Documents:
 def resolve_variables(
     agent: str, env: Sequence[EnvVar], env_from: Sequence[EnvFrom], documents: Documents
 ) -> dict[str, str]:
-    """The variables, as the kubelet would set them: `envFrom` in order, then `env`, with `$(NAME)` filled in.
+    """Return the variables as the kubelet sets them: `envFrom` in order, then `env`, with `$(NAME)` expanded.
 
-    A key of a Secret or ConfigMap that is not in the file is taken from the shell's variable of the same name as the
-    one to set.
+    For a key of a Secret or ConfigMap that is not in the file, the shell's variable with the name of the variable is
+    used.
+
+    Args:
+        agent: name of the agent, for messages.
+        env: the agent's `env`.
+        env_from: the agent's `envFrom`.
+        documents: objects that the variables may refer to.
 
     Raises:
-        InvalidSpec: a value that only a cluster has; the message says what to do here.
+        InvalidSpec: a value exists only in a cluster. The message states how to set it here.
     """
     values: dict[str, str] = {}
     for source in env_from:
@@ -42,7 +48,7 @@ def resolve_variables(
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """`$(NAME)` filled in where the name is known, `$$` for a dollar sign: the kubelet's rule."""
+    """Return the text with `$(NAME)` replaced if the name is known, and `$$` by a dollar sign, as the kubelet does."""
 
     def fill(match: re.Match[str]) -> str:
         return "$" if match[0] == "$$" else values.get(match[1], match[0])
@@ -75,8 +81,8 @@ def _value(agent: str, variable: EnvVar, documents: Documents) -> str | None:
         return _key(agent, variable.name, "ConfigMap", source.config_map_key_ref, documents)
     kind = "fieldRef" if source.field_ref else "resourceFieldRef"
     raise InvalidSpec(
-        f"agent {agent}: env {variable.name} comes from a {kind}, which only a pod has: "
-        "give a plain value in the file that you run here"
+        f"agent {agent}: env {variable.name} comes from a {kind}, which exists only in a pod: "
+        "use a plain value in a file that you run here"
     )
 
 

@@ -1,1 +1,1 @@
-"""Access to the queues in Redis, the same for both hosts."""
+"""Access to the queues in Redis, shared by both hosts."""

@@ -1,6 +1,7 @@
-"""Publish the last decision on each queue in Redis, so that `agentqueue explain` can show its reason.
+"""Publication of the last decision on each queue in Redis, for `agentqueue explain`.
 
-What stood there before may be somebody else's: two that scale one queue pull it to and fro, and each should know.
+The decision that was stored before may be another autoscaler's. Two autoscalers of one queue work against each other,
+so each of them reports the other.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,110 +10,127 @@ from typing import Final
 
 from agentqueue.clock import now_ms
 from agentqueue.errors import AgentQueueError
-from agentqueue_operator.autoscaling.decision_record import ANYBODY, Change, Owner, Published, decode, encode
+from agentqueue_operator.autoscaling.decision_record import (
+    NO_OWNER,
+    Change,
+    Owner,
+    PublishedDecision,
+    decode,
+    encode,
+)
 from agentqueue_operator.autoscaling.model import Decision, ScaleTo, ScalingReason
 from agentqueue_operator.queues.ports import Queues
 
 EVERY_S: Final = 5.0
-"""An unchanged decision is published again after so long: its inputs have changed meanwhile."""
+"""Interval in seconds at which an unchanged decision is published again, because its inputs change."""
 SHARED_S: Final = 60.0
-"""Another's decision that was not seen again for so long is of one that scales the queue no more."""
+"""Time in seconds after which another autoscaler whose decisions are no longer seen counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Other:
-    """Somebody else who scales a queue."""
+class _OtherAutoscaler:
+    """Another autoscaler whose decision was found on a queue."""
 
-    who: str
+    name: str
     owner: Owner
     seen: int
-    """How often its decision stood where ours belongs. An AgentQueue that was deleted leaves one behind, not two."""
+    """Number of times its decision was found. A deleted AgentQueue leaves one decision behind, not two."""
     at: float
+    """Last time, in monotonic seconds."""
 
 
 @dataclass(slots=True)
-class _Told:
-    """What was decided on a queue last, and what was said of it."""
+class _Publication:
+    """State of one queue: its number of pods, and the decision that was published last."""
 
     current: int
-    """Pods asked for when it was looked at last."""
-    why: ScalingReason
-    """Of the last decision to change that, or of the last one."""
-    what: tuple[int, int, ScalingReason] | None = None
+    """Pods requested at the last observation."""
+    change_reason: ScalingReason
+    """Reason of the last decision to change that number; of the last decision if there was none."""
+    content: tuple[int, int, ScalingReason] | None = None
+    """Pods, wanted pods and reason that were published."""
     at: float = float("-inf")
-    """Monotonic seconds."""
+    """Time of the publication in monotonic seconds."""
     change: Change | None = None
 
 
 class Publisher:
-    """Remembers what was published, and the last change of each queue's number. `by`: who decides."""
+    """Publishes decisions, and remembers the last change of each queue's number of pods.
 
-    def __init__(self, by: str, *, owner: Owner = ANYBODY, now: Callable[[], int] = now_ms) -> None:
+    Args:
+        by: program that decides.
+        owner: AgentQueue for which the queues are scaled.
+        now: current time in Unix milliseconds.
+    """
+
+    def __init__(self, by: str, *, owner: Owner = NO_OWNER, now: Callable[[], int] = now_ms) -> None:
         self._by = by
         self.owner = owner
-        """For which the queues are scaled."""
-        self._others: dict[str, _Other] = {}
         self._now = now
-        self._told: dict[str, _Told] = {}
+        self._others: dict[str, _OtherAutoscaler] = {}
+        self._publications: dict[str, _Publication] = {}
 
     async def publish(self, queues: Queues, decisions: Mapping[str, Decision], *, at: float) -> None:
-        """Publish what is new, in one round trip. `at`: monotonic seconds.
+        """Publish the decisions that are new, in one round trip.
 
-        Nothing depends on it: what Redis does not take (it is full, or gone) is said with the next look. Where it could
-        not be read just now, it is not asked again.
+        A decision that Redis does not accept is published with the next one, since nothing depends on it. Queues that
+        could not be read just now are skipped.
+
+        Args:
+            queues: the server.
+            decisions: by queue.
+            at: monotonic seconds.
         """
         read = {queue: decision for queue, decision in decisions.items() if decision.terms.snapshot.load is not None}
-        fresh = {queue: decision for queue, decision in read.items() if self._is_news(queue, decision, at)}
-        if not fresh:
+        due = {queue: decision for queue, decision in read.items() if self._is_due(queue, decision, at)}
+        if not due:
             return
         try:
-            before = await queues.publish({queue: encode(self._published(queue, one)) for queue, one in fresh.items()})
+            before = await queues.publish({queue: encode(self._record(queue, one)) for queue, one in due.items()})
         except AgentQueueError:
-            for queue in fresh:
-                self._told[queue].at = float("-inf")
+            for queue in due:
+                self._publications[queue].at = float("-inf")
             return
         for queue, raw in before.items():
-            self._notice(queue, raw, at)
+            self._detect_other(queue, raw, at)
 
     def shares_with(self, queue: str, *, at: float) -> str:
-        """Return who else scales the queue; empty if nobody does. `at`: monotonic seconds."""
+        """Return the name of another autoscaler of the queue; empty if there is none. `at`: monotonic seconds."""
         other = self._others.get(queue)
-        return other.who if other is not None and other.seen > 1 and at < other.at + SHARED_S else ""
+        return other.name if other is not None and other.seen > 1 and at < other.at + SHARED_S else ""
 
-    def _notice(self, queue: str, raw: bytes | None, at: float) -> None:
+    def _detect_other(self, queue: str, raw: bytes | None, at: float) -> None:
         try:
             found = decode(raw) if raw is not None else None
-        except ValueError:  # of another version: it does not say whose it is
+        except ValueError:  # A record of another version does not name its owner.
             return
         if found is None or (found.by, found.owner) == (self._by, self.owner):
             return
         known = self._others.get(queue)
-        again = known is not None and known.owner == found.owner and at < known.at + SHARED_S
-        seen = known.seen + 1 if known is not None and again else 1
-        self._others[queue] = _Other(_name(found, self.owner), found.owner, seen, at)
+        is_same = known is not None and known.owner == found.owner and at < known.at + SHARED_S
+        seen = known.seen + 1 if known is not None and is_same else 1
+        name = f"`agentqueue {found.by}`"
+        if found.owner != NO_OWNER:
+            where = " of another cluster" if found.owner.name == self.owner.name else ""
+            name = f"the AgentQueue {found.owner.name}{where}"
+        self._others[queue] = _OtherAutoscaler(name, found.owner, seen, at)
 
-    def _is_news(self, queue: str, decision: Decision, at: float) -> bool:
+    def _is_due(self, queue: str, decision: Decision, at: float) -> bool:
+        """Record a change of the number of pods, and return whether the decision has to be published."""
         current = decision.terms.current
-        told = self._told.setdefault(queue, _Told(current, decision.reason))
-        if current != told.current:
-            told.change = Change(self._now(), told.current, current, told.why)
-            told.current = current
+        last = self._publications.setdefault(queue, _Publication(current, decision.reason))
+        if current != last.current:
+            last.change = Change(self._now(), last.current, current, last.change_reason)
+            last.current = current
         wanted = current
         if isinstance(decision, ScaleTo):
-            wanted, told.why = decision.replicas, decision.reason
-        what = (current, wanted, decision.reason)
-        if what == told.what and at < told.at + EVERY_S:
+            wanted, last.change_reason = decision.replicas, decision.reason
+        content = (current, wanted, decision.reason)
+        if content == last.content and at < last.at + EVERY_S:
             return False
-        told.what, told.at = what, at
+        last.content, last.at = content, at
         return True
 
-    def _published(self, queue: str, decision: Decision) -> Published:
-        change = self._told[queue].change
-        return Published(by=self._by, at_ms=self._now(), decision=decision, change=change, owner=self.owner)
-
-
-def _name(found: Published, ours: Owner) -> str:
-    if found.owner == ANYBODY:
-        return f"`agentqueue {found.by}`"
-    where = " of another cluster" if found.owner.name == ours.name else ""
-    return f"the AgentQueue {found.owner.name}{where}"
+    def _record(self, queue: str, decision: Decision) -> PublishedDecision:
+        change = self._publications[queue].change
+        return PublishedDecision(by=self._by, at_ms=self._now(), decision=decision, change=change, owner=self.owner)

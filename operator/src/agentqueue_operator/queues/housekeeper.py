@@ -1,4 +1,4 @@
-"""What workers do for their queues beside running jobs, done for queues that may have no worker: whatever has none."""
+"""Housekeeping for queues that may have no worker: expired leases, retention and old records."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -7,54 +7,55 @@ from typing import Final
 from agentqueue.errors import AgentQueueError
 from agentqueue.spec import ResolvedAgent
 from agentqueue.store import HOUSEKEEPING_INTERVAL_S
-from agentqueue_operator.queues.ports import Queues, Retention, Tended
+from agentqueue_operator.queues.ports import HousekeepingResult, Queues, Retention
 
 EVERY_S: Final = HOUSEKEEPING_INTERVAL_S
-"""More than 4 s apart, visits would count as the ends of outages: nothing would ever be reaped (ENGINE 4)."""
+"""Interval in seconds. Rounds more than 4 s apart would count as outages, and no expired lease would ever be released
+(ENGINE 4)."""
 
 
 def retention_of(agent: ResolvedAgent) -> Retention:
-    """What the agent's queue keeps."""
+    """Return the retention of the agent's queue."""
     return Retention(dead_s=agent.retention.dead_seconds, history_s=agent.retention.completed_seconds)
 
 
 class Housekeeper:
-    """Keeps house for the queues of one server, for as long as `run` runs.
+    """Runs the housekeeping of the queues of one server.
 
-    It does not depend on looks or passes: those may wait for an API server, or fail.
+    It is independent of the loops that read the queues: those may wait for an API server, or fail.
 
     Args:
-        queues: the server's; None while there is none.
-        on_visit: called with the result of each visit that gave jobs back or left something out.
-        may: whether it may act now.
+        queues: returns the queues, or None while there is no server.
+        on_result: called with the result of each round that released jobs or skipped work.
+        may_act: returns whether the process may write now.
     """
 
     def __init__(
         self,
         queues: Callable[[], Queues | None],
-        on_visit: Callable[[Tended], None],
+        on_result: Callable[[HousekeepingResult], None],
         *,
-        may: Callable[[], bool] = lambda: True,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
         self._queues = queues
-        self._on_visit = on_visit
-        self._may = may
+        self._on_result = on_result
+        self._may_act = may_act
         self.retentions: Mapping[str, Retention] = {}
-        """The queues to look after, each with what it keeps."""
+        """Retention by queue, for each queue to look after."""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run rounds until cancelled."""
         while True:
-            await self._visit()
+            await self._run_once()
             await asyncio.sleep(EVERY_S)
 
-    async def _visit(self) -> None:
+    async def _run_once(self) -> None:
         server = self._queues()
-        if server is None or not self.retentions or not self._may():
+        if server is None or not self.retentions or not self._may_act():
             return
         try:
-            tended = await server.tend(self.retentions)
+            result = await server.run_housekeeping(self.retentions)
         except AgentQueueError:
-            return  # the loop that reads the queues reports what is wrong
-        if tended.given_back or tended.left_out:
-            self._on_visit(tended)
+            return  # The loop that reads the queues reports the problem.
+        if result.released or result.skipped:
+            self._on_result(result)

@@ -1,4 +1,4 @@
-"""Reads the queues of one server for scaling, and does to them what scaling decides."""
+"""Access to the queues of one Redis server: reads metrics and carries out scaling decisions."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -11,75 +11,76 @@ from agentqueue.clock import now_ms
 from agentqueue.keys import KeySpace
 from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store, run_housekeeping
 from agentqueue_operator.autoscaling.model import Load
-from agentqueue_operator.queues.ports import Death, Look, Report, Retention, Tended
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
+from agentqueue_operator.queues.ports import HousekeepingResult, Retention, WorkerCrash
 
 DECISION_MS: Final = 60_000
-"""A decision that nobody has renewed for so long tells nothing any more."""
+"""Time in milliseconds after which a decision that is not renewed expires. An older one would be misleading."""
 
 
 class QueueReader:
-    """The queues of one server, as `app.ports.Queues`."""
+    """The queues of one server, as `queues.ports.Queues`."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._store = Store(server)
 
-    async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
-        """All the queues in one round trip; one that can't be read costs the others nothing."""
+    async def read(self, horizons_s: Mapping[str, float]) -> dict[str, QueueMetrics]:
+        """Read all queues in one round trip. A queue that cannot be read does not affect the others."""
         horizons_ms = {queue: int(seconds * 1000) for queue, seconds in horizons_s.items()}
         snapshots = await self._store.snapshots(horizons_ms)
-        return {queue: look_of(snapshot) for queue, snapshot in snapshots.items()}
+        return {queue: metrics_of(snapshot) for queue, snapshot in snapshots.items()}
 
     async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None:
-        """The worker learns of it with its next renewal."""
+        """Set or remove a drain mark. The worker sees it with its next lease renewal."""
         if drain:
             await self._store.request_drain(queue, worker, at_ms=now_ms(), keep_ms=_ms(keep_s))
         else:
             await self._store.cancel_drain(queue, worker)
 
     async def keep_marks(self, queue: str, keep_s: float | None) -> None:
-        """One round trip."""
+        """Renew the drain marks in one round trip."""
         await self._store.keep_drain_requests(queue, _ms(keep_s))
 
-    async def bury_worker(self, queue: str, worker: str, why: str) -> int:
-        """Its jobs go back to where they stood, each with a crash counted."""
+    async def release_leases_of_worker(self, queue: str, worker: str, why: str) -> int:
+        """Return the jobs of a dead worker to their old positions, each with a crash counted."""
         engine = Engine(self._server, queue)
-        given = await engine.release_worker_leases(worker=worker, reason=why)
+        released = await engine.release_worker_leases(worker=worker, reason=why)
         await engine.deregister_worker(worker)
-        return given
+        return released
 
-    async def bury_container(self, queue: str, death: Death) -> int:
-        """Its jobs go back to where they stood, each with a crash counted.
+    async def release_leases_of_container(self, queue: str, crash: WorkerCrash) -> int:
+        """Return the jobs of a crashed container to their old positions, each with a crash counted.
 
-        In a pod that lives on, only what the incarnation of the last heartbeat held: the one that has followed it may
-        hold jobs already. If that one's heartbeat is the last, it has itself given back what the dead one held.
+        If the pod lives on, only the jobs of the incarnation that sent the last heartbeat are released: its successor
+        may hold jobs already. If the last heartbeat is the successor's, the successor has released the jobs itself.
         """
         engine = Engine(self._server, queue)
-        if death.of_pod:
-            given = await engine.release_worker_leases(worker=f"{death.worker}/{death.pod_uid}", reason=death.why)
-            await engine.deregister_worker(death.worker)
-            return given
-        beat = await self._store.heartbeat(queue, death.worker)
-        incarnation = None if beat is None else _incarnation(beat, death)
+        if crash.of_pod:
+            released = await engine.release_worker_leases(worker=f"{crash.worker}/{crash.pod_uid}", reason=crash.why)
+            await engine.deregister_worker(crash.worker)
+            return released
+        heartbeat = await self._store.heartbeat(queue, crash.worker)
+        incarnation = None if heartbeat is None else _crashed_incarnation(heartbeat, crash)
         if incarnation is None:
             return 0
-        owner = f"{death.worker}/{death.pod_uid}/{incarnation}"
-        return await engine.release_owner_leases(owner=owner, reason=death.why)
+        owner = f"{crash.worker}/{crash.pod_uid}/{incarnation}"
+        return await engine.release_owner_leases(owner=owner, reason=crash.why)
 
     async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
-        """All of them in one round trip."""
+        """Store all decisions in one round trip."""
         return await self._store.publish_decisions(decisions, keep_ms=DECISION_MS)
 
-    async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
-        """All of them in one round trip."""
+    async def run_housekeeping(self, retentions: Mapping[str, Retention]) -> HousekeepingResult:
+        """Run the housekeeping of all queues in one round trip."""
         settings = {
-            queue: EngineSettings(dead_ms=keeps.dead_s * 1000, history_ms=keeps.history_s * 1000)
-            for queue, keeps in retentions.items()
+            queue: EngineSettings(dead_ms=retention.dead_s * 1000, history_ms=retention.history_s * 1000)
+            for queue, retention in retentions.items()
         }
         replies = await run_housekeeping(self._server, settings)
-        return Tended(
-            given_back=sum(reply.reaped for reply in replies.values()),
-            left_out={
+        return HousekeepingResult(
+            released=sum(reply.reaped for reply in replies.values()),
+            skipped={
                 queue: ", ".join(f"{key} is {kind}" for key, kind in reply.wrong_type_keys)
                 for queue, reply in replies.items()
                 if reply.wrong_type_keys
@@ -87,10 +88,10 @@ class QueueReader:
         )
 
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
-        """Blocks on the queues' wake-up lists.
+        """Block on the wake-up lists of the queues.
 
-        A token is taken and not put back: the caller waits only for queues without a worker, and a worker that starts
-        looks for jobs before it first waits.
+        The token that ends the wait is consumed. That is safe: the caller waits only for queues without a worker, and a
+        worker that starts looks for jobs before it waits for the first time.
         """
         keys = [KeySpace(queue).wake for queue in queues]
         redis = self._server.redis
@@ -101,13 +102,13 @@ def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else int(seconds * 1000)
 
 
-def look_of(snapshot: QueueSnapshot) -> Look:
-    """What scaling and people want to see of a queue's snapshot."""
-    reports = {beat.worker: _report(beat) for beat in live_beats(snapshot)}
+def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
+    """Return the metrics of a queue from its snapshot in Redis."""
+    heartbeats = {heartbeat.worker: _decode_heartbeat(heartbeat) for heartbeat in live_beats(snapshot)}
     counters = snapshot.counters
-    return Look(
-        load=_load(snapshot, reports),
-        reports=reports,
+    return QueueMetrics(
+        load=_load(snapshot, heartbeats),
+        heartbeats=heartbeats,
         marked=snapshot.draining,
         delayed=sum(snapshot.delayed),
         done=counters.get("completed", 0),
@@ -116,14 +117,18 @@ def look_of(snapshot: QueueSnapshot) -> Look:
         run_ms=counters.get("run_ms", 0),
         counters=counters,
         waits=snapshot.waits,
-        silent_s=_silent_s(snapshot, reports),
+        silent_s={
+            heartbeat.worker: (snapshot.now_ms - heartbeat.seen_ms) / 1000
+            for heartbeat in snapshot.workers
+            if heartbeat.worker not in heartbeats
+        },
     )
 
 
-def _load(snapshot: QueueSnapshot, reports: Mapping[str, Report]) -> Load:
-    """Each started job counts once: as one that runs, or as one that wants a slot since its worker is gone."""
+def _load(snapshot: QueueSnapshot, heartbeats: Mapping[str, WorkerHeartbeat]) -> Load:
+    """Return the load, in which each started job counts once: as running, or as stalled if its worker is gone."""
     oldest_ms = 0.0 if snapshot.oldest_ms is None else max(0.0, snapshot.now_ms - snapshot.oldest_ms)
-    stalled = stalled_of(snapshot, slots=sum(report.slots for report in reports.values()))
+    stalled = stalled_of(snapshot, slots=sum(heartbeat.slots for heartbeat in heartbeats.values()))
     return Load(
         ready=snapshot.waiting,
         due_soon=snapshot.due_soon,
@@ -135,42 +140,40 @@ def _load(snapshot: QueueSnapshot, reports: Mapping[str, Report]) -> Load:
 
 
 def _arrived(snapshot: QueueSnapshot) -> int:
-    """Counted where jobs are and where they end: a plain arq client's enqueue counts nothing. A delayed job arrives
-    when it comes due, a retried one again."""
+    """Return the jobs that ever became ready. A delayed job arrives when it becomes due, a retried one arrives again.
+
+    The number is the sum of the present jobs and the ended attempts, because the enqueue of a plain arq client
+    increments no counter.
+    """
     ended = sum(snapshot.counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried"))
     return snapshot.waiting + sum(snapshot.active) + ended
 
 
-def _silent_s(snapshot: QueueSnapshot, live: Mapping[str, Report]) -> Mapping[str, float]:
-    return {
-        beat.worker: (snapshot.now_ms - beat.seen_ms) / 1000 for beat in snapshot.workers if beat.worker not in live
-    }
-
-
-def _report(beat: Heartbeat) -> Report:
-    """A worker of another version may write what this one can't read; it then counts as a busy one (rule 7)."""
+def _decode_heartbeat(heartbeat: Heartbeat) -> WorkerHeartbeat:
+    """Return the heartbeat decoded. A heartbeat of another version that cannot be decoded counts as busy (rule 7)."""
     try:
-        said: Any = orjson.loads(beat.raw)
-        return Report(
-            busy=int(said["busy"]),
-            slots=int(said["slots"]),
-            draining=bool(said["draining"]),
-            mark=int(said.get("drainMark") or 0),
-            running_s=int(said.get("runningMs", 0)) / 1000,
-            oldest_s=int(said.get("oldestMs", 0)) / 1000,
+        fields: Any = orjson.loads(heartbeat.raw)
+        return WorkerHeartbeat(
+            busy=int(fields["busy"]),
+            slots=int(fields["slots"]),
+            draining=bool(fields["draining"]),
+            mark=int(fields.get("drainMark") or 0),
+            running_s=int(fields.get("runningMs", 0)) / 1000,
+            oldest_s=int(fields.get("oldestMs", 0)) / 1000,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return Report(busy=1, slots=1, draining=False)
+        return WorkerHeartbeat(busy=1, slots=1, draining=False)
 
 
-def _incarnation(beat: Heartbeat, death: Death) -> str | None:
-    """The incarnation that the heartbeat names, if it is the dead one: it had started by the time of the death.
+def _crashed_incarnation(heartbeat: Heartbeat, crash: WorkerCrash) -> str | None:
+    """Return the incarnation that sent the heartbeat if it is the crashed one: it started before the crash.
 
-    Both times are of the node's clock. Cut to seconds, a death's never is after the start of what follows it.
+    Both times are from the node's clock. The time of the crash is truncated to a second, so it is never after the start
+    of the successor.
     """
     try:
-        said: Any = orjson.loads(beat.raw)
-        dead = said["podUid"] == death.pod_uid and said["startedMs"] < death.ended_ms
-        return str(said["incarnation"]) if dead else None
+        fields: Any = orjson.loads(heartbeat.raw)
+        is_crashed = fields["podUid"] == crash.pod_uid and fields["startedMs"] < crash.ended_ms
+        return str(fields["incarnation"]) if is_crashed else None
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None

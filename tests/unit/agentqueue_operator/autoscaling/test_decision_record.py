@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agentqueue.errors import QueueUnavailable
 from agentqueue.spec.defaults import RateLimit, ScalingMode
 from agentqueue_operator.autoscaling.decision import decide_replicas
-from agentqueue_operator.autoscaling.decision_record import Change, Owner, Published, decode, encode, to_json
+from agentqueue_operator.autoscaling.decision_record import Change, Owner, PublishedDecision, decode, encode, to_json
 from agentqueue_operator.autoscaling.explanation import explain
 from agentqueue_operator.autoscaling.model import (
     Decision,
@@ -49,7 +49,7 @@ def test_a_decision_comes_back_as_it_was(
     snapshot = ScalingSnapshot(at=5.0, load=load, pods=Pods(ready=current))
     policy = ScalingPolicy(mode=mode, suspended=suspended, rate_limit=limit, scale_down_window=timedelta(seconds=9))
     decision = decide_replicas(snapshot, current=current, policy=policy, memory=Memory())
-    given_ = Published(
+    given_ = PublishedDecision(
         by="up",
         at_ms=7,
         decision=replace(decision, memory=Memory()),
@@ -61,7 +61,7 @@ def test_a_decision_comes_back_as_it_was(
 
 
 def test_json_has_camel_case_and_seconds() -> None:
-    told = to_json(Published(by="up", at_ms=7, decision=decide(9, target_wait=timedelta(minutes=1))))
+    told = to_json(PublishedDecision(by="up", at_ms=7, decision=decide(9, target_wait=timedelta(minutes=1))))
     assert (told["replicas"], told["reason"], told["terms"]["policy"]["targetWait"]) == (2, "Backlog", 60.0)
 
 

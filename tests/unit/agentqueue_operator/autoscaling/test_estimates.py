@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agentqueue_operator.autoscaling.estimates import (
     Estimates,
+    QueueCounters,
     Running,
-    Seen,
     learn,
     learn_start,
     raise_by_age,
@@ -28,8 +28,8 @@ def seen(
     active: int = 0,
     running_s: float = 0,
     failed: int = 0,
-) -> Seen:
-    return Seen(
+) -> QueueCounters:
+    return QueueCounters(
         at=at,
         arrived=arrived,
         ended=ended,
@@ -40,7 +40,7 @@ def seen(
     )
 
 
-def after(*looks: Seen) -> Estimates:
+def after(*looks: QueueCounters) -> Estimates:
     known = Estimates()
     for look in looks:
         known = learn(known, look)
@@ -186,7 +186,7 @@ def test_before_any_job_has_ended_running_ones_tell() -> None:
         pytest.param(seen(15, active=1, running_s=6, ended=1, run_s=9), None, id="one-has-ended"),
     ],
 )
-def test_until_a_job_has_ended_it_is_known_for_how_long_one_has_run(then: Seen, known_s: float | None) -> None:
+def test_until_a_job_has_ended_it_is_known_for_how_long_one_has_run(then: QueueCounters, known_s: float | None) -> None:
     known = after(seen(5), seen(10, active=1, running_s=8), then)
     assert known.rates().service_known == (None if known_s is None else timedelta(seconds=known_s))
 
@@ -223,7 +223,7 @@ def test_two_looks_at_one_instant_teach_nothing() -> None:
         max_size=12,
     )
 )
-def test_whatever_is_seen_rates_are_finite_and_not_negative(looks: list[Seen]) -> None:
+def test_whatever_is_seen_rates_are_finite_and_not_negative(looks: list[QueueCounters]) -> None:
     rates = after(*looks).rates()
     spans = (rates.service, rates.startup, rates.service_known or timedelta())
     numbers = [rates.arrivals_per_s, rates.busy, *(span.total_seconds() for span in spans)]

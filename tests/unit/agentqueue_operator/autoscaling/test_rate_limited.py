@@ -8,7 +8,7 @@ import pytest
 
 from agentqueue.spec.defaults import RateLimit
 from agentqueue_operator.autoscaling.decision import decide_replicas
-from agentqueue_operator.autoscaling.estimates import Estimates, Running, Seen, learn, learn_start
+from agentqueue_operator.autoscaling.estimates import Estimates, QueueCounters, Running, learn, learn_start
 from agentqueue_operator.autoscaling.model import (
     Load,
     Memory,
@@ -63,7 +63,7 @@ class World:
 
     def _look(self, at: int) -> int:
         active, current = len(self.running), len(self.ready_at)
-        seen = Seen(
+        seen = QueueCounters(
             at=at,
             arrived=self.waiting + active + self.ended + self.failed,
             ended=self.ended,

@@ -25,6 +25,7 @@ from agentqueue_operator.autoscaling.model import (
     ScalingSnapshot,
     Terms,
 )
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.controller import manager
 from agentqueue_operator.controller.kubernetes.api import ApiServer
 from agentqueue_operator.controller.kubernetes.cache import StoreCache
@@ -36,7 +37,6 @@ from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.settings import PORT, Settings
 from agentqueue_operator.controller.status.conditions import AgentFacts
 from agentqueue_operator.controller.work_queue import Loops
-from agentqueue_operator.queues.ports import Look
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, SECRET, QueueRef
 
 REF = QueueRef("ns", "demo")
@@ -198,10 +198,10 @@ def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> 
     facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=0, ready=0)}
     counted = {"completed": 50, "retried": 3, "dead": 2, "run_ms": 1500, "enqueued": 60, "replayed": 1, "lost": 4}
 
-    def look(**counters: int) -> Look:
-        return Look(
+    def look(**counters: int) -> QueueMetrics:
+        return QueueMetrics(
             load=Load(),
-            reports={},
+            heartbeats={},
             marked={},
             delayed=0,
             done=0,
@@ -219,9 +219,9 @@ def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> 
         }
         return outcomes | others
 
-    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, look=look())}, facts)
+    metrics.on_observed(REF, QUEUE, {"search": Scaled(replicas=0, metrics=look())}, facts)
     assert set(shown().values()) == {0.0}
-    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0, look=look(**counted))}, facts)
+    metrics.on_observed(REF, QUEUE, {"search": Scaled(replicas=0, metrics=look(**counted))}, facts)
     assert shown() == {
         "completed": 50.0,
         "retried": 3.0,
@@ -234,21 +234,21 @@ def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> 
         "lost_outcomes": 4.0,
         "run_seconds": 1.5,
     }
-    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=0)}, facts)
+    metrics.on_observed(REF, QUEUE, {"search": Scaled(replicas=0)}, facts)
     assert set(shown().values()) == {None}, "what can't be read is not shown as 0: that would be a reset"
 
 
 def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
     metrics = Metrics()
     load = Load(ready=7, due_soon=1, active=2, oldest_ready=timedelta(seconds=9), paused=True)
-    look = Look(load=load, reports={}, marked={}, delayed=3, done=50, dead=4, arrived=60, run_ms=1)
+    look = QueueMetrics(load=load, heartbeats={}, marked={}, delayed=3, done=50, dead=4, arrived=60, run_ms=1)
     policy = ScalingPolicy(target_wait=timedelta(seconds=45))
     held = Hold(
         ScalingReason.ENOUGH, Terms(snapshot=ScalingSnapshot(at=1.0, load=load), current=2, policy=policy), Memory()
     )
-    scaled = {"search": Scaled(replicas=2, look=look, draining=1, unschedulable=1, decision=held)}
+    scaled = {"search": Scaled(replicas=2, metrics=look, draining=1, unschedulable=1, decision=held)}
     facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=2, ready=1)}
-    metrics.looked(REF, QUEUE, scaled, facts)
+    metrics.on_observed(REF, QUEUE, scaled, facts)
     metrics.decided(REF, "search", ScaleTo(3, ScalingReason.BACKLOG, TERMS, Memory()))
     shown = {
         "agentqueue_queue_waiting_jobs": 7.0,
@@ -266,7 +266,7 @@ def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
         "agentqueue_agent_target_wait_seconds": 45.0,
     }
     assert {name: value(metrics, name, **LABELS) for name in shown} == shown
-    metrics.looked(REF, QUEUE, {"search": Scaled(replicas=2)}, facts)  # the queue can't be read
+    metrics.on_observed(REF, QUEUE, {"search": Scaled(replicas=2)}, facts)  # the queue can't be read
     assert value(metrics, "agentqueue_queue_waiting_jobs", **LABELS) is None
     assert value(metrics, "agentqueue_queue_readable", **LABELS) == 0.0
     decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "ScaleTo"}

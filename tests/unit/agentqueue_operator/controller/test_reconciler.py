@@ -21,12 +21,13 @@ from agentqueue_operator.autoscaling.model import (
     ScalingSnapshot,
     Terms,
 )
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.controller.ports import AgentPods, ApiUnavailable, Scaled
 from agentqueue_operator.controller.reconciler import Place, QueueReconciler
 from agentqueue_operator.controller.referenced_content import FRESH_S
 from agentqueue_operator.controller.status.pod_problems import Trouble
 from agentqueue_operator.controller.status.reasons import REMEDIES, Reason
-from agentqueue_operator.queues.ports import Look, Queues
+from agentqueue_operator.queues.ports import Queues
 from agentqueue_operator.resources.kinds import Object, QueueRef
 from agentqueue_operator.resources.render import Images, redis_name, worker_name
 from tests.support.fake_cluster import FakeCluster, refused
@@ -52,7 +53,7 @@ class FakeScaler:
     error: Exception | None = None
     requeue_after_s: float | None = None
     last: LastScale | None = None
-    buried: int = 0
+    released: int = 0
     trouble: str = ""
     shared_with: str = ""
     seen: Mapping[str, AgentPods] = field(default_factory=dict)
@@ -62,12 +63,12 @@ class FakeScaler:
     ) -> Mapping[str, Scaled]:
         self.seen = agents
         load = Load(ready=self.waiting, active=2, oldest_ready=timedelta(seconds=3))
-        look = Look(load=load, reports={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
+        look = QueueMetrics(load=load, heartbeats={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
         return {
             agent.name: Scaled(
                 replicas=self.replicas.get(agent.name, 0),
                 decision=None if self.wanted is None else scale_to(self.wanted),
-                look=look if queues is not None else None,
+                metrics=look if queues is not None else None,
                 requeue_after_s=self.requeue_after_s,
                 last_scale=self.last,
                 trouble=self.trouble,
@@ -76,8 +77,10 @@ class FakeScaler:
             for agent in queue.agents
         }
 
-    async def bury(self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues) -> Sequence[str]:
-        self.buried += 1
+    async def release_leases(
+        self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues
+    ) -> Sequence[str]:
+        self.released += 1
         if self.error:
             raise self.error
         return self.dead
@@ -129,7 +132,7 @@ class World:
     at: float = 1000.0
     woken: list[QueueRef] = field(default_factory=list)
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
-    looked: int = 0
+    observed: int = 0
     made: int = 0
 
     def __post_init__(self) -> None:
@@ -150,7 +153,7 @@ class World:
             now=lambda: MADE + timedelta(seconds=self.at - 1000),
             make_secret=self.secret,
             wake=self.wake,
-            looked=self.look,
+            on_observed=self.on_observed,
         )
         return replace(place, **more)
 
@@ -162,8 +165,8 @@ class World:
         self.woken.append(ref)
         self.hurried.set()
 
-    def look(self, *_: Any) -> None:
-        self.looked += 1
+    def on_observed(self, *_: Any) -> None:
+        self.observed += 1
 
     async def run(self, seconds: float = 5.0) -> float | None:
         self.at += seconds
@@ -226,7 +229,7 @@ async def test_from_nothing_to_ready(world: World) -> None:
     assert [reason for reason, _ in world.cluster.events] == ["Ready", "RedisReady"]
     (options,) = world.redis.dialled
     assert options.url == f"redis://default:secret-1@{REDIS}.n.svc:6379/0"
-    assert world.looked == 2
+    assert world.observed == 2
 
 
 async def test_workers_keep_their_marks_while_the_api_server_does_not_answer_about_secrets(world: World) -> None:
@@ -364,7 +367,7 @@ async def test_redis_in_trouble_and_another_address(world: World) -> None:
     world.redis.trouble = Trouble(Reason.REDIS_UNREACHABLE, "no answer")
     assert await world.run() is None
     assert world.told("RedisReady") == ("False", "RedisUnreachable")
-    assert world.scaler.buried == 0
+    assert world.scaler.released == 0
     world.redis.trouble = None
     world.put_secret("u", url="rediss://two:6380/1")
     await world.run(61)
@@ -372,7 +375,7 @@ async def test_redis_in_trouble_and_another_address(world: World) -> None:
     assert world.redis.closed == 1
     assert world.status["redis"] == {"endpoint": "two:6380", "secretName": "u"}
     assert world.told("Ready") == ("True", "Available")
-    assert world.scaler.buried == 1
+    assert world.scaler.released == 1
 
 
 async def test_deaths_are_buried_and_a_failure_of_that_stops_nothing(world: World) -> None:
@@ -382,7 +385,7 @@ async def test_deaths_are_buried_and_a_failure_of_that_stops_nothing(world: Worl
     await world.run()
     world.scaler.error = QueueUnavailable("gone")
     await world.run()
-    assert world.scaler.buried == 2
+    assert world.scaler.released == 2
     assert world.told("Ready") == ("True", "Available")
 
 

@@ -7,27 +7,29 @@ from typing import Any
 import pytest
 
 from agentqueue_operator.autoscaling.model import Load, ScalingPolicy
-from agentqueue_operator.local.agent import Agent, Worker
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
+from agentqueue_operator.local.agent import LocalAgent, WorkerProcess
 from agentqueue_operator.local.ports import AgentRun, Exit, Row
-from agentqueue_operator.local.supervisor import Up
-from agentqueue_operator.queues.ports import Death, Look, Report, Retention, Tended
+from agentqueue_operator.local.supervisor import LocalSupervisor
+from agentqueue_operator.queues.ports import HousekeepingResult, Retention, WorkerCrash
 
 RUN = AgentRun(name="work", queue="work", policy=ScalingPolicy(min_replicas=3, max_replicas=3))
-LOOK: dict[str, Any] = {"marked": {}, "delayed": 0, "done": 0, "dead": 0, "arrived": 0, "run_ms": 0}
+METRICS: dict[str, Any] = {"marked": {}, "delayed": 0, "done": 0, "dead": 0, "arrived": 0, "run_ms": 0}
 
 
-def agent(*, ready: int = 0, starting: int = 0, wanted: int = 3) -> Agent:
+def agent(*, ready: int = 0, starting: int = 0, wanted: int = 3) -> LocalAgent:
     """Its workers were started at 90, and got ready at 92."""
     names = [f"work-{number}" for number in range(ready + starting)]
     workers = {
-        name: Worker(name, RUN, 0, 90.0, ready=92.0 if number < ready else None) for number, name in enumerate(names)
+        name: WorkerProcess(name, RUN, 0, 90.0, ready=92.0 if number < ready else None)
+        for number, name in enumerate(names)
     }
-    return Agent(RUN, wanted=wanted, workers=workers)
+    return LocalAgent(RUN, wanted=wanted, workers=workers)
 
 
-def lose(agent: Agent, *names: str, at: float = 100.0) -> str:
+def lose(agent: LocalAgent, *names: str, at: float = 100.0) -> str:
     for name in names:
-        agent.died(agent.workers.pop(name), at=at)
+        agent.worker_died(agent.workers.pop(name), at=at)
     return agent.next_start(at=at)
 
 
@@ -38,10 +40,10 @@ def lose(agent: Agent, *names: str, at: float = 100.0) -> str:
         pytest.param(agent(ready=3), ["work-0", "work-1", "work-2"], "another one starts now", id="all-at-once"),
         pytest.param(agent(starting=3), ["work-0", "work-1", "work-2"], "another one in 1 s", id="none-got-ready"),
         pytest.param(agent(starting=3), ["work-0"], "the next one starts once one is ready", id="others-still-start"),
-        pytest.param(agent(ready=3, wanted=2), ["work-0"], "as many as are wanted are left", id="not-missed"),
+        pytest.param(agent(ready=3, wanted=2), ["work-0"], "no replacement is needed", id="not-missed"),
     ],
 )
-def test_a_death_says_when_the_next_worker_starts(before: Agent, lost: Sequence[str], said: str) -> None:
+def test_a_death_says_when_the_next_worker_starts(before: LocalAgent, lost: Sequence[str], said: str) -> None:
     assert lose(before, *lost) == said
 
 
@@ -67,27 +69,27 @@ class World:
         self.load = Load()
         self.done = 0
 
-    async def look(self, horizons_s: Mapping[str, float]) -> dict[str, Look]:
+    async def read(self, horizons_s: Mapping[str, float]) -> dict[str, QueueMetrics]:
         heard = () if self.silent else self.running
-        reports = {name: Report(busy=0, slots=5, draining=False) for name in heard}
-        seen = LOOK | {"done": self.done}
-        return {queue: Look(load=self.load, reports=reports, **seen) for queue in horizons_s}
+        heartbeats = {name: WorkerHeartbeat(busy=0, slots=5, draining=False) for name in heard}
+        seen = METRICS | {"done": self.done}
+        return {queue: QueueMetrics(load=self.load, heartbeats=heartbeats, **seen) for queue in horizons_s}
 
     async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None: ...
 
     async def keep_marks(self, queue: str, keep_s: float | None) -> None: ...
 
-    async def bury_worker(self, queue: str, worker: str, why: str) -> int:
+    async def release_leases_of_worker(self, queue: str, worker: str, why: str) -> int:
         return 0
 
-    async def bury_container(self, queue: str, death: Death) -> int:
+    async def release_leases_of_container(self, queue: str, crash: WorkerCrash) -> int:
         return 0
 
     async def publish(self, decisions: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
         return dict.fromkeys(decisions)
 
-    async def tend(self, retentions: Mapping[str, Retention]) -> Tended:
-        return Tended()
+    async def run_housekeeping(self, retentions: Mapping[str, Retention]) -> HousekeepingResult:
+        return HousekeepingResult()
 
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
         return False
@@ -100,7 +102,7 @@ class World:
         self.running.append(name := f"{run.name}-{self.started}")
         return name
 
-    def end(self, worker: str) -> None:
+    def stop(self, worker: str) -> None:
         self.done += 1  # what it still ran
         self.kill(worker, 0)
 
@@ -112,8 +114,8 @@ class World:
         gone, self.gone = self.gone, []
         return gone
 
-    def say(self, who: str, text: str, *, bad: bool = False) -> None:
-        del who, bad
+    def print_line(self, source: str, text: str, *, error: bool = False) -> None:
+        del source, error
         self.said.append(text)
 
     def show(self, rows: Iterable[Row]) -> None:
@@ -122,15 +124,15 @@ class World:
 
 async def test_all_workers_killed_at_once_are_replaced_in_the_next_turn() -> None:
     world = World()
-    up = Up([Agent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
-    await up._turn()
+    up = LocalSupervisor([LocalAgent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    await up._run_once()
     world.now += 2.0
-    await up._turn()
+    await up._run_once()
     assert world.rows[0].ready == 3
     for name in list(world.running):
         world.kill(name)
     world.now += 1.0
-    await up._turn()
+    await up._run_once()
     assert len(world.running) == 3
     assert [text for text in world.said if "killed" in text] == [
         "was killed by signal 9 (another one starts now); its last line: worker_started"
@@ -139,41 +141,43 @@ async def test_all_workers_killed_at_once_are_replaced_in_the_next_turn() -> Non
 
 async def test_a_worker_that_ends_by_itself_is_told_with_its_exit_code() -> None:
     world = World()
-    up = Up([Agent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
-    await up._turn()
+    up = LocalSupervisor([LocalAgent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    await up._run_once()
     for name in list(world.running):
         world.kill(name, code=7)
     world.now += 1.0
-    await up._turn()
+    await up._run_once()
     assert world.said[-3:] == ["ended with 7 (another one in 1 s); its last line: worker_started"] * 3
     assert world.running == []
 
 
 async def test_a_system_that_gives_no_process_is_told_and_asked_again_ever_less_often() -> None:
     world = World()
-    up = Up([Agent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    up = LocalSupervisor([LocalAgent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
     world.refuses = FileNotFoundError(2, "No such file or directory", "/code")
     tries = []
     for _ in range(40):
         said = len(world.said)
-        await up._turn()
-        tries += [world.now - 100.0] * any("can't be started" in text for text in world.said[said:])
+        await up._run_once()
+        tries += [world.now - 100.0] * any("cannot start a worker" in text for text in world.said[said:])
         world.now += 0.5
     assert tries == [0, 1, 3, 7, 15]
-    assert "a worker can't be started (No such file or directory: /code): another one in 1 s" in world.said
+    assert "cannot start a worker (No such file or directory: /code): another one in 1 s" in world.said
     world.refuses = None
     world.now += 30.0
-    await up._turn()
+    await up._run_once()
     assert len(world.running) == 1, "on trial"
-    await up._turn()
-    await up._turn()
+    await up._run_once()
+    await up._run_once()
     assert world.rows[0].ready == len(world.running) == 3
 
 
 async def test_the_last_table_has_what_was_done_in_the_drain() -> None:
     world = World()
-    up = Up([Agent(RUN)], world, world, world, clock=lambda: world.now, wake=(wake := asyncio.Event()))
-    await up._turn()
+    up = LocalSupervisor(
+        [LocalAgent(RUN)], world, world, world, clock=lambda: world.now, wake=(wake := asyncio.Event())
+    )
+    await up._run_once()
     wake.set()
     await up._drain(asyncio.Event())
     assert (world.running, up.agents[0].row().done) == ([], 3)
@@ -181,8 +185,8 @@ async def test_the_last_table_has_what_was_done_in_the_drain() -> None:
 
 async def test_a_server_that_dies_in_the_drain_is_brought_back_for_what_still_runs() -> None:
     world, revived = World(), []
-    up = Up(
-        [Agent(RUN)],
+    up = LocalSupervisor(
+        [LocalAgent(RUN)],
         world,
         world,
         world,
@@ -190,7 +194,7 @@ async def test_a_server_that_dies_in_the_drain_is_brought_back_for_what_still_ru
         wake=(wake := asyncio.Event()),
         revive=lambda: revived.append(len(world.running) + len(world.gone)),
     )
-    await up._turn()
+    await up._run_once()
     revived.clear()
     wake.set()
     await up._drain(asyncio.Event())
@@ -199,24 +203,24 @@ async def test_a_server_that_dies_in_the_drain_is_brought_back_for_what_still_ru
 
 async def test_mended_code_starts_at_once_whatever_the_old_code_died_of() -> None:
     world, changed = World(), [False]
-    up = Up(
-        [Agent(RUN)],
+    up = LocalSupervisor(
+        [LocalAgent(RUN)],
         world,
         world,
         world,
         clock=lambda: world.now,
         wake=asyncio.Event(),
-        changed=lambda: changed[0],
+        code_has_changed=lambda: changed[0],
     )
     for _ in range(20):  # each worker dies before it is ready, as of a SyntaxError
-        await up._turn()
+        await up._run_once()
         for name in list(world.running):
             world.kill(name, 1)
         world.now += 0.5
-    await up._turn()
+    await up._run_once()
     assert up.agents[0].restarts.not_before > world.now + 2
     before, changed[0] = world.started, True
-    await up._turn()
+    await up._run_once()
     assert world.started > before
     changed[0] = False
 
@@ -227,41 +231,41 @@ def test_a_death_of_older_code_says_nothing_of_the_present_one() -> None:
     assert lose(shop, *shop.workers) == "another one starts now"
 
 
-def seen(*names: str, **load: Any) -> Look:
+def seen(*names: str, **load: Any) -> QueueMetrics:
     """A look at which these workers are heard."""
-    reports = {name: Report(busy=1, slots=1, draining=False) for name in names}
-    return Look(load=Load(**load), reports=reports, **LOOK)
+    heartbeats = {name: WorkerHeartbeat(busy=1, slots=1, draining=False) for name in names}
+    return QueueMetrics(load=Load(**load), heartbeats=heartbeats, **METRICS)
 
 
-def hanging(*, most: int) -> Agent:
+def hanging(*, most: int) -> LocalAgent:
     """Its only worker was heard at 100 for the last time, and held a job."""
     run = AgentRun(name="work", queue="work", policy=ScalingPolicy(max_replicas=most, concurrency=1))
-    found = Agent(run, workers={"work-0": Worker("work-0", run, 0, 90.0)}, wanted=1)
-    found.see(seen("work-0", active=1), at=100.0)
+    found = LocalAgent(run, workers={"work-0": WorkerProcess("work-0", run, 0, 90.0)}, wanted=1)
+    found.observe(seen("work-0", active=1), at=100.0)
     found.decide(at=100.0)
     return found
 
 
 def test_beside_a_worker_that_is_not_heard_any_more_another_is_started() -> None:
     shop = hanging(most=2)
-    shop.see(seen(stalled=1), at=108.0)
+    shop.observe(seen(stalled=1), at=108.0)
     shop.decide(at=108.0)
     assert shop.wanted == 2
-    shop.see(seen(ready=1), at=200.0)
-    shop.workers["work-1"] = Worker("work-1", shop.run, 0, 108.0)
+    shop.observe(seen(ready=1), at=200.0)
+    shop.workers["work-1"] = WorkerProcess("work-1", shop.run, 0, 108.0)
     assert shop.hung(at=200.0) != []
-    shop.see(seen("work-0", "work-1", ready=1), at=200.5)
+    shop.observe(seen("work-0", "work-1", ready=1), at=200.5)
     assert shop.hung(at=200.5) == []
 
 
 def test_after_an_outage_workers_have_time_to_be_heard_again() -> None:
     shop = hanging(most=2)
-    shop.see(None, at=130.0)
+    shop.observe(None, at=130.0)
     assert shop.hung(at=130.0) == []
-    shop.see(seen(stalled=1), at=131.0)
+    shop.observe(seen(stalled=1), at=131.0)
     shop.decide(at=131.0)
     assert shop.wanted == 1
-    shop.see(seen(stalled=1), at=135.0)
+    shop.observe(seen(stalled=1), at=135.0)
     shop.decide(at=135.0)
     assert shop.wanted == 2
 
@@ -269,18 +273,18 @@ def test_after_an_outage_workers_have_time_to_be_heard_again() -> None:
 async def test_a_worker_that_hangs_in_the_way_of_jobs_is_killed() -> None:
     world = World()
     run = AgentRun(name="work", queue="work", policy=ScalingPolicy(max_replicas=1, min_replicas=1))
-    up = Up([Agent(run)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
-    await up._turn()
-    await up._turn()
+    up = LocalSupervisor([LocalAgent(run)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    await up._run_once()
+    await up._run_once()
     world.silent = True
     for _ in range(70):
         world.now += 0.5
-        await up._turn()
-        assert world.said[-1] != "has not renewed its leases for 30 s: killed, jobs wait", "no job waits"
+        await up._run_once()
+        assert world.said[-1] != "has not renewed its leases for 30 s: killed, because jobs wait", "no job waits"
     world.load = Load(ready=1)
-    await up._turn()
-    assert "has not renewed its leases for 30 s: killed, jobs wait" in world.said
+    await up._run_once()
+    assert "has not renewed its leases for 30 s: killed, because jobs wait" in world.said
     world.silent = False
-    await up._turn()
+    await up._run_once()
     assert len(world.running) == 1
     assert world.running != ["work-1"]

@@ -7,9 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentqueue_operator.local.fleet import Action, End, Mark, Member, Phase, Start, Unmark, in_order_to_leave, plan
+from agentqueue_operator.autoscaling.removal import RequestDrain
+from agentqueue_operator.local.fleet import (
+    Action,
+    CancelDrain,
+    Member,
+    Phase,
+    StartWorkers,
+    StopWorker,
+    in_removal_order,
+    plan,
+)
 
-READY, STARTING, DRAINING, ENDING = Phase.READY, Phase.STARTING, Phase.DRAINING, Phase.ENDING
+READY, STARTING, DRAINING, STOPPING = Phase.READY, Phase.STARTING, Phase.DRAINING, Phase.STOPPING
 
 
 def member(name: str, phase: Phase = READY, busy: int = 0, **more: Any) -> Member:
@@ -19,39 +29,45 @@ def member(name: str, phase: Phase = READY, busy: int = 0, **more: Any) -> Membe
 @pytest.mark.parametrize(
     ("members", "wanted", "may_start", "actions"),
     [
-        pytest.param([], 3, 9, [Start(3)], id="from-none"),
-        pytest.param([member("a"), member("b", STARTING)], 3, 9, [Start(1)], id="those-that-start-count"),
-        pytest.param([], 3, 1, [Start(1)], id="starts-are-held-back-while-workers-crash"),
+        pytest.param([], 3, 9, [StartWorkers(3)], id="from-none"),
+        pytest.param([member("a"), member("b", STARTING)], 3, 9, [StartWorkers(1)], id="those-that-start-count"),
+        pytest.param([], 3, 1, [StartWorkers(1)], id="starts-are-held-back-while-workers-crash"),
         pytest.param([], 3, 0, [], id="all-of-them"),
         pytest.param([member("a")], 1, 9, [], id="enough"),
-        pytest.param([member("a", ENDING)], 1, 9, [Start(1)], id="one-that-was-told-to-stop-is-no-worker"),
-        pytest.param([member("a", DRAINING)], 1, 9, [Unmark("a")], id="one-that-drains-is-wanted-again"),
+        pytest.param([member("a", STOPPING)], 1, 9, [StartWorkers(1)], id="one-that-was-told-to-stop-is-no-worker"),
+        pytest.param([member("a", DRAINING)], 1, 9, [CancelDrain("a")], id="one-that-drains-is-wanted-again"),
         pytest.param(
-            [member("a", DRAINING, drained=True)], 1, 9, [Start(1), End("a")], id="one-that-has-drained-has-given-up"
+            [member("a", DRAINING, drained=True)],
+            1,
+            9,
+            [StartWorkers(1), StopWorker("a")],
+            id="one-that-has-drained-has-given-up",
         ),
-        pytest.param([member("a"), member("b", busy=2)], 1, 9, [Mark("a")], id="the-idle-one-goes"),
-        pytest.param([member("a", STARTING), member("b")], 1, 9, [Mark("a")], id="before-it-one-that-only-starts"),
-        pytest.param([member("a", busy=2)], 0, 9, [Mark("a")], id="a-busy-one-is-marked-never-ended"),
+        pytest.param([member("a"), member("b", busy=2)], 1, 9, [RequestDrain("a")], id="the-idle-one-goes"),
+        pytest.param(
+            [member("a", STARTING), member("b")], 1, 9, [RequestDrain("a")], id="before-it-one-that-only-starts"
+        ),
+        pytest.param([member("a", busy=2)], 0, 9, [RequestDrain("a")], id="a-busy-one-is-marked-never-ended"),
         pytest.param([member("a", DRAINING, busy=2)], 0, 9, [], id="and-left-alone-until-it-is-drained"),
         pytest.param(
-            [member("a", outdated=True)], 1, 9, [Start(1)], id="an-outdated-one-serves-until-its-heir-is-ready"
+            [member("a", outdated=True)], 1, 9, [StartWorkers(1)], id="an-outdated-one-serves-until-its-heir-is-ready"
         ),
         pytest.param(
             [member("a", outdated=True), member("b", STARTING)], 1, 9, [], id="which-is-not-so-while-the-heir-starts"
         ),
-        pytest.param([member("a", outdated=True), member("b")], 1, 9, [Mark("a")], id="then-it-goes"),
+        pytest.param([member("a", outdated=True), member("b")], 1, 9, [RequestDrain("a")], id="then-it-goes"),
         pytest.param(
             [member("a", STARTING, outdated=True)],
             1,
             9,
-            [Start(1), Mark("a")],
+            [StartWorkers(1), RequestDrain("a")],
             id="an-outdated-one-that-starts-goes-at-once",
         ),
         pytest.param(
             [member("a", DRAINING, outdated=True)],
             1,
             9,
-            [Start(1)],
+            [StartWorkers(1)],
             id="an-outdated-one-that-drains-does-not-come-back",
         ),
     ],
@@ -68,7 +84,7 @@ def test_the_order_to_leave_is_starting_then_idle_longest_then_least_busy() -> N
         member("long-idle", idle_s=9.0),
         member("starting", STARTING),
     ]
-    assert [one.name for one in in_order_to_leave(members)] == [
+    assert [one.name for one in in_removal_order(members)] == [
         "starting",
         "long-idle",
         "just-idle",
@@ -97,11 +113,11 @@ def test_no_busy_worker_is_ended_and_no_more_serve_than_wanted(
 ) -> None:
     actions = plan(members, wanted=wanted, may_start=may_start)
     by_name = {one.name: one for one in members}
-    ended = [by_name[action.name] for action in actions if isinstance(action, End)]
+    ended = [by_name[action.worker] for action in actions if isinstance(action, StopWorker)]
     assert all(one.phase is STARTING or one.drained for one in ended)
-    started = sum(action.count for action in actions if isinstance(action, Start))
-    gone = {action.name for action in actions if isinstance(action, End | Mark)}
-    back = sum(isinstance(action, Unmark) for action in actions)
+    started = sum(action.count for action in actions if isinstance(action, StartWorkers))
+    gone = {action.worker for action in actions if isinstance(action, StopWorker | RequestDrain)}
+    back = sum(isinstance(action, CancelDrain) for action in actions)
     staying = sum(one.phase in (READY, STARTING) and not one.outdated and one.name not in gone for one in members)
     assert started <= may_start
     assert staying + back + started <= wanted

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentqueue_operator.local.restart_backoff import CALM_S, LONGEST_S, Restarts, after_death, after_ready, may_start
+from agentqueue_operator.local.restart_backoff import (
+    MAX_PAUSE_S,
+    RESET_AFTER_S,
+    Restarts,
+    after_death,
+    after_ready,
+    may_start,
+)
 
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)
 """After each death in a row of a worker that had been ready; one that never was is one step ahead."""
@@ -28,7 +35,7 @@ def die(times: int, *, was_ready: bool, apart: float = 1.0) -> Restarts:
         pytest.param(2, True, 1.0, id="then-after-a-second"),
         pytest.param(4, True, 4.0, id="then-doubled"),
         pytest.param(1, False, 1.0, id="one-that-never-got-ready-waits-at-once"),
-        pytest.param(12, True, LONGEST_S, id="at-most-the-longest"),
+        pytest.param(12, True, MAX_PAUSE_S, id="at-most-the-longest"),
     ],
 )
 def test_the_pause_after_deaths_in_a_row(times: int, was_ready: bool, pause: float) -> None:
@@ -37,12 +44,12 @@ def test_the_pause_after_deaths_in_a_row(times: int, was_ready: bool, pause: flo
 
 
 def test_a_death_after_a_calm_time_counts_as_the_first() -> None:
-    assert die(3, was_ready=True, apart=CALM_S + 1).deaths == 1
+    assert die(3, was_ready=True, apart=RESET_AFTER_S + 1).deaths == 1
 
 
 def test_so_does_that_of_one_which_has_outlived_the_others() -> None:
     tired = die(6, was_ready=True)
-    assert after_death(tired, at=tired.last + CALM_S + 1, started=0.0, was_ready=True).deaths == 1
+    assert after_death(tired, at=tired.last + RESET_AFTER_S + 1, started=0.0, was_ready=True).deaths == 1
 
 
 def test_while_on_trial_one_at_a_time_is_started_and_all_once_it_is_ready() -> None:

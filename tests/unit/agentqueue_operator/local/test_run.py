@@ -60,15 +60,15 @@ def test_a_server_that_cant_start_again_is_tried_ever_less_often_and_comes_back(
 
 
 async def test_workers_that_cant_be_noted_are_told_and_run_on(tmp_path: Path) -> None:
-    told: list[tuple[str, str]] = []
+    printed: list[tuple[str, str]] = []
     ended = asyncio.Event()
     processes = LocalProcesses(
-        tmp_path / "gone", base={}, cwd=tmp_path, tell=lambda *line: told.append(line), wake=ended.set
+        tmp_path / "gone", base={}, cwd=tmp_path, print_output=lambda *line: printed.append(line), wake=ended.set
     )
     processes.forget_leftovers()
-    ((who, what),) = told
+    ((who, what),) = printed
     assert who == "up"
-    assert "workers.json (No such file or directory): make room there" in what
+    assert "workers.json (No such file or directory): free disk space" in what
 
 
 def test_a_file_that_cant_be_written_whole_leaves_nothing(tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_a_log_on_a_full_disk_loses_its_lines_and_ends_nothing() -> None:
     with Path("/dev/full").open("w") as full:
         screen = PlainScreen(full, quiet=False, width=10)
         for _ in range(1_000):
-            screen.tell("work-bcdfg", "x" * 100)
+            screen.print_output("work-bcdfg", "x" * 100)
         screen.finish([])
 
 
 def test_what_its_output_has_no_letter_for_is_written_out(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w", encoding="ascii") as log:
-        PlainScreen(log, quiet=False, width=4).tell("work", "\N{SNOWMAN}")
+        PlainScreen(log, quiet=False, width=4).print_output("work", "\N{SNOWMAN}")
     assert (tmp_path / "log").read_text() == "work | \\u2603\n"

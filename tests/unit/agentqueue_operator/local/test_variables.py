@@ -65,7 +65,7 @@ def test_variables(given: list[Any], values: dict[str, str]) -> None:
         pytest.param({"secretRef": {"name": "gone"}}, ["envFrom names the Secret gone", "optional"], id="all-of-it"),
         pytest.param(
             {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            ["fieldRef", "only a pod"],
+            ["fieldRef", "only in a pod"],
             id="field",
         ),
         pytest.param(

@@ -1,24 +1,17 @@
-"""What the scaling of one agent remembers from pass to pass. Nothing here reads a clock or does anything."""
+"""State of one agent's scaling between reconciles. Nothing here reads a clock or does I/O."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from agentqueue_operator.autoscaling.decision import decide_replicas
-from agentqueue_operator.autoscaling.estimates import Estimates, learn, learn_start
-from agentqueue_operator.autoscaling.model import (
-    DEFAULT_TIMING,
-    Decision,
-    Memory,
-    Pods,
-    ScalingPolicy,
-    ScalingSnapshot,
-    ScalingTiming,
-)
+from agentqueue_operator.autoscaling.model import DEFAULT_TIMING, Decision, Pods, ScalingPolicy, ScalingTiming
+from agentqueue_operator.autoscaling.observer import AgentObserver
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
+from agentqueue_operator.autoscaling.removal import Stage
 from agentqueue_operator.controller.ports import AgentPods
 from agentqueue_operator.controller.scaling.crashed_workers import WORKER
-from agentqueue_operator.controller.scaling.scale_in import Stage, WorkerPod
+from agentqueue_operator.controller.scaling.scale_in import WorkerPod
 from agentqueue_operator.controller.scaling.worker_pods import (
     has_low_cost,
     is_leaving,
@@ -31,152 +24,165 @@ from agentqueue_operator.controller.scaling.worker_pods import (
     summary_of,
 )
 from agentqueue_operator.controller.status.pod_problems import was_ready
-from agentqueue_operator.queues.ports import Look, Report
 from agentqueue_operator.resources.kinds import Object
 
 SILENT_S: Final = 8.0
-"""A worker that is not heard for so long holds no lease any more."""
-LOOK_S: Final = 4.0
-"""Looks that failed within so long of one that counted are the same failure: passes come in bursts."""
+"""Time in seconds without a heartbeat after which a worker is no capacity: its leases have expired by then."""
+FAILURE_INTERVAL_S: Final = 4.0
+"""Failures within this window, in seconds, count once, because reconciles come in bursts."""
 
 
 @dataclass(slots=True)
-class Sight:
-    """When passes have seen what of a pod; monotonic seconds."""
+class PodHistory:
+    """Times at which a pod was observed in some state, in monotonic seconds."""
 
     since: float
+    """First observation."""
     busy_at: float
-    """When a slot was last busy, or since the first sight."""
+    """Last time with a busy slot; the first observation if there was none."""
     ready_at: float | None = None
     heard_at: float | None = None
+    """Last time with a live heartbeat."""
     heard_in: str | None = None
-    """The container that was last heard."""
+    """Container that sent that heartbeat."""
     marked_at: float | None = None
+    """Time since which the pod has had a drain mark."""
 
-    def hear(self, pod: Object, report: Report | None, *, marked: bool, at: float) -> None:
-        """Take in what one pass shows."""
+    def observe(self, pod: Object, heartbeat: WorkerHeartbeat | None, *, marked: bool, at: float) -> None:
+        """Record one observation.
+
+        Args:
+            pod: the pod.
+            heartbeat: its live heartbeat, None if there is none.
+            marked: whether it has a drain mark.
+            at: monotonic seconds.
+        """
         if self.ready_at is None and stage_of(pod) is Stage.READY:
             self.ready_at = at
-        if report is not None:
+        if heartbeat is not None:
             self.heard_at, self.heard_in = at, container_of(pod)
-            self.busy_at = at if report.busy else self.busy_at
-        self.marked_at = (at if self.marked_at is None else self.marked_at) if marked else None
+            if heartbeat.busy:
+                self.busy_at = at
+        if not marked:
+            self.marked_at = None
+        elif self.marked_at is None:
+            self.marked_at = at
 
-    def is_silent(self, pod: Object, *, looked_s: float, at: float) -> bool:
-        """Its heartbeats have ceased, though it was looked for long enough: its node is lost, or its process hangs.
+    def is_silent(self, pod: Object, *, readable_s: float, at: float) -> bool:
+        """Return whether the heartbeats of a worker have stopped: its node is lost, or its process hangs.
 
-        `looked_s`: for how long looks have succeeded; after an outage workers need a moment to be heard again.
+        Args:
+            pod: the pod.
+            readable_s: time in seconds for which the queue could be read without a break. After an outage, workers
+                need a moment to send heartbeats again.
+            at: monotonic seconds.
         """
-        if self.heard_at == at or looked_s < SILENT_S:
+        if self.heard_at == at or readable_s < SILENT_S:
             return False
-        if self.heard_in is not None:  # a lost node's pod turns NotReady in time; its container stays as it was
+        if (
+            self.heard_in is not None
+        ):  # The pod of a lost node turns NotReady in time, but its container stays the same.
             return container_of(pod) == self.heard_in
         if self.ready_at is not None:
             return stage_of(pod) is Stage.READY and at - self.ready_at >= SILENT_S
-        return was_ready(pod)  # before this operator began to look
+        return was_ready(pod)  # It was ready before this operator started.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """An agent's pods at one instant, as the decision and the handshake want them."""
+class AgentView:
+    """The pods of an agent at one instant."""
 
     deployment: Object | None
     living: Sequence[Object]
-    """Those that serve or will."""
+    """Pods that serve or will serve."""
     leaving: int
-    look: Look | None
+    metrics: QueueMetrics | None
+    """None if the queue could not be read."""
     silent: Sequence[Object] = ()
-    """Of the living those that are no capacity, since they are not heard any more."""
+    """Living pods that are no capacity, because they send no heartbeats any more."""
 
     @property
     def current(self) -> int:
-        """Pods asked for at present."""
+        """Number of pods requested at present."""
         return replicas_of(self.deployment)
 
     @property
     def is_observed(self) -> bool:
-        """What the Deployment's status tells is of its last change."""
+        """The status of the Deployment reflects its last change."""
         return self.deployment is None or is_observed(self.deployment)
 
     @property
     def is_split(self) -> bool:
-        """There are pods of more than one ReplicaSet."""
+        """The living pods belong to more than one ReplicaSet."""
         return len(replica_sets_of(self.living)) > 1
 
     @property
     def orphans(self) -> Sequence[str]:
-        """Marked workers of this Deployment that are gone without a word: nobody else takes their marks back."""
-        if self.look is None or self.deployment is None:
+        """Workers of this Deployment that have a drain mark and are gone. Nothing else removes their marks."""
+        if self.metrics is None or self.deployment is None or self.leaving:
             return ()
         prefix, names = f"{self.deployment['metadata']['name']}-", {pod["metadata"]["name"] for pod in self.living}
-        silent = self.look.marked.keys() - self.look.reports.keys() - names
-        return () if self.leaving else sorted(name for name in silent if name.startswith(prefix))
+        gone = self.metrics.marked.keys() - self.metrics.heartbeats.keys() - names
+        return sorted(name for name in gone if name.startswith(prefix))
 
 
 @dataclass(slots=True)
-class AgentMemory:
-    """One agent's past."""
+class AgentHistory:
+    """The observations of one agent and of its pods."""
 
     timing: ScalingTiming = DEFAULT_TIMING
-    memory: Memory = field(default_factory=Memory)
-    estimates: Estimates = field(default_factory=Estimates)
-    sights: dict[str, Sight] = field(default_factory=dict)
-    """By the pod's uid."""
+    observer: AgentObserver = field(init=False)
+    pods: dict[str, PodHistory] = field(default_factory=dict)
+    """By the UID of the pod."""
     started: set[str] = field(default_factory=set)
-    """Pods whose start has been learned from; by uid."""
-    was_read: bool = False
-    failed_at: float | None = None
-    looked_from: float | None = None
-    """The first of the looks that have succeeded without a break."""
+    """UIDs of the pods whose start time has been learned."""
 
-    @property
-    def horizon_s(self) -> float:
-        """Delayed jobs that come due within so long count: that is how long a pod takes to start."""
-        return self.estimates.rates().startup.total_seconds()
+    def __post_init__(self) -> None:
+        self.observer = AgentObserver(timing=self.timing, failure_interval_s=FAILURE_INTERVAL_S)
 
-    def see(self, agent: AgentPods, look: Look | None, *, at: float) -> View:
-        """Take in what one pass shows."""
+    def observe(self, agent: AgentPods, metrics: QueueMetrics | None, *, at: float) -> AgentView:
+        """Record the state of the pods and of the queue in one reconcile, and return it as a view.
+
+        Args:
+            agent: Deployment and pods.
+            metrics: None if the queue could not be read.
+            at: monotonic seconds.
+        """
         living = [pod for pod in agent.pods if serves_or_will(pod)]
         leaving = sum(map(is_leaving, agent.pods))
-        view = View(deployment=agent.deployment, living=living, leaving=leaving, look=look)
+        view = AgentView(deployment=agent.deployment, living=living, leaving=leaving, metrics=metrics)
         self._learn_starts(living)
-        if look is None:
-            self.looked_from = None
+        self.observer.observe(metrics, at=at)
+        if metrics is None:
             return view
-        self.looked_from = at if self.looked_from is None else self.looked_from
-        self.was_read = True
-        self.estimates = learn(self.estimates, look.seen(at))
-        before, self.sights = self.sights, {}
+        before, self.pods = self.pods, {}
         for pod in living:
             meta = pod["metadata"]
-            sight = self.sights[meta["uid"]] = before.get(meta["uid"]) or Sight(since=at, busy_at=at)
-            sight.hear(pod, look.reports.get(meta["name"]), marked=meta["name"] in look.marked, at=at)
-        looked_s = at - self.looked_from
-        silent = [pod for pod in living if self.sights[pod["metadata"]["uid"]].is_silent(pod, looked_s=looked_s, at=at)]
+            history = self.pods[meta["uid"]] = before.get(meta["uid"]) or PodHistory(since=at, busy_at=at)
+            heartbeat, marked = metrics.heartbeats.get(meta["name"]), meta["name"] in metrics.marked
+            history.observe(pod, heartbeat, marked=marked, at=at)
+        readable_s = self.observer.readable_s(at)
+        silent = [
+            pod for pod in living if self.pods[pod["metadata"]["uid"]].is_silent(pod, readable_s=readable_s, at=at)
+        ]
         return replace(view, silent=silent)
 
-    def decide(self, view: View, policy: ScalingPolicy, *, at: float, now: datetime, is_reachable: bool) -> Decision:
-        """How many pods from now on. `now`: the time that pods are dated by. `is_reachable`: there is a Redis to ask;
-        without one nothing counts as failed."""
-        load = view.look.load if view.look is not None else None
+    def decide(self, view: AgentView, policy: ScalingPolicy, *, at: float, now: datetime, has_server: bool) -> Decision:
+        """Decide on the number of pods.
+
+        Args:
+            view: result of the last observation.
+            policy: the agent's policy.
+            at: monotonic seconds.
+            now: wall clock, with which the creation times of pods are compared.
+            has_server: there is a Redis to read from. Without one nothing counts as a failure.
+        """
         pods = without_silent(summary_of(view.living, view.deployment, now=now), view.silent)
-        snapshot = ScalingSnapshot(at=at, load=load, pods=pods, rates=self.estimates.rates())
-        counts = load is not None or self._counts_as_failure(at, is_reachable=is_reachable)
-        memory = self.memory if counts else replace(self.memory, failures=max(0, self.memory.failures - 1))
-        decision = decide_replicas(snapshot, current=view.current, policy=policy, memory=memory, timing=self.timing)
-        if counts:
-            self.memory = decision.memory
-            self.failed_at = at if load is None else None
-        return decision
+        return self.observer.decide(pods, current=view.current, policy=policy, at=at, has_server=has_server)
 
-    def worker_pods(self, view: View, look: Look, *, at: float) -> list[WorkerPod]:
-        """Return the pods as `domain.drain` takes them."""
-        return [_worker_pod(pod, self.sights[pod["metadata"]["uid"]], look, at=at) for pod in view.living]
-
-    def _counts_as_failure(self, at: float, *, is_reachable: bool) -> bool:
-        if not (is_reachable or self.was_read):
-            return False
-        return self.failed_at is None or at >= self.failed_at + LOOK_S
+    def worker_pods(self, view: AgentView, metrics: QueueMetrics, *, at: float) -> list[WorkerPod]:
+        """Return the living pods as `scale_in` takes them. `at`: monotonic seconds."""
+        return [_worker_pod(pod, self.pods[pod["metadata"]["uid"]], metrics, at=at) for pod in view.living]
 
     def _learn_starts(self, pods: Sequence[Object]) -> None:
         self.started &= {pod["metadata"]["uid"] for pod in pods}
@@ -184,11 +190,11 @@ class AgentMemory:
             uid, took = pod["metadata"]["uid"], start_of(pod)
             if took is not None and uid not in self.started:
                 self.started.add(uid)
-                self.estimates = learn_start(self.estimates, took)
+                self.observer.observe_start(took)
 
 
 def container_of(pod: Object) -> str | None:
-    """Which container of the pod runs the worker now; None: none does."""
+    """Return the ID of the container that runs the worker now; None if none does."""
     containers: Sequence[Mapping[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or ()
     worker = next((one for one in containers if one.get("name") == WORKER), None)
     if worker is None or "running" not in (worker.get("state") or {}):
@@ -197,24 +203,24 @@ def container_of(pod: Object) -> str | None:
 
 
 def without_silent(pods: Pods, silent: Sequence[Object]) -> Pods:
-    """The summary, with those as silent that it has as ready or starting."""
+    """Return the summary in which the silent pods no longer count as ready or starting."""
     ready = sum(stage_of(pod) is Stage.READY for pod in silent)
     starting = max(0, pods.starting - (len(silent) - ready))
     return replace(pods, ready=pods.ready - ready, starting=starting, silent=len(silent))
 
 
-def _worker_pod(pod: Object, sight: Sight, look: Look, *, at: float) -> WorkerPod:
+def _worker_pod(pod: Object, history: PodHistory, metrics: QueueMetrics, *, at: float) -> WorkerPod:
     name = pod["metadata"]["name"]
-    report = look.reports.get(name)
-    heard_at = max(sight.since if sight.ready_at is None else sight.ready_at, sight.heard_at or float("-inf"))
+    heartbeat = metrics.heartbeats.get(name)
+    heard_at = max(history.since if history.ready_at is None else history.ready_at, history.heard_at or float("-inf"))
     return WorkerPod(
         name=name,
         stage=stage_of(pod),
-        busy=report.busy if report is not None else None,
-        confirmed=look.confirms(name),
-        heard=sight.heard_at is not None or name in look.silent_s,
-        silent_s=look.silent_s.get(name, at - heard_at),
-        idle_s=at - sight.busy_at,
-        marked_s=None if sight.marked_at is None else at - sight.marked_at,
+        busy=heartbeat.busy if heartbeat is not None else None,
+        confirmed=metrics.confirms(name),
+        heard=history.heard_at is not None or name in metrics.silent_s,
+        silent_s=metrics.silent_s.get(name, at - heard_at),
+        idle_s=at - history.busy_at,
+        marked_s=None if history.marked_at is None else at - history.marked_at,
         removable=has_low_cost(pod),
     )

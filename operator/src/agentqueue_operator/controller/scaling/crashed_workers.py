@@ -1,6 +1,6 @@
-"""Which worker containers have died, by what the kubelet says of them, and why.
+"""Detection of crashed worker containers and of their cause, from the status that the kubelet reports.
 
-Only a `terminated` state proves a death: a node that is lost, or a pod that is gone, may run on.
+Only a `terminated` state proves a crash. The containers of a lost node, or of a deleted pod, may still run.
 """
 
 import signal
@@ -9,20 +9,21 @@ from datetime import datetime
 from typing import Any, Final
 
 from agentqueue_operator.controller.status.pod_problems import last_end
-from agentqueue_operator.queues.ports import Death
+from agentqueue_operator.queues.ports import WorkerCrash
 from agentqueue_operator.resources.kinds import Object
 
 WORKER: Final = "worker"
-"""The container that runs the handlers; others may stand beside it in a pod."""
+"""Name of the container that runs the handlers. A pod may have other containers."""
 _NONE: Final[Mapping[str, Any]] = {}
 FINAL_PHASES: Final = frozenset({"Failed", "Succeeded"})
-"""The kubelet says so once every container of a pod has ended, and none will start again."""
+"""Phases of a pod whose containers have all ended and will not restart."""
 
 
-def death_of(pod: Object) -> Death | None:
-    """The last death of the pod's worker container; None: none of which there is a proof.
+def crash_of(pod: Object) -> WorkerCrash | None:
+    """Return the last crash of the pod's worker container.
 
-    One that ended with 0 drained: it has handed back what it held, and that is no crash.
+    Returns None unless the kubelet reports a terminated container. A container that ended with exit code 0 has drained
+    and released its leases, so it has not crashed.
     """
     status = pod.get("status") or {}
     containers: Sequence[Mapping[str, Any]] = status.get("containerStatuses") or ()
@@ -30,7 +31,7 @@ def death_of(pod: Object) -> Death | None:
     ended = last_end(container)
     if ended is None or not (ended.get("exitCode") or ended.get("signal")):
         return None
-    return Death(
+    return WorkerCrash(
         worker=pod["metadata"]["name"],
         pod_uid=pod["metadata"]["uid"],
         container=ended.get("containerID") or f"{pod['metadata']['uid']}/{container.get('restartCount', 0)}",
@@ -45,7 +46,7 @@ def _ms(moment: str | None) -> int:
 
 
 def _why(ended: Mapping[str, Any]) -> str:
-    """In words, for the job's history."""
+    """Return the cause as text, for the history of the jobs."""
     code = ended.get("exitCode", 0)
     if ended.get("reason") == "OOMKilled":
         return f"OOMKilled, its container went over its memory limit (exit code {code})"

@@ -1,174 +1,169 @@
-"""Scale-in without killing a job: which pods to mark, when to take marks back, and when replicas may be lowered.
+"""Scale-in without interrupting a job: which workers to drain, when to keep them after all, when to lower replicas.
 
-A planner over observations, asked again at each look until nothing is left to do; it remembers nothing. A victim is
-marked in Redis; its worker claims no more, ends what it runs and confirms that very mark in a heartbeat; only then the
-pod gets the lowest pod-deletion-cost; only while each pod that bears the cost is confirmed, replicas are lowered, by no
-more than there are such pods. A pod that leaves this row loses its cost first and its mark last.
+`plan_scale_in` is a pure planner without memory. It is called in each reconcile until it returns no action. The steps:
 
-The ReplicaSet controller chooses by `ActivePodsWithRanks` (kubernetes/pkg/controller/controller_utils.go, 1.35):
-unscheduled, pending and not-Ready pods go before any cost is looked at. So each pod that is not Ready must be confirmed
-too: those that stay are held, that is marked, for as long as the scale-in lasts.
+1. A victim gets a drain mark in Redis. Its worker claims no more jobs, finishes those that it runs, and confirms this
+   very mark in a heartbeat.
+2. Only then the pod gets the lowest pod-deletion-cost.
+3. Replicas are lowered only while each pod with that cost is confirmed, by at most the number of such pods.
+
+A pod that is to stay loses its deletion cost first and its mark last.
+
+The ReplicaSet controller chooses victims by `ActivePodsWithRanks` (kubernetes/pkg/controller/controller_utils.go in
+1.35): unscheduled, pending and not-Ready pods go before any cost is compared. So each pod that is not Ready must be
+confirmed too. Those that are to stay are held: they have a drain mark while the scale-in lasts.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+
+from agentqueue_operator.autoscaling.removal import RequestDrain, Stage, removal_order
 
 SETTLE_S = 0.3
-"""Seconds until the next pass when the API server's controllers have not caught up with the last change."""
+"""Time in seconds until the next reconcile while the controllers have not observed the last change."""
 ANSWER_S = 30.0
-"""Seconds. A worker that was silent for so long holds no lease (8 s), since it renews before it claims; one that hears
-of its mark and does not confirm it for so long is passed over in favour of another."""
-
-
-class Stage(IntEnum):
-    """How far a pod has come; a ReplicaSet removes those at a lower stage first."""
-
-    UNSCHEDULED = 0
-    PENDING = 1
-    NOT_READY = 2
-    READY = 3
+"""Time in seconds. A worker that has been silent for this long holds no lease, since leases last 8 s and are renewed
+before each claim. A worker that does not confirm its mark within this time is passed over in favour of another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPod:
-    """A worker pod that does not terminate, as last seen."""
+    """A worker pod that does not terminate, as last observed."""
 
     name: str
     stage: Stage
     busy: int | None = None
-    """Busy slots by its last heartbeat; None: there is no live heartbeat."""
+    """Busy slots by its last heartbeat; None without a live heartbeat."""
     confirmed: bool = False
-    """Its last heartbeat names the mark that stands in Redis now: it claims no more, and no claim is under way."""
+    """Its last heartbeat confirms its current drain mark: it claims no more jobs, and no claim is in flight."""
     heard: bool = False
-    """It has sent a heartbeat at some time. A worker does so before it first claims."""
+    """It has sent a heartbeat at some time. A worker sends one before its first claim."""
     silent_s: float = 0.0
-    """Seconds without a live heartbeat, or since it became Ready."""
+    """Time in seconds without a live heartbeat, or since it became Ready."""
     idle_s: float = 0.0
-    """Seconds for which no slot has been busy."""
+    """Time in seconds for which no slot has been busy."""
     marked_s: float | None = None
-    """Seconds for which it has been marked in Redis; None: it is not."""
+    """Time in seconds for which it has had a drain mark; None without one."""
     removable: bool = False
-    """It bears the lowest deletion cost."""
+    """It has the lowest deletion cost."""
 
     @property
     def works(self) -> bool:
-        """Whether something runs there, or may. Without a live heartbeat a worker counts as busy until its leases are
-        over, unless its pod was never Ready and it never sent one."""
+        """A job runs there, or may run there.
+
+        Without a live heartbeat a worker counts as busy until its leases have expired, unless its pod was never Ready
+        and it has never sent a heartbeat.
+        """
         if self.busy is None:
             return (self.heard or self.stage is Stage.READY) and self.silent_s < ANSWER_S
         return self.busy > 0
 
     @property
     def drained(self) -> bool:
-        """Whether it may go: nothing runs there, and nothing will be claimed while the mark stands."""
+        """It may be removed: no job runs there, and it claims none while it has the mark."""
         if self.marked_s is None or self.works:
             return False
         return self.busy is None or self.confirmed
 
     @property
-    def mute(self) -> bool:
-        """Whether it has left its mark unconfirmed for too long."""
+    def is_unresponsive(self) -> bool:
+        """It has not confirmed its mark for too long."""
         return self.marked_s is not None and self.marked_s >= ANSWER_S and not (self.works or self.drained)
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """Tell the worker through Redis to claim no more."""
+class CancelRemoval:
+    """Remove the deletion cost of the pod, and then its drain mark: the worker is to stay, or has not confirmed."""
 
-    pod: str
-
-
-@dataclass(frozen=True, slots=True)
-class TakeBack:
-    """Remove the pod's deletion cost, and then its mark: the worker is wanted, was never due, or has not confirmed."""
-
-    pod: str
+    worker: str
     keep_mark: bool = False
+    """Remove the deletion cost only."""
 
 
 @dataclass(frozen=True, slots=True)
-class SetCost:
+class SetDeletionCost:
     """Annotate the pod with the lowest deletion cost."""
 
-    pod: str
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
-class Lower:
-    """Set the Deployment's replicas."""
+class ScaleDown:
+    """Lower the replicas of the Deployment to this number."""
 
     replicas: int
 
 
-Action = Mark | TakeBack | SetCost | Lower
+Action = RequestDrain | CancelRemoval | SetDeletionCost | ScaleDown
 
 
 def plan_scale_in(
     pods: Iterable[WorkerPod], *, wanted: int, current: int, rolling_out: bool = False
 ) -> tuple[Action, ...]:
-    """Return what to do now.
+    """Return the actions to carry out now.
 
-    TakeBack and Lower may be carried out only once the controllers have carried out the last change of replicas.
-    With nothing to remove all marks and costs are taken back; also in a rollout, where the Deployment's controller
-    would split the loss over two ReplicaSets, past the marks. To zero there is nothing to choose: all go, once all may.
+    CancelRemoval and ScaleDown may be carried out only after the controllers have carried out the last change of
+    replicas. If no pod is to be removed, all marks and costs are removed. The same holds in a rollout, where the
+    Deployment controller would split a scale-in over two ReplicaSets, regardless of the marks. A scale-in to zero needs
+    no choice: replicas are set to zero once all pods have drained.
 
     Args:
-        pods: those that serve or will.
-        wanted: the number that was decided.
-        current: the Deployment's replicas.
+        pods: the pods that serve or will serve.
+        wanted: the number of pods that was decided.
+        current: the replicas of the Deployment.
         rolling_out: whether there are pods of two templates.
     """
-    seen = sorted(pods, key=lambda pod: pod.name)
-    victims = [] if rolling_out and wanted > 0 else victims_of(seen, leaving=len(seen) - wanted)
-    held = [pod for pod in seen if _is_held(pod, victims)] if victims and current > wanted else []
-    actions = (*_forward([*victims, *held], victims), *_back(seen, victims, held))
+    by_name = sorted(pods, key=lambda pod: pod.name)
+    victims = [] if rolling_out and wanted > 0 else victims_of(by_name, leaving=len(by_name) - wanted)
+    held: list[WorkerPod] = []
+    if victims and current > wanted:
+        held = [pod for pod in by_name if pod.stage is not Stage.READY and not pod.works and pod not in victims]
+    draining = [*victims, *held]
+    cancellations = (_cancellation(pod, is_marked_for_removal=pod in draining) for pod in by_name)
+    actions: tuple[Action, ...] = (
+        *(RequestDrain(pod.name) for pod in draining if pod.marked_s is None),
+        *(SetDeletionCost(pod.name) for pod in victims if pod.drained and not pod.removable),
+        *(cancellation for cancellation in cancellations if cancellation is not None),
+    )
     if current <= wanted:
         return actions
-    if wanted == 0 and all(pod.drained for pod in seen):
+    if wanted == 0 and all(pod.drained for pod in by_name):
         lowered = 0
     else:
-        lowered = current if rolling_out else _lowest(seen, wanted=wanted, current=current)
-    return (*actions, Lower(lowered)) if lowered < current else actions
+        lowered = current if rolling_out else _lowest(by_name, wanted=wanted, current=current)
+    return (*actions, ScaleDown(lowered)) if lowered < current else actions
 
 
 def victims_of(pods: Iterable[WorkerPod], *, leaving: int) -> list[WorkerPod]:
-    """Return the pods to remove: those that the ReplicaSet would take anyway, then the idle, idle longest first, then
-    those that drain already, then the least busy: no busy worker goes while an idle one exists (rule 7). A mark is not
-    moved without need."""
-    return sorted(pods, key=_order)[: max(0, leaving)]
+    """Return the `leaving` pods to remove, in the order of `removal_order`.
+
+    Workers that already have a mark are preferred, so that a mark is not moved without need. Workers that do not
+    respond to their mark count as busy.
+    """
+
+    def order(pod: WorkerPod) -> tuple[int, bool, bool, float, str]:
+        unmarked, must_wait = pod.marked_s is None, pod.works or pod.is_unresponsive
+        return removal_order(
+            pod.name,
+            stage=pod.stage,
+            busy=(pod.busy or 0) if must_wait else None,
+            idle_s=pod.idle_s,
+            preference=(unmarked, pod.is_unresponsive) if must_wait else (not pod.removable, unmarked),
+        )
+
+    return sorted(pods, key=order)[: max(0, leaving)]
 
 
-def _order(pod: WorkerPod) -> tuple[int, bool, bool, float, str]:
-    unmarked = pod.marked_s is None
-    if pod.works or pod.mute:
-        return Stage.READY + 1, unmarked, pod.mute, pod.busy or 0, pod.name
-    return pod.stage, not pod.removable, unmarked, -pod.idle_s, pod.name
-
-
-def _is_held(pod: WorkerPod, victims: Sequence[WorkerPod]) -> bool:
-    return pod.stage is not Stage.READY and not pod.works and pod not in victims
-
-
-def _forward(marked: Iterable[WorkerPod], victims: Iterable[WorkerPod]) -> tuple[Action, ...]:
-    marks = (Mark(pod.name) for pod in marked if pod.marked_s is None)
-    costs = (SetCost(pod.name) for pod in victims if pod.drained and not pod.removable)
-    return (*marks, *costs)
-
-
-def _back(pods: Iterable[WorkerPod], victims: Sequence[WorkerPod], held: Sequence[WorkerPod]) -> tuple[Action, ...]:
-    def of(pod: WorkerPod) -> TakeBack | None:
-        if pod in victims or pod in held:
-            return TakeBack(pod.name, keep_mark=True) if pod.removable and not pod.drained else None
-        return TakeBack(pod.name) if pod.removable or pod.marked_s is not None else None
-
-    return tuple(filter(None, map(of, pods)))
+def _cancellation(pod: WorkerPod, *, is_marked_for_removal: bool) -> CancelRemoval | None:
+    if is_marked_for_removal:
+        return CancelRemoval(pod.name, keep_mark=True) if pod.removable and not pod.drained else None
+    return CancelRemoval(pod.name) if pod.removable or pod.marked_s is not None else None
 
 
 def _lowest(pods: Sequence[WorkerPod], *, wanted: int, current: int) -> int:
-    """Return the lowest number of replicas that removes nothing but drained pods.
+    """Return the lowest number of replicas that removes only drained pods.
 
-    While more pods than replicas exist, the last scale-in is still under way. Replicas without a pod go first.
+    While there are more pods than replicas, the last scale-in is still in progress. Replicas without a pod go first.
     """
     if len(pods) != current:
         return current if len(pods) > current else max(wanted, len(pods))

@@ -1,4 +1,4 @@
-"""What scaling reads from an agent's pods and its Deployment."""
+"""Functions that read the pods and the Deployment of an agent for scaling."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -6,37 +6,37 @@ from typing import Any, Final
 
 from agentqueue.spec import GROUP
 from agentqueue_operator.autoscaling.model import SCALE_UP_RATE_WINDOW_S, Pods
+from agentqueue_operator.autoscaling.removal import Stage
 from agentqueue_operator.controller.scaling.crashed_workers import FINAL_PHASES, WORKER
-from agentqueue_operator.controller.scaling.scale_in import Stage
 from agentqueue_operator.controller.status.pod_problems import CONFIG_REASONS, IMAGE_REASONS, condition_of, last_end
 from agentqueue_operator.resources.kinds import REPLICA_SET, Object
 from agentqueue_operator.resources.render.names import NOT_REMOVABLE, REMOVABLE, REMOVABLE_LABEL
 
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 LOW_COST: Final = str(-(2**31))
-"""Ours: the lowest there is, so that no cost that somebody else sets comes before it."""
+"""Our deletion cost: the lowest possible value, so that no cost set by others sorts before it."""
 KEPT_COST: Final = f"{GROUP}/kept-pod-deletion-cost"
-"""The annotation in which a pod keeps the cost that somebody else had given it, until ours is taken back."""
-FAILS: Final = frozenset({"CrashLoopBackOff", *IMAGE_REASONS, *CONFIG_REASONS})
-"""What a container waits for that will not become Ready by itself."""
+"""Annotation with the cost that others had set on the pod, for the time in which it has ours."""
+FAILED_WAITING_REASONS: Final = frozenset({"CrashLoopBackOff", *IMAGE_REASONS, *CONFIG_REASONS})
+"""Waiting reasons of a container that will not become Ready by itself."""
 LONGEST_START_S: Final = 600.0
-"""A start that took longer waited for something else, a node or an image that was not there."""
+"""Upper bound of a measured start in seconds. A longer start waited for a node or for a missing image."""
 SHORTEST_START_S: Final = 0.5
-"""The times that pods tell are cut to a second."""
+"""Lower bound of a measured start in seconds, because the times in the status of pods have a resolution of a second."""
 
 
 def serves_or_will(pod: Object) -> bool:
-    """As a ReplicaSet counts: neither ended nor on its way out."""
+    """Return whether a ReplicaSet counts the pod: it has not ended and does not terminate."""
     return not is_leaving(pod) and (pod.get("status") or {}).get("phase") not in FINAL_PHASES
 
 
 def is_leaving(pod: Object) -> bool:
-    """It was told to stop."""
+    """Return whether the pod terminates."""
     return "deletionTimestamp" in pod["metadata"]
 
 
 def stage_of(pod: Object) -> Stage:
-    """How far it has come."""
+    """Return the progress of the pod towards Ready."""
     if not (pod.get("spec") or {}).get("nodeName"):
         return Stage.UNSCHEDULED
     if (pod.get("status") or {}).get("phase", "Pending") == "Pending":
@@ -45,23 +45,25 @@ def stage_of(pod: Object) -> Stage:
 
 
 def has_low_cost(pod: Object) -> bool:
-    """It bears our deletion cost."""
+    """Return whether the pod has our deletion cost."""
     return _cost(pod) == LOW_COST
 
 
 def with_low_cost(pod: Object) -> Object:
-    """Return the merge patch that gives a pod our deletion cost; refused if the pod has changed since it was seen.
+    """Return the merge patch that sets our deletion cost. It is refused if the pod has changed since it was read.
 
-    The label is one of the template's: that the ReplicaSet's `fullyLabeledReplicas` goes down proves that its
-    controller has seen the patch.
+    The patch also changes a label of the pod template. The decrease of `fullyLabeledReplicas` in the ReplicaSet then
+    proves that its controller has observed the patch.
     """
     kept = {} if _cost(pod) in {None, LOW_COST} else {KEPT_COST: _cost(pod)}
     return _patch(pod, REMOVABLE, {COST: LOW_COST, **kept})
 
 
 def without_low_cost(pod: Object) -> Object:
-    """Return the merge patch that takes our deletion cost back, and restores what was there before; refused if the pod
-    has changed since it was seen."""
+    """Return the merge patch that removes our deletion cost and restores the earlier one.
+
+    It is refused if the pod has changed since it was read.
+    """
     kept = (pod["metadata"].get("annotations") or {}).get(KEPT_COST)
     return _patch(pod, NOT_REMOVABLE, {COST: kept, KEPT_COST: None} if has_low_cost(pod) else {})
 
@@ -82,10 +84,10 @@ def replica_sets_of(pods: Iterable[Object]) -> Sequence[str]:
 
 
 def has_settled(deployment: Object | None, replica_sets: Iterable[Object | None]) -> bool:
-    """Return whether the controllers have carried out the last change of replicas: no pod will be removed for it.
+    """Return whether the controllers have carried out the last change of replicas, so that no pod is removed for it.
 
-    A ReplicaSet's status is written after the deletions of the same round have been carried out, so a status of this
-    generation that counts no pod too many says that there is nothing left to delete.
+    A ReplicaSet controller writes the status after the deletions of the same sync. So a status of the current
+    generation that does not count too many pods proves that no deletion is left.
     """
     if deployment is None or not is_observed(deployment):
         return False
@@ -95,20 +97,20 @@ def has_settled(deployment: Object | None, replica_sets: Iterable[Object | None]
 
 
 def has_seen_costs(replica_sets: Sequence[Object], pods: Sequence[Object]) -> bool:
-    """Return whether the ReplicaSets' controller has seen every change of these pods' deletion costs.
+    """Return whether the ReplicaSet controller has observed every change of the deletion costs of these pods.
 
-    A count can be right by chance where some changes add pods and others take some away. So costs may only be changed
-    when this holds, and in one direction at a time: then no earlier state had the present count.
+    A count could be right by chance if some changes increase it and others decrease it. So costs may be changed only
+    when this holds, and in one direction at a time. Then no earlier state had the present count.
     """
     whole = sum(_is_whole(pod, replica_sets) for pod in pods)
     return _sum(replica_sets, "replicas") == len(pods) and _sum(replica_sets, "fullyLabeledReplicas") == whole
 
 
 def has_seen(deployment: Object, replica_sets: Sequence[Object], pods: Sequence[Object], *, current: int) -> bool:
-    """Return whether the ReplicaSet controller knows these pods as they are here, so that it will choose among them by
-    what is known here. Presupposes `has_settled` and `has_seen_costs`.
+    """Return whether the ReplicaSet controller has observed these pods in their present state.
 
-    Where it has no pod to choose (replicas without a pod, since a quota forbids them), the Deployment says so.
+    It then chooses its victims by that state. `has_settled` and `has_seen_costs` must hold already. If there are
+    replicas without a pod, because a quota forbids them, the status of the Deployment shows it.
     """
     if replicas_of(deployment) != current:
         return False
@@ -123,13 +125,13 @@ def has_seen(deployment: Object, replica_sets: Sequence[Object], pods: Sequence[
 
 
 def _is_whole(pod: Object, replica_sets: Iterable[Object]) -> bool:
-    """Whether it has all labels of its template: these are the pods that `fullyLabeledReplicas` counts."""
+    """Return whether the pod has all labels of its template, so that `fullyLabeledReplicas` counts it."""
     labels = (pod["metadata"].get("labels") or {}).items()
     return any(one["spec"]["template"]["metadata"]["labels"].items() <= labels for one in replica_sets)
 
 
 def counted_pods(deployment: Object) -> int:
-    """Return how many pods the Deployment's status counts."""
+    """Return the number of pods in the status of the Deployment."""
     return _count(deployment, "replicas")
 
 
@@ -142,7 +144,7 @@ def _sum(live: Iterable[Object], field: str) -> int:
 
 
 def summary_of(pods: Sequence[Object], deployment: Object | None, *, now: datetime) -> Pods:
-    """How many are where. `pods`: those that serve or will."""
+    """Return the number of pods by state. `pods`: the pods that serve or will serve; `now`: wall clock."""
     ready = sum(stage_of(pod) is Stage.READY for pod in pods)
     unschedulable = sum(map(_is_unschedulable, pods))
     failing = sum(map(_fails, pods))
@@ -157,19 +159,19 @@ def summary_of(pods: Sequence[Object], deployment: Object | None, *, now: dateti
 
 
 def is_observed(deployment: Object) -> bool:
-    """Its controller has seen the last change, so that its status tells of it."""
+    """Return whether the status of the Deployment reflects its last change."""
     observed: int = (deployment.get("status") or {}).get("observedGeneration", 0)
     wanted: int = deployment["metadata"].get("generation", 0)
     return observed >= wanted
 
 
 def replicas_of(deployment: Object | None) -> int:
-    """How many pods are asked for."""
+    """Return the number of pods requested; 0 without a Deployment."""
     return int(deployment["spec"].get("replicas", 1)) if deployment is not None else 0
 
 
 def start_of(pod: Object) -> timedelta | None:
-    """How long it took from its being made to Ready; None: it is not Ready, or not for the first time."""
+    """Return the time from the creation of the pod until Ready; None if it is not Ready, or not for the first time."""
     ready = condition_of(pod, "Ready")
     if ready.get("status") != "True" or any(one.get("restartCount") for one in _containers(pod)):
         return None
@@ -178,7 +180,7 @@ def start_of(pod: Object) -> timedelta | None:
 
 
 def _is_rolling_out(deployment: Object | None, pods: Iterable[Object]) -> bool:
-    """Pods of two templates, or some of an older one that have not gone."""
+    """Return whether there are pods of two templates, or pods of an older one that have not ended."""
     hashes = {(pod["metadata"].get("labels") or {}).get("pod-template-hash") for pod in pods}
     status: Mapping[str, int] = (deployment or {}).get("status") or {}
     return len(hashes) > 1 or status.get("replicas", 0) > status.get("updatedReplicas", 0)
@@ -194,15 +196,18 @@ def _fails(pod: Object) -> bool:
     if worker is None or stage_of(pod) is Stage.READY:
         return False
     waiting = (worker.get("state") or {}).get("waiting") or {}
-    return waiting.get("reason") in FAILS or _ended_unready(pod, worker)
+    return waiting.get("reason") in FAILED_WAITING_REASONS or _ended_unready(pod, worker)
 
 
 def _ended_unready(pod: Object, worker: Mapping[str, Any]) -> bool:
-    """Its last end was before it got Ready. The end of a Ready one is what turns the condition: not before the end, and
-    after its start, for these times are cut to a second. It comes back, and that is a start like any other."""
+    """Return whether the last container of the worker ended before it became Ready.
+
+    The end of a Ready container changes the condition `Ready`: not before that end, and after the start of the
+    container, since these times are truncated to a second. The restart of such a container is a normal start.
+    """
     ended, turned = last_end(worker) or {}, condition_of(pod, "Ready").get("lastTransitionTime")
     started, finished = ended.get("startedAt"), ended.get("finishedAt")
-    if not (started and finished and turned):  # the kubelet has lost that container
+    if not (started and finished and turned):  # The kubelet has lost that container.
         return False
     return not _moment(started) < _moment(finished) <= _moment(turned)
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from agentqueue_operator.controller.ports import AgentPods
-from agentqueue_operator.controller.scaling.crashed_workers import death_of
-from agentqueue_operator.controller.scaling.lease_recovery import Burials
+from agentqueue_operator.controller.scaling.crashed_workers import crash_of
+from agentqueue_operator.controller.scaling.lease_recovery import LeaseRecovery
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
-from agentqueue_operator.queues.ports import Death
+from agentqueue_operator.queues.ports import WorkerCrash
 from agentqueue_operator.resources.kinds import Object
 from tests.support.scaling import FakeCluster, FakeQueues, pod, queue_of
 
@@ -40,8 +40,8 @@ def died(state: Any = None, last: Any = None, *, name: str = "worker", phase: st
     ],
 )
 def test_a_terminated_state_proves_a_death(given: Object, of_pod: bool) -> None:
-    death = death_of(given)
-    assert death == Death(
+    death = crash_of(given)
+    assert death == WorkerCrash(
         worker="w-1",
         pod_uid="uid-w-1",
         container="containerd://1",
@@ -63,13 +63,13 @@ def test_a_terminated_state_proves_a_death(given: Object, of_pod: bool) -> None:
     ],
 )
 def test_nothing_else_does(given: Object) -> None:
-    assert death_of(given) is None
+    assert crash_of(given) is None
 
 
 def test_a_pod_that_is_told_to_stop_may_run_another_container_still() -> None:
     ending = died(terminated())
     ending["metadata"]["deletionTimestamp"] = ENDED
-    death = death_of(ending)
+    death = crash_of(ending)
     assert death is not None
     assert not death.of_pod
 
@@ -87,34 +87,34 @@ def test_a_pod_that_is_told_to_stop_may_run_another_container_still() -> None:
     ],
 )
 def test_why_in_words(state: Any, why: str) -> None:
-    death = death_of(died(state))
+    death = crash_of(died(state))
     assert death is not None
     assert death.why == why
 
 
 def test_a_death_without_a_time_or_an_id_is_told_by_the_count_of_restarts() -> None:
-    death = death_of(died(terminated(finishedAt=None, containerID="")))
+    death = crash_of(died(terminated(finishedAt=None, containerID="")))
     assert death is not None
     assert (death.ended_ms, death.container) == (0, "uid-w-1/1")
 
 
 async def test_each_death_is_dealt_with_once() -> None:
-    burials, queues = Burials(), FakeQueues()
-    assert await burials.bury({"work": [died(terminated()), pod("w-2")]}, queues) == ["w-1"]
-    assert await burials.bury({"work": [died(terminated())]}, queues) == []
-    assert await burials.bury({"work": [died(terminated(containerID="containerd://2"))]}, queues) == ["w-1"]
-    assert [death.container for death in queues.buried] == ["containerd://1", "containerd://2"]
+    recovery, queues = LeaseRecovery(), FakeQueues()
+    assert await recovery.release_leases({"work": [died(terminated()), pod("w-2")]}, queues) == ["w-1"]
+    assert await recovery.release_leases({"work": [died(terminated())]}, queues) == []
+    assert await recovery.release_leases({"work": [died(terminated(containerID="containerd://2"))]}, queues) == ["w-1"]
+    assert [death.container for death in queues.released] == ["containerd://1", "containerd://2"]
 
 
 async def test_what_redis_does_not_take_is_tried_again() -> None:
-    burials, queues = Burials(), FakeQueues(down=True)
-    assert await burials.bury({"work": [died(terminated())]}, queues) == []
+    recovery, queues = LeaseRecovery(), FakeQueues(down=True)
+    assert await recovery.release_leases({"work": [died(terminated())]}, queues) == []
     queues.down = False
-    assert await burials.bury({"work": [died(terminated())]}, queues) == ["w-1"]
+    assert await recovery.release_leases({"work": [died(terminated())]}, queues) == ["w-1"]
 
 
 async def test_the_scaler_buries_by_agent() -> None:
     cluster, queues = FakeCluster(), FakeQueues()
     agents = {"work": AgentPods(deployment=None, pods=[died(terminated())])}
-    assert list(await QueueScaler(cluster).bury(queue_of(), agents, queues=queues)) == ["w-1"]
-    assert list(await QueueScaler(cluster).bury(queue_of(), {}, queues=queues)) == []
+    assert list(await QueueScaler(cluster).release_leases(queue_of(), agents, queues=queues)) == ["w-1"]
+    assert list(await QueueScaler(cluster).release_leases(queue_of(), {}, queues=queues)) == []

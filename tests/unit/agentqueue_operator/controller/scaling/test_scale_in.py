@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
+from agentqueue_operator.autoscaling.removal import RequestDrain, Stage
 from agentqueue_operator.controller.scaling.scale_in import (
-    Lower,
-    Mark,
-    SetCost,
-    Stage,
-    TakeBack,
+    CancelRemoval,
+    ScaleDown,
+    SetDeletionCost,
     WorkerPod,
     plan_scale_in,
     victims_of,
@@ -61,67 +60,87 @@ def test_victims(pods: list[WorkerPod], expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("pods", "wanted", "expected"),
     [
-        pytest.param([pod("a"), pod("b", busy=1)], 1, (Mark("a"),), id="an-idle-one-is-marked-and-no-more"),
-        pytest.param([pod("a", busy=2), pod("b", busy=1)], 1, (Mark("b"),), id="a-busy-one-too"),
+        pytest.param([pod("a"), pod("b", busy=1)], 1, (RequestDrain("a"),), id="an-idle-one-is-marked-and-no-more"),
+        pytest.param([pod("a", busy=2), pod("b", busy=1)], 1, (RequestDrain("b"),), id="a-busy-one-too"),
         pytest.param(
-            [pod("a"), pod("b", marked_s=9.0, busy=1)], 1, (Mark("a"), TakeBack("b")), id="an-idle-one-in-its-place"
+            [pod("a"), pod("b", marked_s=9.0, busy=1)],
+            1,
+            (RequestDrain("a"), CancelRemoval("b")),
+            id="an-idle-one-in-its-place",
         ),
         pytest.param([pod("a"), pod("b", marked_s=2.0)], 1, (), id="waits-for-the-answer"),
-        pytest.param([pod("a"), drained("b")], 1, (SetCost("b"),), id="the-cost-comes-after-the-answer"),
+        pytest.param([pod("a"), drained("b")], 1, (SetDeletionCost("b"),), id="the-cost-comes-after-the-answer"),
         pytest.param([pod("a", busy=1), drained("b", busy=1)], 1, (), id="a-job-claimed-before-the-mark-ends-first"),
-        pytest.param([pod("a"), leaves("b")], 1, (Lower(1),), id="lowers"),
+        pytest.param([pod("a"), leaves("b")], 1, (ScaleDown(1),), id="lowers"),
         pytest.param(
             [pod("a", busy=1), leaves("b"), leaves("c", confirmed=False)],
             1,
-            (TakeBack("c", keep_mark=True),),
+            (CancelRemoval("c", keep_mark=True),),
             id="not-while-one-that-has-not-confirmed-bears-the-cost",
         ),
         pytest.param(
-            [pod("a"), leaves("b"), pod("c", marked_s=0.1)], 1, (Lower(2),), id="by-no-more-than-bear-the-cost"
+            [pod("a"), leaves("b"), pod("c", marked_s=0.1)], 1, (ScaleDown(2),), id="by-no-more-than-bear-the-cost"
         ),
         pytest.param(
-            [pod("a"), leaves("b"), pod("c", removable=True)], 2, (TakeBack("c"),), id="a-cost-without-a-mark"
+            [pod("a"), leaves("b"), pod("c", removable=True)], 2, (CancelRemoval("c"),), id="a-cost-without-a-mark"
         ),
-        pytest.param([leaves("a"), leaves("b", idle_s=9)], 1, (TakeBack("a"), Lower(1)), id="one-too-many"),
+        pytest.param([leaves("a"), leaves("b", idle_s=9)], 1, (CancelRemoval("a"), ScaleDown(1)), id="one-too-many"),
         pytest.param(
-            [pod("a"), leaves("b", busy=1)], 1, (Mark("a"), TakeBack("b")), id="looks-again-whether-it-is-idle"
+            [pod("a"), leaves("b", busy=1)],
+            1,
+            (RequestDrain("a"), CancelRemoval("b")),
+            id="looks-again-whether-it-is-idle",
         ),
         pytest.param([starting("a", busy=1), leaves("b")], 1, (), id="those-that-stay-must-be-ready"),
-        pytest.param([starting("a"), leaves("b")], 1, (Mark("a"), TakeBack("b")), id="or-they-go-in-its-place"),
+        pytest.param(
+            [starting("a"), leaves("b")], 1, (RequestDrain("a"), CancelRemoval("b")), id="or-they-go-in-its-place"
+        ),
         pytest.param(
             [starting("a"), starting("b"), leaves("c"), pod("d")],
             2,
-            (Mark("a"), Mark("b"), TakeBack("c")),
+            (RequestDrain("a"), RequestDrain("b"), CancelRemoval("c")),
             id="pods-that-start-go-first",
         ),
         pytest.param(
             [starting("a", marked_s=1.0), starting("b", stage=Stage.NOT_READY)],
             1,
-            (Mark("b"), SetCost("a")),
+            (RequestDrain("b"), SetDeletionCost("a")),
             id="one-that-starts-is-held-while-another-goes",
         ),
         pytest.param(
             [starting("a", marked_s=1.0, removable=True), starting("b", stage=Stage.NOT_READY, marked_s=1.0)],
             1,
-            (Lower(1),),
+            (ScaleDown(1),),
             id="held",
         ),
         pytest.param([pod("a", busy=1), pod("b", marked_s=40.0)], 1, (), id="one-that-does-not-answer-stays"),
-        pytest.param([pod("a"), pod("b", marked_s=40.0)], 1, (Mark("a"), TakeBack("b")), id="and-another-goes"),
         pytest.param(
-            [pod("a"), leaves("b", busy=None, silent_s=30.0)], 1, (Lower(1),), id="one-long-silent-holds-no-lease"
+            [pod("a"), pod("b", marked_s=40.0)], 1, (RequestDrain("a"), CancelRemoval("b")), id="and-another-goes"
         ),
-        pytest.param([pod("a"), leaves("b", busy=None, silent_s=29.0)], 1, (Mark("a"), TakeBack("b")), id="not-before"),
+        pytest.param(
+            [pod("a"), leaves("b", busy=None, silent_s=30.0)], 1, (ScaleDown(1),), id="one-long-silent-holds-no-lease"
+        ),
+        pytest.param(
+            [pod("a"), leaves("b", busy=None, silent_s=29.0)],
+            1,
+            (RequestDrain("a"), CancelRemoval("b")),
+            id="not-before",
+        ),
         pytest.param(
             [pod("a"), starting("b", marked_s=0.0, heard=True)],
             1,
-            (Mark("a"), TakeBack("b")),
+            (RequestDrain("a"), CancelRemoval("b")),
             id="nor-while-it-restarts",
         ),
-        pytest.param([pod("a"), leaves("b")], 2, (TakeBack("b"),), id="a-burst-takes-it-back"),
-        pytest.param([pod("a"), pod("b", marked_s=1.0)], 2, (TakeBack("b"),), id="marks-not-due-are-taken-back"),
-        pytest.param([drained("a"), drained("b")], 0, (SetCost("a"), SetCost("b"), Lower(0)), id="all-at-once"),
-        pytest.param([drained("a"), drained("b", busy=1)], 0, (SetCost("a"),), id="but-not-one-that-works"),
+        pytest.param([pod("a"), leaves("b")], 2, (CancelRemoval("b"),), id="a-burst-takes-it-back"),
+        pytest.param([pod("a"), pod("b", marked_s=1.0)], 2, (CancelRemoval("b"),), id="marks-not-due-are-taken-back"),
+        pytest.param(
+            [drained("a"), drained("b")],
+            0,
+            (SetDeletionCost("a"), SetDeletionCost("b"), ScaleDown(0)),
+            id="all-at-once",
+        ),
+        pytest.param([drained("a"), drained("b", busy=1)], 0, (SetDeletionCost("a"),), id="but-not-one-that-works"),
     ],
 )
 def test_steps(pods: list[WorkerPod], wanted: int, expected: tuple[Any, ...]) -> None:
@@ -130,15 +149,17 @@ def test_steps(pods: list[WorkerPod], wanted: int, expected: tuple[Any, ...]) ->
 
 def test_nothing_goes_in_a_rollout() -> None:
     pods = [pod("a"), leaves("b")]
-    assert plan_scale_in(pods, wanted=1, current=2, rolling_out=True) == (TakeBack("b"),)
+    assert plan_scale_in(pods, wanted=1, current=2, rolling_out=True) == (CancelRemoval("b"),)
 
 
 @pytest.mark.parametrize(
     ("pods", "expected"),
     [
-        pytest.param([leaves("a"), leaves("b"), leaves("new")], (Lower(0),), id="all-together-once-all-may"),
-        pytest.param([leaves("a"), leaves("b", busy=1)], (TakeBack("b", keep_mark=True),), id="none-while-one-works"),
-        pytest.param([leaves("a"), starting("new")], (Mark("new"),), id="those-of-the-new-template-too"),
+        pytest.param([leaves("a"), leaves("b"), leaves("new")], (ScaleDown(0),), id="all-together-once-all-may"),
+        pytest.param(
+            [leaves("a"), leaves("b", busy=1)], (CancelRemoval("b", keep_mark=True),), id="none-while-one-works"
+        ),
+        pytest.param([leaves("a"), starting("new")], (RequestDrain("new"),), id="those-of-the-new-template-too"),
     ],
 )
 def test_in_a_rollout_all_may_go(pods: list[WorkerPod], expected: tuple[Any, ...]) -> None:
@@ -146,8 +167,8 @@ def test_in_a_rollout_all_may_go(pods: list[WorkerPod], expected: tuple[Any, ...
 
 
 def test_replicas_without_a_pod_go_first() -> None:
-    assert plan_scale_in([pod("a"), pod("b")], wanted=2, current=5) == (Lower(2),)
-    assert plan_scale_in([pod("a"), pod("b")], wanted=1, current=5) == (Mark("a"), Lower(2))
+    assert plan_scale_in([pod("a"), pod("b")], wanted=2, current=5) == (ScaleDown(2),)
+    assert plan_scale_in([pod("a"), pod("b")], wanted=1, current=5) == (RequestDrain("a"), ScaleDown(2))
 
 
 def test_the_last_scale_in_ends_before_the_next_begins() -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentqueue_operator.autoscaling.removal import Stage
 from agentqueue_operator.controller.scaling import drain_handshake, scaler
 from agentqueue_operator.controller.scaling import scale_in as drain
-from agentqueue_operator.controller.scaling.scale_in import Lower, SetCost, Stage, TakeBack, WorkerPod
+from agentqueue_operator.controller.scaling.scale_in import CancelRemoval, ScaleDown, SetDeletionCost, WorkerPod
 from tests.support.scale_in import BusyPodRemoved, World
 
 
@@ -53,11 +54,15 @@ def cost_before_confirmation(pods: Iterable[WorkerPod], **asked: Any) -> tuple[d
     seen = list(pods)
     plan = drain.plan_scale_in(seen, **asked)
     victims = drain.victims_of(seen, leaving=len(seen) - asked["wanted"])
-    early = [SetCost(pod.name) for pod in victims if not (pod.works or pod.removable)]
-    kept = [a for a in plan if not (isinstance(a, Lower | SetCost) or (isinstance(a, TakeBack) and a.keep_mark))]
+    early = [SetDeletionCost(pod.name) for pod in victims if not (pod.works or pod.removable)]
+    kept = [
+        a
+        for a in plan
+        if not (isinstance(a, ScaleDown | SetDeletionCost) or (isinstance(a, CancelRemoval) and a.keep_mark))
+    ]
     going = sum(pod.drained and pod.removable for pod in victims)
     ready = all(pod.stage is Stage.READY for pod in seen) and len(seen) == asked["current"]
-    lowered = [Lower(max(asked["wanted"], len(seen) - going))] if ready and going else []
+    lowered = [ScaleDown(max(asked["wanted"], len(seen) - going))] if ready and going else []
     return (*kept, *early, *lowered)
 
 

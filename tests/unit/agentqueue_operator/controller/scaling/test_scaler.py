@@ -8,16 +8,16 @@ import pytest
 
 from agentqueue_operator.autoscaling.decision_record import decode
 from agentqueue_operator.autoscaling.model import Load, ScalingReason
+from agentqueue_operator.autoscaling.queue_metrics import WorkerHeartbeat
 from agentqueue_operator.controller.ports import AgentPods, ApiRefused, NotLeading, Scaled
 from agentqueue_operator.controller.scaling.scale_in import SETTLE_S
-from agentqueue_operator.controller.scaling.scaler import ASK_AGAIN_S, MARKS_KEPT_S, QueueScaler
+from agentqueue_operator.controller.scaling.scaler import ANSWER_POLL_S, MARKS_KEPT_S, QueueScaler
 from agentqueue_operator.controller.scaling.worker_pods import COST
-from agentqueue_operator.queues.ports import Report
 from tests.support.scaling import FakeCluster, FakeQueues, pod, queue_of
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
-IDLE = Report(busy=0, slots=1, draining=False)
-BUSY = Report(busy=1, slots=1, draining=False)
+IDLE = WorkerHeartbeat(busy=0, slots=1, draining=False)
+BUSY = WorkerHeartbeat(busy=1, slots=1, draining=False)
 
 
 class Passes:
@@ -25,7 +25,7 @@ class Passes:
 
     def __init__(self, *pods: Any, current: int | None = None, at: float = 1000.0, **scaling: Any) -> None:
         self.cluster = FakeCluster(len(pods) if current is None else current, *pods)
-        self.queues = FakeQueues(reports=dict.fromkeys(self.cluster.pods, IDLE))
+        self.queues = FakeQueues(heartbeats=dict.fromkeys(self.cluster.pods, IDLE))
         self.queue = queue_of(**scaling)
         self.at = at
         self.decisions: list[ScalingReason] = []
@@ -35,7 +35,7 @@ class Passes:
         """The operator starts anew, and knows nothing."""
         self.scaler = QueueScaler(
             self.cluster,
-            decided=lambda _, decision: self.decisions.append(decision.reason),
+            on_decision=lambda _, decision: self.decisions.append(decision.reason),
             now=lambda: NOW,
         )
 
@@ -102,10 +102,10 @@ async def test_the_handshake_step_by_step(two_idle: Passes) -> None:
     assert marked.replicas == 2
     assert set(queues.marked) == {"a"}
     assert cluster.costs() == set()
-    queues.reports["a"] = Report(busy=0, slots=1, draining=True, mark=queues.marked["a"] - 1)
+    queues.heartbeats["a"] = WorkerHeartbeat(busy=0, slots=1, draining=True, mark=queues.marked["a"] - 1)
     waits_for_the_answer = await passes.one(after=0.1)
     assert (waits_for_the_answer.replicas, waits_for_the_answer.draining) == (2, 1)
-    assert waits_for_the_answer.requeue_after_s == ASK_AGAIN_S
+    assert waits_for_the_answer.requeue_after_s == ANSWER_POLL_S
     assert cluster.costs() == set()  # it has confirmed an earlier mark
     queues.confirm("a")
     cluster.lags = True
@@ -191,7 +191,7 @@ async def test_a_burst_takes_marks_and_annotations_back(two_idle: Passes) -> Non
 
 async def test_a_busy_worker_stays_while_an_idle_one_goes() -> None:
     passes = Passes(pod("a"), pod("b"), minReplicas=1)
-    passes.queues.reports["a"] = BUSY
+    passes.queues.heartbeats["a"] = BUSY
     passes.queues.load = Load(active=1)
     await passes.settled()
     assert set(passes.queues.marked) == {"b"}
@@ -214,7 +214,7 @@ async def test_replicas_hold_while_redis_is_down(two_idle: Passes) -> None:
     two_idle.queues.down = True
     for _ in range(20):
         scaled = await two_idle.one()
-        assert (scaled.replicas, scaled.look) == (2, None)
+        assert (scaled.replicas, scaled.metrics) == (2, None)
     assert two_idle.decisions[-1] is ScalingReason.FALLBACK_HOLD
     two_idle.queues.down = False
     assert (await two_idle.one()).replicas == 2
@@ -285,7 +285,7 @@ async def test_marks_are_kept_as_long_as_somebody_scales_but_those_of_a_suspende
 
 async def test_suspend_waits_for_the_jobs_that_run() -> None:
     passes = Passes(pod("a"), pod("b"), suspend=True)
-    passes.queues.reports["b"] = BUSY
+    passes.queues.heartbeats["b"] = BUSY
     passes.queues.load = Load(ready=7, active=1)
     assert (await passes.one()).replicas == 2
     assert set(passes.queues.marked) == {"a", "b"}
@@ -408,7 +408,7 @@ async def test_starts_are_learned_once_per_pod() -> None:
 async def test_running_jobs_tell_by_their_age_that_jobs_are_long() -> None:
     passes = Passes(pod("a"), maxReplicas=1)
     passes.queues.load = Load(active=1)
-    passes.queues.reports["a"] = Report(busy=1, slots=1, draining=False, running_s=300.0)
+    passes.queues.heartbeats["a"] = WorkerHeartbeat(busy=1, slots=1, draining=False, running_s=300.0)
     scaled = await passes.one()
     assert scaled.decision is not None
     assert scaled.decision.terms.snapshot.rates.service == timedelta(seconds=300)
@@ -434,24 +434,24 @@ async def test_a_pod_that_was_heard_and_is_silent_is_no_capacity_nor_when_its_no
     passes = Passes(pod("a"), minReplicas=0)
     passes.queues.load = Load(active=1)
     await passes.settled()
-    passes.queues.reports.clear()  # its node has lost power
+    passes.queues.heartbeats.clear()  # its node has lost power
     passes.queues.load = Load(stalled=1)
     assert (await passes.one()).replicas == 2
     passes.cluster.pods["a"]["status"]["conditions"][0]["status"] = "False"
     passes.cluster.replicas = 2
     assert (await passes.one()).replicas == 2
-    passes.queues.reports["a"] = BUSY
+    passes.queues.heartbeats["a"] = BUSY
     passes.queues.load = Load(active=1)
     assert passes.decisions[-1] is ScalingReason.BACKLOG
     await passes.one()
-    assert passes.scaler._agents["work"].memory.keep_history[-1].pods == 1
+    assert passes.scaler._agents["work"].observer.memory.keep_history[-1].pods == 1
 
 
 async def test_a_container_that_starts_again_is_awaited_as_any_start() -> None:
     passes = Passes(pod("a"), minReplicas=0)
     passes.queues.load = Load(active=1)
     await passes.settled()
-    passes.queues.reports.clear()
+    passes.queues.heartbeats.clear()
     passes.queues.load = Load(stalled=1)
     status = passes.cluster.pods["a"]["status"]
     status["conditions"][0]["status"] = "False"
@@ -468,7 +468,7 @@ async def test_after_an_outage_of_redis_workers_get_time_to_be_heard_again() -> 
     for _ in range(6):
         await passes.one()
     passes.queues.down = False
-    passes.queues.reports.clear()
+    passes.queues.heartbeats.clear()
     passes.queues.load = Load(stalled=1)
     assert (await passes.one()).replicas == 1
     assert (await passes.one()).replicas == 1
@@ -477,16 +477,16 @@ async def test_after_an_outage_of_redis_workers_get_time_to_be_heard_again() -> 
 
 async def test_a_ready_pod_that_was_never_heard_is_awaited_as_long() -> None:
     passes = Passes(pod("a"), minReplicas=1)
-    passes.queues.reports.clear()
+    passes.queues.heartbeats.clear()
     assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 2]
     passes = Passes(pod("a", ready=False), minReplicas=1)
-    passes.queues.reports.clear()
+    passes.queues.heartbeats.clear()
     assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 1]
 
 
 async def test_a_restarted_operator_knows_a_lost_nodes_pod_from_one_that_starts() -> None:
     passes = Passes(pod("a", ready=False), minReplicas=1)
-    passes.queues.reports.clear()
+    passes.queues.heartbeats.clear()
     (container,) = passes.cluster.pods["a"]["status"]["containerStatuses"]
     container |= {"started": True, "state": {"running": {"startedAt": "2026-11-25T02:00:01Z"}}}
     assert [(await passes.one()).replicas for _ in range(3)] == [1, 1, 2]

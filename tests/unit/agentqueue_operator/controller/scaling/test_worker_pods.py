@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from agentqueue_operator.autoscaling.model import Pods
+from agentqueue_operator.autoscaling.removal import Stage
 from agentqueue_operator.controller.ports import ApiRefused
-from agentqueue_operator.controller.scaling.scale_in import Stage
 from agentqueue_operator.controller.scaling.worker_pods import (
     COST,
     has_low_cost,
