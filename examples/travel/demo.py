@@ -69,7 +69,7 @@ class Running:
             if self.seconds > START_S:
                 raise DemoFailed(f"`agentqueue up` had no server after {START_S:.0f} s")
             Event().wait(LOOK_EVERY_S)
-        return state.redis_url
+        return state.connection["AGENTQUEUE_REDIS_URL"]
 
     def check(self) -> None:
         """See that it still runs."""

@@ -1,12 +1,14 @@
 """The clients against real servers: what producers rely on."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,8 +32,11 @@ from agentqueue.errors import (
     UnsupportedServer,
     UsageError,
 )
+from agentqueue.local.state import write_up_state
 from agentqueue.model.job import State
 from agentqueue.model.times import from_ms
+from agentqueue.service.environment import REDIS_INSECURE_SKIP_VERIFY, REDIS_URL
+from agentqueue.store import Tls
 from agentqueue.store.jobs import ReplayReply
 from tests.support.hand import Hand
 from tests.support.servers import RunningServer
@@ -660,6 +665,32 @@ class TestTrouble:
             Client()
         monkeypatch.setenv("REDIS_URL", "redis://somewhere:1")
         assert Client().server.name == "redis://somewhere:1"
+
+
+class TestLocal:
+    async def test_it_connects_to_the_up_of_the_folder_or_of_one_above(self, server_url: str, tmp_path: Path) -> None:
+        write_up_state(tmp_path, {REDIS_URL: server_url}, pid=os.getpid())
+        below = tmp_path / "src"
+        below.mkdir()
+        async with Client.local(below) as client:
+            await client.enqueue("flights", "search", id="trip")
+        with SyncClient.local(str(tmp_path)) as same:
+            assert same.status("trip").queue == "flights"
+
+    def test_it_takes_all_of_the_connection_from_the_up(self, tmp_path: Path) -> None:
+        connection = {REDIS_URL: "rediss://:pw@10.0.0.1:6380/2", REDIS_INSECURE_SKIP_VERIFY: "true"}
+        write_up_state(tmp_path, connection, pid=os.getpid())
+        options = Client.local(tmp_path).server.options
+        assert (options.url, options.tls) == (connection[REDIS_URL], Tls(skip_verify=True))
+
+    @pytest.mark.parametrize("local", [Client.local, SyncClient.local])
+    def test_without_one_the_error_says_what_to_do(
+        self, local: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server_url: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv(REDIS_URL, server_url)
+        with pytest.raises(UsageError, match=rf"no `agentqueue up` runs for {tmp_path} .* `agentqueue up FILE`"):
+            local()
 
 
 async def _endless(client: Client) -> None:

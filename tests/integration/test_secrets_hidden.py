@@ -307,5 +307,5 @@ def test_the_state_of_up_as_users_print_it_has_no_password(tmp_path: Path) -> No
     write_up_state(tmp_path, {"AGENTQUEUE_REDIS_URL": url}, pid=os.getpid())
     state = find_up_state(tmp_path)
     assert state is not None
-    assert state.redis_url == url
+    assert state.connection["AGENTQUEUE_REDIS_URL"] == url
     assert SECRET not in f"{state} {state!r}"

@@ -101,9 +101,7 @@ class Running:
 
     @property
     def client(self) -> SyncClient:
-        state = read_up_state(self.folder)
-        assert state is not None
-        return SyncClient(state.redis_url)
+        return SyncClient.local(self.folder)
 
     def end(self, number: int) -> int:
         assert self.process is not None

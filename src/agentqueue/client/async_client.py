@@ -16,6 +16,7 @@ from collections.abc import (
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from agentqueue.agent.job_definition import JobDefinition
@@ -195,6 +196,27 @@ class Client:
         client = cls.__new__(cls)
         client._set_up(options, MAX_BYTES)  # noqa: SLF001  # its own
         return client
+
+    @classmethod
+    def local(cls, folder: str | os.PathLike[str] = ".") -> Self:
+        """Return a client of the `agentqueue up` that runs for a folder, or for the nearest folder above it.
+
+        Args:
+            folder: The folder in which `agentqueue up` was started. The working directory by default.
+
+        Raises:
+            UsageError: No `agentqueue up` runs there.
+        """
+        from agentqueue.local.state import find_up_state  # noqa: PLC0415  # only programs beside `up` need it
+
+        state = find_up_state(Path(folder))
+        options = None if state is None else server_options(state.connection)
+        if options is None:
+            raise UsageError(
+                f"no `agentqueue up` runs for {Path(folder).absolute()} or a folder above it: start one with "
+                "`agentqueue up FILE`, or connect to another server with Client(url)"
+            )
+        return cls.at(options)
 
     async def __aenter__(self) -> Self:
         self._fork_guard.check(asyncio.get_running_loop())

@@ -1,6 +1,7 @@
 """`SyncClient`: `Client` without `await`, for programs without an event loop. Safe to share between threads."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
@@ -148,7 +149,7 @@ class SyncClient:
         sentinel: Sentinels | None = None,
         allow_eviction: bool = False,
     ) -> None:
-        self._client = Client(
+        client = Client(
             url,
             timeout=timeout,
             connect_timeout=connect_timeout,
@@ -158,7 +159,18 @@ class SyncClient:
             sentinel=sentinel,
             allow_eviction=allow_eviction,
         )
+        self._set_up(client)
+
+    def _set_up(self, client: Client) -> None:
+        self._client = client
         self._thread = _LoopThread()
+
+    @classmethod
+    def local(cls, folder: str | os.PathLike[str] = ".") -> Self:
+        """Return a client of the `agentqueue up` that runs for a folder; see `Client.local`."""
+        client = cls.__new__(cls)
+        client._set_up(Client.local(folder))  # noqa: SLF001  # its own
+        return client
 
     def __enter__(self) -> Self:
         try:

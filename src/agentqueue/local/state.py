@@ -21,11 +21,6 @@ class UpState:
     """The variables that lead to the server (`agentqueue.service.environment.CONNECTION`), as its workers have them."""
     process: Process
 
-    @property
-    def redis_url(self) -> str:
-        """The server's URL; all of the way to it, unless an external Redis takes TLS or Sentinels."""
-        return self.connection[REDIS_URL]
-
 
 def write_up_state(folder: Path, connection: Mapping[str, str], *, pid: int) -> Path:
     """Note under `folder`/.agentqueue that the `up` with this pid runs; readable by its owner only."""
