@@ -73,7 +73,7 @@ CASES: Final = (
     Case("payload-1k", "no-op jobs of 1 KB, 100 at a time", measures.throughput, 100, payload_bytes=1_000),
     Case("payload-100k", "no-op jobs of 100 KB, 100 at a time", measures.throughput, 100, payload_bytes=100_000),
     Case("memory", "memory of the server", measures.memory),
-    Case("recovery", "jobs of a killed worker run again", measures.recovery, seconds=1.0),
+    Case("recovery", "jobs of a killed worker run again", measures.recovery, seconds=3.0),
     Case("drain", "stop of a worker with 10 jobs of 0.5 s", measures.drain, seconds=0.5),
     Case("start", "import, start and idling", measures.start, main=True),
     Case("network-noop-10", "no-op jobs, 10 at a time, network of 3 ms", measures.throughput, 10, network_ms=3.0),
