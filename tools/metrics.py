@@ -126,7 +126,7 @@ def operator_metrics() -> OperatorMetrics:
     )
     look = QueueMetrics(load=load, heartbeats={}, marked={}, delayed=0, done=0, dead=0, arrived=0, run_ms=0)
     facts = AgentFacts(name="search", queue="search", deployment="travel-search", desired=0, ready=0)
-    metrics.decided(REF, "search", decision)
+    metrics.on_decided(REF, "search", decision)
     metrics.on_observed(REF, QUEUE, {"search": Scaled(replicas=0, decision=decision, metrics=look)}, {"search": facts})
     return metrics
 

@@ -119,6 +119,6 @@ async def test_an_agentqueue_that_is_deleted_during_its_pass_ends_quietly(kube: 
         async with run_operator(kube.cluster.kubeconfig, kube.namespace, aq_images, wrap=wrap) as operator:
             await kube.apply(code(), agent_queue())
             await asyncio.wait_for(made[0].was_asked.wait(), 30)
-            await until(lambda: len(operator.loops) == 0 and bool(operator.passes.seconds))
+            await until(lambda: len(operator.work_queue) == 0 and bool(operator.passes.seconds))
             assert operator.passes.errors == []
     assert [line for line in logs if line["log_level"] in ("warning", "error")] == []

@@ -87,7 +87,7 @@ async def test_changes_of_the_resource_are_rolled_out_and_what_it_drops_goes(ope
     await kube.apply(agent_queue(agents=[agent("greetings", concurrency=7)], networkPolicy={"enabled": False}))
     await kube.until_gone("deployment", worker_name("demo", "others"))
     await kube.until_gone("networkpolicy", redis_name("demo"))
-    await kube.until(AQ, "demo", has_condition("Progressing", "False", reason="Settled"), timeout=60)
+    await kube.until(AQ, "demo", has_condition("Progressing", "False", reason="Stable"), timeout=60)
     after = await kube.get("deployment", GREETINGS)
     assert is_rolled_out(after)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]

@@ -46,7 +46,7 @@ async def test_a_queue_is_served_with_the_declared_rights_alone(
 ) -> None:
     operator = await operators.started()
     await served(kube, valkey)
-    assert "watch_trouble" not in operator.events()
+    assert "watch_failed" not in operator.events()
     found = await operator.metrics()
     labels = f'agent="greetings",agentqueue="demo",namespace="{kube.namespace}",queue="greetings"'
     assert found[f"agentqueue_queue_waiting_jobs{{{labels}}}"] == 0.0
@@ -63,7 +63,7 @@ async def test_without_the_right_to_list_secrets_it_serves_too(
 ) -> None:
     operator = await operators.started(read_secrets="false")
     await served(kube, valkey)
-    assert 'resource="secrets"' not in str([line for line in operator.lines() if line["event"] == "watch_trouble"])
+    assert 'resource="secrets"' not in str([line for line in operator.lines() if line["event"] == "watch_failed"])
 
 
 async def test_sigterm_ends_it_within_two_seconds_also_in_the_middle_of_work(
@@ -99,7 +99,7 @@ async def test_it_waits_for_the_definition_and_says_so(kube: Kube, operators: Op
     await kube.request("DELETE", CRD)
     await until_gone(kube)
     operator = await operators.start()
-    await operator.until_logged("watch_trouble", timeout=90)
+    await operator.until_logged("watch_failed", timeout=90)
     status, text = await operator.ask("/readyz")
     assert (status, "install the AgentQueue definition" in text) == (503, True)
     assert (await operator.ask("/healthz"))[0] == 200

@@ -18,7 +18,7 @@ from agentqueue.model.job import JobRecord, encode_job
 from agentqueue.model.new_job import NewJob
 from agentqueue.store import Server, ServerOptions, acl
 from agentqueue.store.jobs import Store
-from agentqueue_operator.controller.redis_pool import Switchboard
+from agentqueue_operator.controller.redis_pool import RedisPool
 from agentqueue_operator.controller.status.reasons import Reason
 from agentqueue_operator.queues.ports import Retention
 from agentqueue_operator.queues.reader import QueueReader
@@ -134,7 +134,7 @@ async def work(url: str) -> None:
         record = encode_job(JobRecord(name="fine", enqueued_ms=1, queue=QUEUE))
         await store.tick("cron", 1, NewJob(QUEUE, "cron:1", record, Level.NORMAL))
         await client.stats()
-    line = Switchboard().dial(ServerOptions(url))
+    line = RedisPool().acquire(ServerOptions(url))
     assert await line.check() is None
     await line.close()
 
@@ -183,11 +183,11 @@ async def test_a_command_that_is_not_allowed_is_named(
         async with Client(restricted) as client:
             await client.enqueue(QUEUE, "job")
     if command == "INFO":
-        line = Switchboard().dial(ServerOptions(restricted))
-        trouble = await line.check()
+        line = RedisPool().acquire(ServerOptions(restricted))
+        problem = await line.check()
         await line.close()
-        assert trouble is not None
-        assert trouble.reason is Reason.REDIS_FORBIDDEN
+        assert problem is not None
+        assert problem.reason is Reason.REDIS_FORBIDDEN
 
 
 async def test_the_error_names_the_command_that_a_user_may_not_run(

@@ -66,10 +66,10 @@ async def look(server: Server, metrics: Metrics) -> None:
     snapshot = ScalingSnapshot(at=1.0, load=looks["search"].load)
     decision = ScaleTo(1, ScalingReason.BACKLOG, Terms(snapshot=snapshot, current=0, policy=ScalingPolicy()), Memory())
     scaled = {"search": Scaled(replicas=1, decision=decision, metrics=looks["search"])}
-    metrics.decided(REF, "search", decision)
+    metrics.on_decided(REF, "search", decision)
     metrics.on_observed(REF, QUEUE, scaled, FACTS)
-    metrics.passed(REF, 0.1, "ApiUnavailable")
-    metrics.called("GET", "pods", 200)
+    metrics.on_reconciled(REF, 0.1, "ApiUnavailable")
+    metrics.on_api_call("GET", "pods", 200)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:

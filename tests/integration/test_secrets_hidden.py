@@ -28,9 +28,9 @@ from agentqueue.local.state import UpState, find_up_state, write_up_state
 from agentqueue.spec import AgentQueue, resolve
 from agentqueue.store.options import ServerOptions
 from agentqueue_operator.controller import reconciler
-from agentqueue_operator.controller.redis_connection import Link
-from agentqueue_operator.controller.redis_pool import Switchboard
-from agentqueue_operator.controller.referenced_content import Contents
+from agentqueue_operator.controller.redis_connection import RedisConnection
+from agentqueue_operator.controller.redis_pool import RedisPool
+from agentqueue_operator.controller.referenced_content import SecretReader
 from agentqueue_operator.local.ports import AgentRun
 from agentqueue_operator.local.variables import Documents
 from tests.support.fake_cluster import FakeCluster
@@ -198,11 +198,13 @@ def test_the_resource(url: str, capsys: pytest.CaptureFixture[str], tmp_path: Pa
 async def test_conditions(url: str) -> None:
     cluster = FakeCluster()
     cluster.put({"kind": "Secret", "metadata": {"name": "u"}, "data": {"url": base64.b64encode(url.encode()).decode()}})
-    contents = Contents(cluster, "n", clock=lambda: 0.0)
-    link = Link(contents, Switchboard().dial, clock=lambda: 0.0, now=lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    facts = await link.look(resolve(AgentQueue.model_validate(RESOURCE)), "n", [], "")
+    secrets = SecretReader(cluster, "n", clock=lambda: 0.0)
+    link = RedisConnection(
+        secrets, RedisPool().acquire, clock=lambda: 0.0, now=lambda: datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    facts = await link.observe(resolve(AgentQueue.model_validate(RESOURCE)), "n", [], "")
     await link.close()
-    assert facts.trouble is not None
+    assert facts.problem is not None
     assert SECRET not in repr(facts)
 
 
@@ -212,11 +214,13 @@ async def test_conditions(url: str) -> None:
 async def test_a_condition_names_the_parameter_and_the_secret(url: str) -> None:
     cluster = FakeCluster()
     cluster.put({"kind": "Secret", "metadata": {"name": "u"}, "data": {"url": base64.b64encode(url.encode()).decode()}})
-    contents = Contents(cluster, "n", clock=lambda: 0.0)
-    link = Link(contents, Switchboard().dial, clock=lambda: 0.0, now=lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    facts = await link.look(resolve(AgentQueue.model_validate(RESOURCE)), "n", [], "")
-    assert facts.trouble is not None
-    assert facts.trouble.said.startswith("key url of the Secret u: the Redis URL's parameter ")
+    secrets = SecretReader(cluster, "n", clock=lambda: 0.0)
+    link = RedisConnection(
+        secrets, RedisPool().acquire, clock=lambda: 0.0, now=lambda: datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    facts = await link.observe(resolve(AgentQueue.model_validate(RESOURCE)), "n", [], "")
+    assert facts.problem is not None
+    assert facts.problem.message.startswith("key url of the Secret u: the Redis URL's parameter ")
 
 
 async def test_the_console(echo: str) -> None:
@@ -288,8 +292,8 @@ SECRET_FIELDS = [
     (UpState, "connection"),
     (embedded._Record, "password"),
     (AgentRun, "environment"),
-    (reconciler._Secrets, "password"),
-    (reconciler._Secrets, "token"),
+    (reconciler._Credentials, "password"),
+    (reconciler._Credentials, "token"),
     (Documents, "secrets"),
     (Documents, "shell"),
     (ServerOptions, "url"),

@@ -23,7 +23,7 @@ class FakeCluster:
     """What the cache shows instead of what is there."""
     statuses: list[Object] = field(default_factory=list)
     events: list[tuple[str, bool]] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
+    watch_errors: list[str] = field(default_factory=list)
     managers: list[str] = field(default_factory=list)
     version: int = 100
 
@@ -76,7 +76,7 @@ class FakeCluster:
         self._call("orphan" if orphan else "delete", live["kind"], live["metadata"]["name"])
         self.objects.pop((live["kind"], live["metadata"]["name"]), None)
 
-    async def tell(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
+    async def record_event(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
         self.events.append((reason, warning))
 
     # --- the cache
@@ -90,8 +90,8 @@ class FakeCluster:
     def age_s(self, live: Object) -> float:
         return 1.0
 
-    def trouble(self) -> list[str]:
-        return self.troubles
+    def watch_problems(self) -> list[str]:
+        return self.watch_errors
 
     # --- for tests
 

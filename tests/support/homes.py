@@ -1,4 +1,4 @@
-"""What looks after queues, on a real server: the operator's loops over clusters in memory, and the loop of `up`.
+"""What looks after queues, on a real server: the operator's work_queue over clusters in memory, and the loop of `up`.
 
 No worker ever starts here: a cluster in memory runs no pods, and `up` gets no processes.
 """
@@ -14,10 +14,10 @@ from agentqueue.clock import monotonic, now_ms
 from agentqueue.model.times import from_ms
 from agentqueue.store import Server, ServerOptions
 from agentqueue_operator.autoscaling.model import ScalingPolicy
-from agentqueue_operator.controller.reconciler import PAUSED, Place, QueueReconciler
-from agentqueue_operator.controller.redis_pool import Switchboard
+from agentqueue_operator.controller.reconciler import PAUSED, Dependencies, QueueReconciler
+from agentqueue_operator.controller.redis_pool import RedisPool
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
-from agentqueue_operator.controller.work_queue import Loops
+from agentqueue_operator.controller.work_queue import WorkQueue
 from agentqueue_operator.local.agent import LocalAgent
 from agentqueue_operator.local.ports import AgentRun, Exit, Row
 from agentqueue_operator.local.supervisor import LocalSupervisor
@@ -67,34 +67,34 @@ class OperatorHome:
         return cluster
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Loops]:
+    async def running(self) -> AsyncIterator[WorkQueue]:
         """A replica, for a block."""
-        board = Switchboard()
-        loops = Loops(
-            lambda ref: QueueReconciler(ref, self._place(ref, board, loops)),
+        pool = RedisPool()
+        work_queue = WorkQueue(
+            lambda ref: QueueReconciler(ref, self._place(ref, pool, work_queue)),
             exists=lambda ref: ref in self.clusters and self.clusters[ref].queue(ref) is not None,
             leads=lambda: self.leads,
             clock=monotonic,
         )
         for ref in self.clusters:
-            loops.wake(ref)
+            work_queue.wake(ref)
         try:
-            yield loops
+            yield work_queue
         finally:
-            await loops.close()
+            await work_queue.close()
 
-    def _place(self, ref: QueueRef, board: Switchboard, loops: Loops) -> Place:
+    def _place(self, ref: QueueRef, pool: RedisPool, work_queue: WorkQueue) -> Dependencies:
         cluster = self.clusters[ref]
-        return Place(
+        return Dependencies(
             cluster=cluster,
             cache=cluster,
-            dial=board.dial,
+            acquire=pool.acquire,
             make_scaler=lambda _: QueueScaler(cluster),
             images=Images("worker:1", "redis:1", "console:1"),
             clock=monotonic,
             now=lambda: from_ms(now_ms()),
             make_secret=lambda: "secret",
-            wake=loops.wake,
+            wake=work_queue.wake,
             leads=lambda: self.leads,
         )
 

@@ -22,14 +22,14 @@ from agentqueue_operator.autoscaling.model import DEFAULT_TIMING, ScalingTiming
 from agentqueue_operator.controller.kubernetes.api import ApiServer, find_access
 from agentqueue_operator.controller.kubernetes.cache import StoreCache
 from agentqueue_operator.controller.kubernetes.client import KubernetesCluster
-from agentqueue_operator.controller.kubernetes.event_recorder import Recorder
+from agentqueue_operator.controller.kubernetes.event_recorder import EventRecorder
 from agentqueue_operator.controller.kubernetes.kopf_handlers import make_kopf_settings, make_registry
 from agentqueue_operator.controller.kubernetes.watches import Watches
 from agentqueue_operator.controller.ports import Cluster
-from agentqueue_operator.controller.reconciler import Place, QueueReconciler
-from agentqueue_operator.controller.redis_pool import Switchboard
+from agentqueue_operator.controller.reconciler import Dependencies, QueueReconciler
+from agentqueue_operator.controller.redis_pool import RedisPool
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
-from agentqueue_operator.controller.work_queue import Loops
+from agentqueue_operator.controller.work_queue import WorkQueue
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, POD, POD_MONITOR, PRUNED, Object, QueueRef
 from agentqueue_operator.resources.render import Images, redis_name
 from tests.support.cluster.kube import Kube, has_condition
@@ -63,12 +63,12 @@ class Passes:
     seconds: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def passed(self, ref: QueueRef, seconds: float, error: str | None) -> None:
+    def on_reconciled(self, ref: QueueRef, seconds: float, error: str | None) -> None:
         self.seconds.append(seconds)
         if error:
             self.errors.append(error)
 
-    def gone(self, ref: QueueRef) -> None:
+    def on_removed(self, ref: QueueRef) -> None:
         pass
 
 
@@ -76,7 +76,7 @@ class Passes:
 class Operator:
     """One that runs."""
 
-    loops: Loops
+    work_queue: WorkQueue
     cache: StoreCache
     passes: Passes
     calls: list[tuple[str, str, int]]
@@ -91,7 +91,7 @@ class Operator:
         """Ends like a process: nothing is finished, nothing is cleaned up."""
         for task in self.tasks:
             task.cancel()
-        await self.loops.close()
+        await self.work_queue.close()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
@@ -105,7 +105,7 @@ async def run_operator(
     read_secrets: bool = True,
     timing: ScalingTiming = DEFAULT_TIMING,
 ) -> AsyncIterator[Operator]:
-    """Serves the AgentQueues of one namespace. `wrap` puts something between the loops and the API server."""
+    """Serves the AgentQueues of one namespace. `wrap` puts something between the reconcilers and the API server."""
     with _logging_in_by(kubeconfig):
         async with _running(namespace, images, wrap, read_secrets=read_secrets, timing=timing) as operator:
             yield operator
@@ -125,36 +125,36 @@ def _logging_in_by(kubeconfig: Path) -> Iterator[None]:
 async def _running(
     namespace: str, images: Images, wrap: Callable[[Cluster], Cluster], *, read_secrets: bool, timing: ScalingTiming
 ) -> AsyncIterator[Operator]:
-    loops: list[Loops] = []
+    queues: list[WorkQueue] = []
 
     def wake(ref: QueueRef) -> None:
-        loops[0].wake(ref)
+        queues[0].wake(ref)
 
     cache = StoreCache(wake)
     calls: list[tuple[str, str, int]] = []
-    api = ApiServer(find_access, noted=lambda *call: calls.append(call))
-    cluster = wrap(KubernetesCluster(api, lambda: 10.0, Recorder("tests")))
-    board, passes = Switchboard(), Passes()
-    place = Place(
+    api = ApiServer(find_access, on_call=lambda *call: calls.append(call))
+    cluster = wrap(KubernetesCluster(api, lambda: 10.0, EventRecorder("tests")))
+    pool, passes = RedisPool(), Passes()
+    place = Dependencies(
         cluster=cluster,
         cache=cache,
-        dial=board.dial,
+        acquire=pool.acquire,
         make_scaler=lambda _: QueueScaler(cluster, timing=timing),
         images=images,
         clock=monotonic,
         now=lambda: datetime.now(UTC),  # noqa: TID251
         make_secret=lambda: secrets.token_urlsafe(24),
         wake=wake,
-        poll_s=2.0,
+        trust_s=2.0,
         read_secrets=read_secrets,
     )
-    loops.append(
-        Loops(
+    queues.append(
+        WorkQueue(
             lambda ref: QueueReconciler(ref, place),
             exists=lambda ref: cache.queue(ref) is not None,
             leads=lambda: watches.synced,
             clock=monotonic,
-            watcher=passes,
+            observer=passes,
         )
     )
     kinds = [kind for kind in (AGENT_QUEUE, *PRUNED, POD) if kind is not POD_MONITOR]
@@ -165,9 +165,9 @@ async def _running(
         [namespace],
         make_registry=make_registry,
         make_settings=make_kopf_settings,
-        on_synced=loops[0].wake_all,
+        on_synced=queues[0].wake_all,
     )
-    operator = Operator(loops[0], cache, passes, calls, [asyncio.create_task(watches.run())])
+    operator = Operator(queues[0], cache, passes, calls, [asyncio.create_task(watches.run())])
     try:
         yield operator
     finally:

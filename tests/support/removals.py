@@ -21,7 +21,7 @@ from agentqueue import Agent, Context
 agent = Agent("work")
 
 
-async def tell(what: str, job: str) -> None:
+async def record_event(what: str, job: str) -> None:
     reader, writer = await asyncio.open_connection(os.environ["RECORDER_HOST"], int(os.environ["RECORDER_PORT"]))
     writer.write(f"{what} {os.environ['AGENTQUEUE_WORKER_NAME']} {job}\\n".encode())
     assert await reader.readline() == b"noted\\n"

@@ -225,7 +225,7 @@ class FakeCluster:
     async def delete(self, live: Object, *, orphan: bool = False) -> None:
         raise NotImplementedError
 
-    async def tell(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
+    async def record_event(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
         raise NotImplementedError
 
 

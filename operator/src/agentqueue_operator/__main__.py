@@ -1,4 +1,4 @@
-"""`python -m agentqueue_operator`: the operator image's entry point, configured by the environment."""
+"""Entry point of the operator image (`python -m agentqueue_operator`), configured by the environment."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from typing import Final
 from agentqueue.service.signals import exit_now, exit_on_sigterm
 
 LAST_RESORT_S: Final = 1.8
-"""From the signal to the end, whatever hangs: the Lease runs out by itself."""
+"""Seconds from the signal to a forced exit, should a task hang. The Lease then expires by itself."""
 
 
 def main() -> int:

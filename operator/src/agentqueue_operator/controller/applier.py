@@ -1,4 +1,4 @@
-"""Keeps an AgentQueue's objects as they are wanted: carries out the plan, and remembers what was refused."""
+"""Applies an AgentQueue's objects: carries out the plan and remembers which objects the API server rejected."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -7,9 +7,8 @@ from itertools import groupby
 from typing import Final, assert_never
 
 from agentqueue_operator.controller.ports import ApiRefused, Cluster
-from agentqueue_operator.controller.status.api_errors import refusal
-from agentqueue_operator.controller.status.pod_problems import Trouble
-from agentqueue_operator.controller.status.reasons import Reason
+from agentqueue_operator.controller.status.api_errors import explain_api_error
+from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.resources.comparison import HASH_ANNOTATION, MANAGER
 from agentqueue_operator.resources.drift import drift
 from agentqueue_operator.resources.kinds import VOLUME_CLAIM, Kind, Object, QueueRef
@@ -35,57 +34,55 @@ from agentqueue_operator.resources.plan import (
     unseen,
 )
 
-REFUSED_S: Final = (5.0, 60.0)
-"""After how long a refused object is tried again: the first time, and at most. A change of it is tried at once."""
-CONFIRMED_S: Final = 60.0
-"""How long an object that no watch shows counts as being as it was read."""
-SOON_S: Final = 1.0
-"""When to come back for what passes by itself."""
-OURS: Final = (MANAGER, HANDOVER)
+RETRY_REJECTED_S: Final = (5.0, 60.0)
+"""First and maximum delay before a rejected object is applied again. A changed object is applied immediately."""
+TRUST_READ_S: Final = 60.0
+"""How long to trust a directly read object of a kind that is not watched, in seconds."""
+REQUEUE_S: Final = 1.0
+"""Requeue delay for transient conflicts, in seconds."""
+OPERATOR_MANAGERS: Final = (MANAGER, HANDOVER)
 """Field managers of the operator."""
 
 
 @dataclass(slots=True)
-class _Refused:
-    """An object that the API server does not take."""
+class _Rejection:
+    """A manifest that the API server rejected."""
 
     manifest_hash: str
-    trouble: Trouble
+    problem: Problem
     wait_s: float
-    until: float
+    retry_at: float
+    """Monotonic seconds."""
 
 
 @dataclass(slots=True)
-class Kept:
-    """What came of it."""
+class ApplyResult:
+    """Result of applying the objects of an AgentQueue."""
 
-    hurdles: list[Trouble] = field(default_factory=list)
-    """What is not as it should be, and why."""
-    storage: Trouble | None = None
-    """Storage that can't grow."""
+    problems: list[Problem] = field(default_factory=list)
+    """Objects that are not in their desired state (blocking), and fields that others added to them (warnings)."""
+    storage_problem: Problem | None = None
+    """Why the storage of Redis cannot grow."""
     undone: list[str] = field(default_factory=list)
-    """Changes that others had made and that were undone, in words."""
-    foreign: list[Trouble] = field(default_factory=list)
-    """What others have put into our objects, and stays there."""
+    """Descriptions of changes by others that were undone."""
     requeue_after_s: float | None = None
-    """When the rest can be done."""
-    made: list[Key] = field(default_factory=list)
-    """Objects that were applied."""
+    """Delay until the remaining objects can be applied, in seconds; None: nothing remains."""
+    applied: list[Key] = field(default_factory=list)
     deleted: list[Key] = field(default_factory=list)
 
     def requeue(self) -> None:
-        """What is not done yet will be possible soon."""
-        self.requeue_after_s = SOON_S
+        """Request another reconcile soon, because something could not be done yet."""
+        self.requeue_after_s = REQUEUE_S
 
 
-class Keeper:
-    """Of one AgentQueue.
+class Applier:
+    """Applies the objects of one AgentQueue.
 
     Args:
-        cluster: where the objects are.
+        cluster: the API server.
         ref: the AgentQueue.
-        clock: monotonic seconds.
-        unwatched: kinds that the cache does not show.
+        clock: returns monotonic seconds.
+        unwatched: kinds that the cache does not contain.
     """
 
     def __init__(
@@ -95,204 +92,222 @@ class Keeper:
         self._ref = ref
         self._clock = clock
         self._unwatched = frozenset(kind.kind for kind in unwatched)
-        self._settled: dict[Key, str] = {}
-        self._refused: dict[Key, _Refused] = {}
-        self._latest: dict[Key, Object] = {}
-        """What an apply gave back and the cache does not show yet."""
-        self._confirmed: dict[Key, float] = {}
         self._owner = ""
-        """uid of the AgentQueue whose objects were kept last."""
-        self._set: dict[Key, frozenset[str]] = {}
-        """Which fields of an object's spec were rendered last."""
-        self._foreign: dict[Key, tuple[str, tuple[Trouble, ...]]] = {}
-        """What others have put into an object, and of which state of it that was said."""
+        """uid of the AgentQueue whose objects were applied last."""
+        self._settled: dict[Key, str] = {}
+        """Fingerprint of each object that was found in its desired state."""
+        self._rejections: dict[Key, _Rejection] = {}
+        self._latest: dict[Key, Object] = {}
+        """Results of applies that the cache does not contain yet."""
+        self._read_at: dict[Key, float] = {}
+        """When an unwatched object was read last, in monotonic seconds."""
+        self._spec_fields: dict[Key, frozenset[str]] = {}
+        """The fields of each object's spec that were rendered last."""
+        self._drift: dict[Key, tuple[str, list[Problem]]] = {}
+        """Fields that others added to an object, with the fingerprint of the object at that time."""
 
-    async def keep(self, wanted: Sequence[Object], children: Iterable[Object], owner: Object) -> Kept:
-        """Make what is there what is wanted. What is refused is told, the rest goes on.
+    async def apply_all(self, desired: Sequence[Object], children: Iterable[Object], owner: Object) -> ApplyResult:
+        """Apply the desired objects and delete those that are not desired any more.
+
+        A rejected object is reported and the others are still applied.
+
+        Args:
+            desired: the rendered manifests.
+            children: the objects of the AgentQueue in the cache.
+            owner: the AgentQueue.
 
         Raises:
             ApiUnavailable, NotLeading: nothing more can be done now.
         """
-        if owner["metadata"]["uid"] != self._owner:  # another one of that name: the objects of the first were collected
+        if owner["metadata"]["uid"] != self._owner:
+            # Another AgentQueue of the same name: Kubernetes has deleted the objects of the first one.
             self._owner = owner["metadata"]["uid"]
             self._settled.clear()
-            self._set.clear()
-        live = await self._complete(wanted, list(children))
-        actions = plan(wanted, live, owner=owner, settled=self._settled)
-        kept = Kept()
-        for _, together in groupby(actions, _rank):
-            await asyncio.gather(*(self._act(action, kept) for action in together))
-        self._set |= {key_of(manifest): frozenset(manifest.get("spec") or ()) for manifest in wanted}
-        self._forget({key_of(manifest) for manifest in wanted})
-        return kept
+            self._spec_fields.clear()
+        live = await self._with_uncached(desired, list(children))
+        actions = plan(desired, live, owner=owner, settled=self._settled)
+        result = ApplyResult()
+        for _, group in groupby(actions, _rank):
+            await asyncio.gather(*(self._perform(action, result) for action in group))
+        keys = {key_of(manifest) for manifest in desired}
+        self._spec_fields |= {key_of(manifest): frozenset(manifest.get("spec") or ()) for manifest in desired}
+        for memory in (
+            self._settled,
+            self._rejections,
+            self._latest,
+            self._read_at,
+            self._drift,
+            self._spec_fields,
+        ):
+            for key in memory.keys() - keys:
+                memory.pop(key)
+        return result
 
     async def get(self, kind: Kind, name: str) -> Object | None:
-        """An object of the AgentQueue's namespace."""
+        """Return an object in the AgentQueue's namespace, or None if it does not exist."""
         return await self._cluster.get(kind, self._ref.namespace, name)
 
-    async def _complete(self, wanted: Sequence[Object], children: list[Object]) -> list[Object]:
-        """With what the cache does not show: it lags, and objects without our label are not in it."""
-        shown = [self.newest(one) for one in children if one["kind"] in KINDS]
-        missing = [one for one in unseen(wanted, shown) if not self._is_confirmed(one)]
+    def newest(self, cached: Object) -> Object:
+        """Return the newest known version of an object: the cache may lag behind the operator's own writes."""
+        key = key_of(cached)
+        latest = self._latest.get(key)
+        if latest is None:
+            return cached
+        if newer(latest, cached):
+            return latest
+        if cached["kind"] not in self._unwatched:
+            del self._latest[key]
+        return cached
+
+    async def _with_uncached(self, desired: Sequence[Object], children: list[Object]) -> list[Object]:
+        """Return the children and the desired objects that exist outside the cache, which lags and needs our label."""
+        cached = [self.newest(one) for one in children if one["kind"] in KINDS]
+        missing = [one for one in unseen(desired, cached) if not self._is_trusted(one)]
         found = await asyncio.gather(*(self.get(KINDS[one["kind"]], one["metadata"]["name"]) for one in missing))
         for one in filter(None, found):
             if one["kind"] in self._unwatched:
-                self._latest[key_of(one)], self._confirmed[key_of(one)] = one, self._clock()
-        confirmed = [self._latest[key_of(one)] for one in unseen(wanted, shown) if self._is_confirmed(one)]
-        read = [one for one in found if one is not None and not self._is_confirmed(one)]
-        return [*shown, *confirmed, *read]
+                self._latest[key_of(one)], self._read_at[key_of(one)] = one, self._clock()
+        trusted = [self._latest[key_of(one)] for one in unseen(desired, cached) if self._is_trusted(one)]
+        return [*cached, *trusted, *(one for one in found if one is not None and not self._is_trusted(one))]
 
-    def _is_confirmed(self, given: Object) -> bool:
-        at = self._confirmed.get(key_of(given))
-        return at is not None and self._clock() - at < CONFIRMED_S
+    def _is_trusted(self, manifest: Object) -> bool:
+        at = self._read_at.get(key_of(manifest))
+        return at is not None and self._clock() - at < TRUST_READ_S
 
-    def newest(self, shown: Object) -> Object:
-        """The object, newer than in the cache where that is behind our own writes."""
-        key = key_of(shown)
-        latest = self._latest.get(key)
-        if latest is None:
-            return shown
-        if newer(latest, shown):
-            return latest
-        if shown["kind"] not in self._unwatched:
-            del self._latest[key]
-        return shown
-
-    def _forget(self, wanted: set[Key]) -> None:
-        for memory in (self._settled, self._refused, self._latest, self._confirmed, self._foreign, self._set):
-            for key in memory.keys() - wanted:
-                memory.pop(key)
-
-    async def _act(self, action: Action, kept: Kept) -> None:
+    async def _perform(self, action: Action, result: ApplyResult) -> None:
         match action:
             case Skip(live, manifest):
                 self._settled[key_of(live)] = fingerprint(live, manifest)
-                self._refused.pop(key_of(live), None)
-                kept.foreign += self._foreign_in(live, manifest)
+                self._rejections.pop(key_of(live), None)
+                result.problems += self._drift_of(live, manifest)
             case Apply(manifest, live):
-                undone = self._undone(manifest, live)
-                await self._try(manifest, kept, self._apply)
-                kept.undone += undone if key_of(manifest) in kept.made else ()
+                undone = self._undone_by_applying(manifest, live)
+                await self._try(manifest, result, self._apply)
+                result.undone += undone if key_of(manifest) in result.applied else ()
             case HandOver(replicas, manifest):
-                await self._hand_over(manifest, replicas, kept)
+                await self._hand_over_replicas(manifest, replicas, result)
             case Grow():
-                await self._grow(action, kept)
+                await self._grow_storage(action, result)
             case Delete(live):
-                await self._delete(live, kept)
+                await self._delete(live, result)
             case Foreign(manifest, live):
-                kept.hurdles.append(Trouble(Reason.FOREIGN_OBJECT, _foreign(manifest, live)))
+                owners = [f"{one['kind']} {one['name']}" for one in live["metadata"].get("ownerReferences") or ()]
+                message = f"{key_of(manifest)} exists already and belongs to {', '.join(owners) or 'someone else'}"
+                result.problems.append(Problem(Reason.FOREIGN_OBJECT, message))
             case Wait():
-                kept.requeue()
+                result.requeue()
             case _:
                 assert_never(action)
 
-    async def _try(self, manifest: Object, kept: Kept, do: Callable[[Object, Kept], Awaitable[None]]) -> None:
-        """Unless it was refused not long ago."""
-        key, known = key_of(manifest), self._refused.get(key_of(manifest))
-        if known is not None and known.manifest_hash == _hash(manifest) and self._clock() < known.until:
-            kept.hurdles.append(known.trouble)
+    async def _try(
+        self, manifest: Object, result: ApplyResult, write: Callable[[Object, ApplyResult], Awaitable[None]]
+    ) -> None:
+        """Write the manifest unless the same one was rejected recently."""
+        key, manifest_hash = key_of(manifest), _hash(manifest)
+        rejection = self._rejections.get(key)
+        if rejection is not None and rejection.manifest_hash != manifest_hash:
+            rejection = None
+        if rejection is not None and self._clock() < rejection.retry_at:
+            result.problems.append(rejection.problem)
             return
         try:
-            await do(manifest, kept)
+            await write(manifest, result)
         except ApiRefused as error:
-            self._note_refusal(key, manifest, refusal(key, error.status, error.message), kept)
+            problem = explain_api_error(key, error.status, error.message)
+            if problem is None:
+                result.requeue()
+                return
+            first_s, max_s = RETRY_REJECTED_S
+            wait_s = first_s if rejection is None else min(max_s, rejection.wait_s * 2)
+            self._rejections[key] = _Rejection(manifest_hash, problem, wait_s, self._clock() + wait_s)
+            result.problems.append(problem)
         else:
-            self._refused.pop(key, None)
+            self._rejections.pop(key, None)
 
-    def _note_refusal(self, key: Key, manifest: Object, trouble: Trouble | None, kept: Kept) -> None:
-        if trouble is None:
-            kept.requeue()
-            return
-        known = self._refused.get(key)
-        first, longest = REFUSED_S
-        again = known is not None and known.manifest_hash == _hash(manifest)
-        wait_s = min(longest, known.wait_s * 2) if known is not None and again else first
-        self._refused[key] = _Refused(_hash(manifest), trouble, wait_s, self._clock() + wait_s)
-        kept.hurdles.append(trouble)
-
-    async def _apply(self, manifest: Object, kept: Kept) -> None:
+    async def _apply(self, manifest: Object, result: ApplyResult) -> None:
         live = await self._cluster.apply(manifest)
         key = key_of(manifest)
         self._settled[key], self._latest[key] = fingerprint(live, manifest), live
         if manifest["kind"] in self._unwatched:
-            self._confirmed[key] = self._clock()
-        kept.made.append(key)
+            self._read_at[key] = self._clock()
+        result.applied.append(key)
 
-    def _foreign_in(self, live: Object, manifest: Object) -> tuple[Trouble, ...]:
-        """What others have put there. Looked at once in each state of the object."""
+    def _drift_of(self, live: Object, manifest: Object) -> list[Problem]:
+        """Return a warning for each field that others added. Computed once for each state of the object."""
         key, state = key_of(live), fingerprint(live, manifest)
-        known = self._foreign.get(key)
+        known = self._drift.get(key)
         if known is None or known[0] != state:
-            found = (one for one in drift(live, manifest, ours=OURS) if not one.is_ours)
-            said = (f"{key}: {one.field} was set by {one.manager}" for one in found)
-            known = self._foreign[key] = (state, tuple(Trouble(Reason.DRIFT, text) for text in said))
+            warnings = [
+                Problem(Reason.DRIFT, f"{key}: {one.field} was set by {one.manager}", blocking=False)
+                for one in drift(live, manifest, ours=OPERATOR_MANAGERS)
+                if not one.is_ours
+            ]
+            known = self._drift[key] = (state, warnings)
         return known[1]
 
-    def _undone(self, manifest: Object, live: Object | None) -> list[str]:
-        """Which changes of others an apply of the manifest undoes, in words."""
+    def _undone_by_applying(self, manifest: Object, live: Object | None) -> list[str]:
+        """Describe the changes by others that an apply of the manifest undoes."""
         key = key_of(manifest)
         if live is None:
-            return [f"{key} was deleted by somebody and is made again"] if key in self._settled else []
-        taken_over = "replicas" not in self._set.get(key, {"replicas"})  # from mode External
-        found = (one for one in drift(live, manifest, ours=OURS) if one.is_ours)
+            return [f"{key} was deleted and is created again"] if key in self._settled else []
+        took_over_replicas = "replicas" not in self._spec_fields.get(key, {"replicas"})  # from mode External
         return [
             f"{key}: {one.field} was changed by {one.manager} and is set by the operator again"
-            for one in found
-            if not (taken_over and one.field == "spec.replicas")
+            for one in drift(live, manifest, ours=OPERATOR_MANAGERS)
+            if one.is_ours and not (took_over_replicas and one.field == "spec.replicas")
         ]
 
-    async def _hand_over(self, manifest: Object, replicas: int, kept: Kept) -> None:
-        async def both(wanted: Object, told: Kept) -> None:
-            await self._cluster.apply(handover(wanted, replicas), manager=HANDOVER)
-            await self._apply(wanted, told)
+    async def _hand_over_replicas(self, manifest: Object, replicas: int, result: ApplyResult) -> None:
+        """Keep the number of replicas while the operator gives up the field, or the Deployment would scale to 1."""
 
-        await self._try(manifest, kept, both)
+        async def write(manifest: Object, result: ApplyResult) -> None:
+            await self._cluster.apply(handover(manifest, replicas), manager=HANDOVER)
+            await self._apply(manifest, result)
 
-    async def _grow(self, grow: Grow, kept: Kept) -> None:
-        async def all_of_it(_: Object, told: Kept) -> None:
-            for claim in grow.claims:
-                await self._grow_claim(claim, grow.size)
+        await self._try(manifest, result, write)
+
+    async def _grow_storage(self, grow: Grow, result: ApplyResult) -> None:
+        """Grow the volume claims, then delete the StatefulSet without its pods, so that it can be created again."""
+
+        async def write(_: Object, result: ApplyResult) -> None:
+            for name in grow.claims:
+                claim = await self.get(VOLUME_CLAIM, name)
+                if claim is not None and not has_grown(claim, grow.size):
+                    changes = {"spec": {"resources": {"requests": {"storage": grow.size}}}}
+                    await self._cluster.patch(VOLUME_CLAIM, self._ref.namespace, name, changes)
             await self._cluster.delete(grow.live, orphan=True)
-            self._settled.pop(key_of(grow.live), None)  # it is we who deleted it
-            told.requeue()
+            self._settled.pop(key_of(grow.live), None)  # the operator deleted it, not a user
+            result.requeue()
 
-        before = len(kept.hurdles)
-        await self._try(grow.manifest, kept, all_of_it)
-        for hurdle in kept.hurdles[before:]:
-            kept.storage = Trouble(Reason.STORAGE_NOT_EXPANDABLE, hurdle.said)
-        del kept.hurdles[before:]
-        if kept.storage:
-            await self._keep_the_rest(grow, kept)
-
-    async def _grow_claim(self, name: str, size: str) -> None:
-        claim = await self.get(VOLUME_CLAIM, name)
-        if claim is not None and not has_grown(claim, size):
-            changes = {"spec": {"resources": {"requests": {"storage": size}}}}
-            await self._cluster.patch(VOLUME_CLAIM, self._ref.namespace, name, changes)
-
-    async def _keep_the_rest(self, grow: Grow, kept: Kept) -> None:
-        """The StatefulSet as it should be, but for its storage."""
-        key = key_of(grow.live)
-        if self._settled.get(key) == fingerprint(grow.live, grow.fallback):
+        before = len(result.problems)
+        await self._try(grow.manifest, result, write)
+        for problem in result.problems[before:]:
+            result.storage_problem = Problem(Reason.STORAGE_NOT_EXPANDABLE, problem.message, blocking=False)
+        del result.problems[before:]
+        if result.storage_problem is None or self._settled.get(key_of(grow.live)) == fingerprint(
+            grow.live, grow.fallback
+        ):
             return
-        try:
-            await self._apply(grow.fallback, kept)
+        try:  # apply the rest of the StatefulSet
+            await self._apply(grow.fallback, result)
         except ApiRefused as error:
-            if trouble := refusal(key, error.status, error.message):
-                kept.hurdles.append(trouble)
+            self._report(key_of(grow.live), error, result)
 
-    async def _delete(self, live: Object, kept: Kept) -> None:
+    async def _delete(self, live: Object, result: ApplyResult) -> None:
         try:
             await self._cluster.delete(live)
         except ApiRefused as error:
-            if trouble := refusal(key_of(live), error.status, error.message):
-                kept.hurdles.append(trouble)
-            return
-        kept.deleted.append(key_of(live))
+            self._report(key_of(live), error, result)
+        else:
+            result.deleted.append(key_of(live))
+
+    def _report(self, key: Key, error: ApiRefused, result: ApplyResult) -> None:
+        if problem := explain_api_error(key, error.status, error.message):
+            result.problems.append(problem)
 
 
 def _rank(action: Action) -> int:
-    """What may be done at the same time: objects of one kind; deletions come last."""
+    """Return the order of an action. Actions of the same rank run concurrently: one kind; deletions come last."""
     if isinstance(action, Delete):
         return len(ORDER)
     live = action.live if isinstance(action, Skip | Wait) else action.manifest
@@ -301,8 +316,3 @@ def _rank(action: Action) -> int:
 
 def _hash(manifest: Object) -> str:
     return str((manifest["metadata"].get("annotations") or {}).get(HASH_ANNOTATION))
-
-
-def _foreign(manifest: Object, live: Object) -> str:
-    owners = [f"{one['kind']} {one['name']}" for one in live["metadata"].get("ownerReferences") or ()]
-    return f"{key_of(manifest)} is there already and belongs to {', '.join(owners) or 'somebody else'}"

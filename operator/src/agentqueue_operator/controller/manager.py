@@ -1,4 +1,4 @@
-"""The operator's process: settings in; watches, loops, Lease, probes and metrics put together."""
+"""The operator's process: assembles watches, work queue, leader election, probes and metrics, and runs them."""
 
 import asyncio
 import contextlib
@@ -17,44 +17,46 @@ from agentqueue.service.probes import probing
 from agentqueue_operator.controller.kubernetes.api import DEADLINE_S, ApiServer
 from agentqueue_operator.controller.kubernetes.cache import StoreCache
 from agentqueue_operator.controller.kubernetes.client import KubernetesCluster
-from agentqueue_operator.controller.kubernetes.event_recorder import Recorder
+from agentqueue_operator.controller.kubernetes.event_recorder import EventRecorder
 from agentqueue_operator.controller.kubernetes.kopf_handlers import make_kopf_settings, make_registry
-from agentqueue_operator.controller.kubernetes.leader_elector import Elector
-from agentqueue_operator.controller.kubernetes.watches import Watches, quieten_kopf
+from agentqueue_operator.controller.kubernetes.leader_elector import LeaderElector
+from agentqueue_operator.controller.kubernetes.watches import Watches, silence_kopf
 from agentqueue_operator.controller.metrics import Metrics
-from agentqueue_operator.controller.reconciler import Place, QueueReconciler
-from agentqueue_operator.controller.redis_pool import Switchboard
+from agentqueue_operator.controller.reconciler import Dependencies, QueueReconciler
+from agentqueue_operator.controller.redis_pool import RedisPool
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
 from agentqueue_operator.controller.settings import PORT, Settings
-from agentqueue_operator.controller.work_queue import Loops
+from agentqueue_operator.controller.work_queue import WorkQueue
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, POD, POD_MONITOR, PRUNED, SECRET, Kind, QueueRef
 from agentqueue_operator.resources.render import Images
 
-PERIODS: Final = 3
-"""A loop that is later than so many periods hangs."""
+OVERDUE_PERIODS: Final = 3
+"""Number of resync periods after which an overdue reconcile counts as stuck."""
 LOOP_STUCK_S: Final = 30.0
-"""The event loop has not turned for so long: it hangs, and another replica is to lead."""
+"""Seconds without a turn of the event loop after which it counts as stuck and another replica should lead."""
 ELECTOR_STUCK_S: Final = 60.0
-"""A turn of the elector takes a few seconds at most."""
+"""Seconds without a round of the leader elector after which it counts as stuck. A round takes a few seconds."""
 CLOSE_S: Final = 0.8
-"""For the loops to end: writes under way are waited for no longer, the next leader sees what became of them."""
+"""Seconds to wait for running reconciles at the end. A write that takes longer is left to the API server; the next
+leader observes its result."""
 SECRET_BYTES: Final = 24
+"""Random bytes in a generated password or token: 192 bits cannot be guessed."""
 log = structlog.get_logger("agentqueue.operator")
 
 
-class Pulse:
-    """When the event loop last turned: a thread can tell whether it hangs."""
+class Heartbeat:
+    """Records when the event loop last made progress, so that other threads notice when it is stuck."""
 
     def __init__(self) -> None:
         self._at = monotonic()
 
     @property
     def age_s(self) -> float:
-        """Since its last turn."""
+        """Return the seconds since the event loop last made progress."""
         return monotonic() - self._at
 
-    async def beat(self) -> None:
-        """Until cancelled."""
+    async def run(self) -> None:
+        """Record progress until cancelled."""
         while True:
             self._at = monotonic()
             await asyncio.sleep(0.5)
@@ -62,53 +64,57 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """The parts that probes and metrics look at."""
+    """The assembled parts of the operator, for probes and metrics."""
 
     settings: Settings
     metrics: Metrics
-    pulse: Pulse
-    elector: Elector
+    heartbeat: Heartbeat
+    elector: LeaderElector
     cache: StoreCache
     watches: Watches
-    loops: Loops
+    work_queue: WorkQueue
     api: ApiServer
 
     @property
     def leads(self) -> bool:
-        """Whether the loops may act: on a cache that is whole, and as the only one."""
+        """Return whether this replica may reconcile: it is the leader, and its cache is complete."""
         return self.elector.leads and self.watches.synced
 
     def unhealthy(self) -> str:
-        """What a restart would heal; '': nothing. An API server or a Redis that is away is no such thing."""
-        if self.pulse.age_s > LOOP_STUCK_S:
-            return "the event loop hangs"
-        if monotonic() - self.elector.turned_at > ELECTOR_STUCK_S:
-            return "the elector hangs"
-        late_s, limit_s = self.loops.oldest_pass_s(), max(PERIODS * self.settings.resync, LOOP_STUCK_S)
-        if self.leads and late_s > limit_s and self.api.silent_s < DEADLINE_S:
-            return f"an AgentQueue's loop is {late_s:.0f} s late"
+        """Return the problem that a restart would fix, or an empty string.
+
+        An unavailable API server or Redis is not such a problem.
+        """
+        if self.heartbeat.age_s > LOOP_STUCK_S:
+            return "the event loop is stuck"
+        if monotonic() - self.elector.last_round_at > ELECTOR_STUCK_S:
+            return "the leader elector is stuck"
+        age_s = self.work_queue.oldest_reconcile_s()
+        limit_s = max(OVERDUE_PERIODS * self.settings.resync, LOOP_STUCK_S)
+        if self.leads and age_s > limit_s and self.api.silent_s < DEADLINE_S:
+            return f"the reconcile of an AgentQueue is {age_s:.0f} s late"
         return ""
 
     def unready(self) -> str:
-        """What keeps this replica from leading well; '': nothing. One that stands by is ready too."""
-        return "" if self.watches.synced else "; ".join(self.cache.trouble()) or "the caches are being filled"
+        """Return the reason why this replica could not lead now, or an empty string. A standby is ready too."""
+        return "" if self.watches.synced else "; ".join(self.cache.watch_problems()) or "the caches are not filled yet"
 
 
 async def serve(settings: Settings, *, on_stop: Callable[[], None] = lambda: None) -> None:
-    """Reconcile until a signal comes.
+    """Run the operator until SIGTERM or SIGINT.
 
     Args:
-        settings: all of them.
-        on_stop: called when it has come.
+        settings: the operator's settings.
+        on_stop: called when the signal arrives.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: the port is in use.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    quieten_kopf()
+    silence_kopf()
     operator = assemble(settings)
     probes = probing(
         operator.settings.port,
@@ -127,49 +133,50 @@ async def serve(settings: Settings, *, on_stop: Callable[[], None] = lambda: Non
 
 
 def assemble(settings: Settings) -> Operator:
-    """All parts, in the running event loop; nothing runs yet."""
-    home, metrics, pulse, board = asyncio.get_running_loop(), Metrics(), Pulse(), Switchboard()
-    api = ApiServer(noted=metrics.called)
+    """Create all parts in the running event loop, without starting them."""
+    loop, metrics, heartbeat = asyncio.get_running_loop(), Metrics(), Heartbeat()
+    api = ApiServer(on_call=metrics.on_api_call)
 
-    def wake(ref: QueueRef) -> None:  # the cache wakes the loops, which read the cache
-        loops.wake(ref)
+    def wake(ref: QueueRef) -> None:  # the cache wakes the work queue, which reads the cache
+        work_queue.wake(ref)
 
     def wake_all() -> None:
-        loops.wake_all()
+        work_queue.wake_all()
+
+    def on_leadership(_: bool) -> None:  # noqa: FBT001
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            loop.call_soon_threadsafe(wake_all)
+
+    def leads() -> bool:
+        return elector.leads and watches.synced
 
     cache = StoreCache(wake)
-
-    def changed(_: bool) -> None:  # noqa: FBT001
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            home.call_soon_threadsafe(wake_all)
-
-    elector = Elector(
-        lambda: ApiServer(noted=metrics.called),
+    # The leader elector runs in a thread of its own, with its own connections.
+    elector = LeaderElector(
+        lambda: ApiServer(on_call=metrics.on_api_call),
         namespace=settings.namespace,
         name=settings.lease_name,
         me=settings.holder,
-        healthy=lambda: pulse.age_s < LOOP_STUCK_S,
-        changed=changed,
+        healthy=lambda: heartbeat.age_s < LOOP_STUCK_S,
+        on_change=on_leadership,
     )
+    # Watches fill the cache; nothing is reconciled before it is complete.
     watches = Watches(
         api,
         cache,
-        watched(settings),
+        watched_kinds(settings),
         settings.namespaces,
         make_registry=make_registry,
         make_settings=make_kopf_settings,
         on_synced=wake_all,
     )
-    cluster = KubernetesCluster(api, elector.left_s, Recorder(settings.holder))
-
-    def make_scaler(ref: QueueRef) -> QueueScaler:
-        return QueueScaler(cluster, on_decision=partial(metrics.decided, ref))
-
-    place = Place(
+    # Every write to the cluster checks the lease first.
+    cluster = KubernetesCluster(api, elector.write_budget_s, EventRecorder(settings.holder))
+    dependencies = Dependencies(
         cluster=cluster,
         cache=cache,
-        dial=board.dial,
-        make_scaler=make_scaler,
+        acquire=RedisPool().acquire,
+        make_scaler=lambda ref: QueueScaler(cluster, on_decision=partial(metrics.on_decided, ref)),
         images=Images(settings.worker_image, settings.redis_image, settings.console_image),
         clock=monotonic,
         now=lambda: from_ms(now_ms()),
@@ -178,66 +185,64 @@ def assemble(settings: Settings) -> Operator:
         operator_namespace=settings.namespace,
         read_secrets=settings.read_secrets,
         pod_monitors=lambda: watches.watches(POD_MONITOR),
-        leads=lambda: elector.leads and watches.synced,
+        leads=leads,
         on_observed=metrics.on_observed,
     )
-    loops = Loops(
-        lambda ref: QueueReconciler(ref, place),
+    work_queue = WorkQueue(
+        lambda ref: QueueReconciler(ref, dependencies),
         exists=lambda ref: cache.queue(ref) is not None,
-        leads=lambda: elector.leads and watches.synced,
+        leads=leads,
         clock=monotonic,
-        watcher=metrics,
+        observer=metrics,
         period_s=settings.resync,
     )
-    operator = Operator(settings, metrics, pulse, elector, cache, watches, loops, api)
+    operator = Operator(settings, metrics, heartbeat, elector, cache, watches, work_queue, api)
     add_gauges(operator)
     return operator
 
 
-def watched(settings: Settings) -> tuple[Kind, ...]:
-    """The kinds to watch."""
+def watched_kinds(settings: Settings) -> tuple[Kind, ...]:
+    """Return the kinds to watch."""
     return tuple(kind for kind in (AGENT_QUEUE, *PRUNED, POD) if kind is not SECRET or settings.read_secrets)
 
 
 def add_gauges(operator: Operator) -> None:
-    """The numbers that are there anyway."""
-    numbers: dict[str, tuple[str, Callable[[], float]]] = {
+    """Add the metrics that are read from the parts at a scrape."""
+    gauges: dict[str, tuple[str, Callable[[], float]]] = {
         "leader": ("1 while this replica leads", lambda: float(operator.elector.leads)),
         "synced": ("1 once the caches are filled", lambda: float(operator.watches.synced)),
-        "watches_down": ("Kinds that can't be watched at present", lambda: float(operator.watches.down)),
-        "cached_objects": ("Objects that the watches have shown", lambda: float(len(operator.cache))),
-        "agentqueues": ("AgentQueues that are looked after", lambda: float(len(operator.loops))),
-        "work_queue_depth": ("AgentQueues that wait for a pass", lambda: float(operator.loops.waiting())),
-        "oldest_pass_seconds": ("How late the slowest loop is", operator.loops.oldest_pass_s),
-        "loop_lag_seconds": ("Time since the event loop turned", lambda: operator.pulse.age_s),
+        "watches_down": ("Kinds that cannot be watched at present", lambda: float(operator.watches.down)),
+        "cached_objects": ("Objects in the cache", lambda: float(len(operator.cache))),
+        "agentqueues": ("AgentQueues that this replica reconciles", lambda: float(len(operator.work_queue))),
+        "work_queue_depth": ("AgentQueues that wait for a reconcile", lambda: float(operator.work_queue.waiting())),
+        "oldest_pass_seconds": ("Age of the most overdue reconcile", operator.work_queue.oldest_reconcile_s),
+        "loop_lag_seconds": ("Time since the event loop last made progress", lambda: operator.heartbeat.age_s),
     }
-    for name, (text, read) in numbers.items():
+    for name, (text, read) in gauges.items():
         operator.metrics.gauge(f"agentqueue_operator_{name}", text, read)
     operator.metrics.counter(
-        "agentqueue_operator_watch_restarts",
-        "Times that the watches were started again",
-        lambda: float(operator.watches.begun),
+        "agentqueue_operator_watch_restarts", "Starts of the watches", lambda: float(operator.watches.starts)
     )
 
 
 @contextlib.asynccontextmanager
 async def _running(operator: Operator) -> AsyncIterator[None]:
-    """The loops end before the Lease is let go of: the next leader must be the only one that writes."""
-    async with _background(operator.pulse.beat(), operator.watches.run()):
+    """Run the parts. Reconciles end before the lease is released, so that the next leader is the only writer."""
+    async with _background(operator.heartbeat.run(), operator.watches.run()):
         operator.elector.start()
         try:
             yield
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
-                    await operator.loops.close()
+                    await operator.work_queue.close()
             await asyncio.to_thread(operator.elector.stop)
     await operator.api.close()
 
 
 @contextlib.asynccontextmanager
 async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """One that fails takes the process with it: a new one is better than one that limps."""
+    """Run background tasks. An error in one ends the process: a restart is better than a partial failure."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]
         try:

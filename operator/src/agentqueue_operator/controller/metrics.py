@@ -1,8 +1,8 @@
 """The operator's Prometheus metrics: its own work, and the queues of each agent, for Grafana, KEDA and the HPA.
 
-Labels are names of resources and words of a fixed set: never a job, a pod or a message. Every counter is shown as 0
-before it first counts: Prometheus sees no increase in a series that first appears with the value 50. What becomes
-of a queue's jobs is counted by the queue's Redis, so that nothing is lost with a worker's pod or with the operator's.
+Labels are names of resources and words of a fixed set, never a job, a pod or a message. Every counter starts at 0
+before it first counts: Prometheus sees no increase in a series that first appears with the value 50. Redis counts the
+outcomes of jobs, so that no count is lost with a pod of a worker or of the operator.
 """
 
 import threading
@@ -22,40 +22,47 @@ from agentqueue_operator.resources.kinds import QueueRef
 from agentqueue_operator.resources.rbac import OWN, rights
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Buckets of the reconcile duration, in seconds. A reconcile at rest takes milliseconds, one that waits, seconds."""
 VERBS: Final = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+"""HTTP method -> verb of RBAC, which is the label of API requests."""
 FAILURES: Final = ("0", "403", "404", "409", "422", "429", "500", "503")
-"""Codes of calls that failed, as far as they are to be expected; 0: no answer."""
+"""Expected HTTP status codes of failed requests; 0: no response."""
 API_ERRORS: Final = ("ApiUnavailable", "ApiRefused")
+"""Label `error` of reconciles that ended with an error of the API server."""
 OTHER_ERROR: Final = "Other"
-"""The `error` of passes that ended with any other exception: its name is in the log."""
+"""Label `error` of reconciles that ended with any other exception. The log has its name."""
 AGENT_LABELS: Final = ("namespace", "agentqueue", "agent", "queue")
+"""Labels of each agent's metrics."""
 Key = tuple[str, str, str, str]
+"""Values of `AGENT_LABELS`."""
 Figures = Mapping[str, float]
+"""Gauge -> its value."""
 HELP: Final = {
-    "agentqueue_queue_waiting_jobs": "Jobs that are ready and wait for a slot",
+    "agentqueue_queue_waiting_jobs": "Ready jobs that wait for a slot",
     "agentqueue_queue_due_soon_jobs": "Delayed jobs that come due while a pod would start",
-    "agentqueue_queue_active_jobs": "Jobs that run",
-    "agentqueue_queue_delayed_jobs": "Jobs that wait for their time",
-    "agentqueue_queue_dead_letters": "Dead letters that are kept",
+    "agentqueue_queue_active_jobs": "Running jobs",
+    "agentqueue_queue_delayed_jobs": "Jobs whose start time has not come yet",
+    "agentqueue_queue_dead_letters": "Dead letters in the queue",
     "agentqueue_queue_oldest_waiting_seconds": "How long the oldest ready job has waited",
     "agentqueue_queue_paused": "1 while the queue is paused",
-    "agentqueue_queue_readable": "1 if the operator could read the queue in its last pass",
-    "agentqueue_agent_desired_replicas": "Worker pods wanted",
-    "agentqueue_agent_ready_replicas": "Worker pods ready",
-    "agentqueue_agent_draining_replicas": "Worker pods that take no more jobs and will go",
+    "agentqueue_queue_readable": "1 if the operator could read the queue in its last reconcile",
+    "agentqueue_agent_desired_replicas": "Desired number of worker pods",
+    "agentqueue_agent_ready_replicas": "Ready worker pods",
+    "agentqueue_agent_draining_replicas": "Worker pods that claim no more jobs and will end",
     "agentqueue_agent_unschedulable_replicas": "Worker pods that no node has room for",
     "agentqueue_agent_target_wait_seconds": "How long a ready job may wait, by scaling.targetWaitSeconds",
 }
-"""Gauges of each agent."""
+"""Gauges of each agent -> help text."""
 OUTCOMES: Final = ("completed", "retried", "dead", "cancelled", "released", "crashed")
-"""How a job's run may end; Redis counts under the same names."""
+"""Outcomes of a job run. Redis counts under the same names."""
 OUTCOMES_METRIC: Final = "agentqueue_queue_outcomes"
+"""Counter of job runs by outcome."""
 COUNTED: Final = {
-    "enqueued": ("agentqueue_queue_enqueued_jobs", "Jobs that the queue has accepted; a replay is one more"),
-    "replayed": ("agentqueue_queue_replayed_jobs", "Dead letters that were put back into the queue"),
-    "lost": ("agentqueue_queue_lost_outcomes", "Outcomes dropped because another worker had the job by then"),
+    "enqueued": ("agentqueue_queue_enqueued_jobs", "Jobs that the queue has accepted, replays included"),
+    "replayed": ("agentqueue_queue_replayed_jobs", "Dead letters that were replayed"),
+    "lost": ("agentqueue_queue_lost_outcomes", "Outcomes dropped because another worker had claimed the job"),
 }
-"""Counter of the queue's Redis -> counter of ours and its help."""
+"""Counter in Redis -> name and help text of the metric."""
 
 
 class Counts(Collector):
@@ -71,16 +78,16 @@ class Counts(Collector):
         registry.register(self)
 
     def begin(self, *values: str) -> None:
-        """Show the series, as 0 until something is counted."""
+        """Start the series at 0."""
         self.add(*values, by=0)
 
     def add(self, *values: str, by: int = 1) -> None:
-        """Count for these values of the labels."""
+        """Add to the series with these label values."""
         with self._lock:
             self._values[values] = self._values.get(values, 0) + by
 
     def forget(self, *first: str) -> None:
-        """Drop the series whose labels begin with these values."""
+        """Drop the series whose label values begin with these."""
         with self._lock:
             for values in [it for it in self._values if it[: len(first)] == first]:
                 del self._values[values]
@@ -96,7 +103,7 @@ class Counts(Collector):
 
 
 class Metrics:
-    """What is counted; also `app.cluster.loops.Watcher`. One per process."""
+    """The metrics of the process, and observer of reconciles (`work_queue.ReconcileObserver`)."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -104,22 +111,22 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         self._reconcile = Histogram(
             "agentqueue_operator_reconcile_duration_seconds",
-            "How long a pass over an AgentQueue took",
+            "Duration of a reconcile of an AgentQueue",
             buckets=SECONDS,
             registry=self.registry,
         )
         self._errors = Counts(
-            "agentqueue_operator_reconcile_errors", "Passes that failed, by their error", ["error"], self.registry
+            "agentqueue_operator_reconcile_errors", "Failed reconciles, by error", ["error"], self.registry
         )
         self._requests = Counts(
             "agentqueue_operator_api_requests",
-            "Calls to the API server, watches left out; code 0: no answer",
+            "Requests to the API server, without watches; code 0: no response",
             ["verb", "resource", "code"],
             self.registry,
         )
         self._decisions = Counts(
             "agentqueue_scale_decisions",
-            "Decisions on an agent's number of pods, by reason; one a pass",
+            "Decisions on an agent's number of pods, by reason; one per reconcile",
             ["namespace", "agentqueue", "agent", "decision", "reason"],
             self.registry,
         )
@@ -131,30 +138,30 @@ class Metrics:
         self.registry.register(self._agents)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """A number that is read when somebody asks; in the probes' thread."""
+        """Add a gauge that is read at a scrape, in the probes' thread."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
     def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show a number that only grows, read when somebody asks; in the probes' thread."""
+        """Add a counter that is read at a scrape, in the probes' thread."""
         self.registry.register(_ReadCounter(name, text, read))
 
-    def passed(self, ref: QueueRef, seconds: float, error: str | None) -> None:
-        """A pass took so long."""
-        del ref  # one histogram for all: an AgentQueue each would be thousands of series
+    def on_reconciled(self, ref: QueueRef, seconds: float, error: str | None) -> None:
+        """Record a reconcile: its duration in seconds, and the type of the error that ended it."""
+        del ref  # one histogram for all: one for each AgentQueue would be thousands of series
         self._reconcile.observe(seconds)
         if error:
             self._errors.add(error if error in API_ERRORS else OTHER_ERROR)
 
-    def gone(self, ref: QueueRef) -> None:
-        """The AgentQueue is no more, or another replica's to tell of."""
+    def on_removed(self, ref: QueueRef) -> None:
+        """Drop the series of an AgentQueue that does not exist any more or that another replica reconciles."""
         self._agents.forget(ref)
         self._decisions.forget(ref.namespace, ref.name)
 
-    def called(self, method: str, resource: str, status: int) -> None:
-        """A call to the API server; from any thread."""
+    def on_api_call(self, method: str, resource: str, status: int) -> None:
+        """Count a request to the API server. May be called from any thread."""
         self._requests.add(VERBS.get(method, "other"), resource, str(status))
 
-    def decided(self, ref: QueueRef, agent: str, decision: Decision) -> None:
+    def on_decided(self, ref: QueueRef, agent: str, decision: Decision) -> None:
         """Count a decision on an agent's number of pods."""
         for reason in CHANGE_REASONS:
             self._decisions.begin(ref.namespace, ref.name, agent, ScaleTo.__name__, reason.value)
@@ -167,7 +174,7 @@ class Metrics:
         scaled: Mapping[str, Scaled],
         facts: Mapping[str, AgentFacts],
     ) -> None:
-        """Keep what a pass saw of each agent."""
+        """Keep the figures of each agent from a reconcile."""
         gauges: dict[Key, Figures] = {}
         counters: dict[Key, Mapping[str, int]] = {}
         for agent in queue.agents:
@@ -179,7 +186,7 @@ class Metrics:
 
 
 def _calls() -> Iterable[tuple[str, str, str]]:
-    """Verb, resource and code of the calls that the operator may make."""
+    """Yield verb, resource and code of each request that the operator may make."""
     for right in {*OWN, *rights(read_secrets=True)}:
         resource = right.resource.partition("/")[0]
         for verb in {"get" if verb == "list" else verb for verb in right.verbs} - {"watch"}:
@@ -213,7 +220,7 @@ def figures(scaled: Scaled, facts: AgentFacts) -> dict[str, float]:
 
 
 class _ReadCounter(Collector):
-    """A counter that something else keeps."""
+    """A counter whose value is kept elsewhere."""
 
     def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
         self._name, self._text, self._read = name, text, read
@@ -224,17 +231,17 @@ class _ReadCounter(Collector):
 
 
 class _Agents(Collector):
-    """The last figures of each agent."""
+    """The latest figures of each agent."""
 
     def __init__(self) -> None:
         self._seen: dict[QueueRef, tuple[Mapping[Key, Figures], Mapping[Key, Mapping[str, int]]]] = {}
 
     def note(self, ref: QueueRef, gauges: Mapping[Key, Figures], counters: Mapping[Key, Mapping[str, int]]) -> None:
-        """Replace what was known of the AgentQueue."""
+        """Replace the figures of the AgentQueue."""
         self._seen[ref] = gauges, counters
 
     def forget(self, ref: QueueRef) -> None:
-        """The AgentQueue is gone."""
+        """Drop the figures of the AgentQueue."""
         self._seen.pop(ref, None)
 
     def collect(self) -> Iterable[Metric]:
@@ -250,16 +257,16 @@ class _Agents(Collector):
 
 
 def _counted(agents: Iterable[tuple[Key, Mapping[str, int]]]) -> Iterable[Metric]:
-    """What Redis has counted, from the queue's beginning on; what has not happened yet is 0."""
+    """Return the counters that Redis keeps since the queue was first used; 0 for events that have not happened."""
     outcomes = CounterMetricFamily(
-        OUTCOMES_METRIC, "Runs of jobs by how they ended, as Redis counts them", labels=(*AGENT_LABELS, "outcome")
+        OUTCOMES_METRIC, "Job runs by outcome, counted in Redis", labels=(*AGENT_LABELS, "outcome")
     )
     seconds = CounterMetricFamily(
-        "agentqueue_queue_run_seconds", "Time that completed jobs ran, added up", labels=AGENT_LABELS
+        "agentqueue_queue_run_seconds", "Total run time of completed jobs", labels=AGENT_LABELS
     )
     waits = HistogramMetricFamily(
         "agentqueue_queue_wait_seconds",
-        "How long jobs waited for a slot, from when they were due until a worker claimed them",
+        "Time from when a job was due until a worker claimed it",
         labels=AGENT_LABELS,
     )
     families = {it: CounterMetricFamily(name, text, labels=AGENT_LABELS) for it, (name, text) in COUNTED.items()}

@@ -1,4 +1,4 @@
-"""What the loops over AgentQueues ask of a Kubernetes cluster, and what they tell each other."""
+"""Interfaces between the reconciler, the Kubernetes API server, the cache and the scaler."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,13 @@ from agentqueue_operator.resources.kinds import Kind, Object, QueueRef
 
 
 class ApiRefused(Exception):
-    """The API server said no: HTTP status, machine-readable reason (NotFound, Conflict, Forbidden, Invalid, …)."""
+    """The API server rejected a request.
+
+    Args:
+        status: the HTTP status.
+        reason: the machine-readable reason, such as NotFound, Conflict, Forbidden or Invalid.
+        message: the text for people.
+    """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
@@ -20,7 +26,12 @@ class ApiRefused(Exception):
 
 
 class ApiUnavailable(Exception):
-    """The API server gave no answer in time, or asked to come back later (429, 5xx)."""
+    """The API server did not answer in time, or asked the client to retry later (429, 5xx).
+
+    Args:
+        message: the text for people.
+        retry_after_s: the delay that the server asked for, in seconds; None: it asked for none.
+    """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -28,77 +39,79 @@ class ApiUnavailable(Exception):
 
 
 class Gone(Exception):
-    """The AgentQueue that a pass works on was deleted meanwhile: there is nothing left to do, and nothing is wrong."""
+    """The AgentQueue was deleted during its reconcile. There is nothing left to do, and nothing is wrong."""
 
 
 class NotLeading(Exception):
-    """Another replica leads, or may: nothing was written."""
+    """Another replica leads or may lead, so nothing was written."""
 
 
 class Cluster(Protocol):
-    """Reads and writes of single objects. Each call has a deadline, each write is made by the leader only.
+    """Reads and writes single objects. Each call has a deadline, and only the leader writes.
 
-    Every method that is awaited raises ApiRefused or ApiUnavailable; every write NotLeading.
+    Every awaited method raises ApiRefused or ApiUnavailable; every write also raises NotLeading.
     """
 
     def check_leads(self) -> None:
-        """Raise NotLeading unless this replica leads now. For writes that go elsewhere, as drain marks go to Redis."""
+        """Raise NotLeading unless this replica leads now. Call this before writes to Redis, such as drain marks."""
         ...
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        """The object, None if there is none."""
+        """Return the object, or None if it does not exist."""
         ...
 
     async def apply(self, manifest: Object, *, manager: str = "agentqueue-operator") -> Object:
-        """Server-side apply, forced. Returns the object as it is now."""
+        """Apply the manifest by server-side apply with force, and return the object as it is now."""
         ...
 
     async def patch(self, kind: Kind, namespace: str, name: str, changes: Object) -> Object:
-        """JSON merge patch, for what belongs to others (a volume claim's size, a pod's deletion cost)."""
+        """Patch an object of another owner by JSON merge patch: a volume claim's size, a pod's deletion cost."""
         ...
 
     async def patch_status(self, ref: QueueRef, status: Object, *, uid: str) -> None:
-        """Replace an AgentQueue's whole status.
+        """Replace the whole status of an AgentQueue.
 
         Raises:
-            Gone: it is no more, or another by its name has taken its place.
+            Gone: it does not exist any more, or another one of that name has replaced it.
         """
         ...
 
     async def delete(self, live: Object, *, orphan: bool = False) -> None:
-        """Delete just this object (its uid is a precondition), in the background; it may be gone already.
+        """Delete exactly this object in the background; its uid is a precondition. It may be gone already.
 
-        `orphan`: what it owns stays.
+        Args:
+            live: the object.
+            orphan: keep the objects that it owns.
         """
         ...
 
-    async def tell(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
-        """Record an Event (events.k8s.io/v1) about an object; the same one again raises its count. Never raises."""
+    async def record_event(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
+        """Record an Event (events.k8s.io/v1) about an object. A repeated event increases its count. Never raises."""
         ...
 
 
 class Cache(Protocol):
-    """What the watches have shown so far: local, complete once `synced`."""
+    """The objects that the watches have delivered so far. Local, and complete once the watches are synced."""
 
     def queue(self, ref: QueueRef) -> Object | None:
-        """An AgentQueue."""
+        """Return an AgentQueue, or None if there is none."""
         ...
 
     def children(self, ref: QueueRef) -> Sequence[Object]:
-        """All objects of watched kinds, pods among them, that bear the label of this AgentQueue.
+        """Return all objects of watched kinds, pods among them, with the label of this AgentQueue.
 
-        Not only those that it owns: `metadata.ownerReferences` tells.
+        The AgentQueue does not have to own them: `metadata.ownerReferences` names the owner.
         """
         ...
 
-    def trouble(self) -> Sequence[str]:
-        """What the operator can't watch at present, and why: the truth of those kinds may be old."""
+    def watch_problems(self) -> Sequence[str]:
+        """Return what cannot be watched at present, and why. Objects of those kinds may be outdated."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentPods:
-    """An agent's Deployment and pods, as the cache shows them."""
+    """An agent's Deployment and pods in the cache."""
 
     deployment: Object | None
     pods: Sequence[Object] = ()
@@ -106,44 +119,48 @@ class AgentPods:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaled:
-    """What scaling has decided and done for an agent in this pass."""
+    """Result of scaling an agent in one reconcile."""
 
     replicas: int | None
-    """To be rendered into the Deployment now; None: leave it to others (mode External)."""
+    """Number of replicas to render into the Deployment; None: leave the field to others (mode External)."""
     decision: Decision | None = None
     metrics: QueueMetrics | None = None
-    """None: its queue could not be read."""
+    """None: the queue could not be read."""
     draining: int = 0
-    """Pods marked, or ending."""
+    """Number of pods that are marked to drain or terminate."""
     unschedulable: int = 0
     last_scale: LastScale | None = None
-    """If this pass changes the number; else what the status has stands."""
+    """Change of the number of replicas in this reconcile; None: the status keeps the previous one."""
     requeue_after_s: float | None = None
-    """A scale-in is under way: the next pass is due after so long, not after a whole period."""
+    """Delay until the next reconcile while a scale-in is in progress, in seconds; None: the ordinary period."""
     shared_with: str = ""
-    """Who else scales its queue; empty: nobody."""
-    trouble: str = ""
-    """Why victims could not be annotated; they stay until they are."""
+    """Another autoscaler of the same queue; empty: none."""
+    error: str = ""
+    """Why pods could not be annotated for the scale-in. They stay until this is resolved."""
     lowered_from: Object | None = None
-    """If `replicas` is fewer: the Deployment that this was decided on. The write is refused once it has changed."""
+    """The Deployment on which a lower `replicas` was decided. The write is rejected if it has changed since."""
     lower_before: float = float("inf")
-    """When lowering is due at the latest, monotonic seconds: later, what was seen is too old."""
+    """Latest time of a lower `replicas`, in monotonic seconds. Later, the observation is too old."""
 
     @property
     def wanted(self) -> int | None:
-        """What was decided: less than `replicas` while victims end what they run."""
+        """Return the decided number. It is lower than `replicas` while pods that will end finish their jobs."""
         return self.decision.replicas if isinstance(self.decision, ScaleTo) else self.replicas
 
 
 class Scaler(Protocol):
-    """Scaling of one AgentQueue's agents over time. It remembers; one instance per AgentQueue."""
+    """Scales the agents of one AgentQueue. It keeps state; there is one instance for each AgentQueue."""
 
     async def scale(
         self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues | None, at: float
     ) -> Mapping[str, Scaled]:
-        """One pass: look, decide, mark and annotate. `at`: monotonic seconds. `queues` None: Redis is not there yet.
+        """Read the queues, decide, and mark and annotate pods. Never raises for Redis; raises as `Cluster` does.
 
-        Never raises for Redis; raises as `Cluster` for the annotations.
+        Args:
+            queue: the AgentQueue.
+            agents: the agents' Deployments and pods, by name.
+            queues: the queues in Redis; None: Redis is not available yet.
+            at: the time, in monotonic seconds.
         """
         ...
 

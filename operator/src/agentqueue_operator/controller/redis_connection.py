@@ -1,8 +1,8 @@
-"""An AgentQueue's Redis, as the operator reaches it: which server it is, and whether it answers."""
+"""Connects the operator to the Redis of one AgentQueue, and observes whether it answers."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 from urllib.parse import quote
@@ -11,10 +11,10 @@ from agentqueue.errors import AgentQueueError, UsageError
 from agentqueue.spec import ExternalRedis, ManagedRedis, ResolvedQueue
 from agentqueue.spec.redis import ClientTLS, Sentinel
 from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes
-from agentqueue_operator.controller.referenced_content import Contents, Missing
+from agentqueue_operator.controller.referenced_content import MissingReference, SecretReader
 from agentqueue_operator.controller.status.conditions import RedisFacts
-from agentqueue_operator.controller.status.pod_problems import Trouble, is_ready, ready_for, trouble_of, was_ready
-from agentqueue_operator.controller.status.reasons import Reason
+from agentqueue_operator.controller.status.pod_problems import is_ready, problem_of, ready_for, was_ready
+from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.queues.ports import Queues
 from agentqueue_operator.resources.kinds import SERVICE, Object
 from agentqueue_operator.resources.render import redis_name
@@ -22,191 +22,197 @@ from agentqueue_operator.resources.render.connection import PORT, endpoint
 from agentqueue_operator.resources.render.names import COMPONENT_LABEL, REDIS
 
 CHECK_S: Final = 10.0
-"""Between two looks at a server that answers."""
+"""Seconds between checks of a server that answers: each check is two commands."""
 RETRY_S: Final = 1.0
-"""Between two tries of one that does not."""
-NEW: Final = timedelta(seconds=15)
-"""Since its pod became ready; a server that can't be reached for longer is in trouble."""
-STARTING: Final = Trouble(Reason.REDIS_STARTING, "its pod is not ready yet")
+"""Seconds between checks of a server that does not answer, and requeue delay while it starts."""
+ROUTE_GRACE: Final = timedelta(seconds=15)
+"""Time after a pod becomes ready in which an unreachable server counts as starting: nodes may lack the route to it."""
+STARTING: Final = Problem(Reason.REDIS_STARTING, "its pod is not ready yet")
+"""The pod of a managed Redis starts, and nothing is wrong."""
+INSECURE: Final = Problem(
+    Reason.INSECURE_TLS,
+    "insecureSkipVerify is true: anyone on the network path can impersonate the server",
+    blocking=False,
+)
+"""An external Redis whose certificate is not verified."""
+NO_PASSWORD: Final = "the password is not known yet"  # noqa: S105  # a message
+"""Default reason for a missing password."""
 
 
-class Dialled(Protocol):
-    """A server that was dialled."""
+class RedisServer(Protocol):
+    """A server from the pool."""
 
     @property
     def queues(self) -> Queues:
-        """The queues on it."""
+        """Return the queues on the server."""
         ...
 
-    async def check(self) -> Trouble | None:
-        """What is wrong with it: unreachable, loading, full, … Never raises."""
+    async def check(self) -> Problem | None:
+        """Return the problem of the server (unreachable, loading, full, …), or None. Never raises."""
         ...
 
     async def close(self) -> None:
-        """End its connections."""
+        """Release the connections."""
         ...
 
 
-Dial = Callable[[ServerOptions], Dialled]
+AcquireServer = Callable[[ServerOptions], RedisServer]
+"""Returns a server from the pool."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the server is, or why that is not known."""
+class RedisConnection:
+    """Connection to the Redis of one AgentQueue. It follows changes of address, password and certificates.
 
-    options: ServerOptions | None
-    endpoint: str | None
-    secret: str
-    trouble: Trouble | None = None
-    starting: Trouble | None = None
-    is_new: bool = False
-    """Its pod has just become ready: the nodes may not know the way to it yet."""
-
-
-class Link:
-    """To the Redis of one AgentQueue, over time."""
+    Args:
+        secrets: reads the Secrets with url, password and certificates.
+        acquire: returns a server from the pool.
+        clock: returns monotonic seconds.
+        now: returns the time by the cluster's clock.
+    """
 
     def __init__(
-        self, contents: Contents, dial: Dial, *, clock: Callable[[], float], now: Callable[[], datetime]
+        self, secrets: SecretReader, acquire: AcquireServer, *, clock: Callable[[], float], now: Callable[[], datetime]
     ) -> None:
-        self._contents = contents
-        self._dial = dial
+        self._secrets = secrets
+        self._acquire = acquire
         self._clock = clock
         self._now = now
-        self._dialled: Dialled | None = None
+        self._server: RedisServer | None = None
         self._options: ServerOptions | None = None
-        self._checked = float("-inf")
-        self._trouble: Trouble | None = None
+        self._checked_at = float("-inf")
+        self._problem: Problem | None = None
 
     @property
     def queues(self) -> Queues | None:
-        """The queues, None while the server is not there. One that is full is: what is not needed goes, jobs end."""
-        is_there = self._trouble is None or self._trouble.reason is Reason.REDIS_FULL
-        return self._dialled.queues if self._dialled is not None and is_there else None
+        """Return the queues, or None while the server does not answer. A full server answers: jobs can end there."""
+        answers = self._problem is None or self._problem.reason is Reason.REDIS_FULL
+        return self._server.queues if self._server is not None and answers else None
 
-    async def look(
-        self, queue: ResolvedQueue, namespace: str, children: Sequence[Object], password: str | Missing
+    async def observe(
+        self,
+        queue: ResolvedQueue,
+        namespace: str,
+        children: Sequence[Object],
+        password: str | None,
+        *,
+        password_problem: str = NO_PASSWORD,
     ) -> RedisFacts:
-        """Find the server anew, and see how it is."""
-        address = await self._address(queue, namespace, children, password)
-        facts = RedisFacts(endpoint=address.endpoint, secret=address.secret)
-        if address.options is None:
+        """Resolve the server's address, check the server, and return its state.
+
+        Args:
+            queue: the AgentQueue.
+            namespace: its namespace.
+            children: its objects in the cluster.
+            password: of the managed Redis; None: it is not known.
+            password_problem: why it is not known.
+
+        Raises:
+            ApiRefused, ApiUnavailable: a Secret could not be read.
+        """
+        if isinstance(queue.redis, ManagedRedis):
+            if password is not None:
+                return await self._observe_managed(queue.name, queue.redis, namespace, children, password)
             await self.close()
-            return replace(facts, trouble=address.trouble, starting=address.starting)
-        await self._reach(address.options)
-        if self._trouble is None:
-            return replace(facts, answers=True, note=_note(queue.redis))
-        if address.is_new or self._trouble.reason is Reason.REDIS_LOADING:
-            return replace(facts, starting=STARTING if address.is_new else self._trouble)
-        return replace(facts, trouble=self._trouble)
+            problem = Problem(Reason.REFERENCE_MISSING, password_problem)
+            return RedisFacts(endpoint=endpoint(queue.name, namespace), secret=redis_name(queue.name), problem=problem)
+        return await self._observe_external(queue.redis)
 
     async def close(self) -> None:
-        """End the connections."""
-        dialled, self._dialled, self._options = self._dialled, None, None
-        if dialled is not None:
+        """Release the connections."""
+        server, self._server, self._options = self._server, None, None
+        if server is not None:
             with suppress(AgentQueueError):
-                await dialled.close()
+                await server.close()
 
-    async def _reach(self, options: ServerOptions) -> None:
-        if options != self._options:
-            await self.close()
-            self._dialled, self._options, self._checked = self._dial(options), options, float("-inf")
-        assert self._dialled is not None
-        if self._clock() - self._checked >= (CHECK_S if self._trouble is None else RETRY_S):
-            self._trouble = await self._dialled.check()
-            self._checked = self._clock()
-
-    async def _address(
-        self, queue: ResolvedQueue, namespace: str, children: Sequence[Object], password: str | Missing
-    ) -> Address:
-        if isinstance(queue.redis, ExternalRedis):
-            return await self._external(queue.redis)
-        place = endpoint(queue.name, namespace)
-        known = Address(None, place, redis_name(queue.name))
-        if isinstance(password, Missing):
-            return replace(known, trouble=Trouble(Reason.REFERENCE_MISSING, password.said))
-        pods = [one for one in children if one["kind"] == "Pod" and _component(one) == REDIS]
+    async def _observe_managed(
+        self, name: str, redis: ManagedRedis, namespace: str, children: Sequence[Object], password: str
+    ) -> RedisFacts:
+        address = endpoint(name, namespace)
+        facts = RedisFacts(endpoint=address, secret=redis_name(name))
+        pods = [one for one in children if one["kind"] == "Pod" and _is_redis(one)]
         if not any(map(is_ready, pods)):
-            wrong = trouble_of(pods, now=self._now()) or _hanging(pods)
-            return replace(known, trouble=wrong, starting=None if wrong else STARTING)
-        tls = await self._managed_tls(queue.redis, queue.name, namespace)
-        if isinstance(tls, Missing):
-            return replace(known, trouble=Trouble(Reason.REFERENCE_MISSING, tls.said))
-        url = f"redis://default:{quote(password, safe='')}@{_host(children) or place.removesuffix(f':{PORT}')}:{PORT}/0"
-        is_new = ready_for(pods, self._now()) < NEW
-        return replace(known, options=ServerOptions(url, tls=tls), is_new=is_new)
-
-    async def _managed_tls(self, redis: ManagedRedis, name: str, namespace: str) -> Tls | Missing | None:
-        if redis.tls is None:
-            return None
-        authority = await self._contents.text(redis.tls.secret_name, "ca.crt")
-        if isinstance(authority, Missing):
-            return authority
-        return Tls(ca_data=authority, server_name=endpoint(name, namespace).removesuffix(f":{PORT}"))
-
-    async def _external(self, redis: ExternalRedis) -> Address:
-        known = Address(None, None, redis.url_secret_ref.name)
-        url = await self._contents.text(redis.url_secret_ref.name, redis.url_secret_ref.key)
-        tls = await self._external_tls(redis.tls) if redis.tls else None
-        sentinel = await self._sentinel(redis.sentinel) if redis.sentinel else None
-        for found in (url, tls, sentinel):
-            if isinstance(found, Missing):
-                return replace(known, trouble=Trouble(Reason.REFERENCE_MISSING, found.said))
-        assert not isinstance(url, Missing)
-        assert not isinstance(tls, Missing)
-        assert not isinstance(sentinel, Missing)
+            await self.close()
+            problem = problem_of(pods, now=self._now()) or _hanging_problem(pods)
+            return replace(facts, problem=problem) if problem else _starting(facts, STARTING)
+        host = address.removesuffix(f":{PORT}")
         try:
-            options = ServerOptions(url, tls=tls, sentinel=sentinel)
+            tls = None
+            if redis.tls is not None:
+                tls = Tls(ca_data=await self._secrets.read(redis.tls.secret_name, "ca.crt"), server_name=host)
+        except MissingReference as error:
+            await self.close()
+            return replace(facts, problem=Problem(Reason.REFERENCE_MISSING, error.reason))
+        # The Service's address works where the cluster's names do not resolve, such as on a developer's machine.
+        services = [one["spec"].get("clusterIP") for one in children if one["kind"] == SERVICE.kind and _is_redis(one)]
+        host = next((ip for ip in services if ip and ip != "None"), host)
+        await self._check(ServerOptions(f"redis://default:{quote(password, safe='')}@{host}:{PORT}/0", tls=tls))
+        is_new = ready_for(pods, self._now()) < ROUTE_GRACE
+        return _starting(facts, STARTING) if self._problem and is_new else self._with_check(facts)
+
+    async def _observe_external(self, redis: ExternalRedis) -> RedisFacts:
+        named = redis.url_secret_ref
+        facts = RedisFacts(secret=named.name)
+        try:
+            options = ServerOptions(
+                await self._secrets.read(named.name, named.key),
+                tls=await self._client_tls(redis.tls) if redis.tls else None,
+                sentinel=await self._sentinels(redis.sentinel) if redis.sentinel else None,
+            )
+        except MissingReference as error:
+            await self.close()
+            return replace(facts, problem=Problem(Reason.REFERENCE_MISSING, error.reason))
         except UsageError as error:
-            named = f"key {redis.url_secret_ref.key} of the Secret {redis.url_secret_ref.name}"
-            return replace(known, trouble=Trouble(Reason.REDIS_UNREACHABLE, f"{named}: {error}"))
-        return replace(known, options=options, endpoint=options.name.rpartition("//")[2].partition("/")[0])
+            await self.close()
+            message = f"key {named.key} of the Secret {named.name}: {error}"
+            return replace(facts, problem=Problem(Reason.REDIS_UNREACHABLE, message))
+        await self._check(options)
+        facts = replace(facts, endpoint=options.name.rpartition("//")[2].partition("/")[0])
+        is_insecure = redis.tls is not None and redis.tls.insecure_skip_verify
+        return self._with_check(replace(facts, warning=INSECURE if is_insecure else None))
 
-    async def _external_tls(self, tls: ClientTLS) -> Tls | Missing:
-        authority, pair = tls.ca_secret_ref, tls.client_certificate_secret_name
-        ca = await self._contents.text(authority.name, authority.key) if authority else None
-        cert = await self._contents.text(pair, "tls.crt") if pair else None
-        key = await self._contents.text(pair, "tls.key") if pair else None
-        for found in (ca, cert, key):
-            if isinstance(found, Missing):
-                return found
-        assert not isinstance(ca, Missing)
-        assert not isinstance(cert, Missing)
-        assert not isinstance(key, Missing)
-        return Tls(ca_data=ca, cert_data=cert, key_data=key, skip_verify=tls.insecure_skip_verify)
+    async def _client_tls(self, tls: ClientTLS) -> Tls:
+        ca, pair = tls.ca_secret_ref, tls.client_certificate_secret_name
+        return Tls(
+            ca_data=await self._secrets.read(ca.name, ca.key) if ca else None,
+            cert_data=await self._secrets.read(pair, "tls.crt") if pair else None,
+            key_data=await self._secrets.read(pair, "tls.key") if pair else None,
+            skip_verify=tls.insecure_skip_verify,
+        )
 
-    async def _sentinel(self, sentinel: Sentinel) -> Sentinels | Missing:
+    async def _sentinels(self, sentinel: Sentinel) -> Sentinels:
         named = sentinel.password_secret_ref
-        password = await self._contents.text(named.name, named.key) if named else None
-        if isinstance(password, Missing):
-            return password
+        password = await self._secrets.read(named.name, named.key) if named else None
         return Sentinels(sentinel.master_name, parse_nodes(",".join(sentinel.nodes)), password)
 
+    async def _check(self, options: ServerOptions) -> None:
+        if self._server is None or options != self._options:
+            await self.close()
+            self._server, self._options, self._checked_at = self._acquire(options), options, float("-inf")
+        if self._clock() - self._checked_at >= (CHECK_S if self._problem is None else RETRY_S):
+            self._problem = await self._server.check()
+            self._checked_at = self._clock()
 
-def _component(pod: Object) -> str:
-    found: str = (pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL, "")
-    return found
+    def _with_check(self, facts: RedisFacts) -> RedisFacts:
+        """Return the facts with the result of the last check. Warnings apply only to a server that answers."""
+        if self._problem is None:
+            return replace(facts, answers=True)
+        if self._problem.reason is Reason.REDIS_LOADING:
+            return _starting(replace(facts, warning=None), self._problem)
+        return replace(facts, warning=None, problem=self._problem)
 
 
-def _hanging(pods: Sequence[Object]) -> Trouble | None:
-    """One that served is not starting."""
+def _starting(facts: RedisFacts, starting: Problem) -> RedisFacts:
+    return replace(facts, starting=starting, requeue_after_s=RETRY_S)
+
+
+def _is_redis(live: Object) -> bool:
+    return bool((live["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == REDIS)
+
+
+def _hanging_problem(pods: Sequence[Object]) -> Problem | None:
+    """Return a problem if a pod was ready before: it does not start, it hangs."""
     name = next((pod["metadata"]["name"] for pod in pods if was_ready(pod)), None)
     if name is None:
         return None
-    return Trouble(
-        Reason.REDIS_UNREACHABLE, f"its pod {name} was ready, and is not now: see kubectl describe pod {name}"
-    )
-
-
-def _host(children: Sequence[Object]) -> str | None:
-    """The Service's address: the operator may run where the cluster's names mean nothing (a developer's machine)."""
-    services = [one for one in children if one["kind"] == SERVICE.kind and _component(one) == REDIS]
-    addresses = [one["spec"].get("clusterIP") for one in services]
-    return next((one for one in addresses if one and one != "None"), None)
-
-
-def _note(redis: ManagedRedis | ExternalRedis) -> Trouble | None:
-    """What works, and should be known."""
-    if isinstance(redis, ExternalRedis) and redis.tls and redis.tls.insecure_skip_verify:
-        return Trouble(Reason.INSECURE_TLS, "insecureSkipVerify is true: anybody may pose as the server")
-    return None
+    message = f"its pod {name} was ready, but is not any more: see kubectl describe pod {name}"
+    return Problem(Reason.REDIS_UNREACHABLE, message)

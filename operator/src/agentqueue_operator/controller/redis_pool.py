@@ -1,4 +1,4 @@
-"""Redis servers as the operator reaches them: one per address, shared by the AgentQueues on it."""
+"""Connections to Redis servers: one per address, shared by the AgentQueues that use it."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -8,110 +8,120 @@ from redis import exceptions as redis_errors
 from agentqueue.errors import AgentQueueError, UnsupportedServer
 from agentqueue.store import Server, ServerOptions
 from agentqueue.store.errors import is_forbidden
-from agentqueue_operator.controller.status.pod_problems import Trouble
-from agentqueue_operator.controller.status.reasons import Reason
+from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.queues.ports import Queues
 from agentqueue_operator.queues.reader import QueueReader
 
-CONNECT_S: Final = 3.0
-ANSWER_S: Final = 5.0
-"""An operator waits less long than a worker: it has other AgentQueues to look after, and comes again."""
-CONNECTIONS: Final = 1_000
-"""On a server that all AgentQueues share each one listens for its first jobs, on a connection of its own."""
-FULL: Final = 0.995
-"""Share of `maxmemory` from which a server counts as full: it refuses the next large job."""
+CONNECT_TIMEOUT_S: Final = 3.0
+"""Timeout of a connection attempt, in seconds: shorter than a worker's, since the operator retries in seconds."""
+RESPONSE_TIMEOUT_S: Final = 5.0
+"""Timeout of a command, in seconds: shorter than a worker's, since other AgentQueues wait for their reconcile."""
+MAX_CONNECTIONS: Final = 1_000
+"""Connections to one server. Each AgentQueue on it listens for first jobs on a connection of its own."""
+FULL_SHARE: Final = 0.995
+"""Fraction of `maxmemory` above which a server counts as full, because it would refuse the next large job."""
 
 
 @dataclass(slots=True)
-class _Shared:
-    """A server and how many use it."""
+class _SharedServer:
+    """A server and the number of its users."""
 
     server: Server
     queues: Queues
     users: int = 0
 
 
-class Switchboard:
-    """Dials servers; who dials an address that is in use shares its connections."""
+class RedisPool:
+    """Hands out servers. Users of the same address share its connections."""
 
     def __init__(self) -> None:
-        self._open: dict[ServerOptions, _Shared] = {}
+        self._open: dict[ServerOptions, _SharedServer] = {}
 
-    def dial(self, options: ServerOptions) -> "Line":
-        """A line to a server; nothing is sent yet.
+    def acquire(self, options: ServerOptions) -> "PooledServer":
+        """Return a server without connecting to it yet. The caller must close it.
+
+        Args:
+            options: the address and how to connect.
 
         Raises:
-            UsageError: the url is none.
+            UsageError: the url is invalid.
         """
         shared = self._open.get(options)
         if shared is None:
-            server = Server(replace(options, connect_timeout=CONNECT_S, timeout=ANSWER_S, max_connections=CONNECTIONS))
-            shared = self._open[options] = _Shared(server, QueueReader(server))
+            limited = replace(
+                options,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                timeout=RESPONSE_TIMEOUT_S,
+                max_connections=MAX_CONNECTIONS,
+            )
+            server = Server(limited)
+            shared = self._open[options] = _SharedServer(server, QueueReader(server))
         shared.users += 1
-        return Line(self, options, shared)
+        return PooledServer(self, options, shared)
 
-    async def release(self, options: ServerOptions, shared: _Shared) -> None:
-        """One uses it no more."""
+    async def release(self, options: ServerOptions, shared: _SharedServer) -> None:
+        """Release one reference to the shared connections; close them when unused."""
         shared.users -= 1
         if shared.users <= 0 and self._open.get(options) is shared:
             del self._open[options]
             await shared.server.close()
 
 
-class Line:
-    """`app.cluster.link.Dialled`."""
+class PooledServer:
+    """One user's reference to a server (`redis_connection.RedisServer`)."""
 
-    def __init__(self, board: Switchboard, options: ServerOptions, shared: _Shared) -> None:
-        self._board = board
+    def __init__(self, pool: RedisPool, options: ServerOptions, shared: _SharedServer) -> None:
+        self._pool = pool
         self._options = options
         self._shared = shared
         self._closed = False
 
     @property
     def queues(self) -> Queues:
-        """The queues on it."""
+        """Return the queues on the server."""
         return self._shared.queues
 
-    async def check(self) -> Trouble | None:
-        """What is wrong with it."""
+    async def check(self) -> Problem | None:
+        """Return the problem of the server, or None. Never raises."""
         server = self._shared.server
         try:
             await server.check()
             memory: dict[str, Any] = await server.call(lambda: server.redis.info("memory"))
         except AgentQueueError as error:
-            return trouble_with(error)
-        return full(memory)
+            return explain_redis_error(error)
+        return memory_problem(memory)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the reference. The connections close with the last one."""
         if not self._closed:
             self._closed = True
-            await self._board.release(self._options, self._shared)
+            await self._pool.release(self._options, self._shared)
 
 
-def trouble_with(error: AgentQueueError) -> Trouble:
-    """What an error tells of the server."""
-    return Trouble(_reason(error, error.__cause__), str(error))
-
-
-def _reason(error: AgentQueueError, cause: BaseException | None) -> Reason:
+def explain_redis_error(error: AgentQueueError) -> Problem:
+    """Return the problem that an error of a server stands for."""
+    cause = error.__cause__
+    reason = Reason.REDIS_UNREACHABLE
     if isinstance(error, UnsupportedServer):
-        return Reason.REDIS_UNSUPPORTED
-    if is_forbidden(cause):
-        return Reason.REDIS_FORBIDDEN
-    if isinstance(cause, redis_errors.AuthenticationError) or "NOAUTH" in str(cause) or "WRONGPASS" in str(cause):
-        return Reason.REDIS_WRONG_PASSWORD
-    if isinstance(cause, redis_errors.BusyLoadingError):
-        return Reason.REDIS_LOADING
-    return Reason.REDIS_UNREACHABLE
+        reason = Reason.REDIS_UNSUPPORTED
+    elif is_forbidden(cause):
+        reason = Reason.REDIS_FORBIDDEN
+    elif isinstance(cause, redis_errors.AuthenticationError) or "NOAUTH" in str(cause) or "WRONGPASS" in str(cause):
+        reason = Reason.REDIS_WRONG_PASSWORD
+    elif isinstance(cause, redis_errors.BusyLoadingError):
+        reason = Reason.REDIS_LOADING
+    return Problem(reason, str(error))
 
 
-def full(memory: dict[str, Any]) -> Trouble | None:
-    """Whether the server takes no new jobs for want of memory, by its INFO memory."""
-    most = int(memory.get("maxmemory") or 0)
+def memory_problem(memory: dict[str, Any]) -> Problem | None:
+    """Return a problem if the server has no memory left for new jobs.
+
+    Args:
+        memory: the reply to `INFO memory`.
+    """
+    limit = int(memory.get("maxmemory") or 0)
     used = int(memory.get("used_memory") or 0) - int(memory.get("mem_not_counted_for_evict") or 0)
-    if not most or used < FULL * most:
+    if not limit or used < FULL_SHARE * limit:
         return None
-    return Trouble(
-        Reason.REDIS_FULL, f"maxmemory of {most // 2**20} MiB is used up; new jobs are refused, running ones end"
-    )
+    message = f"maxmemory of {limit // 2**20} MiB is used up; new jobs are refused, running jobs continue"
+    return Problem(Reason.REDIS_FULL, message)

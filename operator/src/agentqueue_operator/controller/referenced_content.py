@@ -1,117 +1,138 @@
-"""The Secrets and ConfigMaps of an AgentQueue's users, read by `get` and kept for a minute (OPERATOR 14)."""
+"""Reads the Secrets and ConfigMaps that an AgentQueue refers to, and keeps them for a minute."""
 
 import asyncio
 import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable, Cluster
-from agentqueue_operator.resources.kinds import SECRET, Kind, Object
+from agentqueue_operator.resources.kinds import SECRET, Object
 from agentqueue_operator.resources.render import Reference
 
-FRESH_S: Final = 60.0
-"""How long what was read counts as true, where the API server can be asked."""
-MISSING_S: Final = 5.0
-"""How long what was not there, or may not be read, is not asked for again: people wait for it."""
+TRUST_S: Final = 60.0
+"""How long a read object is used before it is read again, in seconds: one request per object and minute."""
+RETRY_MISSING_S: Final = 5.0
+"""How long a missing or forbidden object is not read again, in seconds. Short, because users wait for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """What could not be read of a Secret, and why."""
+class MissingReference(Exception):
+    """A key of a Secret cannot be read.
 
-    said: str
-    forbidden: bool = False
-    """Nobody knows whether it is there."""
+    Args:
+        reason: why not, for users.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ForbiddenReference(MissingReference):
+    """The operator may not read a Secret, so it is unknown whether it exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """An object's content at an instant."""
+    """An object as it was read."""
 
     at: float
+    """Monotonic seconds."""
     found: Object | None
-    forbidden: bool = False
+    is_forbidden: bool = False
 
 
-class Contents:
-    """Of one namespace, for one AgentQueue."""
+class SecretReader:
+    """Reads Secrets and ConfigMaps for one AgentQueue.
+
+    Args:
+        cluster: the API server.
+        namespace: the namespace of the AgentQueue.
+        clock: returns monotonic seconds.
+        trust_s: how long a read object is used before it is read again, in seconds.
+    """
 
     def __init__(
-        self, cluster: Cluster, namespace: str, *, clock: Callable[[], float], fresh_s: float = FRESH_S
+        self, cluster: Cluster, namespace: str, *, clock: Callable[[], float], trust_s: float = TRUST_S
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._clock = clock
-        self._fresh_s = fresh_s
-        self._read: dict[Reference, _Read] = {}
+        self._trust_s = trust_s
+        self._reads: dict[Reference, _Read] = {}
 
-    async def text(self, secret: str, key: str) -> str | Missing:
-        """A key of a Secret."""
+    async def read(self, secret: str, key: str) -> str:
+        """Return the text of a key of a Secret, without surrounding white space.
+
+        Raises:
+            MissingReference: there is no such Secret or key, or it holds no text.
+            ForbiddenReference: the operator may not read the Secret.
+            ApiRefused, ApiUnavailable: the API server failed.
+        """
         read = await self._get(Reference(SECRET, secret))
-        if read.forbidden:
-            return Missing(f"the operator may not read the Secret {secret}", forbidden=True)
+        if read.is_forbidden:
+            raise ForbiddenReference(f"the operator may not read the Secret {secret}")
         if read.found is None:
-            return Missing(f"there is no Secret {secret}")
-        return _decoded(secret, key, read.found)
-
-    def forget(self, kind: Kind, name: str) -> None:
-        """Read it anew the next time."""
-        self._read.pop(Reference(kind, name), None)
+            raise MissingReference(f"there is no Secret {secret}")
+        encoded = (read.found.get("data") or {}).get(key)
+        if encoded is None:
+            raise MissingReference(f"the Secret {secret} has no key {key}")
+        try:
+            text = base64.b64decode(encoded, validate=True).decode().strip()
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise MissingReference(f"key {key} of the Secret {secret} is not text") from error
+        if not text:
+            raise MissingReference(f"key {key} of the Secret {secret} is empty")
+        return text
 
     async def hash(self, references: Iterable[Reference]) -> tuple[str | None, frozenset[Reference]]:
-        """Names the content of all of them, and those that are not there. None: some may not be read."""
-        given = sorted(references, key=lambda one: (one.kind.kind, one.name))
-        reads = await asyncio.gather(*map(self._get, given))
-        missing = frozenset(
-            one for one, read in zip(given, reads, strict=True) if not read.found and not read.forbidden
-        )
-        if not given or any(read.forbidden for read in reads):
+        """Return a hash over the content of all references, and the references that do not exist.
+
+        The hash is None if there are no references, or if the operator may not read some of them.
+
+        Raises:
+            ApiRefused, ApiUnavailable: the API server failed.
+        """
+        ordered = sorted(references, key=lambda one: (one.kind.kind, one.name))
+        reads = dict(zip(ordered, await asyncio.gather(*map(self._get, ordered)), strict=True))
+        missing = frozenset(one for one, read in reads.items() if not read.found and not read.is_forbidden)
+        if not reads or any(read.is_forbidden for read in reads.values()):
             return None, missing
-        content = [[one.kind.kind, one.name, _content(read.found)] for one, read in zip(given, reads, strict=True)]
+        content = [
+            [
+                one.kind.kind,
+                one.name,
+                None
+                if read.found is None
+                else {"data": read.found.get("data") or {}, "binaryData": read.found.get("binaryData") or {}},
+            ]
+            for one, read in reads.items()
+        ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16], missing
 
     async def _get(self, reference: Reference) -> _Read:
-        """Return what was read; while the API server is unavailable, what it held before. What was not there may be
-        there by now, so that nothing is said of it."""
-        known = self._read.get(reference)
-        if known is not None and self._clock() - known.at <= self._good_for(known):
-            return known
+        """Return the object. While the API server is unavailable, return the previous content.
+
+        An object that was missing may exist now, so then the error is raised.
+        """
+        known = self._reads.get(reference)
+        if known is not None:
+            trust_s = self._trust_s if known.found else min(RETRY_MISSING_S, self._trust_s)
+            if self._clock() - known.at <= trust_s:
+                return known
         try:
-            known = self._read[reference] = await self._ask(reference)
+            found = await self._cluster.get(reference.kind, self._namespace, reference.name)
+            read = _Read(self._clock(), found)
         except ApiUnavailable:
             if known is None or known.found is None:
                 raise
-        return known
-
-    def _good_for(self, read: _Read) -> float:
-        return self._fresh_s if read.found else min(MISSING_S, self._fresh_s)
-
-    async def _ask(self, reference: Reference) -> _Read:
-        try:
-            found = await self._cluster.get(reference.kind, self._namespace, reference.name)
+            return known
         except ApiRefused as error:
-            if error.status == 403:
-                return _Read(self._clock(), None, forbidden=True)
-            raise
-        return _Read(self._clock(), found)
-
-
-def _content(found: Object | None) -> Mapping[str, object] | None:
-    if found is None:
-        return None
-    return {"data": found.get("data") or {}, "binaryData": found.get("binaryData") or {}}
-
-
-def _decoded(secret: str, key: str, found: Object) -> str | Missing:
-    encoded = (found.get("data") or {}).get(key)
-    if encoded is None:
-        return Missing(f"the Secret {secret} has no key {key}")
-    try:
-        text = base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return Missing(f"key {key} of the Secret {secret} is not text")
-    return text.strip() or Missing(f"key {key} of the Secret {secret} is empty")
+            if error.status != 403:
+                raise
+            read = _Read(self._clock(), None, is_forbidden=True)
+        self._reads[reference] = read
+        return read

@@ -1,4 +1,4 @@
-"""The operator's settings, read once from the environment (`AGENTQUEUE_OPERATOR_*`): the chart writes them."""
+"""The operator's settings, read from the environment (`AGENTQUEUE_OPERATOR_*`). The chart sets them."""
 
 import socket
 import uuid
@@ -11,55 +11,59 @@ from agentqueue.errors import UsageError
 from agentqueue.service import parsing
 
 PREFIX: Final = "AGENTQUEUE_OPERATOR_"
+"""Prefix of all variables."""
 PORT: Final = f"{PREFIX}PORT"
+"""Variable of the port, for error messages about it."""
 NAMESPACE_FILE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-"""Where a pod finds the namespace that it runs in."""
+"""File in a pod that holds the pod's namespace."""
 LABEL_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+"""Characters of a DNS label (RFC 1123)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Each is the variable of its name in capitals, with the prefix. Durations in seconds."""
+    """The settings. Each is read from the variable `PREFIX` + its name in capitals. Durations are in seconds."""
 
     namespaces: tuple[str, ...] = ()
-    """The namespaces whose AgentQueues are served, separated by commas. Empty: all, which needs a ClusterRole."""
+    """Namespaces whose AgentQueues are reconciled, separated by commas. Empty: all, which requires a ClusterRole."""
     namespace: str = ""
-    """Where the operator itself runs and keeps its Lease; NetworkPolicies let it in from there.
+    """The namespace of the operator and its Lease. NetworkPolicies allow traffic from there.
 
-    Default: as the ServiceAccount's files tell, else `default`.
+    Default: the pod's namespace; outside of a pod `default`.
     """
     lease_name: str = "agentqueue-operator"
-    """The Lease that elects one of several replicas. Two operators for different namespaces need two names."""
+    """Name of the Lease for leader election. Two operators for different namespaces need two names."""
     identity: str = ""
-    """Who this replica is in the Lease; a random part is added, so that a restarted container is another one.
+    """Name of this replica in the Lease. A random part is added, so that a restarted container is another holder.
 
-    Default: the host's name, which is the pod's.
+    Default: the host name, which is the pod's name.
     """
     worker_image: str = "agentqueue-worker:0.1.0"
-    """Image of agents that name none (their code comes from a ConfigMap)."""
+    """Image of agents whose resource names none (their code comes from a ConfigMap)."""
     redis_image: str = "redis:7.4-alpine"
     """Image of a managed Redis whose resource names none: Redis 7 or newer, or Valkey 7.2 or newer."""
     console_image: str = "agentqueue-operator:0.1.0"
-    """Image of a console whose resource names none: the operator's own has it."""
+    """Image of a console whose resource names none: the operator's image contains the console."""
     read_secrets: bool = True
     """Read the Secrets that agents name in env and envFrom, and roll their pods when one changes.
 
-    False: the operator reads only the Secrets that it makes and those that hold Redis's address or password.
+    False: the operator reads only the Secrets that it creates and those with the address or password of Redis.
     """
     port: int = 8080
-    """Where /healthz, /readyz and /metrics are served; 0: nowhere."""
+    """Port of /healthz, /readyz and /metrics; 0: they are not served."""
     resync: float = 5.0
-    """An AgentQueue without news is looked at so often: its queues are read for scaling. Short bursts want it short,
-    Redis and the API server want it long."""
+    """Seconds between two reconciles without an event. Each reads the queues for scaling: a short period reacts to
+    short bursts, a long one puts less load on Redis and the API server."""
     log_level: str = "info"
+    """Minimum level of log lines."""
     log_format: str = ""
-    """json or console. Default: console on a terminal, JSON elsewhere."""
+    """`json` or `console`. Default: `console` on a terminal, else `json`."""
     instance: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    """Not in the environment: tells this process from the one that ran here before."""
+    """Random part of the holder name. It is not read from the environment."""
 
     @property
     def holder(self) -> str:
-        """The name in the Lease."""
+        """Return the name of this process in the Lease."""
         return f"{self.identity or socket.gethostname()}_{self.instance}"
 
 
@@ -69,7 +73,7 @@ def _truth(text: str) -> bool:
 
 def _label(text: str) -> str:
     if len(text) > 63 or not LABEL_CHARS.issuperset(text) or text.startswith("-") or text.endswith("-"):
-        raise ValueError("must have up to 63 small letters, digits and dashes, no dash at an end")
+        raise ValueError("must have at most 63 lower-case letters, digits and dashes, without a dash at either end")
     return text
 
 
@@ -80,7 +84,7 @@ def _labels(text: str) -> tuple[str, ...]:
 
 def _image(text: str) -> str:
     if any(char.isspace() for char in text):
-        raise ValueError("must be an image's name, without spaces")
+        raise ValueError("must be the name of an image, without spaces")
     return text
 
 
@@ -102,14 +106,18 @@ VARIABLES: Final = tuple(PREFIX + name.upper() for name in _PARSERS)
 
 
 def read_settings(environ: Mapping[str, str], *, namespace_file: str = NAMESPACE_FILE) -> Settings:
-    """The settings in the environment. Empty variables count as absent.
+    """Return the settings from the environment. Empty variables count as unset.
+
+    Args:
+        environ: the environment.
+        namespace_file: the file that holds the pod's namespace.
 
     Raises:
-        UsageError: a value out of its range, or a variable of ours that there is none of; the message names it.
+        UsageError: a value is out of range, or a variable with the prefix is unknown; the message names it.
     """
     unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in VARIABLES)
     if unknown:
-        raise UsageError(f"{unknown[0]}: there is no such setting; there are {', '.join(VARIABLES)}")
+        raise UsageError(f"{unknown[0]} is not a setting; the settings are {', '.join(VARIABLES)}")
     values = {name: _parsed(environ, name) for name in _PARSERS if environ.get(PREFIX + name.upper(), "").strip()}
     assert values.keys() <= {it.name for it in fields(Settings)}
     values.setdefault("namespace", _own_namespace(Path(namespace_file)))

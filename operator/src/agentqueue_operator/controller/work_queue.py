@@ -1,4 +1,4 @@
-"""One task per AgentQueue: wait until woken or 5 s have passed, then a pass over it. What a pass throws ends there."""
+"""Runs one task for each AgentQueue: it waits until it is woken or a period has passed, then reconciles."""
 
 import asyncio
 import random
@@ -13,64 +13,65 @@ from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable, Gon
 from agentqueue_operator.resources.kinds import QueueRef
 
 PERIOD_S: Final = 5.0
-"""Between two passes when nothing happens: the autoscaler's look at the queue."""
-LEAST_GAP_S: Final = 0.2
-"""Between two passes when much happens: events that come together are seen together."""
+"""Seconds between two reconciles without an event. The autoscaler reads the queue in each."""
+MIN_GAP_S: Final = 0.2
+"""Minimum seconds between two reconciles, so that one handles all events of a burst."""
 BACKOFF_S: Final = (1.0, 30.0)
-"""The first wait after a pass that failed, and the longest: each pass renews the marks of workers that are to go, also
-one that fails later on, and marks are kept for 60 s."""
+"""First and maximum delay after a failed reconcile, in seconds. Each reconcile renews drain marks, also one that fails
+later, and marks expire after 60 s."""
 JITTER: Final = 0.2
-"""Share of a wait that is random, so that what failed together does not come back together."""
-AT_ONCE: Final = 16
-"""Passes at the same time; the others wait for their turn. A pass waits mostly for servers."""
+"""Fraction of a delay that is random, so that AgentQueues that failed together do not retry together."""
+CONCURRENCY: Final = 16
+"""Number of concurrent reconciles. A reconcile mostly waits for servers."""
 log = structlog.get_logger("agentqueue.operator")
 
 
 class Reconciler(Protocol):
-    """An AgentQueue over time: one instance from its first pass to its end, or to the loss of the lease."""
+    """Reconciles one AgentQueue, from its first reconcile until it is deleted or the lease is lost."""
 
     async def run(self) -> float | None:
-        """One pass. Returns after how many seconds it wants the next one, None: it does not mind."""
+        """Reconcile once, and return the delay until the next reconcile in seconds (None: the ordinary period)."""
         ...
 
     async def close(self) -> None:
-        """Its connections and tasks end. Raises nothing."""
+        """Release connections and end background tasks. Never raises."""
         ...
 
 
-class Watcher(Protocol):
-    """Who counts passes."""
+class ReconcileObserver(Protocol):
+    """Receives the results of reconciles, for the metrics."""
 
-    def passed(self, ref: QueueRef, seconds: float, error: str | None) -> None:
-        """A pass took so long; `error`: the kind of error that it ended with."""
+    def on_reconciled(self, ref: QueueRef, seconds: float, error: str | None) -> None:
+        """Record a reconcile: its duration in seconds, and the type of the error that ended it."""
         ...
 
-    def gone(self, ref: QueueRef) -> None:
-        """The AgentQueue is no more."""
+    def on_removed(self, ref: QueueRef) -> None:
+        """Forget an AgentQueue that does not exist any more or that this replica has stopped to reconcile."""
         ...
 
 
 @dataclass(slots=True)
-class _Loop:
-    """One AgentQueue's."""
+class _Item:
+    """An AgentQueue in the work queue."""
 
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
     due: float = 0.0
-    """When its next pass should begin, at the latest; while one runs: when it began."""
+    """Latest start of the next reconcile, in monotonic seconds; during a reconcile: its start."""
     failures: int = 0
-    """In a row."""
+    """Number of failed reconciles in a row."""
 
 
-class Loops:
-    """The tasks of all AgentQueues.
+class WorkQueue:
+    """The reconcile tasks of all AgentQueues. An error in a reconcile ends only this reconcile.
 
     Args:
-        make: an AgentQueue's reconciler.
-        exists: whether there is such an AgentQueue.
-        leads: whether this replica may act; while it may not, loops wait and forget what they knew.
-        clock: monotonic seconds.
-        watcher: told of each pass.
+        make: creates the reconciler of an AgentQueue.
+        exists: returns whether there is such an AgentQueue.
+        leads: returns whether this replica may act. While it may not, tasks wait and drop their reconcilers.
+        clock: returns monotonic seconds.
+        observer: receives the result of each reconcile.
+        period_s: seconds between two reconciles without an event.
     """
 
     def __init__(
@@ -80,126 +81,119 @@ class Loops:
         exists: Callable[[QueueRef], bool],
         leads: Callable[[], bool],
         clock: Callable[[], float],
-        watcher: Watcher | None = None,
+        observer: ReconcileObserver | None = None,
         period_s: float = PERIOD_S,
     ) -> None:
         self._make = make
         self._exists = exists
         self._leads = leads
         self._clock = clock
-        self._watcher = watcher
+        self._observer = observer
         self._period_s = period_s
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._loops: dict[QueueRef, _Loop] = {}
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._items: dict[QueueRef, _Item] = {}
         self._closed = False
-        self._jitter = random.Random()  # noqa: S311  # of no use to guess
+        self._random = random.Random()  # noqa: S311  # not a secret
 
     def wake(self, ref: QueueRef) -> None:
-        """Something about this AgentQueue has changed. To be called in the event loop's thread."""
-        loop = self._loops.get(ref)
-        if loop is None:
+        """Request a reconcile of this AgentQueue. Must be called in the event loop's thread."""
+        item = self._items.get(ref)
+        if item is None:
             if self._closed or not self._exists(ref):
                 return
-            loop = self._loops[ref] = _Loop(due=self._clock())
-            loop.task = asyncio.create_task(self._run(ref, loop), name=f"agentqueue {ref}")
-        loop.woken.set()
+            item = self._items[ref] = _Item(due=self._clock())
+            item.task = asyncio.create_task(self._run(ref, item), name=f"agentqueue {ref}")
+        item.woken.set()
 
     def wake_all(self) -> None:
-        """Something about all of them has changed: this replica leads by now."""
-        for loop in self._loops.values():
-            loop.woken.set()
+        """Request a reconcile of all AgentQueues, because this replica has become the leader."""
+        for item in self._items.values():
+            item.woken.set()
 
     def __len__(self) -> int:
-        return len(self._loops)
+        return len(self._items)
 
     def waiting(self) -> int:
-        """Loops that are woken or overdue and whose pass has not begun: the queue of work."""
-        return sum(loop.woken.is_set() for loop in list(self._loops.values()))  # asked from a thread
+        """Return the number of AgentQueues that wait for a reconcile. May be called from any thread."""
+        return sum(item.woken.is_set() for item in list(self._items.values()))
 
-    def oldest_pass_s(self) -> float:
-        """For how long the slowest loop has been at its pass or late for it; a backoff is no lateness."""
+    def oldest_reconcile_s(self) -> float:
+        """Return the age of the longest running or most overdue reconcile, in seconds. A backoff is not overdue."""
         now = self._clock()
-        return max((now - loop.due for loop in list(self._loops.values()) if loop.due < now), default=0.0)
+        return max((now - item.due for item in list(self._items.values()) if item.due < now), default=0.0)
 
     async def close(self) -> None:
-        """End all loops, for good."""
+        """End all tasks. The work queue cannot be used afterwards."""
         self._closed = True
-        tasks = [loop.task for loop in self._loops.values() if loop.task]
+        tasks = [item.task for item in self._items.values() if item.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._loops.clear()
+        self._items.clear()
 
-    async def _run(self, ref: QueueRef, loop: _Loop) -> None:
+    async def _run(self, ref: QueueRef, item: _Item) -> None:
         reconciler: Reconciler | None = None
         try:
             while self._exists(ref):
-                loop.woken.clear()
-                if not self._leads():
-                    await _close(reconciler)
-                    reconciler = None
-                    await self._rest(loop, self._period_s)
+                item.woken.clear()
+                if self._leads():
+                    reconciler = reconciler or self._make(ref)
+                    await self._process(ref, item, reconciler)
                     continue
-                reconciler = reconciler or self._make(ref)
-                await self._pass(ref, loop, reconciler)
+                if reconciler is not None:
+                    await reconciler.close()
+                    reconciler = None
+                await self._wait(item, self._period_s)
         finally:
-            await _close(reconciler)
-            self._loops.pop(ref, None)
-            if self._watcher:
-                self._watcher.gone(ref)
+            if reconciler is not None:
+                await reconciler.close()
+            self._items.pop(ref, None)
+            if self._observer:
+                self._observer.on_removed(ref)
 
-    async def _pass(self, ref: QueueRef, loop: _Loop, reconciler: Reconciler) -> None:
-        async with self._turns:
-            loop.due = began = self._clock()
-            requeue_after_s, error = await self._try(ref, loop, reconciler)
-        if self._watcher:
-            self._watcher.passed(ref, self._clock() - began, error)
-        if error:
-            await self._back_off(loop, requeue_after_s or 0.0)
-        else:
-            await self._rest(loop, min(self._period_s, self._period_s if requeue_after_s is None else requeue_after_s))
+    async def _process(self, ref: QueueRef, item: _Item, reconciler: Reconciler) -> None:
+        """Reconcile once, then wait for the next reconcile, or back off after an error."""
+        async with self._slots:
+            item.due = began = self._clock()
+            requeue_after_s, error = await self._reconcile(ref, item, reconciler)
+        if self._observer:
+            self._observer.on_reconciled(ref, self._clock() - began, error)
+        if not error:
+            await self._wait(item, min(self._period_s, self._period_s if requeue_after_s is None else requeue_after_s))
+            return
+        # Events do not end the backoff: the reconciler's own attempts cause some, and it would become a hot loop.
+        first_s, max_s = BACKOFF_S
+        seconds = max(requeue_after_s or 0.0, min(max_s, first_s * 2.0 ** min(item.failures - 1, 10)))
+        seconds *= 1 + self._random.uniform(0, JITTER)
+        item.due = self._clock() + seconds
+        await asyncio.sleep(seconds)
 
-    async def _try(self, ref: QueueRef, loop: _Loop, reconciler: Reconciler) -> tuple[float | None, str | None]:
-        """A pass: after how long the next one is wanted, and what it failed with."""
+    async def _reconcile(self, ref: QueueRef, item: _Item, reconciler: Reconciler) -> tuple[float | None, str | None]:
+        """Reconcile once. Return the delay until the next reconcile, and the type of the error that ended this one."""
         try:
             requeue_after_s = await reconciler.run()
-        except NotLeading:
-            return None, None
-        except Gone:  # its watch says so soon, and the loop ends
+        except (NotLeading, Gone):  # for Gone, the watch reports the deletion soon, and the task ends
             return None, None
         except ApiUnavailable as error:
-            loop.failures += 1
-            log.warning("pass_failed", queue=str(ref), error=str(error), failures=loop.failures)
+            item.failures += 1
+            log.warning("reconcile_failed", queue=str(ref), error=str(error), failures=item.failures)
             return error.retry_after_s, type(error).__name__
         except Exception as error:
             if isinstance(error, ApiRefused) and not self._exists(ref):
-                log.debug("pass_ended", queue=str(ref), error=str(error))  # what it worked on went away under its hands
+                log.debug("reconcile_abandoned", queue=str(ref), error=str(error))  # it was deleted meanwhile
                 return None, None
-            loop.failures += 1
-            log.exception("pass_failed", queue=str(ref), failures=loop.failures)
+            item.failures += 1
+            log.exception("reconcile_failed", queue=str(ref), failures=item.failures)
             return None, type(error).__name__
-        loop.failures = 0
+        item.failures = 0
         return requeue_after_s, None
 
-    async def _rest(self, loop: _Loop, seconds: float) -> None:
-        """Until woken, but not at once: what comes together is dealt with together."""
-        gap_s = min(LEAST_GAP_S, seconds)
-        loop.due = self._clock() + seconds
+    async def _wait(self, item: _Item, seconds: float) -> None:
+        """Wait until the item is woken or the time has passed, but at least the minimum gap."""
+        gap_s = min(MIN_GAP_S, seconds)
+        item.due = self._clock() + seconds
         await asyncio.sleep(gap_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds - gap_s):
-                await loop.woken.wait()
-        loop.due = min(loop.due, self._clock())
-
-    async def _back_off(self, loop: _Loop, at_least_s: float) -> None:
-        """Whatever happens meanwhile: events that our own tries cause would make it a hot loop."""
-        first, longest = BACKOFF_S
-        seconds = max(at_least_s, min(longest, first * 2.0 ** min(loop.failures - 1, 10)))
-        seconds *= 1 + self._jitter.uniform(0, JITTER)
-        loop.due = self._clock() + seconds
-        await asyncio.sleep(seconds)
-
-
-async def _close(reconciler: Reconciler | None) -> None:
-    if reconciler is not None:
-        await reconciler.close()
+                await item.woken.wait()
+        item.due = min(item.due, self._clock())

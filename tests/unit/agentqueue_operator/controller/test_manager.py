@@ -29,14 +29,14 @@ from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.controller import manager
 from agentqueue_operator.controller.kubernetes.api import ApiServer
 from agentqueue_operator.controller.kubernetes.cache import StoreCache
-from agentqueue_operator.controller.kubernetes.leader_elector import Elector
+from agentqueue_operator.controller.kubernetes.leader_elector import LeaderElector
 from agentqueue_operator.controller.kubernetes.watches import Watches
-from agentqueue_operator.controller.manager import Operator, Pulse, add_gauges, watched
+from agentqueue_operator.controller.manager import Heartbeat, Operator, add_gauges, watched_kinds
 from agentqueue_operator.controller.metrics import OUTCOMES, Metrics
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.settings import PORT, Settings
 from agentqueue_operator.controller.status.conditions import AgentFacts
-from agentqueue_operator.controller.work_queue import Loops
+from agentqueue_operator.controller.work_queue import WorkQueue
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, SECRET, QueueRef
 
 REF = QueueRef("ns", "demo")
@@ -57,22 +57,22 @@ def operator(
     leads: bool = True,
     synced: bool = True,
     age_s: float = 0.0,
-    turned_at: float = 100.0,
+    last_round_at: float = 100.0,
     late_s: float = 0.0,
     silent_s: float = 0.0,
-    trouble: Sequence[str] = (),
+    problems: Sequence[str] = (),
 ) -> Operator:
     """One whose parts say what the test wants."""
-    cache = MagicMock(spec=StoreCache, **{"trouble.return_value": trouble, "__len__.return_value": 5})
-    late = {"oldest_pass_s.return_value": late_s, "waiting.return_value": 4, "__len__.return_value": 5}
+    cache = MagicMock(spec=StoreCache, **{"watch_problems.return_value": problems, "__len__.return_value": 5})
+    late = {"oldest_reconcile_s.return_value": late_s, "waiting.return_value": 4, "__len__.return_value": 5}
     return Operator(
         settings=Settings(),
         metrics=Metrics(),
-        pulse=Mock(spec=Pulse, age_s=age_s),
-        elector=Mock(spec=Elector, leads=leads, turned_at=turned_at),
+        heartbeat=Mock(spec=Heartbeat, age_s=age_s),
+        elector=Mock(spec=LeaderElector, leads=leads, last_round_at=last_round_at),
         cache=cache,
-        watches=Mock(spec=Watches, synced=synced, down=2, begun=3),
-        loops=MagicMock(spec=Loops, **late),
+        watches=Mock(spec=Watches, synced=synced, down=2, starts=3),
+        work_queue=MagicMock(spec=WorkQueue, **late),
         api=Mock(spec=ApiServer, silent_s=silent_s),
     )
 
@@ -86,9 +86,9 @@ def now(monkeypatch: pytest.MonkeyPatch) -> None:
     ("given", "problem"),
     [
         pytest.param({}, "", id="all-well"),
-        pytest.param({"age_s": 31.0}, "the event loop hangs", id="the-loop-hangs"),
-        pytest.param({"turned_at": 39.0}, "the elector hangs", id="the-elector-hangs"),
-        pytest.param({"late_s": 31.0}, "an AgentQueue's loop is 31 s late", id="a-pass-hangs"),
+        pytest.param({"age_s": 31.0}, "the event loop is stuck", id="the-loop-hangs"),
+        pytest.param({"last_round_at": 39.0}, "the leader elector is stuck", id="the-elector-hangs"),
+        pytest.param({"late_s": 31.0}, "the reconcile of an AgentQueue is 31 s late", id="a-pass-hangs"),
         pytest.param({"late_s": 29.0}, "", id="a-pass-is-slow"),
         pytest.param({"late_s": 31.0, "silent_s": 11.0}, "", id="the-api-server-is-away"),
         pytest.param({"late_s": 31.0, "leads": False}, "", id="it-stands-by"),
@@ -102,9 +102,9 @@ def test_only_what_a_restart_would_heal_is_unhealthy(given: dict[str, Any], prob
     ("given", "problem"),
     [
         ({"leads": False}, ""),
-        ({"synced": False}, "the caches are being filled"),
-        ({"synced": False, "trouble": ["agentqueues: no such kind"]}, "agentqueues: no such kind"),
-        ({"trouble": ["pods: forbidden"]}, ""),
+        ({"synced": False}, "the caches are not filled yet"),
+        ({"synced": False, "problems": ["agentqueues: no such kind"]}, "agentqueues: no such kind"),
+        ({"problems": ["pods: forbidden"]}, ""),
     ],
 )
 def test_who_could_take_over_is_ready(given: dict[str, Any], problem: str) -> None:
@@ -118,16 +118,16 @@ def test_an_operator_acts_on_whole_caches_alone() -> None:
 
 
 def test_secrets_are_watched_only_if_they_may_be_read() -> None:
-    assert SECRET in watched(Settings())
-    assert SECRET not in watched(Settings(read_secrets=False))
-    assert AGENT_QUEUE in watched(Settings(read_secrets=False))
+    assert SECRET in watched_kinds(Settings())
+    assert SECRET not in watched_kinds(Settings(read_secrets=False))
+    assert AGENT_QUEUE in watched_kinds(Settings(read_secrets=False))
 
 
 async def test_the_pulse_tells_that_the_loop_turns() -> None:
-    pulse = Pulse()
-    beating = asyncio.create_task(pulse.beat())
+    heartbeat = Heartbeat()
+    beating = asyncio.create_task(heartbeat.run())
     await asyncio.sleep(0)
-    assert pulse.age_s < 5
+    assert heartbeat.age_s < 5
     beating.cancel()
 
 
@@ -145,10 +145,10 @@ def test_gauges_tell_what_the_parts_say() -> None:
 
 def test_passes_and_calls_are_counted() -> None:
     metrics = Metrics()
-    metrics.passed(REF, 0.03, None)
-    metrics.passed(REF, 20.0, "ApiUnavailable")
-    metrics.called("PATCH", "deployments", 200)
-    metrics.called("PROPFIND", "other", 0)
+    metrics.on_reconciled(REF, 0.03, None)
+    metrics.on_reconciled(REF, 20.0, "ApiUnavailable")
+    metrics.on_api_call("PATCH", "deployments", 200)
+    metrics.on_api_call("PROPFIND", "other", 0)
     assert value(metrics, "agentqueue_operator_reconcile_duration_seconds_count") == 2.0
     assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ApiUnavailable") == 1.0
     requests = "agentqueue_operator_api_requests_total"
@@ -164,7 +164,7 @@ def test_counters_are_shown_as_0_before_they_count() -> None:
     requests = "agentqueue_operator_api_requests_total"
     for verb, resource, code in (("get", "pods", "200"), ("create", "deployments", "201"), ("patch", "pods", "409")):
         assert value(metrics, requests, verb=verb, resource=resource, code=code) == 0.0
-    metrics.decided(REF, "search", Hold(ScalingReason.ENOUGH, TERMS, Memory()))
+    metrics.on_decided(REF, "search", Hold(ScalingReason.ENOUGH, TERMS, Memory()))
     decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "ScaleTo"}
     for reason in CHANGE_REASONS:
         assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason=reason.value) == 0.0
@@ -172,7 +172,7 @@ def test_counters_are_shown_as_0_before_they_count() -> None:
 
 def test_a_pass_that_ends_with_an_unknown_error_is_counted_under_a_known_name() -> None:
     metrics = Metrics()
-    metrics.passed(REF, 0.1, "ZeroDivisionError")
+    metrics.on_reconciled(REF, 0.1, "ZeroDivisionError")
     assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ZeroDivisionError") is None
     assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="Other") == 1.0
 
@@ -182,7 +182,7 @@ def test_counters_are_counted_in_any_thread_and_lose_nothing() -> None:
 
     def call() -> None:
         for _ in range(2_000):
-            metrics.called("GET", "pods", 200)
+            metrics.on_api_call("GET", "pods", 200)
 
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
@@ -249,7 +249,7 @@ def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
     scaled = {"search": Scaled(replicas=2, metrics=look, draining=1, unschedulable=1, decision=held)}
     facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=2, ready=1)}
     metrics.on_observed(REF, QUEUE, scaled, facts)
-    metrics.decided(REF, "search", ScaleTo(3, ScalingReason.BACKLOG, TERMS, Memory()))
+    metrics.on_decided(REF, "search", ScaleTo(3, ScalingReason.BACKLOG, TERMS, Memory()))
     shown = {
         "agentqueue_queue_waiting_jobs": 7.0,
         "agentqueue_queue_due_soon_jobs": 1.0,
@@ -271,7 +271,7 @@ def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
     assert value(metrics, "agentqueue_queue_readable", **LABELS) == 0.0
     decided = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "decision": "ScaleTo"}
     assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason="Backlog") == 1.0
-    metrics.gone(REF)
+    metrics.on_removed(REF)
     assert value(metrics, "agentqueue_queue_readable", **LABELS) is None
     assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason="Backlog") is None
 
@@ -301,9 +301,9 @@ def ask(probes: Probes, path: str) -> tuple[int, str]:
 def test_probes_answer_with_the_reason(probes: Probes, said: dict[str, str]) -> None:
     assert ask(probes, "/healthz") == (200, "alive\n")
     assert ask(probes, "/readyz") == (200, "ready\n")
-    said |= {"live": "the loop hangs", "ready": "the caches are being filled"}
+    said |= {"live": "the loop hangs", "ready": "the caches are not filled yet"}
     assert ask(probes, "/healthz") == (503, "the loop hangs\n")
-    assert ask(probes, "/readyz?verbose") == (503, "the caches are being filled\n")
+    assert ask(probes, "/readyz?verbose") == (503, "the caches are not filled yet\n")
     assert ask(probes, "/")[0] == 404
     assert "agentqueue_operator_reconcile_duration_seconds" in ask(probes, "/metrics")[1]
 

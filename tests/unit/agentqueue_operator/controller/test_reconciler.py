@@ -23,10 +23,9 @@ from agentqueue_operator.autoscaling.model import (
 )
 from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.controller.ports import AgentPods, ApiUnavailable, Scaled
-from agentqueue_operator.controller.reconciler import Place, QueueReconciler
-from agentqueue_operator.controller.referenced_content import FRESH_S
-from agentqueue_operator.controller.status.pod_problems import Trouble
-from agentqueue_operator.controller.status.reasons import REMEDIES, Reason
+from agentqueue_operator.controller.reconciler import Dependencies, QueueReconciler
+from agentqueue_operator.controller.referenced_content import TRUST_S
+from agentqueue_operator.controller.status.reasons import REMEDIES, Problem, Reason
 from agentqueue_operator.queues.ports import Queues
 from agentqueue_operator.resources.kinds import Object, QueueRef
 from agentqueue_operator.resources.render import Images, redis_name, worker_name
@@ -54,7 +53,7 @@ class FakeScaler:
     requeue_after_s: float | None = None
     last: LastScale | None = None
     released: int = 0
-    trouble: str = ""
+    error_text: str = ""
     shared_with: str = ""
     seen: Mapping[str, AgentPods] = field(default_factory=dict)
 
@@ -71,7 +70,7 @@ class FakeScaler:
                 metrics=look if queues is not None else None,
                 requeue_after_s=self.requeue_after_s,
                 last_scale=self.last,
-                trouble=self.trouble,
+                error=self.error_text,
                 shared_with=self.shared_with,
             )
             for agent in queue.agents
@@ -106,19 +105,19 @@ class FirstJobs(FakeQueues):
 
 @dataclass
 class FakeRedis:
-    """What is dialled."""
+    """What is acquired."""
 
-    trouble: Trouble | None = None
+    problem: Problem | None = None
     queues: FirstJobs = field(default_factory=FirstJobs)
-    dialled: list[ServerOptions] = field(default_factory=list)
+    acquired: list[ServerOptions] = field(default_factory=list)
     closed: int = 0
 
-    def dial(self, options: ServerOptions) -> "FakeRedis":
-        self.dialled.append(options)
+    def acquire(self, options: ServerOptions) -> "FakeRedis":
+        self.acquired.append(options)
         return self
 
-    async def check(self) -> Trouble | None:
-        return self.trouble
+    async def check(self) -> Problem | None:
+        return self.problem
 
     async def close(self) -> None:
         self.closed += 1
@@ -142,11 +141,11 @@ class World:
         self.reconciler = QueueReconciler(REF, self.place(**place))
         return self
 
-    def place(self, **more: Any) -> Place:
-        place = Place(
+    def place(self, **more: Any) -> Dependencies:
+        place = Dependencies(
             cluster=self.cluster,
             cache=self.cluster,
-            dial=self.redis.dial,
+            acquire=self.redis.acquire,
             make_scaler=lambda _: self.scaler,
             images=Images("worker:1", "redis:1", "console:1"),
             clock=lambda: self.at,
@@ -220,14 +219,14 @@ async def test_from_nothing_to_ready(world: World) -> None:
     assert {("StatefulSet", REDIS), ("Secret", REDIS), ("Service", REDIS), ("Deployment", WORKER)} <= set(
         world.cluster.objects
     )
-    assert world.redis.dialled == []
+    assert world.redis.acquired == []
     world.redis_up()
     assert await world.run() is None
     AgentQueueStatus.model_validate(world.status)
     assert world.told("Ready") == ("True", "Available")
     assert world.status["readyAgents"] == "1/1"
     assert [reason for reason, _ in world.cluster.events] == ["Ready", "RedisReady"]
-    (options,) = world.redis.dialled
+    (options,) = world.redis.acquired
     assert options.url == f"redis://default:secret-1@{REDIS}.n.svc:6379/0"
     assert world.observed == 2
 
@@ -240,9 +239,9 @@ async def test_workers_keep_their_marks_while_the_api_server_does_not_answer_abo
     world.cluster.refuse["get", "Secret"] = ApiUnavailable("no answer")
     for _ in range(3):
         world.scaler.seen = {}
-        await world.run(seconds=FRESH_S + 1)
+        await world.run(seconds=TRUST_S + 1)
         assert "a" in world.scaler.seen
-    assert (len(world.redis.dialled), world.redis.closed) == (1, 0)
+    assert (len(world.redis.acquired), world.redis.closed) == (1, 0)
 
 
 async def test_at_rest_nothing_is_asked_and_nothing_written(world: World) -> None:
@@ -265,10 +264,10 @@ async def test_a_password_is_made_once(world: World) -> None:
     await world.run()
     assert (made, world.made) == (2, 2)
     del world.cluster.objects["Secret", REDIS]
-    before = world.redis.dialled
+    before = world.redis.acquired
     await world.run()
     assert base64.b64decode(world.cluster.objects["Secret", REDIS]["data"]["password"]).decode().startswith("secret-")
-    assert (world.made, world.redis.dialled) == (2, before)
+    assert (world.made, world.redis.acquired) == (2, before)
 
 
 async def test_the_user_s_password_is_taken(world: World) -> None:
@@ -279,7 +278,7 @@ async def test_the_user_s_password_is_taken(world: World) -> None:
     assert ("Secret", REDIS) not in world.cluster.objects
     world.put_secret("mine", pw="p@ss")
     await world.run(6)
-    assert world.redis.dialled[-1].url == f"redis://default:p%40ss@{REDIS}.n.svc:6379/0"
+    assert world.redis.acquired[-1].url == f"redis://default:p%40ss@{REDIS}.n.svc:6379/0"
     del world.cluster.objects["Secret", "mine"]
     await world.run(100)
     assert ("Secret", REDIS) in world.cluster.objects  # once known it stays known
@@ -297,7 +296,7 @@ async def test_a_password_that_may_not_be_read_is_not_made_anew(world: World) ->
     assert world.cluster.writes() == [("status", "AgentQueue", "q")]
     world.cluster.refuse.clear()
     await world.run(6)
-    assert world.told("ConfigurationWarning") == ("False", "NoWarning")
+    assert world.told("ConfigurationWarning") == ("False", "NoWarnings")
     assert world.made == 2
 
 
@@ -352,7 +351,7 @@ async def test_what_is_gone_or_goes_is_left(world: World) -> None:
 async def test_refusals_and_trouble_are_told(world: World) -> None:
     world.put_queue()
     world.redis_up()
-    world.cluster.troubles = ["pods: forbidden"]
+    world.cluster.watch_errors = ["pods: forbidden"]
     world.cluster.refuse["apply", "Deployment"] = refused(403, "exceeded quota: few", "Forbidden")
     await world.run()
     assert world.told("Ready") == ("False", "QuotaExceeded")
@@ -364,14 +363,14 @@ async def test_redis_in_trouble_and_another_address(world: World) -> None:
     world.put_queue(redis={"external": {"urlSecretRef": {"name": "u"}}})
     world.put_pod("a-1", component="worker", agent="a")
     world.put_secret("u", url="redis://one:6379")
-    world.redis.trouble = Trouble(Reason.REDIS_UNREACHABLE, "no answer")
+    world.redis.problem = Problem(Reason.REDIS_UNREACHABLE, "no answer")
     assert await world.run() is None
     assert world.told("RedisReady") == ("False", "RedisUnreachable")
     assert world.scaler.released == 0
-    world.redis.trouble = None
+    world.redis.problem = None
     world.put_secret("u", url="rediss://two:6380/1")
     await world.run(61)
-    assert [options.url for options in world.redis.dialled] == ["redis://one:6379", "rediss://two:6380/1"]
+    assert [options.url for options in world.redis.acquired] == ["redis://one:6379", "rediss://two:6380/1"]
     assert world.redis.closed == 1
     assert world.status["redis"] == {"endpoint": "two:6380", "secretName": "u"}
     assert world.told("Ready") == ("True", "Available")
@@ -465,7 +464,7 @@ async def test_a_reused_volume_is_told_for_a_while(world: World) -> None:
     assert world.told("ConfigurationWarning") == ("True", "VolumeReused")
     assert world.told("Ready") == ("True", "Available")
     await world.run(3700)
-    assert world.told("ConfigurationWarning") == ("False", "NoWarning")
+    assert world.told("ConfigurationWarning") == ("False", "NoWarnings")
 
 
 @pytest.mark.parametrize(
@@ -482,9 +481,9 @@ async def test_a_reused_volume_is_told_for_a_while(world: World) -> None:
             id="idle-slots",
         ),
         pytest.param(
-            {"minIdleSlots": 50, "fallback": {"behavior": "Static", "replicas": 10}}, "Nothing to warn of.", id="fits"
+            {"minIdleSlots": 50, "fallback": {"behavior": "Static", "replicas": 10}}, "No warnings.", id="fits"
         ),
-        pytest.param({"mode": "Fixed", "replicas": 50}, "Nothing to warn of.", id="fixed"),
+        pytest.param({"mode": "Fixed", "replicas": 50}, "No warnings.", id="fixed"),
     ],
 )
 async def test_what_max_replicas_does_not_allow_is_told(world: World, scaling: Object, said: str) -> None:
@@ -503,7 +502,7 @@ async def test_who_else_scales_a_queue_is_reported(world: World) -> None:
     await world.run()
     assert world.told("ConfigurationWarning") == ("True", "QueueShared")
     (said,) = [one["message"] for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
-    assert said.startswith("a: its queue a is scaled by the AgentQueue shop/b as well.")
+    assert said.startswith("a: its queue a is also scaled by the AgentQueue shop/b.")
     assert world.told("Ready") == ("True", "Available")
 
 
@@ -526,7 +525,7 @@ async def test_what_others_change_in_the_objects_is_reported(world: World) -> No
 async def test_victims_that_can_t_be_annotated_are_told(world: World) -> None:
     world.put_queue()
     world.redis_up()
-    world.scaler.trouble = "pods is forbidden"
+    world.scaler.error_text = "pods is forbidden"
     await world.run()
     assert world.told("ConfigurationWarning") == ("True", "Forbidden")
 

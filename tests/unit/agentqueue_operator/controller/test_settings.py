@@ -70,8 +70,8 @@ def test_a_restarted_container_is_another_holder() -> None:
         ("PORT", "http", "'http': must be a whole number from 0 to 65535"),
         ("RESYNC", "0", "from 0.5 to 300"),
         ("RESYNC", "nan", "from 0.5"),
-        ("NAMESPACES", "ok,Not_OK", "small letters"),
-        ("LEASE_NAME", "-x", "no dash at an end"),
+        ("NAMESPACES", "ok,Not_OK", "lower-case letters"),
+        ("LEASE_NAME", "-x", "without a dash at either end"),
         ("READ_SECRETS", "yes", "true, false"),
         ("WORKER_IMAGE", "a b", "without spaces"),
         ("LOG_LEVEL", "loud", "debug, info"),
@@ -84,5 +84,5 @@ def test_a_bad_value_names_its_variable(name: str, value: str, words: str) -> No
 
 
 def test_a_typo_in_a_variable_s_name_is_told() -> None:
-    with pytest.raises(UsageError, match="AGENTQUEUE_OPERATOR_READ_SECRET: there is no such setting"):
+    with pytest.raises(UsageError, match="AGENTQUEUE_OPERATOR_READ_SECRET is not a setting"):
         read_settings({"AGENTQUEUE_OPERATOR_READ_SECRET": "false"}, namespace_file=NOWHERE)

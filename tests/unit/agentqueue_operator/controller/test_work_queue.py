@@ -9,7 +9,7 @@ import structlog
 
 from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable, Gone, NotLeading
 from agentqueue_operator.controller.scaling.scaler import MARKS_KEPT_S
-from agentqueue_operator.controller.work_queue import LEAST_GAP_S, PERIOD_S, Loops
+from agentqueue_operator.controller.work_queue import MIN_GAP_S, PERIOD_S, WorkQueue
 from agentqueue_operator.resources.kinds import QueueRef
 
 A, B = QueueRef("n", "a"), QueueRef("n", "b")
@@ -30,10 +30,10 @@ class World:
     told: list[tuple[QueueRef, str | None]] = field(default_factory=list)
     went: list[QueueRef] = field(default_factory=list)
 
-    def passed(self, ref: QueueRef, seconds: float, error: str | None) -> None:
+    def on_reconciled(self, ref: QueueRef, seconds: float, error: str | None) -> None:
         self.told.append((ref, error))
 
-    def gone(self, ref: QueueRef) -> None:
+    def on_removed(self, ref: QueueRef) -> None:
         self.went.append(ref)
 
     def times(self, ref: QueueRef) -> list[float]:
@@ -75,7 +75,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-Start = Callable[..., Loops]
+Start = Callable[..., WorkQueue]
 
 
 @pytest.fixture
@@ -83,136 +83,136 @@ def world() -> World:
     return World()
 
 
-def loops_of(world: World) -> Loops:
-    return Loops(
+def loops_of(world: World) -> WorkQueue:
+    return WorkQueue(
         lambda ref: Reconciler(ref, world),
         exists=lambda ref: ref in world.there,
         leads=lambda: world.leading,
         clock=now,
-        watcher=world,
+        observer=world,
     )
 
 
 async def test_a_pass_at_once_and_then_every_period(world: World) -> None:
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(2 * PERIOD_S + 0.1)
     assert [round(at, 3) for at in world.times(A)] == [0, PERIOD_S, 2 * PERIOD_S]
-    assert len(loops) == 1
-    await loops.close()
+    assert len(work_queue) == 1
+    await work_queue.close()
     assert (world.made, world.closed, world.went) == (1, 1, [A])
 
 
 async def test_wakes_that_come_together_are_one_pass(world: World) -> None:
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(1)
     for _ in range(10):
-        loops.wake(A)
-    assert loops.waiting() == 1
+        work_queue.wake(A)
+    assert work_queue.waiting() == 1
     await asyncio.sleep(1)
     assert [round(at, 3) for at in world.times(A)] == [0, 1]
-    loops.wake(A)
+    work_queue.wake(A)
     await asyncio.sleep(0.01)
-    loops.wake(A)  # right after a pass: not at once
+    work_queue.wake(A)  # right after a pass: not at once
     await asyncio.sleep(1)
     first, second = world.times(A)[-2:]
-    assert second - first >= LEAST_GAP_S
-    await loops.close()
+    assert second - first >= MIN_GAP_S
+    await work_queue.close()
 
 
 async def test_a_pass_may_ask_for_the_next_one(world: World) -> None:
     world.errors[A] = [0.5]
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(1)
     assert [round(at, 3) for at in world.times(A)] == [0, 0.5]
-    await loops.close()
+    await work_queue.close()
 
 
 async def test_what_one_throws_does_not_touch_the_others_and_it_backs_off(world: World) -> None:
     world.errors[A] = [RuntimeError("boom") for _ in range(8)]
-    loops = loops_of(world)
-    loops.wake(A)
-    loops.wake(B)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
+    work_queue.wake(B)
     for _ in range(100):
         await asyncio.sleep(0.5)
-        loops.wake(A)  # events don't shorten it
+        work_queue.wake(A)  # events don't shorten it
     gaps = [after - before for before, after in zip(world.times(A), world.times(A)[1:], strict=False)]
     assert [1 <= gap / 2**number <= 1.25 for number, gap in enumerate(gaps)] == [True] * len(gaps)
     assert len(world.times(B)) == 11
-    assert loops.oldest_pass_s() == 0  # a backoff is no lateness
+    assert work_queue.oldest_reconcile_s() == 0  # a backoff is no lateness
     assert world.told.count((A, "RuntimeError")) == len(world.times(A))
-    await loops.close()
+    await work_queue.close()
 
 
 @pytest.mark.parametrize("error", [Gone("n/a was deleted"), ApiRefused(404, "NotFound", "pods 'a-1' not found")])
 async def test_a_pass_over_what_is_deleted_meanwhile_ends_quietly(world: World, error: Exception) -> None:
-    loops = Loops(
+    work_queue = WorkQueue(
         lambda ref: DeletedMeanwhile(ref, world, error),
         exists=lambda ref: ref in world.there,
         leads=lambda: True,
         clock=now,
-        watcher=world,
+        observer=world,
     )
     with structlog.testing.capture_logs() as logs:
-        loops.wake(A)
+        work_queue.wake(A)
         await asyncio.sleep(10)
     assert [line for line in logs if line["log_level"] != "debug"] == []
-    assert (world.told, world.went, len(loops)) == ([(A, None)], [A], 0)
-    await loops.close()
+    assert (world.told, world.went, len(work_queue)) == ([(A, None)], [A], 0)
+    await work_queue.close()
 
 
 async def test_what_is_gone_before_its_watch_says_so_is_no_failure(world: World) -> None:
     world.errors[A] = [Gone("n/a was deleted")]
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(PERIOD_S + 0.1)
     assert world.told == [(A, None), (A, None)]
-    await loops.close()
+    await work_queue.close()
 
 
 async def test_a_refusal_of_what_is_there_is_a_failure(world: World) -> None:
     world.errors[A] = [ApiRefused(403, "Forbidden", "no")]
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(0.1)
     assert world.told == [(A, "ApiRefused")]
-    await loops.close()
+    await work_queue.close()
 
 
 async def test_the_backoff_has_an_end_and_begins_anew_after_a_success(world: World) -> None:
     world.errors[A] = [*(RuntimeError("boom") for _ in range(12)), None, RuntimeError("boom")]
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(1000)
     gaps = [after - before for before, after in zip(world.times(A), world.times(A)[1:], strict=False)]
     assert max(gaps) <= MARKS_KEPT_S - 20, "marks would run out between two passes that fail"
     assert 1 <= gaps[13] <= 1.25
-    await loops.close()
+    await work_queue.close()
 
 
 async def test_an_unavailable_server_says_when_to_come_back(world: World) -> None:
     world.errors[A] = [ApiUnavailable("429", retry_after_s=30.0)]
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(40)
     assert 30 <= world.times(A)[1] <= 37
-    await loops.close()
+    await work_queue.close()
 
 
 async def test_who_does_not_lead_waits_and_forgets(world: World) -> None:
     world.leading = False
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(20)
     assert world.passes == []
     world.leading = True
-    loops.wake_all()
+    work_queue.wake_all()
     await asyncio.sleep(1)
     assert len(world.passes) == 1
     world.errors[A] = [NotLeading("another does")]
-    loops.wake(A)
+    work_queue.wake(A)
     await asyncio.sleep(1)
     assert world.told[-1] == (A, None)
     world.leading = False
@@ -221,36 +221,36 @@ async def test_who_does_not_lead_waits_and_forgets(world: World) -> None:
     world.leading = True
     await asyncio.sleep(10)
     assert world.made == 2
-    await loops.close()
+    await work_queue.close()
 
 
 async def test_the_loop_ends_with_its_agent_queue_and_begins_with_its_successor(world: World) -> None:
-    loops = loops_of(world)
-    loops.wake(A)
+    work_queue = loops_of(world)
+    work_queue.wake(A)
     await asyncio.sleep(1)
     world.there.remove(A)
-    loops.wake(A)
+    work_queue.wake(A)
     await asyncio.sleep(1)
-    assert (len(loops), world.closed) == (0, 1)
-    loops.wake(A)
-    assert len(loops) == 0
+    assert (len(work_queue), world.closed) == (0, 1)
+    work_queue.wake(A)
+    assert len(work_queue) == 0
     world.there.add(A)
-    loops.wake(A)
+    work_queue.wake(A)
     await asyncio.sleep(1)
-    assert (len(loops), world.made) == (1, 2)
-    await loops.close()
-    loops.wake(A)
-    assert len(loops) == 0  # closed is closed
+    assert (len(work_queue), world.made) == (1, 2)
+    await work_queue.close()
+    work_queue.wake(A)
+    assert len(work_queue) == 0  # closed is closed
 
 
 async def test_a_pass_that_hangs_is_late(world: World) -> None:
     world.hangs = asyncio.Event()
-    loops = loops_of(world)
-    assert loops.oldest_pass_s() == 0
-    loops.wake(A)
+    work_queue = loops_of(world)
+    assert work_queue.oldest_reconcile_s() == 0
+    work_queue.wake(A)
     await asyncio.sleep(30)
-    assert loops.oldest_pass_s() == pytest.approx(30)
+    assert work_queue.oldest_reconcile_s() == pytest.approx(30)
     world.hangs.set()
     await asyncio.sleep(1)
-    assert loops.oldest_pass_s() == 0
-    await loops.close()
+    assert work_queue.oldest_reconcile_s() == 0
+    await work_queue.close()

@@ -1,1 +1,1 @@
-"""The Kubernetes API server: reads, writes, watches and the Lease."""
+"""Access to the Kubernetes API server: reads, writes, watches and the Lease."""

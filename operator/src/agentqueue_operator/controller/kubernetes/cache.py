@@ -1,8 +1,8 @@
-"""What the watches have shown so far. Written and read in one event loop; nothing here waits.
+"""Cache of the objects that the watches have delivered. It is used in one event loop and never blocks.
 
-kopf tells of what it sees, but not of objects that went while a watch was cut (it lists anew, and says nothing of what
-is missing), nor when a listing is over. So listings of our own, of names and versions only, check the cache: they tell
-when it is complete, drop what is gone, and show a watch that has fallen behind.
+kopf reports the objects that it sees. It does not report objects that were deleted while a watch was interrupted, nor
+the end of a list. So the operator lists names and versions itself and compares the cache with the list: this shows when
+the cache is complete, which objects are gone, and which watch lags behind.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,21 +16,22 @@ from agentqueue_operator.resources.drift import CONTENT
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, POD, Kind, Object, QueueRef
 
 QUEUE_LABEL: Final = "agentqueue.dev/queue"
-"""On all children; the watches ask for it."""
+"""Label of all children. The watches select by it."""
 OURS: Final = frozenset({"agentqueue-operator", "agentqueue-handover"})
-"""Field managers that the plan looks at."""
+"""Field managers of the operator, whose managed fields are kept whole."""
 UNREAD_OF_CONTAINERS: Final = frozenset(
     {"env", "envFrom", "volumeMounts", "livenessProbe", "readinessProbe", "startupProbe", "securityContext"}
 )
+"""Fields of containers that nothing reads. They are dropped to save memory, since there may be many pods."""
 UNREAD_OF_PODS: Final = frozenset(
     {"volumes", "tolerations", "affinity", "topologySpreadConstraints", "securityContext"}
 )
-"""Of pods only their state is of interest, and there may be many."""
+"""Fields of pods that nothing reads."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Of an object."""
+    """Address of an object."""
 
     plural: str
     namespace: str
@@ -39,21 +40,21 @@ class Address:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Scope:
-    """What one watch covers: a kind in a namespace, or in all of them."""
+    """Scope of one watch: a kind in a namespace, or in all of them."""
 
     plural: str
     namespace: str | None
 
     def covers(self, address: Address) -> bool:
-        """Whether the watch shows that object."""
+        """Return whether the watch delivers that object."""
         return self.plural == address.plural and self.namespace in {None, address.namespace}
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """An object, and since when (monotonic seconds) it is known in this version.
+class CachedObject:
+    """A cached object and the time its current resourceVersion was first seen.
 
-    As JSON: a dictionary takes eight times the memory, and an AgentQueue's are read once in five seconds.
+    It holds JSON: a dictionary takes eight times the memory, and an object is read only once in five seconds.
     """
 
     raw: bytes
@@ -61,116 +62,121 @@ class Held:
     version: int
     ref: QueueRef
     since: float
+    """Monotonic seconds."""
 
     @property
     def live(self) -> Object:
-        """The object; the caller's own."""
+        """Return a copy of the object."""
         found: Object = orjson.loads(self.raw)
         return found
 
 
 class StoreCache:
-    """`app.cluster.ports.Cache`.
+    """Cache of AgentQueues and their children (`ports.Cache`).
 
     Args:
-        wake: is told of each AgentQueue about which there is news.
+        wake: called with each AgentQueue for which something has changed.
     """
 
     def __init__(self, wake: Callable[[QueueRef], None]) -> None:
         self._wake = wake
-        self._held: dict[Address, Held] = {}
+        self._objects: dict[Address, CachedObject] = {}
         self._children: dict[QueueRef, dict[Address, None]] = {}
         self._unseen: dict[Scope, dict[Address, int]] = {}
-        """Audited scopes -> what a listing had and the watch has not shown, with its version."""
-        self.troubles: dict[str, str] = {}
-        """What can't be watched -> why. Kept by those who watch."""
+        """Audited scope -> objects in the list that the watch has not delivered, with their versions."""
+        self.watch_errors: dict[str, str] = {}
+        """Plural of each kind that cannot be watched -> why. The watches maintain it."""
 
     def queues(self) -> Sequence[QueueRef]:
-        """All AgentQueues."""
-        return [held.ref for address, held in self._held.items() if address.plural == AGENT_QUEUE.plural]
+        """Return all AgentQueues."""
+        return [held.ref for address, held in self._objects.items() if address.plural == AGENT_QUEUE.plural]
 
     def queue(self, ref: QueueRef) -> Object | None:
-        """An AgentQueue."""
-        held = self._held.get(Address(AGENT_QUEUE.plural, ref.namespace, ref.name))
+        """Return an AgentQueue, or None if there is none."""
+        held = self._objects.get(Address(AGENT_QUEUE.plural, ref.namespace, ref.name))
         return held.live if held is not None else None
 
     def children(self, ref: QueueRef) -> Sequence[Object]:
-        """All objects of watched kinds, pods among them, that bear the label of this AgentQueue."""
-        return [self._held[address].live for address in self._children.get(ref, ())]
+        """Return all objects of watched kinds, pods among them, with the label of this AgentQueue."""
+        return [self._objects[address].live for address in self._children.get(ref, ())]
 
-    def trouble(self) -> Sequence[str]:
-        """What can't be watched at present, and why."""
-        return [f"{what}: {why}" for what, why in sorted(self.troubles.items())]
+    def watch_problems(self) -> Sequence[str]:
+        """Return what cannot be watched at present, and why."""
+        return [f"{plural}: {error}" for plural, error in sorted(self.watch_errors.items())]
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._objects)
 
     def put(self, kind: Kind, live: Object) -> None:
-        """The object is there, in this version. An older one than is known changes nothing."""
+        """Add or update an object. A version older than the cached one is ignored."""
         ref = _ref_of(kind, live)
         if ref is None:
             return
         address, version = address_of(kind, live), version_of(live)
-        self._seen(address, version)
-        before = self._held.get(address)
+        self._mark_delivered(address, version)
+        before = self._objects.get(address)
         if before is not None and before.version >= version:
             return
         if before is not None and before.ref != ref:
             self._forget(address)
         raw = orjson.dumps(trimmed(kind, live))
-        self._held[address] = Held(raw, live["metadata"]["uid"], version, ref, monotonic())
+        self._objects[address] = CachedObject(raw, live["metadata"]["uid"], version, ref, monotonic())
         if kind is not AGENT_QUEUE:
             self._children.setdefault(ref, {})[address] = None
         if before is None or is_news(kind, before.live, live):
             self._wake(ref)
 
     def drop(self, kind: Kind, live: Object) -> None:
-        """The object is gone (or bears our label no more); a newer one by its name stays."""
+        """Remove a deleted object, or one without our label. A newer object of the same name stays."""
         address = address_of(kind, live)
-        self._seen(address, version_of(live))
-        held = self._held.get(address)
+        self._mark_delivered(address, version_of(live))
+        held = self._objects.get(address)
         if held is not None and held.uid == live["metadata"]["uid"]:
             self._forget(address)
 
     def audit(self, scope: Scope, listed: Mapping[Address, int], *, asked_at: float) -> frozenset[Address]:
-        """Compare with a listing (address -> version) that was asked for at a moment, and drop what it has not.
+        """Reconcile the cache with a fresh list: remove objects that the list does not contain.
 
-        Returns what the listing has and no watch has shown yet. An object that was known in its present version before
-        the listing was asked for, and is not in it, is gone.
+        An object whose current version was cached before the request, and that is not in the list, was deleted.
+
+        Args:
+            scope: the scope of the list.
+            listed: version of each listed object.
+            asked_at: time of the request, in monotonic seconds.
+
+        Returns:
+            the listed objects that the watch has not delivered yet.
         """
         gone = [
             address
-            for address, held in self._held.items()
+            for address, held in self._objects.items()
             if scope.covers(address) and address not in listed and held.since < asked_at
         ]
         for address in gone:
             self._forget(address)
+        cached = {address: held.version for address, held in self._objects.items() if scope.covers(address)}
         self._unseen[scope] = {
-            address: version for address, version in listed.items() if self._version(address) < version
+            address: version for address, version in listed.items() if cached.get(address, -1) < version
         }
         return frozenset(self._unseen[scope])
 
     def is_complete(self, scopes: Iterable[Scope]) -> bool:
-        """Whether everything that the last listings of these scopes had has been shown by the watches."""
+        """Return whether the watches have delivered everything in the last lists of these scopes."""
         return all(self._unseen.get(scope, True) == {} for scope in scopes)
 
     def forget_scope(self, scope: Scope) -> None:
-        """It is watched no more, since its kind is there no more: so are its objects."""
-        for address in [address for address in self._held if scope.covers(address)]:
+        """Remove all objects of a scope whose kind the cluster does not have any more."""
+        for address in [address for address in self._objects if scope.covers(address)]:
             self._forget(address)
         self._unseen.pop(scope, None)
 
-    def _version(self, address: Address) -> int:
-        held = self._held.get(address)
-        return held.version if held is not None else -1
-
-    def _seen(self, address: Address, version: int) -> None:
+    def _mark_delivered(self, address: Address, version: int) -> None:
         for unseen in self._unseen.values():
             if address in unseen and unseen[address] <= version:
                 del unseen[address]
 
     def _forget(self, address: Address) -> None:
-        held = self._held.pop(address)
+        held = self._objects.pop(address)
         children = self._children.get(held.ref)
         if children is not None:
             children.pop(address, None)
@@ -180,18 +186,18 @@ class StoreCache:
 
 
 def address_of(kind: Kind, live: Object) -> Address:
-    """Where an object is found."""
+    """Return the address of an object."""
     return Address(kind.plural, live["metadata"]["namespace"], live["metadata"]["name"])
 
 
 def version_of(live: Object) -> int:
-    """resourceVersion, whose order Kubernetes promises (1.35); 0 where there is none that is a number."""
+    """Return the resourceVersion as a number, whose order Kubernetes guarantees (1.35); 0 if it is no number."""
     version = live["metadata"].get("resourceVersion", "")
     return int(version) if version.isdecimal() else 0
 
 
 def is_news(kind: Kind, before: Object, live: Object) -> bool:
-    """Whether a change is worth a look: an AgentQueue's own status is written by the operator itself."""
+    """Return whether a change needs a reconcile. The status of an AgentQueue does not: the operator wrote it."""
     if kind is not AGENT_QUEUE:
         return True
     return any(
@@ -201,7 +207,7 @@ def is_news(kind: Kind, before: Object, live: Object) -> bool:
 
 
 def trimmed(kind: Kind, live: Object) -> Object:
-    """Without what nobody reads: most of others' managed fields, and most of a pod's spec."""
+    """Return the object without what nothing reads: most managed fields of others, and most of a pod's spec."""
     metadata = dict(live["metadata"])
     entries = metadata.pop("managedFields", ())
     managed = [] if kind in (POD, AGENT_QUEUE) else [kept for entry in entries if (kept := _managed(entry))]
@@ -214,7 +220,7 @@ def trimmed(kind: Kind, live: Object) -> Object:
 
 
 def _managed(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What is read of an entry of managedFields: ours whole, of others' what `domain.drift` looks at."""
+    """Return what is needed of an entry of managedFields: all of ours, and the fields of others that `drift` reads."""
     if entry.get("manager") in OURS:
         return entry
     fields = {name: below for name, below in (entry.get("fieldsV1") or {}).items() if name in CONTENT}

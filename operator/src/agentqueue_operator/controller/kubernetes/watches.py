@@ -1,8 +1,8 @@
-"""The watches: kopf in a thread of its own, started anew whenever it ends, and listings that check what it tells.
+"""Runs kopf's watches in a thread, restarts them when they end, and compares the cache with lists.
 
-A thread, since kopf ends every task of its event loop with itself, and would take the process's signals. kopf ends for
-all kinds when one can't be watched (a right was taken away, a definition deleted): so each kind is asked for first,
-what is refused is left out and told as trouble, and asked for again until it is there.
+kopf needs a thread of its own: at its end it cancels every task of its event loop, and it would handle the process's
+signals. kopf ends for all kinds when one kind cannot be watched, because a right was revoked or a CRD deleted. So each
+kind is listed first. A kind that cannot be listed is left out, reported as a problem, and tried again until it works.
 """
 
 import asyncio
@@ -25,37 +25,47 @@ from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, POD_MONITOR, Kind, Object
 
 NAMES_ONLY: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
+"""Accept header of a list without specs and statuses."""
 PAGE: Final = "500"
+"""Number of objects in one page of a list, as kubectl requests."""
 AUDIT_S: Final = 60.0
-"""Between listings at rest: so long may an object that went during a cut be taken for there, in the worst case."""
-SOON_S: Final = 1.0
-"""Until the next one, after kopf has listed anew, or while the cache is not complete."""
-TROUBLE_S: Final = 5.0
-"""Between looks at what could not be watched."""
-BEHIND_S: Final = 20.0
-"""A watch that has not shown in so long what a listing has is started anew."""
+"""Seconds between audits at rest: upper bound on how long a deletion missed by the watch goes unnoticed."""
+AUDIT_SOON_S: Final = 1.0
+"""Seconds until the next audit while the cache is incomplete, or after kopf has listed again."""
+AUDIT_FAILED_S: Final = 5.0
+"""Seconds between audits while a kind cannot be watched."""
+MAX_LAG_S: Final = 20.0
+"""Seconds after which a watch that has not delivered a listed object is restarted."""
 STOP_S: Final = 0.5
-GOODBYE_S: Final = 0.1
-"""For aiohttp to end TLS connections, which it does not wait for: else their sockets stay until they are collected."""
-"""For kopf to end; it takes some milliseconds."""
+"""Time limit for kopf to end, in seconds. It takes some milliseconds."""
+CLOSE_CONNECTIONS_S: Final = 0.1
+"""Seconds for aiohttp to close TLS connections, which it does not wait for. Otherwise their sockets leak."""
 RESTARTS: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before kopf is started again, when it ends again and again."""
-STEADY_S: Final = 60.0
-"""Having run for so long, an end is the first one."""
-CRD_HINT: Final = "install the AgentQueue definition (`agentqueue crd | kubectl apply -f -`, or the chart)"
+"""Seconds before each restart of kopf when it ends repeatedly."""
+STABLE_S: Final = 60.0
+"""Seconds of running after which the next end counts as the first one."""
+CRD_HINT: Final = "install the AgentQueue CRD (`agentqueue crd | kubectl apply -f -`, or the chart)"
+"""Remedy for a cluster without the AgentQueue CRD."""
 log = structlog.get_logger("agentqueue.operator")
-Fed = Callable[[Kind, str | None, Object], None]
-MakeRegistry = Callable[[Iterable[Kind], Fed], kopf.OperatorRegistry]
+OnObject = Callable[[Kind, str | None, Object], None]
+"""Receives the kind, ADDED, MODIFIED, DELETED or None (from a list), and the object."""
+MakeRegistry = Callable[[Iterable[Kind], OnObject], kopf.OperatorRegistry]
+"""Returns kopf's handlers for the kinds."""
 MakeSettings = Callable[[Sequence[Kind]], kopf.OperatorSettings]
+"""Returns kopf's settings for the kinds."""
 
 
 class Watches:
-    """Keeps the cache true.
+    """Keeps the cache up to date.
 
     Args:
-        kinds: to watch; AgentQueues among them.
-        namespaces: to watch in; empty: all.
-        on_synced: is told when the cache is complete for the first time.
+        api: the API server.
+        cache: the cache to fill.
+        kinds: the kinds to watch; AgentQueues among them.
+        namespaces: the namespaces to watch; empty: all.
+        make_registry: returns kopf's handlers.
+        make_settings: returns kopf's settings.
+        on_synced: called when the cache is complete for the first time.
     """
 
     def __init__(
@@ -76,138 +86,124 @@ class Watches:
         self._namespaces: Sequence[str | None] = tuple(namespaces) or (None,)
         self._make_registry = make_registry
         self._make_settings = make_settings
-        self._hint = asyncio.Event()
+        self._listed_again = asyncio.Event()
         self._scopes: frozenset[Scope] = frozenset()
-        self._behind: dict[Scope, tuple[frozenset[Address], float]] = {}
+        self._lagging: dict[Scope, tuple[frozenset[Address], float]] = {}
         self._restarts = 0
         self.synced = False
-        """Whether the cache was complete at some time since the start."""
-        self.begun = 0
-        """How often kopf was started."""
+        """Whether the cache has been complete since the start."""
+        self.starts = 0
+        """Number of starts of kopf."""
 
     @property
     def down(self) -> int:
-        """How many things can't be watched at present."""
-        return len(self._cache.troubles)
+        """Return the number of kinds that cannot be watched at present."""
+        return len(self._cache.watch_errors)
 
     def watches(self, kind: Kind) -> bool:
-        """Whether the kind is there and may be watched."""
+        """Return whether the kind is watched."""
         return any(scope.plural == kind.plural for scope in self._scopes)
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            kinds = await self._watchable()
-            began = monotonic()
+            kinds = await self._watchable_kinds()
+            started_at = monotonic()
             if kinds:
                 await self._watch(kinds)
-            self._restarts = 0 if monotonic() - began > STEADY_S else self._restarts + 1
+            self._restarts = 0 if monotonic() - started_at > STABLE_S else self._restarts + 1
             await asyncio.sleep(RESTARTS[min(self._restarts, len(RESTARTS)) - 1] if self._restarts else RESTARTS[0])
 
     async def _watch(self, kinds: Sequence[Kind]) -> None:
-        """Run kopf until it ends, or must begin anew."""
+        """Run kopf until it ends or must be restarted."""
         loop = asyncio.get_running_loop()
-        self._scopes = frozenset(Scope(kind.plural, place) for kind in kinds for place in self._namespaces)
-        self._behind.clear()
-        self.begun += 1
+        self._scopes = frozenset(Scope(kind.plural, namespace) for kind in kinds for namespace in self._namespaces)
+        self._lagging.clear()
+        self.starts += 1
 
-        def fed(kind: Kind, what: str | None, live: Object) -> None:
+        def on_object(kind: Kind, change: str | None, live: Object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-                loop.call_soon_threadsafe(self._fed, kind, what, live)
+                loop.call_soon_threadsafe(self._update_cache, kind, change, live)
 
         thread = KopfThread(
-            self._make_registry(kinds, fed),
+            self._make_registry(kinds, on_object),
             self._make_settings(kinds),
-            [place for place in self._namespaces if place],
+            [namespace for namespace in self._namespaces if namespace],
         )
         thread.start()
         try:
-            why = await self._attend(kinds, thread)
+            reason = await self._supervise(kinds, thread)
         finally:
             await thread.stop()
-        log.warning("watches_restarted", reason=why)
+        log.warning("watches_restarted", reason=reason)
 
-    def _fed(self, kind: Kind, what: str | None, live: Object) -> None:
-        if what is None and self.synced:  # kopf lists anew: something may have gone meanwhile
-            self._hint.set()
-        if what == "DELETED":
+    def _update_cache(self, kind: Kind, change: str | None, live: Object) -> None:
+        if change is None and self.synced:  # kopf lists again: objects may have been deleted meanwhile
+            self._listed_again.set()
+        if change == "DELETED":
             self._cache.drop(kind, live)
         else:
             self._cache.put(kind, live)
 
-    async def _attend(self, kinds: Sequence[Kind], thread: "KopfThread") -> str:
-        """Check the cache from time to time. Returns why kopf must be started anew."""
-        while True:
-            if thread.ended.is_set() or thread.failed.is_set():
-                return thread.problem
-            why = await self._check(kinds)
-            if why:
-                return why
-            await self._pause(thread)
-
-    async def _pause(self, thread: "KopfThread") -> None:
-        complete = self._cache.is_complete(self._scopes)
-        seconds = TROUBLE_S if self.down else AUDIT_S
-        await _first(thread.ended, thread.failed, self._hint, seconds=seconds if complete else SOON_S)
-        if self._hint.is_set():
-            await _first(thread.ended, seconds=SOON_S)  # until kopf has told of the rest
-            self._hint.clear()
-
-    async def _check(self, kinds: Sequence[Kind]) -> str:
-        for kind in self._kinds:
-            problem = await self._audit(kind, watched=kind in kinds)
-            if problem:
-                return problem
-        if not self.synced and AGENT_QUEUE in kinds and self._cache.is_complete(self._scopes):
-            self.synced = True
-            log.info("caches_synced", objects=len(self._cache), kinds=len(kinds))
-            self._on_synced()
-        return ""
+    async def _supervise(self, kinds: Sequence[Kind], thread: "KopfThread") -> str:
+        """Audit the cache regularly, and return the reason for a restart of kopf when there is one."""
+        while not (thread.ended.is_set() or thread.failed.is_set()):
+            for kind in self._kinds:
+                if reason := await self._audit(kind, watched=kind in kinds):
+                    return reason
+            is_complete = self._cache.is_complete(self._scopes)
+            if not self.synced and AGENT_QUEUE in kinds and is_complete:
+                self.synced = True
+                log.info("caches_synced", objects=len(self._cache), kinds=len(kinds))
+                self._on_synced()
+            seconds = (AUDIT_FAILED_S if self.down else AUDIT_S) if is_complete else AUDIT_SOON_S
+            await _wait_for_first(thread.ended, thread.failed, self._listed_again, seconds=seconds)
+            if self._listed_again.is_set():
+                await _wait_for_first(thread.ended, seconds=AUDIT_SOON_S)  # until kopf has delivered the rest
+                self._listed_again.clear()
+        return thread.problem
 
     async def _audit(self, kind: Kind, *, watched: bool) -> str:
-        """Returns why the watches must begin anew."""
-        for place in self._namespaces:
-            scope, asked_at = Scope(kind.plural, place), monotonic()
+        """Compare the cache with lists of a kind. Return the reason for a restart of kopf, or an empty string."""
+        for namespace in self._namespaces:
+            scope, asked_at = Scope(kind.plural, namespace), monotonic()
             try:
-                listed = await self._list(kind, place)
+                listed = await self._list(kind, namespace)
             except (ApiRefused, ApiUnavailable) as exc:
-                self._troubled(kind, exc)
+                self._report_failure(kind, exc)
                 return ""
             if not watched:
                 return f"{kind} can be watched now"
             unseen = self._cache.audit(scope, listed, asked_at=asked_at)
-            if self._is_behind(scope, unseen, asked_at):
-                return f"the watch of {kind} is behind by {len(unseen)} objects"
-        self._fine(kind)
+            before, since = self._lagging.get(scope, (frozenset[Address](), asked_at))
+            still = unseen & before
+            self._lagging[scope] = (still or unseen, since if still else asked_at)
+            if still and asked_at - since > MAX_LAG_S:
+                return f"the watch of {kind} lags behind by {len(unseen)} objects"
+        self._report_recovery(kind)
         return ""
 
-    def _is_behind(self, scope: Scope, unseen: frozenset[Address], now: float) -> bool:
-        before, since = self._behind.get(scope, (frozenset[Address](), now))
-        still = unseen & before
-        self._behind[scope] = (still or unseen, since if still else now)
-        return bool(still) and now - since > BEHIND_S
-
-    async def _watchable(self) -> Sequence[Kind]:
-        """The kinds that may be listed in every namespace; the others become trouble."""
+    async def _watchable_kinds(self) -> Sequence[Kind]:
+        """Return the kinds that can be listed in every namespace. The others are reported as problems."""
         found = []
         for kind in self._kinds:
             try:
-                for place in self._namespaces:
-                    await self._page(kind, place, {"limit": "1"})
+                for namespace in self._namespaces:
+                    await self._page(kind, namespace, {"limit": "1"})
             except (ApiRefused, ApiUnavailable) as exc:
-                self._troubled(kind, exc)
+                self._report_failure(kind, exc)
             else:
-                self._fine(kind)
+                self._report_recovery(kind)
                 found.append(kind)
         return found
 
-    async def _list(self, kind: Kind, place: str | None) -> dict[Address, int]:
-        """Names and versions."""
+    async def _list(self, kind: Kind, namespace: str | None) -> dict[Address, int]:
+        """Return the version of each object of a kind."""
         out: dict[Address, int] = {}
         query = {"limit": PAGE}
         while True:
-            page = await self._page(kind, place, query)
-            for item in page["items"] or ():  # null where the list of names has none
+            page = await self._page(kind, namespace, query)
+            for item in page["items"] or ():  # null if the list is empty
                 metadata = item["metadata"]
                 out[Address(kind.plural, metadata["namespace"], metadata["name"])] = version_of(item)
             more = page["metadata"].get("continue")
@@ -215,30 +211,38 @@ class Watches:
                 return out
             query = {"limit": PAGE, "continue": more}
 
-    async def _page(self, kind: Kind, place: str | None, query: dict[str, str]) -> Any:
+    async def _page(self, kind: Kind, namespace: str | None, query: dict[str, str]) -> Any:
         labelled = {} if kind is AGENT_QUEUE else {"labelSelector": QUEUE_LABEL}
-        return await self._api.call("GET", paths.collection(kind, place), query=query | labelled, accept=NAMES_ONLY)
+        return await self._api.call("GET", paths.collection(kind, namespace), query=query | labelled, accept=NAMES_ONLY)
 
-    def _troubled(self, kind: Kind, exc: ApiRefused | ApiUnavailable) -> None:
+    def _report_failure(self, kind: Kind, exc: ApiRefused | ApiUnavailable) -> None:
         if isinstance(exc, ApiRefused) and exc.status == 404:
-            for place in self._namespaces:
-                self._cache.forget_scope(Scope(kind.plural, place))
-            if kind is POD_MONITOR:  # Prometheus' operator need not be there
+            for namespace in self._namespaces:
+                self._cache.forget_scope(Scope(kind.plural, namespace))
+            if kind is POD_MONITOR:  # the Prometheus operator is optional
                 return
-            why = f"the cluster has no such kind: {CRD_HINT}" if kind is AGENT_QUEUE else "the cluster has no such kind"
+            error = (
+                f"the cluster has no such kind: {CRD_HINT}" if kind is AGENT_QUEUE else "the cluster has no such kind"
+            )
         else:
-            why = str(exc)
-        if self._cache.troubles.get(kind.plural) != why:
-            log.warning("watch_trouble", kind=kind.plural, reason=why)
-        self._cache.troubles[kind.plural] = why
+            error = str(exc)
+        if self._cache.watch_errors.get(kind.plural) != error:
+            log.warning("watch_failed", kind=kind.plural, error=error)
+        self._cache.watch_errors[kind.plural] = error
 
-    def _fine(self, kind: Kind) -> None:
-        if self._cache.troubles.pop(kind.plural, None) is not None:
-            log.info("watch_fine", kind=kind.plural)
+    def _report_recovery(self, kind: Kind) -> None:
+        if self._cache.watch_errors.pop(kind.plural, None) is not None:
+            log.info("watch_recovered", kind=kind.plural)
 
 
 class KopfThread:
-    """One run of kopf, in an event loop and a thread of its own."""
+    """One run of kopf in an event loop and a thread of its own.
+
+    Args:
+        registry: kopf's handlers.
+        settings: kopf's settings.
+        namespaces: the namespaces to watch; empty: all.
+    """
 
     def __init__(
         self, registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, namespaces: Sequence[str]
@@ -246,24 +250,25 @@ class KopfThread:
         self._registry = registry
         self._settings = settings
         self._namespaces = namespaces
-        self._home = asyncio.get_running_loop()
+        self._caller_loop = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._lock = threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name="kopf", daemon=True)
         self.ended = asyncio.Event()
-        """Set in the loop that made this."""
+        """Set when kopf has ended, in the event loop that created this object."""
         self.failed = asyncio.Event()
-        """Set when a watcher has failed: kopf ends then, but may hang on its way out."""
-        self.problem = "it ended"
+        """Set when a watcher has failed. kopf then ends, but may take long to do so."""
+        self.problem = "kopf ended"
+        """Why kopf ended."""
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start to watch."""
         self._thread.start()
 
     async def stop(self) -> None:
-        """End it. What does not end in time is left to die with the process: it only reads."""
+        """Stop kopf. If it does not end in time, it runs until the process ends: it only reads."""
         with self._lock:
             self._stopping = True
             if self._loop is not None and self._stop is not None and not self._loop.is_closed():
@@ -274,20 +279,20 @@ class KopfThread:
 
     def _fail(self, problem: str) -> None:
         self.problem = problem
-        with contextlib.suppress(RuntimeError):  # the home loop is closed: the process ends
-            self._home.call_soon_threadsafe(self.failed.set)
+        with contextlib.suppress(RuntimeError):  # that loop is closed: the process ends
+            self._caller_loop.call_soon_threadsafe(self.failed.set)
 
     def _main(self) -> None:
-        listener = _Failures(self._fail)
+        listener = _WatcherFailures(self._fail)
         logging.getLogger("kopf").addHandler(listener)
         try:
             asyncio.run(self._run())
-        except Exception as exc:  # noqa: BLE001  # whatever ends kopf is told, and it is started anew
+        except Exception as exc:  # noqa: BLE001  # any error is reported, and kopf is restarted
             self.problem = name_exception(exc).line
         finally:
             logging.getLogger("kopf").removeHandler(listener)
-            with contextlib.suppress(RuntimeError):  # the home loop is closed: the process ends
-                self._home.call_soon_threadsafe(self.ended.set)
+            with contextlib.suppress(RuntimeError):  # that loop is closed: the process ends
+                self._caller_loop.call_soon_threadsafe(self.ended.set)
 
     async def _run(self) -> None:
         stop = asyncio.Event()
@@ -303,35 +308,38 @@ class KopfThread:
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
                 stop_flag=stop,
-                identity=Identity("agentqueue-operator"),  # else kopf asks for its user's name; a pod's has none
+                identity=Identity(
+                    "agentqueue-operator"
+                ),  # otherwise kopf looks up the user's name, which may not exist in a pod
             )
-            await asyncio.sleep(GOODBYE_S)
+            await asyncio.sleep(CLOSE_CONNECTIONS_S)
         finally:
             with self._lock:
                 self._loop = None
 
 
-class _Failures(logging.Handler):
-    """Hears kopf say in this thread that a watcher has failed: nothing else tells before it has ended."""
+class _WatcherFailures(logging.Handler):
+    """Detects failed watchers by kopf's log lines in this thread, since kopf does not report them before it ends."""
 
-    def __init__(self, told: Callable[[str], None]) -> None:
+    def __init__(self, on_failure: Callable[[str], None]) -> None:
         super().__init__(logging.ERROR)
-        self._told = told
+        self._on_failure = on_failure
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Report the failure of a watcher."""
         if record.thread == self._thread and record.getMessage().startswith("Watcher for "):
-            self._told(record.getMessage())
+            self._on_failure(record.getMessage())
 
 
-def quieten_kopf() -> None:
-    """Its own troubles are told as ours; that signals are not its business is how it is meant."""
+def silence_kopf() -> None:
+    """Silence kopf's info lines, and its warning about signal handlers: we install our own on purpose."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
-async def _first(*events: asyncio.Event, seconds: float) -> None:
-    """Wait until one of them is set, but not longer."""
+async def _wait_for_first(*events: asyncio.Event, seconds: float) -> None:
+    """Wait until one of the events is set or the time has passed."""
     waits = [asyncio.create_task(event.wait()) for event in events]
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -141,7 +141,7 @@ class QueueScaler:
             unschedulable=decision.terms.snapshot.pods.unschedulable,
             last_scale=last_scale,
             requeue_after_s=_requeue_after_s(view, decision, pods, actions, result),
-            trouble=result.trouble,
+            error=result.trouble,
             lowered_from=result.deployment if result.replicas is not None else None,
             lower_before=at + LOWER_WITHIN_S,
         )

@@ -1,25 +1,21 @@
-"""What the API server's refusal of one of our objects means to people."""
+"""Explains to users why the API server rejected one of the operator's objects."""
 
-from agentqueue_operator.controller.status.pod_problems import Trouble
-from agentqueue_operator.controller.status.reasons import Reason
+from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.resources.plan import Key
 
 
-def refusal(key: Key, status: int, message: str) -> Trouble | None:
-    """Return the trouble to report, or None if the refusal passes by itself: the next pass tries again."""
-    if status == 409 or is_going_away(status, message):
+def explain_api_error(key: Key, status: int, message: str) -> Problem | None:
+    """Return the problem to report, or None if the error is transient and the next reconcile retries."""
+    if status == 409 or is_being_deleted(status, message):
         return None
-    return Trouble(_reason(status, message), f"{key} is refused: {message}")
-
-
-def _reason(status: int, message: str) -> Reason:
+    reason = Reason.OBJECT_INVALID
     if "exceeded quota" in message:
-        return Reason.QUOTA_EXCEEDED
-    if status == 403 and "cannot" in message:
-        return Reason.FORBIDDEN
-    return Reason.OBJECT_INVALID
+        reason = Reason.QUOTA_EXCEEDED
+    elif status == 403 and "cannot" in message:
+        reason = Reason.FORBIDDEN
+    return Problem(reason, f"{key} is rejected: {message}")
 
 
-def is_going_away(status: int, message: str) -> bool:
-    """The object, or its namespace, is deleted while we work on it. A kind that is not served is another matter."""
+def is_being_deleted(status: int, message: str) -> bool:
+    """Return whether the object or its namespace is being deleted. A kind that is not served does not count."""
     return "is being terminated" in message or (status == 404 and not message.startswith("404 page"))

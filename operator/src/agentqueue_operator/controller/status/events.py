@@ -1,71 +1,64 @@
-"""What happened between two statuses, as events for `kubectl describe`. Pure."""
+"""Derives Kubernetes Events for `kubectl describe` from two successive statuses. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from agentqueue.spec import ConditionType
+from agentqueue_operator.controller.status.reasons import Reason
 from agentqueue_operator.resources.kinds import Object
 
-TOLD: Final = (ConditionType.READY, ConditionType.REDIS_READY, ConditionType.CONFIGURATION_WARNING)
-"""Conditions whose changes are events; the others follow from these, or are told as events of their own."""
-PASSING: Final = frozenset({"RedisStarting", "WorkersStarting", "RollingOut", "ObjectsPending", "NotChecked"})
-"""Reasons that every start and every rollout goes through."""
-WANTED: Final = frozenset({"Suspended"})
-"""Reasons of a condition that is well because somebody has asked for less."""
-
-
+REPORTED: Final = (ConditionType.READY, ConditionType.REDIS_READY, ConditionType.CONFIGURATION_WARNING)
+"""Conditions whose changes become events. The other conditions follow from these, or have events of their own."""
+TRANSIENT: Final = frozenset(
+    {Reason.REDIS_STARTING, Reason.WORKERS_STARTING, Reason.ROLLING_OUT, Reason.OBJECTS_PENDING, Reason.UNKNOWN}
+)
+"""Reasons that every start and every rollout passes through. They are not worth an event."""
+REQUESTED: Final = frozenset({Reason.SUSPENDED})
+"""Reasons of a condition that is True because the user requested less."""
 DRIFT_UNDONE: Final = "DriftUndone"
-"""Reason of the event that somebody's change of our object was undone."""
+"""Reason of the event for a change to an operator's object that the operator undid."""
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """One event."""
+class Event:
+    """An event about an AgentQueue."""
 
     reason: str
     note: str
     warning: bool = False
 
 
-def happenings(old: Object | None, new: Object) -> Iterable[Happening]:
-    """What is worth an event; what two conditions say alike is one."""
-    return dict.fromkeys((*_scalings(old or {}, new), *_changes(old, new)))
+def events_between(old: Object | None, new: Object) -> Iterable[Event]:
+    """Return the events of a change of status. Identical messages on two conditions produce one event."""
+    return dict.fromkeys((*_scaling_events(old or {}, new), *_condition_events(old or {}, new)))
 
 
-def _changes(old: Object | None, new: Object) -> Iterator[Happening]:
-    before, after = _conditions(old or {}), _conditions(new)
-    for kind in TOLD:
-        if (now := after.get(kind)) and _told(before.get(kind)) != _told(now):
-            yield from _happening(kind, before.get(kind), now)
-
-
-def _happening(kind: ConditionType, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Iterator[Happening]:
-    is_warning = kind is ConditionType.CONFIGURATION_WARNING
-    bad, good = ("True", "False") if is_warning else ("False", "True")
-    was, why = (before["status"], before["reason"]) if before is not None else (None, None)
-    if now["status"] == bad and now["reason"] not in PASSING:
-        yield Happening(now["reason"], now["message"], warning=True)
-    elif now["status"] == good and now["reason"] in WANTED:
-        yield Happening(now["reason"], now["message"])
-    elif now["status"] == good and (was != good or why in WANTED) and not is_warning:
-        yield Happening(str(kind), now["message"])
-    elif now["status"] == good and was == bad:
-        yield Happening("WarningGone", f"{why} is no more.")
-
-
-def _told(condition: Mapping[str, Any] | None) -> tuple[Any, Any] | None:
-    return None if condition is None else (condition["status"], condition["reason"])
-
-
-def _conditions(status: Object) -> Mapping[str, Mapping[str, Any]]:
-    return {one["type"]: one for one in status.get("conditions") or ()}
-
-
-def _scalings(old: Object, new: Object) -> Iterator[Happening]:
+def _scaling_events(old: Object, new: Object) -> Iterator[Event]:
     before = {agent["name"]: agent.get("lastScale") for agent in old.get("agents") or ()}
     for agent in new.get("agents") or ():
         last = agent.get("lastScale")
         if last and last != before.get(agent["name"]):
-            note = f"agent {agent['name']}: from {last['from']} to {last['to']} pods ({last['reason']})"
-            yield Happening("Scaled", note)
+            note = f"agent {agent['name']}: scaled from {last['from']} to {last['to']} pods ({last['reason']})"
+            yield Event("Scaled", note)
+
+
+def _condition_events(old: Object, new: Object) -> Iterator[Event]:
+    before, after = ({one["type"]: one for one in status.get("conditions") or ()} for status in (old, new))
+    for kind in REPORTED:
+        was, now = before.get(kind), after.get(kind)
+        if now is not None and (was is None or (was["status"], was["reason"]) != (now["status"], now["reason"])):
+            yield from _transition_events(kind, was or {"status": None, "reason": None}, now)
+
+
+def _transition_events(kind: ConditionType, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Event]:
+    is_warning = kind is ConditionType.CONFIGURATION_WARNING
+    bad, good = ("True", "False") if is_warning else ("False", "True")
+    if now["status"] == bad and now["reason"] not in TRANSIENT:
+        yield Event(now["reason"], now["message"], warning=True)
+    elif now["status"] == good and now["reason"] in REQUESTED:
+        yield Event(now["reason"], now["message"])
+    elif now["status"] == good and (was["status"] != good or was["reason"] in REQUESTED) and not is_warning:
+        yield Event(str(kind), now["message"])
+    elif now["status"] == good and was["status"] == bad:
+        yield Event("WarningGone", f"The warning {was['reason']} is resolved.")

@@ -1,30 +1,31 @@
-"""Why an AgentQueue's conditions are what they are: the declared set of reasons, each with what to do about it."""
+"""The declared set of condition reasons, a remedy for each, and problems, which pair a reason with a message."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 
 class Reason(StrEnum):
-    """Reasons of conditions. `REMEDIES` says of each what to do."""
+    """Reason of a condition. `REMEDIES` holds a remedy for each."""
 
-    # All is well
+    # Nothing is wrong
     AVAILABLE = "Available"
-    SETTLED = "Settled"
-    QUEUES_READ = "QueuesRead"
-    FOLLOWS_QUEUES = "FollowsQueues"
+    STABLE = "Stable"
+    QUEUES_READABLE = "QueuesReadable"
+    QUEUE_DRIVEN = "QueueDriven"
     NOT_PAUSED = "NotPaused"
-    NO_WARNING = "NoWarning"
+    NO_WARNINGS = "NoWarnings"
     READY = "Ready"
     PROGRESS_POSSIBLE = "ProgressPossible"
-    # On the way
+    # In progress
     REDIS_STARTING = "RedisStarting"
     REDIS_LOADING = "RedisLoading"
     WORKERS_STARTING = "WorkersStarting"
     OBJECTS_PENDING = "ObjectsPending"
     ROLLING_OUT = "RollingOut"
     SCALING = "Scaling"
-    # As somebody wants it
+    # Requested by the user
     PAUSED = "PausedByAnnotation"
     SUSPENDED = "Suspended"
     NO_AUTO_SCALING = "NoAutoScaling"
@@ -60,7 +61,7 @@ class Reason(StrEnum):
     FORBIDDEN = "Forbidden"
     # The operator
     WATCHES_DOWN = "WatchesDown"
-    NOT_CHECKED = "NotChecked"
+    UNKNOWN = "Unknown"
     INSECURE_TLS = "InsecureTLS"
 
 
@@ -81,63 +82,92 @@ FINAL: Final = frozenset(
         Reason.FORBIDDEN,
     }
 )
-"""Reasons that stay until somebody changes something: waiting does not help, and the condition Stalled says so.
+"""Reasons that last until a user changes something. Waiting does not help, so the condition Stalled is True.
 
-Not among them is what others may bring: nodes, quota, a Secret that a controller of its own makes.
+Reasons that others may resolve are left out: nodes, quota, or a Secret that another controller creates.
 """
 
 REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.AVAILABLE: "Nothing to do.",
-    Reason.SETTLED: "Nothing to do.",
-    Reason.QUEUES_READ: "Nothing to do.",
-    Reason.FOLLOWS_QUEUES: "Nothing to do.",
+    Reason.STABLE: "Nothing to do.",
+    Reason.QUEUES_READABLE: "Nothing to do.",
+    Reason.QUEUE_DRIVEN: "Nothing to do.",
     Reason.NOT_PAUSED: "Nothing to do.",
-    Reason.NO_WARNING: "Nothing to do.",
+    Reason.NO_WARNINGS: "Nothing to do.",
     Reason.READY: "Nothing to do.",
     Reason.PROGRESS_POSSIBLE: "Nothing to do.",
     Reason.REDIS_STARTING: "Wait; Redis takes some seconds to start.",
-    Reason.REDIS_LOADING: "Wait; Redis reads its append-only file, a gigabyte takes about half a minute.",
+    Reason.REDIS_LOADING: "Wait; Redis loads its append-only file, which takes about half a minute per gigabyte.",
     Reason.WORKERS_STARTING: "Wait; the workers start.",
-    Reason.OBJECTS_PENDING: "Wait; an object is being deleted, or somebody has just changed it: it is applied next.",
-    Reason.ROLLING_OUT: "Wait; pods of the new version start, and old workers end what they run before they go.",
-    Reason.SCALING: "Wait; new workers start in seconds, those that go end what they run, however long that takes.",
-    Reason.PAUSED: "Remove the annotation agentqueue.dev/paused to let the operator go on.",
+    Reason.OBJECTS_PENDING: "Wait; an object is being deleted or has just changed. The next reconcile applies it.",
+    Reason.ROLLING_OUT: "Wait; pods of the new version start, and old workers end after their running jobs.",
+    Reason.SCALING: "Wait; new workers start in seconds. Workers that end finish their running jobs first.",
+    Reason.PAUSED: "Remove the annotation agentqueue.dev/paused to let the operator continue.",
     Reason.SUSPENDED: "Set spec.suspend to false to let jobs run.",
     Reason.NO_AUTO_SCALING: "Nothing to do; no agent has scaling.mode Auto.",
     Reason.REDIS_UNREACHABLE: (
-        "Check that the server runs, the NetworkPolicy and the network; of an external one also the url in its Secret."
+        "Check that the server runs, the NetworkPolicy and the network; for an external server also the url in its "
+        "Secret."
     ),
     Reason.REDIS_WRONG_PASSWORD: "Put the right user and password into the Secret that spec.redis names.",
-    Reason.REDIS_FORBIDDEN: "Give the Redis user the rights that `agentqueue acl` prints.",
-    Reason.REDIS_UNSUPPORTED: "Change the server as the message says.",
+    Reason.REDIS_FORBIDDEN: "Grant the Redis user the permissions that `agentqueue acl` prints.",
+    Reason.REDIS_UNSUPPORTED: "Change the server as the message describes.",
     Reason.REDIS_FULL: (
         "Raise spec.redis.managed.resources.limits.memory, or the external server's maxmemory; or keep results for "
         "a shorter time (retention)."
     ),
     Reason.STORAGE_NOT_EXPANDABLE: (
-        "Set allowVolumeExpansion: true on the StorageClass, if its driver can; until then Redis keeps its volume."
+        "Set allowVolumeExpansion: true on the StorageClass, if its driver supports it; until then Redis keeps its "
+        "volume."
     ),
-    Reason.VOLUME_REUSED: "Nothing to do if that is meant: jobs of the earlier AgentQueue of this name go on.",
+    Reason.VOLUME_REUSED: "Nothing to do if this is intended: jobs of the earlier AgentQueue of this name continue.",
     Reason.IMAGE_PULL_FAILED: "Check the image's name and tag, and imagePullSecrets in podTemplate.",
-    Reason.REFERENCE_MISSING: "Make the Secret or ConfigMap, or the key in it, that the message names.",
+    Reason.REFERENCE_MISSING: "Create the Secret or ConfigMap, or the key in it, that the message names.",
     Reason.CONTAINER_NOT_STARTED: "Check podTemplate and the image: the node could not start the container.",
-    Reason.HANDLER_NOT_IMPORTED: "Mend the code or the agent's handler (module:attribute); the message has the error.",
+    Reason.HANDLER_NOT_IMPORTED: "Fix the code or the agent's handler (module:attribute); the message has the error.",
     Reason.OUT_OF_MEMORY: "Raise resources.limits.memory, or lower concurrency.",
-    Reason.CRASH_LOOPING: "Look at what it said last: kubectl logs --previous.",
-    Reason.QUOTA_EXCEEDED: "Raise the namespace's ResourceQuota, or ask for less (resources, maxReplicas).",
-    Reason.PODS_REFUSED: "Change what the message names: an admission rule of this namespace refuses the pods.",
+    Reason.CRASH_LOOPING: "Read the last log lines of the container: kubectl logs --previous.",
+    Reason.QUOTA_EXCEEDED: "Raise the namespace's ResourceQuota, or request less (resources, maxReplicas).",
+    Reason.PODS_REFUSED: "Change what the message names: an admission rule of this namespace rejects the pods.",
     Reason.VOLUME_NOT_BOUND: "Check the StorageClass and the volume claim: kubectl describe pvc.",
-    Reason.UNSCHEDULABLE: "Add nodes, or ask for less: no node has room for a pod, or none fits its rules.",
-    Reason.ROLLOUT_STUCK: "Look at the newest pods: kubectl describe pod; the old ones serve on.",
+    Reason.UNSCHEDULABLE: "Add nodes, or request less: no node has room for a pod, or none matches its constraints.",
+    Reason.ROLLOUT_STUCK: "Inspect the newest pods: kubectl describe pod. The old pods continue to serve.",
     Reason.NO_WORKERS: "Let workers run: raise the Deployment's replicas (mode External) or scaling.replicas (Fixed).",
-    Reason.OVER_MAX_REPLICAS: "Raise maxReplicas, or lower what the message names: more pods than that are never made.",
-    Reason.QUEUE_SHARED: "Give each its own queueName or database: two that scale one queue disturb each other.",
-    Reason.DRIFT: "Put it into the AgentQueue (env, podTemplate, …) or take it out of the object: it is kept as it is.",
+    Reason.OVER_MAX_REPLICAS: "Raise maxReplicas, or lower what the message names; maxReplicas is never exceeded.",
+    Reason.QUEUE_SHARED: "Give each its own queueName or database: two autoscalers of one queue conflict.",
+    Reason.DRIFT: (
+        "Move the field into the AgentQueue (env, podTemplate, …) or remove it from the object: the operator leaves it "
+        "as it is."
+    ),
     Reason.INVALID_SPEC: "Change the fields that the message names; until then the objects stay as they are.",
-    Reason.FOREIGN_OBJECT: "Rename or delete that object, or rename the AgentQueue; the operator never touches it.",
-    Reason.OBJECT_INVALID: "Change what the message names, often in podTemplate; the other objects are kept up.",
-    Reason.FORBIDDEN: "Give the operator's ServiceAccount the right that the message names (see the chart's roles).",
-    Reason.WATCHES_DOWN: "Give the operator back the right to list and watch; it goes on by itself.",
-    Reason.NOT_CHECKED: "Wait; the operator has not been able to look yet.",
-    Reason.INSECURE_TLS: "Set spec.redis.external.tls.caSecretRef and drop insecureSkipVerify.",
+    Reason.FOREIGN_OBJECT: "Rename or delete that object, or rename the AgentQueue; the operator never changes it.",
+    Reason.OBJECT_INVALID: "Change what the message names, often in podTemplate; the other objects are still applied.",
+    Reason.FORBIDDEN: "Grant the operator's ServiceAccount the right that the message names (see the chart's roles).",
+    Reason.WATCHES_DOWN: "Grant the operator the right to list and watch again; it then recovers by itself.",
+    Reason.UNKNOWN: "Wait; the operator has not checked this yet.",
+    Reason.INSECURE_TLS: "Set spec.redis.external.tls.caSecretRef and remove insecureSkipVerify.",
 }
+"""What to do about each reason. Every message of a condition ends with its remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A reason why something does not work as it should, with the message of the component that reported it."""
+
+    reason: Reason
+    message: str = ""
+    more: int = 0
+    """Number of other pods with the same reason."""
+    lasting: bool = False
+    """It has lasted longer than such a problem takes to resolve by itself."""
+    blocking: bool = True
+    """It keeps the generation from being rolled out. False: a warning."""
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether it lasts until a user changes something."""
+        return self.lasting or self.reason in FINAL
+
+    def about(self, subject: str) -> "Problem":
+        """Return the problem with a message that begins with its subject, such as `Redis` or `agent a`."""
+        return replace(self, message=f"{subject}: {self.message}" if self.message else subject)

@@ -1,8 +1,8 @@
-"""Whether the newest version of a Deployment or StatefulSet is what runs. Judged as kstatus judges them."""
+"""Judges whether the newest version of a Deployment or StatefulSet is rolled out, by the rules of kstatus."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from agentqueue_operator.controller.status.pod_problems import condition_of
 from agentqueue_operator.resources.kinds import Object
@@ -26,32 +26,24 @@ class Templates:
         """uid -> the template's digest, and the generation at which it was first seen."""
 
     def is_observed(self, live: Object) -> bool:
-        """Return whether the object's controller has seen its present template. To be asked in each pass."""
+        """Return whether the object's controller has seen its present template. Must be called in each reconcile."""
         uid, generation = live["metadata"].get("uid", ""), live["metadata"].get("generation", 0)
         template = digest(live["spec"].get("template"))
         known = self._changed.get(uid)
         if known is None or known[0] != template:
             known = self._changed[uid] = (template, generation)
-        return _observed(live) >= known[1]
+        observed: int = (live.get("status") or {}).get("observedGeneration", 0)
+        return observed >= known[1]
 
     def forget_all_but(self, uids: Iterable[str]) -> None:
-        """Forget the objects that are gone."""
+        """Forget the objects that no longer exist."""
         kept = set(uids)
         self._changed = {uid: known for uid, known in self._changed.items() if uid in kept}
 
 
-def _observed(live: Object) -> int:
-    found: int = _status(live).get("observedGeneration", 0)
-    return found
-
-
-def _status(live: Object) -> Mapping[str, Any]:
-    return live.get("status") or {}
-
-
 def is_rolling_out(live: Object, *, is_observed: bool) -> bool:
-    """Return whether pods of an older template are there still, or the newest one has not been looked at."""
-    status = _status(live)
+    """Return whether pods of an older template exist, or the controller has not observed the newest one."""
+    status = live.get("status") or {}
     return not is_observed or bool(status.get("replicas", 0) > status.get("updatedReplicas", 0))
 
 
@@ -63,18 +55,19 @@ def was_complete(deployment: Object) -> bool:
 def newest_pods(pods: Sequence[Object], deployment: Object | None) -> Sequence[Object]:
     """Return the pods of the newest version: of several, the one whose first pod is the youngest.
 
-    Pods of an older version may fail for a reason that the newest one mends. Two versions that were started in the
+    Pods of an older version may fail for a reason that the newest one fixes. Two versions that were started in the
     same second can't be distinguished, and both count.
     """
-    if deployment is not None and not _status(deployment).get("updatedReplicas", 0):
+    if deployment is not None and not (deployment.get("status") or {}).get("updatedReplicas", 0):
         return ()
     versions: dict[str, list[Object]] = {}
     for pod in pods:
         versions.setdefault((pod["metadata"].get("labels") or {}).get(REVISION_LABEL, ""), []).append(pod)
-    starts = {version: min(map(_made, members)) for version, members in versions.items()}
+    starts = {
+        version: min(
+            datetime.fromisoformat(pod["metadata"].get("creationTimestamp", "1970-01-01T00:00:00Z")) for pod in members
+        )
+        for version, members in versions.items()
+    }
     newest = max(starts.values(), default=None)
     return [pod for version, members in versions.items() if starts[version] == newest for pod in members]
-
-
-def _made(pod: Object) -> datetime:
-    return datetime.fromisoformat(pod["metadata"].get("creationTimestamp", "1970-01-01T00:00:00Z"))

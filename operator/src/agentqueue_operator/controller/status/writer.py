@@ -1,18 +1,25 @@
-"""Writes an AgentQueue's status when there is something to say, and records what happened as events."""
+"""Writes the status of an AgentQueue when it has changed enough, and records events of the change."""
 
 from collections.abc import Callable
 from typing import Final
 
 from agentqueue_operator.controller.ports import Cluster
 from agentqueue_operator.controller.status.conditions import is_worth_writing
-from agentqueue_operator.controller.status.events import happenings
+from agentqueue_operator.controller.status.events import events_between
 from agentqueue_operator.resources.kinds import Object, QueueRef
 
 NEVER: Final = float("-inf")
+"""Time of a write that has not happened, in monotonic seconds."""
 
 
-class Report:
-    """Of one AgentQueue."""
+class StatusWriter:
+    """Writes the status of one AgentQueue.
+
+    Args:
+        cluster: the API server.
+        ref: the AgentQueue.
+        clock: returns monotonic seconds.
+    """
 
     def __init__(self, cluster: Cluster, ref: QueueRef, *, clock: Callable[[], float]) -> None:
         self._cluster = cluster
@@ -21,16 +28,20 @@ class Report:
         self._written_at = NEVER
         self._uid = ""
         self._last: Object | None = None
-        """What was written last; the cache may not show it yet."""
+        """The status that was written last. The cache may lag behind it."""
 
     def last(self, live: Object) -> Object | None:
-        """The status as it is, as far as is known."""
+        """Return the current status as far as it is known."""
         if self._uid != live["metadata"]["uid"]:
             self._uid, self._last = live["metadata"]["uid"], live.get("status")
         return self._last
 
-    async def tell(self, live: Object, status: Object) -> bool:
-        """Write it if it is worth it. Returns whether it was.
+    async def write_status(self, live: Object, status: Object) -> bool:
+        """Write the status if it is worth it, and return whether it was written.
+
+        Args:
+            live: the AgentQueue.
+            status: its whole new status.
 
         Raises:
             ApiRefused, ApiUnavailable, NotLeading: it was not written.
@@ -40,6 +51,6 @@ class Report:
             return False
         await self._cluster.patch_status(self._ref, status, uid=self._uid)
         self._last, self._written_at = status, self._clock()
-        for one in happenings(old, status):
-            await self._cluster.tell(live, reason=one.reason, note=one.note, warning=one.warning)
+        for event in events_between(old, status):
+            await self._cluster.record_event(live, reason=event.reason, note=event.note, warning=event.warning)
         return True

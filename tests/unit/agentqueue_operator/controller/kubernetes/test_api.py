@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from agentqueue_operator.controller.kubernetes import paths
-from agentqueue_operator.controller.kubernetes.api import plural_in, refusal
+from agentqueue_operator.controller.kubernetes.api import api_error, plural_in
 from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, DEPLOYMENT, POD, SECRET, Kind
 from agentqueue_operator.resources.rbac import OWN, rights
@@ -62,7 +62,7 @@ def status(reason: str, message: str) -> bytes:
     ],
 )
 def test_a_no_that_will_stay_a_no(code: int, body: bytes, error: tuple[type, int, str, str]) -> None:
-    found = refusal(code, body)
+    found = api_error(code, body)
     assert isinstance(found, ApiRefused)
     assert (type(found), found.status, found.reason) == error[:3]
     assert found.message.startswith(error[3])
@@ -72,7 +72,7 @@ def test_a_no_that_will_stay_a_no(code: int, body: bytes, error: tuple[type, int
     ("code", "retry_after", "seconds"), [(429, "7", 7.0), (503, "", None), (500, "soon", None), (504, "1", 1.0)]
 )
 def test_a_no_that_may_become_a_yes(code: int, retry_after: str, seconds: float | None) -> None:
-    found = refusal(code, status("Busy", "later"), retry_after=retry_after)
+    found = api_error(code, status("Busy", "later"), retry_after=retry_after)
     assert isinstance(found, ApiUnavailable)
     assert found.retry_after_s == seconds
     assert "Busy: later" in str(found)

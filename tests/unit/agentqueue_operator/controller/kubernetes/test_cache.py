@@ -156,6 +156,6 @@ def test_what_nobody_reads_is_not_kept(cache: StoreCache) -> None:
 
 
 def test_trouble_is_told_in_words(cache: StoreCache) -> None:
-    assert cache.trouble() == []
-    cache.troubles |= {"pods": "forbidden", "deployments": "no answer"}
-    assert cache.trouble() == ["deployments: no answer", "pods: forbidden"]
+    assert cache.watch_problems() == []
+    cache.watch_errors |= {"pods": "forbidden", "deployments": "no answer"}
+    assert cache.watch_problems() == ["deployments: no answer", "pods: forbidden"]

@@ -13,7 +13,7 @@ from kubernetes.aio.client import Configuration
 
 from agentqueue_operator.controller.kubernetes.api import ApiServer
 from agentqueue_operator.controller.kubernetes.client import KubernetesCluster
-from agentqueue_operator.controller.kubernetes.event_recorder import SERIES_EVERY_S, Recorder
+from agentqueue_operator.controller.kubernetes.event_recorder import SERIES_EVERY_S, EventRecorder
 from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable, Gone, NotLeading
 from agentqueue_operator.resources.kinds import CONFIG_MAP, POD, Object, QueueRef
 
@@ -79,7 +79,7 @@ def left() -> list[float]:
 
 @pytest.fixture
 def cluster(api: ApiServer, left: list[float]) -> KubernetesCluster:
-    return KubernetesCluster(api, lambda: left[0], Recorder("operator-0"))
+    return KubernetesCluster(api, lambda: left[0], EventRecorder("operator-0"))
 
 
 def status(code: int, reason: str) -> Answer:
@@ -172,7 +172,7 @@ async def test_who_does_not_lead_sends_nothing(
     left[0] = 0.0
     with pytest.raises(NotLeading):
         await write(cluster)
-    await cluster.tell(REGARDING, reason="Scaled", note="1 -> 2")
+    await cluster.record_event(REGARDING, reason="Scaled", note="1 -> 2")
     assert fake.requests == []
     assert await cluster.get(CONFIG_MAP, "ns", "m") is not None  # reading is free
 
@@ -185,7 +185,7 @@ async def test_a_write_is_given_up_before_another_may_lead(
         return 200, {}
 
     fake.answers, left[0] = [never], 0.2
-    with pytest.raises(ApiUnavailable, match=r"no answer within 0\.2 s"):
+    with pytest.raises(ApiUnavailable, match=r"no response within 0\.2 s"):
         await cluster.apply(MAP)
 
 
@@ -199,7 +199,7 @@ async def test_who_is_not_known_any_more_logs_in_again_once(api: ApiServer, fake
 
 async def test_a_server_that_is_busy_or_away_says_when_to_come_again(fake: FakeApi) -> None:
     calls: list[tuple[str, str, int]] = []
-    api = ApiServer(fake.access, noted=lambda *call: calls.append(call))
+    api = ApiServer(fake.access, on_call=lambda *call: calls.append(call))
     fake.answers = [(200, {}), status(429, "TooManyRequests")]
     await api.call("GET", "/api/v1/pods")
     assert api.silent_s < 5
@@ -215,7 +215,7 @@ async def test_a_server_that_is_busy_or_away_says_when_to_come_again(fake: FakeA
 
 
 async def test_an_event_names_what_why_and_who(cluster: KubernetesCluster, fake: FakeApi) -> None:
-    await cluster.tell(REGARDING, reason="Degraded", note="é" * 800, warning=True)
+    await cluster.record_event(REGARDING, reason="Degraded", note="é" * 800, warning=True)
     method, path, _, body, _ = fake.requests[0]
     assert (method, path) == ("POST", "/apis/events.k8s.io/v1/namespaces/ns/events")
     assert (body["type"], body["reason"], body["action"]) == ("Warning", "Degraded", "Reconcile")
@@ -231,10 +231,10 @@ async def test_the_same_event_again_raises_its_count_and_is_written_now_and_then
     now = [0.0]
     monkeypatch.setattr("agentqueue_operator.controller.kubernetes.event_recorder.monotonic", lambda: now[0])
     for _ in range(5):
-        await cluster.tell(REGARDING, reason="Scaled", note="1 -> 2")
+        await cluster.record_event(REGARDING, reason="Scaled", note="1 -> 2")
     now[0] += SERIES_EVERY_S
-    await cluster.tell(REGARDING, reason="Scaled", note="1 -> 2")
-    await cluster.tell(REGARDING, reason="Scaled", note="2 -> 1")
+    await cluster.record_event(REGARDING, reason="Scaled", note="1 -> 2")
+    await cluster.record_event(REGARDING, reason="Scaled", note="2 -> 1")
     series = [body["series"]["count"] for method, _, _, body, _ in fake.requests if method == "PATCH"]
     assert [method for method, *_ in fake.requests] == ["POST", "PATCH", "PATCH", "POST"]
     assert series == [2, 6]
@@ -245,7 +245,7 @@ async def test_an_event_that_the_server_has_forgotten_is_written_anew(
 ) -> None:
     fake.answers = [(201, {}), status(404, "NotFound"), (201, {})]
     for _ in range(2):
-        await cluster.tell(REGARDING, reason="Scaled", note="1 -> 2")
+        await cluster.record_event(REGARDING, reason="Scaled", note="1 -> 2")
     assert [method for method, *_ in fake.requests] == ["POST", "PATCH", "POST"]
 
 
@@ -255,7 +255,7 @@ async def test_an_event_that_can_t_be_written_stops_nothing(
 ) -> None:
     fake.answers = [*answers]
     for _ in range(len(answers)):
-        await cluster.tell(REGARDING, reason="Scaled", note="1 -> 2")
+        await cluster.record_event(REGARDING, reason="Scaled", note="1 -> 2")
     assert len(fake.requests) == len(answers)
 
 
@@ -272,14 +272,14 @@ async def test_an_event_in_a_namespace_that_ends_is_nobodys_trouble(
 ) -> None:
     fake.answers = [answer]
     with structlog.testing.capture_logs() as logs:
-        await cluster.tell(REGARDING, reason="Scaled", note="1 -> 2")
+        await cluster.record_event(REGARDING, reason="Scaled", note="1 -> 2")
     assert len(logs) == lines
 
 
 async def test_only_so_many_events_are_remembered(
     cluster: KubernetesCluster, fake: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentqueue_operator.controller.kubernetes.event_recorder.REMEMBERED", 2)
+    monkeypatch.setattr("agentqueue_operator.controller.kubernetes.event_recorder.MAX_REMEMBERED", 2)
     for note in ("a", "b", "c", "a"):
-        await cluster.tell(REGARDING, reason="Scaled", note=note)
+        await cluster.record_event(REGARDING, reason="Scaled", note=note)
     assert [method for method, *_ in fake.requests] == ["POST"] * 4

@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 from agentqueue_operator.controller.kubernetes.leader_election import (
     DURATION_S,
     LAST_WRITE_S,
-    LONGEST_S,
+    MAX_DURATION_S,
     STEP_DOWN_S,
-    Claim,
     Create,
+    LeaseRecord,
+    ObservedLease,
     Renew,
-    Sighting,
     Step,
     Take,
     Term,
     Wait,
     decide,
-    sight,
+    observe,
 )
-from agentqueue_operator.controller.kubernetes.leader_elector import claim_of, claimed, released
+from agentqueue_operator.controller.kubernetes.leader_elector import held_spec, record_of, released_spec
 
-OTHERS = Claim("other", 15.0, "t0", 1)
+OTHERS = LeaseRecord("other", 15.0, "t0", 1)
 
 
-def seen(holder: str = "other", *, duration_s: float = 15.0, since_s: float = 0.0) -> Sighting:
-    return Sighting(Claim(holder, duration_s, "t0", 1), since_s)
+def seen(holder: str = "other", *, duration_s: float = 15.0, since_s: float = 0.0) -> ObservedLease:
+    return ObservedLease(LeaseRecord(holder, duration_s, "t0", 1), since_s)
 
 
 @pytest.mark.parametrize(
@@ -42,53 +42,53 @@ def seen(holder: str = "other", *, duration_s: float = 15.0, since_s: float = 0.
         pytest.param(seen(), 15.0, Wait("other"), id="seen-for-just-its-duration"),
         pytest.param(seen(), 15.1, Take(), id="not-renewed-in-time"),
         pytest.param(seen(duration_s=30.0), 29.0, Wait("other"), id="it-asked-for-longer"),
-        pytest.param(seen(duration_s=1e9), LONGEST_S + 1, Take(), id="but-not-for-ever"),
+        pytest.param(seen(duration_s=1e9), MAX_DURATION_S + 1, Take(), id="but-not-for-ever"),
     ],
 )
-def test_what_to_do_about_a_lease(sighting: Sighting | None, now_s: float, step: Step) -> None:
+def test_what_to_do_about_a_lease(sighting: ObservedLease | None, now_s: float, step: Step) -> None:
     assert decide(sighting, me="me", now_s=now_s) == step
 
 
 def test_any_change_of_the_claim_shows_that_its_holder_lives() -> None:
-    first = sight(None, OTHERS, 0.0)
-    assert sight(first, OTHERS, 9.0) is first
-    assert sight(first, Claim("other", 15.0, "t1", 1), 9.0).since_s == 9.0
+    first = observe(None, OTHERS, 0.0)
+    assert observe(first, OTHERS, 9.0) is first
+    assert observe(first, LeaseRecord("other", 15.0, "t1", 1), 9.0).since_s == 9.0
 
 
 def test_a_term_ends_before_anybody_else_s_can_begin() -> None:
     term = Term(0.0)
     assert term.leads(STEP_DOWN_S - 0.1)
     assert not term.leads(STEP_DOWN_S)
-    assert term.left_s(9.0) == LAST_WRITE_S - 9.0
-    assert term.left_s(STEP_DOWN_S) == 0.0
+    assert term.write_budget_s(9.0) == LAST_WRITE_S - 9.0
+    assert term.write_budget_s(STEP_DOWN_S) == 0.0
     assert STEP_DOWN_S < LAST_WRITE_S < DURATION_S
 
 
 @pytest.mark.parametrize(
     ("spec", "claim"),
     [
-        ({}, Claim("", DURATION_S, "", 0)),
-        (None, Claim("", DURATION_S, "", 0)),
-        ({"holderIdentity": None, "leaseDurationSeconds": 0}, Claim("", DURATION_S, "", 0)),
+        ({}, LeaseRecord("", DURATION_S, "", 0)),
+        (None, LeaseRecord("", DURATION_S, "", 0)),
+        ({"holderIdentity": None, "leaseDurationSeconds": 0}, LeaseRecord("", DURATION_S, "", 0)),
         (
             {"holderIdentity": "a", "leaseDurationSeconds": 30, "renewTime": "t", "leaseTransitions": 4},
-            Claim("a", 30.0, "t", 4),
+            LeaseRecord("a", 30.0, "t", 4),
         ),
     ],
 )
-def test_whatever_a_lease_says_is_understood(spec: Any, claim: Claim) -> None:
-    assert claim_of({"spec": spec}) == claim
+def test_whatever_a_lease_says_is_understood(spec: Any, claim: LeaseRecord) -> None:
+    assert record_of({"spec": spec}) == claim
 
 
 def test_a_lease_taken_over_counts_a_transition_and_one_renewed_keeps_its_beginning() -> None:
-    first = claimed(None, Create(), me="a", at="t1")
+    first = held_spec(None, Create(), me="a", at="t1")
     assert (first["holderIdentity"], first["acquireTime"], first["leaseTransitions"]) == ("a", "t1", 0)
-    again = claimed({"spec": first}, Renew(), me="a", at="t2")
+    again = held_spec({"spec": first}, Renew(), me="a", at="t2")
     assert (again["acquireTime"], again["renewTime"], again["leaseTransitions"]) == ("t1", "t2", 0)
-    other = claimed({"spec": again}, Take(), me="b", at="t3")
+    other = held_spec({"spec": again}, Take(), me="b", at="t3")
     assert (other["holderIdentity"], other["acquireTime"], other["leaseTransitions"]) == ("b", "t3", 1)
-    free = released({"spec": other}, at="t4")
-    assert claim_of({"spec": free}) == Claim("", 1.0, "t4", 1)
+    free = released_spec({"spec": other}, at="t4")
+    assert record_of({"spec": free}) == LeaseRecord("", 1.0, "t4", 1)
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Replica:
     name: str
     server: Server
     clock: Callable[[], float]
-    sighting: Sighting | None = None
+    sighting: ObservedLease | None = None
     term: Term | None = None
     read: tuple[int, dict[str, Any] | None] | None = None
     looked_at: float = 0.0
@@ -133,13 +133,13 @@ class Replica:
             return
         (version, spec), self.read = self.read, None
         live = {"spec": spec} if spec else None
-        self.sighting = sight(self.sighting, claim_of(live), self.looked_at) if live else None
+        self.sighting = observe(self.sighting, record_of(live), self.looked_at) if live else None
         step = decide(self.sighting, me=self.name, now_s=self.clock())
         if isinstance(step, Wait):
             self.term = None
             return
         at = self.clock()
-        self.sent = (at, version, claimed(live, step, me=self.name, at=f"{self.name}{at}"))
+        self.sent = (at, version, held_spec(live, step, me=self.name, at=f"{self.name}{at}"))
 
     def arrive(self, *, lost: bool) -> None:
         """The write reaches the server; its answer may be lost."""
@@ -147,14 +147,14 @@ class Replica:
             return
         (at, version, spec), self.sent = self.sent, None
         if self.server.write(version, spec) and not lost:
-            self.sighting = Sighting(claim_of({"spec": spec}), at)
+            self.sighting = ObservedLease(record_of({"spec": spec}), at)
             self.term = Term(at)
 
     def work(self) -> None:
         """Begin a write of the loops, with the deadline that the client gives it."""
-        left_s = self.term.left_s(self.clock()) if self.term else 0.0
-        if left_s > 0:
-            self.writes.append(self.clock() + left_s)
+        write_budget_s = self.term.write_budget_s(self.clock()) if self.term else 0.0
+        if write_budget_s > 0:
+            self.writes.append(self.clock() + write_budget_s)
 
     def turn(self) -> None:
         """All of it, unhindered."""
@@ -168,7 +168,7 @@ class Replica:
         self.term = self.sent = None
         version, spec = self.server.read()
         if spec and spec["holderIdentity"] == self.name:
-            self.server.write(version, released({"spec": spec}, at=f"{self.name}-"))
+            self.server.write(version, released_spec({"spec": spec}, at=f"{self.name}-"))
 
 
 ACTIONS = st.tuples(

@@ -8,7 +8,7 @@ import pytest
 
 from agentqueue_operator.controller.kubernetes import leader_elector as module
 from agentqueue_operator.controller.kubernetes.api import DEADLINE_S, ApiServer
-from agentqueue_operator.controller.kubernetes.leader_elector import Elector
+from agentqueue_operator.controller.kubernetes.leader_elector import LeaderElector
 from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable
 
 
@@ -63,16 +63,16 @@ def lease(monkeypatch: pytest.MonkeyPatch) -> FakeLease:
     return FakeLease()
 
 
-Make = Callable[..., Elector]
+Make = Callable[..., LeaderElector]
 
 
 @pytest.fixture
 def make(lease: FakeLease) -> Iterator[Make]:
-    made: list[Elector] = []
+    made: list[LeaderElector] = []
 
-    def one(me: str = "me", **given: Any) -> Elector:
-        options: dict[str, Any] = {"healthy": lambda: True, "changed": lambda _: None} | given
-        made.append(Elector(lambda: lease, namespace="ns", name="aq", me=me, **options))
+    def one(me: str = "me", **given: Any) -> LeaderElector:
+        options: dict[str, Any] = {"healthy": lambda: True, "on_change": lambda _: None} | given
+        made.append(LeaderElector(lambda: lease, namespace="ns", name="aq", me=me, **options))
         return made[-1]
 
     yield one
@@ -89,12 +89,12 @@ def until(holds: Callable[[], object]) -> None:
 
 def test_one_alone_makes_the_lease_renews_it_and_lets_it_go(lease: FakeLease, make: Make) -> None:
     told: list[bool] = []
-    elector = make(changed=told.append)
-    assert (elector.leads, elector.left_s()) == (False, 0.0)
+    elector = make(on_change=told.append)
+    assert (elector.leads, elector.write_budget_s()) == (False, 0.0)
     elector.start()
     until(lambda: lease.version > 3)
     assert elector.leads
-    assert 0 < elector.left_s() <= 14.0
+    assert 0 < elector.write_budget_s() <= 14.0
     assert elector.holder == lease.holder == "me"
     elector.stop(5)
     assert (lease.holder, elector.leads, lease.closed) == ("", False, 1)
@@ -134,7 +134,7 @@ def test_an_api_server_that_is_away_ends_the_term_by_the_clock_alone(
     ahead = [0.0]
     monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + ahead[0])
     told: list[bool] = []
-    elector = make(changed=told.append)
+    elector = make(on_change=told.append)
     elector.start()
     until(lambda: elector.leads)
     lease.trouble = ApiUnavailable("no answer")
@@ -142,7 +142,7 @@ def test_an_api_server_that_is_away_ends_the_term_by_the_clock_alone(
     until(lambda: len(lease.calls) > asked + 3)
     before = elector.leads
     ahead[0] += 10.0
-    assert (before, elector.leads, elector.left_s()) == (True, False, 0.0)  # some tries may fail
+    assert (before, elector.leads, elector.write_budget_s()) == (True, False, 0.0)  # some tries may fail
     until(lambda: told == [True, False])
     lease.trouble = None
     until(lambda: elector.leads)

@@ -13,14 +13,14 @@ from agentqueue_operator.controller.kubernetes import watches as module
 from agentqueue_operator.controller.kubernetes.api import DEADLINE_S, ApiServer
 from agentqueue_operator.controller.kubernetes.cache import StoreCache
 from agentqueue_operator.controller.kubernetes.kopf_handlers import make_kopf_settings, make_registry
-from agentqueue_operator.controller.kubernetes.watches import KopfThread, Watches, _Failures
+from agentqueue_operator.controller.kubernetes.watches import KopfThread, Watches, _WatcherFailures
 from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, POD, POD_MONITOR, Kind, Object, QueueRef
 
 DEMO = QueueRef("ns", "demo")
 NO_KIND = ApiRefused(404, "NoSuchKind", "404 page not found")
 FORBIDDEN = ApiRefused(403, "Forbidden", "pods is forbidden")
-Fed = Callable[[Kind, str | None, Object], None]
+OnObject = Callable[[Kind, str | None, Object], None]
 
 
 def an(kind: Kind, name: str, version: int) -> Object:
@@ -69,9 +69,9 @@ class FakeApi(ApiServer):
 class Registry(kopf.OperatorRegistry):
     """Only what it was made of."""
 
-    def __init__(self, kinds: Iterable[Kind], fed: Fed) -> None:
+    def __init__(self, kinds: Iterable[Kind], on_object: OnObject) -> None:
         super().__init__()
-        self.kinds, self.fed = tuple(kinds), fed
+        self.kinds, self.on_object = tuple(kinds), on_object
 
 
 class FakeKopf(KopfThread):
@@ -83,7 +83,7 @@ class FakeKopf(KopfThread):
         self, registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings, namespaces: Sequence[str]
     ) -> None:
         assert isinstance(registry, Registry)
-        self.kinds, self.fed = registry.kinds, registry.fed
+        self.kinds, self.on_object = registry.kinds, registry.on_object
         self.namespaces = namespaces
         self.ended = asyncio.Event()
         self.failed = asyncio.Event()
@@ -98,7 +98,7 @@ class FakeKopf(KopfThread):
         self.stopped = True
 
     def show(self, kind: Kind, live: Object, what: str | None = None) -> None:
-        self.fed(kind, what, live)
+        self.on_object(kind, what, live)
 
     def die(self, problem: str) -> None:
         self.problem = problem
@@ -153,7 +153,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeKopf.runs = []
     monkeypatch.setattr(module, "KopfThread", FakeKopf)
     monkeypatch.setattr(module, "RESTARTS", (0.001, 0.002))
-    for name, seconds in (("AUDIT_S", 0.05), ("SOON_S", 0.01), ("TROUBLE_S", 0.02), ("BEHIND_S", 0.1)):
+    for name, seconds in (("AUDIT_S", 0.05), ("AUDIT_SOON_S", 0.01), ("AUDIT_FAILED_S", 0.02), ("MAX_LAG_S", 0.1)):
         monkeypatch.setattr(module, name, seconds)
 
 
@@ -210,8 +210,8 @@ async def test_without_the_definition_nothing_is_synced_and_the_trouble_says_wha
     world = make()
     world.api.refused["agentqueues"] = NO_KIND
     world.start()
-    await world.until(world.cache.trouble)
-    assert "agentqueue crd | kubectl apply" in world.cache.trouble()[0]
+    await world.until(world.cache.watch_problems)
+    assert "agentqueue crd | kubectl apply" in world.cache.watch_problems()[0]
     await asyncio.sleep(0.05)
     assert not world.watches.synced
     del world.api.refused["agentqueues"]
@@ -225,7 +225,7 @@ async def test_a_kind_that_need_not_be_there_is_no_trouble_and_is_found_when_it_
     world.api.refused["podmonitors"] = NO_KIND
     world.start()
     await world.until(lambda: world.watches.synced)
-    assert (world.kopf.kinds, world.cache.trouble()) == ((AGENT_QUEUE, POD), [])
+    assert (world.kopf.kinds, world.cache.watch_problems()) == ((AGENT_QUEUE, POD), [])
     assert not world.watches.watches(POD_MONITOR)
     del world.api.refused["podmonitors"]
     await world.until(lambda: world.watches.watches(POD_MONITOR))
@@ -239,13 +239,13 @@ async def test_a_right_that_is_taken_away_leaves_the_others_watched(make: MakeWo
     await world.until(lambda: world.cache.children(DEMO))
     world.api.refused["pods"] = FORBIDDEN
     world.kopf.die("APIForbiddenError: pods")
-    await world.until(lambda: world.watches.begun == 2)
+    await world.until(lambda: world.watches.starts == 2)
     assert world.kopf.kinds == (AGENT_QUEUE,)
-    assert world.cache.trouble() == ["pods: 403 Forbidden: pods is forbidden"]
+    assert world.cache.watch_problems() == ["pods: 403 Forbidden: pods is forbidden"]
     assert len(world.cache.children(DEMO)) == 1  # old, but better than nothing
     del world.api.refused["pods"]
     await world.until(lambda: world.kopf.kinds == (AGENT_QUEUE, POD))
-    assert world.cache.trouble() == []
+    assert world.cache.watch_problems() == []
     assert FakeKopf.runs[0].stopped
 
 
@@ -286,7 +286,7 @@ async def test_what_went_unseen_is_dropped_when_kopf_lists_anew(
     del world.api.objects["pods"]["goes"]
     world.put(POD, "stays", 3)  # of a listing: its type is None
     await world.until(lambda: [it["metadata"]["name"] for it in world.cache.children(DEMO)] == ["stays"])
-    assert world.watches.begun == 1
+    assert world.watches.starts == 1
 
 
 async def test_events_change_the_cache(make: MakeWorld) -> None:
@@ -305,7 +305,7 @@ async def test_a_watch_that_does_not_show_what_is_there_is_begun_anew(make: Make
     world.start()
     await world.until(lambda: world.watches.synced)
     world.put(POD, "unseen", 1, shown=False)
-    await world.until(lambda: world.watches.begun == 2)
+    await world.until(lambda: world.watches.starts == 2)
     world.kopf.show(POD, an(POD, "unseen", 1))
     await world.until(lambda: world.cache.children(DEMO))
 
@@ -320,17 +320,17 @@ def test_kopf_is_told_to_watch_children_by_label_and_to_leave_no_traces() -> Non
 
 
 async def test_an_event_s_kind_and_object_are_handed_on() -> None:
-    fed: list[tuple[Kind, str | None, Object]] = []
-    registry = make_registry([AGENT_QUEUE, POD], lambda *news: fed.append(news))
+    on_object: list[tuple[Kind, str | None, Object]] = []
+    registry = make_registry([AGENT_QUEUE, POD], lambda *news: on_object.append(news))
     handlers: dict[str, Any] = {handler.id: handler.fn for handler in registry._watching.get_all_handlers()}
     assert set(handlers) == {"agentqueues", "pods"}
     await handlers["pods"](event={"type": None, "object": {"a": 1}}, logger=None)
-    assert fed == [(POD, None, {"a": 1})]
+    assert on_object == [(POD, None, {"a": 1})]
 
 
 def test_a_failed_watcher_is_heard_from_kopfs_own_thread_alone() -> None:
     told: list[str] = []
-    listener = _Failures(told.append)
+    listener = _WatcherFailures(told.append)
     logger = logging.getLogger("kopf._core.reactor.running")
     logging.getLogger("kopf").addHandler(listener)
     try:

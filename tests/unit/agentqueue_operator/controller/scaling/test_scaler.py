@@ -354,17 +354,17 @@ async def test_what_can_not_be_annotated_stays_and_says_why(two_idle: Passes) ->
     two_idle.queues.confirm("a")
     scaled = await two_idle.one()
     assert scaled.replicas == 2
-    assert "pods is forbidden" in scaled.trouble
+    assert "pods is forbidden" in scaled.error
 
 
 async def test_a_pod_that_is_gone_meanwhile_is_no_trouble(two_idle: Passes) -> None:
     two_idle.cluster.refuses = ApiRefused(404, "NotFound", "no pod")
-    assert (await two_idle.settled()).trouble == ""
+    assert (await two_idle.settled()).error == ""
 
 
 async def test_marks_that_redis_does_not_take_are_planned_anew(two_idle: Passes) -> None:
     two_idle.queues.takes_marks = False
-    assert (await two_idle.settled()).trouble == ""
+    assert (await two_idle.settled()).error == ""
     assert two_idle.cluster.costs() == set()
     two_idle.queues.takes_marks = True
     await two_idle.one()

@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentqueue.spec import AgentQueue, AgentQueueStatus, ConditionType, ResolvedQueue, resolve
-from agentqueue_operator.controller.status.api_errors import refusal
+from agentqueue_operator.controller.status.api_errors import explain_api_error
 from agentqueue_operator.controller.status.conditions import (
     AgentFacts,
     ConsoleFacts,
     Facts,
     RedisFacts,
-    held,
-    hindered,
+    blocked,
     is_worth_writing,
     paused,
     status_of,
+    unreconciled_status,
 )
-from agentqueue_operator.controller.status.events import happenings
-from agentqueue_operator.controller.status.pod_problems import ORDER, Trouble
-from agentqueue_operator.controller.status.reasons import REMEDIES, Reason
+from agentqueue_operator.controller.status.events import events_between
+from agentqueue_operator.controller.status.pod_problems import ORDER
+from agentqueue_operator.controller.status.reasons import REMEDIES, Problem, Reason
 from agentqueue_operator.resources.plan import Key
 from agentqueue_operator.resources.render import console_name
 from agentqueue_operator.resources.render.console import console_access
@@ -31,8 +31,8 @@ from tests.support import resources
 Object = dict[str, Any]
 NOW, LATER = "2026-01-01T12:00:00Z", "2026-01-01T12:05:00Z"
 REDIS = RedisFacts(endpoint="r.n.svc:6379", secret="r", answers=True)
-PULL, FULL = Trouble(Reason.IMAGE_PULL_FAILED, "a:2: not found"), Trouble(Reason.UNSCHEDULABLE, "0/1 nodes")
-CRASHING = Trouble(Reason.CRASH_LOOPING, "container worker ended with exit code 1")
+PULL, FULL = Problem(Reason.IMAGE_PULL_FAILED, "a:2: not found"), Problem(Reason.UNSCHEDULABLE, "0/1 nodes")
+CRASHING = Problem(Reason.CRASH_LOOPING, "container worker ended with exit code 1")
 
 
 def agent(name: str = "a", **given: Any) -> AgentFacts:
@@ -60,12 +60,12 @@ def test_all_is_well() -> None:
         "Ready": ("True", "Available"),
         "Reconciling": ("False", "Ready"),
         "Stalled": ("False", "ProgressPossible"),
-        "Progressing": ("False", "Settled"),
+        "Progressing": ("False", "Stable"),
         "RedisReady": ("True", "Available"),
-        "MetricsAvailable": ("True", "QueuesRead"),
-        "ScalingActive": ("True", "FollowsQueues"),
+        "MetricsAvailable": ("True", "QueuesReadable"),
+        "ScalingActive": ("True", "QueueDriven"),
         "Paused": ("False", "NotPaused"),
-        "ConfigurationWarning": ("False", "NoWarning"),
+        "ConfigurationWarning": ("False", "NoWarnings"),
     }
 
 
@@ -73,7 +73,7 @@ def test_all_is_well() -> None:
     ("given", "expected"),
     [
         pytest.param(
-            facts(hurdles=(Trouble(Reason.FOREIGN_OBJECT, "Service r is there"),)),
+            facts(problems=(Problem(Reason.FOREIGN_OBJECT, "Service r is there"),)),
             {"Ready": ("False", "ForeignObject"), "ConfigurationWarning": ("True", "ForeignObject")},
             id="hurdle",
         ),
@@ -88,7 +88,7 @@ def test_all_is_well() -> None:
             id="suspended",
         ),
         pytest.param(
-            facts(agent(read=False), redis=RedisFacts(starting=Trouble(Reason.REDIS_STARTING, "soon"))),
+            facts(agent(read=False), redis=RedisFacts(starting=Problem(Reason.REDIS_STARTING, "soon"))),
             {
                 "Ready": ("False", "RedisStarting"),
                 "Progressing": ("True", "RedisStarting"),
@@ -99,7 +99,7 @@ def test_all_is_well() -> None:
             id="redis-starts",
         ),
         pytest.param(
-            facts(agent(read=False), redis=RedisFacts(trouble=Trouble(Reason.REDIS_WRONG_PASSWORD, "WRONGPASS"))),
+            facts(agent(read=False), redis=RedisFacts(problem=Problem(Reason.REDIS_WRONG_PASSWORD, "WRONGPASS"))),
             {
                 "Ready": ("False", "RedisWrongPassword"),
                 "Progressing": ("False", "RedisWrongPassword"),
@@ -109,32 +109,32 @@ def test_all_is_well() -> None:
             id="redis-in-trouble",
         ),
         pytest.param(
-            facts(redis=replace(REDIS, note=Trouble(Reason.INSECURE_TLS, "anybody may pose"))),
+            facts(redis=replace(REDIS, warning=Problem(Reason.INSECURE_TLS, "anybody may pose"))),
             {"RedisReady": ("True", "InsecureTLS"), "Ready": ("True", "Available")},
             id="redis-with-a-note",
         ),
         pytest.param(
             facts(agent(read=False)),
-            {"MetricsAvailable": ("False", "NotChecked"), "ScalingActive": ("False", "NotChecked")},
+            {"MetricsAvailable": ("False", "Unknown"), "ScalingActive": ("False", "Unknown")},
             id="queue-not-read",
         ),
         pytest.param(
-            facts(agent(ready=0, trouble=CRASHING)),
+            facts(agent(ready=0, problem=CRASHING)),
             {"Ready": ("False", "CrashLooping"), "Progressing": ("False", "CrashLooping")},
             id="no-worker-runs",
         ),
         pytest.param(
-            facts(agent(ready=0, needed=0, trouble=CRASHING)),
+            facts(agent(ready=0, needed=0, problem=CRASHING)),
             {"Ready": ("False", "CrashLooping")},
             id="no-worker-runs-though-none-must",
         ),
         pytest.param(
-            facts(agent(desired=3, ready=2, needed=1, trouble=CRASHING)),
+            facts(agent(desired=3, ready=2, needed=1, problem=CRASHING)),
             {"Ready": ("True", "Available"), "Progressing": ("False", "CrashLooping")},
             id="some-run",
         ),
         pytest.param(
-            facts(agent(desired=0, ready=0, trouble=CRASHING)), {"Ready": ("True", "Available")}, id="none-is-wanted"
+            facts(agent(desired=0, ready=0, problem=CRASHING)), {"Ready": ("True", "Available")}, id="none-is-wanted"
         ),
         pytest.param(
             facts(agent(ready=0)),
@@ -152,7 +152,7 @@ def test_all_is_well() -> None:
             id="old-workers-serve-and-new-ones-start",
         ),
         pytest.param(
-            facts(agent(rolling_out=True, trouble=PULL, new_trouble=PULL)),
+            facts(agent(rolling_out=True, problem=PULL, newest_problem=PULL)),
             {
                 "Ready": ("False", "ImagePullFailed"),
                 "Reconciling": ("False", "ImagePullFailed"),
@@ -161,22 +161,22 @@ def test_all_is_well() -> None:
             id="old-workers-serve-and-the-new-image-is-not-there",
         ),
         pytest.param(
-            facts(agent(rolling_out=True, ready=0, trouble=CRASHING)),
+            facts(agent(rolling_out=True, ready=0, problem=CRASHING)),
             {"Ready": ("False", "RollingOut"), "Reconciling": ("True", "RollingOut")},
             id="old-workers-crash-and-the-new-version-may-mend-it",
         ),
         pytest.param(
-            facts(agent(rolling_out=True, ready=0, new_trouble=FULL)),
+            facts(agent(rolling_out=True, ready=0, newest_problem=FULL)),
             {"Ready": ("False", "Unschedulable"), "Reconciling": ("True", "Unschedulable")},
             id="no-node-has-room-yet",
         ),
         pytest.param(
-            facts(agent(rolling_out=True, ready=0, new_trouble=replace(FULL, lasting=True))),
+            facts(agent(rolling_out=True, ready=0, newest_problem=replace(FULL, lasting=True))),
             {"Ready": ("False", "Unschedulable"), "Stalled": ("True", "Unschedulable")},
             id="no-node-has-room-for-long",
         ),
         pytest.param(
-            facts(agent(rolling_out=True, desired=0, ready=0, needed=0, new_trouble=PULL)),
+            facts(agent(rolling_out=True, desired=0, ready=0, needed=0, newest_problem=PULL)),
             {"Ready": ("False", "RollingOut"), "Stalled": ("False", "ProgressPossible")},
             id="old-workers-go-and-none-is-wanted",
         ),
@@ -184,12 +184,12 @@ def test_all_is_well() -> None:
             facts(agent(desired=0, ready=0, needed=0)), {"Ready": ("True", "Available")}, id="at-zero-without-jobs"
         ),
         pytest.param(
-            facts(agent(desired=1, ready=0, needed=0, trouble=PULL)),
+            facts(agent(desired=1, ready=0, needed=0, problem=PULL)),
             {"Ready": ("False", "ImagePullFailed"), "Stalled": ("True", "ImagePullFailed")},
             id="the-first-job-finds-that-the-image-is-not-there",
         ),
         pytest.param(
-            facts(agent(desired=3, ready=2, needed=1, trouble=PULL)),
+            facts(agent(desired=3, ready=2, needed=1, problem=PULL)),
             {"Ready": ("True", "Available"), "Stalled": ("False", "ProgressPossible")},
             id="more-can't-start-and-enough-serve",
         ),
@@ -199,17 +199,17 @@ def test_all_is_well() -> None:
             id="redis-is-replaced",
         ),
         pytest.param(
-            facts(redis=RedisFacts(trouble=PULL)),
+            facts(redis=RedisFacts(problem=PULL)),
             {"Ready": ("False", "ImagePullFailed"), "Stalled": ("True", "ImagePullFailed")},
             id="redis's-image-is-not-there",
         ),
         pytest.param(
-            facts(redis=RedisFacts(trouble=CRASHING, rolling_out=True)),
+            facts(redis=RedisFacts(problem=CRASHING, rolling_out=True)),
             {"Ready": ("False", "CrashLooping"), "Reconciling": ("True", "CrashLooping")},
             id="redis-crashes-and-the-new-version-may-mend-it",
         ),
         pytest.param(
-            facts(redis=RedisFacts(trouble=Trouble(Reason.REDIS_UNREACHABLE, "no answer"))),
+            facts(redis=RedisFacts(problem=Problem(Reason.REDIS_UNREACHABLE, "no answer"))),
             {"Ready": ("False", "RedisUnreachable"), "Reconciling": ("True", "RedisUnreachable")},
             id="redis-may-come-back",
         ),
@@ -219,12 +219,12 @@ def test_all_is_well() -> None:
             id="an-object-is-to-be-applied",
         ),
         pytest.param(
-            facts(hurdles=(Trouble(Reason.OBJECT_INVALID, "no such field"),)),
+            facts(problems=(Problem(Reason.OBJECT_INVALID, "no such field"),)),
             {"Ready": ("False", "ObjectInvalid"), "Stalled": ("True", "ObjectInvalid")},
             id="an-object-is-refused",
         ),
         pytest.param(
-            facts(hurdles=(Trouble(Reason.QUOTA_EXCEEDED, "few"),)),
+            facts(problems=(Problem(Reason.QUOTA_EXCEEDED, "few"),)),
             {"Ready": ("False", "QuotaExceeded"), "Reconciling": ("True", "QuotaExceeded")},
             id="quota-may-become-free",
         ),
@@ -234,23 +234,23 @@ def test_all_is_well() -> None:
             id="the-console-is-replaced",
         ),
         pytest.param(
-            facts(console=ConsoleFacts(rolling_out=True, trouble=PULL, new_trouble=PULL)),
+            facts(console=ConsoleFacts(rolling_out=True, problem=PULL, newest_problem=PULL)),
             {"Ready": ("False", "ImagePullFailed"), "Stalled": ("True", "ImagePullFailed")},
             id="the-console's-image-is-not-there",
         ),
         pytest.param(
-            facts(console=ConsoleFacts(rolling_out=True, new_trouble=FULL)),
+            facts(console=ConsoleFacts(rolling_out=True, newest_problem=FULL)),
             {"Ready": ("False", "Unschedulable"), "Reconciling": ("True", "Unschedulable")},
             id="no-room-for-the-console-yet",
         ),
         pytest.param(
-            facts(console=ConsoleFacts(trouble=CRASHING)),
+            facts(console=ConsoleFacts(problem=CRASHING)),
             {"Ready": ("True", "Available"), "ConfigurationWarning": ("True", "CrashLooping")},
             id="a-console-that-ran-fails",
         ),
         pytest.param(facts(console=ConsoleFacts()), {"Ready": ("True", "Available")}, id="the-console-runs"),
         pytest.param(
-            facts(suspended=True, redis=RedisFacts(trouble=PULL)),
+            facts(suspended=True, redis=RedisFacts(problem=PULL)),
             {"Ready": ("False", "ImagePullFailed"), "Stalled": ("True", "ImagePullFailed")},
             id="suspended-and-redis-can't-start",
         ),
@@ -271,12 +271,12 @@ def test_all_is_well() -> None:
             id="jobs-wait-and-nobody-comes",
         ),
         pytest.param(
-            facts(agent(desired=2, trouble=Trouble(Reason.UNSCHEDULABLE, "0/1 nodes"))),
+            facts(agent(desired=2, problem=Problem(Reason.UNSCHEDULABLE, "0/1 nodes"))),
             {"ScalingActive": ("False", "Unschedulable"), "Ready": ("True", "Available")},
             id="no-room-for-more",
         ),
         pytest.param(
-            facts(warnings=(Trouble(Reason.WATCHES_DOWN, "pods: forbidden"),)),
+            facts(problems=(Problem(Reason.WATCHES_DOWN, "pods: forbidden", blocking=False),)),
             {"ConfigurationWarning": ("True", "WatchesDown"), "Ready": ("True", "Available")},
             id="warning",
         ),
@@ -287,7 +287,7 @@ def test_conditions(given: Facts, expected: dict[str, tuple[str, str]]) -> None:
     assert {kind: found[kind] for kind in expected} == expected
 
 
-TROUBLES = st.none() | st.builds(Trouble, st.sampled_from(ORDER), st.just("x"), lasting=st.booleans())
+PROBLEMS = st.none() | st.builds(Problem, st.sampled_from(ORDER), st.just("x"), lasting=st.booleans())
 AGENTS = st.builds(
     agent,
     made=st.booleans(),
@@ -298,11 +298,11 @@ AGENTS = st.builds(
     auto=st.booleans(),
     waiting=st.integers(0, 1),
     rolling_out=st.booleans(),
-    trouble=TROUBLES,
-    new_trouble=TROUBLES,
+    problem=PROBLEMS,
+    newest_problem=PROBLEMS,
 )
-CONSOLES = st.builds(ConsoleFacts, rolling_out=st.booleans(), trouble=TROUBLES, new_trouble=TROUBLES)
-REDISES = st.builds(RedisFacts, rolling_out=st.booleans(), trouble=TROUBLES, starting=TROUBLES)
+CONSOLES = st.builds(ConsoleFacts, rolling_out=st.booleans(), problem=PROBLEMS, newest_problem=PROBLEMS)
+REDISES = st.builds(RedisFacts, rolling_out=st.booleans(), problem=PROBLEMS, starting=PROBLEMS)
 
 
 @given(st.lists(AGENTS, min_size=1, max_size=2), REDISES, st.none() | CONSOLES, st.booleans(), st.booleans())
@@ -317,33 +317,33 @@ def test_ready_reconciling_and_stalled_exclude_each_other_and_one_always_holds(
 
 
 def test_messages_name_what_and_what_to_do() -> None:
-    given = facts(agent(ready=0, trouble=replace(CRASHING, more=2)))
+    given = facts(agent(ready=0, problem=replace(CRASHING, more=2)))
     said = message(given, "Ready")
-    assert said.startswith("agent a: container worker ended with exit code 1 (2 more pods the same).")
+    assert said.startswith("agent a: container worker ended with exit code 1 (and 2 more pods).")
     assert said.endswith(REMEDIES[Reason.CRASH_LOOPING])
-    one = facts(agent(ready=0, trouble=replace(CRASHING, more=1)))
-    assert "(1 more pod the same)" in message(one, "Ready")
-    assert message(facts(hurdles=(Trouble(Reason.FORBIDDEN),)), "Ready").startswith("Forbidden.")
-    both = facts(warnings=(Trouble(Reason.WATCHES_DOWN, "pods."), Trouble(Reason.INSECURE_TLS, "x")))
+    one = facts(agent(ready=0, problem=replace(CRASHING, more=1)))
+    assert "(and 1 more pod)" in message(one, "Ready")
+    assert message(facts(problems=(Problem(Reason.FORBIDDEN),)), "Ready").startswith("Forbidden.")
+    both = facts(problems=(Problem(Reason.WATCHES_DOWN, "pods."), Problem(Reason.INSECURE_TLS, "x")))
     assert message(both, "ConfigurationWarning").count(". ") >= 3
 
 
 def test_agents_whose_number_does_not_follow_their_queue_are_named() -> None:
     given = facts(agent("a"), agent("fixed", auto=False), agent("external", auto=False))
     said = message(given, "ScalingActive")
-    assert said.startswith("The number of workers follows the queues; not so fixed, external: their scaling.mode")
+    assert said.startswith("The number of workers follows the queues. Not autoscaled (scaling.mode is not Auto): fixed, external.")
     assert message(facts(agent("a")), "ScalingActive") == "The number of workers follows the queues."
 
 
 @pytest.mark.parametrize(
     ("agents", "said"),
     [
-        pytest.param([agent("long", ready=4)], "long: 3 of 4 workers end what they run.", id="fewer"),
-        pytest.param([agent("long", ready=2)], "long: 1 of 2 workers ends what it runs.", id="one"),
-        pytest.param([agent("long", desired=0)], "long: 1 of 1 worker ends what it runs.", id="the-last"),
+        pytest.param([agent("long", ready=4)], "long: 3 of 4 workers finish their jobs and end.", id="fewer"),
+        pytest.param([agent("long", ready=2)], "long: 1 of 2 workers finishes its jobs and ends.", id="one"),
+        pytest.param([agent("long", desired=0)], "long: 1 of 1 worker finishes its jobs and ends.", id="the-last"),
         pytest.param(
             [agent("a", desired=2), agent("b", desired=3), agent("c", ready=3), agent("d", desired=0), agent("e")],
-            "a, b: more workers start; c: 2 of 3 workers end what they run; d: 1 of 1 worker ends what it runs.",
+            "a, b: more workers start; c: 2 of 3 workers finish their jobs and end; d: 1 of 1 worker finishes its jobs and ends.",
             id="many",
         ),
     ],
@@ -377,7 +377,7 @@ def test_numbers_and_agents() -> None:
         pytest.param(agent(desired=0, ready=0, needed=0, read=False), "0/1", id="redis-is-not-there-yet"),
         pytest.param(agent(desired=0, ready=0, needed=0, made=False), "0/1", id="not-made-yet"),
         pytest.param(agent(rolling_out=True), "0/1", id="rolls-out"),
-        pytest.param(agent(desired=1, ready=0, needed=0, trouble=PULL), "0/1", id="its-workers-can't-start"),
+        pytest.param(agent(desired=1, ready=0, needed=0, problem=PULL), "0/1", id="its-workers-can't-start"),
         pytest.param(agent(desired=4, ready=1), "1/1", id="scales"),
     ],
 )
@@ -416,7 +416,7 @@ def test_numbers_that_could_not_be_read_are_absent_and_so_are_their_sums() -> No
 
 def test_the_time_of_a_condition_is_kept_while_its_status_stays() -> None:
     old = status_of(facts(agent(ready=0)), None, now=NOW)
-    new = status_of(facts(agent(ready=0, trouble=CRASHING)), old, now=LATER)
+    new = status_of(facts(agent(ready=0, problem=CRASHING)), old, now=LATER)
     times = {one["type"]: one["lastTransitionTime"] for one in new["conditions"]}
     assert times["Ready"] == NOW  # another reason, the same status
     assert times["Progressing"] == LATER
@@ -425,7 +425,7 @@ def test_the_time_of_a_condition_is_kept_while_its_status_stays() -> None:
 
 def test_what_is_held_keeps_the_rest_as_it_was() -> None:
     old = status_of(facts(), None, now=NOW)
-    status = held(old, paused(), generation=4, now=LATER)
+    status = unreconciled_status(old, paused(), generation=4, now=LATER)
     AgentQueueStatus.model_validate(status)
     found = {one["type"]: one for one in status["conditions"]}
     assert (found["Paused"]["status"], found["Paused"]["reason"]) == ("True", "PausedByAnnotation")
@@ -436,19 +436,21 @@ def test_what_is_held_keeps_the_rest_as_it_was() -> None:
 
 
 def test_what_was_never_looked_at_has_no_observed_generation() -> None:
-    assert "observedGeneration" not in held(None, paused(), generation=1, now=NOW)
-    assert held({"observedGeneration": -1}, paused(), generation=1, now=NOW)["observedGeneration"] == -1
+    assert "observedGeneration" not in unreconciled_status(None, paused(), generation=1, now=NOW)
+    assert unreconciled_status({"observedGeneration": -1}, paused(), generation=1, now=NOW)["observedGeneration"] == -1
 
 
 def test_what_was_never_told_is_unknown() -> None:
-    status = held(None, hindered(Trouble(Reason.INVALID_SPEC, "spec.agents: too many")), generation=1, now=NOW)
+    status = unreconciled_status(
+        None, blocked(Problem(Reason.INVALID_SPEC, "spec.agents: too many")), generation=1, now=NOW
+    )
     AgentQueueStatus.model_validate(status)
     found = {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
     assert found["Ready"] == ("False", "InvalidSpec")
     assert found["ConfigurationWarning"] == ("True", "InvalidSpec")
     assert (found["Stalled"], found["Reconciling"]) == (("True", "InvalidSpec"), ("False", "InvalidSpec"))
     assert status["observedGeneration"] == 1
-    assert found["RedisReady"] == ("Unknown", "NotChecked")
+    assert found["RedisReady"] == ("Unknown", "Unknown")
     assert set(found) == set(map(str, ConditionType))
 
 
@@ -485,12 +487,12 @@ def test_volatile_numbers(before: Object, after: Object, since_s: float, expecte
 
 
 def events(old: Object | None, new: Object) -> list[tuple[str, bool]]:
-    return [(one.reason, one.warning) for one in happenings(old, new)]
+    return [(one.reason, one.warning) for one in events_between(old, new)]
 
 
 def test_events_of_a_start() -> None:
     starting = status_of(
-        facts(agent(ready=0, read=False), redis=RedisFacts(starting=Trouble(Reason.REDIS_STARTING))), None, now=NOW
+        facts(agent(ready=0, read=False), redis=RedisFacts(starting=Problem(Reason.REDIS_STARTING))), None, now=NOW
     )
     assert events(None, starting) == []
     up = status_of(facts(agent(last_scale={"time": NOW, "from": 0, "to": 1, "reason": "Backlog"})), starting, now=LATER)
@@ -500,7 +502,7 @@ def test_events_of_a_start() -> None:
 
 def test_events_of_trouble_and_its_end() -> None:
     well = status_of(facts(), None, now=NOW)
-    wrong = status_of(facts(hurdles=(Trouble(Reason.QUOTA_EXCEEDED, "x"),)), well, now=LATER)
+    wrong = status_of(facts(problems=(Problem(Reason.QUOTA_EXCEEDED, "x"),)), well, now=LATER)
     assert events(well, wrong) == [("QuotaExceeded", True)]
     assert events(wrong, well) == [("Ready", False), ("WarningGone", False)]
     suspended = status_of(facts(suspended=True), well, now=LATER)
@@ -509,8 +511,8 @@ def test_events_of_trouble_and_its_end() -> None:
     rolling = status_of(facts(agent(rolling_out=True)), well, now=LATER)
     assert events(well, rolling) == []
     assert events(rolling, status_of(facts(), rolling, now=LATER)) == [("Ready", False)]
-    noted = status_of(facts(redis=replace(REDIS, note=Trouble(Reason.INSECURE_TLS, "x"))), well, now=LATER)
-    assert events(well, noted) == []
+    on_call = status_of(facts(redis=replace(REDIS, warning=Problem(Reason.INSECURE_TLS, "x"))), well, now=LATER)
+    assert events(well, on_call) == []
 
 
 # Refusals
@@ -530,10 +532,10 @@ def test_events_of_trouble_and_its_end() -> None:
     ],
 )
 def test_refusals(status: int, said: str, reason: Reason | None) -> None:
-    trouble = refusal(Key("Deployment", "d"), status, said)
-    assert (trouble.reason if trouble else None) is reason
-    if trouble:
-        assert trouble.said == f"Deployment d is refused: {said}"
+    problem = explain_api_error(Key("Deployment", "d"), status, said)
+    assert (problem.reason if problem else None) is reason
+    if problem:
+        assert problem.message == f"Deployment d is rejected: {said}"
 
 
 def test_jobs_that_nobody_holds_any_more_are_active_still_and_need_somebody_to_run_them() -> None:

@@ -14,13 +14,12 @@ from agentqueue_operator.controller.status.conditions import (
     AgentFacts,
     Facts,
     RedisFacts,
-    held,
-    hindered,
+    blocked,
     paused,
     status_of,
+    unreconciled_status,
 )
-from agentqueue_operator.controller.status.pod_problems import Trouble
-from agentqueue_operator.controller.status.reasons import Reason
+from agentqueue_operator.controller.status.reasons import Problem, Reason
 from tests.support.pages import Page
 
 Object = dict[str, Any]
@@ -28,7 +27,7 @@ ROOT = Path(__file__).parents[5]
 SCRIPT = "resource.customizations.health.agentqueue.dev_AgentQueue"
 NOW = "2026-01-01T12:00:00Z"
 GENERATION = 3
-PULL = Trouble(Reason.IMAGE_PULL_FAILED, "a:2: not found")
+PULL = Problem(Reason.IMAGE_PULL_FAILED, "a:2: not found")
 AGENT = AgentFacts(name="a", queue="a", deployment="q-a", made=True, desired=1, ready=1, needed=1, read=True)
 WELL = Facts(generation=GENERATION, redis=RedisFacts(endpoint="r:6379", answers=True), agents=(AGENT,))
 
@@ -90,13 +89,16 @@ PAUSED = {"agentqueue.dev/paused": "true"}
         pytest.param(told(agents(rolling_out=True)), "InProgress", "Progressing", id="rolls-out"),
         pytest.param(told(agents(ready=0)), "InProgress", "Progressing", id="starts"),
         pytest.param(
-            told(agents(rolling_out=True, trouble=PULL, new_trouble=PULL)), "Failed", "Degraded", id="a-wrong-image"
+            told(agents(rolling_out=True, problem=PULL, newest_problem=PULL)), "Failed", "Degraded", id="a-wrong-image"
         ),
         pytest.param(
-            told(agents(desired=1, ready=0, needed=0, trouble=PULL)), "Failed", "Degraded", id="found-by-the-first-job"
+            told(agents(desired=1, ready=0, needed=0, problem=PULL)), "Failed", "Degraded", id="found-by-the-first-job"
         ),
         pytest.param(
-            resource(held(OLD, hindered(Trouble(Reason.INVALID_SPEC)), generation=4, now=NOW), generation=4),
+            resource(
+                unreconciled_status(OLD, blocked(Problem(Reason.INVALID_SPEC)), generation=4, now=NOW),
+                generation=4,
+            ),
             "Failed",
             "Degraded",
             id="a-resource-that-breaks-rules",
@@ -104,13 +106,13 @@ PAUSED = {"agentqueue.dev/paused": "true"}
         pytest.param(resource(OLD, generation=4), "InProgress", "Progressing", id="a-new-generation"),
         pytest.param(resource(NEW, generation=1), "InProgress", "Progressing", id="just-made"),
         pytest.param(
-            resource(held(OLD, paused(), generation=4, now=NOW), generation=4, annotations=PAUSED),
+            resource(unreconciled_status(OLD, paused(), generation=4, now=NOW), generation=4, annotations=PAUSED),
             "InProgress",
             "Suspended",
             id="paused-with-a-new-generation",
         ),
         pytest.param(
-            resource(held(OLD, paused(), generation=GENERATION, now=NOW), annotations=PAUSED),
+            resource(unreconciled_status(OLD, paused(), generation=GENERATION, now=NOW), annotations=PAUSED),
             "Current",
             "Suspended",
             id="paused",
@@ -125,7 +127,7 @@ def test_what_deployment_tools_make_of_it(given: Object, by_kstatus: str, by_arg
 
 
 def test_argo_cd_shows_what_is_wrong_and_what_to_do() -> None:
-    said = argo_cd(told(agents(rolling_out=True, new_trouble=PULL)))["message"]
+    said = argo_cd(told(agents(rolling_out=True, newest_problem=PULL)))["message"]
     assert said.startswith("agent a: a:2: not found.")
     assert "imagePullSecrets" in said
 

@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 
 from agentqueue_operator.controller.status.pod_problems import (
-    LONGEST,
+    MAX_OUTPUT,
     ORDER,
-    Trouble,
     is_ready,
     last_end,
+    problem_of,
     ready_count,
     ready_for,
-    trouble_of,
     was_ready,
 )
-from agentqueue_operator.controller.status.reasons import REMEDIES, Reason
+from agentqueue_operator.controller.status.reasons import REMEDIES, Problem, Reason
 
 Object = dict[str, Any]
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -105,10 +104,10 @@ HANDLER = (
     ],
 )
 def test_a_pod_s_trouble(given: Object, reason: Reason, said: str) -> None:
-    trouble = trouble_of([given], now=NOW)
-    assert trouble is not None
-    assert trouble.reason is reason
-    assert said in trouble.said
+    problem = problem_of([given], now=NOW)
+    assert problem is not None
+    assert problem.reason is reason
+    assert said in problem.message
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_a_pod_s_trouble(given: Object, reason: Reason, said: str) -> None:
     ],
 )
 def test_no_trouble(given: Object) -> None:
-    assert trouble_of([given], now=NOW) is None
+    assert problem_of([given], now=NOW) is None
 
 
 def deployment(*conditions: Object, generation: int = 1, **status: Any) -> Object:
@@ -150,21 +149,21 @@ def deployment(*conditions: Object, generation: int = 1, **status: Any) -> Objec
     ],
 )
 def test_a_deployment_s_trouble(condition: Object, reason: Reason) -> None:
-    trouble = trouble_of([], deployment(condition), now=NOW)
-    assert trouble is not None
-    assert trouble.reason is reason
+    problem = problem_of([], deployment(condition), now=NOW)
+    assert problem is not None
+    assert problem.reason is reason
 
 
 def test_what_a_user_must_mend_is_told_first() -> None:
     pods = [unscheduled("no node"), pod(ended(1)), pod(waiting("ErrImagePull")), pod(waiting("ErrImagePull"))]
-    assert trouble_of(pods, now=NOW) == Trouble(Reason.IMAGE_PULL_FAILED, "a:1: ErrImagePull", more=1)
+    assert problem_of(pods, now=NOW) == Problem(Reason.IMAGE_PULL_FAILED, "a:1: ErrImagePull", more=1)
 
 
 def test_long_words_are_cut_at_the_front() -> None:
-    trouble = trouble_of([pod(ended(1, "x" * 1000 + " the cause"))], now=NOW)
-    assert trouble is not None
-    assert trouble.said.endswith("the cause")
-    assert len(trouble.said) < LONGEST + 100
+    problem = problem_of([pod(ended(1, "x" * 1000 + " the cause"))], now=NOW)
+    assert problem is not None
+    assert problem.message.endswith("the cause")
+    assert len(problem.message) < MAX_OUTPUT + 100
 
 
 def test_every_reason_has_a_remedy_and_those_of_pods_an_order() -> None:
@@ -195,16 +194,16 @@ JUST_NOW, EXACTLY_LONG = "2026-01-01T11:50:01Z", "2026-01-01T11:50:00Z"
 )
 def test_what_stays_until_somebody_changes_something(reason: str, since: str, final: bool) -> None:
     given = pod(waiting(reason, 'secret "s" not found'), conditions=[SCHEDULED | {"lastTransitionTime": since}])
-    trouble = trouble_of([given], now=NOW)
-    assert trouble is not None
-    assert trouble.is_final is final
+    problem = problem_of([given], now=NOW)
+    assert problem is not None
+    assert problem.is_final is final
 
 
 @pytest.mark.parametrize(("since", "final"), [(JUST_NOW, False), (EXACTLY_LONG, True)])
 def test_no_room_is_final_once_it_has_lasted(since: str, final: bool) -> None:
-    for trouble in (
-        trouble_of([unscheduled("0/1 nodes", since)], now=NOW),
-        trouble_of(
+    for problem in (
+        problem_of([unscheduled("0/1 nodes", since)], now=NOW),
+        problem_of(
             [],
             deployment(
                 {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota", "lastTransitionTime": since}
@@ -212,15 +211,15 @@ def test_no_room_is_final_once_it_has_lasted(since: str, final: bool) -> None:
             now=NOW,
         ),
     ):
-        assert trouble is not None
-        assert trouble.is_final is final
+        assert problem is not None
+        assert problem.is_final is final
 
 
 def test_a_rollout_past_its_deadline_makes_any_trouble_final() -> None:
     stuck = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
-    trouble = trouble_of([unscheduled("0/1 nodes", JUST_NOW)], deployment(stuck), now=NOW)
-    assert trouble is not None
-    assert (trouble.reason, trouble.is_final) == (Reason.UNSCHEDULABLE, True)
+    problem = problem_of([unscheduled("0/1 nodes", JUST_NOW)], deployment(stuck), now=NOW)
+    assert problem is not None
+    assert (problem.reason, problem.is_final) == (Reason.UNSCHEDULABLE, True)
 
 
 def test_how_a_container_ended_last() -> None:
