@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from agentqueue.spec import ResolvedAgent, ResolvedQueue, ScalingMode
-from agentqueue_operator.autoscaling.decision import Load
+from agentqueue_operator.autoscaling.model import Load
 from agentqueue_operator.autoscaling.wording import counted
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.status.conditions import AgentFacts

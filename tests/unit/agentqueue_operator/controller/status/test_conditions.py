@@ -331,7 +331,9 @@ def test_messages_name_what_and_what_to_do() -> None:
 def test_agents_whose_number_does_not_follow_their_queue_are_named() -> None:
     given = facts(agent("a"), agent("fixed", auto=False), agent("external", auto=False))
     said = message(given, "ScalingActive")
-    assert said.startswith("The number of workers follows the queues. Not autoscaled (scaling.mode is not Auto): fixed, external.")
+    assert said.startswith(
+        "The number of workers follows the queues. Not autoscaled (scaling.mode is not Auto): fixed, external."
+    )
     assert message(facts(agent("a")), "ScalingActive") == "The number of workers follows the queues."
 
 
@@ -343,7 +345,8 @@ def test_agents_whose_number_does_not_follow_their_queue_are_named() -> None:
         pytest.param([agent("long", desired=0)], "long: 1 of 1 worker finishes its jobs and ends.", id="the-last"),
         pytest.param(
             [agent("a", desired=2), agent("b", desired=3), agent("c", ready=3), agent("d", desired=0), agent("e")],
-            "a, b: more workers start; c: 2 of 3 workers finish their jobs and end; d: 1 of 1 worker finishes its jobs and ends.",
+            "a, b: more workers start; c: 2 of 3 workers finish their jobs and end; "
+            "d: 1 of 1 worker finishes its jobs and ends.",
             id="many",
         ),
     ],
