@@ -111,7 +111,7 @@ async def test_an_agentqueue_that_no_operator_has_seen(kube: Kube, cli: Cli) -> 
     await install_crd(kube)
     await kube.apply(agent_queue())
     said = await cli("stats", "--in", f"{kube.namespace}/demo", code=1)
-    assert "the operator has not looked at it" in said
+    assert "the operator has not processed it" in said
 
 
 async def test_rights_that_are_missing_are_named(operator: Operator, kube: Kube, cli: Cli, tmp_path: Path) -> None:

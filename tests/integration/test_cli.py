@@ -307,7 +307,7 @@ class TestReading:
         client.enqueue("flights", "search", id="trip")
         by_hand(bury_all)
         assert cli("jobs", "flights") == ""
-        assert "no job waits or runs in flights; --state completed and --state dead list those that ended" in cli.err
+        assert "no job waits or runs in flights; list ended jobs with --state completed or --state dead" in cli.err
 
     def test_stats(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
         assert cli("stats") == ""

@@ -118,11 +118,11 @@ def test_the_client_is_imported_while_kubectl_asks_the_cluster(travel: SyncClien
 import sys
 from agentqueue.cli import kubernetes
 from agentqueue.cli.main import run
-ask = kubernetes.Kubectl.agent_queue
+ask = kubernetes.Kubectl.get_agent_queue
 def asked(self, place):
     print("redis" in sys.modules)
     return ask(self, place)
-kubernetes.Kubectl.agent_queue = asked
+kubernetes.Kubectl.get_agent_queue = asked
 run(["stats", "--in", "prod/travel"])
 """
     with travel:
@@ -247,7 +247,7 @@ def test_an_external_redis_out_of_reach_is_called_so(kubectl: FakeKubectl, capsy
     kubectl.put("secret", "prod", "given", secret(url=f"redis://:pw@127.0.0.1:{free_port()}"))
     assert run(["stats", "--in", "prod/travel"]) == 1
     said = capsys.readouterr().err
-    assert "an external one, which this machine reaches by itself or not at all" in said
+    assert "an external Redis, which this machine must reach directly" in said
     assert "pw@" not in said
 
 
@@ -271,7 +271,7 @@ def test_without_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     [
         ("prod/travl", "did you mean 'travel'?"),
         ("prod/zzz", "there is travel"),
-        ("test/travel", "there is none in that"),
+        ("test/travel", "the namespace has none"),
     ],
 )
 def test_an_agentqueue_that_is_not_there(
@@ -289,18 +289,18 @@ def test_an_agentqueue_that_is_not_there(
             QUEUES,
             'error: the server doesn\'t have a resource type "agentqueues"',
             3,
-            "this cluster knows no AgentQueues: install the operator",
+            "this cluster does not have the AgentQueue resource: install the operator",
             id="no-crd",
         ),
         pytest.param(
             QUEUES, 'Error: context "x" does not exist', 1, 'can\'t get AgentQueue prod/travel .*"x"', id="context"
         ),
-        pytest.param(QUEUES, "", 1, "kubectl said nothing", id="silence"),
+        pytest.param(QUEUES, "", 1, "kubectl printed no error", id="silence"),
         pytest.param(
             "secret",
             'Error from server (Forbidden): secrets "x" is forbidden: User "me" cannot get resource',
             1,
-            f"you may not read Secret prod/{SERVICE} .* ask for the right to get it, or pass --redis URL",
+            f"you may not read Secret prod/{SERVICE} .* ask for the permission to get it, or pass --redis URL",
             id="no-right",
         ),
     ],
@@ -317,10 +317,10 @@ def test_what_kubectl_refuses(
 @pytest.mark.parametrize(
     ("status", "says"),
     [
-        pytest.param({}, "the operator has not looked at it; check that it runs", id="no-operator"),
+        pytest.param({}, "the operator has not processed it; check that it runs", id="no-operator"),
         pytest.param(
             {"conditions": [{"type": "RedisReady", "reason": "VolumeUnbound", "message": "no StorageClass"}]},
-            "not there yet: VolumeUnbound: no StorageClass",
+            "is not ready: VolumeUnbound: no StorageClass",
             id="not-ready",
         ),
     ],
@@ -336,11 +336,11 @@ def test_a_redis_that_is_not_there_yet(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        pytest.param(None, f"the Secret prod/{SERVICE}, which says how to reach Redis, is not there", id="no-secret"),
+        pytest.param(None, f"the Secret prod/{SERVICE} with the address of Redis does not exist", id="no-secret"),
         pytest.param(
             secret(uri="redis://x"), f"Secret prod/{SERVICE} has no key 'url'; did you mean 'uri'?", id="no-key"
         ),
-        pytest.param({"data": {"url": "/w=="}}, "has no text in its key 'url'", id="no-text"),
+        pytest.param({"data": {"url": "/w=="}}, "the value of key 'url' in the Secret", id="no-text"),
         pytest.param(
             secret(url="redis://x"), f"can't forward a port to service/{SERVICE}: Error from", id="no-service"
         ),

@@ -1,4 +1,4 @@
-"""`agentqueue acl`: the rights that AgentQueue's Redis user needs."""
+"""`agentqueue acl`: the permissions of AgentQueue's Redis user."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def print_acl(
         list[str] | None, typer.Argument(metavar="QUEUE...", help="Allow the keys of these queues only.")
     ] = None,
     user: Annotated[str, typer.Option("--user", metavar="NAME", help="The Redis user.")] = "agentqueue",
-    arq: Annotated[bool, typer.Option("--arq", help="Also what programs written for arq call.")] = False,
+    arq: Annotated[bool, typer.Option("--arq", help="Add the commands of programs that are written for arq.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the ACL rule for the Redis user of workers, clients, commands, console and operator.
 
-    Replace PASSWORD in it, and give it to redis-cli, or put it into the server's ACL file.
+    Replace PASSWORD in the rule. Then pass the rule to redis-cli, or add it to the server's ACL file.
     """
     from agentqueue.store import acl  # noqa: PLC0415  # redis-py takes 0.2 s to import
 

@@ -1,4 +1,4 @@
-"""`agentqueue console`: the web console and API alone."""
+"""`agentqueue console`: the web console and its HTTP API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from agentqueue.cli.connection import RedisOption, resolve_connection
 from agentqueue.errors import UsageError
 
-# Starlette and uvicorn are imported inside: `agentqueue --help` must not pay for them.
+# Starlette and uvicorn are imported when the command runs, so that `agentqueue --help` stays fast.
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def console(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65_535, help="Default: AGENTQUEUE_CONSOLE_PORT, else 8400; 0: any free one."),
+        typer.Option("--port", min=0, max=65_535, help="Default: AGENTQUEUE_CONSOLE_PORT, else 8400. 0: a free port."),
     ] = None,
     redis: RedisOption = None,
 ) -> None:

@@ -31,8 +31,13 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "job", "state", "priority", "attempts", "age", "progress", "error")
 OPTIONAL_COLUMNS = ("attempts", "priority", "age", "progress", "job", "error")
-"""What a narrow terminal does without, the first first."""
-ENDED = "--state completed and --state dead list those that ended"
+"""Columns that a narrow terminal drops, the least important one first."""
+CANCELLATION_TEXTS: dict[str, str] = {
+    "cancelled": "is cancelled",
+    "requested": "is running: its worker was asked to cancel it",
+    "too-late": "has already ended; see `agentqueue status`",
+}
+"""The message for each result of `Client.cancel`."""
 
 
 def register(app: typer.Typer) -> None:
@@ -49,51 +54,51 @@ def show_status(
     redis: RedisOption = None,
 ) -> None:
     """Show a job: its state, progress, result or error."""
-    with_client(redis, lambda client: _show_status(client, job_id, watch=watch, as_json=as_json))
 
-
-async def _show_status(client: Client, job_id: str, *, watch: bool, as_json: bool) -> None:
-    if not watch:
+    async def show(client: Client) -> None:
+        from agentqueue.cli.watch import LiveView, follow  # noqa: PLC0415
         from agentqueue.clock import now_ms  # noqa: PLC0415
         from agentqueue.model.times import from_ms  # noqa: PLC0415
 
-        status = await client.status(job_id)
-        print_json(status.to_json()) if as_json else print_fields(status_fields(status, from_ms(now_ms())))
-        return
-    from agentqueue.cli.watch import LiveView, follow  # noqa: PLC0415
+        if not watch:
+            status = await client.status(job_id)
+            print_json(status.to_json()) if as_json else print_fields(status_fields(status, from_ms(now_ms())))
+            return
 
-    def plain(status: JobStatus) -> None:
-        print_json(status.to_json(), indent=False) if as_json else print_line(status_line(status))
+        def print_change(status: JobStatus) -> None:
+            print_json(status.to_json(), indent=False) if as_json else print_line(status_line(status))
 
-    with LiveView(status_grid, plain, live=not as_json) as view:
-        async for status in follow(client, job_id):
-            view.show(status)
+        with LiveView(status_grid, print_change, live=not as_json) as view:
+            async for status in follow(client, job_id):
+                view.show(status)
+
+    with_client(redis, show)
 
 
 def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, Any]:
-    """A job's fields as people read them. Without `now` (in a view that stays) nothing is told relative to it."""
-    wire = status.to_json()
+    """Return a job's fields in a form for people. With `now`, the due time is also shown relative to it."""
+    fields = status.to_json()
     if now is not None and status.due_at is not None:
-        wire["dueAt"] += f" ({due_in(status.due_at, now)})"
-    wire["tags"] = ", ".join(status.tags) or None
-    return wire | {"progress": progress_text(status), "state": str(status.state)}
+        fields["dueAt"] += f" ({due_in(status.due_at, now)})"
+    fields["tags"] = ", ".join(status.tags) or None
+    return fields | {"progress": progress_text(status), "state": str(status.state)}
 
 
 def due_in(due_at: datetime, now: datetime) -> str:
-    """`in 12s`; `now`, also where this machine's clock is ahead of the server's."""
+    """Return the time until a moment, like `in 12s`, or `now` if it has passed on this machine's clock."""
     wait = (due_at - now).total_seconds()
     return span(-wait) if wait >= 1 else "now"
 
 
 def progress_text(status: JobStatus) -> str | None:
-    """`40% looking up airports`."""
+    """Return the progress of a job, like `40% looking up airports`."""
     if status.progress is None:
         return None
     return f"{status.progress.percent:g}% {status.progress.message or ''}".rstrip()
 
 
 def status_line(status: JobStatus) -> str:
-    """A job in one line, for a stream of changes."""
+    """Return a job as one line, for a stream of changes."""
     due = status.to_json()["dueAt"]
     parts = [status.id, str(status.state), due and f"due {due}", progress_text(status), status.error]
     if status.result is not None:
@@ -102,7 +107,7 @@ def status_line(status: JobStatus) -> str:
 
 
 def status_grid(status: JobStatus) -> RenderableType:
-    """A job as a live view, with a bar while it runs."""
+    """Return a job for a live view, with a progress bar while it runs."""
     from rich.console import Group  # noqa: PLC0415
     from rich.progress_bar import ProgressBar  # noqa: PLC0415
 
@@ -118,8 +123,8 @@ def list_jobs(
         str | None,
         typer.Option("--state", "-s", help="active, waiting, delayed, completed or dead. Default: the first three."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many, up to 1000.")] = 100,
-    cursor: Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Number of jobs, up to 1000.")] = 100,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="The cursor at the end of the previous page.")] = None,
     fields: Annotated[
         str, typer.Option("--fields", metavar="data,result", help="With --json: payloads and results, too.")
     ] = "",
@@ -127,41 +132,40 @@ def list_jobs(
     redis: RedisOption = None,
 ) -> None:
     """List a queue's jobs."""
-    words = [word for word in fields.split(",") if word and as_json]
-    page, now = with_client(redis, lambda client: _list_jobs(client, queue, state, cursor, limit, words))
-    if as_json:
-        print_json({"jobs": [status.to_json() for status in page], "cursor": page.cursor})
-        return
-    none = f"no {state} jobs in {queue}" if state else f"no job waits or runs in {queue}; {ENDED}"
-    print_table(COLUMNS, [_row(status, now) for status in page], empty=none, optional_columns=OPTIONAL_COLUMNS)
-    if page.cursor is not None:
-        warn(f"there are more: --cursor {page.cursor}")
-
-
-async def _list_jobs(
-    client: Client, queue: str, state: str | None, cursor: str | None, limit: int, fields: list[str]
-) -> tuple[Page[JobStatus], datetime]:
     from agentqueue.clock import now_ms  # noqa: PLC0415
     from agentqueue.model.times import from_ms  # noqa: PLC0415
 
-    page = await client.jobs(queue, state, cursor, limit=limit, fields=fields)
-    if not page:
-        await check_queue_known(client, queue)
-    return page, from_ms(now_ms())
+    words = [word for word in fields.split(",") if word and as_json]
 
+    async def read(client: Client) -> Page[JobStatus]:
+        page = await client.jobs(queue, state, cursor, limit=limit, fields=words)
+        if not page:
+            await check_queue_known(client, queue)
+        return page
 
-def _row(status: JobStatus, now: datetime) -> tuple[Any, ...]:
-    age = ago(status.enqueued_at, now)
-    return (
-        status.id,
-        status.name,
-        str(status.state),
-        status.priority,
-        status.attempts,
-        age,
-        progress_text(status),
-        status.error,
-    )
+    page = with_client(redis, read)
+    if as_json:
+        print_json({"jobs": [status.to_json() for status in page], "cursor": page.cursor})
+        return
+    now = from_ms(now_ms())
+    rows = [
+        (
+            it.id,
+            it.name,
+            str(it.state),
+            it.priority,
+            it.attempts,
+            ago(it.enqueued_at, now),
+            progress_text(it),
+            it.error,
+        )
+        for it in page
+    ]
+    ended = "list ended jobs with --state completed or --state dead"
+    none = f"no {state} jobs in {queue}" if state else f"no job waits or runs in {queue}; {ended}"
+    print_table(COLUMNS, rows, empty=none, optional_columns=OPTIONAL_COLUMNS)
+    if page.cursor is not None:
+        warn(f"there are more: --cursor {page.cursor}")
 
 
 def cancel(
@@ -169,26 +173,19 @@ def cancel(
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Cancel jobs: at once before they start; running ones are stopped by their worker within a second.
+    """Cancel jobs. A job that has not started is cancelled at once; a worker stops a running one within a second.
 
-    Exits with 1 if one had ended already.
+    Exits with 1 if a job has already ended.
     """
-    done = with_client(redis, lambda client: _cancel(client, job_ids))
+
+    async def cancel_all(client: Client) -> dict[str, Cancellation]:
+        return {job_id: await client.cancel(job_id) for job_id in job_ids}
+
+    results = with_client(redis, cancel_all)
     if as_json:
-        print_json([{"id": job_id, "outcome": outcome} for job_id, outcome in done.items()])
+        print_json([{"id": job_id, "outcome": result} for job_id, result in results.items()])
     else:
-        for job_id, outcome in done.items():
-            print_line(f"{job_id} {_CANCEL_WORDS[outcome]}")
-    if "too-late" in done.values():
+        for job_id, result in results.items():
+            print_line(f"{job_id} {CANCELLATION_TEXTS[result]}")
+    if "too-late" in results.values():
         raise typer.Exit(1)
-
-
-_CANCEL_WORDS: dict[str, str] = {
-    "cancelled": "is cancelled",
-    "requested": "is running: its worker was asked to cancel it",
-    "too-late": "had ended already; see `agentqueue status`",
-}
-
-
-async def _cancel(client: Client, job_ids: list[str]) -> dict[str, Cancellation]:
-    return {job_id: await client.cancel(job_id) for job_id in job_ids}

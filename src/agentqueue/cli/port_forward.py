@@ -1,4 +1,4 @@
-"""`kubectl port-forward` for as long as a command needs it."""
+"""A local port to a Service, by `kubectl port-forward`, while a command runs."""
 
 from __future__ import annotations
 
@@ -19,35 +19,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 READY: Final = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) -> ")
+"""kubectl's line with the local port. It means that the port is open."""
 NOISE: Final = ("Forwarding from ", "Handling connection for ")
+"""Beginnings of kubectl's lines that are not errors."""
 START_SECONDS: Final = 30.0
-"""For the first connection to the API server, with a login of the cloud's in between."""
+"""Time until the port is open, in seconds. It includes a login at the cloud provider."""
 RETRY_SECONDS: Final = 0.5
-"""Until an ended port-forward is started again: the pod it led to is gone, another takes a while to be Ready."""
+"""Time before kubectl is started again, in seconds. It ends with its pod, and the next pod needs time to be Ready."""
 STOP_SECONDS: Final = 5.0
+"""Time from SIGTERM to SIGKILL for kubectl, in seconds. It has nothing to finish."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a program without cleaning up. SIGINT is not one: Python raises KeyboardInterrupt."""
 
 
-class Forward:
-    """A local port that leads to a Service's port. `with Forward(...) as forward:` ends the process in any case.
+class PortForward:
+    """A local port to a port of a Service. `with PortForward(...) as forward:` always ends the kubectl process.
 
-    The block is entered at once; `forward.local_port()` waits until the port is there.
-    kubectl ends it when the pod is gone: then it is started again, on the same local port.
+    The block starts immediately; `forward.local_port()` waits until the port is open. kubectl ends when the pod is
+    gone. It is then started again, with the same local port.
 
     Args:
-        kubectl: the command and its options for context and namespace.
-        target: as kubectl takes it: `service/NAME`.
-        port: the Service's.
+        kubectl: The command and its options for context and namespace.
+        target: The Service in kubectl's notation, `service/NAME`.
+        port: The port of the Service.
     """
 
     def __init__(self, kubectl: Sequence[str], target: str, port: int) -> None:
         self._command = [*kubectl, "port-forward", "--address", "127.0.0.1", target]
         self._target, self._port = target, port
         self._local = 0
-        self._said: deque[str] = deque(maxlen=3)
+        self._errors: deque[str] = deque(maxlen=3)
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
-        self._settled, self._closing = threading.Event(), threading.Event()
+        self._open_or_failed, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="port-forward", daemon=True)
 
     def __enter__(self) -> Self:
@@ -55,21 +59,21 @@ class Forward:
         return self
 
     def local_port(self) -> int:
-        """Return the local port, once it leads there.
+        """Wait until the port is open, and return it.
 
         Raises:
-            QueueUnavailable: kubectl can't forward it; with what it said.
+            QueueUnavailable: kubectl cannot forward the port. The message has kubectl's errors.
         """
-        if not self._settled.wait(START_SECONDS) or not self._local:
-            said = "; ".join(self._said) or f"nothing within {START_SECONDS:g} s"
-            raise QueueUnavailable(f"kubectl can't forward a port to {self._target}: {said}")
+        if not self._open_or_failed.wait(START_SECONDS) or not self._local:
+            reason = "; ".join(self._errors) or f"no answer within {START_SECONDS:g} s"
+            raise QueueUnavailable(f"kubectl can't forward a port to {self._target}: {reason}")
         return self._local
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End it."""
+        """Stop kubectl."""
         self._closing.set()
         with self._lock:
             process = self._process
@@ -83,19 +87,19 @@ class Forward:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._follow()
-            if not self._local:  # it never worked: the caller is told
+            self._run_kubectl()
+            if not self._local:  # The first start failed, so `local_port` raises an error.
                 break
             self._closing.wait(RETRY_SECONDS)
-        self._settled.set()
+        self._open_or_failed.set()
 
-    def _follow(self) -> None:
-        """One process, until it ends."""
+    def _run_kubectl(self) -> None:
+        """Start kubectl and read its output until it ends."""
         with self._lock:
             if self._closing.is_set():
                 return
-            # A session of its own: Ctrl-C on the terminal is for us, and what we still do then needs the connection.
-            self._process = subprocess.Popen(  # noqa: S603  # a program that the user has named by installing it
+            # In its own session, kubectl does not get Ctrl-C. A command still needs the connection to finish its work.
+            self._process = subprocess.Popen(  # noqa: S603  # the user's own kubectl
                 [*self._command, f"{self._local or ''}:{self._port}"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -104,35 +108,34 @@ class Forward:
                 start_new_session=True,
             )
         with self._process as process:
-            guard = ChildGuard(process.pid, start_time(process.pid) or "")  # against a kill -9 of ours
+            guard = ChildGuard(
+                process.pid, start_time(process.pid) or ""
+            )  # ends kubectl after a kill -9 of this process
             try:
                 assert process.stdout is not None
-                for line in process.stdout:
-                    self._read(line.strip())
+                for line in map(str.strip, process.stdout):
+                    found = READY.match(line)
+                    if found:
+                        self._local = int(found[1])
+                        self._open_or_failed.set()
+                    elif line and not line.startswith(NOISE):
+                        self._errors.append(line)
             finally:
                 guard.stop()
-
-    def _read(self, line: str) -> None:
-        found = READY.match(line)
-        if found:
-            self._local = int(found[1])
-            self._settled.set()
-        elif line and not line.startswith(NOISE):
-            self._said.append(line)
 
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the program, so that it ends what it has started.
+    """Make SIGTERM and SIGHUP raise SystemExit in the block, so that the program stops the processes it has started.
 
-    Who takes these signals in an event loop inside the block (a worker, the console) ends by itself.
+    A program that handles these signals in an event loop (a worker, the console) replaces the handlers.
     """
 
-    def leave(number: int, _frame: object) -> None:
+    def exit_program(number: int, _frame: object) -> None:
         sys.exit(128 + number)
 
-    mine = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, leave) for number in (SIGNALS if mine else ())}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, exit_program) for number in (SIGNALS if in_main_thread else ())}
     try:
         yield
     finally:

@@ -13,8 +13,6 @@ from agentqueue.client.suggestions import check_queue_known
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
-
     from agentqueue.client import Client, QueueStats
 
 COLUMNS = (
@@ -31,7 +29,7 @@ COLUMNS = (
     "state",
 )
 OPTIONAL_COLUMNS = ("completed", "per min", "slots", "oldest")
-"""What a narrow terminal does without, the first first."""
+"""Columns that a narrow terminal drops, the least important one first."""
 
 
 def register(app: typer.Typer) -> None:
@@ -43,20 +41,42 @@ def register(app: typer.Typer) -> None:
 
 def show_stats(
     queue: Annotated[str | None, typer.Argument(metavar="QUEUE", help="Default: all queues.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="A live view, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show a live view until Ctrl-C.")] = False,
     interval: Annotated[
-        float, typer.Option("--interval", min=0.1, max=86_400, help="Seconds between looks of --watch.")
+        float, typer.Option("--interval", min=0.1, max=86_400, help="Seconds between two readings of --watch.")
     ] = 1.0,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Show how many jobs wait, run and died, and who works on them."""
+    """Show the numbers of waiting, running and dead jobs, and the workers."""
+
+    def to_json(found: Sequence[QueueStats]) -> Any:
+        return {"stats": [stats.to_json() for stats in found]} if queue is None else found[0].to_json()
+
+    def print_plain(found: Sequence[QueueStats]) -> None:
+        if as_json:
+            print_json(to_json(found), indent=False)
+        else:
+            print(aligned(COLUMNS, _cells(found)), flush=True)
+
+    async def watch_all(client: Client) -> None:
+        import asyncio  # noqa: PLC0415
+
+        from agentqueue.cli.watch import LiveView  # noqa: PLC0415
+
+        with LiveView(
+            lambda found: table(COLUMNS, _cells(found), OPTIONAL_COLUMNS), print_plain, live=not as_json
+        ) as view:
+            while True:
+                view.show(await _read(client, queue))
+                await asyncio.sleep(interval)
+
     if watch:
-        with_client(redis, lambda client: _watch(client, queue, interval, as_json=as_json))
+        with_client(redis, watch_all)
         return
     found = with_client(redis, lambda client: _read(client, queue))
     if as_json:
-        print_json(_as_json(found, queue))
+        print_json(to_json(found))
     else:
         print_table(COLUMNS, map(_row, found), empty="no queue has had a job yet", optional_columns=OPTIONAL_COLUMNS)
 
@@ -66,31 +86,6 @@ async def _read(client: Client, queue: str | None) -> Sequence[QueueStats]:
         return await client.stats()
     await check_queue_known(client, queue)
     return [await client.stats(queue)]
-
-
-def _as_json(found: Sequence[QueueStats], queue: str | None) -> Any:
-    return {"stats": [stats.to_json() for stats in found]} if queue is None else found[0].to_json()
-
-
-async def _watch(client: Client, queue: str | None, interval: float, *, as_json: bool) -> None:
-    import asyncio  # noqa: PLC0415
-
-    from agentqueue.cli.watch import LiveView  # noqa: PLC0415
-
-    def plain(found: Sequence[QueueStats]) -> None:
-        if as_json:
-            print_json(_as_json(found, queue), indent=False)
-        else:
-            print(aligned(COLUMNS, _cells(found)), flush=True)
-
-    with LiveView(_live_table, plain, live=not as_json) as view:
-        while True:
-            view.show(await _read(client, queue))
-            await asyncio.sleep(interval)
-
-
-def _live_table(found: Sequence[QueueStats]) -> RenderableType:
-    return table(COLUMNS, _cells(found), OPTIONAL_COLUMNS)
 
 
 def _cells(found: Sequence[QueueStats]) -> list[list[str]]:
@@ -116,13 +111,21 @@ def _row(stats: QueueStats) -> tuple[Any, ...]:
 
 def pause(
     queue: Annotated[str, typer.Argument(metavar="QUEUE")],
-    note: Annotated[str | None, typer.Option("--note", help="Why; shown with the queue.")] = None,
+    note: Annotated[str | None, typer.Option("--note", help="The reason, which is shown with the queue.")] = None,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Start no more jobs of a queue; running ones go on."""
-    changed = with_client(redis, lambda client: _pause(client, queue, note))
-    _tell(queue, "paused", changed, as_json=as_json)
+    """Pause a queue: no more jobs start, and running jobs continue."""
+
+    async def pause_known(client: Client) -> bool:
+        await check_queue_known(client, queue)
+        return await client.pause(queue, f"by {_user()}" + (f": {note}" if note else ""))
+
+    changed = with_client(redis, pause_known)
+    if as_json:
+        print_json({"queue": queue, "paused": True, "changed": changed})
+    else:
+        print_line(f"{queue} is paused" if changed else f"{queue} was paused already")
 
 
 def resume(
@@ -130,35 +133,25 @@ def resume(
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Start a paused queue's jobs again."""
-    changed = with_client(redis, lambda client: _resume(client, queue))
-    _tell(queue, "resumed", changed, as_json=as_json)
+    """Resume a paused queue: its jobs start again."""
+
+    async def resume_known(client: Client) -> bool:
+        await check_queue_known(client, queue)
+        return await client.resume(queue)
+
+    changed = with_client(redis, resume_known)
+    if as_json:
+        print_json({"queue": queue, "paused": False, "changed": changed})
+    else:
+        print_line(f"{queue} is resumed" if changed else f"{queue} was not paused")
 
 
-async def _pause(client: Client, queue: str, note: str | None) -> bool:
-    await check_queue_known(client, queue)
-    by = f"by {_who()}" + (f": {note}" if note else "")
-    return await client.pause(queue, by)
-
-
-async def _resume(client: Client, queue: str) -> bool:
-    await check_queue_known(client, queue)
-    return await client.resume(queue)
-
-
-def _who() -> str:
+def _user() -> str:
+    """Return `user@host` for the note of a pause."""
     import getpass  # noqa: PLC0415
     import socket  # noqa: PLC0415
 
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a uid without a name, as in many containers
+    except (OSError, KeyError):  # In many containers, the user ID has no name.
         return socket.gethostname()
-
-
-def _tell(queue: str, done: str, changed: bool, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"queue": queue, "paused": done == "paused", "changed": changed})
-    else:
-        before = "was paused already" if done == "paused" else "was not paused"
-        print_line(f"{queue} is {done}" if changed else f"{queue} {before}")

@@ -1,26 +1,23 @@
-"""`agentqueue validate` and `agentqueue crd`: the resource, offline."""
+"""`agentqueue validate` and `agentqueue crd`: the AgentQueue resource, without a cluster."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from agentqueue.cli.output import AsJson, print_json
 
-if TYPE_CHECKING:
-    from agentqueue.spec import InvalidResource, Loaded
-
-# agentqueue.spec is imported inside the functions: `agentqueue --help` must not pay for pydantic and ruamel.
+# pydantic and ruamel are imported when a command runs, so that `agentqueue --help` stays fast.
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or - for standard input.")]
-Old = Annotated[Path | None, typer.Option(help="The resource as it is now: also checks what may not change.")]
+Old = Annotated[Path | None, typer.Option(help="The present resource. Also check that no immutable field changes.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to the `agentqueue` command (entry point group `agentqueue.commands`)."""
+    """Add the commands (entry point group `agentqueue.commands`)."""
     app.command()(validate)
     app.command("crd")(print_crd)
 
@@ -28,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def validate(file: FileArgument, old: Old = None, as_json: AsJson = False) -> None:
     """Check AgentQueue resources as the API server would, without a cluster.
 
-    Every problem is shown with its line and what to write instead. Exits with 1 if there is one.
+    Prints every problem with its line and a correction. Exits with 1 if there is a problem.
     """
     from agentqueue.spec import InvalidResource, load, load_file  # noqa: PLC0415
 
@@ -37,9 +34,23 @@ def validate(file: FileArgument, old: Old = None, as_json: AsJson = False) -> No
         loaded = load(sys.stdin.read(), "<stdin>", before) if file == "-" else load_file(Path(file), before)
         loaded.some()
     except InvalidResource as error:
-        _tell_problems(error, as_json)
+        problems = [problem.as_json() for problem in error.problems]
+        if as_json:
+            print_json({"valid": False, "problems": problems})
+        else:
+            print(error, file=sys.stderr)
+            print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
         raise typer.Exit(1) from None
-    _tell_valid(loaded, as_json)
+    found = {queue.metadata.name: [agent.name for agent in queue.spec.agents] for queue in loaded.queues}
+    others = [str(other["kind"]) for other in loaded.others]
+    if as_json:
+        queues = [{"name": name, "agents": agents} for name, agents in found.items()]
+        print_json({"valid": True, "queues": queues, "others": others})
+        return
+    for name, agents in found.items():
+        print(f"{loaded.source}: AgentQueue {name} is valid (agents: {', '.join(agents)})")
+    if others:
+        print(f"{loaded.source}: not checked: {', '.join(others)}")
 
 
 def print_crd(as_json: AsJson = False) -> None:
@@ -50,25 +61,3 @@ def print_crd(as_json: AsJson = False) -> None:
         print_json(crd.crd())
     else:
         print(crd.crd_yaml(), end="")
-
-
-def _tell_problems(error: InvalidResource, as_json: bool) -> None:
-    problems = [problem.as_json() for problem in error.problems]
-    if as_json:
-        print_json({"valid": False, "problems": problems})
-    else:
-        print(error, file=sys.stderr)
-        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
-
-
-def _tell_valid(loaded: Loaded, as_json: bool) -> None:
-    found = {queue.metadata.name: [agent.name for agent in queue.spec.agents] for queue in loaded.queues}
-    others = [str(other["kind"]) for other in loaded.others]
-    if as_json:
-        queues = [{"name": name, "agents": agents} for name, agents in found.items()]
-        print_json({"valid": True, "queues": queues, "others": others})
-        return
-    for name, agents in found.items():
-        print(f"{loaded.source}: AgentQueue {name} is valid (agents: {', '.join(agents)})")
-    if others:
-        print(f"{loaded.source}: not looked at: {', '.join(others)}")

@@ -1,4 +1,4 @@
-"""Standard input, output and error as a command may find them: closed, full, or with few letters."""
+"""Standard streams of a command, which can be closed, full, or limited to a few characters."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from agentqueue.service.safe_streams import drop_when_blocked
 
 
 class OutputLost(AgentQueueError, OSError):
-    """What a command prints can't be written."""
+    """The output of a command cannot be written."""
 
 
 class Output:
-    """A stream that fails in words of ours.
+    """A stream whose failures are errors with a message for users.
 
-    What is left after a failure goes nowhere: else Python would fail on it once more at the exit.
+    After a failure, further output is discarded. Otherwise Python would fail again at exit.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -28,31 +28,37 @@ class Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or raise OutputLost (BrokenPipeError where the reader is gone)."""
+        """Write text.
+
+        Raises:
+            BrokenPipeError: The reader has closed the pipe.
+            OutputLost: The text cannot be written, for example because the disk is full.
+        """
         try:
             return self._stream.write(text)
         except OSError as exc:
-            self._give_up(exc)
+            self._raise_lost(exc)
 
     def flush(self) -> None:
-        """As `write`."""
+        """Write buffered text. Raises the same errors as `write`."""
         try:
             self._stream.flush()
         except OSError as exc:
-            self._give_up(exc)
+            self._raise_lost(exc)
 
-    def _give_up(self, exc: OSError) -> NoReturn:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), self._stream.fileno())
+    def _raise_lost(self, exc: OSError) -> NoReturn:
+        with open(os.devnull, "wb") as null:  # noqa: PTH123
+            os.dup2(null.fileno(), self._stream.fileno())
         if isinstance(exc, BrokenPipeError):
             raise exc
         raise OutputLost(f"the output can't be written: {exc.strerror}; make room there, or send it elsewhere") from exc
 
 
 def prepare_streams() -> None:
-    """Standard output becomes an `Output`, letters that it can't encode are escaped; what was closed goes nowhere.
+    """Prepare the standard streams for a command.
 
-    Standard input is UTF-8 in any locale, as files are; a closed one is empty.
+    Standard output becomes an `Output` that escapes characters it cannot encode. Output to a closed stream is
+    discarded. Standard input is UTF-8 in any locale, as files are. A closed one is empty.
     """
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())
     if isinstance(sys.stdin, io.TextIOWrapper):

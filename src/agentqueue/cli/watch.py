@@ -1,4 +1,4 @@
-"""Following something until it ends or Ctrl-C: a live view on a terminal, a line per change in a pipe."""
+"""Views that change: updated in place on a terminal, a line per change in a pipe."""
 
 from __future__ import annotations
 
@@ -16,17 +16,29 @@ if TYPE_CHECKING:
 
     from agentqueue.client import Client, JobStatus
 
-POLL = 0.25
-"""Seconds between looks."""
+POLL_SECONDS = 0.25
+"""Time between two readings of a job's status, in seconds. People see a change without delay."""
 
 
 class LiveView:
-    """Shows the newest view in place on a terminal; elsewhere prints what `plain` makes of it."""
+    """A view that shows the newest state in place on a terminal, and prints each state elsewhere.
 
-    def __init__(self, render: Callable[[Any], RenderableType], plain: Callable[[Any], None], *, live: bool) -> None:
+    Args:
+        render: Returns a state's view for a terminal.
+        print_text: Prints a state elsewhere.
+        live: Update the view in place if standard output is a terminal.
+    """
+
+    def __init__(
+        self, render: Callable[[Any], RenderableType], print_text: Callable[[Any], None], *, live: bool
+    ) -> None:
         self._render = render
-        self._plain = plain
-        self._live: Any = _live() if live and on_terminal() else None
+        self._print_text = print_text
+        self._live: Any = None
+        if live and on_terminal():
+            from rich.live import Live  # noqa: PLC0415
+
+            self._live = Live(auto_refresh=False)
 
     def __enter__(self) -> LiveView:
         self._context: AbstractContextManager[Any] = self._live if self._live is not None else nullcontext()
@@ -36,22 +48,22 @@ class LiveView:
     def __exit__(self, *details: Any) -> None:
         self._context.__exit__(*details)
 
-    def show(self, view: Any) -> None:
-        """The newest view."""
+    def show(self, state: Any) -> None:
+        """Show the newest state."""
         if self._live is None:
-            self._plain(view)
+            self._print_text(state)
         else:
-            self._live.update(self._render(view), refresh=True)
-
-
-def _live() -> Any:
-    from rich.live import Live  # noqa: PLC0415
-
-    return Live(auto_refresh=False)
+            self._live.update(self._render(state), refresh=True)
 
 
 async def follow(client: Client, job_id: str, *, timeout: float | None = None) -> AsyncIterator[JobStatus]:
-    """The job's status now and after each change, until it is final (or `timeout` seconds passed)."""
+    """Yield the job's status now and after each change, until it is final.
+
+    Args:
+        client: The client.
+        job_id: The job.
+        timeout: Stop after this time, in seconds.
+    """
     loop = asyncio.get_running_loop()
     deadline = None if timeout is None else loop.time() + timeout
     last: JobStatus | None = None
@@ -65,4 +77,4 @@ async def follow(client: Client, job_id: str, *, timeout: float | None = None) -
         if deadline is not None and loop.time() >= deadline:
             return
         if not status.is_final:
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_SECONDS)

@@ -40,7 +40,7 @@ def test_a_valid_file_is_told_with_its_agents_and_what_else_is_in_it() -> None:
     path = SAMPLES / "external-redis-tls.yaml"
     assert run("validate", str(path)) == (
         0,
-        f"{path}: AgentQueue reports is valid (agents: summaries)\n{path}: not looked at: Secret\n",
+        f"{path}: AgentQueue reports is valid (agents: summaries)\n{path}: not checked: Secret\n",
         "",
     )
 
