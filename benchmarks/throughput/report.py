@@ -48,7 +48,7 @@ def case_text(case: Case, cells: Mapping[str, Cell]) -> str:
 def markdown(results: Results) -> str:
     """Return one table for each figure: cases down, sides across, with AgentQueue's advantage and its spread."""
     sides = list(results.settings["sides"])
-    parts = [f"```text\n{versions_text(results)}\n```"]
+    parts = ["\n".join(f"- {line}" for line in versions_text(results).splitlines())]
     for figure, kind in FIGURES.items():
         rows = [row for case in CASES if (row := _markdown_row(results, case, figure, sides))]
         if rows and figure not in PRIVATE:

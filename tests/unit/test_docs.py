@@ -96,6 +96,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         " your program": "a drawing",
         "make demo ": "the demo on the 40 requests is examples/travel/tests/test_whole.py",
     },
+    "benchmarks.md": {"make bench ": "takes minutes to hours; tests/integration/test_benchmarks.py runs the cases"},
     "index.md": {" your program": "a drawing"},
     "quickstart-laptop.md": {"make setup\n. .venv/bin/activate\n": "makes what the tests run in"},
     "develop.md": {
