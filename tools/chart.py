@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from agentqueue.spec.crd import crd_yaml
-from agentqueue_operator.resources.rbac import OWN, Right, rights
+from agentqueue_operator.resources.rbac import LEADER_ELECTION_RULES, PolicyRule, namespace_rules
 
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "charts" / "agentqueue"
@@ -37,14 +37,14 @@ def crd_template() -> str:
 
 def rules_template() -> str:
     """The rules of the operator's Roles, as domain/rights.py declares them."""
-    always, without = rights(read_secrets=True), rights(read_secrets=False)
+    always, without = namespace_rules(read_secrets=True), namespace_rules(read_secrets=False)
     both = [right for right in always if right in without]
     reading = "".join(_rule(right) for right in always if right not in without)
     blind = "".join(_rule(right) for right in without if right not in always)
     chosen = f"{{{{- if .Values.rbac.readSecrets }}}}\n{reading}{{{{- else }}}}\n{blind}{{{{- end }}}}\n"
     return (
         MADE
-        + _define("agentqueue.rules.own", "".join(map(_rule, OWN)))
+        + _define("agentqueue.rules.own", "".join(map(_rule, LEADER_ELECTION_RULES)))
         + _define("agentqueue.rules", "".join(map(_rule, both)) + chosen)
     )
 
@@ -53,7 +53,7 @@ def _define(name: str, text: str) -> str:
     return f'{{{{- define "{name}" -}}}}\n{text}{{{{- end }}}}\n'
 
 
-def _rule(right: Right) -> str:
+def _rule(right: PolicyRule) -> str:
     group, verbs = right.group or '""', ", ".join(right.verbs)
     return f"# {right.why}\n- apiGroups: [{group}]\n  resources: [{right.resource}]\n  verbs: [{verbs}]\n"
 

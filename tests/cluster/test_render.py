@@ -11,9 +11,9 @@ import yaml
 
 from agentqueue.cli.main import run
 from agentqueue.spec import load_file, resolve
-from agentqueue_operator.resources.comparison import is_same
+from agentqueue_operator.resources.comparison import is_up_to_date
 from agentqueue_operator.resources.render import render
-from agentqueue_operator.resources.render.placeholders import offline
+from agentqueue_operator.resources.render.placeholders import offline_context
 from agentqueue_operator.resources.strategic_merge import merge
 from tests.support.cluster.kube import ApiError, Cluster, Kube, Object
 from tools.golden import IMAGES, golden_sources
@@ -71,10 +71,10 @@ async def test_the_api_server_takes_every_golden_manifest_and_its_pods_as_restri
 async def test_what_was_applied_is_seen_to_be_as_rendered(kube: Kube, source: Path) -> None:
     """Else the operator would write each object again and again. The server's defaults and spellings come back."""
     for queue in map(resolve, load_file(source).queues):
-        for manifest in render(queue, offline(queue, kube.namespace, IMAGES)):
+        for manifest in render(queue, offline_context(queue, kube.namespace, IMAGES)):
             if manifest["kind"] not in NOT_BUILT_IN:
                 kept = await dry_run(kube, manifest)
-                assert is_same(kept, manifest), manifest
+                assert is_up_to_date(kept, manifest), manifest
 
 
 @pytest.mark.parametrize("output", ["yaml", "json"])

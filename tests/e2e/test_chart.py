@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentqueue_operator.resources.rbac import rights
+from agentqueue_operator.resources.rbac import namespace_rules
 from agentqueue_operator.resources.render import redis_name
 from tests.support.cluster.kube import Kube, Object
 from tests.support.cluster.shell import ClusterError
@@ -128,7 +128,7 @@ def test_rights_are_the_declared_ones(read: bool) -> None:
     found = rendered("--set", f"rbac.readSecrets={str(read).lower()}")
     (role,) = [manifest for manifest in found if manifest["kind"] == "ClusterRole"]
     granted = [(*rule["apiGroups"], *rule["resources"], tuple(rule["verbs"])) for rule in role["rules"]]
-    assert sorted(granted) == sorted((it.group, it.resource, it.verbs) for it in rights(read_secrets=read))
+    assert sorted(granted) == sorted((it.group, it.resource, it.verbs) for it in namespace_rules(read_secrets=read))
 
 
 @pytest.mark.parametrize("release", ["agentqueue", "a", "a-release-with-quite-a-long-name"])

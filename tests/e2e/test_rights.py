@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.resources.rbac import OWN, rights
+from agentqueue_operator.resources.rbac import LEADER_ELECTION_RULES, namespace_rules
 from agentqueue_operator.resources.render import console_name, redis_name, worker_name
 from tests.support.cluster.images import OPERATOR, REDIS, WORKER
 from tests.support.cluster.kube import Kube, is_ready
@@ -46,7 +46,7 @@ def used(requests: Iterable[Request]) -> set[Use]:
 
 def declared() -> set[Use]:
     """All that the Roles grant."""
-    every = (*rights(read_secrets=True), *OWN)
+    every = (*namespace_rules(read_secrets=True), *LEADER_ELECTION_RULES)
     return {(right.group, right.resource, verb) for right in every for verb in right.verbs}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from agentqueue.clock import monotonic
-from agentqueue_operator.resources.rbac import OWN, Right, rights
+from agentqueue_operator.resources.rbac import LEADER_ELECTION_RULES, PolicyRule, namespace_rules
 from tests.support.cluster.kube import Kube, Object
 from tests.support.servers import free_port
 
@@ -145,14 +145,14 @@ class Operators:
                 await operator.process.wait()
 
 
-def rules(given: Sequence[Right]) -> list[Object]:
+def rules(given: Sequence[PolicyRule]) -> list[Object]:
     """As a Role has them."""
     return [{"apiGroups": [it.group], "resources": [it.resource], "verbs": list(it.verbs)} for it in given]
 
 
 async def grant(kube: Kube, *, read_secrets: bool = True) -> None:
     """A ServiceAccount `operator` with the declared rights in the client's namespace."""
-    all_rules = rules([*rights(read_secrets=read_secrets), *OWN])
+    all_rules = rules([*namespace_rules(read_secrets=read_secrets), *LEADER_ELECTION_RULES])
     subject = {"kind": "ServiceAccount", "name": "operator", "namespace": kube.namespace}
     role_ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"}
     await kube.apply(

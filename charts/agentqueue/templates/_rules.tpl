@@ -1,16 +1,16 @@
 {{- /* Made by tools/chart.py; `make generated` makes it anew. */ -}}
 {{- define "agentqueue.rules.own" -}}
-# one of several replicas leads
+# leader election among replicas
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [get, create, update]
 {{- end }}
 {{- define "agentqueue.rules" -}}
-# what is wanted
+# the desired state
 - apiGroups: [agentqueue.dev]
   resources: [agentqueues]
   verbs: [get, list, watch]
-# conditions and numbers
+# conditions and counts
 - apiGroups: [agentqueue.dev]
   resources: [agentqueues/status]
   verbs: [patch]
@@ -18,7 +18,7 @@
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
-# whether a scale-in has been carried out
+# check that a scale-in is done
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [get]
@@ -30,27 +30,27 @@
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
-# pods run without rights of their own
+# pods without any permissions
 - apiGroups: [""]
   resources: [serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
-# Redis's configuration; users' code, whose changes roll the pods
+# Redis's configuration; users' code, to roll pods on changes
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, patch, delete]
-# who may reach Redis and the console
+# access to Redis and the console
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
-# pods that a drain may take away
+# limits on evictions
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
-# metrics, where Prometheus' operator is installed
+# metrics, if the Prometheus Operator is installed
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors]
   verbs: [get, list, watch, create, patch, delete]
-# their state; the cost of deleting one, before scaling in
+# the state of pods; their deletion cost before a scale-in
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch]
@@ -58,17 +58,17 @@
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, patch]
-# what happened, for kubectl describe
+# events for kubectl describe
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- if .Values.rbac.readSecrets }}
-# generated passwords; users' Secrets, whose changes roll the pods
+# generated passwords; users' Secrets, to roll pods on changes
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, patch, delete]
 {{- else }}
-# generated passwords; users' Secrets, whose changes roll the pods
+# generated passwords; users' Secrets, to roll pods on changes
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch, delete]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agentqueue_operator.resources.rbac import OWN, Right, rights
+from agentqueue_operator.resources.rbac import LEADER_ELECTION_RULES, PolicyRule, namespace_rules
 from tools import manifests
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
@@ -19,7 +19,7 @@ def one(kind: str) -> Any:
     return found
 
 
-def rules(declared: Sequence[Right]) -> list[tuple[str, str, tuple[str, ...]]]:
+def rules(declared: Sequence[PolicyRule]) -> list[tuple[str, str, tuple[str, ...]]]:
     return sorted((right.group, right.resource, right.verbs) for right in declared)
 
 
@@ -28,8 +28,8 @@ def granted(role: Any) -> list[tuple[str, str, tuple[str, ...]]]:
 
 
 def test_roles_grant_what_the_operator_declares_and_nothing_more() -> None:
-    assert granted(one("ClusterRole")) == rules(rights(read_secrets=True))
-    assert granted(one("Role")) == rules(OWN)
+    assert granted(one("ClusterRole")) == rules(namespace_rules(read_secrets=True))
+    assert granted(one("Role")) == rules(LEADER_ELECTION_RULES)
 
 
 def test_no_right_is_a_wildcard() -> None:

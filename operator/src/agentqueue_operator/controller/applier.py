@@ -10,7 +10,6 @@ from agentqueue_operator.controller.ports import ApiRefused, Cluster
 from agentqueue_operator.controller.status.api_errors import explain_api_error
 from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.resources.comparison import HASH_ANNOTATION, MANAGER
-from agentqueue_operator.resources.drift import drift
 from agentqueue_operator.resources.kinds import VOLUME_CLAIM, Kind, Object, QueueRef
 from agentqueue_operator.resources.plan import (
     HANDOVER,
@@ -18,20 +17,20 @@ from agentqueue_operator.resources.plan import (
     ORDER,
     Action,
     Apply,
+    AwaitDeletion,
     Delete,
     Foreign,
     Grow,
     HandOver,
     Key,
     Skip,
-    Wait,
     fingerprint,
-    handover,
+    handover_manifest,
     has_grown,
+    is_newer,
     key_of,
-    newer,
     plan,
-    unseen,
+    without_live_object,
 )
 
 RETRY_REJECTED_S: Final = (5.0, 60.0)
@@ -153,7 +152,7 @@ class Applier:
         latest = self._latest.get(key)
         if latest is None:
             return cached
-        if newer(latest, cached):
+        if is_newer(latest, cached):
             return latest
         if cached["kind"] not in self._unwatched:
             del self._latest[key]
@@ -162,12 +161,12 @@ class Applier:
     async def _with_uncached(self, desired: Sequence[Object], children: list[Object]) -> list[Object]:
         """Return the children and the desired objects that exist outside the cache, which lags and needs our label."""
         cached = [self.newest(one) for one in children if one["kind"] in KINDS]
-        missing = [one for one in unseen(desired, cached) if not self._is_trusted(one)]
+        missing = [one for one in without_live_object(desired, cached) if not self._is_trusted(one)]
         found = await asyncio.gather(*(self.get(KINDS[one["kind"]], one["metadata"]["name"]) for one in missing))
         for one in filter(None, found):
             if one["kind"] in self._unwatched:
                 self._latest[key_of(one)], self._read_at[key_of(one)] = one, self._clock()
-        trusted = [self._latest[key_of(one)] for one in unseen(desired, cached) if self._is_trusted(one)]
+        trusted = [self._latest[key_of(one)] for one in without_live_object(desired, cached) if self._is_trusted(one)]
         return [*cached, *trusted, *(one for one in found if one is not None and not self._is_trusted(one))]
 
     def _is_trusted(self, manifest: Object) -> bool:
@@ -194,7 +193,7 @@ class Applier:
                 owners = [f"{one['kind']} {one['name']}" for one in live["metadata"].get("ownerReferences") or ()]
                 message = f"{key_of(manifest)} exists already and belongs to {', '.join(owners) or 'someone else'}"
                 result.problems.append(Problem(Reason.FOREIGN_OBJECT, message))
-            case Wait():
+            case AwaitDeletion():
                 result.requeue()
             case _:
                 assert_never(action)
@@ -239,7 +238,7 @@ class Applier:
         if known is None or known[0] != state:
             warnings = [
                 Problem(Reason.DRIFT, f"{key}: {one.field} was set by {one.manager}", blocking=False)
-                for one in drift(live, manifest, ours=OPERATOR_MANAGERS)
+                for one in find_drift(live, manifest, ours=OPERATOR_MANAGERS)
                 if not one.is_ours
             ]
             known = self._drift[key] = (state, warnings)
@@ -253,7 +252,7 @@ class Applier:
         took_over_replicas = "replicas" not in self._spec_fields.get(key, {"replicas"})  # from mode External
         return [
             f"{key}: {one.field} was changed by {one.manager} and is set by the operator again"
-            for one in drift(live, manifest, ours=OPERATOR_MANAGERS)
+            for one in find_drift(live, manifest, ours=OPERATOR_MANAGERS)
             if one.is_ours and not (took_over_replicas and one.field == "spec.replicas")
         ]
 
@@ -261,7 +260,7 @@ class Applier:
         """Keep the number of replicas while the operator gives up the field, or the Deployment would scale to 1."""
 
         async def write(manifest: Object, result: ApplyResult) -> None:
-            await self._cluster.apply(handover(manifest, replicas), manager=HANDOVER)
+            await self._cluster.apply(handover_manifest(manifest, replicas), manager=HANDOVER)
             await self._apply(manifest, result)
 
         await self._try(manifest, result, write)
@@ -310,7 +309,7 @@ def _rank(action: Action) -> int:
     """Return the order of an action. Actions of the same rank run concurrently: one kind; deletions come last."""
     if isinstance(action, Delete):
         return len(ORDER)
-    live = action.live if isinstance(action, Skip | Wait) else action.manifest
+    live = action.live if isinstance(action, Skip | AwaitDeletion) else action.manifest
     return ORDER[live["kind"]]
 
 

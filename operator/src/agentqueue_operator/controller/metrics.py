@@ -19,7 +19,7 @@ from agentqueue_operator.autoscaling.model import CHANGE_REASONS, Decision, Scal
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.status.conditions import AgentFacts
 from agentqueue_operator.resources.kinds import QueueRef
-from agentqueue_operator.resources.rbac import OWN, rights
+from agentqueue_operator.resources.rbac import LEADER_ELECTION_RULES, namespace_rules
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Buckets of the reconcile duration, in seconds. A reconcile at rest takes milliseconds, one that waits, seconds."""
@@ -187,7 +187,7 @@ class Metrics:
 
 def _calls() -> Iterable[tuple[str, str, str]]:
     """Yield verb, resource and code of each request that the operator may make."""
-    for right in {*OWN, *rights(read_secrets=True)}:
+    for right in {*LEADER_ELECTION_RULES, *namespace_rules(read_secrets=True)}:
         resource = right.resource.partition("/")[0]
         for verb in {"get" if verb == "list" else verb for verb in right.verbs} - {"watch"}:
             for code in ("201" if verb == "create" else "200", *FAILURES):

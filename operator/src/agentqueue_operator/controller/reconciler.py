@@ -40,7 +40,7 @@ from agentqueue_operator.controller.status.writer import StatusWriter
 from agentqueue_operator.queues.first_job_listener import listen
 from agentqueue_operator.queues.housekeeper import Housekeeper, retention_of
 from agentqueue_operator.queues.ports import HousekeepingResult
-from agentqueue_operator.resources.children import AgentParts, agent_parts, last_content
+from agentqueue_operator.resources.children import AgentChildren, agent_children, last_content_hash
 from agentqueue_operator.resources.kinds import (
     DEPLOYMENT,
     POD,
@@ -51,7 +51,7 @@ from agentqueue_operator.resources.kinds import (
     Object,
     QueueRef,
 )
-from agentqueue_operator.resources.plan import conditional, is_owned
+from agentqueue_operator.resources.plan import is_owned, with_resource_versions
 from agentqueue_operator.resources.render import (
     Images,
     Reference,
@@ -113,7 +113,7 @@ class _Observed:
     live: Object
     queue: ResolvedQueue
     children: Sequence[Object]
-    parts: Mapping[str, AgentParts]
+    parts: Mapping[str, AgentChildren]
 
     def child(self, kind: Kind, name: str) -> Object | None:
         """Return an object that the AgentQueue owns, or None."""
@@ -224,7 +224,7 @@ class QueueReconciler:
 
     async def _reconcile(self, live: Object, queue: ResolvedQueue) -> float | None:
         children = self._deps.cache.children(self._ref)
-        parts = agent_parts(queue.name, [agent.name for agent in queue.agents], children, live)
+        parts = agent_children(queue.name, [agent.name for agent in queue.agents], children, live)
         observed = _Observed(live=live, queue=queue, children=children, parts=parts)
         # Secrets first: generating a second password would lock workers out of a running Redis.
         await self._load_credentials(queue)
@@ -363,7 +363,7 @@ class QueueReconciler:
             readable = {one for one in references if self._deps.read_secrets or one.kind != SECRET}
             found, absent = await self._secrets.hash(readable)
             if found is None and readable:  # unreadable for now, which is no reason to restart the pods
-                found = last_content(queue.name, part, observed.children)
+                found = last_content_hash(queue.name, part, observed.children)
             if found is not None:
                 hashes[part] = found
             if absent:
@@ -377,7 +377,7 @@ class QueueReconciler:
             elif one.lowered_from is not None:  # the observation is too old
                 replicas[name] = replicas_of(one.lowered_from)
         manifests = self._manifests.render(queue, replace(context, content_hashes=hashes, replicas=replicas))
-        return conditional(manifests, versions), missing
+        return with_resource_versions(manifests, versions), missing
 
     # --- Report
 

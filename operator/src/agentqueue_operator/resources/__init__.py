@@ -1,1 +1,1 @@
-"""From an AgentQueue to the Kubernetes objects that it needs, and back: pure."""
+"""Kubernetes objects of an AgentQueue: render them, compare them with the cluster, plan the changes. Pure functions."""

@@ -1,27 +1,28 @@
-"""Whether a live object is already as its manifest has it, so that applying it again would change nothing.
+"""Compare a live object with its manifest, to find out if applying the manifest would change anything.
 
-Two questions, since neither answers alone: does the object hold each rendered field, read as the API server reads it
-(`0.010` is `10m`, an empty map is no map); and do our managed fields own all that is rendered and nothing else (a
-foreign hand takes a field from us when it changes or removes it; what we render no more must be dropped).
+Two checks are needed. The values: the object holds each rendered field, by the API server's notation (`0.010` is `10m`,
+an empty map is an absent map). The owners: the operator's managed fields cover exactly what is rendered. Another
+manager takes a field over when it changes or removes it, and fields that are no longer rendered must be dropped.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from agentqueue.spec.quantity import parse_quantity
 from agentqueue_operator.resources.kinds import Object
 
 MANAGER: Final = "agentqueue-operator"
-"""The field manager of all that we apply."""
+"""Field manager of everything that the operator applies."""
 HASH_ANNOTATION: Final = "agentqueue.dev/manifest-hash"
-"""On each rendered object: what it was rendered as."""
+"""Annotation with the hash of the manifest that an object was rendered from."""
 UNMANAGED: Final = frozenset({"apiVersion", "kind"})
+"""Fields that identify an object. They never appear in managedFields."""
 UNMANAGED_METADATA: Final = frozenset({"name", "namespace", "uid"})
-"""What says which object it is belongs to no manager."""
-AMOUNTS: Final = frozenset({"requests", "limits"})
+"""Fields of `metadata` that identify an object. They never appear in managedFields."""
+QUANTITY_MAPS: Final = frozenset({"requests", "limits"})
 """Maps whose values are quantities."""
-QUANTITIES: Final = frozenset({"sizeLimit", "divisor"})
+QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "divisor"})
 """Fields that are quantities."""
 MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "containers": ("name",),
@@ -39,33 +40,29 @@ MERGE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "resourceClaims": ("name",),
     "schedulingGates": ("name",),
 }
-"""Lists of which others may own items too: those are told apart by these keys, as far as an item has them."""
-SUFFIXES: Final[Mapping[str, Decimal]] = {
-    "": Decimal(1),
-    **{letter: Decimal(1000) ** power for power, letter in enumerate("num", -3)},
-    **{letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", 1)},
-    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
-}
+"""Keys that identify the items of lists that several managers may add to. Keys that an item lacks are skipped."""
 
 
-def is_same(live: Object, manifest: Object) -> bool:
-    """Applying the manifest to this object would change nothing."""
+def is_up_to_date(live: Object, manifest: Object) -> bool:
+    """Return True if applying the manifest to the live object would change nothing."""
     ours = owned_fields(live)
+    metadata = {key: value for key, value in manifest["metadata"].items() if key not in UNMANAGED_METADATA}
+    managed = {key: value for key, value in manifest.items() if key not in UNMANAGED} | {"metadata": metadata}
     return (
-        _hash(live) == _hash(manifest)
+        _hash_of(live) == _hash_of(manifest)
         and contains_desired(live, manifest)
         and ours is not None
-        and _owns_all(ours, manifest)
-        and not list(_stale(ours, manifest))
+        and _owns(ours, managed)
+        and not list(_no_longer_rendered(ours, manifest))
     )
 
 
-def _hash(given: Object) -> Any:
-    return (given["metadata"].get("annotations") or {}).get(HASH_ANNOTATION)
+def _hash_of(manifest: Object) -> Any:
+    return (manifest["metadata"].get("annotations") or {}).get(HASH_ANNOTATION)
 
 
 def owned_fields(live: Object, manager: str = MANAGER) -> Mapping[str, Any] | None:
-    """The fields of the object that a manager has applied, as `fieldsV1`; None if it never applied any."""
+    """Return the fields that a manager has applied to the object, as `fieldsV1`. None if it never applied any."""
     for entry in live["metadata"].get("managedFields") or ():
         if entry.get("manager") == manager and entry.get("operation") == "Apply" and not entry.get("subresource"):
             found: Mapping[str, Any] = entry.get("fieldsV1") or {}
@@ -74,126 +71,107 @@ def owned_fields(live: Object, manager: str = MANAGER) -> Mapping[str, Any] | No
 
 
 def owns_fields(live: Object, *path: str, manager: str = MANAGER) -> bool:
-    """Whether the manager has applied the field, `owns_fields(deployment, "spec", "replicas")`."""
+    """Return True if the manager has applied the field, as in `owns_fields(deployment, "spec", "replicas")`."""
     fields: Any = owned_fields(live, manager)
     for part in path:
         fields = (fields or {}).get(f"f:{part}")
     return fields is not None
 
 
-# What the object holds
-
-
 def contains_desired(live: Any, wanted: Any, field: str = "") -> bool:
-    """Whether all that is wanted is there; what else is there is somebody's own or a default. `field`: its name."""
-    if wanted == {}:
-        return live is None or isinstance(live, Mapping)
-    if _is_empty(wanted):
-        return _is_empty(live)
+    """Return True if the live value holds everything that is wanted.
+
+    Anything else in the live value is a default of the API server or belongs to another manager.
+
+    Args:
+        live: value of the live object.
+        wanted: value of the manifest.
+        field: name of the field, which decides how lists and quantities are compared.
+    """
     if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and _holds_each(live, wanted, field)
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        return _holds_items(live, wanted, field)
-    return bool(live == wanted) or (field in QUANTITIES and _is_same_amount(live, wanted))
+        if not wanted:
+            return live is None or isinstance(live, Mapping)
+        if field in QUANTITY_MAPS:
+            return isinstance(live, Mapping) and all(_same_quantity(live.get(key), wanted[key]) for key in wanted)
+        return isinstance(live, Mapping) and all(contains_desired(live.get(key), wanted[key], key) for key in wanted)
+    if _is_zero(wanted):
+        return _is_zero(live)
+    if isinstance(wanted, list | tuple):
+        return isinstance(live, list | tuple) and _contains_items(live, wanted, MERGE_KEYS.get(field, ()))
+    return bool(live == wanted) or (field in QUANTITY_FIELDS and _same_quantity(live, wanted))
 
 
-def _is_empty(value: Any) -> bool:
-    """The API server leaves such values out where they are the type's zero."""
+def _is_zero(value: Any) -> bool:
+    """Return True for a zero value, which the API server omits from what it stores."""
     return value is None or value in ("", 0, False) or (isinstance(value, Mapping | list | tuple) and not value)
 
 
-def _holds_each(live: Mapping[str, Any], wanted: Mapping[str, Any], field: str) -> bool:
-    if field in AMOUNTS:
-        return all(_is_same_amount(live.get(key), value) for key, value in wanted.items())
-    return all(contains_desired(live.get(key), value, key) for key, value in wanted.items())
-
-
-def _holds_items(live: Any, wanted: Sequence[Any], field: str) -> bool:
-    if not isinstance(live, Sequence):
-        return False
-    keys = MERGE_KEYS.get(field)
-    if keys and all(isinstance(item, Mapping) for item in wanted):
-        return all(
-            any(_is_item(there, item, keys) and contains_desired(there, item) for there in live) for item in wanted
+def _contains_items(live: Sequence[Any], wanted: Sequence[Any], merge_keys: Sequence[str]) -> bool:
+    if not merge_keys or not all(isinstance(item, Mapping) for item in wanted):
+        return len(live) == len(wanted) and all(map(contains_desired, live, wanted))
+    return all(
+        any(
+            all(there.get(key) == item[key] for key in merge_keys if key in item) and contains_desired(there, item)
+            for there in live
         )
-    return len(live) == len(wanted) and all(map(contains_desired, live, wanted))
+        for item in wanted
+    )
 
 
-def _is_item(there: Mapping[str, Any], item: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    return all(there.get(key) == item[key] for key in keys if key in item)
-
-
-def _is_same_amount(one: Any, other: Any) -> bool:
+def _same_quantity(one: Any, other: Any) -> bool:
     if one is None or other is None:
         return one is other
-    first, second = amount(one), amount(other)
+    first, second = parse_quantity(one), parse_quantity(other)
     return bool(one == other) or (first is not None and first == second)
 
 
-def amount(quantity: Any) -> Decimal | None:
-    """A quantity as a number: 0.010 and 10m, 1024Mi and 1Gi are the same. None: it is none."""
-    text = str(quantity).strip()
-    number = text.rstrip("".join(SUFFIXES)) if text[-1:].isalpha() else text
-    try:
-        return Decimal(number) * SUFFIXES[text[len(number) :]]
-    except (InvalidOperation, KeyError):
-        return None
-
-
-# Who owns it
-
-
-def _owns_all(fields: Mapping[str, Any], manifest: Object) -> bool:
-    metadata = {key: value for key, value in manifest["metadata"].items() if key not in UNMANAGED_METADATA}
-    rest = {key: value for key, value in manifest.items() if key not in UNMANAGED}
-    return _owns(fields, {**rest, "metadata": metadata})
-
-
 def _owns(fields: Mapping[str, Any], wanted: Any) -> bool:
-    """A field without fields below it is owned whole."""
-    if not [key for key in fields if key != "."]:
+    """Return True if the managed fields cover the wanted value. A field without subfields is owned as a whole."""
+    if not fields.keys() - {"."}:
         return True
     if isinstance(wanted, Mapping):
-        return all(_owns_field(fields, key, value) for key, value in wanted.items() if not _is_empty(value))
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
+        return all(
+            (below := fields.get(f"f:{key}")) is not None and _owns(below, value)
+            for key, value in wanted.items()
+            if not _is_zero(value)
+        )
+    if isinstance(wanted, list | tuple):
         return all(any(_is_at(key, item) and _owns(below, item) for key, below in fields.items()) for item in wanted)
     return True
 
 
-def _owns_field(fields: Mapping[str, Any], key: str, value: Any) -> bool:
-    below = fields.get(f"f:{key}")
-    return below is not None and _owns(below, value)
-
-
-def _stale(fields: Mapping[str, Any], wanted: Any) -> Iterator[str]:
-    """What we own and do not want any more."""
+def _no_longer_rendered(fields: Mapping[str, Any], wanted: Any) -> Iterator[str]:
+    """Yield the managed fields that the manifest does not have any more."""
     for key, below in fields.items():
         if key == ".":
             continue
-        found = at(key, wanted)
+        found = find_field(key, wanted)
         if found is ABSENT:
             yield key
         elif below:
-            yield from _stale(below, found)
+            yield from _no_longer_rendered(below, found)
 
 
 ABSENT: Final = object()
-"""What `at` gives for a field that is not there."""
+"""Result of `find_field` for a field that does not exist. None would be a value."""
 
 
-def at(key: str, wanted: Any) -> Any:
-    """Return what `f:NAME`, `k:{KEYS}` or `v:VALUE` points to; `ABSENT` if it is not there."""
+def find_field(key: str, wanted: Any) -> Any:
+    """Return the value that a fieldsV1 key (`f:NAME`, `k:{KEYS}` or `v:VALUE`) points to, or `ABSENT`."""
     if key.startswith("f:"):
         return wanted.get(key[2:], ABSENT) if isinstance(wanted, Mapping) else ABSENT
-    items = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else ()
+    items = wanted if isinstance(wanted, list | tuple) else ()
     return next((item for item in items if _is_at(key, item)), ABSENT)
 
 
 def _is_at(key: str, item: Any) -> bool:
-    """A key that the API server has filled in (a port's protocol) need not be in the manifest."""
-    what, _, text = key.partition(":")
-    if what == "v":
+    """Return True if a fieldsV1 key points to the item of a list.
+
+    The manifest may lack a part of the key that the API server has filled in, such as a port's protocol.
+    """
+    kind, _, text = key.partition(":")
+    if kind == "v":
         return bool(json.loads(text) == item)
-    if what != "k" or not isinstance(item, Mapping):
+    if kind != "k" or not isinstance(item, Mapping):
         return False
     return all(item.get(name, value) == value for name, value in json.loads(text).items())

@@ -1,4 +1,4 @@
-"""The kinds of Kubernetes objects that the operator deals with, and how an AgentQueue is named."""
+"""Kinds of Kubernetes objects that the operator reads or writes."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -6,12 +6,12 @@ from typing import Any, Final
 from agentqueue.spec import API_VERSION, KIND, PLURAL
 
 Object = dict[str, Any]
-"""A Kubernetes object as its API has it: JSON."""
+"""A Kubernetes object as JSON."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class QueueRef:
-    """Names an AgentQueue."""
+    """Namespace and name of an AgentQueue."""
 
     namespace: str
     name: str
@@ -22,7 +22,7 @@ class QueueRef:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A namespaced kind of objects."""
+    """A kind of namespaced objects."""
 
     api_version: str
     kind: str
@@ -30,12 +30,12 @@ class Kind:
 
     @property
     def group(self) -> str:
-        """The API group; '' is the core group."""
+        """API group. Empty for the core group."""
         return self.api_version.rpartition("/")[0]
 
     @property
     def version(self) -> str:
-        """The version in its group."""
+        """Version of the API group, such as v1."""
         return self.api_version.rpartition("/")[2]
 
     def __str__(self) -> str:
@@ -69,4 +69,4 @@ PRUNED: Final = (
     DISRUPTION_BUDGET,
     POD_MONITOR,
 )
-"""What goes when it is rendered no more. Never volume claims: they hold the jobs."""
+"""Kinds that are deleted once they are no longer rendered. Volume claims are not among them: they hold the jobs."""

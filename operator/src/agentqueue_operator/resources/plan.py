@@ -1,14 +1,15 @@
-"""What to do about an AgentQueue's objects: what is there and what is wanted in, actions out. Pure, asked each pass.
+"""Plan the changes of an AgentQueue's objects: manifests and live objects in, actions out. Pure; runs each reconcile.
 
-Only what the AgentQueue owns is ever written to or deleted: an object of the same name without our owner reference is
-somebody else's, whatever labels it bears.
+Only objects that the AgentQueue owns are written or deleted. An object of the same name without our owner reference
+belongs to somebody else, whatever labels it has.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from agentqueue_operator.resources.comparison import HASH_ANNOTATION, amount, is_same, owns_fields
+from agentqueue.spec.quantity import parse_quantity
+from agentqueue_operator.resources.comparison import HASH_ANNOTATION, is_up_to_date, owns_fields
 from agentqueue_operator.resources.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -25,12 +26,12 @@ from agentqueue_operator.resources.kinds import (
 )
 
 HANDOVER: Final = "agentqueue-handover"
-"""Field manager that keeps a Deployment's replicas while the number passes from us to somebody else."""
+"""Field manager that keeps a Deployment's replicas while the field passes from the operator to another manager."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Names an object of the AgentQueue's namespace."""
+    """Kind and name of an object in the AgentQueue's namespace."""
 
     kind: str
     name: str
@@ -40,12 +41,12 @@ class Key:
 
 
 def key_of(given: Object) -> Key:
-    """The object's key."""
+    """Return the object's key."""
     return Key(given["kind"], given["metadata"]["name"])
 
 
 KINDS: Final[Mapping[str, Kind]] = {kind.kind: kind for kind in PRUNED}
-"""The kinds that are rendered, by name."""
+"""Kinds that the operator renders, by name."""
 ORDER: Final = {
     kind.kind: rank
     for rank, kind in enumerate(
@@ -62,7 +63,7 @@ ORDER: Final = {
         )
     )
 }
-"""What others need comes first: Redis before the workers."""
+"""Order in which kinds are applied. Dependencies go first, such as Redis before the workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,12 @@ class Apply:
 
     manifest: Object
     live: Object | None = None
-    """What is there now; None: nothing."""
+    """The live object. None if it does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The object is as it should be."""
+    """The object is up to date."""
 
     live: Object
     manifest: Object
@@ -84,7 +85,11 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """The Deployment's replicas pass to somebody else: give the present number another manager first, then apply."""
+    """The Deployment's replicas pass to another manager.
+
+    First apply the current number as the manager `HANDOVER`, then apply the manifest. Dropping a field that no other
+    manager owns would reset it to 1.
+    """
 
     replicas: int
     manifest: Object
@@ -92,90 +97,92 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class Grow:
-    """Storage is to grow, which a StatefulSet can't be told: grow the claims, then make the StatefulSet anew around its
-    pod. `fallback` is what to apply where the claims can't grow: the manifest with the storage that there is."""
+    """The storage grows. The claim templates of a StatefulSet are immutable.
+
+    First grow the claims, then replace the StatefulSet and keep its pod.
+    """
 
     claims: tuple[str, ...]
     size: str
     live: Object
     manifest: Object
     fallback: Object
+    """The manifest with the present size, to apply if the claims can't grow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """It is not wanted any more."""
+    """The object is no longer rendered."""
 
     live: Object
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """There is an object of that name that the AgentQueue does not own: it is left alone."""
+    """Another owner has an object of that name. It is not touched."""
 
     manifest: Object
     live: Object
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """The object is on its way out (deleted, or an earlier AgentQueue's of this name): the next pass finds it gone."""
+class AwaitDeletion:
+    """The object is being deleted, or belongs to a deleted AgentQueue of this name. A later reconcile creates it."""
 
     live: Object
 
 
-Action = Apply | Skip | HandOver | Grow | Delete | Foreign | Wait
+Action = Apply | Skip | HandOver | Grow | Delete | Foreign | AwaitDeletion
 
 
 def plan(
     wanted: Iterable[Object], live: Iterable[Object], *, owner: Object, settled: Mapping[Key, str] | None = None
 ) -> tuple[Action, ...]:
-    """What to do now, in this order.
+    """Return the actions in the order in which to take them.
 
     Args:
-        wanted: the manifests.
-        live: objects that are there; others' among them.
+        wanted: the rendered manifests.
+        live: live objects, including objects of other owners.
         owner: the AgentQueue.
-        settled: object -> `fingerprint` of a state known to be as wanted: an apply gave it back, or it was found same.
+        settled: `fingerprint` of the last state of each object that is known to be up to date, from an apply or from an
+            earlier comparison. It saves comparing again.
     """
     there = {key_of(one): one for one in live if one["kind"] in KINDS}
     manifests = sorted(wanted, key=lambda manifest: ORDER[manifest["kind"]])
     keys = {key_of(manifest) for manifest in manifests}
-    known = settled or {}
     return (
-        *(_one(manifest, there.get(key_of(manifest)), owner, known) for manifest in manifests),
-        *(Delete(one) for key, one in sorted(there.items()) if key not in keys and _may_delete(one, owner)),
+        *(_action(manifest, there.get(key_of(manifest)), owner, settled or {}) for manifest in manifests),
+        *(
+            Delete(one)
+            for key, one in sorted(there.items())
+            if key not in keys and is_owned(one, owner) and "deletionTimestamp" not in one["metadata"]
+        ),
     )
 
 
-def _one(manifest: Object, live: Object | None, owner: Object, settled: Mapping[Key, str]) -> Action:
+def _action(manifest: Object, live: Object | None, owner: Object, settled: Mapping[Key, str]) -> Action:
     if live is None:
         return Apply(manifest)
     if not is_owned(live, owner):
-        return Wait(live) if _is_leaving(live, owner) else Foreign(manifest, live)
+        return AwaitDeletion(live) if _is_orphan(live, owner) else Foreign(manifest, live)
     if "deletionTimestamp" in live["metadata"]:
-        return Wait(live)
-    if settled.get(key_of(live)) == fingerprint(live, manifest) or is_same(live, manifest):
+        return AwaitDeletion(live)
+    if settled.get(key_of(live)) == fingerprint(live, manifest) or is_up_to_date(live, manifest):
         return Skip(live, manifest)
-    return _change(manifest, live)
-
-
-def _change(manifest: Object, live: Object) -> Action:
+    # The API server refuses the uid if another object has replaced this one meanwhile.
+    pinned = {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
     if manifest["kind"] == DEPLOYMENT.kind and _gives_up_replicas(manifest, live):
-        return HandOver(live["spec"]["replicas"], _pinned(manifest, live))
+        return HandOver(live["spec"]["replicas"], pinned)
     if manifest["kind"] == STATEFUL_SET.kind and (growth := _growth(manifest, live)):
         return growth
-    return Apply(_pinned(manifest, live), live)
+    return Apply(pinned, live)
 
 
-def _pinned(manifest: Object, live: Object) -> Object:
-    """The API server refuses it, should another object have taken this one's place meanwhile."""
-    return {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
+def with_resource_versions(manifests: Iterable[Object], versions: Mapping[str, str]) -> Sequence[Object]:
+    """Return the manifests with a resourceVersion in the Deployments that `versions` names.
 
-
-def conditional(manifests: Iterable[Object], versions: Mapping[str, str]) -> Sequence[Object]:
-    """Return the manifests, with a resourceVersion in those Deployments that `versions` names: the API server refuses
-    to apply them once the object has another version."""
+    The API server refuses to apply such a manifest once the object has another version.
+    """
     return [
         {**one, "metadata": {**one["metadata"], "resourceVersion": versions[one["metadata"]["name"]]}}
         if one["kind"] == DEPLOYMENT.kind and one["metadata"]["name"] in versions
@@ -185,14 +192,17 @@ def conditional(manifests: Iterable[Object], versions: Mapping[str, str]) -> Seq
 
 
 def fingerprint(live: Object, manifest: Object) -> str:
-    """Names the state that an object is in, and what was wanted of it."""
+    """Return text that identifies the state of a live object and the manifest that it was compared with."""
     metadata = live["metadata"]
     wanted = (manifest["metadata"].get("annotations") or {}).get(HASH_ANNOTATION)
     return f"{metadata.get('uid')} {metadata.get('resourceVersion')} {wanted}"
 
 
-def newer(one: Object, other: Object) -> bool:
-    """Whether the first is a later state of the same object: resourceVersions grow (Kubernetes 1.35 promises it)."""
+def is_newer(one: Object, other: Object) -> bool:
+    """Return True if the first is a later state of the same object.
+
+    Kubernetes 1.35 guarantees that resourceVersions of a kind are integers that grow.
+    """
     first, second = one["metadata"], other["metadata"]
     if first.get("uid") != second.get("uid"):
         return False
@@ -201,16 +211,13 @@ def newer(one: Object, other: Object) -> bool:
 
 
 def is_owned(live: Object, owner: Object) -> bool:
-    """Whether the AgentQueue is among the object's owners."""
-    return owner["metadata"]["uid"] in _owners(live)
+    """Return True if the AgentQueue is among the object's owners."""
+    references = live["metadata"].get("ownerReferences") or ()
+    return owner["metadata"]["uid"] in [reference.get("uid", "") for reference in references]
 
 
-def _owners(live: Object) -> list[str]:
-    return [reference.get("uid", "") for reference in live["metadata"].get("ownerReferences") or ()]
-
-
-def _is_leaving(live: Object, owner: Object) -> bool:
-    """An earlier AgentQueue of the same name owns it: Kubernetes collects it as garbage."""
+def _is_orphan(live: Object, owner: Object) -> bool:
+    """Return True if a deleted AgentQueue of the same name owns the object. Kubernetes will garbage-collect it."""
     mine = (owner["apiVersion"].partition("/")[0], owner["kind"], owner["metadata"]["name"])
     return any(
         (reference["apiVersion"].partition("/")[0], reference["kind"], reference["name"]) == mine
@@ -218,15 +225,8 @@ def _is_leaving(live: Object, owner: Object) -> bool:
     )
 
 
-def _may_delete(live: Object, owner: Object) -> bool:
-    return is_owned(live, owner) and "deletionTimestamp" not in live["metadata"]
-
-
-# Replicas
-
-
 def _gives_up_replicas(manifest: Object, live: Object) -> bool:
-    """From Auto or Fixed to External (DESIGN 7): to drop a field without another owner is to reset it to 1."""
+    """Return True if scaling changes from Auto or Fixed to External and no other manager has the replicas yet."""
     return (
         "replicas" not in manifest["spec"]
         and owns_fields(live, "spec", "replicas")
@@ -234,8 +234,8 @@ def _gives_up_replicas(manifest: Object, live: Object) -> bool:
     )
 
 
-def handover(manifest: Object, replicas: int) -> Object:
-    """What the other manager applies."""
+def handover_manifest(manifest: Object, replicas: int) -> Object:
+    """Return what the manager `HANDOVER` applies: the Deployment's replicas and nothing else."""
     metadata = {name: value for name, value in manifest["metadata"].items() if name in ("name", "namespace")}
     return {
         "apiVersion": manifest["apiVersion"],
@@ -245,52 +245,53 @@ def handover(manifest: Object, replicas: int) -> Object:
     }
 
 
-# Storage
-
-
 def _growth(manifest: Object, live: Object) -> Grow | None:
-    """A StatefulSet's claim templates can't be changed."""
-    before, after = _storage(live), _storage(manifest)
-    grown = [name for name, size in after.items() if _is_larger(size, before.get(name))]
+    """Return the growth of the StatefulSet's storage. None if no size is larger than before."""
+    before, after = _storage_sizes(live), _storage_sizes(manifest)
+    grown = [name for name, size in after.items() if name in before and _is_larger(size, before[name])]
     if not grown:
         return None
     claims = tuple(f"{name}-{live['metadata']['name']}-0" for name in grown)
     return Grow(claims, after[grown[0]], live, manifest, _with_storage(manifest, before))
 
 
-def _storage(given: Object) -> dict[str, str]:
-    templates = given["spec"].get("volumeClaimTemplates") or ()
+def _storage_sizes(manifest: Object) -> dict[str, str]:
+    templates = manifest["spec"].get("volumeClaimTemplates") or ()
     return {one["metadata"]["name"]: one["spec"]["resources"]["requests"]["storage"] for one in templates}
 
 
-def _is_larger(size: str, before: str | None) -> bool:
-    return before is not None and (amount(size) or 0) > (amount(before) or 0)
+def _is_larger(size: str, other: str) -> bool:
+    return (parse_quantity(size) or 0) > (parse_quantity(other) or 0)
 
 
 def _with_storage(manifest: Object, sizes: Mapping[str, str]) -> Object:
-    templates = [_sized(one, sizes) for one in manifest["spec"]["volumeClaimTemplates"]]
+    """Return the StatefulSet's manifest with other sizes, and with another hash since it is not what was rendered."""
+    templates = []
+    for template in manifest["spec"]["volumeClaimTemplates"]:
+        claim, size = template["spec"], sizes.get(template["metadata"]["name"])
+        requests = claim["resources"]["requests"] if size is None else {"storage": size}
+        templates.append({**template, "spec": {**claim, "resources": {**claim["resources"], "requests": requests}}})
     metadata = manifest["metadata"]
-    annotations = metadata["annotations"]
-    other = {**annotations, HASH_ANNOTATION: f"{annotations[HASH_ANNOTATION]}-not-grown"}
-    spec = {**manifest["spec"], "volumeClaimTemplates": templates}
-    return {**manifest, "metadata": {**metadata, "annotations": other}, "spec": spec}
-
-
-def _sized(template: Object, sizes: Mapping[str, str]) -> Object:
-    size = sizes.get(template["metadata"]["name"])
-    if size is None:
-        return template
-    spec = template["spec"]
-    return {**template, "spec": {**spec, "resources": {**spec["resources"], "requests": {"storage": size}}}}
+    annotations = {
+        **metadata["annotations"],
+        HASH_ANNOTATION: f"{metadata['annotations'][HASH_ANNOTATION]}-not-grown",
+    }
+    return {
+        **manifest,
+        "metadata": {**metadata, "annotations": annotations},
+        "spec": {**manifest["spec"], "volumeClaimTemplates": templates},
+    }
 
 
 def has_grown(claim: Object, size: str) -> bool:
-    """Whether a volume claim asks for that much already."""
-    asked: Any = claim["spec"]["resources"]["requests"]["storage"]
-    return (amount(asked) or 0) >= (amount(size) or 0)
+    """Return True if a volume claim requests at least that size."""
+    return not _is_larger(size, claim["spec"]["resources"]["requests"]["storage"])
 
 
-def unseen(wanted: Sequence[Object], live: Iterable[Object]) -> Iterator[Object]:
-    """Manifests without a live object: it may not be there, or be somebody else's without our label."""
+def without_live_object(wanted: Sequence[Object], live: Iterable[Object]) -> Iterator[Object]:
+    """Yield the manifests that no live object matches.
+
+    The object may not exist, or it lacks the operator's label and is therefore not watched.
+    """
     there = {key_of(one) for one in live}
     return (manifest for manifest in wanted if key_of(manifest) not in there)

@@ -1,4 +1,4 @@
-"""Rendered manifests as text: for people to read and for `kubectl apply -f -`."""
+"""Print rendered manifests as text for people and for `kubectl apply -f -`."""
 
 import base64
 import re
@@ -13,30 +13,32 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 from agentqueue.spec import ResolvedQueue
 from agentqueue_operator.resources.kinds import SECRET, Object
 from agentqueue_operator.resources.render import Images, render
-from agentqueue_operator.resources.render.placeholders import offline
+from agentqueue_operator.resources.render.placeholders import offline_context
 
 HEADER: Final = """\
-# What the operator makes of this AgentQueue: values that begin with PLACEHOLDER are not known here, replicas are those
-# with empty queues, and owner references are left out.
+# Objects that the operator creates for this AgentQueue. Values that begin with PLACEHOLDER are only known in a cluster.
+# Replicas are those of empty queues. Owner references are omitted.
 """
+"""Comment at the start of the YAML, for readers who miss a value."""
 _NOT_TEXT_IN_YAML_1_1: Final = re.compile(
     r"(y|n|yes|no|on|off|true|false|null|~|=|<<|[-+.]*[0-9][-+._:0-9a-f]*|0[box][0-9a-f_]+)",
     re.IGNORECASE,
 )
-"""kubectl reads YAML 1.1, where `on` is true."""
+"""Plain text that YAML 1.1 reads as another type, such as `on`. kubectl reads YAML 1.1."""
 
 
 def offline_manifests(queue: ResolvedQueue, namespace: str | None, images: Images) -> list[Object]:
-    """As the operator would apply them, as far as that is known here; Secrets readable.
+    """Return the manifests that the operator would apply, with placeholders and with readable Secrets.
 
     Raises:
-        InvalidSpec: a podTemplate that can't be laid over ours.
+        InvalidSpec: a podTemplate can't be merged.
     """
-    context = offline(queue, namespace or queue.namespace or "default", images)
+    context = offline_context(queue, namespace or queue.namespace or "default", images)
     return [_readable(manifest) for manifest in render(queue, context)]
 
 
 def _readable(manifest: Object) -> Object:
+    """Return a Secret with its data as `stringData`, and any other manifest unchanged."""
     if manifest["kind"] != SECRET.kind:
         return manifest
     plain = {key: base64.b64decode(value).decode() for key, value in manifest["data"].items()}
@@ -44,13 +46,13 @@ def _readable(manifest: Object) -> Object:
 
 
 def as_json(manifests: Sequence[Object]) -> str:
-    """One List, which kubectl takes."""
+    """Return the manifests as one JSON object of kind List, which kubectl accepts."""
     whole = {"apiVersion": "v1", "kind": "List", "items": manifests}
     return orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def as_yaml(manifests: Iterable[Object]) -> str:
-    """One document each."""
+    """Return the manifests as YAML, one document each."""
     yaml = YAML()
     yaml.width = 10_000  # no folding: a folded line can't be searched for
     yaml.indent(mapping=2, sequence=4, offset=2)
@@ -59,16 +61,16 @@ def as_yaml(manifests: Iterable[Object]) -> str:
     out.write(HEADER)
     for manifest in manifests:
         out.write("---\n")
-        yaml.dump(_spelled(manifest), out)
+        yaml.dump(_with_text_styles(manifest), out)
     return out.getvalue()
 
 
-def _spelled(value: Any) -> Any:
-    """Texts so that YAML 1.1 takes them for texts, and more than one line as a block."""
+def _with_text_styles(value: Any) -> Any:
+    """Return a value in which YAML 1.1 reads every text as text. Text of several lines becomes a block."""
     if isinstance(value, Mapping):
-        return {_spelled(key): _spelled(item) for key, item in value.items()}
+        return {_with_text_styles(key): _with_text_styles(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_spelled(item) for item in value]
+        return [_with_text_styles(item) for item in value]
     if not isinstance(value, str):
         return value
     if "\n" in value and value.replace("\n", "").isprintable():

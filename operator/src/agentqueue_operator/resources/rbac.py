@@ -1,6 +1,6 @@
-"""What the operator may do in a cluster, declared once: the chart's and the manifests' Roles are made from it.
+"""RBAC rules of the operator. The Roles of the chart and of manifests/install are generated from them.
 
-A test records what the operator does, and compares.
+A test records the operator's requests and compares them with these rules.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,14 @@ from agentqueue_operator.resources import kinds
 from agentqueue_operator.resources.kinds import Kind
 
 READ: Final = ("get", "list", "watch")
+"""Verbs of a watch with its initial list."""
 WRITE: Final = ("create", "patch", "delete")
-"""Server-side apply is a patch, and a create where there was nothing."""
+"""Verbs of server-side apply and deletion. An apply is a patch, and also a create if the object does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
-    """Verbs on a resource of an API group ('' is the core group)."""
+class PolicyRule:
+    """Verbs on a resource of an API group. The empty group is the core group."""
 
     group: str
     resource: str
@@ -25,39 +26,41 @@ class Right:
     why: str
 
     @classmethod
-    def on(cls, kind: Kind, *verbs: str, why: str, part: str = "") -> "Right":
-        """On a kind's objects, or on a part of them (`status`)."""
-        return cls(kind.group, f"{kind.plural}/{part}" if part else kind.plural, verbs, why)
+    def on(cls, kind: Kind, *verbs: str, why: str, subresource: str = "") -> "PolicyRule":
+        """Return a rule on the objects of a kind, or on a subresource such as `status`."""
+        return cls(kind.group, f"{kind.plural}/{subresource}" if subresource else kind.plural, verbs, why)
 
 
-OWN: Final = (Right.on(kinds.LEASE, "get", "create", "update", why="one of several replicas leads"),)
-"""In the namespace that the operator runs in."""
+LEADER_ELECTION_RULES: Final = (
+    PolicyRule.on(kinds.LEASE, "get", "create", "update", why="leader election among replicas"),
+)
+"""Rules in the namespace that the operator runs in."""
 
 
-def rights(*, read_secrets: bool) -> Sequence[Right]:
-    """In every namespace whose AgentQueues it serves.
+def namespace_rules(*, read_secrets: bool) -> Sequence[PolicyRule]:
+    """Return the rules in every namespace whose AgentQueues the operator serves.
 
     Args:
-        read_secrets: without it no Secret is listed or watched; those that the operator makes, and those that hold an
-            address or a password of Redis, are still read, each by its name.
+        read_secrets: False if the operator may not list or watch Secrets. It still reads the Secrets that it creates
+            and those that hold an address or a password of Redis, by name.
     """
     secrets = (*READ, *WRITE) if read_secrets else ("get", *WRITE)
     return (
-        Right.on(kinds.AGENT_QUEUE, *READ, why="what is wanted"),
-        Right.on(kinds.AGENT_QUEUE, "patch", part="status", why="conditions and numbers"),
-        Right.on(kinds.DEPLOYMENT, *READ, *WRITE, why="workers and consoles"),
-        Right.on(kinds.REPLICA_SET, "get", why="whether a scale-in has been carried out"),
-        Right.on(kinds.STATEFUL_SET, *READ, *WRITE, why="managed Redis servers"),
-        Right.on(kinds.SERVICE, *READ, *WRITE, why="addresses of Redis servers and consoles"),
-        Right.on(kinds.SERVICE_ACCOUNT, *READ, *WRITE, why="pods run without rights of their own"),
-        Right.on(
-            kinds.CONFIG_MAP, *READ, *WRITE, why="Redis's configuration; users' code, whose changes roll the pods"
+        PolicyRule.on(kinds.AGENT_QUEUE, *READ, why="the desired state"),
+        PolicyRule.on(kinds.AGENT_QUEUE, "patch", subresource="status", why="conditions and counts"),
+        PolicyRule.on(kinds.DEPLOYMENT, *READ, *WRITE, why="workers and consoles"),
+        PolicyRule.on(kinds.REPLICA_SET, "get", why="check that a scale-in is done"),
+        PolicyRule.on(kinds.STATEFUL_SET, *READ, *WRITE, why="managed Redis servers"),
+        PolicyRule.on(kinds.SERVICE, *READ, *WRITE, why="addresses of Redis servers and consoles"),
+        PolicyRule.on(kinds.SERVICE_ACCOUNT, *READ, *WRITE, why="pods without any permissions"),
+        PolicyRule.on(
+            kinds.CONFIG_MAP, *READ, *WRITE, why="Redis's configuration; users' code, to roll pods on changes"
         ),
-        Right.on(kinds.SECRET, *secrets, why="generated passwords; users' Secrets, whose changes roll the pods"),
-        Right.on(kinds.NETWORK_POLICY, *READ, *WRITE, why="who may reach Redis and the console"),
-        Right.on(kinds.DISRUPTION_BUDGET, *READ, *WRITE, why="pods that a drain may take away"),
-        Right.on(kinds.POD_MONITOR, *READ, *WRITE, why="metrics, where Prometheus' operator is installed"),
-        Right.on(kinds.POD, *READ, "patch", why="their state; the cost of deleting one, before scaling in"),
-        Right.on(kinds.VOLUME_CLAIM, "get", "patch", why="larger storage for Redis"),
-        Right.on(kinds.EVENT, "create", "patch", why="what happened, for kubectl describe"),
+        PolicyRule.on(kinds.SECRET, *secrets, why="generated passwords; users' Secrets, to roll pods on changes"),
+        PolicyRule.on(kinds.NETWORK_POLICY, *READ, *WRITE, why="access to Redis and the console"),
+        PolicyRule.on(kinds.DISRUPTION_BUDGET, *READ, *WRITE, why="limits on evictions"),
+        PolicyRule.on(kinds.POD_MONITOR, *READ, *WRITE, why="metrics, if the Prometheus Operator is installed"),
+        PolicyRule.on(kinds.POD, *READ, "patch", why="the state of pods; their deletion cost before a scale-in"),
+        PolicyRule.on(kinds.VOLUME_CLAIM, "get", "patch", why="larger storage for Redis"),
+        PolicyRule.on(kinds.EVENT, "create", "patch", why="events for kubectl describe"),
     )

@@ -1,13 +1,17 @@
-"""Strategic merge of a partial pod template over a whole one, by the merge keys of Kubernetes' own types.
+"""Strategic merge of a partial pod template into a complete one, by the merge keys of the Kubernetes types.
 
-The table is that of the `patchMergeKey` tags in k8s.io/api core/v1 types.go. Lists that are not in it are replaced.
-Where the plain merge only makes what the API server refuses, this one does what is meant: a variable is replaced (value
-and valueFrom exclude each other), a volume keeps no other source than the patch's (as `kubectl apply` has it, by
-`retainKeys`), ports are told apart by protocol too, and `$patch: delete` in an object takes the whole object out.
+The table of keys follows the `patchMergeKey` tags in k8s.io/api core/v1 types.go. Lists without a key are replaced.
+Four cases differ from the plain merge, because its result would be refused by the API server:
+
+- An environment variable is replaced, since `value` and `valueFrom` exclude each other.
+- A volume keeps no source but the patch's, as `kubectl apply` does by `retainKeys`.
+- Ports are identified by protocol too.
+- `$patch: delete` in an object removes the whole object.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,118 +21,117 @@ from agentqueue.errors import InvalidSpec
 
 Json = dict[str, Any]
 DIRECTIVE: Final = "$patch"
-DEFAULTS: Final = {"protocol": "TCP"}
-"""What the API server fills in for a part of a merge key."""
+"""Key that asks for another operation than a merge, as in `kubectl patch`."""
+KEY_DEFAULTS: Final = {"protocol": "TCP"}
+"""Values that the API server fills in for absent merge keys."""
 
 
-class Same(Enum):
-    """What becomes of an item when the patch has one with the same key."""
+class OnMatch(Enum):
+    """Treatment of an existing item whose key the patch has too."""
 
-    MERGED = "merged"
-    SOURCE_REPLACED = "only what the patch's item has too is kept, and merged"
-    REPLACED = "replaced"
+    MERGE = "merge"
+    RETAIN_KEYS = "keep only the fields that the patch's item has, and merge"
+    REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
-    """A list whose items are told apart by these keys."""
+class KeyedList:
+    """A list whose items are identified by merge keys."""
 
     keys: tuple[str, ...]
-    same: Same = Same.MERGED
+    on_match: OnMatch = OnMatch.MERGE
     items: Fields = field(default_factory=dict)
 
-    def identity(self, item: Mapping[str, Any]) -> tuple[Any, ...]:
-        """By what it is told apart."""
-        return tuple(item.get(key, DEFAULTS.get(key)) for key in self.keys)
+    def identity(self, item: Mapping[str, Any]) -> str:
+        """Return the item's merge keys as text, since users may write any JSON value there."""
+        return json.dumps([item.get(key, KEY_DEFAULTS.get(key)) for key in self.keys], sort_keys=True)
+
+    def retained(self, old: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the part of an existing item that the patch's item is merged into."""
+        if self.on_match is OnMatch.REPLACE:
+            return {}
+        return old if self.on_match is OnMatch.MERGE else {key: value for key, value in old.items() if key in item}
 
 
-Fields = Mapping[str, "Keyed | Fields"]
-"""The fields below which there is a keyed list, and that list."""
+Fields = Mapping[str, "KeyedList | Fields"]
+"""Fields of an object that are keyed lists or contain some."""
 
 _CONTAINER: Final[Fields] = {
-    "env": Keyed(("name",), Same.REPLACED),
-    "ports": Keyed(("containerPort", "protocol")),
-    "volumeMounts": Keyed(("mountPath",)),
-    "volumeDevices": Keyed(("devicePath",)),
+    "env": KeyedList(("name",), OnMatch.REPLACE),
+    "ports": KeyedList(("containerPort", "protocol")),
+    "volumeMounts": KeyedList(("mountPath",)),
+    "volumeDevices": KeyedList(("devicePath",)),
 }
 POD_TEMPLATE: Final[Fields] = {
     "spec": {
-        "containers": Keyed(("name",), items=_CONTAINER),
-        "initContainers": Keyed(("name",), items=_CONTAINER),
-        "volumes": Keyed(("name",), Same.SOURCE_REPLACED),
-        "imagePullSecrets": Keyed(("name",)),
-        "hostAliases": Keyed(("ip",)),
-        "topologySpreadConstraints": Keyed(("topologyKey", "whenUnsatisfiable")),
-        "schedulingGates": Keyed(("name",)),
-        "resourceClaims": Keyed(("name",), Same.SOURCE_REPLACED),
+        "containers": KeyedList(("name",), items=_CONTAINER),
+        "initContainers": KeyedList(("name",), items=_CONTAINER),
+        "volumes": KeyedList(("name",), OnMatch.RETAIN_KEYS),
+        "imagePullSecrets": KeyedList(("name",)),
+        "hostAliases": KeyedList(("ip",)),
+        "topologySpreadConstraints": KeyedList(("topologyKey", "whenUnsatisfiable")),
+        "schedulingGates": KeyedList(("name",)),
+        "resourceClaims": KeyedList(("name",), OnMatch.RETAIN_KEYS),
     }
 }
+"""Keyed lists of a pod template."""
 
 
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any], fields: Fields = POD_TEMPLATE, path: str = "") -> Json:
-    """`patch` laid over `base`; neither is changed, and the result shares with them what is the same.
+    """Return `base` with `patch` merged into it.
 
-    A null takes a field out, and so does `$patch: delete` in an object or a list's item, which also survives `kubectl
-    apply`, where nulls are lost. `$patch: replace` replaces an object or a list.
+    Neither argument is changed; the result shares unchanged values with them. A null removes a field. `$patch: delete`
+    in an object or in an item of a list removes that object; unlike a null, it survives `kubectl apply`.
+    `$patch: replace` replaces an object or a list.
 
     Raises:
-        InvalidSpec: a list's item without its key, or a directive that is none; the message has its path.
+        InvalidSpec: an item of a list lacks its merge key, or a directive is unknown. The message has the path.
     """
     result = {} if _directive(patch, path) == "replace" else dict(base)
     for key, value in patch.items():
         place = f"{path}.{key}".lstrip(".")
+        old, known = result.get(key), fields.get(key, {})
         if value is None or key == DIRECTIVE or (isinstance(value, Mapping) and _directive(value, place) == "delete"):
             result.pop(key, None)
+        elif isinstance(known, KeyedList) and isinstance(value, list | tuple):
+            result[key] = _merge_list(old if isinstance(old, list) else [], value, known, place)
+        elif isinstance(value, Mapping):
+            below = {} if isinstance(known, KeyedList) else known
+            result[key] = merge(old if isinstance(old, Mapping) else {}, value, below, place)
         else:
-            result[key] = _merged(result.get(key), value, fields.get(key, {}), place)
+            result[key] = value
     return result
 
 
-def _merged(old: Any, new: Any, known: Keyed | Fields, path: str) -> Any:
-    if isinstance(known, Keyed) and isinstance(new, Sequence) and not isinstance(new, str):
-        return _merged_list(old if isinstance(old, list) else [], new, known, path)
-    if isinstance(new, Mapping):
-        below = {} if isinstance(known, Keyed) else known
-        return merge(old if isinstance(old, Mapping) else {}, new, below, path)
-    return new
-
-
-def _merged_list(old: list[Any], new: Sequence[Any], known: Keyed, path: str) -> list[Any]:
-    places = [(_checked(item, known, f"{path}[{index}]"), f"{path}[{index}]") for index, item in enumerate(new)]
-    result = [] if any(item.get(DIRECTIVE) == "replace" for item, _ in places) else list(old)
-    for item, place in places:
-        directive = item.get(DIRECTIVE)
-        at = next((at for at, it in enumerate(result) if known.identity(it) == known.identity(item)), None)
+def _merge_list(old: Sequence[Any], patch: Sequence[Any], known: KeyedList, path: str) -> list[Any]:
+    places = [f"{path}[{index}]" for index in range(len(patch))]
+    directives = [_directive_of_item(item, known, place) for item, place in zip(patch, places, strict=True)]
+    result = {} if "replace" in directives else {known.identity(item): item for item in old}
+    for item, directive, place in zip(patch, directives, places, strict=True):
         if directive == "replace":
             continue
+        key = known.identity(item)
         if directive == "delete":
-            result = [it for it in result if known.identity(it) != known.identity(item)]
-        elif at is None:
-            result.append(merge({}, item, known.items, place))
+            result.pop(key, None)
         else:
-            result[at] = merge(_kept(result[at], item, known), item, known.items, place)
-    return result
+            result[key] = merge(known.retained(result.get(key, {}), item), item, known.items, place)
+    return list(result.values())
 
 
-def _kept(old: Mapping[str, Any], item: Mapping[str, Any], known: Keyed) -> Mapping[str, Any]:
-    if known.same is Same.REPLACED:
-        return {}
-    return old if known.same is Same.MERGED else {key: value for key, value in old.items() if key in item}
-
-
-def _checked(item: Any, known: Keyed, path: str) -> Mapping[str, Any]:
+def _directive_of_item(item: Any, known: KeyedList, path: str) -> Any:
+    """Check an item of a patch's list and return its directive."""
     if not isinstance(item, Mapping):
         raise InvalidSpec(f"podTemplate.{path} must be an object with {known.keys[0]}, is {item!r:.80}")
     directive = _directive(item, path)
-    missing = [key for key in known.keys if key not in item and key not in DEFAULTS]
+    missing = [key for key in known.keys if key not in item and key not in KEY_DEFAULTS]
     if missing and directive != "replace":
-        raise InvalidSpec(f"podTemplate.{path} has no {missing[0]}, by which it is laid over ours: write it")
-    return item
+        raise InvalidSpec(f"podTemplate.{path} lacks its merge key {missing[0]}: add it")
+    return directive
 
 
 def _directive(patch: Mapping[str, Any], path: str) -> Any:
     directive = patch.get(DIRECTIVE)
     if directive not in (None, "merge", "replace", "delete"):
         where = f"podTemplate.{path}".rstrip(".")
-        raise InvalidSpec(f"{where}.$patch is {directive!r:.80}: write replace or delete, or take it out")
+        raise InvalidSpec(f"{where}.$patch is {directive!r:.80}: write replace or delete, or remove it")
     return directive

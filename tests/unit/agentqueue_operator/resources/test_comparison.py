@@ -1,7 +1,6 @@
 """When an object is already as its manifest has it."""
 
 import json
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,9 +9,8 @@ from hypothesis import strategies as st
 
 from agentqueue_operator.resources.comparison import (
     HASH_ANNOTATION,
-    amount,
     contains_desired,
-    is_same,
+    is_up_to_date,
     owned_fields,
     owns_fields,
 )
@@ -71,26 +69,6 @@ def test_does_not_hold(live: Object, wanted: Object) -> None:
     assert not contains_desired(live, wanted)
 
 
-@pytest.mark.parametrize(
-    ("quantity", "number"),
-    [
-        ("1", 1),
-        (2, 2),
-        ("10m", Decimal("0.01")),
-        ("1Ki", 1024),
-        ("1.5Gi", Decimal("1.5") * 1024**3),
-        ("2M", 2_000_000),
-        ("1e3", 1000),
-        ("100n", Decimal("1e-7")),
-        ("many", None),
-        ("", None),
-        ("1Q", None),
-    ],
-)
-def test_amount(quantity: Any, number: Any) -> None:
-    assert amount(quantity) == number
-
-
 @given(
     st.recursive(
         st.integers() | st.text() | st.booleans() | st.none(), lambda it: st.lists(it) | st.dictionaries(st.text(), it)
@@ -130,31 +108,31 @@ def applied(wanted: Object, **more: Any) -> Object:
 
 
 def test_what_was_applied_is_the_same() -> None:
-    assert is_same(applied(manifest()), manifest())
+    assert is_up_to_date(applied(manifest()), manifest())
 
 
 def test_another_hash_is_not_the_same() -> None:
     wanted = manifest()
     wanted["metadata"]["annotations"] = {HASH_ANNOTATION: "2"}
-    assert not is_same(applied(manifest()), wanted)
+    assert not is_up_to_date(applied(manifest()), wanted)
 
 
 def test_what_was_never_applied_is_not_the_same() -> None:
     live = applied(manifest())
     live["metadata"]["managedFields"] = [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {}}]
-    assert not is_same(live, manifest())
+    assert not is_up_to_date(live, manifest())
 
 
 def test_a_field_that_somebody_took_is_not_the_same() -> None:
     live = applied(manifest())
     del live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:replicas"]
-    assert not is_same(live, manifest())
+    assert not is_up_to_date(live, manifest())
 
 
 def test_an_item_that_somebody_took_is_not_the_same() -> None:
     live = applied(manifest())
     live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:env"] = {'k:{"name":"B"}': {}}
-    assert not is_same(live, manifest())
+    assert not is_up_to_date(live, manifest())
 
 
 @pytest.mark.parametrize("stale", [{"f:old": {}}, {"f:env": {'k:{"name":"A"}': {"f:old": {}}, 'k:{"name":"B"}': {}}}])
@@ -163,7 +141,7 @@ def test_a_field_that_is_rendered_no_more_is_not_the_same(stale: Object) -> None
     fields = live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]
     for key, value in stale.items():
         fields[key] = {**fields.get(key, {}), **value}
-    assert not is_same(live, manifest())
+    assert not is_up_to_date(live, manifest())
 
 
 def test_values_of_sets_and_defaulted_keys_are_known() -> None:
@@ -175,18 +153,18 @@ def test_values_of_sets_and_defaulted_keys_are_known() -> None:
         "f:ports": {'k:{"port":80,"protocol":"TCP"}': {".": {}, "f:port": {}}, "i:0": {}},
     }
     live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"] = spec
-    assert not is_same(live, wanted)  # an index is nothing that we render by
+    assert not is_up_to_date(live, wanted)  # an index is nothing that we render by
     del spec["f:ports"]["i:0"]
-    assert is_same(live, wanted)
+    assert is_up_to_date(live, wanted)
     spec["f:finalizers"]['v:"b"'] = {}
-    assert not is_same(live, wanted)
+    assert not is_up_to_date(live, wanted)
 
 
 def test_fields_under_what_is_no_map_are_stale() -> None:
     wanted = manifest()
     live = applied(wanted)
     live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:replicas"] = {"f:what": {}}
-    assert not is_same(live, wanted)
+    assert not is_up_to_date(live, wanted)
 
 
 def test_owns() -> None:

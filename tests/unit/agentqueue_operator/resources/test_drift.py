@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agentqueue_operator.resources.comparison import MANAGER
-from agentqueue_operator.resources.drift import Drift, drift
+from agentqueue_operator.resources.drift import Drift, find_drift
 from agentqueue_operator.resources.plan import HANDOVER
 
 Object = dict[str, Any]
@@ -108,4 +108,4 @@ IMAGE = containers({".": {}, "f:image": {}})
     ],
 )
 def test_drift(given: Object, manifest: Object, expected: list[Drift]) -> None:
-    assert list(drift(given, manifest, ours=(MANAGER, HANDOVER))) == expected
+    assert list(find_drift(given, manifest, ours=(MANAGER, HANDOVER))) == expected

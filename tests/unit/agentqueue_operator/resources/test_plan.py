@@ -4,24 +4,24 @@ from typing import Any
 
 import pytest
 
-from agentqueue_operator.resources.children import agent_parts
+from agentqueue_operator.resources.children import agent_children
 from agentqueue_operator.resources.comparison import HASH_ANNOTATION
 from agentqueue_operator.resources.plan import (
     HANDOVER,
     Apply,
+    AwaitDeletion,
     Delete,
     Foreign,
     Grow,
     HandOver,
     Skip,
-    Wait,
     fingerprint,
-    handover,
+    handover_manifest,
     has_grown,
+    is_newer,
     key_of,
-    newer,
     plan,
-    unseen,
+    without_live_object,
 )
 from agentqueue_operator.resources.render import worker_name
 from tests.support.objects import OWNER, applied, child, owned_by
@@ -87,14 +87,14 @@ def test_what_an_earlier_resource_left_is_waited_for() -> None:
     manifest = child("Service", "a")
     live = applied(manifest)
     live["metadata"]["ownerReferences"][0]["uid"] = "of-the-earlier-one"
-    assert plan([manifest], [live], owner=OWNER) == (Wait(live),)
+    assert plan([manifest], [live], owner=OWNER) == (AwaitDeletion(live),)
     assert plan([], [live], owner=OWNER) == ()
 
 
 def test_what_is_on_its_way_out_is_waited_for() -> None:
     live = applied(child("Service", "a"))
     live["metadata"]["deletionTimestamp"] = "now"
-    assert plan([child("Service", "a", hash="2")], [live], owner=OWNER) == (Wait(live),)
+    assert plan([child("Service", "a", hash="2")], [live], owner=OWNER) == (AwaitDeletion(live),)
     assert plan([], [live], owner=OWNER) == ()
 
 
@@ -113,7 +113,7 @@ def test_replicas_are_handed_over_before_they_are_dropped() -> None:
     (action,) = plan([manifest], [live], owner=OWNER)
     assert isinstance(action, HandOver)
     assert action.replicas == 3
-    assert handover(manifest, 3) == {
+    assert handover_manifest(manifest, 3) == {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "w", "namespace": "n"},
@@ -183,17 +183,17 @@ def test_newer() -> None:
     one, other = child("Service", "a"), child("Service", "a")
     one["metadata"] |= {"uid": "u", "resourceVersion": "10"}
     other["metadata"] |= {"uid": "u", "resourceVersion": "9"}
-    assert newer(one, other)
-    assert not newer(other, one)
+    assert is_newer(one, other)
+    assert not is_newer(other, one)
     other["metadata"]["uid"] = "v"
-    assert not newer(one, other)
+    assert not is_newer(one, other)
     other["metadata"] |= {"uid": "u", "resourceVersion": "not-a-number"}
-    assert not newer(one, other)
+    assert not is_newer(one, other)
 
 
 def test_unseen() -> None:
     wanted = [child("Service", "a"), child("Secret", "a")]
-    assert list(unseen(wanted, [applied(wanted[0])])) == [wanted[1]]
+    assert list(without_live_object(wanted, [applied(wanted[0])])) == [wanted[1]]
     assert str(key_of(wanted[1])) == "Secret a"
 
 
@@ -202,7 +202,7 @@ def test_parts_of_agents() -> None:
     theirs = owned_by(child("Deployment", worker_name("q", "b")), uid="another")
     pod = {"kind": "Pod", "metadata": {"name": "p", "labels": {"agentqueue.dev/agent": "a"}}}
     unlabelled = {"kind": "Pod", "metadata": {"name": "q"}}
-    parts = agent_parts("q", ["a", "b", "c"], [mine, theirs, pod, unlabelled], OWNER)
+    parts = agent_children("q", ["a", "b", "c"], [mine, theirs, pod, unlabelled], OWNER)
     assert (parts["a"].deployment, list(parts["a"].pods)) == (mine, [pod])
     assert (parts["b"].deployment, list(parts["b"].pods)) == (None, [])  # somebody else's
     assert parts["c"].deployment is None

@@ -139,12 +139,12 @@ def test_merge(base: Json, patch: Json, merged: Json) -> None:
     [
         pytest.param(
             spec(containers=[{"name": "a"}, {"image": "x"}]),
-            r"podTemplate\.spec\.containers\[1\] has no name, by which it is laid over ours",
+            r"podTemplate\.spec\.containers\[1\] lacks its merge key name",
             id="without-its-key",
         ),
         pytest.param(
             worker(volumeMounts=[{"name": "a"}]),
-            r"podTemplate\.spec\.containers\[0\]\.volumeMounts\[0\] has no mountPath",
+            r"podTemplate\.spec\.containers\[0\]\.volumeMounts\[0\] lacks its merge key mountPath",
             id="below",
         ),
         pytest.param(

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from agentqueue.clock import monotonic
-from agentqueue_operator.resources.drift import CONTENT
+from agentqueue_operator.resources.drift import CONTENT_FIELDS
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, POD, Kind, Object, QueueRef
 
 QUEUE_LABEL: Final = "agentqueue.dev/queue"
@@ -223,7 +223,7 @@ def _managed(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return what is needed of an entry of managedFields: all of ours, and the fields of others that `drift` reads."""
     if entry.get("manager") in OURS:
         return entry
-    fields = {name: below for name, below in (entry.get("fieldsV1") or {}).items() if name in CONTENT}
+    fields = {name: below for name, below in (entry.get("fieldsV1") or {}).items() if name in CONTENT_FIELDS}
     return {**entry, "fieldsV1": fields} if fields else None
 
 

@@ -28,7 +28,7 @@ from agentqueue_operator.controller.scaling.worker_pods import (
 )
 from agentqueue_operator.queues.ports import Queues
 from agentqueue_operator.resources.kinds import DEPLOYMENT, POD, REPLICA_SET, Object
-from agentqueue_operator.resources.plan import newer
+from agentqueue_operator.resources.plan import is_newer
 
 CALLS: Final = 10
 """Concurrent requests to the API server, so that a large scale-in does not exhaust its request limits."""
@@ -195,4 +195,4 @@ class Handshake:
 
     def _newest(self, pod: Object) -> Object:
         known = self._known.get(pod["metadata"]["uid"], pod)
-        return known if newer(known, pod) else pod
+        return known if is_newer(known, pod) else pod

@@ -1,4 +1,4 @@
-"""From an AgentQueue to the Kubernetes objects it needs: pure, the same for the operator and `agentqueue render`."""
+"""Render the Kubernetes objects of an AgentQueue. Pure; the operator and `agentqueue render` share it."""
 
 from agentqueue_operator.resources.render.inputs import Images, RenderContext
 from agentqueue_operator.resources.render.manifests import render

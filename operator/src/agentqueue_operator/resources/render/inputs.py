@@ -1,4 +1,4 @@
-"""What rendering takes from the place where the AgentQueue lives, beside the resource itself."""
+"""Inputs of rendering besides the resource itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Container images where the resource names none. A change of these restarts the pods that use them."""
+    """Container images for resources that name none. A change restarts the pods that use them."""
 
     worker: str
     redis: str
@@ -15,23 +15,28 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderContext:
-    """All that the resource does not say."""
+    """Facts of the cluster and of the operator that manifests depend on."""
 
     namespace: str
     images: Images
     owner: str | None = None
-    """The AgentQueue's uid, for owner references; None offline."""
+    """UID of the AgentQueue, for owner references. None offline."""
     replicas: Mapping[str, int | None] = field(default_factory=dict)
-    """Worker pods by agent; None or absent: not rendered, so that whoever set it keeps it."""
+    """Number of worker pods, by agent. If None or absent, the field is not rendered and its other owner keeps it."""
     password: str | None = field(default=None, repr=False)
-    """The managed Redis's, generated or the user's. None: not known (the user's Secret is missing), so the connection
-    Secret is not rendered. Once known it must not become None again: that would look like a change of password."""
+    """Password of the managed Redis, generated or from the user's Secret.
+
+    None if the user's Secret is missing; then the connection Secret is not rendered. A known password must not become
+    None later, because that would look like a change of password and restart every pod.
+    """
     console_token: str | None = field(default=None, repr=False)
-    """The generated one; not looked at where the resource names a Secret. None: no Secret is rendered."""
+    """Generated token, unused if the resource names a Secret. If None, no Secret is rendered."""
     content_hashes: Mapping[str, str] = field(default_factory=dict)
-    """By agent, `redis` and `console`: a hash over the content of what `references_of` names. A change rolls the pods;
-    absent (`rbac.readSecrets: false`): they are not rolled."""
+    """Hash of the content of all `references_of`, by agent and for `redis` and `console`.
+
+    A change rolls the pods. If it is absent (`rbac.readSecrets: false`), changes of content do not roll them.
+    """
     operator_namespace: str | None = None
-    """From where the operator reads the queues; let in by the NetworkPolicy. None: it does not run in the cluster."""
+    """Namespace of the operator, which the NetworkPolicy admits. None if the operator runs outside of the cluster."""
     pod_monitors: bool = False
-    """Whether the cluster knows PodMonitors."""
+    """True if the cluster has the PodMonitor kind."""

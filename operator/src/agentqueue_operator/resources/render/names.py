@@ -1,4 +1,7 @@
-"""Names and labels of an AgentQueue's objects. A change here orphans what exists: selectors can't be changed."""
+"""Names and labels of an AgentQueue's objects.
+
+A change of these orphans existing objects, since label selectors are immutable.
+"""
 
 import hashlib
 from typing import Final
@@ -6,48 +9,52 @@ from typing import Final
 from agentqueue.spec import GROUP
 
 QUEUE_LABEL: Final = f"{GROUP}/queue"
+"""Label with the name of the AgentQueue."""
 AGENT_LABEL: Final = f"{GROUP}/agent"
+"""Label with the name of the agent, on its worker pods and their objects."""
 COMPONENT_LABEL: Final = f"{GROUP}/component"
-"""As app.kubernetes.io/component, but no podTemplate may change it: selectors go by this one."""
+"""Label with the component, for selectors. Unlike app.kubernetes.io/component, no podTemplate may change it."""
 REMOVABLE_LABEL: Final = f"{GROUP}/removable"
-"""On worker pods, but in no selector: whether a worker has drained and may be removed."""
+"""Label of worker pods that is `true` once the worker has drained and may be removed. No selector uses it."""
 REMOVABLE, NOT_REMOVABLE = "true", "false"
+"""Values of `REMOVABLE_LABEL`."""
 WORKER, REDIS, CONSOLE = "worker", "redis", "console"
+"""Values of `COMPONENT_LABEL`."""
 HASH_ANNOTATION: Final = f"{GROUP}/manifest-hash"
-"""On each object: what it was rendered as."""
+"""Annotation of each object with the hash of the manifest that it was rendered from."""
 CONFIG_ANNOTATION: Final = f"{GROUP}/config-hash"
-"""On pods: what they read at their start of what is ours. A change rolls them."""
+"""Annotation of pods with the hash of the operator's configuration that they read at start. A change rolls them."""
 CONTENT_ANNOTATION: Final = f"{GROUP}/content-hash"
-"""Pod annotation: the hash of the user's content that the pod reads at its start (`RenderContext.content_hashes`)."""
+"""Annotation of pods with the hash of the user's content that they read at start (`RenderContext.content_hashes`)."""
 
 
 def object_name(queue: str, part: str) -> str:
-    """`<queue>-<part>-<5 hex of both>`: without these, a-b's c and a's b-c would meet."""
+    """Return `<queue>-<part>-<5 hex digits>`. The digits keep part c of queue a-b apart from part b-c of queue a."""
     return f"{queue}-{part}-{hashlib.sha256(f'{queue}/{part}'.encode()).hexdigest()[:5]}"
 
 
 def worker_name(queue: str, agent: str) -> str:
-    """Of an agent's Deployment and PodDisruptionBudget."""
+    """Return the name of an agent's Deployment and PodDisruptionBudget."""
     return object_name(queue, agent)
 
 
 def redis_name(queue: str) -> str:
-    """Of all that belongs to the managed Redis: StatefulSet, Service, ConfigMap, Secret, …"""
+    """Return the name of the managed Redis's objects, such as its StatefulSet, Service, ConfigMap and Secret."""
     return object_name(queue, REDIS)
 
 
 def console_name(queue: str) -> str:
-    """Of all that belongs to the console."""
+    """Return the name of the console's objects."""
     return object_name(queue, CONSOLE)
 
 
 def workers_name(queue: str) -> str:
-    """Of what all workers share: ServiceAccount and PodMonitor."""
+    """Return the name of the objects that all workers share: ServiceAccount and PodMonitor."""
     return object_name(queue, "workers")
 
 
 def labels(queue: str, component: str, agent: str | None = None) -> dict[str, str]:
-    """On all objects and pods."""
+    """Return the labels of an object or pod."""
     return {
         "app.kubernetes.io/name": "agentqueue",
         "app.kubernetes.io/instance": queue,
@@ -58,6 +65,6 @@ def labels(queue: str, component: str, agent: str | None = None) -> dict[str, st
 
 
 def selector(queue: str, component: str, agent: str | None = None) -> dict[str, str]:
-    """What selects a component's pods, one agent's, or those of all agents."""
+    """Return labels that select the pods of a component, or those of one agent."""
     found = {QUEUE_LABEL: queue, COMPONENT_LABEL: component}
     return found if agent is None else {**found, AGENT_LABEL: agent}

@@ -1,4 +1,4 @@
-"""How each object begins, and what is put onto it last."""
+"""Build objects: kind, metadata, owner reference and hash."""
 
 import base64
 import hashlib
@@ -12,38 +12,35 @@ from agentqueue_operator.resources.render.inputs import RenderContext
 from agentqueue_operator.resources.render.names import HASH_ANNOTATION
 
 
-def made(kind: Kind, name: str, marks: Mapping[str, str], **content: Any) -> Object:
-    """An object of that kind, with these labels."""
+def new_object(kind: Kind, name: str, marks: Mapping[str, str], **content: Any) -> Object:
+    """Return an object of that kind, with these labels."""
     metadata = {"name": name, "labels": dict(marks)}
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, **content}
 
 
-def finished(manifest: Object, queue: str, context: RenderContext) -> Object:
-    """With namespace, owner and the hash of it all."""
+def with_common_metadata(manifest: Object, queue: str, context: RenderContext) -> Object:
+    """Return the manifest with its namespace, its owner reference and the annotation with its hash."""
     metadata = {**manifest["metadata"], "namespace": context.namespace}
     if context.owner is not None:
-        metadata["ownerReferences"] = [_owner(queue, context.owner)]
+        owner = {
+            "apiVersion": AGENT_QUEUE.api_version,
+            "kind": AGENT_QUEUE.kind,
+            "name": queue,
+            "uid": context.owner,
+            "controller": True,
+            "blockOwnerDeletion": False,  # true requires permission to update finalizers, and nothing waits for it
+        }
+        metadata["ownerReferences"] = [owner]
     whole = {**manifest, "metadata": metadata}
     marked = {**metadata, "annotations": {**metadata.get("annotations", {}), HASH_ANNOTATION: digest(whole)}}
     return {**manifest, "metadata": marked}
 
 
-def _owner(queue: str, uid: str) -> Object:
-    return {
-        "apiVersion": AGENT_QUEUE.api_version,
-        "kind": AGENT_QUEUE.kind,
-        "name": queue,
-        "uid": uid,
-        "controller": True,
-        "blockOwnerDeletion": False,  # true would need the right to update finalizers, and nothing waits for it
-    }
-
-
 def digest(value: Any) -> str:
-    """16 hex digits that tell one JSON value from another."""
+    """Return a hash of a JSON value, 16 hex digits."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
-def encoded(data: Mapping[str, str]) -> dict[str, str]:
-    """A Secret's `data`. Not `stringData`: the API server keeps none, so a live object would never look applied."""
+def encode_data(data: Mapping[str, str]) -> dict[str, str]:
+    """Return a Secret's `data`. The API server does not store `stringData`, so a comparison would always differ."""
     return {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}

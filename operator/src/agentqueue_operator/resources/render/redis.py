@@ -1,9 +1,10 @@
-"""The managed Redis: one durable pod, its configuration, password and address."""
+"""The managed Redis: a StatefulSet with one pod, its configuration, password and Service."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from agentqueue.spec import ManagedRedis, ResolvedQueue
+from agentqueue.spec.quantity import parse_quantity
 from agentqueue_operator.resources.kinds import (
     CONFIG_MAP,
     DISRUPTION_BUDGET,
@@ -16,34 +17,35 @@ from agentqueue_operator.resources.kinds import (
 from agentqueue_operator.resources.render.connection import PASSWORD_KEY, PORT, URL_KEY, url
 from agentqueue_operator.resources.render.inputs import RenderContext
 from agentqueue_operator.resources.render.names import REDIS, labels, redis_name, selector
-from agentqueue_operator.resources.render.objects import encoded, made
+from agentqueue_operator.resources.render.objects import encode_data, new_object
 from agentqueue_operator.resources.render.pod_templates import (
     MOUNTS,
     Container,
     Pod,
-    amounts,
-    from_secret,
-    mounted,
+    container_resources,
+    env_from_secret,
     pod_template,
+    volume_and_mount,
 )
-from agentqueue_operator.resources.render.quantity import amount
 
 AUTH_KEY: Final = "auth.conf"
-"""Key of the Secret with the password as a line of redis.conf: so it stands in no command line and no ConfigMap."""
+"""Key of the Secret with the password as a line of redis.conf, so that no command line and no ConfigMap contains it."""
 CONFIG_KEY, PROBE_KEY = "redis.conf", "probe.sh"
+"""Keys of the ConfigMap."""
 CONFIG, AUTH, TLS, DATA = "redis", "redis-auth", "redis-tls", "data"
-"""Volumes."""
+"""Names of volumes."""
 MAXMEMORY_SHARE: Final = 4
-"""maxmemory is this limit less a quarter: for buffers, fragmentation, and what a rewrite of the AOF copies."""
+"""Divisor of the part of the memory limit that stays free: a quarter, for buffers, fragmentation and AOF rewrites."""
 GRACE_S: Final = 120
-"""To write the rest of the append-only file to a slow disk."""
+"""Termination grace period, in seconds: time to write the rest of the append-only file to a slow disk."""
 LOAD_S: Final = 86_400
-"""A day: loading a large append-only file must not be taken for being stuck."""
+"""Startup limit, in seconds. Loading a large append-only file takes long and must not count as a failure."""
 SERVER: Final = 'exec "$(command -v redis-server || command -v valkey-server)" '
+"""Shell command that starts the server. Images have one of the two programs."""
 RESOURCES: Final[Object] = {"requests": {"cpu": "50m", "memory": "128Mi"}}
-"""Unless the resource says otherwise: a Redis without any would be the first to be evicted."""
+"""Resources unless the AgentQueue sets some. A pod without requests is the first that a full node evicts."""
 PROBE: Final = """\
-# sh probe.sh live|ready: what the server answers to PING. One that loads its data is alive, but not ready.
+# Usage: sh probe.sh live|ready. Sends PING. A server that loads its data is alive, but not ready.
 client=$(command -v redis-cli || command -v valkey-cli)
 answer=$("$client" {options}-p {port} ping 2>&1)
 case "$1:$answer" in
@@ -53,19 +55,21 @@ esac
 echo "$answer"
 exit 1
 """
+"""Script of the probes."""
 
 
 def redis_objects(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext) -> tuple[Object, ...]:
-    """All that the managed Redis needs."""
+    """Return the objects of the managed Redis."""
     name, marks = redis_name(queue.name), labels(queue.name, REDIS)
-    files = {CONFIG_KEY: "\n".join(_directives(redis)) + "\n", PROBE_KEY: _probe(redis)}
+    options = f"--tls --cacert {MOUNTS}/{TLS}/ca.crt " if redis.tls else ""
+    files = {CONFIG_KEY: "\n".join(_directives(redis)) + "\n", PROBE_KEY: PROBE.format(options=options, port=PORT)}
     ports = [{"name": REDIS, "port": PORT, "targetPort": REDIS, "protocol": "TCP"}]
     return (
-        made(SERVICE_ACCOUNT, name, marks, automountServiceAccountToken=False),
+        new_object(SERVICE_ACCOUNT, name, marks, automountServiceAccountToken=False),
         *_secret(queue, context),
-        made(CONFIG_MAP, name, marks, data=files),
-        made(SERVICE, name, marks, spec={"selector": selector(queue.name, REDIS), "ports": ports}),
-        made(STATEFUL_SET, name, marks, spec=_stateful_set(queue, redis, context)),
+        new_object(CONFIG_MAP, name, marks, data=files),
+        new_object(SERVICE, name, marks, spec={"selector": selector(queue.name, REDIS), "ports": ports}),
+        new_object(STATEFUL_SET, name, marks, spec=_stateful_set(queue, redis, context)),
         *_budget(queue),
     )
 
@@ -76,70 +80,46 @@ def _secret(queue: ResolvedQueue, context: RenderContext) -> Iterator[Object]:
     data = {
         PASSWORD_KEY: context.password,
         URL_KEY: url(queue, context.namespace, context.password),
-        AUTH_KEY: f"requirepass {quoted(context.password)}\n",
+        AUTH_KEY: f"requirepass {quote_value(context.password)}\n",
     }
     marks = labels(queue.name, REDIS)
-    yield made(SECRET, redis_name(queue.name), marks, type="Opaque", data=encoded(data))
+    yield new_object(SECRET, redis_name(queue.name), marks, type="Opaque", data=encode_data(data))
 
 
-def quoted(text: str) -> str:
-    """As redis.conf reads it, whatever is in it."""
+def quote_value(text: str) -> str:
+    """Return text as a quoted value of redis.conf, with escapes for everything but letters and digits."""
     plain = (chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\x{byte:02x}" for byte in text.encode())
     return f'"{"".join(plain)}"'
 
 
 def _directives(redis: ManagedRedis) -> Iterator[str]:
-    """The lines of redis.conf. The user's come after ours, and over them; the password last."""
-    yield from _port(redis)
+    """Yield the lines of redis.conf. The user's lines follow ours and override them; the password is last."""
+    if redis.tls is None:
+        yield f"port {PORT}"
+    else:
+        yield "port 0"
+        yield f"tls-port {PORT}"
+        yield f"tls-cert-file {MOUNTS}/{TLS}/tls.crt"
+        yield f"tls-key-file {MOUNTS}/{TLS}/tls.key"
+        yield f"tls-ca-cert-file {MOUNTS}/{TLS}/ca.crt"
+        yield "tls-auth-clients no"
     yield f"dir /{DATA}"
     yield "appendonly yes"
     yield f"appendfsync {redis.persistence.appendfsync.value}"
     yield 'save ""'
     yield "maxmemory-policy noeviction"
-    limit = (redis.resources.limits or {}).get("memory") if redis.resources else None
-    if limit is not None:
-        yield f"maxmemory {int(amount(limit)) * (MAXMEMORY_SHARE - 1) // MAXMEMORY_SHARE}"
+    memory = parse_quantity((redis.resources.limits or {}).get("memory")) if redis.resources else None
+    if memory is not None:
+        yield f"maxmemory {int(memory) * (MAXMEMORY_SHARE - 1) // MAXMEMORY_SHARE}"
     for directive, value in redis.config.items():
         yield f"{directive} {value}" if value else f'{directive} ""'
     yield f"include {MOUNTS}/{AUTH}/{AUTH_KEY}"
 
 
-def _port(redis: ManagedRedis) -> Iterator[str]:
-    if redis.tls is None:
-        yield f"port {PORT}"
-        return
-    yield "port 0"
-    yield f"tls-port {PORT}"
-    yield f"tls-cert-file {MOUNTS}/{TLS}/tls.crt"
-    yield f"tls-key-file {MOUNTS}/{TLS}/tls.key"
-    yield f"tls-ca-cert-file {MOUNTS}/{TLS}/ca.crt"
-    yield "tls-auth-clients no"
-
-
-def _probe(redis: ManagedRedis) -> str:
-    options = f"--tls --cacert {MOUNTS}/{TLS}/ca.crt " if redis.tls else ""
-    return PROBE.format(options=options, port=PORT)
-
-
 def _stateful_set(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext) -> Object:
-    return {
-        "replicas": 1,
-        "serviceName": redis_name(queue.name),
-        "selector": {"matchLabels": selector(queue.name, REDIS)},
-        # With OrderedReady a pod that never got ready (a wrong image) is not replaced by a mended template.
-        "podManagementPolicy": "Parallel",
-        "updateStrategy": {"type": "RollingUpdate"},
-        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-        "template": redis_template(queue, redis, context),
-        "volumeClaimTemplates": [_claim(queue, redis)],
-    }
-
-
-def _claim(queue: ResolvedQueue, redis: ManagedRedis) -> Object:
-    """Of the volume. No owner: it is kept."""
     storage = redis.storage
     class_name = {} if storage.storage_class_name is None else {"storageClassName": storage.storage_class_name}
-    return {
+    claim = {  # without an owner, so that it is kept
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": DATA, "labels": labels(queue.name, REDIS)},
@@ -150,17 +130,28 @@ def _claim(queue: ResolvedQueue, redis: ManagedRedis) -> Object:
             **class_name,
         },
     }
+    return {
+        "replicas": 1,
+        "serviceName": redis_name(queue.name),
+        "selector": {"matchLabels": selector(queue.name, REDIS)},
+        # OrderedReady would not replace a pod that never became ready, for example because of a wrong image.
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "RollingUpdate"},
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+        "template": redis_template(queue, redis, context),
+        "volumeClaimTemplates": [claim],
+    }
 
 
 def redis_template(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext) -> Object:
-    """The pod. It starts anew when what it reads at its start has changed."""
+    """Return the pod template. The pod restarts when its configuration, password or referenced content changes."""
     return pod_template(
         _container(queue, redis, context),
         Pod(
-            of="redis.managed",
+            owner="redis.managed",
             labels=labels(queue.name, REDIS),
-            read=[[*_directives(redis)], context.password],
-            content=context.content_hashes.get(REDIS),
+            config=[[*_directives(redis)], context.password],
+            content_hash=context.content_hashes.get(REDIS),
             service_account=redis_name(queue.name),
             grace_s=GRACE_S,
             templates=(redis.pod_template,) if redis.pod_template else (),
@@ -172,9 +163,9 @@ def _container(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext
     name = redis_name(queue.name)
     auth = [{"key": AUTH_KEY, "path": AUTH_KEY}]
     files = [
-        mounted(CONFIG, {"configMap": {"name": name}}),
-        mounted(AUTH, {"secret": {"secretName": name, "items": auth}}),
-        *([mounted(TLS, {"secret": {"secretName": redis.tls.secret_name}})] if redis.tls else []),
+        volume_and_mount(CONFIG, {"configMap": {"name": name}}),
+        volume_and_mount(AUTH, {"secret": {"secretName": name, "items": auth}}),
+        *([volume_and_mount(TLS, {"secret": {"secretName": redis.tls.secret_name}})] if redis.tls else []),
     ]
     return Container(
         name=REDIS,
@@ -183,19 +174,19 @@ def _container(queue: ResolvedQueue, redis: ManagedRedis, context: RenderContext
             "command": ["sh", "-c", f"{SERVER}{MOUNTS}/{CONFIG}/{CONFIG_KEY}"],
             "workingDir": f"/{DATA}",
             "ports": [{"name": REDIS, "containerPort": PORT, "protocol": "TCP"}],
-            "startupProbe": _asks("ready", period=1, failures=LOAD_S),
-            "readinessProbe": _asks("ready", period=10, failures=3),
-            "livenessProbe": _asks("live", period=10, failures=6),
-            "resources": amounts(redis.resources, RESOURCES),
+            "startupProbe": _probe("ready", period=1, failures=LOAD_S),
+            "readinessProbe": _probe("ready", period=10, failures=3),
+            "livenessProbe": _probe("live", period=10, failures=6),
+            "resources": container_resources(redis.resources, RESOURCES),
         },
-        env=(from_secret("REDISCLI_AUTH", name, PASSWORD_KEY),),
+        env=(env_from_secret("REDISCLI_AUTH", name, PASSWORD_KEY),),
         mounts=({"name": DATA, "mountPath": f"/{DATA}"}, *(mount for _, mount in files)),
         volumes=tuple(volume for volume, _ in files),
     )
 
 
-def _asks(what: str, *, period: int, failures: int) -> Object:
-    command = ["sh", f"{MOUNTS}/{CONFIG}/{PROBE_KEY}", what]
+def _probe(question: str, *, period: int, failures: int) -> Object:
+    command = ["sh", f"{MOUNTS}/{CONFIG}/{PROBE_KEY}", question]
     return {
         "exec": {"command": command},
         "periodSeconds": period,
@@ -205,11 +196,11 @@ def _asks(what: str, *, period: int, failures: int) -> Object:
 
 
 def _budget(queue: ResolvedQueue) -> Iterator[Object]:
-    """One that a node drain can get past: with minAvailable 1 it would hang."""
+    """Yield the PodDisruptionBudget, if enabled. With minAvailable 1 a node drain would never end."""
     if queue.pod_disruption_budget.redis.enabled:
         spec = {
             "maxUnavailable": 1,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": {"matchLabels": selector(queue.name, REDIS)},
         }
-        yield made(DISRUPTION_BUDGET, redis_name(queue.name), labels(queue.name, REDIS), spec=spec)
+        yield new_object(DISRUPTION_BUDGET, redis_name(queue.name), labels(queue.name, REDIS), spec=spec)

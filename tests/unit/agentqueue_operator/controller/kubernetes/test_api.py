@@ -7,7 +7,7 @@ from agentqueue_operator.controller.kubernetes import paths
 from agentqueue_operator.controller.kubernetes.api import api_error, plural_in
 from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable
 from agentqueue_operator.resources.kinds import AGENT_QUEUE, DEPLOYMENT, POD, SECRET, Kind
-from agentqueue_operator.resources.rbac import OWN, rights
+from agentqueue_operator.resources.rbac import LEADER_ELECTION_RULES, namespace_rules
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_no_that_may_become_a_yes(code: int, retry_after: str, seconds: float 
 
 def test_without_reading_secrets_none_is_listed_and_nothing_else_changes() -> None:
     full, less = (
-        {(right.group, right.resource): set(right.verbs) for right in rights(read_secrets=read)}
+        {(right.group, right.resource): set(right.verbs) for right in namespace_rules(read_secrets=read)}
         for read in (True, False)
     )
     assert full.pop(("", "secrets")) - less.pop(("", "secrets")) == {"list", "watch"}
@@ -88,7 +88,7 @@ def test_without_reading_secrets_none_is_listed_and_nothing_else_changes() -> No
 
 
 def test_no_right_is_a_wildcard_or_reaches_beyond_what_is_dealt_with() -> None:
-    every = [*rights(read_secrets=True), *OWN]
+    every = [*namespace_rules(read_secrets=True), *LEADER_ELECTION_RULES]
     assert all("*" not in (right.group, right.resource, *right.verbs) for right in every)
     assert {right.resource for right in every}.isdisjoint({"nodes", "namespaces", "customresourcedefinitions", "roles"})
     assert len({(right.group, right.resource) for right in every}) == len(every)
