@@ -44,7 +44,7 @@ class Scale:
     seconds: float = 3.0
     most: int = 200_000
     most_waiting: int = 1_000_000
-    lay_s: float = 60.0
+    lay_s: float = 120.0
     samples: int = 200
     idle_s: float = 1.0
     imports: int = 3
@@ -63,7 +63,7 @@ def throughput(trial: Trial, case: "Case", scale: Scale) -> Figures:
     )
     sent = trial.enqueue(backlog).sent
     if case.waiting and sent < count:
-        raise Slow(f"enqueued {sent:,} of {count:,} jobs in {scale.lay_s:.0f} s")
+        raise Slow(f"enqueued {sent:,} of {count:,} jobs in time: {scale.lay_s:.0f} s would not do")
     workers = [trial.start_worker(case.concurrency) for _ in range(case.processes)]
     trial.wait_for(lambda: trial.starts() >= sent or all(it.journal.exists() for it in workers), START_S)
     before = trial.counters()

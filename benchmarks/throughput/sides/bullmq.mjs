@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 const env = process.env;
 const BULK = 1_000;
 const KEEP_S = 3_600;
+const PATIENCE_S = 5;
 const URGENT = 1; // the highest priority; 2,097,152 is the lowest
 const load = createRequire(`${env.BENCH_MODULES}/`);
 const { Queue, Worker } = load("bullmq");
@@ -51,9 +52,12 @@ async function enqueue(load) {
   const opts = { ...priority, ...(load.delay ? { delay: Math.round(1_000 * load.delay) } : {}) };
   const job = (n) => ({ name: "work", data: [n, load.seconds, payload], opts });
   const begin = performance.now();
-  const over = () => performance.now() - begin > 1_000 * load.limit;
   const moments = [];
   let [sent, due] = [0, begin];
+  const over = () => {
+    const elapsed = (performance.now() - begin) / 1_000;
+    return elapsed > load.limit || (load.bulk && elapsed > PATIENCE_S && sent * load.limit < load.count * elapsed);
+  };
   while (sent < load.count && !over()) {
     if (load.bulk) {
       const length = Math.min(BULK, load.count - sent);

@@ -19,6 +19,8 @@ from benchmarks.throughput.load import RECORD, Job, Load, ended, started
 
 BULK: Final = 1_000
 """Jobs of one bulk call."""
+PATIENCE_S: Final = 5.0
+"""Seconds after which a bulk load stops if it cannot be sent within its limit at the rate so far."""
 TOGETHER: Final = 50
 """Sends that an asynchronous library without a bulk call has in flight."""
 
@@ -84,7 +86,8 @@ async def _send_bulk(side: Side, load: Load, begin: float) -> int:
     while chunk := list(itertools.islice(jobs, BULK)):
         await side.send_many(chunk)
         sent += len(chunk)
-        if time.monotonic() - begin > load.limit:
+        elapsed = time.monotonic() - begin
+        if elapsed > load.limit or (elapsed > PATIENCE_S and sent * load.limit < load.count * elapsed):
             break
     return sent
 

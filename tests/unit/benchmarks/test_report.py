@@ -1,9 +1,11 @@
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 from benchmarks.throughput.cases import CASES
 from benchmarks.throughput.figures import FIGURES
+from benchmarks.throughput.installs import PEERS
 from benchmarks.throughput.publish import BEGIN, END
 from benchmarks.throughput.registry import SIDES
 from benchmarks.throughput.report import case_text, markdown
@@ -32,6 +34,14 @@ def test_names_of_cases_are_unique() -> None:
     assert all(it.name.replace("-", "").isalnum() for it in CASES)
 
 
+def test_every_peer_has_its_group_of_packages() -> None:
+    groups = tomllib.loads(PEERS.read_text())["dependency-groups"]
+    assert groups.keys() == {it.group for it in SIDES.values() if it.group}
+    for side in SIDES.values():
+        if side.group:
+            assert any(pin.startswith((f"{side.packages[0]}==", f"{side.packages[0]}[")) for pin in groups[side.group])
+
+
 def test_table_has_medians_ranges_and_paired_ratios() -> None:
     lines = case_text(NOOP, cells()).splitlines()
     assert "25,000  (20,000 to 30,000)" in lines[1]
@@ -57,6 +67,7 @@ def test_documentation_has_a_row_for_a_case_and_a_column_for_a_side() -> None:
     assert "| no-op jobs, 100 at a time, 1 process | 25,000 | 1,000 (x25.00, 20.00 to 30.00) |" in text
     assert "arq 0.28.0: redis 5.3.1" in text
     assert "% of jobs counted" not in text
+    assert "```" not in text  # tests/unit/test_docs.py counts the page's blocks
 
 
 def test_page_has_the_marks_that_figures_go_between() -> None:
