@@ -10,6 +10,7 @@ from agentqueue_operator.controller.ports import ApiRefused, Cluster
 from agentqueue_operator.controller.status.api_errors import explain_api_error
 from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.resources.comparison import HASH_ANNOTATION, MANAGER
+from agentqueue_operator.resources.drift import find_drift
 from agentqueue_operator.resources.kinds import VOLUME_CLAIM, Kind, Object, QueueRef
 from agentqueue_operator.resources.plan import (
     HANDOVER,
