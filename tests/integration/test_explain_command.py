@@ -129,7 +129,7 @@ def test_why_a_job_waits(client: SyncClient, server_url: str, explain: Callable[
     client.enqueue("work", "hold", id="later", delay=600)
     claimed(server_url)  # the urgent one
     published(server_url, ready=1)
-    assert "with 2 jobs before it: 1 of 1 slots are busy, its turn comes within about 90 s." in explain("work", "j2")
+    assert "with 2 jobs before it: 1 of 1 slots are busy; it starts within about 90 s." in explain("work", "j2")
     assert explain("work", "first").startswith("Job first has run for ")
     assert explain("work", "later").startswith("Job later is delayed: it becomes ready in 10 min.")
 
@@ -147,7 +147,7 @@ def test_workers_that_claim_no_more_are_no_free_slots(
         await QueueReader(server).mark("work", "one", drain=True)
 
     with_server(server_url, mark_one_of_two)
-    assert "all its workers (2) are going, they end what they run and claim no more." in explain("work", "j")
+    assert "all its workers (2) are draining: they finish their jobs and claim no more." in explain("work", "j")
 
 
 def test_as_json(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
@@ -168,8 +168,8 @@ def test_as_json(client: SyncClient, server_url: str, explain: Callable[..., str
 def test_where_nobody_scales_it_says_so(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold", id="j")
     told = explain("work", "j")
-    assert "no job before it: no worker runs, and none was asked for." in told
-    assert "Nobody decides on the number of its workers" in told
+    assert "no job before it: no worker runs, and none was requested." in told
+    assert "No autoscaling decision found" in told
     assert json.loads(explain("work", "--json"))["decision"] is None
 
 
@@ -206,7 +206,7 @@ def test_a_job_that_is_final_waits_for_nothing(
         await hand.complete(await hand.claim_one())
 
     with_server(server_url, complete)
-    assert explain("work", "j").startswith("Job j is completed: it waits for nothing.")
+    assert explain("work", "j").startswith("Job j is completed: it no longer waits.")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_an_up_that_runs_tells_why(tmp_path: Path) -> None:
     try:
         ends = time.monotonic() + 100
         told = ""
-        for job, words in (("first", "has run for"), ("second", "busy, its turn comes")):
+        for job, words in (("first", "has run for"), ("second", "busy; it starts")):
             while words not in (told := ask("explain", "work", job)):
                 assert time.monotonic() < ends, told + (tmp_path / "log").read_text()
                 ask("submit", "work", "hold", "--id", job)

@@ -1,6 +1,7 @@
-"""What is learned of a queue from look to look: how fast jobs arrive, how long they take, how long pods take to start.
+"""Estimates of the rates of a queue: arrivals, service time, busy slots, and the start time of a pod.
 
-Pure folds: each look gives new estimates. Means are exponential, over about a minute or ten jobs.
+The functions are pure folds: each observation returns new estimates. Means are exponential, over about a minute or ten
+jobs.
 """
 
 import math
@@ -12,44 +13,49 @@ from itertools import accumulate
 
 from agentqueue_operator.autoscaling.model import Rates
 
-SHORTEST_S = 0.001
-"""Two looks closer together tell no rate: a job between them would count as an endless stream."""
-MEMORY_S = 60.0
-"""Over which time arrivals and busy slots are averaged."""
+MIN_INTERVAL_S = 0.001
+"""Shortest time in seconds between two observations from which rates are estimated. A job within a shorter time would
+look like an endless stream."""
+AVERAGING_S = 60.0
+"""Time in seconds over which arrivals and busy slots are averaged. It smooths single jobs and follows load changes."""
 BURST_SIGMA = 3.0
-"""More arrivals at one look than this many standard deviations above the mean are a burst, and count up to there."""
+"""Limit in standard deviations above the mean up to which the arrivals of one observation count; more are a burst."""
 QUIET_JOBS = 3.0
-"""No arrival for t seconds: the rate is hardly (5 %) more than 3/t."""
-PER_JOB = 0.1
-"""Weight of one job's time in the mean service time."""
-PER_START = 0.2
-"""Weight of one pod's start in the mean start time."""
-MANY = 5
-"""From this many running jobs on, their mean age alone bounds the service time from below."""
-MOST_AGE = 3.0
-"""Ages count up to this many service times, or median ages if that is more: a job that hangs proves little."""
+"""After t seconds without an arrival, the rate is at most this number divided by t, with a confidence of 95 %."""
+JOB_WEIGHT = 0.1
+"""Weight of one job in the mean service time, which makes it a mean over about ten jobs."""
+START_WEIGHT = 0.2
+"""Weight of one start in the mean start time of a pod, which makes it a mean over about five starts."""
+MIN_JOBS_FOR_BOUND = 5
+"""Number of running jobs from which on their mean age alone is a lower bound of the service time."""
+MAX_AGE_RATIO = 3.0
+"""Limit of a job's age in multiples of the service time, or of the median age if that is greater. A job that hangs must
+not determine the estimate."""
 AGE_SIGMA = 1.0
-"""Running jobs whose mean age is this many standard deviations above the service time take longer than ended ones."""
+"""Excess of the mean age over the service time, in standard deviations, that proves that jobs take longer now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Some running jobs whose ages are known only as a sum."""
+    """A group of running jobs of which only the sum of the ages is known."""
 
     jobs: int
     total_s: float
-    """Their ages in seconds, added up."""
+    """Sum of their ages in seconds."""
 
     @property
     def mean_s(self) -> float:
-        """Their mean age in seconds."""
+        """Mean age in seconds."""
         return self.total_s / self.jobs
 
 
 def running_of(jobs: int, *, total_s: float, oldest_s: float) -> tuple[Running, ...]:
-    """Return a worker's running jobs, the oldest apart from the others: one that hangs must not make all of them old.
+    """Return a worker's running jobs as groups, with the oldest job apart, so that one that hangs ages no other.
 
-    `total_s` and `oldest_s` are 0 where a worker of another version does not report them.
+    Args:
+        jobs: number of running jobs.
+        total_s: sum of their ages in seconds; 0 if a worker of another version does not report it.
+        oldest_s: age of the oldest in seconds; 0 likewise.
     """
     if jobs < 2 or oldest_s == 0:
         return (Running(jobs, total_s),)
@@ -58,80 +64,95 @@ def running_of(jobs: int, *, total_s: float, oldest_s: float) -> tuple[Running, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueCounters:
-    """What one look shows; counters since the beginning."""
+    """Counters of a queue at one instant, since the queue was first used."""
 
     at: float
     """Monotonic seconds."""
     arrived: int
-    """Jobs that ever became ready: those ready and running now, and those whose attempt ended."""
+    """Jobs that ever became ready: the ready and the running ones, and the ended attempts."""
     ended: int
     """Attempts that `run` adds up."""
     run: timedelta
-    """Time that all ended attempts took."""
+    """Sum of the run times of these attempts."""
     active: int
     """Busy slots."""
     running: tuple[Running, ...] = ()
-    """The running jobs whose ages are known. A worker of another version may report none."""
+    """Running jobs of known age. A worker of another version may report none."""
     failed: int = 0
     """Attempts that ended in another way."""
 
     @property
     def mean_age_s(self) -> float:
         """Mean age of the running jobs in seconds; a job of unknown age counts as just started."""
-        return sum(some.total_s for some in self.running) / self.active if self.active else 0.0
+        return sum(group.total_s for group in self.running) / self.active if self.active else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimates:
-    """What was learned so far. None: nothing yet."""
+    """Estimates so far. None means that nothing is known yet."""
 
-    seen: QueueCounters | None = None
+    counters: QueueCounters | None = None
+    """Counters of the last observation."""
     arrived_at: float | None = None
-    """When jobs last arrived; None: never yet."""
+    """Last time of an arrival in monotonic seconds."""
     arrivals_per_s: float = 0.0
     busy: float = 0.0
+    """Mean number of busy slots."""
     service_s: float | None = None
+    """Mean service time of the ended jobs in seconds."""
     oldest_s: float = 0.0
-    """For how long a job runs at least, by those that run."""
+    """Time in seconds that a job takes at least, by the age of those that run."""
     startup_s: float | None = None
+    """Mean start time of a pod in seconds."""
 
     def rates(self, default: Rates = Rates()) -> Rates:  # noqa: B008 -- frozen
-        """The rates for a decision; what is not known yet is taken from the default."""
+        """Return the rates for a decision. Unknown rates are taken from `default`."""
         service_s = default.service.total_seconds() if self.service_s is None else self.service_s
         startup_s = default.startup.total_seconds() if self.startup_s is None else self.startup_s
+        arrivals_per_s, last = self.arrivals_per_s, self.counters
+        if last is not None:
+            if self.arrived_at is not None and last.at > self.arrived_at:
+                arrivals_per_s = min(arrivals_per_s, QUIET_JOBS / (last.at - self.arrived_at))
+            # Long jobs show by their age before they show by their end.
+            if self.service_s is None:
+                service_s = max(service_s, last.mean_age_s)
+            else:
+                service_s = raise_by_age(service_s, last.running)
         return Rates(
-            arrivals_per_s=_within_quiet(self),
+            arrivals_per_s=arrivals_per_s,
             busy=self.busy,
-            service=timedelta(seconds=_raised_by_running(service_s, self)),
+            service=timedelta(seconds=service_s),
             service_known=timedelta(seconds=self.oldest_s) if self.service_s is None else None,
             startup=timedelta(seconds=startup_s),
         )
 
 
-def learn(known: Estimates, seen: QueueCounters) -> Estimates:
-    """The estimates after one more look. Counters that went back (an emptied server) start anew."""
-    before = known.seen
-    known = replace(known, oldest_s=_oldest_s(known, seen))
-    if before is None or seen.at - before.at < SHORTEST_S or seen.ended < before.ended:
-        service_s = known.service_s if known.service_s is not None else _since_ever(seen)
-        return replace(known, seen=seen, service_s=service_s)
-    elapsed_s = seen.at - before.at
-    arrived = max(0, seen.arrived - before.arrived)
-    weight = 1 - math.exp(-elapsed_s / MEMORY_S)
+def learn(known: Estimates, counters: QueueCounters) -> Estimates:
+    """Return the estimates after one more observation. Counters that decreased (an emptied server) start again."""
+    before = known.counters
+    known = replace(known, oldest_s=_oldest_s(known, counters))
+    if before is None or counters.at - before.at < MIN_INTERVAL_S or counters.ended < before.ended:
+        # After an operator restart, use the lifetime average instead of a guess, so no pods start for nothing.
+        if known.service_s is None and counters.ended > 0:
+            known = replace(known, service_s=counters.run.total_seconds() / counters.ended)
+        return replace(known, counters=counters)
+    elapsed_s = counters.at - before.at
+    arrived = max(0, counters.arrived - before.arrived)
+    weight = 1 - math.exp(-elapsed_s / AVERAGING_S)
     return replace(
         known,
-        seen=seen,
-        arrived_at=seen.at if arrived else known.arrived_at,
+        counters=counters,
+        arrived_at=counters.at if arrived else known.arrived_at,
         arrivals_per_s=_mean(known.arrivals_per_s, _without_burst(arrived, known, elapsed_s) / elapsed_s, weight),
-        busy=_mean(known.busy, seen.active, weight),
-        service_s=_service_s(known, before, seen),
+        busy=_mean(known.busy, counters.active, weight),
+        service_s=_service_s(known, before, counters),
     )
 
 
 def learn_start(known: Estimates, took: timedelta) -> Estimates:
-    """The estimates after one more pod became ready, `took` after it was asked for."""
+    """Return the estimates after one more pod became ready, `took` after it was requested."""
     took_s = took.total_seconds()
-    return replace(known, startup_s=took_s if known.startup_s is None else _mean(known.startup_s, took_s, PER_START))
+    return replace(known, startup_s=took_s if known.startup_s is None else _mean(known.startup_s, took_s, START_WEIGHT))
 
 
 def _mean(old: float, new: float, weight: float) -> float:
@@ -139,78 +160,67 @@ def _mean(old: float, new: float, weight: float) -> float:
 
 
 def _without_burst(arrived: int, known: Estimates, elapsed_s: float) -> float:
-    """The first jobs ever, or a hundred at one instant, are no rate: nothing says that more will come."""
+    """Return the arrivals that count for the rate. A first burst is not treated as an arrival rate."""
     if known.arrived_at is None:
         return 0.0
     expected = known.arrivals_per_s * elapsed_s
     return min(arrived, expected + BURST_SIGMA * math.sqrt(expected) + 1)
 
 
-def _within_quiet(known: Estimates) -> float:
-    if known.seen is None or known.arrived_at is None or known.seen.at <= known.arrived_at:
-        return known.arrivals_per_s
-    return min(known.arrivals_per_s, QUIET_JOBS / (known.seen.at - known.arrived_at))
-
-
-def _since_ever(seen: QueueCounters) -> float | None:
-    """Who has just started knows this much: a guess instead would start pods for nothing at each restart."""
-    return seen.run.total_seconds() / seen.ended if seen.ended > 0 else None
-
-
-def _service_s(known: Estimates, before: QueueCounters, seen: QueueCounters) -> float | None:
-    ended = seen.ended - before.ended
+def _service_s(known: Estimates, before: QueueCounters, counters: QueueCounters) -> float | None:
+    ended = counters.ended - before.ended
     if ended == 0:
         return known.service_s
-    took_s = max(0.0, (seen.run - before.run).total_seconds()) / ended
-    return took_s if known.service_s is None else _mean(known.service_s, took_s, 1 - (1 - PER_JOB) ** ended)
+    took_s = max(0.0, (counters.run - before.run).total_seconds()) / ended
+    return took_s if known.service_s is None else _mean(known.service_s, took_s, 1 - (1 - JOB_WEIGHT) ** ended)
 
 
-def _oldest_s(known: Estimates, seen: QueueCounters) -> float:
-    """What ran at the last look runs on while no attempt ends. Before that the mean age tells, and where attempts end,
-    too, but as no job: those that run then have half their time behind them, on average."""
-    before = known.seen
-    mean_s = seen.mean_age_s
+def _oldest_s(known: Estimates, counters: QueueCounters) -> float:
+    """Return the time in seconds that a job takes at least, by the age of the running jobs.
+
+    While no attempt ends, the jobs of the last observation continue to run, and the time grows with the clock. If
+    attempts end, though no job completes, it is twice the mean age: the running jobs have half their time behind them,
+    on average.
+    """
+    before = known.counters
+    mean_s = counters.mean_age_s
     if before is None or before.active == 0:
         return mean_s
-    if seen.active < before.active or (seen.ended, seen.failed) != (before.ended, before.failed):
+    if counters.active < before.active or (counters.ended, counters.failed) != (before.ended, before.failed):
         return 2 * mean_s
-    return max(mean_s, known.oldest_s + seen.at - before.at)
-
-
-def _raised_by_running(service_s: float, known: Estimates) -> float:
-    """Long jobs show by their age before they show by their end."""
-    if known.seen is None:
-        return service_s
-    if known.service_s is None:
-        return max(service_s, known.seen.mean_age_s)
-    return raise_by_age(service_s, known.seen.running)
+    return max(mean_s, known.oldest_s + counters.at - before.at)
 
 
 def raise_by_age(service_s: float, running: Sequence[Running]) -> float:
-    """Return the service time in seconds that fits both the ended jobs (`service_s`) and those that still run.
+    """Return the service time in seconds that fits both the ended jobs and those that still run.
 
-    Were service times exponential with mean S, the ages of n running jobs would have mean S and standard deviation S,
-    and their mean a standard deviation of S/√n (a Poisson process seen from one instant has no memory). A mean age
+    If service times were exponential with mean S, the ages of n running jobs would have mean S and standard deviation
+    S, and their mean a standard deviation of S/√n (a Poisson process observed at one instant has no memory). A mean age
     above that shows that jobs take longer now. They then have half their time behind them, on average, so twice their
     mean age is the estimate.
 
-    No job decides alone: an age counts up to `MOST_AGE` times S, or times the median age if that is more, and fewer
-    than `MANY` jobs raise S by at most n·S. The result is never below S, and never falls as a job gets older.
+    No single job decides: an age counts up to `MAX_AGE_RATIO` times S, or times the median age if that is greater, and
+    fewer than `MIN_JOBS_FOR_BOUND` jobs raise S by at most n·S. The result is never below S, and never falls as a job
+    gets older.
+
+    Args:
+        service_s: mean service time S of the ended jobs in seconds.
+        running: the running jobs.
     """
-    known = [some for some in running if some.jobs > 0 and some.total_s > 0]
-    jobs = sum(some.jobs for some in known)
+    known = [group for group in running if group.jobs > 0 and group.total_s > 0]
+    jobs = sum(group.jobs for group in known)
     if jobs == 0:
         return service_s
-    most_s = MOST_AGE * max(service_s, _median_s(known))
-    age_s = sum(min(some.mean_s, most_s) * some.jobs for some in known) / jobs
+    most_s = MAX_AGE_RATIO * max(service_s, _median_s(known))
+    age_s = sum(min(group.mean_s, most_s) * group.jobs for group in known) / jobs
     takes_longer = age_s > service_s * (1 + AGE_SIGMA / math.sqrt(jobs))
-    if jobs < MANY:
+    if jobs < MIN_JOBS_FOR_BOUND:
         return min(2 * age_s, (1 + jobs) * service_s) if takes_longer else service_s
     return max(service_s, 2 * age_s if takes_longer else age_s)
 
 
 def _median_s(known: Sequence[Running]) -> float:
-    """Return the median age in seconds, each job taken for as old as its group is on average."""
-    ordered = sorted(known, key=lambda some: some.mean_s)
-    counts = list(accumulate(some.jobs for some in ordered))
+    """Return the median age in seconds, with the mean age of its group as the age of each job."""
+    ordered = sorted(known, key=lambda group: group.mean_s)
+    counts = list(accumulate(group.jobs for group in ordered))
     return ordered[bisect_left(counts, counts[-1] / 2)].mean_s

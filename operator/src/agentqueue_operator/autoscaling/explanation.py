@@ -1,4 +1,4 @@
-"""Why these many pods, and why a job waits: a decision's terms in plain words."""
+"""Explanation of a decision, and of why a job waits, in sentences for people."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import assert_never
 
-from agentqueue.spec.defaults import ScalingMode
 from agentqueue_operator.autoscaling.model import (
     Decision,
     Demand,
@@ -24,18 +23,22 @@ from agentqueue_operator.autoscaling.wording import counted
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What was decided in a sentence, and how it came about, a sentence each."""
+    """One sentence with the result, and one sentence for each detail."""
 
     headline: str
     details: tuple[str, ...]
 
-    def of_workers(self) -> "Explanation":
-        """The same where workers are processes, not pods."""
-        return Explanation(_of_workers(self.headline), tuple(map(_of_workers, self.details)))
+    def for_processes(self) -> "Explanation":
+        """Return the explanation for a machine on which workers are processes, not pods."""
+
+        def replaced(sentence: str) -> str:  # The word boundary keeps the names of settings, such as maxPodsPerMinute.
+            return re.sub(r"\bpod(s?)\b", r"worker\1", sentence)
+
+        return Explanation(replaced(self.headline), tuple(map(replaced, self.details)))
 
 
 class JobState(StrEnum):
-    """The states of a job that have to do with pods."""
+    """States of a job that depend on pods."""
 
     WAITING = "waiting"
     DELAYED = "delayed"
@@ -44,82 +47,88 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """A job that is not final, by what its queue says of it."""
+    """A job that has not ended, as its queue shows it."""
 
     id: str
     state: JobState
     ahead: int = 0
-    """Waiting: ready jobs that go first."""
+    """Ready jobs that start before a waiting job."""
     age: timedelta = timedelta()
-    """Waiting: for how long; active: for how long it has run."""
+    """Time for which a waiting job has waited, or an active one has run."""
     due_in: timedelta = timedelta()
-    """Delayed: until it becomes ready."""
-    lease_over: timedelta | None = None
-    """Active: since when its lease is over; None: it is not."""
+    """Time until a delayed job becomes ready."""
+    lease_expired_for: timedelta | None = None
+    """Time since the lease of an active job expired; None if it has not expired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """A queue's live workers, by their heartbeats."""
+    """Live workers of a queue, by their heartbeats."""
 
     claiming: int = 0
     slots: int = 0
-    """Of those that claim."""
+    """Slots of the claiming workers."""
     busy: int = 0
-    """Of these slots."""
-    going: int = 0
-    """Workers that end what they run and claim no more."""
+    """Busy slots of the claiming workers."""
+    draining: int = 0
+    """Workers that finish their jobs and claim no more."""
 
 
 def explain(decision: Decision) -> Explanation:
-    """Why these many pods."""
+    """Return the explanation of a decision, with every input and every term."""
     terms = decision.terms
-    what = f"{_pods(terms.current).capitalize()}, as before"
+    result = f"{_pods(terms.current).capitalize()}, as before"
     if isinstance(decision, ScaleTo):
-        what = f"From {_pods(terms.current)} to {decision.replicas}"
+        result = f"From {_pods(terms.current)} to {decision.replicas}"
     because = _BECAUSE[decision.reason](terms)
-    return Explanation(f"{what}: {because}.", (*_inputs(terms.snapshot, terms.policy), *_formula(terms)))
+    return Explanation(f"{result}: {because}.", (*_inputs(terms.snapshot, terms.policy), *_formula(terms)))
 
 
-def explain_unwatched(load: Load, workers: Workers) -> Explanation:
-    """What is seen of a queue where nobody decides on the number of workers."""
+def explain_without_decision(load: Load, workers: Workers) -> Explanation:
+    """Return the explanation for a queue on which no decision was published."""
+    if workers.draining and not workers.claiming:
+        present = _all_draining(workers).capitalize()
+    else:
+        free = workers.slots - workers.busy
+        slots = f"{counted(workers.slots, 'slot')}, {free} of them free"
+        present = f"{counted(workers.claiming, 'worker')} with {slots}{_not_counted(workers)}"
     return Explanation(
-        "Nobody decides on the number of its workers: no operator and no `agentqueue up` has looked at it in the last "
-        "minute, or Redis took no word of it.",
-        (_jobs_now(load), f"{_workers_now(workers)}."),
+        "No autoscaling decision found: no operator or `agentqueue up` has reported on this queue in the last minute.",
+        (_jobs_now(load), f"{present}."),
     )
 
 
 def explain_job(job: JobFacts, decision: Decision, workers: Workers) -> Explanation:
-    """Why a job does not run yet, and when it may."""
+    """Return the explanation of why a job does not run yet, and when it may.
+
+    Args:
+        job: the job.
+        decision: the last decision on its queue.
+        workers: the live workers of its queue.
+    """
     match job.state:
         case JobState.ACTIVE:
-            return Explanation(_explain_active(job), ())
+            headline = f"Job {job.id} has run for {_span(job.age)}."
+            if job.lease_expired_for is not None:
+                headline = (
+                    f"Job {job.id} was started {_span(job.age)} ago, and its worker is lost: its lease expired "
+                    f"{_span(job.lease_expired_for)} ago. "
+                    "A worker, the operator or `agentqueue up` returns it to its queue within 10 s."
+                )
+            return Explanation(headline, ())
         case JobState.DELAYED:
             return Explanation(f"Job {job.id} is delayed: it becomes ready in {_span(job.due_in)}.", ())
         case JobState.WAITING:
-            return _explain_waiting(job, decision, workers)
+            before = f"{_jobs(job.ahead)} before it" if job.ahead else "no job before it"
+            why = _why_it_waits(job, decision, workers)
+            queue = explain(decision)
+            headline = f"Job {job.id} has waited for {_span(job.age)} with {before}: {why}."
+            return Explanation(headline, (queue.headline, *queue.details))
         case _:
             assert_never(job.state)
 
 
-def _explain_active(job: JobFacts) -> str:
-    if job.lease_over is None:
-        return f"Job {job.id} has run for {_span(job.age)}."
-    return (
-        f"Job {job.id} was started {_span(job.age)} ago, and its worker is gone: its lease has been over for "
-        f"{_span(job.lease_over)}. It goes back to its queue within 10 s, by a worker, the operator or `agentqueue up`."
-    )
-
-
-def _explain_waiting(job: JobFacts, decision: Decision, workers: Workers) -> Explanation:
-    before = f"{_jobs(job.ahead)} before it" if job.ahead else "no job before it"
-    headline = f"Job {job.id} has waited for {_span(job.age)} with {before}: {_hindrance(job, decision, workers)}."
-    queue = explain(decision)
-    return Explanation(headline, (queue.headline, *queue.details))
-
-
-def _hindrance(job: JobFacts, decision: Decision, workers: Workers) -> str:
+def _why_it_waits(job: JobFacts, decision: Decision, workers: Workers) -> str:
     terms = decision.terms
     load = terms.snapshot.load
     if terms.policy.suspended:
@@ -129,88 +138,73 @@ def _hindrance(job: JobFacts, decision: Decision, workers: Workers) -> str:
     if load is None:
         return "the queue could not be read, so nothing is known of its workers"
     if workers.claiming:
-        return f"{_turn(job, terms, workers)}{_besides(workers)}"
-    return _without_worker(decision, workers)
+        return f"{_start_estimate(job, terms, workers)}{_not_counted(workers)}"
+    return _why_no_worker_claims(decision, workers)
 
 
-def _without_worker(decision: Decision, workers: Workers) -> str:
+def _why_no_worker_claims(decision: Decision, workers: Workers) -> str:
     pods, startup = decision.terms.snapshot.pods, _span(decision.terms.snapshot.rates.startup)
     if pods.starting:
-        return f"{_pods(pods.starting)} on the way, a start takes about {startup}"
+        return f"{_pods(pods.starting)} starting; a start takes about {startup}"
     if pods.unschedulable:
         return "the scheduler finds no node for its pod"
     if pods.failing:
-        return f"{_pods(pods.failing)} can't start, the conditions of the AgentQueue say why"
+        return f"{_pods(pods.failing)} cannot start; see the conditions of the AgentQueue"
     if isinstance(decision, ScaleTo) and decision.replicas > decision.terms.current:
-        return f"its pod has just been asked for, a start takes about {startup}"
-    if workers.going:
-        return _all_going(workers)
+        return f"its pod has just been requested; a start takes about {startup}"
+    if workers.draining:
+        return _all_draining(workers)
     if pods.ready:
-        return f"{_pods(pods.ready)} ready, but no heartbeat has come from there in the last seconds"
-    return "no pod runs, and none was asked for"
+        return f"{_pods(pods.ready)} ready, but no heartbeat has arrived from there in the last seconds"
+    return "no pod runs, and none was requested"
 
 
-def _turn(job: JobFacts, terms: Terms, workers: Workers) -> str:
-    """When a slot is free for it: slots end a job each service time, a rate limit lets some through."""
+def _start_estimate(job: JobFacts, terms: Terms, workers: Workers) -> str:
+    """Return when a waiting job starts. Each slot ends one job per service time, and a rate limit can be slower."""
     slots, service_s = workers.slots, terms.snapshot.rates.service.total_seconds()
     limit = terms.policy.rate_limit
     if limit is not None and limit.per_second < slots / max(service_s, 1e-9):
-        turn = timedelta(seconds=job.ahead / limit.per_second)
-        window = _seconds(limit.duration_seconds)
-        return f"the rate limit starts {limit.max} in {window}, its turn comes within about {_span(turn)}"
+        allowed = f"{counted(limit.max, 'start')} in {_seconds(limit.duration_seconds)}"
+        return f"the rate limit allows {allowed}; it starts within about {_seconds(job.ahead / limit.per_second)}"
     if workers.busy < slots and job.ahead == 0:
-        return "a slot is free, it starts with the next claim"
-    turn = timedelta(seconds=(job.ahead + 1) * service_s / max(slots, 1))
-    return f"{workers.busy} of {slots} slots are busy, its turn comes within about {_span(turn)}"
+        return "a slot is free; it starts with the next claim"
+    within_s = (job.ahead + 1) * service_s / max(slots, 1)
+    return f"{workers.busy} of {slots} slots are busy; it starts within about {_seconds(within_s)}"
 
 
-def _workers_now(workers: Workers) -> str:
-    if workers.going and not workers.claiming:
-        return _all_going(workers).capitalize()
-    free = workers.slots - workers.busy
-    have = f"{counted(workers.claiming, 'worker')} with {counted(workers.slots, 'slot')}, {free} of them free"
-    return f"{have}{_besides(workers)}"
+def _all_draining(workers: Workers) -> str:
+    return f"all its workers ({workers.draining}) are draining: they finish their jobs and claim no more"
 
 
-def _all_going(workers: Workers) -> str:
-    """Words that fit one as well as many."""
-    return f"all its workers ({workers.going}) are going, they end what they run and claim no more"
+def _not_counted(workers: Workers) -> str:
+    return f"; not counted: {counted(workers.draining, 'draining worker')}" if workers.draining else ""
 
 
-def _besides(workers: Workers) -> str:
-    return f"; not counted: {counted(workers.going, 'worker')} on the way out" if workers.going else ""
-
-
-# The parts of an explanation
+# Details
 
 
 def _inputs(snapshot: ScalingSnapshot, policy: ScalingPolicy) -> tuple[str, ...]:
     load, pods, rates = snapshot.load, snapshot.pods, snapshot.rates
     if load is None:
         return ("The queue could not be read.",)
-    failing = f", {pods.failing} failing to start" if pods.failing else ""
-    silent = f", {pods.silent} not heard any more{failing}" if pods.silent else failing
-    unschedulable = f", {pods.unschedulable} without a node{silent}" if pods.unschedulable else silent
+    states = [f"{_pods(pods.ready).capitalize()} ready", f"{pods.starting} starting"]
+    states += [f"{pods.unschedulable} without a node"] if pods.unschedulable else []
+    states += [f"{pods.silent} without heartbeats"] if pods.silent else []
+    states += [f"{pods.failing} failing to start"] if pods.failing else []
+    guessed = "" if rates.service_known is None else "an estimated "
     return (
         _jobs_now(load),
         (
-            f"{rates.arrivals_per_s:.2g} jobs a second arrive and take {_span(rates.service)} each{_guess(rates)}; "
+            f"{rates.arrivals_per_s:.2g} jobs a second arrive and take {guessed}{_span(rates.service)} each; "
             f"{rates.busy:.1f} slots were busy in the last minute."
         ),
-        (
-            f"{_pods(pods.ready).capitalize()} ready, {pods.starting} starting{unschedulable}; "
-            f"each has {counted(policy.concurrency, 'slot')} and starts in {_span(rates.startup)}."
-        ),
+        f"{', '.join(states)}; each has {counted(policy.concurrency, 'slot')} and starts in {_span(rates.startup)}.",
     )
-
-
-def _guess(rates: Rates) -> str:
-    return "" if rates.service_known is None else " by a guess"
 
 
 def _jobs_now(load: Load) -> str:
     oldest = f" (the oldest for {_span(load.oldest_ready)})" if load.ready else ""
-    stalled = f", {load.stalled} started by workers that are gone and soon ready again" if load.stalled else ""
+    stalled = f", {load.stalled} started by lost workers and soon ready again" if load.stalled else ""
     paused = " The queue is paused." if load.paused else ""
     due = f"{load.due_soon} due within a pod's start"
     return f"{_jobs(load.ready)} ready{oldest}, {due}, {load.active} running{stalled}.{paused}"
@@ -220,99 +214,98 @@ def _formula(terms: Terms) -> tuple[str, ...]:
     demand, policy = terms.demand, terms.policy
     if demand is None:
         return ()
-    bounds = f"At least {policy.min_replicas}, at most {policy.max_replicas} pods are allowed."
-    return (*_terms(demand), *_floors(demand, terms.snapshot.rates), bounds, *_history(terms))
-
-
-def _terms(demand: Demand) -> tuple[str, ...]:
-    drain = (
-        f"To have the backlog gone in {_seconds(demand.time_left_s)}, {demand.drain:.1f} must run at once."
-        if demand.drain
-        else "There is no backlog."
-    )
+    backlog = "There is no backlog."
+    if demand.drain:
+        backlog = (
+            f"To clear the backlog in {_seconds(demand.time_left_s)}, {demand.drain:.1f} must run at the same time."
+        )
+    window = f"The maximum to keep in the last {_seconds(terms.down_window_s)} was {terms.keep_peak}."
     return (
-        f"In the long run {demand.steady:.1f} jobs run at once.",
-        f"{demand.expected:.1f} jobs are expected to be here when a pod asked for now is up.",
-        drain,
-        (f"So slots for {demand.wanted:.1f} jobs are wanted, with a scatter of {demand.sigma:.1f}: {_levels(demand)}."),
+        f"In the long run, {demand.steady:.1f} jobs run at the same time.",
+        f"{demand.expected:.1f} jobs are expected to be present when a pod requested now is ready.",
+        backlog,
+        (
+            f"Slots for {demand.wanted:.1f} jobs are wanted, with a standard deviation of {demand.sigma:.1f}: "
+            f"{_levels(demand)}."
+        ),
+        *_limits(demand, terms.snapshot.rates),
+        f"At least {policy.min_replicas}, at most {policy.max_replicas} pods are allowed.",
+        *((window,) if terms.down_window_s else ()),
     )
 
 
 def _levels(demand: Demand) -> str:
     start = f"below {_pods(demand.start)} some are started" if demand.start else "none is started"
-    return f"{start}, " + (f"above {_pods(demand.keep)} some may go" if demand.keep else "and all may go")
+    keep = f"above {_pods(demand.keep)} some may be removed" if demand.keep else "all may be removed"
+    return f"{start}, {keep}"
 
 
-def _floors(demand: Demand, rates: Rates) -> tuple[str, ...]:
-    floor = f"What runs needs {_pods(demand.busy_floor)}"
-    idle = f", with the idle slots asked for {demand.idle_floor}" if demand.idle_floor != demand.busy_floor else ""
-    cap = (
-        (f"The rate limit can feed {_pods(demand.rate_cap)}{_as_known(rates)}.",) if demand.rate_cap is not None else ()
-    )
-    return (f"{floor}{idle}.", *cap)
+def _limits(demand: Demand, rates: Rates) -> tuple[str, ...]:
+    floor = f"The running jobs need {_pods(demand.busy_floor)}"
+    idle = f", with minIdleSlots {demand.idle_floor}" if demand.idle_floor != demand.busy_floor else ""
+    if demand.rate_cap is None:
+        return (f"{floor}{idle}.",)
+    return f"{floor}{idle}.", f"The rate limit can supply {_pods(demand.rate_cap)} with jobs{_as_known(rates)}."
 
 
 def _as_known(rates: Rates) -> str:
     return "" if rates.service_known is None else ", as far as is known before a job has ended"
 
 
-def _history(terms: Terms) -> tuple[str, ...]:
-    window = (f"The greatest number to keep in the last {_seconds(terms.down_window_s)} was {terms.keep_peak}.",)
-    return window if terms.down_window_s else ()
-
-
 _BECAUSE: dict[ScalingReason, Callable[[Terms], str]] = {
-    ScalingReason.BACKLOG: lambda t: f"{_jobs(_load(t).backlog)} ready or due soon want slots",
+    ScalingReason.BACKLOG: lambda t: f"{_jobs(_load(t).backlog)} ready or due soon need slots",
     ScalingReason.ARRIVALS: lambda t: f"{t.snapshot.rates.arrivals_per_s:.2g} jobs a second arrive",
     ScalingReason.BUSY_FLOOR: lambda t: f"{_jobs(_load(t).active)} running need them",
-    ScalingReason.MIN_IDLE_SLOTS: lambda t: f"minIdleSlots asks for {t.policy.min_idle_slots} idle slots",
-    ScalingReason.ENOUGH: lambda _: "they are enough for the jobs expected, and not so many that some should go",
+    ScalingReason.MIN_IDLE_SLOTS: lambda t: f"minIdleSlots is {t.policy.min_idle_slots}",
+    ScalingReason.ENOUGH: lambda _: "they are enough for the expected jobs, and not too many",
     ScalingReason.PODS_STARTING: lambda t: (
-        f"with {_pods(t.snapshot.pods.starting)} starting they will do for the backlog"
+        f"with {_pods(t.snapshot.pods.starting)} starting they are enough for the backlog"
     ),
-    ScalingReason.LEARNING: lambda t: f"rates are being learned for {_seconds(t.learning_s)} more, nothing goes before",
-    ScalingReason.COOLING_DOWN: lambda t: f"fewer would do, but {_cooling(t)}",
-    ScalingReason.LESS_WORK: lambda _: "the jobs expected need no more",
+    ScalingReason.LEARNING: lambda t: (
+        f"rates are being learned for another {_seconds(t.learning_s)}, and none is removed before"
+    ),
+    ScalingReason.COOLING_DOWN: lambda t: f"fewer are enough, but {_cooling_down(t)}",
+    ScalingReason.LESS_WORK: lambda _: "the expected jobs need no more",
     ScalingReason.SCALE_TO_ZERO: lambda t: f"there has been no job for {_seconds(t.quiet_s)}",
     ScalingReason.IDLE: lambda _: "there is no job",
-    ScalingReason.RATE_LIMITED: lambda t: f"the rate limit can feed no more{_as_known(t.snapshot.rates)}",
+    ScalingReason.RATE_LIMITED: lambda t: f"the rate limit can supply no more with jobs{_as_known(t.snapshot.rates)}",
     ScalingReason.MIN: lambda t: f"minReplicas is {t.policy.min_replicas}",
     ScalingReason.MAX: lambda t: f"maxReplicas is {t.policy.max_replicas}",
     ScalingReason.MAX_PODS_PER_MINUTE: lambda t: f"maxPodsPerMinute is {t.policy.max_pods_per_minute}",
-    ScalingReason.UNSCHEDULABLE: lambda t: f"more are wanted, but {t.snapshot.pods.unschedulable} find no node",
-    ScalingReason.PODS_FAILING: lambda t: (
-        f"more are wanted, but none gets ready, {t.snapshot.pods.failing} can't start"
+    ScalingReason.UNSCHEDULABLE: lambda t: (
+        f"more are wanted, but the scheduler finds no node for {t.snapshot.pods.unschedulable}"
     ),
-    ScalingReason.ROLLOUT: lambda _: "fewer would do, but nothing goes during a rollout",
-    ScalingReason.PAUSED: lambda _: "the queue is paused, only what runs counts",
+    ScalingReason.PODS_FAILING: lambda t: (
+        f"more are wanted, but none becomes ready: {t.snapshot.pods.failing} cannot start"
+    ),
+    ScalingReason.ROLLOUT: lambda _: "fewer are enough, but none is removed during a rollout",
+    ScalingReason.PAUSED: lambda _: "the queue is paused, so only running jobs count",
     ScalingReason.SUSPENDED: lambda _: "the queue is suspended",
     ScalingReason.FIXED: lambda t: f"scaling.mode is Fixed at {t.policy.replicas}",
-    ScalingReason.EXTERNAL: lambda _: f"scaling.mode is {ScalingMode.EXTERNAL}, someone else sets the number",
-    ScalingReason.METRICS_MISSING: lambda t: f"{_unread(t)}, nothing goes on a guess",
-    ScalingReason.FALLBACK_HOLD: lambda t: f"{_unread(t)}, the fallback is Hold",
-    ScalingReason.FALLBACK_STATIC: lambda t: f"{_unread(t)}, the fallback is Static with {t.policy.fallback.replicas}",
-    ScalingReason.FALLBACK_MAX: lambda t: f"{_unread(t)}, the fallback is Max",
+    ScalingReason.EXTERNAL: lambda _: "scaling.mode is External, so the operator does not set the number",
+    ScalingReason.METRICS_MISSING: lambda t: f"{_unreadable(t)}, and none is removed without metrics",
+    ScalingReason.FALLBACK_HOLD: lambda t: f"{_unreadable(t)}, and the fallback is Hold",
+    ScalingReason.FALLBACK_STATIC: lambda t: (
+        f"{_unreadable(t)}, and the fallback is Static with {t.policy.fallback.replicas}"
+    ),
+    ScalingReason.FALLBACK_MAX: lambda t: f"{_unreadable(t)}, and the fallback is Max",
 }
+"""Text for each reason, which completes a sentence such as "From 2 pods to 10: …"."""
 
 
-def _cooling(terms: Terms) -> str:
+def _cooling_down(terms: Terms) -> str:
     left_s = terms.zero_window_s - terms.quiet_s
     if terms.demand is not None and terms.demand.start == 0 and left_s > 0 and terms.keep_peak == terms.current:
-        return f"the last ones go after {_seconds(left_s)} more without a job"
+        return f"the last ones are removed after another {_seconds(left_s)} without a job"
     return f"{terms.keep_peak} were wanted within the last {_seconds(terms.down_window_s)}"
 
 
-def _unread(terms: Terms) -> str:
-    return f"the queue could not be read, {terms.failures} times in a row"
+def _unreadable(terms: Terms) -> str:
+    return f"the queue could not be read {terms.failures} times in a row"
 
 
 def _load(terms: Terms) -> Load:
     return terms.snapshot.load or Load()
-
-
-def _of_workers(sentence: str) -> str:
-    """Names of settings (maxPodsPerMinute) stay."""
-    return re.sub(r"\bpod(s?)\b", r"worker\1", sentence)
 
 
 def _jobs(number: int) -> str:

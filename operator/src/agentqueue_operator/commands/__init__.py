@@ -1,1 +1,1 @@
-"""Commands that the operator's package adds to the `agentqueue` command line."""
+"""Commands that the operator package adds to the `agentqueue` command line."""

@@ -1,4 +1,4 @@
-"""`agentqueue explain`, found by entry point (group `agentqueue.commands`). Nothing heavy is imported until it runs."""
+"""Command `agentqueue explain` (entry point group `agentqueue.commands`). Heavy imports wait until it runs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command to the application."""
     app.command("explain")(explain)
 
 
 def explain(
     queue: Annotated[str, typer.Argument(metavar="QUEUE")],
-    job_id: Annotated[str | None, typer.Argument(metavar="JOB_ID", help="Why this job waits, too.")] = None,
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB_ID", help="Also explain why this job waits.")] = None,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Tell why a queue has as many workers as it has, and why a job waits.
+    """Explain the number of workers of a queue, and why a job waits.
 
-    The operator and `agentqueue up` leave their last decision in Redis, with what they saw and every term.
+    The operator and `agentqueue up` store their last decision in Redis, with its inputs and every term.
     """
     found = with_client(redis, lambda client: _read(client, queue, job_id))
     if as_json:
@@ -54,14 +54,14 @@ def _print(name: str, explanation: Explanation) -> None:
 
 @dataclass(frozen=True)
 class _Found:
-    """What Redis tells of a queue, and of a job."""
+    """State of a queue, and of a job, in Redis."""
 
-    look: QueueMetrics
+    metrics: QueueMetrics
     stats: QueueStats
     now_ms: int
     published: PublishedDecision | None
     note: str = ""
-    """Why there is nothing published."""
+    """Reason for which there is no decision."""
     job: Snapshot | None = None
     status: JobStatus | None = None
     ahead: int = 0
@@ -76,26 +76,26 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
 
     check_queue(queue)
     await check_queue_known(client, queue)
-    seen = await client.store.snapshot(queue)
+    snapshot = await client.store.snapshot(queue)
     raw, published, note = await client.store.decision(queue), None, ""
     try:
         published = None if raw is None else decode(raw)
     except ValueError as error:
-        note = f"The last decision is {error}: use the agentqueue that decides."
+        note = f"The last decision is {error}. Use the version of agentqueue that published it."
     job, status, ahead = None, None, 0
     if job_id is not None:
         status = await client.status(check_id(job_id), queue=await _queue_of(client, queue, job_id))
         job = await client.store.inspect(queue, job_id)
         if job.level is not None and job.score is not None and status.state == "waiting":
             ahead = await client.store.count_ahead(queue, job.level, job.score)
-    return _Found(metrics_of(seen), stats_of(seen), seen.now_ms, published, note, job, status, ahead)
+    return _Found(metrics_of(snapshot), stats_of(snapshot), snapshot.now_ms, published, note, job, status, ahead)
 
 
 async def _queue_of(client: Client, queue: str, job_id: str) -> str:
-    """The queue that was named, if the job is there.
+    """Return the queue, unless the job is in another one.
 
     Raises:
-        NotFound: it is in another one.
+        NotFound: the job is in another queue.
     """
     from agentqueue.errors import NotFound  # noqa: PLC0415
     from agentqueue.store.lookup import find_queue  # noqa: PLC0415
@@ -107,16 +107,16 @@ async def _queue_of(client: Client, queue: str, job_id: str) -> str:
 
 
 def _of_queue(found: _Found) -> Explanation:
-    from agentqueue_operator.autoscaling.explanation import Explanation, explain, explain_unwatched  # noqa: PLC0415
+    from agentqueue_operator.autoscaling.explanation import Explanation, explain, explain_without_decision  # noqa: PLC0415
 
     published = found.published
     if published is None:
-        unwatched = explain_unwatched(found.look.load, _workers(found.look))
+        undecided = explain_without_decision(found.metrics.load, _workers(found.metrics))
         notes = (found.note,) if found.note else ()
-        return Explanation(unwatched.headline, (*notes, *unwatched.details))
+        return Explanation(undecided.headline, (*notes, *undecided.details))
     explained = explain(published.decision)
     explained = Explanation(explained.headline, (*explained.details, _history(published, found.now_ms)))
-    return explained.of_workers() if published.by == "up" else explained
+    return explained.for_processes() if published.by == "up" else explained
 
 
 def _history(published: PublishedDecision, now_ms: int) -> str:
@@ -138,58 +138,58 @@ def _of_job(found: _Found) -> Explanation | None:
     if status is None or found.job is None:
         return None
     if status.is_final:
-        return Explanation(f"Job {status.id} is {status.state}: it waits for nothing.", _notes(found, status))
+        return Explanation(f"Job {status.id} is {status.state}: it no longer waits.", _notes(found, status))
     facts = _facts(found, found.job, JobState(str(status.state)))
-    explained = explain_job(facts, _decision_now(found), _workers(found.look))
+    explained = explain_job(facts, _decision_now(found), _workers(found.metrics))
     explained = Explanation(explained.headline, _notes(found, status))
     is_local = found.published is None or found.published.by == "up"
-    return explained.of_workers() if is_local else explained
+    return explained.for_processes() if is_local else explained
 
 
 def _decision_now(found: _Found) -> Decision:
-    """The last decision, on the queue as it is now; where nobody decides, one to leave the workers that there are."""
+    """Return the last decision, with the present load. Without one, return a decision to keep the present workers."""
     from agentqueue.spec.defaults import ScalingMode  # noqa: PLC0415
     from agentqueue_operator.autoscaling.decision import decide_replicas  # noqa: PLC0415
     from agentqueue_operator.autoscaling.model import Memory, Pods, Rates, ScalingPolicy, ScalingSnapshot  # noqa: PLC0415
 
-    look, workers = found.look, len(found.stats.workers)
+    metrics, workers = found.metrics, len(found.stats.workers)
     if found.published is not None:
         decision = found.published.decision
-        now = replace(decision.terms.snapshot, load=look.load)
+        now = replace(decision.terms.snapshot, load=metrics.load)
         return replace(decision, terms=replace(decision.terms, snapshot=now))
-    rates = Rates(service=timedelta(milliseconds=look.run_ms / look.done)) if look.done else Rates()
+    rates = Rates(service=timedelta(milliseconds=metrics.run_ms / metrics.done)) if metrics.done else Rates()
     policy = ScalingPolicy(mode=ScalingMode.EXTERNAL)
-    snapshot = ScalingSnapshot(at=0.0, load=look.load, pods=Pods(ready=workers), rates=rates)
+    snapshot = ScalingSnapshot(at=0.0, load=metrics.load, pods=Pods(ready=workers), rates=rates)
     return decide_replicas(snapshot, current=workers, policy=policy, memory=Memory())
 
 
-def _workers(look: QueueMetrics) -> Workers:
-    """Who is marked counts as going: it hears of that with its next renewal, within 2 s."""
+def _workers(metrics: QueueMetrics) -> Workers:
+    """Return the live workers. A marked worker counts as draining, because it sees its mark within 2 s."""
     from agentqueue_operator.autoscaling.explanation import Workers  # noqa: PLC0415
 
-    going = [report for name, report in look.heartbeats.items() if report.draining or name in look.marked]
-    slots = sum(report.slots for report in look.heartbeats.values()) - sum(report.slots for report in going)
-    busy = look.load.active - sum(report.busy for report in going)
-    claiming = len(look.heartbeats) - len(going)
-    return Workers(claiming=claiming, slots=slots, busy=min(max(busy, 0), slots), going=len(going))
+    draining = [one for name, one in metrics.heartbeats.items() if one.draining or name in metrics.marked]
+    slots = sum(one.slots for one in metrics.heartbeats.values()) - sum(one.slots for one in draining)
+    busy = metrics.load.active - sum(one.busy for one in draining)
+    claiming = len(metrics.heartbeats) - len(draining)
+    return Workers(claiming=claiming, slots=slots, busy=min(max(busy, 0), slots), draining=len(draining))
 
 
 def _facts(found: _Found, job: Snapshot, state: JobState) -> JobFacts:
     from agentqueue_operator.autoscaling.explanation import JobFacts, JobState  # noqa: PLC0415
 
-    since_ms, lease_over = job.score or job.now_ms, None
-    if job.score is not None and job.score < 0:  # minus the end of its lease
+    since_ms, expired_for = job.score or job.now_ms, None
+    if job.score is not None and job.score < 0:  # The negative score is the end of its lease.
         since_ms = job.now_ms
-        lease_over = timedelta(milliseconds=job.now_ms + job.score) if job.now_ms + job.score > 0 else None
+        expired_for = timedelta(milliseconds=job.now_ms + job.score) if job.now_ms + job.score > 0 else None
     if state is JobState.ACTIVE and found.status is not None and found.status.started_at is not None:
         since_ms = found.status.started_at.timestamp() * 1000
     age = timedelta(milliseconds=max(0.0, job.now_ms - since_ms))
     due_in = timedelta(milliseconds=max(0.0, since_ms - job.now_ms))
-    return JobFacts(id=job.id, state=state, ahead=found.ahead, age=age, due_in=due_in, lease_over=lease_over)
+    return JobFacts(id=job.id, state=state, ahead=found.ahead, age=age, due_in=due_in, lease_expired_for=expired_for)
 
 
 def _notes(found: _Found, status: JobStatus) -> tuple[str, ...]:
-    """What else keeps a job from being done."""
+    """Return further reasons for which a job does not complete."""
     notes = []
     if status.error:
         times = "once" if status.deliveries == 1 else f"{status.deliveries} times"

@@ -1,4 +1,4 @@
-"""`agentqueue render`, found by entry point (group `agentqueue.commands`). Nothing heavy is imported until it runs."""
+"""Command `agentqueue render` (entry point group `agentqueue.commands`). Heavy imports wait until it runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Output(StrEnum):
-    """How manifests are written."""
+    """Format of the manifests."""
 
     YAML = "yaml"
     JSON = "json"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command to the application."""
     app.command("render")(render)
 
 
@@ -36,10 +36,10 @@ def render(
     ] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="Format.")] = Output.YAML,
 ) -> None:
-    """Print the Kubernetes objects that the operator makes of AgentQueue resources, without a cluster.
+    """Print the Kubernetes objects that the operator creates for AgentQueue resources, without a cluster.
 
-    Passwords and tokens are placeholders, and workers are as many as with empty queues. Images that the resource does
-    not name are those of the operator's settings (AGENTQUEUE_OPERATOR_WORKER_IMAGE and so on).
+    Passwords and tokens are placeholders, and the number of workers is that of empty queues. Images that the resource
+    does not name are those of the operator's settings (AGENTQUEUE_OPERATOR_WORKER_IMAGE and so on).
     """
     try:
         text = _rendered(_load(file), namespace, output)
@@ -47,7 +47,7 @@ def render(
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
-        reconfigure(encoding="utf-8")  # who reads manifests takes them for that, whatever the locale
+        reconfigure(encoding="utf-8")  # Readers of manifests expect UTF-8, regardless of the locale.
     print(text, end="")
 
 

@@ -1,4 +1,4 @@
-"""`agentqueue up`, found by entry point (group `agentqueue.commands`). Nothing heavy is imported until it runs."""
+"""Command `agentqueue up` (entry point group `agentqueue.commands`). Heavy imports wait until it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command to the application."""
     app.command("up", rich_help_panel="Run")(up)
 
 
@@ -20,13 +20,13 @@ def up(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Keep .agentqueue/ in this folder. Default: the current one."),
+        typer.Option("--data", metavar="DIR", help="Create .agentqueue/ in this folder. Default: the current one."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Don't show what the workers write.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the output of the workers.")] = False,
 ) -> None:
-    """Run an AgentQueue on this machine: an embedded Valkey and worker processes that follow their queues.
+    """Run an AgentQueue on this machine: an embedded Valkey, and worker processes that scale with their queues.
 
-    Jobs survive Ctrl-C, kill -9 and a restart. Ctrl-C drains: running jobs finish, or go back to the queue.
+    Jobs survive Ctrl-C, kill -9 and a restart. Ctrl-C drains: running jobs finish, or return to their queue.
     """
     from agentqueue_operator.local.run import run_file  # noqa: PLC0415
 

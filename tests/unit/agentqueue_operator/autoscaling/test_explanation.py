@@ -15,7 +15,7 @@ from agentqueue_operator.autoscaling.explanation import (
     Workers,
     explain,
     explain_job,
-    explain_unwatched,
+    explain_without_decision,
 )
 from agentqueue_operator.autoscaling.model import (
     Decision,
@@ -56,10 +56,10 @@ def test_every_reason_has_its_words() -> None:
 @pytest.mark.parametrize(
     ("decision", "headline"),
     [
-        pytest.param(decide(BACKLOG), "From 2 pods to 10: 40 jobs ready or due soon want slots.", id="up"),
+        pytest.param(decide(BACKLOG), "From 2 pods to 10: 40 jobs ready or due soon need slots.", id="up"),
         pytest.param(
             decide(Load(active=1), current=9, rates=Rates()),
-            "From 9 pods to 1: the jobs expected need no more.",
+            "From 9 pods to 1: the expected jobs need no more.",
             id="down",
         ),
         pytest.param(
@@ -69,7 +69,7 @@ def test_every_reason_has_its_words() -> None:
         ),
         pytest.param(
             decide(Load(), current=1, rates=Rates()),
-            "1 pod, as before: fewer would do, but the last ones go after 50 s more without a job.",
+            "1 pod, as before: fewer are enough, but the last ones are removed after another 50 s without a job.",
             id="the-last-one-waits",
         ),
         pytest.param(
@@ -80,18 +80,18 @@ def test_every_reason_has_its_words() -> None:
                 scale_down_window=timedelta(seconds=60),
                 memory=decide(Load(active=25), current=5, scale_down_window=timedelta(seconds=60)).memory,
             ),
-            "5 pods, as before: fewer would do, but 5 were wanted within the last 60 s.",
+            "5 pods, as before: fewer are enough, but 5 were wanted within the last 60 s.",
             id="cooling-down",
         ),
         pytest.param(decide(Load(), current=0, rates=Rates()), "No pods, as before: there is no job.", id="nothing"),
         pytest.param(
             decide(None, fallback=Fallback(behavior=FallbackBehavior.STATIC, replicas=3), memory=Memory(failures=3)),
-            "From 2 pods to 3: the queue could not be read, 4 times in a row, the fallback is Static with 3.",
+            "From 2 pods to 3: the queue could not be read 4 times in a row, and the fallback is Static with 3.",
             id="fallback",
         ),
         pytest.param(
             decide(BACKLOG, mode=ScalingMode.EXTERNAL),
-            "2 pods, as before: scaling.mode is External, someone else sets the number.",
+            "2 pods, as before: scaling.mode is External, so the operator does not set the number.",
             id="external",
         ),
     ],
@@ -105,14 +105,14 @@ def test_details_give_each_input_and_each_term() -> None:
         "38 jobs ready (the oldest for 12 s), 2 due within a pod's start, 10 running.",
         "0.4 jobs a second arrive and take 20 s each; 8.0 slots were busy in the last minute.",
         "2 pods ready, 1 starting; each has 5 slots and starts in 3.2 s.",
-        "In the long run 8.0 jobs run at once.",
-        "49.7 jobs are expected to be here when a pod asked for now is up.",
-        "To have the backlog gone in 30 s, 34.7 must run at once.",
+        "In the long run, 8.0 jobs run at the same time.",
+        "49.7 jobs are expected to be present when a pod requested now is ready.",
+        "To clear the backlog in 30 s, 34.7 must run at the same time.",
         (
-            "So slots for 34.7 jobs are wanted, with a scatter of 1.1: below 7 pods some are started, "
-            "above 8 pods some may go."
+            "Slots for 34.7 jobs are wanted, with a standard deviation of 1.1: below 7 pods some are started, "
+            "above 8 pods some may be removed."
         ),
-        "What runs needs 2 pods.",
+        "The running jobs need 2 pods.",
         "At least 0, at most 10 pods are allowed.",
     )
 
@@ -127,21 +127,22 @@ def test_details_name_what_only_some_queues_have() -> None:
     assert "The queue is paused." in details
     assert "2 without a node" in details
     assert "There is no backlog." in details
-    assert "with the idle slots asked for 3." in details
-    assert "The rate limit can feed 5 pods." in details
-    assert "The greatest number to keep in the last 5 min was 3." in details
+    assert "with minIdleSlots 3." in details
+    assert "The rate limit can supply 5 pods with jobs." in details
+    assert "The maximum to keep in the last 5 min was 3." in details
 
 
 def test_a_guess_is_called_one() -> None:
     limit = RateLimit(max=2, duration_seconds=1)
     told = explain(decide(Load(ready=100), current=0, rates=Rates(service_known=timedelta()), rate_limit=limit))
     assert told.headline == (
-        "From no pods to 1: the rate limit can feed no more, as far as is known before a job has ended."
+        "From no pods to 1: the rate limit can supply no more with jobs, as far as is known before a job has ended."
     )
     assert (
-        "0 jobs a second arrive and take 30 s each by a guess; 0.0 slots were busy in the last minute." in told.details
+        "0 jobs a second arrive and take an estimated 30 s each; 0.0 slots were busy in the last minute."
+        in told.details
     )
-    assert "The rate limit can feed 1 pod, as far as is known before a job has ended." in told.details
+    assert "The rate limit can supply 1 pod with jobs, as far as is known before a job has ended." in told.details
 
 
 def test_without_metrics_there_is_little_to_tell() -> None:
@@ -153,16 +154,16 @@ NEXT = JobFacts(id="trip-17", state=JobState.WAITING)
 NONE = Workers()
 BUSY = Workers(claiming=2, slots=10, busy=10)
 FREE = Workers(claiming=2, slots=10, busy=9)
-GOING = Workers(going=2)
+GOING = Workers(draining=2)
 
 
 @pytest.mark.parametrize(
     ("job", "decision", "workers", "words"),
     [
         pytest.param(
-            WAITS, decide(BACKLOG), BUSY, "10 of 10 slots are busy, its turn comes within about 76 s", id="its-turn"
+            WAITS, decide(BACKLOG), BUSY, "10 of 10 slots are busy; it starts within about 76 s", id="its-turn"
         ),
-        pytest.param(NEXT, decide(Load(ready=1)), FREE, "a slot is free, it starts with the next claim.", id="next"),
+        pytest.param(NEXT, decide(Load(ready=1)), FREE, "a slot is free; it starts with the next claim.", id="next"),
         pytest.param(WAITS, decide(BACKLOG, suspended=True), BUSY, "suspended", id="suspended"),
         pytest.param(WAITS, decide(Load(ready=38, paused=True)), FREE, "paused", id="paused"),
         pytest.param(WAITS, decide(None), NONE, "could not be read", id="unreadable"),
@@ -170,48 +171,48 @@ GOING = Workers(going=2)
             WAITS,
             decide(BACKLOG, pods=Pods(starting=2)),
             NONE,
-            "2 pods on the way, a start takes about 3.2 s",
+            "2 pods starting; a start takes about 3.2 s",
             id="starting",
         ),
         pytest.param(WAITS, decide(BACKLOG, pods=Pods(unschedulable=2)), NONE, "finds no node", id="unschedulable"),
-        pytest.param(WAITS, decide(BACKLOG, pods=Pods(failing=2)), NONE, "2 pods can't start", id="failing"),
-        pytest.param(NEXT, decide(Load(ready=1), current=0), NONE, "its pod has just been asked for", id="asked-for"),
+        pytest.param(WAITS, decide(BACKLOG, pods=Pods(failing=2)), NONE, "2 pods cannot start", id="failing"),
+        pytest.param(NEXT, decide(Load(ready=1), current=0), NONE, "its pod has just been requested", id="asked-for"),
         pytest.param(
-            NEXT, decide(Load(ready=1), current=0, mode=ScalingMode.EXTERNAL), NONE, "none was asked for", id="external"
+            NEXT, decide(Load(ready=1), current=0, mode=ScalingMode.EXTERNAL), NONE, "none was requested", id="external"
         ),
         pytest.param(
             WAITS,
             decide(BACKLOG, rate_limit=RateLimit(max=1, duration_seconds=10)),
             BUSY,
-            "the rate limit starts 1 in 10 s, its turn comes within about 6 min",
+            "the rate limit allows 1 start in 10 s; it starts within about 6 min",
             id="rate-limited",
         ),
         pytest.param(
             NEXT,
             decide(Load(ready=1), mode=ScalingMode.EXTERNAL),
             GOING,
-            "all its workers (2) are going, they end what they run and claim no more",
+            "all its workers (2) are draining: they finish their jobs and claim no more",
             id="all-are-going",
         ),
         pytest.param(
             NEXT,
             decide(Load(ready=1), pods=Pods(ready=1, starting=1), mode=ScalingMode.EXTERNAL),
             GOING,
-            "1 pod on the way",
+            "1 pod starting",
             id="all-are-going-and-one-comes",
         ),
         pytest.param(
             JobFacts(id="trip-17", state=JobState.WAITING, ahead=4),
             decide(Load(ready=5, active=4), current=4, mode=ScalingMode.FIXED, replicas=1, concurrency=1),
-            Workers(claiming=1, slots=1, busy=1, going=3),
-            "1 of 1 slots are busy, its turn comes within about 100 s; not counted: 3 workers on the way out",
+            Workers(claiming=1, slots=1, busy=1, draining=3),
+            "1 of 1 slots are busy; it starts within about 100 s; not counted: 3 draining workers",
             id="most-are-going",
         ),
         pytest.param(
             NEXT,
             decide(Load(ready=1), mode=ScalingMode.EXTERNAL),
             NONE,
-            "2 pods ready, but no heartbeat has come from there in the last seconds",
+            "2 pods ready, but no heartbeat has arrived from there in the last seconds",
             id="ready-and-not-heard-of",
         ),
     ],
@@ -232,10 +233,13 @@ def test_docs_scaling_md_shows_these_words() -> None:
 
 
 def test_words_for_a_machine_without_pods() -> None:
-    told = explain(decide(Load(), current=1, rates=Rates(), max_pods_per_minute=3)).of_workers()
-    assert told.headline == "1 worker, as before: fewer would do, but the last ones go after 50 s more without a job."
+    told = explain(decide(Load(), current=1, rates=Rates(), max_pods_per_minute=3)).for_processes()
+    assert (
+        told.headline
+        == "1 worker, as before: fewer are enough, but the last ones are removed after another 50 s without a job."
+    )
     assert "pod" not in " ".join(told.details)
-    limited = explain(decide(BACKLOG, max_pods_per_minute=1)).of_workers()
+    limited = explain(decide(BACKLOG, max_pods_per_minute=1)).for_processes()
     assert limited.headline == "From 2 workers to 3: maxPodsPerMinute is 1."
 
 
@@ -244,19 +248,21 @@ def test_words_for_a_machine_without_pods() -> None:
     [
         pytest.param(Workers(claiming=1, slots=3, busy=1), "1 worker with 3 slots, 2 of them free.", id="some-free"),
         pytest.param(
-            Workers(claiming=1, slots=3, busy=1, going=2),
-            "1 worker with 3 slots, 2 of them free; not counted: 2 workers on the way out.",
+            Workers(claiming=1, slots=3, busy=1, draining=2),
+            "1 worker with 3 slots, 2 of them free; not counted: 2 draining workers.",
             id="some-going",
         ),
         pytest.param(
-            Workers(going=2), "All its workers (2) are going, they end what they run and claim no more.", id="all-going"
+            Workers(draining=2),
+            "All its workers (2) are draining: they finish their jobs and claim no more.",
+            id="all-going",
         ),
         pytest.param(NONE, "0 workers with 0 slots, 0 of them free.", id="none"),
     ],
 )
 def test_a_queue_that_nobody_scales(workers: Workers, told: str) -> None:
-    explained = explain_unwatched(Load(ready=2, active=1), workers)
-    assert explained.headline.startswith("Nobody decides on the number of its workers")
+    explained = explain_without_decision(Load(ready=2, active=1), workers)
+    assert explained.headline.startswith("No autoscaling decision found")
     assert explained.details == (
         "2 jobs ready (the oldest for 0 s), 0 due within a pod's start, 1 running.",
         told,
@@ -265,7 +271,7 @@ def test_a_queue_that_nobody_scales(workers: Workers, told: str) -> None:
 
 def test_nothing_is_wanted_in_words() -> None:
     details = " ".join(explain(decide(Load(), rates=Rates())).details)
-    assert "none is started, and all may go" in details
+    assert "none is started, all may be removed" in details
     failing = explain(decide(Load(ready=1), pods=Pods(unschedulable=1, failing=2))).details
     assert "No pods ready, 0 starting, 1 without a node, 2 failing to start; each" in " ".join(failing)
 
@@ -280,15 +286,15 @@ def test_jobs_that_do_not_wait() -> None:
 
 def test_what_is_left_of_lost_workers_is_said() -> None:
     told = explain(decide(Load(ready=1, stalled=2), pods=Pods(ready=1, silent=1))).details
-    assert told[0].endswith("0 running, 2 started by workers that are gone and soon ready again.")
-    assert "1 pod ready, 0 starting, 1 not heard any more;" in told[2]
+    assert told[0].endswith("0 running, 2 started by lost workers and soon ready again.")
+    assert "1 pod ready, 0 starting, 1 without heartbeats;" in told[2]
     without_a_node = explain(decide(Load(ready=1), pods=Pods(silent=1, unschedulable=1, failing=1))).details[2]
-    assert "1 without a node, 1 not heard any more, 1 failing to start;" in without_a_node
+    assert "1 without a node, 1 without heartbeats, 1 failing to start;" in without_a_node
 
 
 def test_a_job_whose_worker_is_gone_does_not_run() -> None:
-    job = JobFacts(id="j", state=JobState.ACTIVE, age=timedelta(minutes=3), lease_over=timedelta(seconds=2))
+    job = JobFacts(id="j", state=JobState.ACTIVE, age=timedelta(minutes=3), lease_expired_for=timedelta(seconds=2))
     assert explain_job(job, decide(Load(stalled=1)), Workers()).headline == (
-        "Job j was started 3 min ago, and its worker is gone: its lease has been over for 2 s. "
-        "It goes back to its queue within 10 s, by a worker, the operator or `agentqueue up`."
+        "Job j was started 3 min ago, and its worker is lost: its lease expired 2 s ago. "
+        "A worker, the operator or `agentqueue up` returns it to its queue within 10 s."
     )
