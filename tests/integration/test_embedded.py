@@ -147,7 +147,7 @@ def test_a_guardian_kills_no_later_process_of_the_same_pid(tmp_path: Path) -> No
     with subprocess.Popen(["/bin/sleep", "60"]) as other:
         guard = ChildGuard(other.pid, "1", tmp_path / "gone")
         (tmp_path / "gone").mkdir()
-        guard.let_go()
+        guard.close_pipe()
         wait_for(lambda: not (tmp_path / "gone").exists(), "it has acted")
         guard.stop()
         assert other.poll() is None

@@ -1,1 +1,1 @@
-"""Parts that every long-running program shares: settings, logs, probes, signals and error reports."""
+"""Modules that all long-running programs share: settings, logs, probes, signals and error reports."""

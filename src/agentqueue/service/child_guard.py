@@ -1,7 +1,8 @@
-"""Ends a child process when this process is gone, however it ended: kill -9 included.
+"""Ends a child process when this process is gone, even after a kill -9.
 
-The kernel's own PR_SET_PDEATHSIG exists on Linux alone, goes by the thread that started the child, and needs code in
-it. Here a shell waits at the end of a pipe whose other end only this process holds; the kernel closes that at its end.
+Linux has PR_SET_PDEATHSIG for this. But other systems lack it, it depends on the thread that started the child, and it
+needs code in the child. Here, a shell reads from a pipe whose other end only this process has. The kernel closes the
+pipe when this process ends, and the shell then kills the child.
 """
 
 import os
@@ -24,24 +25,24 @@ fi
 [ "$now" = "$start" ] && kill -9 "$pid"
 [ -z "$folder" ] || rm -rf "$folder"
 """
-"""Waits for the pipe's end, then kills the process if it is still the one that was meant (proc(5): field 22)."""
-_open: "weakref.WeakSet[ChildGuard]" = weakref.WeakSet()
+"""Waits for the end of the pipe, then kills the process if its start time is the expected one (proc(5), field 22)."""
+_guards: "weakref.WeakSet[ChildGuard]" = weakref.WeakSet()
 
 
 class ChildGuard:
-    """Watches over one child process from now on, until `stop`.
+    """Guards one child process, from its creation to `stop`.
 
     Args:
-        pid: the child.
-        start: its start time, as `agentqueue.local.server.start_time` gives it: no later process of that pid is killed.
-        folder: what is removed with it.
+        pid: The process ID of the child.
+        start: Its start time from `agentqueue.local.server.start_time`. A later process with this ID is not killed.
+        folder: A folder that is removed together with the child.
     """
 
     def __init__(self, pid: int, start: str, folder: Path | None = None) -> None:
         reader, self._writer = os.pipe()
         try:
-            # A session of its own: Ctrl-C on the terminal, or a kill of the whole group, must not end it.
-            self._process = subprocess.Popen(  # noqa: S603  # the system's shell, and numbers
+            # In its own session, so that neither Ctrl-C on the terminal nor a kill of the process group ends it.
+            self._process = subprocess.Popen(  # noqa: S603  # the system's shell; the arguments are numbers and a folder
                 ["/bin/sh", "-c", _SCRIPT, "guard", str(pid), start, str(folder or "")],
                 stdin=reader,
                 stdout=subprocess.DEVNULL,
@@ -53,32 +54,32 @@ class ChildGuard:
             raise
         finally:
             os.close(reader)
-        _open.add(self)
+        _guards.add(self)
 
     @property
     def pid(self) -> int:
-        """The watching process."""
+        """Process ID of the guarding shell."""
         return self._process.pid
 
     def stop(self) -> None:
-        """End the watch; nothing is killed."""
-        _open.discard(self)
+        """End the guard without killing the child."""
+        _guards.discard(self)
         self._process.kill()
         self._process.wait()
-        self.let_go()
+        self.close_pipe()
 
-    def let_go(self) -> None:
-        """Close the pipe. In a forked child this leaves the watch to the parent."""
+    def close_pipe(self) -> None:
+        """Close this process's end of the pipe. In a forked child, this leaves the guard to the parent."""
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1
 
 
-def _let_go_of_all() -> None:
-    """A fork has copied the pipes: the child must not keep the parent's children alive."""
-    for guard in list(_open):
-        guard.let_go()
-    _open.clear()
+def _close_all_pipes() -> None:
+    """Close the pipes that a fork has copied, so that the forked child does not keep the parent's children alive."""
+    for guard in list(_guards):
+        guard.close_pipe()
+    _guards.clear()
 
 
-os.register_at_fork(after_in_child=_let_go_of_all)
+os.register_at_fork(after_in_child=_close_all_pipes)

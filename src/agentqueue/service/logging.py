@@ -1,4 +1,4 @@
-"""structlog: JSON lines, or colours on a terminal. Handlers' own use of `logging` comes out in the same form."""
+"""Logs as JSON lines, or with colours on a terminal. Records of the standard `logging` module have the same form."""
 
 import logging
 import sys
@@ -12,13 +12,19 @@ from agentqueue.model.exceptions import clean_text, describe_traceback, describe
 from agentqueue.service.safe_streams import drop_when_blocked
 
 OPTIONS: Final = orjson.OPT_NON_STR_KEYS
+"""Options of orjson. A handler's log values can be dictionaries with any keys."""
 Renderer = Callable[[Any, str, MutableMapping[str, Any]], str]
 
 
 def set_up_logs(level: str, form: str) -> None:
-    """Once per process. `form`: json, console, or '' to look whether stderr is a terminal.
+    """Set up the log of the process. Call it once.
 
-    From then on no write to stdout or stderr fails or waits, whoever writes: handlers do, and Python at the end.
+    Afterwards, no write to stdout or stderr fails or blocks for long. This also holds for writes of handlers, and of
+    Python at exit.
+
+    Args:
+        level: The lowest level that is logged, like `info`.
+        form: `json`, `console`, or empty for `console` on a terminal and `json` elsewhere.
     """
     sys.stdout, sys.stderr = drop_when_blocked(sys.stdout), drop_when_blocked(sys.stderr)
     stream = sys.stderr
@@ -33,7 +39,7 @@ def set_up_logs(level: str, form: str) -> None:
     if as_json:
         last = _never_failing(lambda _, __, event: _json(event))
     else:
-        # It gets no exception to format: `_describe_exception` has done so.
+        # It has no exceptions to format: `_describe_exception` has replaced them.
         last = _never_failing(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
     lines = _Lines(stream)
     structlog.configure(
@@ -42,17 +48,20 @@ def set_up_logs(level: str, form: str) -> None:
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
-    _take_over_logging(number, stream, shared, last)
+    _configure_standard_logging(number, stream, shared, last)
 
 
 class _Lines:
-    """Writes each event as a line. structlog's own loggers have a lock, which a forked child may find locked."""
+    """A logger that writes each event as a line.
+
+    It replaces structlog's own loggers. They have a lock, which can be locked in a forked child.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def msg(self, message: str) -> None:
-        """Write it."""
+        """Write a line."""
         self._stream.write(message + "\n")
         self._stream.flush()
 
@@ -60,7 +69,7 @@ class _Lines:
 
 
 def _describe_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """`exc_info` becomes the field `exception`: the traceback's end, whatever the exception's own code does."""
+    """Replace `exc_info` with the field `exception`: the end of the traceback, or of as much of it as can be shown."""
     exc = _exception_in(event.pop("exc_info", None))
     if exc is not None:
         event["exception"] = describe_traceback(exc)
@@ -68,7 +77,7 @@ def _describe_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> Mut
 
 
 def _exception_in(exc_info: Any) -> BaseException | None:
-    """The exception in what logging and structlog take for `exc_info`."""
+    """Return the exception from a value that logging or structlog accept as `exc_info`."""
     if type(exc_info) is tuple and len(exc_info) == 3:
         exc_info = exc_info[1]
     if issubclass(type(exc_info), BaseException):
@@ -85,31 +94,29 @@ def _text(value: object) -> str:
 
 
 def _never_failing(render: Renderer) -> Renderer:
-    """A line whose values can't be written (their own `__repr__` raises, lone surrogates) says them as text: no job
-    may fail for its log.
+    """Return a renderer that does not fail, since no job must fail because of its log.
+
+    If a value cannot be written (its `__repr__` raises, or it has lone surrogates), values are written as plain text.
     """
 
-    def rendered(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    def render_safely(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         try:
             return render(logger, method, dict(event))
-        except BaseException:  # noqa: BLE001  # the values' own code
-            return render(logger, method, {_plain_key(name): _plain(value) for name, value in event.items()})
+        except BaseException:  # noqa: BLE001  # raised by a value's own code
+            return render(logger, method, {clean_text(describe_value(name)): _plain(it) for name, it in event.items()})
 
-    return rendered
+    return render_safely
 
 
 def _plain(value: Any) -> Any:
+    """Return a value that JSON can have, without running the value's own code unprotected."""
     kind = type(value)
     if value is None or kind in (bool, float) or (kind is int and -(2**63) <= value < 2**64):
         return value
     return clean_text(value) if kind is str else _text(value)
 
 
-def _plain_key(name: Any) -> str:
-    return clean_text(describe_value(name))
-
-
-def _take_over_logging(level: int, stream: TextIO, shared: list[Any], last: Renderer) -> None:
+def _configure_standard_logging(level: int, stream: TextIO, shared: list[Any], last: Renderer) -> None:
     formatter = _Formatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *shared],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
@@ -122,14 +129,14 @@ def _take_over_logging(level: int, stream: TextIO, shared: list[Any], last: Rend
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """One line for each record, though its arguments don't fit its message or can't be made text."""
+    """A formatter that writes each record, even if its arguments do not fit its message or cannot become text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line of a record."""
         record = logging.makeLogRecord(record.__dict__)
         try:
             record.msg = record.getMessage()
-        except BaseException as exc:  # noqa: BLE001  # the arguments' own code
+        except BaseException as exc:  # noqa: BLE001  # raised by an argument's own code
             problem = f"({type(exc).__name__} in the arguments of this log line)"
             record.msg = f"{describe_value(record.msg)} {problem}"
         record.args = None

@@ -1,4 +1,4 @@
-"""Readers of numbers and words for our processes' settings. Each raises ValueError that says what to write."""
+"""Parsers of settings. Each raises ValueError with the values that are allowed."""
 
 import math
 from collections.abc import Callable
@@ -6,43 +6,43 @@ from collections.abc import Callable
 from agentqueue.model.retry_policy import MAX_DURATION_S
 
 
-def number(least: float, most: float, *, unit: str = "") -> Callable[[str], float]:
-    """A number from `least` to `most`."""
+def number(minimum: float, maximum: float, *, unit: str = "") -> Callable[[str], float]:
+    """Return a parser of numbers from `minimum` to `maximum`. The message names the unit."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not least <= value <= most:  # NaN fails the comparison
-            raise ValueError(f"must be a number from {least:.12g} to {most:.12g}{unit and f' {unit}'}")
+        if not minimum <= value <= maximum:  # NaN fails the comparison
+            raise ValueError(f"must be a number from {minimum:.12g} to {maximum:.12g}{unit and f' {unit}'}")
         return value
 
     return parse
 
 
-def seconds(least: float = 0.0) -> Callable[[str], float]:
-    """A duration in seconds, from `least` to the longest."""
-    return number(least, MAX_DURATION_S, unit="seconds")
+def seconds(minimum: float = 0.0) -> Callable[[str], float]:
+    """Return a parser of durations in seconds, from `minimum` to the longest one that is supported."""
+    return number(minimum, MAX_DURATION_S, unit="seconds")
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """A whole number from `least` to `most`."""
+def whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers from `minimum` to `maximum`."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
+            value = minimum - 1
+        if not minimum <= value <= maximum:
+            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
         return value
 
     return parse
 
 
 def one_of(*words: str) -> Callable[[str], str]:
-    """One of the words, whatever its case."""
+    """Return a parser of one of the words, in upper or lower case."""
 
     def parse(text: str) -> str:
         if text.lower() not in words:

@@ -1,6 +1,6 @@
-"""`/healthz`, `/readyz`, `/metrics` on one port, from a thread: the loops may be busy when the kubelet asks.
+"""HTTP server for `/healthz`, `/readyz` and `/metrics`, in a thread, so that it responds while the event loop is busy.
 
-For processes that have prometheus-client: the library itself does without.
+It is for programs with prometheus-client, which the library itself does not need.
 """
 
 import contextlib
@@ -18,30 +18,31 @@ from prometheus_client.exposition import choose_encoder
 from agentqueue.clock import monotonic
 from agentqueue.errors import UsageError
 
-TIMEOUT_S: Final = 10.0
-"""For which a client may send or take nothing."""
-LONGEST_S: Final = 30.0
-"""A connection's whole life."""
-MOST: Final = 32
-"""Connections at once; each has a thread and a file descriptor."""
+IDLE_TIMEOUT_S: Final = 10.0
+"""Time in which a client must send or read something, in seconds. The kubelet's probes take milliseconds."""
+MAX_CONNECTION_S: Final = 30.0
+"""Maximum life of a connection, in seconds. It bounds clients that send slowly."""
+MAX_CONNECTIONS: Final = 32
+"""Maximum number of connections. Each has a thread and a file descriptor."""
 BACKLOG: Final = 64
-"""Connections that the kernel holds until they are accepted."""
+"""Connections that wait in the kernel to be accepted."""
 log = structlog.get_logger()
 Check = Callable[[], str]
-"""Gives what is wrong; '' if nothing is."""
+"""A check that returns the problem, or an empty string if there is none."""
 
 
 class Probes:
     """The HTTP server.
 
     Args:
-        port: to listen on, on all addresses: the kubelet and Prometheus come from outside the pod.
-        variable: that sets the port; named when it is taken.
-        live: what a restart of the process would heal.
-        ready: what keeps the process from its work.
+        port: The port, on all addresses: the kubelet and Prometheus connect from outside the pod.
+        variable: The variable that sets the port, for the error message.
+        live: The check of `/healthz`, for problems that a restart of the process solves.
+        ready: The check of `/readyz`, for problems that keep the process from its work.
+        registry: The metrics.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: The port is in use.
     """
 
     def __init__(
@@ -60,15 +61,15 @@ class Probes:
 
     @property
     def port(self) -> int:
-        """Where it listens (asked for 0: where it found room)."""
+        """The port in use. It is a free one if port 0 was requested."""
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start the server."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port."""
+        """Stop the server and close the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2.0)
@@ -78,7 +79,7 @@ class Probes:
 def probing(
     port: int, variable: str, *, live: Check, ready: Check, registry: CollectorRegistry = REGISTRY
 ) -> Iterator[None]:
-    """`Probes` for a while; none on port 0."""
+    """Run `Probes` during the block. Port 0 disables them."""
     if not port:
         yield
         return
@@ -91,46 +92,46 @@ def probing(
 
 
 class _Server(ThreadingHTTPServer):
-    """A server that answers each new client, even if many others send nothing: the oldest connection makes room."""
+    """A server that always accepts new clients. If there are too many connections, it closes the oldest one."""
 
     daemon_threads = True
     request_queue_size = BACKLOG
 
     def __init__(self, *args: Any) -> None:
         self._since: dict[Any, float] = {}
-        """The connections that nobody has ended, the oldest first, and since when they are there."""
+        """Start time of each open connection, the oldest one first."""
         self._lock = threading.Lock()
         super().__init__(*args)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own."""
+        """Serve a connection in its own thread."""
         with self._lock:
             self._since[request] = monotonic()
-            if len(self._since) > MOST:
+            if len(self._since) > MAX_CONNECTIONS:
                 self._end(next(iter(self._since)))
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
-        """End connections that are too old. Called between two connections, and at least five times a second."""
+        """Close connections that are too old. The server calls it at least five times per second."""
         with self._lock:
-            before = monotonic() - LONGEST_S
+            before = monotonic() - MAX_CONNECTION_S
             for request in [request for request, since in self._since.items() if since < before]:
                 self._end(request)
 
     def _end(self, request: Any) -> None:
-        """Wake the connection's thread, which then closes it. While we hold the lock, the socket is not closed."""
+        """Wake a connection's thread, which then closes it. The caller holds the lock, so the socket is still open."""
         del self._since[request]
-        with contextlib.suppress(OSError):  # its peer has gone
+        with contextlib.suppress(OSError):  # The peer has disconnected.
             request.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection that was served."""
+        """Close a connection after its request."""
         with self._lock:
             self._since.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # the framework's
-        """Log what went wrong in a connection's thread. That a peer hangs up is no error of ours."""
+        """Log an error in the thread of a connection. A peer that disconnects is not an error."""
         exc = sys.exception()
         if isinstance(exc, ConnectionError | TimeoutError):
             log.debug("probe_peer_gone", peer=client_address[0], error=type(exc).__name__)
@@ -139,29 +140,29 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = TIMEOUT_S
+    timeout = IDLE_TIMEOUT_S
     disable_nagle_algorithm = True
     registry: CollectorRegistry
     live: Check
     ready: Check
 
     def do_GET(self) -> None:
-        """Route."""
+        """Respond to a request."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
-            self._answer(200, encoder(self.registry), content_type)
+            self._respond(200, encoder(self.registry), content_type)
         elif path == "/healthz":
-            self._tell("alive", self.live())
+            self._respond_check("alive", self.live())
         elif path == "/readyz":
-            self._tell("ready", self.ready())
+            self._respond_check("ready", self.ready())
         else:
-            self._answer(404, b"not found: /healthz, /readyz, /metrics\n")
+            self._respond(404, b"not found: /healthz, /readyz, /metrics\n")
 
-    def _tell(self, word: str, problem: str) -> None:
-        self._answer(503 if problem else 200, f"{problem or word}\n".encode())
+    def _respond_check(self, word: str, problem: str) -> None:
+        self._respond(503 if problem else 200, f"{problem or word}\n".encode())
 
-    def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+    def _respond(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -169,4 +170,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Probes come every few seconds: not a word on them."""
+        """Log nothing: probes arrive every few seconds."""

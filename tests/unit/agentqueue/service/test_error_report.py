@@ -9,7 +9,7 @@ import pytest
 
 from agentqueue.errors import AgentQueueError, JobNotFound, QueueUnavailable, UsageError
 from agentqueue.service import error_report
-from agentqueue.service.error_report import explain, place_of, report
+from agentqueue.service.error_report import explain, report, user_location
 
 
 def raised(source: str, file: str, name: str = "theirs") -> Exception:
@@ -34,17 +34,17 @@ OURS = str(Path(error_report.__file__))
         (ExceptionGroup("two", [AgentQueueError("no"), ValueError("x")]), "no", 1),
         (
             PermissionError(errno.EACCES, "Permission denied", "/a"),
-            "/a: Permission denied; give this user the right to it",
+            "/a: Permission denied; give this user access to it",
             1,
         ),
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "the system says: No space left on device; make room there",
+            "system error: No space left on device; make room there",
             1,
         ),
         (OSError(errno.EXDEV, "Odd", b"/a", None, b"/b"), "/a and /b: Odd", 1),
-        (OSError(errno.EBADF, "Bad file descriptor", 7), "the system says: Bad file descriptor", 1),
-        (TimeoutError(), "the system says: TimeoutError", 1),
+        (OSError(errno.EBADF, "Bad file descriptor", 7), "system error: Bad file descriptor", 1),
+        (TimeoutError(), "system error: TimeoutError", 1),
         (MemoryError(), "there is not enough memory", 1),
         (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "bad"), "the input is not UTF-8 text (bad at byte 1)", 2),
         (
@@ -56,16 +56,16 @@ OURS = str(Path(error_report.__file__))
     ids=lambda it: type(it).__name__,
 )
 def test_what_is_no_fault_of_ours(error: BaseException, message: str, code: int) -> None:
-    assert explain(error) == error_report.Fault(message, code)
+    assert explain(error) == error_report.ErrorMessage(message, code)
 
 
 def test_the_users_code_is_named_by_its_innermost_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     error = raised("def f():\n    import json\n    json.loads('{')\nf()", str(tmp_path / "a.py"))
     assert isinstance(error, json.JSONDecodeError)
-    assert place_of(error) == "a.py, line 3"
+    assert user_location(error) == "a.py, line 3"
     assert explain(error).message.startswith("your code raised JSONDecodeError: ")
-    assert place_of(raised("1/0", "/elsewhere/b.py")) == "/elsewhere/b.py, line 1"
+    assert user_location(raised("1/0", "/elsewhere/b.py")) == "/elsewhere/b.py, line 1"
     assert explain(raised("raise OSError('no')", "/b.py")).message == "your code raised OSError: no (/b.py, line 1)"
     broken = raised("compile('x = (', '/c.py', 'exec')", OURS, "agentqueue.x")
     assert explain(broken).message == "your code raised SyntaxError: '(' was never closed (/c.py, line 1)"
@@ -83,10 +83,10 @@ def test_the_users_code_is_named_by_its_innermost_line(tmp_path: Path, monkeypat
         (json.__file__, "json"),
     ],
 )
-def test_all_else_is_ours_to_mend(file: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_else_is_bug_to_mend(file: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     error = raised("{}['x']", file, name)
     fault = explain(error)
-    assert (fault.message, fault.is_ours) == ("unexpected KeyError: 'x'; please report it", True)
+    assert (fault.message, fault.is_bug) == ("unexpected KeyError: 'x'; please report it", True)
     assert report(error, "error:", debug=False) == 1
     assert capsys.readouterr().err == "error: unexpected KeyError: 'x'; please report it (--debug shows where)\n"
     for debug in (True, None):
@@ -111,4 +111,4 @@ def test_an_error_that_can_not_be_shown_is_still_explained() -> None:
             raise ValueError
 
     error: Any = Odd()
-    assert explain(error).is_ours
+    assert explain(error).is_bug

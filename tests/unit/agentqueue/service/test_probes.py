@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from agentqueue.clock import monotonic
 from agentqueue.service import probes as module
-from agentqueue.service.probes import MOST, Probes
+from agentqueue.service.probes import MAX_CONNECTIONS, Probes
 
 PATIENCE = 30.0
 RESET = struct.pack("ii", 1, 0)
@@ -96,22 +96,22 @@ def test_a_check_that_fails_is_one_line(capfd: pytest.CaptureFixture[str]) -> No
 
 def test_those_that_say_nothing_make_room() -> None:
     with probing() as probes, contextlib.ExitStack() as stack:
-        idle = [stack.enter_context(connect(probes.port)) for _ in range(3 * MOST)]
+        idle = [stack.enter_context(connect(probes.port)) for _ in range(3 * MAX_CONNECTIONS)]
         assert ask(probes.port) == "alive\n"
-        for one in idle[: 2 * MOST]:
+        for one in idle[: 2 * MAX_CONNECTIONS]:
             assert ended(one), "the oldest went first"
 
 
-@pytest.mark.parametrize("name", ["TIMEOUT_S", "LONGEST_S"])
+@pytest.mark.parametrize("name", ["IDLE_TIMEOUT_S", "MAX_CONNECTION_S"])
 def test_half_a_request_is_not_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, name, 0.05)
-    monkeypatch.setattr(module._Handler, "timeout", module.TIMEOUT_S)
+    monkeypatch.setattr(module._Handler, "timeout", module.IDLE_TIMEOUT_S)
     with probing() as probes, connect(probes.port) as one:
         assert ended(one)
 
 
 def test_a_request_that_comes_byte_by_byte_gets_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_S", 0.3)
+    monkeypatch.setattr(module, "MAX_CONNECTION_S", 0.3)
     with probing() as probes, connect(probes.port) as one:
         one.settimeout(0.01)
 

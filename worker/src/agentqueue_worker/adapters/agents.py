@@ -20,7 +20,7 @@ from agentqueue.model.new_job import NO_PAYLOAD
 from agentqueue.model.result import ResultRecord, encode_result
 from agentqueue.model.retry_policy import Backoff, seconds
 from agentqueue.model.times import from_ms
-from agentqueue.service.error_report import say
+from agentqueue.service.error_report import summarize
 from agentqueue.store import KEEP_FOREVER
 from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.ports import WorkerRuntime
@@ -184,7 +184,7 @@ def _prepare(job: JobDefinition) -> None:
     except Exception as exc:  # pydantic has errors of many kinds for a model that it can't use
         code = inspect.unwrap(job.func).__code__
         raise UsageError(
-            f"the payload of job {job.name!r} can't be used: {say(exc)} "
+            f"the payload of job {job.name!r} can't be used: {summarize(exc)} "
             f"({code.co_filename}, line {code.co_firstlineno})"
         ) from exc
 

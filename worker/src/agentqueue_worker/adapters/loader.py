@@ -9,7 +9,7 @@ from typing import Any
 
 from agentqueue.agent.definition import Agent
 from agentqueue.errors import HandlerImportError
-from agentqueue.service.error_report import place_of, say
+from agentqueue.service.error_report import summarize, user_location
 
 
 def load_target(target: str, *, folder: str | None = None) -> Any:
@@ -62,9 +62,9 @@ def _explain(name: str, target: str, exc: BaseException) -> str:
             f"handler {target!r}: no module {exc.name!r} in {Path.cwd()} or on the Python path; "
             f"write module:attribute, start where the module is, or set PYTHONPATH{_near_module(exc.name)}"
         )
-    place = place_of(exc)
+    place = user_location(exc)
     where = f" ({place})" if place else ""
-    return f"handler {target!r}: module {name!r} does not import: {say(exc)}{where}"
+    return f"handler {target!r}: module {name!r} does not import: {summarize(exc)}{where}"
 
 
 def _near_module(name: str) -> str:
