@@ -247,35 +247,40 @@ OPERATOR: Final[Mapping[str, Sequence[Panel]]] = {
         _figure("AgentQueues", "That are looked after.", "short", "max(agentqueue_operator_agentqueues)"),
         _figure("Watches down", "Kinds that can't be watched.", "short", "max(agentqueue_operator_watches_down)"),
     ),
-    "Passes": (
+    "Reconciles": (
         Panel(
-            "Passes",
-            "How often are AgentQueues looked at?",
+            "Reconciles",
+            "Reconciles per second.",
             "ops",
-            {"passes": "sum(rate(agentqueue_operator_reconcile_duration_seconds_count[$__rate_interval]))"},
+            {"reconciles": "sum(rate(agentqueue_operator_reconcile_duration_seconds_count[$__rate_interval]))"},
         ),
-        Panel("Time of a pass", "How long?", "s", _quantiles("agentqueue_operator_reconcile_duration_seconds")),
         Panel(
-            "Passes that failed",
-            "By their error.",
+            "Reconcile duration",
+            "Duration of a reconcile.",
+            "s",
+            _quantiles("agentqueue_operator_reconcile_duration_seconds"),
+        ),
+        Panel(
+            "Failed reconciles",
+            "By error.",
             "ops",
             {"{{error}}": "sum by (error) (rate(agentqueue_operator_reconcile_errors_total[$__rate_interval]))"},
         ),
         Panel(
-            "Waiting for a pass",
-            "Does the operator keep up?",
+            "AgentQueues waiting for a reconcile",
+            "If this grows, the operator does not keep up.",
             "short",
             {"AgentQueues": "max(agentqueue_operator_work_queue_depth)"},
         ),
         Panel(
-            "How late the slowest loop is",
-            "Is an AgentQueue forgotten?",
+            "Age of the most overdue reconcile",
+            "Time since the reconcile should have begun.",
             "s",
-            {"{{pod}}": "max by (pod) (agentqueue_operator_oldest_pass_seconds)"},
+            {"{{pod}}": "max by (pod) (agentqueue_operator_oldest_reconcile_seconds)"},
         ),
         Panel(
-            "Calls to the API server",
-            "What does it cost the cluster? Code 0: no answer.",
+            "Requests to the API server",
+            "Load on the cluster. Code 0: no response.",
             "ops",
             {
                 "{{verb}} {{resource}} {{code}}": "sum by (verb, resource, code) "
@@ -304,7 +309,7 @@ OPERATOR: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Loop lag",
-            "Since the event loop turned.",
+            "Time since the event loop last made progress.",
             "s",
             {"{{pod}}": "max by (pod) (agentqueue_operator_loop_lag_seconds)"},
         ),

@@ -37,7 +37,7 @@ from agentqueue_operator.resources.plan import (
 RETRY_REJECTED_S: Final = (5.0, 60.0)
 """First and maximum delay before a rejected object is applied again. A changed object is applied immediately."""
 TRUST_READ_S: Final = 60.0
-"""How long to trust a directly read object of a kind that is not watched, in seconds."""
+"""Seconds to trust a directly read object of a kind that is not watched: one request per object and minute."""
 REQUEUE_S: Final = 1.0
 """Requeue delay for transient conflicts, in seconds."""
 OPERATOR_MANAGERS: Final = (MANAGER, HANDOVER)

@@ -215,7 +215,7 @@ def add_gauges(operator: Operator) -> None:
         "cached_objects": ("Objects in the cache", lambda: float(len(operator.cache))),
         "agentqueues": ("AgentQueues that this replica reconciles", lambda: float(len(operator.work_queue))),
         "work_queue_depth": ("AgentQueues that wait for a reconcile", lambda: float(operator.work_queue.waiting())),
-        "oldest_pass_seconds": ("Age of the most overdue reconcile", operator.work_queue.oldest_reconcile_s),
+        "oldest_reconcile_seconds": ("Age of the most overdue reconcile", operator.work_queue.oldest_reconcile_s),
         "loop_lag_seconds": ("Time since the event loop last made progress", lambda: operator.heartbeat.age_s),
     }
     for name, (text, read) in gauges.items():

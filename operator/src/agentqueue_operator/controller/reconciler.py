@@ -69,7 +69,7 @@ from agentqueue_operator.resources.render.names import COMPONENT_LABEL, CONSOLE
 PAUSED: Final = "agentqueue.dev/paused"
 """Annotation of an AgentQueue that the operator must not change."""
 REUSE_WARNING_FOR: Final = timedelta(hours=1)
-"""How long after creation the VolumeReused warning is shown."""
+"""Time after creation in which the VolumeReused warning is shown. Later, everyone has seen it."""
 log = structlog.get_logger("agentqueue.operator")
 
 
@@ -95,7 +95,7 @@ class Dependencies:
     read_secrets: bool = True
     """The operator may read the Secrets that agents refer to."""
     trust_s: float = TRUST_S
-    """How long users' Secrets and ConfigMaps are used before they are read again, in seconds."""
+    """Seconds for which users' Secrets and ConfigMaps are used before they are read again."""
     pod_monitors: Callable[[], bool] = lambda: False
     """Returns whether the cluster has the kind PodMonitor."""
     leads: Callable[[], bool] = lambda: True

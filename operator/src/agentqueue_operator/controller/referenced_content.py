@@ -14,9 +14,9 @@ from agentqueue_operator.resources.kinds import SECRET, Object
 from agentqueue_operator.resources.render import Reference
 
 TRUST_S: Final = 60.0
-"""How long a read object is used before it is read again, in seconds: one request per object and minute."""
+"""Seconds for which a read object is used before it is read again: one request per object and minute."""
 RETRY_MISSING_S: Final = 5.0
-"""How long a missing or forbidden object is not read again, in seconds. Short, because users wait for it."""
+"""Seconds for which a missing or forbidden object is not read again. Short, because users wait for it."""
 
 
 class MissingReference(Exception):

@@ -71,7 +71,7 @@ class LeaderElector:
         self._term: Term | None = None
         self._observed: ObservedLease | None = None
         self._reported = False
-        """Whether this replica led when `on_change` was called last."""
+        """The last value that `on_change` received."""
         self._problem = ""
         self._stopping = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -91,7 +91,7 @@ class Watches:
         self._lagging: dict[Scope, tuple[frozenset[Address], float]] = {}
         self._restarts = 0
         self.synced = False
-        """Whether the cache has been complete since the start."""
+        """The cache has been complete since the start."""
         self.starts = 0
         """Number of starts of kopf."""
 

@@ -147,7 +147,7 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.UNKNOWN: "Wait; the operator has not checked this yet.",
     Reason.INSECURE_TLS: "Set spec.redis.external.tls.caSecretRef and remove insecureSkipVerify.",
 }
-"""What to do about each reason. Every message of a condition ends with its remedy."""
+"""A remedy for each reason. Every message of a condition ends with it."""
 
 
 @dataclass(frozen=True, slots=True)
