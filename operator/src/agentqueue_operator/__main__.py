@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-import time
 from typing import Final
 
 from agentqueue.service.signals import exit_now, exit_on_sigterm
@@ -26,19 +25,12 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         set_up_logs(settings.log_level, settings.log_format)
-        asyncio.run(serve(settings, on_stop=_end_in_time))
+        last_resort = threading.Timer(LAST_RESORT_S, exit_now, args=(0,))
+        last_resort.daemon = True
+        asyncio.run(serve(settings, on_stop=last_resort.start))
         exit_now(0)  # taking hundreds of modules apart would take longer than all the rest
     except Exception as exc:  # noqa: BLE001  # the process ends with a one-line error message
         return report(exc, "agentqueue operator:")
-
-
-def _end_in_time() -> None:
-    threading.Thread(target=_last_resort, name="last-resort", daemon=True).start()
-
-
-def _last_resort() -> None:
-    time.sleep(LAST_RESORT_S)
-    exit_now(0)
 
 
 if __name__ == "__main__":

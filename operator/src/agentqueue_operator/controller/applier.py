@@ -189,7 +189,12 @@ class Applier:
             case Grow():
                 await self._grow_storage(action, result)
             case Delete(live):
-                await self._delete(live, result)
+                try:
+                    await self._cluster.delete(live)
+                except ApiRefused as error:
+                    self._report(key_of(live), error, result)
+                else:
+                    result.deleted.append(key_of(live))
             case Foreign(manifest, live):
                 owners = [f"{one['kind']} {one['name']}" for one in live["metadata"].get("ownerReferences") or ()]
                 message = f"{key_of(manifest)} exists already and belongs to {', '.join(owners) or 'someone else'}"
@@ -203,7 +208,8 @@ class Applier:
         self, manifest: Object, result: ApplyResult, write: Callable[[Object, ApplyResult], Awaitable[None]]
     ) -> None:
         """Write the manifest unless the same one was rejected recently."""
-        key, manifest_hash = key_of(manifest), _hash(manifest)
+        key = key_of(manifest)
+        manifest_hash = str((manifest["metadata"].get("annotations") or {}).get(HASH_ANNOTATION))
         rejection = self._rejections.get(key)
         if rejection is not None and rejection.manifest_hash != manifest_hash:
             rejection = None
@@ -293,14 +299,6 @@ class Applier:
         except ApiRefused as error:
             self._report(key_of(grow.live), error, result)
 
-    async def _delete(self, live: Object, result: ApplyResult) -> None:
-        try:
-            await self._cluster.delete(live)
-        except ApiRefused as error:
-            self._report(key_of(live), error, result)
-        else:
-            result.deleted.append(key_of(live))
-
     def _report(self, key: Key, error: ApiRefused, result: ApplyResult) -> None:
         if problem := explain_api_error(key, error.status, error.message):
             result.problems.append(problem)
@@ -312,7 +310,3 @@ def _rank(action: Action) -> int:
         return len(ORDER)
     live = action.live if isinstance(action, Skip | AwaitDeletion) else action.manifest
     return ORDER[live["kind"]]
-
-
-def _hash(manifest: Object) -> str:
-    return str((manifest["metadata"].get("annotations") or {}).get(HASH_ANNOTATION))

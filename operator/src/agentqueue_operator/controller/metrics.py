@@ -132,8 +132,10 @@ class Metrics:
         )
         for error in (*API_ERRORS, OTHER_ERROR):
             self._errors.begin(error)
-        for call in sorted(_calls()):
-            self._requests.begin(*call)
+        for right in {*LEADER_ELECTION_RULES, *namespace_rules(read_secrets=True)}:
+            for verb in {"get" if verb == "list" else verb for verb in right.verbs} - {"watch"}:
+                for code in ("201" if verb == "create" else "200", *FAILURES):
+                    self._requests.begin(verb, right.resource.partition("/")[0], code)
         self._agents = _Agents()
         self.registry.register(self._agents)
 
@@ -183,15 +185,6 @@ class Metrics:
             if one.metrics is not None:
                 counters[key] = {**one.metrics.counters, **one.metrics.waits}
         self._agents.note(ref, gauges, counters)
-
-
-def _calls() -> Iterable[tuple[str, str, str]]:
-    """Yield verb, resource and code of each request that the operator may make."""
-    for right in {*LEADER_ELECTION_RULES, *namespace_rules(read_secrets=True)}:
-        resource = right.resource.partition("/")[0]
-        for verb in {"get" if verb == "list" else verb for verb in right.verbs} - {"watch"}:
-            for code in ("201" if verb == "create" else "200", *FAILURES):
-                yield verb, resource, code
 
 
 def figures(scaled: Scaled, facts: AgentFacts) -> dict[str, float]:

@@ -132,7 +132,11 @@ class RedisConnection:
         pods = [one for one in children if one["kind"] == "Pod" and _is_redis(one)]
         if not any(map(is_ready, pods)):
             await self.close()
-            problem = problem_of(pods, now=self._now()) or _hanging_problem(pods)
+            problem = problem_of(pods, now=self._now())
+            hanging = next((pod["metadata"]["name"] for pod in pods if was_ready(pod)), None)
+            if problem is None and hanging is not None:
+                message = f"its pod {hanging} was ready, but is not any more: see kubectl describe pod {hanging}"
+                problem = Problem(Reason.REDIS_UNREACHABLE, message)
             return replace(facts, problem=problem) if problem else _starting(facts, STARTING)
         host = address.removesuffix(f":{PORT}")
         try:
@@ -207,12 +211,3 @@ def _starting(facts: RedisFacts, starting: Problem) -> RedisFacts:
 
 def _is_redis(live: Object) -> bool:
     return bool((live["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == REDIS)
-
-
-def _hanging_problem(pods: Sequence[Object]) -> Problem | None:
-    """Return a problem if a pod was ready before: it does not start, it hangs."""
-    name = next((pod["metadata"]["name"] for pod in pods if was_ready(pod)), None)
-    if name is None:
-        return None
-    message = f"its pod {name} was ready, but is not any more: see kubectl describe pod {name}"
-    return Problem(Reason.REDIS_UNREACHABLE, message)

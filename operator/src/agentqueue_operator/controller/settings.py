@@ -1,5 +1,6 @@
 """The operator's settings, read from the environment (`AGENTQUEUE_OPERATOR_*`). The chart sets them."""
 
+import contextlib
 import socket
 import uuid
 from collections.abc import Callable, Mapping
@@ -67,10 +68,6 @@ class Settings:
         return f"{self.identity or socket.gethostname()}_{self.instance}"
 
 
-def _truth(text: str) -> bool:
-    return parsing.one_of("true", "false")(text) == "true"
-
-
 def _label(text: str) -> str:
     if len(text) > 63 or not LABEL_CHARS.issuperset(text) or text.startswith("-") or text.endswith("-"):
         raise ValueError("must have at most 63 lower-case letters, digits and dashes, without a dash at either end")
@@ -96,7 +93,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "worker_image": _image,
     "redis_image": _image,
     "console_image": _image,
-    "read_secrets": _truth,
+    "read_secrets": lambda text: parsing.one_of("true", "false")(text) == "true",
     "port": parsing.port,
     "resync": parsing.number(0.5, 300, unit="seconds"),
     "log_level": parsing.log_level,
@@ -118,23 +115,16 @@ def read_settings(environ: Mapping[str, str], *, namespace_file: str = NAMESPACE
     unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in VARIABLES)
     if unknown:
         raise UsageError(f"{unknown[0]} is not a setting; the settings are {', '.join(VARIABLES)}")
-    values = {name: _parsed(environ, name) for name in _PARSERS if environ.get(PREFIX + name.upper(), "").strip()}
+    values: dict[str, Any] = {}
+    with contextlib.suppress(OSError):  # the process does not run in a pod
+        values["namespace"] = Path(namespace_file).read_text().strip()
+    values["namespace"] = values.get("namespace") or "default"
+    for name, parse in _PARSERS.items():
+        variable = PREFIX + name.upper()
+        if text := environ.get(variable, "").strip():
+            try:
+                values[name] = parse(text)
+            except ValueError as exc:
+                raise UsageError(f"{variable}={text!r:.80}: {exc}") from exc
     assert values.keys() <= {it.name for it in fields(Settings)}
-    values.setdefault("namespace", _own_namespace(Path(namespace_file)))
     return Settings(**values)
-
-
-def _parsed(environ: Mapping[str, str], name: str) -> Any:
-    variable = PREFIX + name.upper()
-    text = environ[variable].strip()
-    try:
-        return _PARSERS[name](text)
-    except ValueError as exc:
-        raise UsageError(f"{variable}={text!r:.80}: {exc}") from exc
-
-
-def _own_namespace(file: Path) -> str:
-    try:
-        return file.read_text().strip() or "default"
-    except OSError:
-        return "default"

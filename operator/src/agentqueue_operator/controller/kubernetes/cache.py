@@ -109,9 +109,11 @@ class StoreCache:
 
     def put(self, kind: Kind, live: Object) -> None:
         """Add or update an object. A version older than the cached one is ignored."""
-        ref = _ref_of(kind, live)
-        if ref is None:
+        metadata = live["metadata"]
+        name = metadata["name"] if kind is AGENT_QUEUE else (metadata.get("labels") or {}).get(QUEUE_LABEL)
+        if not name:
             return
+        ref = QueueRef(metadata["namespace"], name)
         address, version = address_of(kind, live), version_of(live)
         self._mark_delivered(address, version)
         before = self._objects.get(address)
@@ -236,11 +238,3 @@ def _trimmed_pod(spec: Mapping[str, Any]) -> Object:
                 for container in out[name]
             ]
     return out
-
-
-def _ref_of(kind: Kind, live: Object) -> QueueRef | None:
-    metadata = live["metadata"]
-    if kind is AGENT_QUEUE:
-        return QueueRef(metadata["namespace"], metadata["name"])
-    name = (metadata.get("labels") or {}).get(QUEUE_LABEL)
-    return QueueRef(metadata["namespace"], name) if name else None

@@ -59,7 +59,16 @@ class EventRecorder:
             note = raw[: MAX_NOTE - 3].decode(errors="ignore") + "…"
         key = (regarding["metadata"]["uid"], reason, note)
         try:
-            await self._record(key, regarding, warning=warning, write=write)
+            if (event := self._recorded.get(key)) is not None:
+                self._recorded.move_to_end(key)
+                if await self._count(event, write):
+                    return
+            body = self._event(regarding, reason=reason, note=note, warning=warning)
+            namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+            await write("POST", paths.collection(EVENT, namespace), body=body)
+            self._recorded[key] = RecordedEvent(namespace, name, 1, monotonic())
+            if len(self._recorded) > MAX_REMEMBERED:
+                self._recorded.popitem(last=False)
         except NotLeading:
             return
         except (ApiRefused, ApiUnavailable) as exc:
@@ -67,17 +76,6 @@ class EventRecorder:
                 return  # the namespace is deleted, and its events with it
             name = f"{regarding['metadata'].get('namespace')}/{regarding['metadata']['name']}"
             log.warning("event_write_failed", regarding=name, reason=reason, note=note, error=str(exc))
-
-    async def _record(self, key: Key, regarding: Object, *, warning: bool, write: Write) -> None:
-        if (event := self._recorded.get(key)) is not None:
-            self._recorded.move_to_end(key)
-            if await self._count(event, write):
-                return
-        body = self._event(regarding, reason=key[1], note=key[2], warning=warning)
-        await write("POST", paths.collection(EVENT, body["metadata"]["namespace"]), body=body)
-        self._recorded[key] = RecordedEvent(body["metadata"]["namespace"], body["metadata"]["name"], 1, monotonic())
-        if len(self._recorded) > MAX_REMEMBERED:
-            self._recorded.popitem(last=False)
 
     async def _count(self, event: RecordedEvent, write: Write) -> bool:
         """Count a repetition. Return False if the event has expired (the API server keeps events for an hour)."""

@@ -151,7 +151,10 @@ NOT_STALLED: Final = Condition(FALSE, Reason.PROGRESS_POSSIBLE, "No problem need
 def conditions_of(facts: Facts) -> dict[ConditionType, Condition]:
     """Return the conditions of an AgentQueue that was reconciled."""
     ready = _ready(facts)
-    stalled = _stalled(facts) if ready.status is FALSE else None
+    # While the pod of Redis is replaced, its problem does not count as final: the new version may fix it.
+    failures = _failures(replace(facts, redis=RedisFacts()) if facts.redis.rolling_out else facts)
+    final = next((problem for problem in failures if problem.is_final), None)
+    stalled = replace(_failed(final), status=TRUE) if final else None
     return {
         ConditionType.READY: ready,
         ConditionType.RECONCILING: reconciling(ready, stalled),
@@ -206,14 +209,6 @@ def _rolling_out(facts: Facts) -> str:
 def _starting(facts: Facts) -> str:
     """Return the names of the agents whose required workers are not ready; empty: none."""
     return ", ".join(agent.name for agent in facts.agents if not agent.serves)
-
-
-def _stalled(facts: Facts) -> Condition | None:
-    """Return kstatus's Stalled if a problem lasts until a user changes something, else None."""
-    # While the pod of Redis is replaced, its problem does not count: the new version may fix it.
-    failures = _failures(replace(facts, redis=RedisFacts()) if facts.redis.rolling_out else facts)
-    final = next((_failed(problem) for problem in failures if problem.is_final), None)
-    return replace(final, status=TRUE) if final else None
 
 
 def reconciling(ready: Condition, stalled: Condition | None) -> Condition:

@@ -1,8 +1,8 @@
 """Derives Kubernetes Events for `kubectl describe` from two successive statuses. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from agentqueue.spec import ConditionType
 from agentqueue_operator.controller.status.reasons import Reason
@@ -46,19 +46,16 @@ def _scaling_events(old: Object, new: Object) -> Iterator[Event]:
 def _condition_events(old: Object, new: Object) -> Iterator[Event]:
     before, after = ({one["type"]: one for one in status.get("conditions") or ()} for status in (old, new))
     for kind in REPORTED:
-        was, now = before.get(kind), after.get(kind)
-        if now is not None and (was is None or (was["status"], was["reason"]) != (now["status"], now["reason"])):
-            yield from _transition_events(kind, was or {"status": None, "reason": None}, now)
-
-
-def _transition_events(kind: ConditionType, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Event]:
-    is_warning = kind is ConditionType.CONFIGURATION_WARNING
-    bad, good = ("True", "False") if is_warning else ("False", "True")
-    if now["status"] == bad and now["reason"] not in TRANSIENT:
-        yield Event(now["reason"], now["message"], warning=True)
-    elif now["status"] == good and now["reason"] in REQUESTED:
-        yield Event(now["reason"], now["message"])
-    elif now["status"] == good and (was["status"] != good or was["reason"] in REQUESTED) and not is_warning:
-        yield Event(str(kind), now["message"])
-    elif now["status"] == good and was["status"] == bad:
-        yield Event("WarningGone", f"The warning {was['reason']} is resolved.")
+        was, now = before.get(kind, {"status": None, "reason": None}), after.get(kind)
+        if now is None or (was["status"], was["reason"]) == (now["status"], now["reason"]):
+            continue
+        is_warning = kind is ConditionType.CONFIGURATION_WARNING
+        bad, good = ("True", "False") if is_warning else ("False", "True")
+        if now["status"] == bad and now["reason"] not in TRANSIENT:
+            yield Event(now["reason"], now["message"], warning=True)
+        elif now["status"] == good and now["reason"] in REQUESTED:
+            yield Event(now["reason"], now["message"])
+        elif now["status"] == good and (was["status"] != good or was["reason"] in REQUESTED) and not is_warning:
+            yield Event(str(kind), now["message"])
+        elif now["status"] == good and was["status"] == bad:
+            yield Event("WarningGone", f"The warning {was['reason']} is resolved.")
