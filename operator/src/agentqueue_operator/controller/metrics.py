@@ -246,28 +246,24 @@ class _Agents(Collector):
                 for name, value in numbers.items():
                     families[name].add_metric(key, value)
         yield from families.values()
-        yield from _counted([item for _, counters in seen for item in counters.items()])
-
-
-def _counted(agents: Iterable[tuple[Key, Mapping[str, int]]]) -> Iterable[Metric]:
-    """Return the counters that Redis keeps since the queue was first used; 0 for events that have not happened."""
-    outcomes = CounterMetricFamily(
-        OUTCOMES_METRIC, "Job runs by outcome, counted in Redis", labels=(*AGENT_LABELS, "outcome")
-    )
-    seconds = CounterMetricFamily(
-        "agentqueue_queue_run_seconds", "Total run time of completed jobs", labels=AGENT_LABELS
-    )
-    waits = HistogramMetricFamily(
-        "agentqueue_queue_wait_seconds",
-        "Time from when a job was due until a worker claimed it",
-        labels=AGENT_LABELS,
-    )
-    families = {it: CounterMetricFamily(name, text, labels=AGENT_LABELS) for it, (name, text) in COUNTED.items()}
-    for key, counters in agents:
-        for outcome in OUTCOMES:
-            outcomes.add_metric((*key, outcome), counters.get(outcome, 0))
-        seconds.add_metric(key, counters.get("run_ms", 0) / 1000)
-        waits.add_metric(key, *cumulative(counters))
-        for field, family in families.items():
-            family.add_metric(key, counters.get(field, 0))
-    return (outcomes, seconds, waits, *families.values())
+        # Redis keeps the counters since the queue was first used. An event that has not happened yet counts 0.
+        outcomes = CounterMetricFamily(
+            OUTCOMES_METRIC, "Job runs by outcome, counted in Redis", labels=(*AGENT_LABELS, "outcome")
+        )
+        seconds = CounterMetricFamily(
+            "agentqueue_queue_run_seconds", "Total run time of completed jobs", labels=AGENT_LABELS
+        )
+        waits = HistogramMetricFamily(
+            "agentqueue_queue_wait_seconds",
+            "Time from when a job was due until a worker claimed it",
+            labels=AGENT_LABELS,
+        )
+        counted = {it: CounterMetricFamily(name, text, labels=AGENT_LABELS) for it, (name, text) in COUNTED.items()}
+        for key, counts in [item for _, counters in seen for item in counters.items()]:
+            for outcome in OUTCOMES:
+                outcomes.add_metric((*key, outcome), counts.get(outcome, 0))
+            seconds.add_metric(key, counts.get("run_ms", 0) / 1000)
+            waits.add_metric(key, *cumulative(counts))
+            for field, family in counted.items():
+                family.add_metric(key, counts.get(field, 0))
+        yield from (outcomes, seconds, waits, *counted.values())

@@ -1,6 +1,7 @@
 """Reconciles one AgentQueue: observes, decides, applies, deletes and reports. Level-triggered: no state is required."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ import orjson
 import structlog
 
 from agentqueue.errors import AgentQueueError, InvalidSpec
-from agentqueue.spec import AgentQueue, ConditionType, ManagedRedis, ResolvedQueue, SecretKey, check, resolve
+from agentqueue.spec import AgentQueue, ConditionType, ManagedRedis, ResolvedQueue, check, resolve
 from agentqueue_operator.controller.applier import Applier, ApplyResult
 from agentqueue_operator.controller.ports import AgentPods, Cache, Cluster, Scaled, Scaler
 from agentqueue_operator.controller.redis_connection import NO_PASSWORD, AcquireServer, RedisConnection
@@ -281,31 +282,20 @@ class QueueReconciler:
         """
         known = self._credentials
         if isinstance(queue.redis, ManagedRedis):
-            named = queue.redis.auth.password_secret_ref
-            if named is not None:
-                await self._load_users_password(named, redis_name(queue.name))
-            elif known.password is None:
-                known.password = await self._read_or_generate(redis_name(queue.name), PASSWORD_KEY)
+            named, own = queue.redis.auth.password_secret_ref, redis_name(queue.name)
+            if named is None and known.password is None:
+                known.password = await self._read_or_generate(own, PASSWORD_KEY)
+            elif named is not None:
+                # Fall back to the last known password, so that a missing Secret does not restart every pod.
+                try:
+                    known.password = await self._secrets.read(named.name, named.key)
+                except MissingReference as missing:
+                    if known.password is None:
+                        known.password_problem = missing.reason
+                        with contextlib.suppress(MissingReference):
+                            known.password = await self._secrets.read(own, PASSWORD_KEY)
         if queue.console.enabled and queue.console.token_secret_ref is None and known.token is None:
             known.token = await self._read_or_generate(console_name(queue.name), TOKEN_KEY)
-
-    async def _load_users_password(self, named: SecretKey, own: str) -> None:
-        """Read the user's password, falling back to the last known one so a missing Secret does not restart every pod.
-
-        Args:
-            named: the key of the user's Secret.
-            own: name of the operator's Secret, which holds the last known password.
-        """
-        known = self._credentials
-        try:
-            known.password = await self._secrets.read(named.name, named.key)
-        except MissingReference as missing:
-            if known.password is not None:
-                return
-            try:
-                known.password = await self._secrets.read(own, PASSWORD_KEY)
-            except MissingReference:
-                known.password_problem = missing.reason
 
     async def _read_or_generate(self, name: str, key: str) -> str:
         try:

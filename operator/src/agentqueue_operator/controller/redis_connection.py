@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from agentqueue.errors import AgentQueueError, UsageError
 from agentqueue.spec import ExternalRedis, ManagedRedis, ResolvedQueue
-from agentqueue.spec.redis import ClientTLS, Sentinel
+from agentqueue.spec.redis import ClientTLS
 from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes
 from agentqueue_operator.controller.referenced_content import MissingReference, SecretReader
 from agentqueue_operator.controller.status.conditions import RedisFacts
@@ -154,14 +154,16 @@ class RedisConnection:
         return _starting(facts, STARTING) if self._problem and is_new else self._with_check(facts)
 
     async def _observe_external(self, redis: ExternalRedis) -> RedisFacts:
-        named = redis.url_secret_ref
+        named, sentinels = redis.url_secret_ref, None
         facts = RedisFacts(secret=named.name)
         try:
-            options = ServerOptions(
-                await self._secrets.read(named.name, named.key),
-                tls=await self._client_tls(redis.tls) if redis.tls else None,
-                sentinel=await self._sentinels(redis.sentinel) if redis.sentinel else None,
-            )
+            url = await self._secrets.read(named.name, named.key)
+            tls = await self._client_tls(redis.tls) if redis.tls else None
+            if redis.sentinel:
+                secret = redis.sentinel.password_secret_ref
+                password = await self._secrets.read(secret.name, secret.key) if secret else None
+                sentinels = Sentinels(redis.sentinel.master_name, parse_nodes(",".join(redis.sentinel.nodes)), password)
+            options = ServerOptions(url, tls=tls, sentinel=sentinels)
         except MissingReference as error:
             await self.close()
             return replace(facts, problem=Problem(Reason.REFERENCE_MISSING, error.reason))
@@ -182,11 +184,6 @@ class RedisConnection:
             key_data=await self._secrets.read(pair, "tls.key") if pair else None,
             skip_verify=tls.insecure_skip_verify,
         )
-
-    async def _sentinels(self, sentinel: Sentinel) -> Sentinels:
-        named = sentinel.password_secret_ref
-        password = await self._secrets.read(named.name, named.key) if named else None
-        return Sentinels(sentinel.master_name, parse_nodes(",".join(sentinel.nodes)), password)
 
     async def _check(self, options: ServerOptions) -> None:
         if self._server is None or options != self._options:

@@ -121,9 +121,17 @@ class Watches:
         self._lagging.clear()
         self.starts += 1
 
+        def update_cache(kind: Kind, change: str | None, live: Object) -> None:
+            if change is None and self.synced:  # kopf lists again: objects may have been deleted meanwhile
+                self._listed_again.set()
+            if change == "DELETED":
+                self._cache.drop(kind, live)
+            else:
+                self._cache.put(kind, live)
+
         def on_object(kind: Kind, change: str | None, live: Object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-                loop.call_soon_threadsafe(self._update_cache, kind, change, live)
+                loop.call_soon_threadsafe(update_cache, kind, change, live)
 
         thread = KopfThread(
             self._make_registry(kinds, on_object),
@@ -136,14 +144,6 @@ class Watches:
         finally:
             await thread.stop()
         log.warning("watches_restarted", reason=reason)
-
-    def _update_cache(self, kind: Kind, change: str | None, live: Object) -> None:
-        if change is None and self.synced:  # kopf lists again: objects may have been deleted meanwhile
-            self._listed_again.set()
-        if change == "DELETED":
-            self._cache.drop(kind, live)
-        else:
-            self._cache.put(kind, live)
 
     async def _supervise(self, kinds: Sequence[Kind], thread: "KopfThread") -> str:
         """Audit the cache regularly, and return the reason for a restart of kopf when there is one."""
@@ -277,13 +277,13 @@ class KopfThread:
             async with asyncio.timeout(STOP_S):
                 await self.ended.wait()
 
-    def _fail(self, problem: str) -> None:
-        self.problem = problem
-        with contextlib.suppress(RuntimeError):  # that loop is closed: the process ends
-            self._caller_loop.call_soon_threadsafe(self.failed.set)
-
     def _main(self) -> None:
-        listener = _WatcherFailures(self._fail)
+        def fail(problem: str) -> None:
+            self.problem = problem
+            with contextlib.suppress(RuntimeError):  # that loop is closed: the process ends
+                self._caller_loop.call_soon_threadsafe(self.failed.set)
+
+        listener = _WatcherFailures(fail)
         logging.getLogger("kopf").addHandler(listener)
         try:
             asyncio.run(self._run())

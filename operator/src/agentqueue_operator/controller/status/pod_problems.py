@@ -59,12 +59,18 @@ def problem_of(pods: Iterable[Object], parent: Object | None = None, *, now: dat
         now: the time by the cluster's clock.
     """
     problems = [problem for pod in pods if not is_ready(pod) and (problem := _pod_problem(pod, now))]
-    problems += _parent_problems(parent or {}, now)
+    failure, progressing = (condition_of(parent or {}, kind) for kind in ("ReplicaFailure", "Progressing"))
+    if failure.get("status") == "True":
+        message = _shortened(failure.get("message", ""))
+        reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in message else Reason.PODS_REFUSED
+        problems.append(Problem(reason, message, lasting=age_of(failure, now) >= LASTING_AFTER))
+    is_stuck = progressing.get("reason") == "ProgressDeadlineExceeded"
+    if is_stuck:
+        problems.append(Problem(Reason.ROLLOUT_STUCK, _shortened(progressing.get("message", ""))))
     if not problems:
         return None
     worst = min(problems, key=lambda problem: ORDER.index(problem.reason))
     same = [problem for problem in problems if problem.reason is worst.reason]
-    is_stuck = any(problem.reason is Reason.ROLLOUT_STUCK for problem in problems)
     return replace(worst, more=len(same) - 1, lasting=is_stuck or any(problem.lasting for problem in same))
 
 
@@ -118,18 +124,6 @@ def last_end(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if ended:
             return ended
     return None
-
-
-def _parent_problems(parent: Object, now: datetime) -> list[Problem]:
-    problems = []
-    failure, progressing = condition_of(parent, "ReplicaFailure"), condition_of(parent, "Progressing")
-    if failure.get("status") == "True":
-        message = _shortened(failure.get("message", ""))
-        reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in message else Reason.PODS_REFUSED
-        problems.append(Problem(reason, message, lasting=age_of(failure, now) >= LASTING_AFTER))
-    if progressing.get("reason") == "ProgressDeadlineExceeded":
-        problems.append(Problem(Reason.ROLLOUT_STUCK, _shortened(progressing.get("message", ""))))
-    return problems
 
 
 def ready_for(pods: Iterable[Object], now: datetime) -> timedelta:
