@@ -46,7 +46,7 @@ async def burst(worker: Any) -> Any:
 
 
 async def dead_letter_of(redis: ArqRedis, job_id: str) -> Any:
-    raw = await field(redis, f"aq:dead:{job_id}", "letter")
+    raw = await field(redis, f"aq:dead:{job_id}", "dead_letter")
     assert raw is not None, f"{job_id} is no dead letter"
     return decode_dead_letter(raw)
 

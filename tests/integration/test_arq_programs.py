@@ -196,7 +196,7 @@ async def test_pickles_are_read_with_arq_pickle_and_are_dead_letters_without(fol
         assert job is not None
         execute(*words, "--arq-pickle", folder=folder, env=env)
         assert await job.result(timeout=5) == 1
-        raw = await field(client, "aq:dead:refused", "letter")
+        raw = await field(client, "aq:dead:refused", "dead_letter")
     assert raw is not None
     letter = decode_dead_letter(raw)
     assert letter.reason is DeadLetterReason.PICKLED

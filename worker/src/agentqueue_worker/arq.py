@@ -1,7 +1,7 @@
-"""arq's names on this engine: change `from arq import …` and `from arq.worker import …` to this module.
+"""arq's names on this engine. Change `from arq import …` and `from arq.worker import …` to this module.
 
-`Worker`, `run_worker` and `create_worker` take arq's arguments, and `pickle=True`; the rest are arq's own objects.
-docs/migrate-from-arq.md says what differs.
+`Worker`, `run_worker` and `create_worker` take arq's arguments and `pickle=True`. The other names are arq's own
+objects. docs/migrate-from-arq.md lists the differences.
 """
 
 import asyncio
@@ -50,29 +50,17 @@ __all__ = [
     "run_worker",
 ]
 STOP_MARGIN_S = 5.0
-"""Seconds beyond `job_completion_wait` in which cancelled jobs end and are handed back."""
+"""Seconds after `job_completion_wait` in which cancelled jobs end and are released."""
 
 
 class Worker(ArqWorker):
-    """arq's Worker on this engine: the same arguments, attributes and methods, and `pickle=True` for arq's default."""
+    """arq's Worker on this engine, with the same arguments, attributes and methods. `pickle=True` is arq's default."""
 
     _engine: Engine | None = None
 
     async def main(self) -> None:
-        """Serve the queue until told to stop; in burst mode until it is empty."""
-        unblock_sigterm()  # arq's constructor has set the handler
-        engine = self._engine = make_worker(self._program())
-        serving = asyncio.create_task(engine.run())
-        try:
-            await asyncio.shield(serving)
-        except asyncio.CancelledError:
-            engine.stop(grace=0.0)
-            await serving
-            raise
-        finally:
-            self._engine = None
-
-    def _program(self) -> Program:
+        """Serve the queue until the worker is stopped, or in burst mode until the queue is empty."""
+        unblock_sigterm()  # arq's constructor has installed the handler
         wait = self.completion_wait
         settings = Settings().override(
             concurrency=self.max_jobs,
@@ -83,10 +71,20 @@ class Worker(ArqWorker):
             drain_margin=min(STOP_MARGIN_S, wait) or STOP_MARGIN_S,
         )
         registry = ArqRegistry(self, owned=False)
-        return Program(registry, settings, self.queue_name, self.adjust, self.open_server)
+        program = Program(registry, settings, self.queue_name, self.adjust, self.open_server)
+        engine = self._engine = make_worker(program)
+        serving = asyncio.create_task(engine.run())
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            engine.stop(grace=0.0)
+            await serving
+            raise
+        finally:
+            self._engine = None
 
     def handle_sig(self, signum: Signals) -> None:
-        """Claim no more. Running jobs get `job_completion_wait` seconds, then go back; a second signal hurries."""
+        """Drain the worker. Running jobs get `job_completion_wait` seconds, a second signal stops them."""
         if self._engine is not None:
             self._engine.stop()
         elif self.main_task is not None:
@@ -97,7 +95,7 @@ class Worker(ArqWorker):
     handle_sig_wait_for_completion = handle_sig
 
     async def close(self) -> None:
-        """Stop at once, handing back what runs; then on_shutdown, and the connections."""
+        """Stop at once and release running jobs, then run on_shutdown and close the connections."""
         main = self.main_task
         if main is not None and not main.done():
             if self._engine is None:
@@ -109,7 +107,7 @@ class Worker(ArqWorker):
 
 
 def create_worker(settings_cls: Any, **kwargs: Any) -> Worker:
-    """The worker that a WorkerSettings class or dict describes; keywords go over it."""
+    """Return the worker of a WorkerSettings class or dict. Keywords override its values."""
     return Worker(**{**get_kwargs(settings_cls), **kwargs})
 
 

@@ -1,4 +1,4 @@
-"""A worker process: settings and the user's code in, exit code out."""
+"""Runs a worker process, from its settings and the user's code to its exit."""
 
 import asyncio
 import contextlib
@@ -36,45 +36,45 @@ from agentqueue_worker.domain.drain_plan import DrainPlan, plan_drain
 from agentqueue_worker.settings import Settings
 
 RELEASE_SHARE: Final = 0.8
-"""The share of what is left until the SIGKILL that the last hand-backs get, when the event loop is blocked."""
+"""Fraction of the time left before SIGKILL that is used to release leases when the event loop is blocked."""
 LIBRARY_FOLDERS: Final = (
     str(Path(agentqueue_worker.__file__).parent),
     str(Path(agentqueue.__file__).parent),
     os.path.dirname(asyncio.__file__),  # noqa: PTH120  # as tracebacks spell it
 )
-"""Frames of these folders are left out at the top of a handler's traceback."""
+"""Folders whose frames are left out at the top of a handler's traceback, so that it shows the user's code first."""
 log = structlog.get_logger("agentqueue.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The user's code, ready to be served."""
+    """The user's code with its settings, ready to be served."""
 
     registry: Registry
     settings: Settings
-    """With what the user's code says itself, where the settings were not given."""
+    """Settings of the worker. Values that were not given are taken from the user's code."""
     declared_queue: str
-    """The queue that the code names."""
+    """Queue that the code declares."""
     adjust: Callable[[WorkerOptions], WorkerOptions] = lambda options: options
-    """What only the code can say of how it is served (an arq program)."""
+    """Changes the options by what an arq program declares and settings can't express."""
     open_server: Callable[[bool], Server] | None = None
-    """How to reach the Redis that the code names itself, in a way that a URL can't say."""
+    """Opens the Redis that the code declares in a way that a URL can't express. None: the settings have the Redis."""
 
     @property
     def options(self) -> WorkerOptions:
-        """What the claim loop is told."""
+        """Options of the claim loop."""
         return self.adjust(self.settings.options(self.declared_queue))
 
 
 def load_program(settings: Settings, find_server: Callable[[], ServerOptions | None] = lambda: None) -> Program:
-    """Import what `settings.handler` names.
+    """Import the Agent or the arq program that `settings.handler` names.
 
     Args:
-        settings: as given.
-        find_server: where to look for Redis when neither the settings nor an arq program name one.
+        settings: settings of the worker.
+        find_server: returns the Redis to use if neither the settings nor an arq program name one.
 
     Raises:
-        HandlerImportError: it does not import, or is neither an Agent nor an arq WorkerSettings.
+        HandlerImportError: the handler does not import, or is neither an Agent nor an arq WorkerSettings.
         UsageError: no handler is named.
     """
     if not settings.handler:
@@ -92,7 +92,11 @@ def load_program(settings: Settings, find_server: Callable[[], ServerOptions | N
 
 
 def program_of(agent: Agent, settings: Settings) -> Program:
-    """An Agent to serve."""
+    """Return an Agent as a program.
+
+    Raises:
+        HandlerImportError: the agent has no jobs, or one that can't be used.
+    """
     from agentqueue_worker.adapters.agents import AgentRegistry  # noqa: PLC0415  # not for an arq program
 
     if not agent.jobs:
@@ -101,14 +105,14 @@ def program_of(agent: Agent, settings: Settings) -> Program:
 
 
 def server_opener(settings: Settings) -> Callable[[bool], Server]:
-    """Makes connection pools; True: the renewing thread's, which must not wait long.
+    """Return a function that opens connection pools. Its argument is True for the lease thread, which must not wait.
 
     Raises:
-        UsageError: nobody said where Redis is.
+        UsageError: no Redis is configured.
     """
     if settings.redis is None:
         raise UsageError(
-            "where is Redis? Give --redis URL, set AGENTQUEUE_REDIS_URL or REDIS_URL, or run `agentqueue up` here"
+            "no Redis configured: give --redis URL, set AGENTQUEUE_REDIS_URL or REDIS_URL, or run `agentqueue up` here"
         )
     options = replace(settings.redis, allow_eviction=settings.allow_eviction)
     timeout = LEASE_THREAD_TIMEOUT_S
@@ -117,7 +121,7 @@ def server_opener(settings: Settings) -> Callable[[bool], Server]:
 
 
 def make_worker(program: Program, options: WorkerOptions | None = None, metrics: Metrics | None = None) -> Worker:
-    """The worker of a program; inside a running event loop."""
+    """Return the worker of a program. Call it inside a running event loop."""
     options = options or program.options
     metrics = metrics or Metrics(options.queue, options.agent)
     metrics.expect(program.registry.names)
@@ -128,14 +132,14 @@ def make_worker(program: Program, options: WorkerOptions | None = None, metrics:
 
 
 async def serve(program: Program) -> None:
-    """Work until a signal came and all is drained; in burst mode until the queue is empty."""
+    """Work until a signal has come and the worker is drained, or in burst mode until the queue is empty."""
     settings = program.settings
     options = program.options
     metrics = Metrics(options.queue, options.agent)
     worker = make_worker(program, options, metrics)
-    watch = LoopMonitor(worker.state, hidden=LIBRARY_FOLDERS)
-    metrics.loop_lag = lambda: watch.lag
-    Signals(worker).take()
+    monitor = LoopMonitor(worker.state, hidden=LIBRARY_FOLDERS)
+    metrics.loop_lag = lambda: monitor.lag
+    Signals(worker).install()
     if SIGTERM_CAN_BE_LOST:
         log.warning(
             "sigterm_can_be_lost",
@@ -144,27 +148,27 @@ async def serve(program: Program) -> None:
             "with an init such as tini",
         )
     with (
-        watch.watching(),
-        _collected(metrics),
+        monitor.running(),
+        _registered(metrics),
         probing(
             settings.probe_port,
             PROBE_PORT,
-            live=lambda: "" if worker.live else "the lease thread does not turn",
-            ready=lambda: "" if worker.state.ready else "handlers are being loaded, or the worker ends",
+            live=lambda: "" if worker.live else "the lease thread is stuck",
+            ready=lambda: "" if worker.state.ready else "the worker is starting or stopping",
         ),
     ):
         await worker.run()
-    if (
-        worker.state.orphaned_threads or worker.state.orphaned_tasks
-    ):  # the interpreter would wait for these, past the SIGKILL
-        log.warning("handlers_orphaned", threads=worker.state.orphaned_threads, tasks=len(worker.state.orphaned_tasks))
+    threads, tasks = worker.state.orphaned_threads, len(worker.state.orphaned_tasks)
+    if threads or tasks:  # the interpreter would wait for them at its exit, until after the SIGKILL
+        log.warning("handlers_orphaned", threads=threads, tasks=tasks)
         exit_now(0)
 
 
 class Signals:
-    """SIGTERM and SIGINT drain; the second one hurries. A thread sees to it that the process ends in time.
+    """Drains the worker on SIGTERM and SIGINT, faster on the second one. A watchdog thread ends the process in time.
 
-    Plain Python handlers, since they run while a handler blocks the event loop in `time.sleep` or Python code.
+    The handlers are Python's, not the event loop's. They run while a job blocks the event loop in `time.sleep` or in
+    Python code.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -172,8 +176,8 @@ class Signals:
         self._plan: DrainPlan | None = None
         self._changed = threading.Event()
 
-    def take(self) -> None:
-        """From now on; in the main thread."""
+    def install(self) -> None:
+        """Install the handlers. Call it in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
         unblock_sigterm()
@@ -182,15 +186,15 @@ class Signals:
         now, options = monotonic(), self._worker.options
         if self._plan is None:
             self._plan = plan_drain(now, grace=options.grace, margin=options.drain_margin)
-            threading.Thread(target=self._see_to_the_end, name="last-resort", daemon=True).start()
+            threading.Thread(target=self._watch_exit, name="watchdog", daemon=True).start()
         else:
             self._plan = self._plan.hurry(now)
         self._changed.set()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends anyway
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the process ends anyway
             self._worker.state.loop.call_soon_threadsafe(self._worker.stop)
 
-    def _see_to_the_end(self) -> None:
-        """Wait for the plan's last moment, which the process does not live to see unless something blocks it."""
+    def _watch_exit(self) -> None:
+        """Wait for the final deadline, then release all jobs and end the process. Normally it has exited before."""
         while True:
             plan = self._plan
             assert plan is not None
@@ -198,12 +202,12 @@ class Signals:
             if not self._changed.wait(plan.watchdog_at - monotonic()):
                 break
         self._worker.release_from_thread(plan.release_budget_s * RELEASE_SHARE)
-        log.error("drain_blocked", reason="the event loop or a thread does not end; its jobs went back")
+        log.error("drain_blocked", reason="the event loop or a thread does not end, its jobs were released")
         exit_now(0)
 
 
 @contextlib.contextmanager
-def _collected(metrics: Metrics) -> Iterator[None]:
+def _registered(metrics: Metrics) -> Iterator[None]:
     REGISTRY.register(metrics)
     try:
         yield
@@ -212,30 +216,29 @@ def _collected(metrics: Metrics) -> Iterator[None]:
 
 
 def run_program(program: Program) -> None:
-    """`serve` on uvloop where there is one."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    """Serve the program until it ends, on uvloop except on Windows."""
+    loop_factory: Callable[[], Any] | None = None
+    if sys.platform != "win32":
+        import uvloop  # noqa: PLC0415
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         serving = runner.get_loop().create_task(serve(program))
+
+        async def wait() -> None:
+            await asyncio.shield(serving)
+
         while not serving.done():
             try:
-                runner.run(_wait_for(serving))
+                runner.run(wait())
             except SystemExit as exc:
-                # Of a task that a handler started: the event loop stops and raises it. It fails the job that awaits the
-                # task, and does not end the worker, whose other jobs would run again elsewhere.
+                # A task that a handler started raised it, so the event loop stops. It fails the job that awaits the
+                # task. It does not end the worker, whose other jobs would run again elsewhere.
                 if serving.done():
                     raise
-                log.error("exit_in_a_task", exception=describe_traceback(exc, LIBRARY_FOLDERS))  # noqa: TRY400  # it is there
+                traceback = describe_traceback(exc, LIBRARY_FOLDERS)
+                log.error("exit_in_a_task", exception=traceback)  # noqa: TRY400  # the traceback is in the field
         serving.result()
-    for number in (signal.SIGTERM, signal.SIGINT):  # all is recorded: one that comes late must not become the exit code
+    # All outcomes are recorded, so a late signal must not change the exit code.
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-
-
-async def _wait_for(serving: "asyncio.Task[None]") -> None:
-    await asyncio.shield(serving)
-
-
-def _loop_factory() -> Callable[[], Any] | None:
-    if sys.platform == "win32":
-        return None
-    import uvloop  # noqa: PLC0415
-
-    return uvloop.new_event_loop

@@ -1,4 +1,4 @@
-"""A worker's settings, read once from the environment (`service.environment`), over which the command line goes."""
+"""Settings of a worker, read once from the environment (`service.environment`) and overridden by the command line."""
 
 import os
 import socket
@@ -18,65 +18,73 @@ from agentqueue_worker.app.options import DeadLetterTarget, Identity, WorkerOpti
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Durations in seconds."""
+    """Settings of a worker. Durations are in seconds."""
 
     redis: ServerOptions | None = None
-    """None: the caller says where Redis is, or that nobody did."""
+    """Redis to serve. If it is None, the caller finds one or raises an error."""
     allow_eviction: bool = False
-    """Take a server that may evict jobs."""
+    """Accept a server that may evict jobs."""
     handler: str | None = None
-    """`module:attribute`."""
+    """Agent or arq program, as `module:attribute`."""
     agent: str = ""
     queue: str | None = None
-    """None: the agent's own."""
+    """Queue to serve. None means the queue that the agent declares."""
     concurrency: int = 5
-    """Jobs at a time. Agents' jobs wait for others most of their time; one that computes wants 1 per core."""
+    """Jobs at a time. Jobs of agents mostly wait for other services. For jobs that compute, use 1 per core."""
     job_timeout: float = 300.0
-    """5 minutes: long enough for a chain of LLM calls, short enough that a hung one is noticed."""
+    """Seconds that an attempt may take. 5 minutes fit a chain of LLM calls, and a hung one is still noticed."""
     attempts: int = 3
     crashes: int = 3
-    """Workers that may die under a job before it counts as the culprit."""
+    """Number of workers that may crash while they run a job, before it becomes a dead letter."""
     backoff: Backoff = field(default_factory=Backoff)
     rate_max: int = 0
-    """Starts per `rate_duration` over all workers; 0: no limit."""
+    """Maximum starts per `rate_duration` over all workers. 0 means no limit."""
     rate_duration: float = 1.0
     result_seconds: float = 3_600.0
-    """1 hour. Redis needs about this times the rate of jobs in result records."""
+    """Seconds that results are kept. Redis holds about this many seconds of finished jobs."""
     completed_seconds: float = 86_400.0
     completed_count: int = 1_000
     dead_seconds: float = 604_800.0
-    """7 days: a weekend and a working week to look at dead letters and replay them."""
+    """Seconds that dead letters are kept. 7 days leave a weekend and a working week to replay them."""
     ageing_high: float = 60.0
     ageing_normal: float = 300.0
     ageing_low: float = 900.0
     on_dead_letter_queue: str | None = None
     on_dead_letter_job: str = env.DEAD_LETTER_JOB
     grace: float = 60.0
-    """From SIGTERM to SIGKILL. Kubernetes' own default is 30; the operator sets it as the resource says."""
+    """Seconds from SIGTERM to SIGKILL. The operator sets the value of the resource. Kubernetes' default is 30."""
     lease: float = 8.0
-    """Not in the environment: all workers of a queue must agree. A crashed worker's jobs start again after it."""
+    """Seconds of a lease, after which jobs of a crashed worker start again.
+
+    No variable sets it, because it must be the same for all workers of a queue.
+    """
     drain_margin: float = 5.0
-    """Kept back from the grace period for hand-backs, so that exit comes before the kubelet's SIGKILL."""
+    """Seconds at the end of the grace period for releasing jobs, so that the worker exits before the SIGKILL."""
     probe_port: int = 0
-    """0: no probes, no metrics; the operator sets one."""
+    """Port of probes and metrics. 0 means none. The operator sets it."""
     name: str = ""
     pod_uid: str | None = None
     log_level: str = "info"
     log_format: str = ""
-    """json or console; '': console on a terminal, JSON elsewhere."""
+    """`json` or `console`. By default it is console on a terminal, and JSON elsewhere."""
     burst: bool = False
     arq_pickle: bool = False
-    """Read and write pickles for an arq program that did not set its serializers (rule 9: only if asked for)."""
+    """Read and write pickles for an arq program without serializers of its own (rule 9: only if asked for)."""
     given: frozenset[str] = frozenset()
-    """The names of the fields that were set, not defaulted: these go over an arq WorkerSettings' own."""
+    """Names of the fields that were set explicitly. They override the values of an arq WorkerSettings."""
 
     def override(self, **values: Any) -> "Settings":
-        """With these set; None leaves a field as it is."""
+        """Return the settings with these values. None leaves a field unchanged."""
         set_ = {name: value for name, value in values.items() if value is not None}
         return replace(self, **set_, given=self.given | set_.keys())
 
     def options(self, declared_queue: str, *, incarnation: str | None = None) -> WorkerOptions:
-        """What the claim loop is told. `declared_queue`: the one that the agent names itself."""
+        """Return the options of the claim loop.
+
+        Args:
+            declared_queue: queue that the agent declares in code.
+            incarnation: ID of the process, random by default.
+        """
         queue = self.queue or declared_queue
         dead_queue = self.on_dead_letter_queue
         return WorkerOptions(
@@ -104,12 +112,12 @@ class Settings:
 
 
 def ms(seconds: float) -> int:
-    """Whole milliseconds."""
+    """Return seconds as whole milliseconds."""
     return round(seconds * 1000)
 
 
 def default_name() -> str:
-    """The host's name and the process id, in the alphabet of worker ids."""
+    """Return the worker's default name: the host's name and the process ID, in the characters of worker names."""
     host = "".join(char if char.isalnum() or char in "-._" else "-" for char in socket.gethostname())
     return f"{host or 'worker'}-{os.getpid()}"
 
@@ -155,18 +163,18 @@ _BACKOFF: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
 
 
 VARIABLES: Final = (*_FIELDS, *_BACKOFF)
-"""All that are read here; those of the connection are `agentqueue.store.server_options`'s."""
+"""Variables that this module reads. `agentqueue.store.server_options` reads those of the connection."""
 
 
 def read_settings(environ: Mapping[str, str], options: Mapping[str, tuple[str, object]] | None = None) -> Settings:
-    """The settings in the environment, and over them options of a command line.
+    """Return the settings of the environment, overridden by the options of a command line.
 
     Args:
         environ: the variables. Empty ones count as absent.
-        options: by its name, each option's variable and value. None counts as absent; what is empty was meant.
+        options: the variable and the value of each option, by its name. None counts as absent, empty text does not.
 
     Raises:
-        UsageError: a value out of its range; the message names the variable or the option.
+        UsageError: a value is out of its range. The message names the variable or the option.
     """
     given = {name: (f"{name}=", text.strip()) for name, text in environ.items() if text.strip()}
     for option, (variable, value) in (options or {}).items():
@@ -176,7 +184,7 @@ def read_settings(environ: Mapping[str, str], options: Mapping[str, tuple[str, o
     backoff = _read(given, _BACKOFF)
     if backoff:
         values["backoff"] = Backoff(**backoff)
-    # REDIS_URL is anybody's: an arq program's own Redis goes before it, so the caller looks for it.
+    # Other programs use REDIS_URL too, and an arq program's own Redis has priority over it. So the caller reads it.
     redis = server_options({name: value for name, value in environ.items() if name != "REDIS_URL"})
     if redis is not None:
         values["redis"] = redis

@@ -1,4 +1,4 @@
-"""Running an agent inside another program, for `agentqueue.testing` (entry point `burst` of `agentqueue.workers`)."""
+"""Runs an agent inside another program, for `agentqueue.testing` (entry point `burst` of `agentqueue.workers`)."""
 
 from agentqueue.agent.definition import Agent
 from agentqueue.store import ServerOptions
@@ -7,9 +7,9 @@ from agentqueue_worker.settings import Settings
 
 
 async def burst(target: Agent, *, url: str, concurrency: int) -> None:
-    """Serve the agent's queue until no job of it is ready or running; delayed ones stay.
+    """Serve the agent's queue until no job is ready or running. Delayed jobs stay in the queue.
 
-    Settings are the defaults, not the environment's: a test gives the same on every machine.
+    The settings are the defaults, not those of the environment, so that a test behaves the same on every machine.
     """
     settings = Settings().override(redis=ServerOptions(url), concurrency=concurrency, burst=True)
     await make_worker(program_of(target, settings)).run()

@@ -190,7 +190,7 @@ def test_a_url_is_read_as_redis_py_reads_it(url: str, expected: RedisSettings) -
 
 
 def test_the_lazy_pool_takes_every_setting_that_arqs_create_pool_hands_on() -> None:
-    """A guard for the day that arq learns a new one: what it reads of its settings, ours reads too."""
+    """If a new version of arq reads another setting, this test fails until `lazy_pool` reads it too."""
 
     def read_by(function: Any, name: str) -> set[str]:
         tree = ast.parse(inspect.getsource(function))
@@ -202,7 +202,7 @@ def test_the_lazy_pool_takes_every_setting_that_arqs_create_pool_hands_on() -> N
 
     # Timeouts and retries are the claim loop's own; the others are arq's waiting for its first connection.
     own = {"conn_timeout", "conn_retries", "conn_retry_delay", "retry", "retry_on_timeout", "retry_on_error"}
-    assert read_by(create_pool, "settings") - read_by(lazy_pool, "told") == own | {"max_connections"}
+    assert read_by(create_pool, "settings") - read_by(lazy_pool, "given") == own | {"max_connections"}
 
 
 def test_a_sentinels_primary_is_asked_for_lazily() -> None:

@@ -16,7 +16,7 @@ from agentqueue_worker.app.state import WorkerState
 from tests.support.waiting import until
 
 
-def watch_of(*jobs: tuple[str, str], warn_after: float) -> LoopMonitor:
+def monitor_of(*jobs: tuple[str, str], warn_after: float) -> LoopMonitor:
     state = WorkerState(WorkerOptions("q", Identity("w", "1")), Mock(spec=ProgressWriter))
     for name, id_ in jobs:
         handler = Mock(spec=Handler)
@@ -25,28 +25,28 @@ def watch_of(*jobs: tuple[str, str], warn_after: float) -> LoopMonitor:
     return LoopMonitor(state, every=0.01, warn_after=warn_after)
 
 
-async def test_the_lag_grows_while_the_loop_is_blocked_and_goes_when_it_turns() -> None:
-    watch = watch_of(warn_after=60.0)
-    with watch.watching():
+async def test_the_lag_grows_while_the_loop_is_blocked_and_ends_when_it_runs_again() -> None:
+    monitor = monitor_of(warn_after=60.0)
+    with monitor.running():
         time.sleep(0.3)  # noqa: ASYNC251
-        assert watch.lag >= 0.28
-        await until(lambda: watch.lag < 0.28, what="the loop has turned in time")
+        assert monitor.lag >= 0.28
+        await until(lambda: monitor.lag < 0.28, what="the loop runs in time")
 
 
-async def test_each_block_is_told_once_with_the_jobs_that_run_and_the_place() -> None:
-    watch = watch_of(("search", "j1"), ("plan", "j2"), warn_after=0.2)
-    with capture_logs() as said, watch.watching():
+async def test_each_block_is_logged_once_with_the_jobs_that_run_and_the_place() -> None:
+    monitor = monitor_of(("search", "j1"), ("plan", "j2"), warn_after=0.2)
+    with capture_logs() as said, monitor.running():
         for _ in range(2):
             time.sleep(0.6)  # noqa: ASYNC251
             await asyncio.sleep(0.05)
     assert [line["event"] for line in said] == ["loop_blocked"] * 2
     assert said[0]["jobs"] == ["search j1", "plan j2"]
     assert said[0]["seconds"] >= 0.2
-    assert f"test_each_block_is_told_once_with_the_jobs_that_run_and_the_place ({__file__}:" in said[0]["at"]
+    assert f"test_each_block_is_logged_once_with_the_jobs_that_run_and_the_place ({__file__}:" in said[0]["at"]
 
 
-async def test_a_loop_that_turns_is_no_news() -> None:
-    with capture_logs() as said, watch_of(warn_after=5.0).watching():
+async def test_a_loop_that_runs_in_time_logs_nothing() -> None:
+    with capture_logs() as said, monitor_of(warn_after=5.0).running():
         await asyncio.sleep(0.1)
     assert said == []
 

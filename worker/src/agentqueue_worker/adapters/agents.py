@@ -1,4 +1,4 @@
-"""An Agent's handlers as the claim loop sees them."""
+"""Registry of an Agent's handlers for the claim loop."""
 
 import inspect
 import math
@@ -28,14 +28,14 @@ from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict, Yielded
 from agentqueue_worker.settings import Settings
 
 UNKNOWN_GRACE_MS: Final = 60_000
-"""A rolling deploy has workers of both versions for about so long."""
+"""Milliseconds for which jobs of unknown names are deferred. A rolling deploy has both versions for about a minute."""
 
 
 class PayloadRefused(InvalidPayload):
-    """The handler's model refuses the job's payload: told apart from what the handler's own code raises."""
+    """The handler's model refuses the job's payload. A subclass, because the handler's own code may raise the base."""
 
 
-PayloadRefused.__name__ = "InvalidPayload"  # what people read of it
+PayloadRefused.__name__ = "InvalidPayload"  # the name that users see
 
 
 class AgentHandler:
@@ -55,7 +55,7 @@ class AgentHandler:
         self.runtime: WorkerRuntime  # set by the registry's start
 
     def call(self, job: RunningJob) -> Awaitable[Any]:
-        """The handler's coroutine, or its thread's end."""
+        """Return the handler's coroutine, or an awaitable of its thread. See the port."""
         record, meta = job.record, job.claimed.meta
         resume = meta.get("checkpoint") if meta else None
         context = job.context = Context(
@@ -83,13 +83,12 @@ class AgentHandler:
         try:
             return self._load(record.args[0] if record.args else None)
         except InvalidPayload as exc:
-            raise PayloadRefused(str(exc)) from None  # the model's message says all
+            raise PayloadRefused(str(exc)) from None  # the model's message is complete
 
     def judge(self, exc: BaseException, job: RunningJob) -> Verdict:  # noqa: ARG002  # the port's shape
-        """Retry and Fatal as they say, a refused payload is final, all else failed this attempt.
+        """Return how an exception counts. Retry and Fatal have their meaning, a refused payload is final, others fail.
 
-        Of a group (of a TaskGroup, say) all leaves must be Fatal for it to be; the longest delay that a Retry in it
-        asks for is kept.
+        An exception group counts as Fatal if all its exceptions do. Of several Retry the longest delay is used.
         """
         leaves = leaves_of(exc)
         if is_a(exc, PayloadRefused):
@@ -97,29 +96,24 @@ class AgentHandler:
         if all(is_a(leaf, Fatal) for leaf in leaves):
             return Hopeless(DeadLetterReason.FATAL)
         retries: list[Retry] = [leaf for leaf in leaves if is_a(leaf, Retry)]  # type: ignore[misc]  # see is_a
-        after = _longest(retries)
+        after = max((seconds(retry.after, "after") for retry in retries if retry.after is not None), default=None)
         if len(retries) == len(leaves) and self.runtime.draining:
             return Yielded(after)
         return Failed(after)
 
 
-def _longest(retries: Iterable[Retry]) -> float | None:
-    """The longest delay in seconds; None if none asks for one."""
-    return max((seconds(it.after, "after") for it in retries if it.after is not None), default=None)
-
-
 def keep_ms(seconds: float) -> int:
-    """Seconds as the engine takes them; infinite: for ever."""
+    """Return seconds as the engine takes them. Infinity means forever."""
     return KEEP_FOREVER if math.isinf(seconds) else round(seconds * 1000)
 
 
 class AgentCodec:
-    """Records as JSON; what a handler returns may be a pydantic model, a dataclass, a date."""
+    """Encodes records as JSON. A handler may return a pydantic model, a dataclass or a date."""
 
     decode_job = staticmethod(decode_job)
 
     def encode_result(self, record: ResultRecord) -> bytes:
-        """See the port."""
+        """Return the encoded result. See the port."""
         try:
             return encode_result(record)
         except InvalidPayload:
@@ -130,7 +124,7 @@ class AgentCodec:
 
 
 class AgentCron:
-    """A cron expression's ticks."""
+    """Ticks of a cron expression."""
 
     def __init__(self, cron: CronDefinition, queue: str) -> None:
         from cronsim import CronSim, CronSimError  # noqa: PLC0415  # agents without crons don't need it
@@ -149,16 +143,16 @@ class AgentCron:
             ) from exc
 
     def next_tick(self, after_ms: int) -> int:
-        """The first tick after that time."""
+        """Return the first tick after that time. See the port."""
         moment = from_ms(after_ms).astimezone(self._zone)
         return round(next(self._simulate(self._cron.expression, moment)).timestamp() * 1000)
 
     def job_id(self, tick_ms: int) -> str:
-        """The same on every worker of the queue, and another one than any other queue's: ids are the server's."""
+        """Return the job's ID, the same on every worker. It has the queue's name, since IDs are unique per server."""
         return f"cron:{self._queue}:{self._cron.job.name}:{tick_ms}"
 
     def record(self, tick_ms: int) -> bytes:
-        """The job, as if enqueued at its tick."""
+        """Return the encoded job, with its tick as the time it was enqueued."""
         return encode_job(JobRecord(name=self._cron.job.name, enqueued_ms=tick_ms, queue=self._queue))
 
 
@@ -171,17 +165,17 @@ def _zone(name: str) -> Any:
         raise UsageError(f"time zone {name!r} is not known; write an IANA name such as Europe/Berlin, or UTC") from exc
 
 
-def _prepare(job: JobDefinition) -> None:
-    """Build what checks the job's payloads.
+def _prepare_payload(job: JobDefinition) -> None:
+    """Build the model that checks the job's payloads.
 
     Raises:
-        UsageError: its annotation can't be used; the message says where the function is.
+        UsageError: the annotation can't be used. The message names the file and the line of the function.
     """
     try:
         job.payload.prepare()
     except UsageError:
         raise
-    except Exception as exc:  # pydantic has errors of many kinds for a model that it can't use
+    except Exception as exc:  # pydantic has errors of many types for a model that it can't use
         code = inspect.unwrap(job.func).__code__
         raise UsageError(
             f"the payload of job {job.name!r} can't be used: {summarize(exc)} "
@@ -190,10 +184,10 @@ def _prepare(job: JobDefinition) -> None:
 
 
 class AgentRegistry:
-    """The handlers of one Agent.
+    """Registry of the handlers of one Agent.
 
     Raises:
-        HandlerImportError: an annotation or a cron expression that can't be used.
+        HandlerImportError: an annotation or a cron expression can't be used.
     """
 
     codec = AgentCodec()
@@ -209,13 +203,13 @@ class AgentRegistry:
         try:
             self.crons: Sequence[AgentCron] = [AgentCron(cron, settings.queue or agent.queue) for cron in agent.crons]
             for job in agent.jobs.values():
-                _prepare(job)
+                _prepare_payload(job)
         except UsageError as exc:
             raise HandlerImportError(f"agent {agent.name!r}: {exc}") from exc
 
     @property
     def names(self) -> Iterable[str]:
-        """The names of the jobs it knows."""
+        """Names of the agent's jobs."""
         return self._handlers.keys()
 
     async def start(self, runtime: WorkerRuntime) -> None:
@@ -228,7 +222,7 @@ class AgentRegistry:
             await _call(hook, self._context)
 
     async def stop(self) -> None:
-        """Run the shutdown functions, in order, each even if one before it failed."""
+        """Run the shutdown functions in order. If one fails, the next ones still run."""
         if self._context is None:
             return
         context, self._context = self._context, None
@@ -241,7 +235,7 @@ class AgentRegistry:
                 )
 
     async def recorded(self, job: RunningJob) -> None:
-        """Never asked for."""
+        """Do nothing. It is never called, see `wants_recorded`."""
 
 
 async def _call(hook: Any, context: WorkerContext) -> None:

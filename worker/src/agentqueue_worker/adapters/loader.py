@@ -1,4 +1,4 @@
-"""Loads the user's code: `module:attribute`."""
+"""Loads the user's code, given as `module:attribute`."""
 
 import difflib
 import importlib
@@ -13,14 +13,14 @@ from agentqueue.service.error_report import summarize, user_location
 
 
 def load_target(target: str, *, folder: str | None = None) -> Any:
-    """What `module:attribute` names; `module.attribute` and a bare module with one Agent in it will do.
+    """Return the object that `module:attribute` names.
 
     Args:
-        target: as given.
-        folder: where modules are looked for first; by default the working directory, as Python itself does.
+        target: the name, also as `module.attribute`, or as a module that contains one Agent.
+        folder: folder in which modules are searched first. The default is the working directory, as in Python.
 
     Raises:
-        HandlerImportError: the module does not import (the message has its own error), or has no such attribute.
+        HandlerImportError: the module does not import (the message has the error), or has no such attribute.
     """
     path = str(Path(folder or ".").resolve())
     if path not in sys.path:
@@ -30,7 +30,11 @@ def load_target(target: str, *, folder: str | None = None) -> Any:
         return _attribute(_import(module_name, target), attribute, target)
     module = _try_import(module_name)
     if module is not None:
-        return _only_agent(module, target)
+        agents = _agents(module)
+        if len({id(agent) for agent in agents.values()}) == 1:
+            return next(iter(agents.values()))
+        hint = f"has several agents: write {target}:{min(agents)}" if agents else "has no Agent: write module:attribute"
+        raise HandlerImportError(f"handler {target!r}: the module {hint}")
     parent, _, last = module_name.rpartition(".")
     if not parent:
         _import(module_name, target)
@@ -38,7 +42,7 @@ def load_target(target: str, *, folder: str | None = None) -> Any:
 
 
 def _try_import(name: str) -> ModuleType | None:
-    """The module, or None if it is the name that is not one (an import that fails in it is its own error)."""
+    """Return the module, or None if no module has this name. An import inside it that fails is an error."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
@@ -52,24 +56,21 @@ def _try_import(name: str) -> ModuleType | None:
 def _import(name: str, target: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as exc:  # a module that is a script may end the process while it is imported
+    except (Exception, SystemExit) as exc:  # importing a script may raise SystemExit
         raise HandlerImportError(_explain(name, target, exc)) from exc
 
 
 def _explain(name: str, target: str, exc: BaseException) -> str:
     if isinstance(exc, ModuleNotFoundError) and exc.name and (name == exc.name or name.startswith(f"{exc.name}.")):
+        known = [path.stem for path in Path().glob("*.py")]
+        known += [path.parent.name for path in Path().glob("*/__init__.py")]
         return (
             f"handler {target!r}: no module {exc.name!r} in {Path.cwd()} or on the Python path; "
-            f"write module:attribute, start where the module is, or set PYTHONPATH{_near_module(exc.name)}"
+            f"write module:attribute, start where the module is, or set PYTHONPATH{_hint(exc.name, known)}"
         )
     place = user_location(exc)
     where = f" ({place})" if place else ""
     return f"handler {target!r}: module {name!r} does not import: {summarize(exc)}{where}"
-
-
-def _near_module(name: str) -> str:
-    known = [path.stem for path in Path().glob("*.py")] + [path.parent.name for path in Path().glob("*/__init__.py")]
-    return _hint(name, known)
 
 
 def _hint(name: str, known: list[str]) -> str:
@@ -91,11 +92,3 @@ def _attribute(module: ModuleType, name: str, target: str) -> Any:
 
 def _agents(module: ModuleType) -> dict[str, Agent]:
     return {name: value for name, value in vars(module).items() if isinstance(value, Agent)}
-
-
-def _only_agent(module: ModuleType, target: str) -> Agent:
-    agents = _agents(module)
-    if len({id(agent) for agent in agents.values()}) == 1:
-        return next(iter(agents.values()))
-    what = f"has several agents: write {target}:{min(agents)}" if agents else "has no Agent: write module:attribute"
-    raise HandlerImportError(f"handler {target!r}: the module {what}")

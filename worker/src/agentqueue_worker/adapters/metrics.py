@@ -1,8 +1,8 @@
-"""Counts what happens in plain numbers, and folds them into Prometheus metrics when somebody scrapes."""
+"""Counts events in plain numbers, which become Prometheus metrics at a scrape."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -13,11 +13,14 @@ from agentqueue.model.outcomes import Cancelled, Completed, DeadLettered, Outcom
 from agentqueue.model.wait_histogram import cumulative
 from agentqueue.store import RenewReply
 from agentqueue_worker.app.job import RunningJob
-from agentqueue_worker.app.state import WorkerState
+
+if TYPE_CHECKING:
+    from agentqueue_worker.app.state import WorkerState
 
 RUN_BUCKETS_S: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
-"""Seconds: from a lookup to an agent that works for an hour."""
+"""Bucket bounds of job durations in seconds, from a lookup to an agent that works for an hour."""
 ROUND_TRIP_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+"""Bucket bounds of round trips to Redis in seconds, from the same machine to a server that barely answers."""
 OUTCOMES: Final = {
     Completed: "completed",
     Rescheduled: "retried",
@@ -25,7 +28,9 @@ OUTCOMES: Final = {
     Cancelled: "cancelled",
     Released: "released",
 }
+"""Label values of the outcomes."""
 LOST: Final = "lost"
+"""Label value of jobs whose lease was lost, so that no outcome is recorded."""
 
 
 class Histogram:
@@ -39,12 +44,12 @@ class Histogram:
         self.total = 0.0
 
     def add(self, value: float) -> None:
-        """One observation."""
+        """Add an observation."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus has them."""
+        """Return the cumulative buckets, as Prometheus defines them."""
         out, sum_ = [], 0
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             sum_ += count
@@ -53,7 +58,7 @@ class Histogram:
 
 
 class JobCounts:
-    """Of the jobs of one name."""
+    """Outcomes and durations of the jobs of one name."""
 
     __slots__ = ("outcomes", "seconds")
 
@@ -63,9 +68,9 @@ class JobCounts:
 
 
 class Metrics(Collector):
-    """A worker's own numbers. Labels are queue, job_name, outcome and priority: bounded by the user's code.
+    """The metrics of a worker. Their labels are queue, job_name, outcome and priority, which the user's code bounds.
 
-    Not `job`: that is Prometheus' own label for what it scrapes, and it would rename ours.
+    The label is not called `job`, because Prometheus uses that for its scrape jobs and would rename ours.
     """
 
     def __init__(self, queue: str, agent: str) -> None:
@@ -83,10 +88,10 @@ class Metrics(Collector):
         self.renew_seconds = Histogram(ROUND_TRIP_BUCKETS_S)
         self.renewed_at = monotonic()
         self.loop_lag: Callable[[], float] = lambda: 0.0
-        """Asked at a scrape: only from outside can it be told how late a blocked loop is by now."""
+        """Returns how late the event loop is. Called at a scrape, because a blocked loop can't update a number."""
 
     def expect(self, names: Iterable[str]) -> None:
-        """Show the series of these jobs from the start, as 0.
+        """Export the series of these jobs as 0 from the start.
 
         Prometheus sees no increase in a series that first appears with the value 50.
         """
@@ -94,7 +99,7 @@ class Metrics(Collector):
             self.jobs.setdefault(name, JobCounts())
 
     def ended(self, job: RunningJob, outcome: Outcome | None, seconds: float) -> None:
-        """A job left its slot."""
+        """Count a job that left its slot."""
         counts = self.jobs.get(job.handler.name)
         if counts is None:
             counts = self.jobs[job.handler.name] = JobCounts()
@@ -102,7 +107,7 @@ class Metrics(Collector):
         counts.seconds.add(seconds)
 
     def renewed(self, reply: RenewReply | None, seconds: float) -> None:
-        """Called in the renewing thread, which alone writes these."""
+        """Count a renewal. Only the lease thread calls it and writes these numbers."""
         if reply is None:
             self.renewals_failed += 1
             return
@@ -111,14 +116,27 @@ class Metrics(Collector):
         self.reaped += reply.reaped
 
     def collect(self) -> Iterable[Metric]:
-        """At a scrape, in the probes' thread."""
+        """Return the metrics. Called at a scrape, in the probes' thread."""
         yield from self._jobs()
-        yield from self._waits()
-        yield from self._gauges()
-        yield from self._counters()
-        labels = (("agentqueue_step_duration_seconds", "Round trips that finish and claim", self.step_seconds),)
+        if self.state is not None:
+            yield from self._gauges(self.state)
+        for name, text, value in (
+            ("agentqueue_jobs_claimed", "Jobs taken from the queue", self.claimed),
+            ("agentqueue_lost_outcomes", "Outcomes dropped because another worker held the job", self.lost_outcomes),
+            (
+                "agentqueue_redis_errors",
+                "Steps that Redis did not answer, refused or found keys of a wrong type in",
+                self.redis_errors,
+            ),
+            ("agentqueue_redis_full_refusals", "Steps that a full Redis refused", self.blocked),
+            ("agentqueue_renewals_failed", "Renewals that Redis did not answer", self.renewals_failed),
+            ("agentqueue_leases_reaped", "Jobs of dead workers that this worker released", self.reaped),
+        ):
+            counter = CounterMetricFamily(name, text, labels=("queue",))
+            counter.add_metric((self.queue,), float(value))
+            yield counter
         for name, text, histogram in (
-            *labels,
+            ("agentqueue_step_duration_seconds", "Round trips that finish and claim", self.step_seconds),
             ("agentqueue_renewal_duration_seconds", "Round trips that renew leases", self.renew_seconds),
         ):
             family = HistogramMetricFamily(name, text, labels=("queue",))
@@ -130,36 +148,31 @@ class Metrics(Collector):
             "agentqueue_jobs", "Runs of jobs by how they ended in this worker", labels=("queue", "job_name", "outcome")
         )
         seconds = HistogramMetricFamily(
-            "agentqueue_job_duration_seconds", "How long runs took", labels=("queue", "job_name")
+            "agentqueue_job_duration_seconds", "Duration of job runs", labels=("queue", "job_name")
         )
         for name, counts in list(self.jobs.items()):
             for outcome, count in counts.outcomes.items():
                 total.add_metric((self.queue, name, outcome), count)
             seconds.add_metric((self.queue, name), counts.seconds.buckets(), counts.seconds.total)
-        return (total, seconds)
-
-    def _waits(self) -> Iterable[Metric]:
-        family = HistogramMetricFamily(
+        waits = HistogramMetricFamily(
             "agentqueue_job_wait_seconds",
-            "How long jobs waited for a slot, from when they were due until this worker claimed them",
+            "Time that jobs waited for a slot, from when they were due until this worker claimed them",
             labels=("queue", "priority"),
         )
         if self.state is not None:
             for level in Level:
-                family.add_metric((self.queue, level.label), *cumulative(self.state.waits.of(level)))
-        return (family,)
+                waits.add_metric((self.queue, level.label), *cumulative(self.state.waits.of(level)))
+        return (total, seconds, waits)
 
-    def _gauges(self) -> Iterable[Metric]:
-        state = self.state
-        if state is None:
-            return
+    def _gauges(self, state: "WorkerState") -> Iterable[Metric]:
+        redis_full = state.outbox.blocked_until is not None
         for name, text, value in (
             ("agentqueue_jobs_in_progress", "Jobs running now", len(state.running)),
             ("agentqueue_outcomes_unrecorded", "Ended jobs whose outcome is on its way to Redis", len(state.outbox)),
             ("agentqueue_worker_slots", "Jobs that may run at a time", state.options.concurrency),
             ("agentqueue_worker_draining", "1 while no jobs are claimed", int(state.draining or state.marked)),
-            ("agentqueue_orphaned_threads", "Threads of ended jobs that run on", state.orphaned_threads),
-            ("agentqueue_redis_full", "1 while Redis refuses outcomes with children", int(_is_blocked(state))),
+            ("agentqueue_orphaned_threads", "Threads that run on after their job has ended", state.orphaned_threads),
+            ("agentqueue_redis_full", "1 while Redis refuses outcomes with children", int(redis_full)),
             (
                 "agentqueue_renewal_age_seconds",
                 "Time since the last renewal that Redis answered",
@@ -167,31 +180,10 @@ class Metrics(Collector):
             ),
             (
                 "agentqueue_loop_lag_seconds",
-                "How late the event loop is: it grows while a handler blocks it",
+                "Delay of the event loop, which grows while a handler blocks it",
                 self.loop_lag(),
             ),
         ):
             family = GaugeMetricFamily(name, text, labels=("queue",))
             family.add_metric((self.queue,), float(value))
             yield family
-
-    def _counters(self) -> Iterable[Metric]:
-        for name, text, value in (
-            ("agentqueue_jobs_claimed", "Jobs taken from the queue", self.claimed),
-            ("agentqueue_lost_outcomes", "Outcomes dropped since another worker had the job", self.lost_outcomes),
-            (
-                "agentqueue_redis_errors",
-                "Steps that Redis did not answer, refused or found keys of a wrong type in",
-                self.redis_errors,
-            ),
-            ("agentqueue_redis_full_refusals", "Steps that a full Redis refused", self.blocked),
-            ("agentqueue_renewals_failed", "Renewals that Redis did not answer", self.renewals_failed),
-            ("agentqueue_leases_reaped", "Jobs of dead workers that this one gave back", self.reaped),
-        ):
-            family = CounterMetricFamily(name, text, labels=("queue",))
-            family.add_metric((self.queue,), float(value))
-            yield family
-
-
-def _is_blocked(state: WorkerState) -> bool:
-    return state.outbox.blocked_until is not None

@@ -97,23 +97,20 @@ class LeaseRenewer:
         Leases that could not be released within `timeout` seconds expire.
         """
         with self._lock:
-            loop = self._loop
-        if loop is None or not self._thread.is_alive():
+            loop, engine = self._loop, self._engine
+        if loop is None or engine is None or not self._thread.is_alive():
             return
-        future = asyncio.run_coroutine_threadsafe(self._release(self._held()), loop)
+        outcomes = [Released(claimed.id, claimed.level) for claimed in self._held().values()]
+
+        async def record() -> None:
+            for number, start in enumerate(range(0, len(outcomes), MAX_JOBS_PER_CALL)):
+                chunk = outcomes[start : start + MAX_JOBS_PER_CALL]
+                owner, seq = self._identity.owner, RELEASE_SEQ + number
+                await engine.finish_and_claim(seq=seq, owner=owner, want=0, outcomes=chunk)
+
+        future = asyncio.run_coroutine_threadsafe(record(), loop)
         with contextlib.suppress(TimeoutError, QueueUnavailable, UnsupportedServer):
             future.result(timeout)
-
-    async def _release(self, held: dict[str, Claimed]) -> None:
-        assert self._engine is not None
-        outcomes = [Released(claimed.id, claimed.level) for claimed in held.values()]
-        for number, start in enumerate(range(0, len(outcomes), MAX_JOBS_PER_CALL)):
-            await self._engine.finish_and_claim(
-                seq=RELEASE_SEQ + number,
-                owner=self._identity.owner,
-                want=0,
-                outcomes=outcomes[start : start + MAX_JOBS_PER_CALL],
-            )
 
     async def _run(self) -> None:
         wake, engine = asyncio.Event(), self._open_engine()

@@ -170,7 +170,12 @@ class WorkerState:
         except asyncio.CancelledError:
             if future.running():
                 self.orphaned_threads += 1
-                future.add_done_callback(self._orphan_ended)
+
+                def orphan_ended(_: Future[_Ended]) -> None:
+                    if not self.loop.is_closed():
+                        self.loop.call_soon_threadsafe(self._free_orphan)
+
+                future.add_done_callback(orphan_ended)
             raise
         if ended.exc is not None:
             raise ended.exc
@@ -193,13 +198,9 @@ class WorkerState:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _orphan_ended(self, _: "Future[_Ended]") -> None:
-        def free_slot() -> None:
-            self.orphaned_threads -= 1
-            self.wake_loop()
-
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(free_slot)
+    def _free_orphan(self) -> None:
+        self.orphaned_threads -= 1
+        self.wake_loop()
 
     def close(self) -> None:
         """End the idle threads. Busy ones are not waited for."""

@@ -73,7 +73,7 @@ class Worker:
             heartbeat=self.heartbeat,
             waits=self.state.waits,
             renewed=lambda reply, held: self._call_in_loop(self._renewed, reply, held, monotonic()),
-            failed=lambda exc: self._call_in_loop(self._renewal_failed, exc),
+            failed=lambda exc: self._call_in_loop(self._report_before_first_renewal, exc),
             telemetry=telemetry,
         )
         self.state.renew_soon = self._renewer.renew_soon
@@ -217,8 +217,8 @@ class Worker:
         if not loop.is_closed():
             loop.call_soon_threadsafe(function, *args)
 
-    def _renewal_failed(self, exc: Exception) -> None:
-        """Report that Redis does not answer. After the first renewal the claim loop's steps report it."""
+    def _report_before_first_renewal(self, exc: Exception) -> None:
+        """Report that Redis does not answer. After the first renewal the claim loop reports it."""
         if self.state.renewed_at == float("-inf"):
             self._telemetry.redis_failed(exc if str(exc) else QueueUnavailable("no answer in time"))
 

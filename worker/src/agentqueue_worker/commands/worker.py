@@ -1,4 +1,4 @@
-"""`agentqueue worker`, found by entry point (group `agentqueue.commands`). Nothing heavy is imported until it runs."""
+"""The command `agentqueue worker`, an entry point of group `agentqueue.commands`. Heavy imports wait until it runs."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -46,7 +46,7 @@ def worker(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65_535, help="Serve /metrics, /healthz and /readyz there. Default: nowhere."),
+        typer.Option("--port", min=0, max=65_535, help="Port of /metrics, /healthz and /readyz. Default: not served."),
     ] = None,
     burst: Annotated[bool, typer.Option("--burst", help="End when no job is ready and none runs.")] = False,
     arq_pickle: Annotated[
@@ -54,7 +54,7 @@ def worker(
         typer.Option("--arq-pickle", help="Read and write pickles, arq's default. Only for a Redis you trust."),
     ] = False,
     allow_eviction: Annotated[
-        bool, typer.Option("--allow-eviction", help="Take a Redis that evicts keys when it is full: jobs may be lost.")
+        bool, typer.Option("--allow-eviction", help="Accept a Redis that evicts keys when full. Jobs may be lost.")
     ] = False,
     log_level: Annotated[
         str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info (default), warning or error.")
@@ -62,7 +62,7 @@ def worker(
 ) -> None:
     """Run jobs of a queue until Ctrl-C or SIGTERM, then let the running ones finish.
 
-    Everything else is set by AGENTQUEUE_… variables, as in a cluster; options go over them.
+    Other settings come from AGENTQUEUE_… variables, as in a cluster. Options override them.
     """
     import os  # noqa: PLC0415
 
@@ -85,7 +85,7 @@ def worker(
     settings = settings.override(
         handler=target, burst=burst or None, arq_pickle=arq_pickle or None, allow_eviction=allow_eviction or None
     )
-    # An arq WorkerSettings may name its own Redis, which --redis and --in go over.
+    # An arq WorkerSettings may name its own Redis, which --redis and --in override.
     with resolve_connection(redis) if redis or cluster_ref() else nullcontext() as given_server:
         settings = settings.override(redis=given_server)
         run_program(load_program(settings, lambda: connection_from_environment(None, Path.cwd())))

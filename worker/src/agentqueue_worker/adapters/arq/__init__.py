@@ -1,7 +1,7 @@
-"""arq programs on this engine: the only package that imports arq.
+"""Runs arq programs on this engine. It is the only package that imports arq.
 
-`ArqWorker` is arq's own Worker (its arguments, checks, hooks and counters) with another engine underneath;
-`ArqRegistry` shows it to the claim loop. What differs from arq on purpose is listed in docs/migrate-from-arq.md.
+`ArqWorker` is arq's own Worker (its arguments, checks, hooks and counters) on another engine. `ArqRegistry` is its
+interface to the claim loop. docs/migrate-from-arq.md lists the intended differences from arq.
 """
 
 from arq import ArqRedis, cron, func
@@ -13,7 +13,7 @@ from agentqueue_worker.adapters.arq.adapt import adapt
 from agentqueue_worker.adapters.arq.registry import ArqRegistry
 from agentqueue_worker.adapters.arq.worker import ArqWorker
 
-# The parts of arq that agentqueue_worker.arq offers under arq's own names.
+# agentqueue_worker.arq exports these parts of arq under arq's own names.
 __all__ = [
     "ArqRedis",
     "ArqRegistry",

@@ -1,4 +1,4 @@
-"""`agentqueue worker module.WorkerSettings`: the class, and what goes over it."""
+"""Makes a program of an arq WorkerSettings class and the settings that override it."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from agentqueue_worker.settings import Settings
 
 
 class Adapted(NamedTuple):
-    """An arq program to serve: the parts of agentqueue_worker.process.Program, in its order."""
+    """An arq program to serve, with the fields of agentqueue_worker.process.Program in the same order."""
 
     registry: ArqRegistry
     settings: Settings
@@ -27,18 +27,27 @@ class Adapted(NamedTuple):
 
 
 def adapt(target: Any, settings: Settings, find_server: Callable[[], ServerOptions | None]) -> Adapted:
-    """Take over a WorkerSettings class or dict. Place and size (Redis, queue, slots, grace) are the settings', where
-    they were given; what jobs mean (tries, timeouts, results) is the class's.
+    """Return the program of a WorkerSettings class or dict.
+
+    Worker settings override the class for Redis, queue, concurrency and grace period. The class defines retries,
+    timeouts and results.
+
+    Args:
+        target: the class or the dict.
+        settings: settings of the worker.
+        find_server: returns the Redis to use if neither the settings nor the class name one.
 
     Raises:
-        HandlerImportError: arq would not take it.
+        HandlerImportError: arq refuses the class.
     """
     options = get_kwargs(target)
     own_redis = settings.redis is None and ("redis_settings" in options or "redis_pool" in options)
     if not own_redis:
         settings = settings.override(redis=settings.redis or find_server())
-    worker = _make(target, options, settings)
-    settings = settings.override(**_sizes(worker, settings))
+    worker = _make_worker(target, options, settings)
+    settings = settings.override(concurrency=worker.max_jobs, burst=settings.burst or worker.burst)
+    if "grace" not in settings.given and worker.completion_wait:
+        settings = settings.override(grace=worker.completion_wait)
 
     def open_server(for_lease_thread: bool) -> Server:  # noqa: FBT001  # the opener's shape
         return worker.open_server(for_lease_thread, allow_eviction=settings.allow_eviction)
@@ -47,17 +56,17 @@ def adapt(target: Any, settings: Settings, find_server: Callable[[], ServerOptio
     return Adapted(registry, settings, worker.queue_name, worker.adjust, open_server if own_redis else None)
 
 
-def _make(target: Any, options: dict[str, Any], settings: Settings) -> ArqWorker:
-    told: dict[str, Any] = {**options, "handle_signals": False}
+def _make_worker(target: Any, options: dict[str, Any], settings: Settings) -> ArqWorker:
+    arguments: dict[str, Any] = {**options, "handle_signals": False}
     if settings.redis is not None:
-        told |= {"redis_settings": redis_settings_at(settings.redis), "redis_pool": None, "server": settings.redis}
+        arguments |= {"redis_settings": redis_settings_at(settings.redis), "redis_pool": None, "server": settings.redis}
     if settings.queue is not None:
-        told["queue_name"] = settings.queue
+        arguments["queue_name"] = settings.queue
     if "concurrency" in settings.given:
-        told["max_jobs"] = settings.concurrency
+        arguments["max_jobs"] = settings.concurrency
     try:
         with _event_loop():
-            return ArqWorker(pickle=settings.arq_pickle, **told)
+            return ArqWorker(pickle=settings.arq_pickle, **arguments)
     except (RuntimeError, ValueError, TypeError, ImportError) as exc:
         name = getattr(target, "__qualname__", "the dict")
         raise HandlerImportError(f"{name} is not an arq WorkerSettings: {exc}") from exc
@@ -65,7 +74,7 @@ def _make(target: Any, options: dict[str, Any], settings: Settings) -> ArqWorker
 
 @contextlib.contextmanager
 def _event_loop() -> Iterator[None]:
-    """arq's Worker takes hold of the current event loop, and makes one if there is none. This one runs in another."""
+    """Provide the event loop that the constructor of arq's Worker stores. The worker runs in another loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -78,10 +87,3 @@ def _event_loop() -> Iterator[None]:
             loop.close()
     else:
         yield
-
-
-def _sizes(worker: ArqWorker, settings: Settings) -> dict[str, Any]:
-    sizes: dict[str, Any] = {"concurrency": worker.max_jobs, "burst": settings.burst or worker.burst}
-    if "grace" not in settings.given and worker.completion_wait:
-        sizes["grace"] = worker.completion_wait
-    return sizes

@@ -1,4 +1,4 @@
-"""Where arq's settings lead."""
+"""Converts between arq's Redis settings and this library's."""
 
 from typing import Any
 
@@ -10,32 +10,32 @@ from agentqueue.store import ServerOptions, open_client
 
 
 def lazy_pool(settings: RedisSettings | None) -> ConnectionPool:
-    """What arq's create_pool would connect, not connected."""
-    told = settings or RedisSettings()
-    account: dict[str, Any] = {"db": told.database, "username": told.username, "password": told.password}
-    if told.sentinel:
-        sentinels = Sentinel(told.host, ssl=told.ssl, **account)
-        pool: ConnectionPool = sentinels.master_for(told.sentinel_master).connection_pool
+    """Return the connection pool that arq's create_pool makes, not connected."""
+    given = settings or RedisSettings()
+    account: dict[str, Any] = {"db": given.database, "username": given.username, "password": given.password}
+    if given.sentinel:
+        sentinels = Sentinel(given.host, ssl=given.ssl, **account)
+        pool: ConnectionPool = sentinels.master_for(given.sentinel_master).connection_pool
         return pool
     return ArqRedis(
         **account,
-        host=told.host,
-        port=told.port,
-        unix_socket_path=told.unix_socket_path,
-        ssl=told.ssl,
-        ssl_keyfile=told.ssl_keyfile,
-        ssl_certfile=told.ssl_certfile,
-        ssl_cert_reqs=told.ssl_cert_reqs,
-        ssl_ca_certs=told.ssl_ca_certs,
-        ssl_ca_data=told.ssl_ca_data,
-        ssl_check_hostname=told.ssl_check_hostname,
+        host=given.host,
+        port=given.port,
+        unix_socket_path=given.unix_socket_path,
+        ssl=given.ssl,
+        ssl_keyfile=given.ssl_keyfile,
+        ssl_certfile=given.ssl_certfile,
+        ssl_cert_reqs=given.ssl_cert_reqs,
+        ssl_ca_certs=given.ssl_ca_certs,
+        ssl_ca_data=given.ssl_ca_data,
+        ssl_check_hostname=given.ssl_check_hostname,
     ).connection_pool
 
 
 def redis_settings_at(options: ServerOptions) -> RedisSettings:
-    """The server as arq's settings, as far as these can say it: what programs read, and `pool_at` goes over.
+    """Return the server as arq's settings, for programs that read them.
 
-    Not arq's own from_dsn, which leaves %-escapes in a password as they are.
+    They can't express everything, see `pool_at`. arq's own from_dsn is not used, since it keeps %-escapes in passwords.
     """
     url, standard = options.address, RedisSettings()
     settings = RedisSettings(
@@ -56,9 +56,10 @@ def redis_settings_at(options: ServerOptions) -> RedisSettings:
 
 
 def pool_at(options: ServerOptions, **terms: Any) -> ArqRedis | None:
-    """arq's pool where its own settings can't say all: over TLS (they check no names), or behind Sentinels. Else None.
+    """Return arq's pool for servers that its settings can't express, and None for others.
 
-    Not connected yet: the claim loop, which starts at the same time, tells what is wrong.
+    These are servers with TLS (arq does not check names) and servers behind Sentinels. The pool is not connected. The
+    claim loop, which starts at the same time, reports connection errors.
     """
     if not options.is_secure and options.sentinel is None:
         return None

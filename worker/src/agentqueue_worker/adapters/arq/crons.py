@@ -1,4 +1,4 @@
-"""arq's crons: arq computes the times, the claim loop's clock enqueues them once over all workers."""
+"""Crons of arq programs. arq computes the times, and each tick is enqueued once over all workers."""
 
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -13,19 +13,24 @@ class ArqCron:
     """A cron whose ticks are enqueued once over all workers."""
 
     def __init__(self, job: CronJob, timezone: tzinfo | None, serializers: Serializers) -> None:
+        def part(value: Any) -> str:
+            if value is None:
+                return "*"
+            return ",".join(map(str, sorted(value))) if isinstance(value, set | list | tuple) else str(value)
+
         self.job = job
         self.timezone = timezone
         self.serializers = serializers
         schedule = (job.month, job.day, job.weekday, job.hour, job.minute, job.second, job.microsecond)
-        # Two schedules of one function share its name; the last tick is remembered for each.
-        self.name = f"{job.name} {' '.join(map(_schedule_part, schedule))}"
+        # Two schedules of one function have its name in common, and each stores its last tick.
+        self.name = f"{job.name} {' '.join(map(part, schedule))}"
 
     def next_tick(self, after_ms: int) -> int:
-        """The first tick after that time, both ms since the epoch."""
+        """Return the first tick after that time. Both are in ms since the epoch."""
         job = self.job
         moment = datetime.fromtimestamp(after_ms / 1000, tz=self.timezone) - timedelta(seconds=1)
         tick_ms = after_ms
-        while tick_ms <= after_ms:  # next_cron looks from a second later on
+        while tick_ms <= after_ms:  # next_cron searches from one second later
             moment = next_cron(
                 moment,
                 month=job.month,
@@ -40,18 +45,12 @@ class ArqCron:
         return tick_ms
 
     def job_id(self, tick_ms: int) -> str:
-        """arq's own id of the tick, since programs read it and plain arq workers of the queue enqueue it too.
+        """Return arq's own ID of the tick. Programs read it, and plain arq workers of the queue enqueue it too.
 
-        It lacks the queue: `Store.tick` takes another where a job of another queue has it.
+        It does not contain the queue. If a job of another queue has it, `Store.tick` uses another ID.
         """
         return self.job.job_id or f"{self.job.name}:{tick_ms}"
 
     def record(self, tick_ms: int) -> bytes:  # noqa: ARG002  # every tick's record is the same
-        """The encoded job."""
+        """Return the encoded job."""
         return self.serializers.encode_job(self.job.name)
-
-
-def _schedule_part(value: Any) -> str:
-    if value is None:
-        return "*"
-    return ",".join(map(str, sorted(value))) if isinstance(value, set | list | tuple) else str(value)

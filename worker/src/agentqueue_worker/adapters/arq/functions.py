@@ -1,4 +1,4 @@
-"""arq functions as the claim loop sees them: hooks, tries and timeouts as arq has them."""
+"""Handlers that run arq functions, with arq's hooks, tries and timeouts."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from agentqueue_worker.adapters.arq.worker import ArqWorker
 
 NO_DELAY: Final = Backoff(type="fixed", delay=0.0, jitter=0.0)
+"""Backoff of arq's retries, which start at once unless the function asks for a delay."""
 
 
 class ArqHandler:
-    """One function, or the function of a cron."""
+    """Handler of one function, or of the function of a cron."""
 
     backoff = NO_DELAY
-    timeout = None  # arq's timeout does not cover the hooks, and is final: `call` keeps it
+    timeout = None  # arq's timeout is final and does not cover the hooks, so `call` applies it
 
     def __init__(self, worker: "ArqWorker", function: Function | CronJob) -> None:
         self.worker = worker
@@ -37,9 +38,9 @@ class ArqHandler:
         self.keep_ms = keep_ms_of(worker, function)
 
     async def call(self, job: RunningJob) -> Any:
-        """The function between its hooks, which all get the job's own context."""
+        """Run the function between its hooks, all with the job's own context."""
         worker = self.worker
-        worker.tasks[job.id] = job.task  # type: ignore[assignment]  # it is this very task
+        worker.tasks[job.id] = job.task  # type: ignore[assignment]  # the job's task runs this code
         try:
             value = await self._between_hooks(job)
         except BaseException as exc:
@@ -62,7 +63,7 @@ class ArqHandler:
             return await self._run(ctx, job)
         except BaseException as exc:
             if job.ending is None and job.attempt >= tries and isinstance(self.judge(exc, job), Failed):
-                # arq defers it once more, only to fail it at the next start: here it ends at once.
+                # arq defers such a job and fails it at its next start. Here it ends at once.
                 worker.jobs_retried += 1
                 raise _exceeded(tries) from exc
             raise
@@ -72,7 +73,7 @@ class ArqHandler:
 
     async def _run(self, ctx: dict[Any, Any], job: RunningJob) -> Any:
         record = job.record
-        limit = self.limit if record.options.timeout is None else None  # the record's own is kept by the claim loop
+        limit = self.limit if record.options.timeout is None else None  # the runner applies the record's own
         try:
             async with asyncio.timeout(limit) as scope:
                 return await self.coroutine(ctx, *record.args, **record.kwargs)
@@ -82,7 +83,7 @@ class ArqHandler:
             raise
 
     def judge(self, exc: BaseException, job: RunningJob) -> Verdict:  # noqa: ARG002  # the port's shape
-        """arq's rules: only Retry, RetryJob and CancelledError run it again; any other exception is final."""
+        """Return how an exception counts in arq. Only Retry, RetryJob and CancelledError cause another try."""
         if self.worker.retry_jobs and is_a(exc, Retry):
             return Failed(after=(exc.defer_score or 0) / 1000)  # type: ignore[attr-defined]  # see is_a
         if self.worker.retry_jobs and is_a(exc, (RetryJob, asyncio.CancelledError)):
@@ -95,7 +96,7 @@ def _exceeded(tries: int) -> JobExecutionFailed:
 
 
 class UnreadableHandler:
-    """Ends a job whose record the user's deserializer refused: for the claim loop a pickle is one that nobody reads."""
+    """Handler of jobs whose record the user's deserializer refused. It ends them with arq's own error."""
 
     name = UNREADABLE_JOB_NAME
     backoff = NO_DELAY
@@ -107,11 +108,11 @@ class UnreadableHandler:
         self.keep_ms = keep_ms_of(worker)
 
     async def call(self, job: RunningJob) -> Any:
-        """See the class."""
+        """Raise arq's DeserializationError."""
         self.worker.jobs_failed += 1
         problem = job.record.problem if isinstance(job.record, ArqRecord) else None
         raise arq_jobs.DeserializationError(problem or "unable to deserialize job")
 
     def judge(self, exc: BaseException, job: RunningJob) -> Verdict:  # noqa: ARG002  # the port's shape
-        """Final."""
+        """Return the verdict that the job is dead."""
         return Hopeless(DeadLetterReason.GARBAGE)

@@ -1,4 +1,4 @@
-"""An arq program as the claim loop sees it."""
+"""Registry of an arq program's functions for the claim loop."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -18,28 +18,28 @@ log = structlog.get_logger("agentqueue.arq")
 
 
 class ArqCodec:
-    """The program's serializers; counts the jobs that ended without having started."""
+    """Codec with the program's serializers. It counts jobs that ended before they started."""
 
     def __init__(self, worker: ArqWorker) -> None:
         self._worker = worker
         self.decode_job = worker.serializers.decode_job
 
     def encode_result(self, record: ResultRecord) -> bytes:
-        """See Serializers."""
+        """Return the encoded result. See Serializers."""
         if record.started_ms == 0:
             self._worker.jobs_failed += 1
         return self._worker.serializers.encode_result(record)
 
 
 class ArqRegistry:
-    """An arq program as the claim loop sees it.
+    """Registry of an arq program.
 
     Args:
         worker: the program.
-        owned: stopping closes it; else whoever made it does (arq's `async_run()` leaves the worker open).
+        owned: True if `stop` closes the program. Else its creator does (arq's `async_run()` leaves the worker open).
     """
 
-    unknown_grace_ms = 0  # to arq a function that it does not know is final
+    unknown_grace_ms = 0  # in arq a job of an unknown function fails at once
 
     def __init__(self, worker: ArqWorker, *, owned: bool) -> None:
         self.worker = worker
@@ -58,40 +58,40 @@ class ArqRegistry:
 
     @property
     def names(self) -> Iterable[str]:
-        """The names of its functions and crons."""
+        """Names of the functions and crons."""
         return self._handlers
 
     def find(self, name: str) -> Handler | None:
-        """The function of that name."""
+        """Return the handler of the function of that name, or None."""
         return self._unreadable if name == UNREADABLE_JOB_NAME else self._handlers.get(name)
 
     async def start(self, runtime: WorkerRuntime) -> None:
-        """Connect, run on_startup, and begin what arq does beside its jobs."""
+        """Connect, run on_startup, and start arq's background tasks."""
         worker = self.worker
         if not await self._connect(runtime):
             return
         if worker.on_startup is not None:
             await worker.on_startup(worker.ctx)
         await worker.enqueue_startup_crons()
-        besides = [worker.keep_health(), *map(worker.tick_plainly, self._plain_crons)]
-        self._tasks = [asyncio.create_task(it) for it in besides]
+        background = [worker.keep_health(), *map(worker.tick_plainly, self._plain_crons)]
+        self._tasks = [asyncio.create_task(task) for task in background]
 
     async def _connect(self, runtime: WorkerRuntime) -> bool:
-        """Until Redis answers, as every worker waits for it. False: it was stopped before that."""
+        """Wait until Redis answers. Return False if the worker was stopped before that."""
         while True:
             try:
                 await self.worker.open()
                 return True
             except (RedisError, OSError) as exc:
-                if not self._owned:  # a program of the user's own: arq has it fail after `conn_retries`
+                if not self._owned:  # arq lets the user's own program fail after `conn_retries`
                     raise
                 if runtime.draining:
                     return False
-                log.error("redis_unavailable", error=str(exc))  # noqa: TRY400  # the message says all
+                log.error("redis_unavailable", error=str(exc))  # noqa: TRY400  # the message has the reason
                 await asyncio.sleep(1)
 
     async def stop(self) -> None:
-        """End what `start` began; close the program if it is ours to close."""
+        """Stop the background tasks, and close the program if the registry owns it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -100,6 +100,6 @@ class ArqRegistry:
             await self.worker.shut()
 
     async def recorded(self, job: RunningJob) -> None:
-        """after_job_end, with the context that the job had; one that never got so far has none."""
+        """Run after_job_end with the job's context. A job that ended before it got a context is skipped."""
         if job.extra is not None:
-            await self.worker.after_job_end(job.extra)  # type: ignore[misc]  # asked for only if there is one
+            await self.worker.after_job_end(job.extra)  # type: ignore[misc]  # called only if there is one

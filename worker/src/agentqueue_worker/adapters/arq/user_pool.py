@@ -1,5 +1,6 @@
-"""A Server of our own on the terms of a client that the user made: same address, credentials and TLS."""
+"""Opens a Server with the address, credentials and TLS of a client that the user made."""
 
+from dataclasses import replace
 from typing import Any
 
 from redis import asyncio as redis_asyncio
@@ -13,29 +14,22 @@ from agentqueue_worker.app.lease_renewer import LEASE_THREAD_TIMEOUT_S
 
 
 def server_like(pool: ConnectionPool, *, for_lease_thread: bool, allow_eviction: bool = False) -> Server:
-    """A Server with connections of its own, made as the pool makes them.
+    """Return a Server with its own connections, made as the pool makes them.
 
     Args:
-        pool: the user's; nothing is taken from it but its settings.
-        for_lease_thread: for the renewing thread, which must not wait long.
+        pool: the user's pool. Only its settings are used.
+        for_lease_thread: the Server is for the lease thread, which must not wait.
         allow_eviction: as in ServerOptions.
     """
-    patient = ServerOptions("redis://", allow_eviction=allow_eviction, label=_name(pool))
-    options = patient
+    options = ServerOptions("redis://", allow_eviction=allow_eviction, label=_label(pool))
     if for_lease_thread:
-        options = ServerOptions(
-            patient.url,
-            connect_timeout=LEASE_THREAD_TIMEOUT_S,
-            timeout=LEASE_THREAD_TIMEOUT_S,
-            allow_eviction=allow_eviction,
-            max_connections=2,
-            label=patient.label,
-        )
+        timeout = LEASE_THREAD_TIMEOUT_S
+        options = replace(options, connect_timeout=timeout, timeout=timeout, max_connections=2)
     return Server(options, client=use_fast_commands(_client(pool, options)))
 
 
 def _client(pool: ConnectionPool, options: ServerOptions) -> redis_asyncio.Redis:
-    # The same as for a Server's own client: see there why.
+    # These are the options of a Server's own client, for the reasons given there.
     ours: dict[str, Any] = {
         "protocol": 2,
         "decode_responses": False,
@@ -46,7 +40,12 @@ def _client(pool: ConnectionPool, options: ServerOptions) -> redis_asyncio.Redis
         "socket_connect_timeout": options.connect_timeout,
     }
     if isinstance(pool, SentinelConnectionPool):
-        client: redis_asyncio.Redis = _sentinel_of(pool).master_for(pool.service_name, SentinelRedis, **ours)
+        # Clients of Sentinels belong to the event loop that first used them, so the user's can't be shared.
+        known = pool.sentinel_manager
+        nodes = [sentinel.connection_pool.connection_kwargs for sentinel in known.sentinels]
+        addresses = [(node["host"], node["port"]) for node in nodes]
+        sentinel = Sentinel(addresses, sentinel_kwargs=known.sentinel_kwargs, **known.connection_kwargs)
+        client: redis_asyncio.Redis = sentinel.master_for(pool.service_name, SentinelRedis, **ours)
         return client
     own = ConnectionPool(
         connection_class=pool.connection_class,
@@ -56,16 +55,8 @@ def _client(pool: ConnectionPool, options: ServerOptions) -> redis_asyncio.Redis
     return redis_asyncio.Redis(connection_pool=own)
 
 
-def _sentinel_of(pool: SentinelConnectionPool) -> Sentinel:
-    """Sentinels of our own: clients belong to the event loop that first used them."""
-    known = pool.sentinel_manager
-    told = [sentinel.connection_pool.connection_kwargs for sentinel in known.sentinels]
-    addresses = [(kwargs["host"], kwargs["port"]) for kwargs in told]
-    return Sentinel(addresses, sentinel_kwargs=known.sentinel_kwargs, **known.connection_kwargs)
-
-
-def _name(pool: ConnectionPool) -> str:
-    """The server as messages name it."""
+def _label(pool: ConnectionPool) -> str:
+    """Return the server's name for messages."""
     kwargs = pool.connection_kwargs
     if isinstance(pool, SentinelConnectionPool):
         return f"sentinel {pool.service_name}"

@@ -1,4 +1,4 @@
-"""arq's Worker without its engine: what it is told, its hooks and counters."""
+"""The part of arq's Worker that is independent of its engine: arguments, hooks and counters."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ log = structlog.get_logger("agentqueue.arq")
 
 
 class ArqWorker(arq_worker.Worker):
-    """arq's Worker: what it is told, its hooks and counters. `agentqueue_worker.arq.Worker` runs one by itself.
+    """arq's Worker with its arguments, hooks and counters. `agentqueue_worker.arq.Worker` adds the engine.
 
     Args:
-        functions: as arq's, like every other argument.
-        pickle: read and write pickles, arq's default; without it (and without a `job_deserializer`) records are JSON,
-            and a pickled one becomes a dead letter that says so. Unpickling runs code that the record names: only for
-            a Redis that nobody else can write to.
-        server: where Redis is, over `redis_settings`, which can't say everything.
+        functions: as in arq, like every argument that is not listed here.
+        pickle: read and write pickles, which is arq's default. Without it (and without a `job_deserializer`) records
+            are JSON, and a pickled one becomes a dead letter with this reason. Unpickling runs code that the record
+            names, so use it only for a Redis that nobody else can write to.
+        server: address of Redis. It overrides `redis_settings`, which can't express everything.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ArqWorker(arq_worker.Worker):
     ) -> None:
         self._server = server
         write, read = options.pop("job_serializer", None), options.pop("job_deserializer", None)
-        if redis_pool is not None:  # the pool's own, where the worker is given none
+        if redis_pool is not None:  # the pool's serializers are used if the worker has none
             write, read = write or redis_pool.job_serializer, read or redis_pool.job_deserializer
         self.serializers = Serializers.choose(write, read, pickled=pickle)
         super().__init__(
@@ -59,10 +59,7 @@ class ArqWorker(arq_worker.Worker):
             job_deserializer=self.serializers.read,
             **options,
         )
-        self._check_durations()
-
-    def _check_durations(self) -> None:
-        """What arq takes and meets with an OverflowError, in the middle of its work."""
+        # arq accepts longer durations, which fail with an OverflowError while it works.
         own = {"job_completion_wait": self._job_completion_wait, "keep_result": self.keep_result_s}
         own |= {"poll_delay": self.poll_delay_s, "health_check_interval": self.health_check_interval}
         kept = {f"{name}: keep_result": function.keep_result_s for name, function in self.functions.items()}
@@ -77,7 +74,7 @@ class ArqWorker(arq_worker.Worker):
         return float(self._job_completion_wait or 0)
 
     async def open(self) -> None:
-        """Connect arq's pool, as far as it is not."""
+        """Connect arq's pool if it is not connected, and put it into the context."""
         if self._pool is None:
             terms: dict[str, Any] = {
                 "job_serializer": self.serializers.write,
@@ -87,23 +84,20 @@ class ArqWorker(arq_worker.Worker):
             }
             ours = pool_at(self._server, **terms) if self._server is not None else None
             self._pool = ours or await create_pool(self.redis_settings, **terms)
-        self.ctx["redis"] = self._context_pool()
-
-    def _context_pool(self) -> ArqRedis:
-        """What functions enqueue through. It writes what this worker reads; a pool of the user's own stays as it is."""
+        # Functions enqueue through this pool, in the form that this worker reads. The user's pool stays unchanged.
         pool, (write, read) = self.pool, (self.serializers.write, self.serializers.read)
-        if (pool.job_serializer, pool.job_deserializer) == (write, read):
-            return pool
-        return ArqRedis(
-            pool.connection_pool,
-            job_serializer=write,
-            job_deserializer=read,
-            default_queue_name=pool.default_queue_name,
-            expires_extra_ms=pool.expires_extra_ms,
-        )
+        if (pool.job_serializer, pool.job_deserializer) != (write, read):
+            pool = ArqRedis(
+                pool.connection_pool,
+                job_serializer=write,
+                job_deserializer=read,
+                default_queue_name=pool.default_queue_name,
+                expires_extra_ms=pool.expires_extra_ms,
+            )
+        self.ctx["redis"] = pool
 
     async def shut(self) -> None:
-        """What arq's close() does to Redis and the user's code."""
+        """Do what arq's close() does with Redis and the user's code."""
         if self._pool is None:
             return
         await self.pool.delete(self.health_check_key)
@@ -114,7 +108,7 @@ class ArqWorker(arq_worker.Worker):
         self._pool = None
 
     def context_of(self, job: RunningJob) -> dict[Any, Any]:
-        """A job's own context: the worker's, and arq's four keys."""
+        """Return the context of a job, which is the worker's context with arq's four keys."""
         return self.ctx | {
             "job_id": job.id,
             "job_try": job.attempt,
@@ -123,7 +117,7 @@ class ArqWorker(arq_worker.Worker):
         }
 
     def count_failure(self, verdict: Verdict, job: RunningJob) -> None:
-        """arq's counters, for a job that raised."""
+        """Update arq's counters for a job that raised."""
         match job.ending:
             case Ending.LOST:
                 pass
@@ -135,7 +129,7 @@ class ArqWorker(arq_worker.Worker):
                 self.jobs_failed += 1
 
     def adjust(self, options: WorkerOptions) -> WorkerOptions:
-        """The claim loop's options, with what arq's arguments say."""
+        """Return the claim loop's options with the values of arq's arguments."""
         limited = options.burst and self.max_burst_jobs >= 0
         return replace(
             options,
@@ -146,7 +140,7 @@ class ArqWorker(arq_worker.Worker):
         )
 
     def open_server(self, for_lease_thread: bool, *, allow_eviction: bool = False) -> Server:  # noqa: FBT001  # the opener's shape
-        """A connection pool for the claim loop, to where arq's own goes."""
+        """Open a connection pool for the claim loop, to the server of arq's own pool."""
         pool = lazy_pool(self.redis_settings) if self._pool is None else self._pool.connection_pool
         return server_like(pool, for_lease_thread=for_lease_thread, allow_eviction=allow_eviction)
 
@@ -155,13 +149,13 @@ class ArqWorker(arq_worker.Worker):
         while True:
             try:
                 await self.record_health()
-            except (RedisError, OSError) as exc:  # the claim loop tells of it
+            except (RedisError, OSError) as exc:  # the claim loop reports the error
                 log.debug("health_not_recorded", error=str(exc))
             await asyncio.sleep(max(self.health_check_interval, 0.01))
-            self._last_health_check = 0  # sleep may end a little early by the clock that arq looks at
+            self._last_health_check = 0  # by arq's clock the sleep may end a little early
 
     async def tick_plainly(self, cron: ArqCron) -> None:
-        """Enqueue a cron with `unique=False`, which every worker does for itself, until cancelled."""
+        """Enqueue the ticks of a cron with `unique=False` until cancelled. Every worker enqueues its own."""
         tick_ms = cron.next_tick(now_ms())
         while True:
             await asyncio.sleep(max(tick_ms - now_ms(), 0) / 1000)
@@ -172,7 +166,7 @@ class ArqWorker(arq_worker.Worker):
             tick_ms = cron.next_tick(max(tick_ms, now_ms()))
 
     async def enqueue_startup_crons(self) -> None:
-        """What runs at startup, by each worker that starts, as in arq."""
+        """Enqueue crons with `run_at_startup`. Every worker that starts does it, as in arq."""
         for job in self.cron_jobs:
             if job.run_at_startup:
                 own = job.job_id or (f"{job.name}:{now_ms()}" if job.unique else None)
@@ -180,7 +174,7 @@ class ArqWorker(arq_worker.Worker):
 
 
 def keep_ms_of(worker: "ArqWorker", function: Function | CronJob | None = None) -> int:
-    """How long a result is kept: the function's own wish, else the worker's."""
+    """Return the milliseconds that a result is kept, set by the function or else by the worker."""
     own_forever = own_seconds = None
     if function is not None:
         own_forever, own_seconds = function.keep_result_forever, function.keep_result_s
