@@ -1,6 +1,6 @@
 """AgentQueue: queues for AI agents.
 
-Handlers are written with `Agent` and `Context`; jobs are enqueued with `agentqueue.client`.
+Write handlers with `Agent` and `Context`, and enqueue jobs with `Client` or `SyncClient`.
 """
 
 from typing import TYPE_CHECKING

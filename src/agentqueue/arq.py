@@ -1,7 +1,7 @@
 """JSON serializers for arq's own clients: `create_pool(..., job_serializer=dumps, job_deserializer=loads)`.
 
-arq pickles by default, and AgentQueue reads no pickles unless asked to. With these two a plain arq client feeds a queue
-and reads its results, exceptions and aborts included. Nothing here imports arq.
+arq pickles by default, and AgentQueue reads pickles with `--arq-pickle` only. With these serializers a plain arq client
+can enqueue jobs and read their results, exceptions and aborts included. This module does not import arq.
 """
 
 import builtins
@@ -22,17 +22,17 @@ _RECORD_KEYS: Final = frozenset("fak")
 
 
 class JobExecutionFailed(errors.JobFailed, RuntimeError):
-    """Stands for an exception whose class is not rebuilt here; where arq is imported, its own class is raised."""
+    """Stands for an exception of a class that is not rebuilt. If arq is imported, its own class is used instead."""
 
 
 def dumps(record: Mapping[str, Any], *, max_bytes: int = MAX_BYTES) -> bytes:
-    """An arq job or result record as JSON; a result that is an exception becomes `{"$exc": name, "args": [...]}`.
+    """Return an arq job or result record as JSON. An exception becomes `{"$exc": name, "args": [...]}`.
 
-    `max_bytes` is the limit of one record: give another with `functools.partial(dumps, max_bytes=...)`.
+    `max_bytes` is the maximum size of one record. Set another with `functools.partial(dumps, max_bytes=...)`.
 
     Raises:
-        InvalidPayload: not JSON (the message names the path), NaN, too deep or too large; arq's client wraps it in its
-            SerializationError.
+        InvalidPayload: The record is not JSON (the message names the path), has NaN, is too deep or too large. arq's
+            client wraps the error in its SerializationError.
     """
     wire = dict(record)
     if isinstance(wire.get("r"), BaseException):
@@ -42,10 +42,10 @@ def dumps(record: Mapping[str, Any], *, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def loads(raw: bytes) -> dict[str, Any]:
-    """The record in `raw`, as arq takes it: arguments as a tuple, a failed job's result as an exception.
+    """Return the record in `raw` as arq expects it: arguments as a tuple, a failed job's result as an exception.
 
     Raises:
-        InvalidPayload: not JSON, or not a record; arq's client wraps it in its DeserializationError.
+        InvalidPayload: The text is not JSON, or not a record. arq's client wraps it in its DeserializationError.
     """
     try:
         record = read_record(raw, "the record")
@@ -60,10 +60,10 @@ def loads(raw: bytes) -> dict[str, Any]:
 
 
 def decode_exception(value: Any) -> Any:
-    """The exception in `{"$exc": name, "args": [...]}`; what is none comes back as it is.
+    """Return the exception in `{"$exc": name, "args": [...]}`. Other values are returned unchanged.
 
-    Rebuilt are asyncio's CancelledError, builtin exceptions, AgentQueue's and (where arq is imported) arq's own.
-    Another becomes JobExecutionFailed("Name: arguments"): a name from the wire makes this process import nothing.
+    asyncio's CancelledError, builtin exceptions, AgentQueue's and, if arq is imported, arq's own are rebuilt. Another
+    becomes JobExecutionFailed("Name: arguments"), since a name in a record must not import modules.
     """
     if not is_exception(value):
         return value
@@ -89,5 +89,5 @@ def _find_class(name: str) -> type[BaseException] | None:
 
 
 def _execution_failed() -> type[BaseException]:
-    """arq's own class if this process has imported arq, since its users write `except JobExecutionFailed`."""
+    """Return arq's own class if this process has imported arq, since its users write `except JobExecutionFailed`."""
     return _find_class(JobExecutionFailed.__name__) or JobExecutionFailed

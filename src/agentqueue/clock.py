@@ -1,13 +1,13 @@
-"""The one place that reads the clock. Everything else is given the time."""
+"""The only module that reads the clock. Others get the time as an argument."""
 
 import time
 
 
 def now_ms() -> int:
-    """Milliseconds since the epoch, by this machine. Leases go by Redis's own TIME instead."""
+    """Return this machine's time in milliseconds since the epoch. Leases use the time of Redis instead."""
     return time.time_ns() // 1_000_000
 
 
 def monotonic() -> float:
-    """Seconds that never go back, for measuring durations."""
+    """Return seconds of a clock that never goes back, for durations."""
     return time.monotonic()

@@ -1,16 +1,16 @@
-"""Every error that AgentQueue raises on purpose, under one root.
+"""Every error that AgentQueue raises on purpose, with one base class.
 
-A message names the thing, the cause and the next step, so that it can be shown to a user as it is.
+A message names the subject, the cause and the next step, so that it can be shown to users unchanged.
 """
 
 from agentqueue.redaction import redact
 
 
 class AgentQueueError(Exception):
-    """The root of all errors raised on purpose.
+    """Base class of all errors that AgentQueue raises on purpose.
 
-    Passwords in URLs are removed from the message, since messages quote what they were given, and end in logs,
-    conditions and terminals.
+    Passwords in URLs are removed from the message, since messages quote arguments and appear in logs, conditions and
+    terminals.
     """
 
     def __init__(self, *args: object) -> None:
@@ -18,52 +18,52 @@ class AgentQueueError(Exception):
 
 
 class UsageError(AgentQueueError, ValueError):
-    """The caller passed something that can't be right; nothing was sent."""
+    """An argument is not valid. Nothing was sent."""
 
 
 class InvalidPayload(UsageError):
-    """A payload that is not JSON, too large, too deep, or refused by the handler's model."""
+    """A payload is not JSON, too large, too deep, or refused by the handler's annotation."""
 
 
 class InvalidName(UsageError):
-    """A job id, queue name, job name, tag or priority outside its alphabet or range."""
+    """A job ID, queue name, job name, tag or priority is outside its alphabet or range."""
 
 
 class InvalidSpec(UsageError):
-    """An AgentQueue resource that breaks a rule; the message gives line, path and what to write instead."""
+    """An AgentQueue resource breaks a rule. The message has the line, the path and a correction."""
 
 
 class NotFound(AgentQueueError, LookupError):
-    """A job, queue, agent or file that is not known; the message offers the nearest known name."""
+    """A job, queue, agent or file is not known. The message has the nearest known name."""
 
 
 class JobNotFound(NotFound):
-    """No job with this id is known: never enqueued, or its result's retention has passed."""
+    """A job was never enqueued, or the retention of its result has passed."""
 
 
 class JobFailed(AgentQueueError):
-    """The job whose result was asked for is dead: its last error is the message."""
+    """The job whose result was requested is dead. The message has its last error."""
 
 
 class JobCancelled(AgentQueueError):
-    """The job whose result was asked for was cancelled."""
+    """The job whose result was requested was cancelled."""
 
 
 class ResultTimeout(AgentQueueError, TimeoutError):
-    """The job had no result within the time given; it goes on."""
+    """The job has not ended within the timeout. It goes on."""
 
 
 class QueueUnavailable(AgentQueueError, ConnectionError):
-    """The Redis server does not answer, or refuses us; what was asked may or may not have happened."""
+    """The Redis server does not answer, or refuses the connection. The call may or may not have taken effect."""
 
 
 class QueueFull(AgentQueueError):
-    """The Redis server is at `maxmemory` and refuses new jobs; running ones finish."""
+    """The Redis server is at `maxmemory` and refuses new jobs. Running jobs finish."""
 
 
 class UnsupportedServer(AgentQueueError):
-    """The server is too old, a cluster, a replica, evicts keys, or isn't Redis at all."""
+    """The server is too old, a cluster, a replica, evicts keys, or is not a Redis server."""
 
 
 class HandlerImportError(AgentQueueError, ImportError):
-    """The module that holds the handlers does not import, or has no such agent."""
+    """The module of the handlers cannot be imported, or does not have the agent."""

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used, so that an import costs only what it needs."""
+"""Public names of a package that are imported on first use, so that the package itself imports fast."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -12,7 +12,7 @@ def lazy_exports(
 
     Args:
         package: The globals of the package.
-        homes: Each public name, and the module that defines it.
+        homes: The module that defines each public name.
     """
 
     def get(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Every Redis key that AgentQueue reads or writes, in one place.
+"""Every Redis key that AgentQueue reads or writes.
 
-The key names are arq's where arq has one, so that arq's own clients work on the same queue. Keys carry no hash tags
-(as arq's): one server, or a primary with replicas, not Redis Cluster.
+Keys have arq's names where arq has one, so that arq's own clients work on the same queue. Like arq's, they have no hash
+tags: they need one server, or a primary with replicas, and not Redis Cluster.
 """
 
 import re
@@ -12,29 +12,29 @@ from typing import Final
 from agentqueue.errors import InvalidName
 
 JOB: Final = "arq:job:"
-"""+ id: the job record. It never expires while the job is not final."""
+"""+ ID: the job record. It does not expire before the job has ended."""
 IN_PROGRESS: Final = "arq:in-progress:"
-"""+ id: `owner|level|old score|claimed ms`, while a worker holds the job."""
+"""+ ID: `owner|level|old score|claimed ms`, while a worker holds the job."""
 RETRY: Final = "arq:retry:"
-"""+ id: attempts that ended in failure so far."""
+"""+ ID: number of failed attempts."""
 RESULT: Final = "arq:result:"
-"""+ id: the result record, for as long as results are kept."""
+"""+ ID: the result record, until its retention has passed."""
 ABORT: Final = "arq:abort"
-"""zset id -> ms: jobs somebody asked to cancel; shared by all queues, as in arq."""
+"""zset ID -> ms: requests to cancel jobs of all queues, as in arq."""
 META: Final = "aq:meta:"
-"""+ id: hash of what changes while a job lives (progress, checkpoint, errors, crashes, releases, expires)."""
+"""+ ID: hash of a job's changing fields (progress, checkpoint, errors, crashes, releases, expires)."""
 DEAD: Final = "aq:dead:"
-"""+ id: hash of a dead letter."""
+"""+ ID: hash of a dead letter."""
 LAST_STEP_KEY: Final = "aq:last:"
 """+ owner: the last step's sequence number and answer, so that a step sent twice is carried out once."""
 DECISION: Final = "aq:decision:"
-"""+ queue: why it has as many workers as it has, as whoever scales it decided last (JSON, kept for a minute)."""
+"""+ queue: the last scaling decision (JSON, kept for a minute)."""
 QUEUES: Final = "aq:queues"
-"""Set of the queue names ever used on this server."""
+"""Set of all queue names that were ever used on this server."""
 
 
 class Level(IntEnum):
-    """The four priority levels, in the order in which they are served; the value indexes the Lua scripts' key list."""
+    """The four priority levels, in the order of serving. The value is the index in the key list of the Lua scripts."""
 
     URGENT = 1
     HIGH = 2
@@ -43,15 +43,17 @@ class Level(IntEnum):
 
     @property
     def label(self) -> str:
-        """The name users write: urgent, high, normal or low."""
+        """Return the level's name for users: urgent, high, normal or low."""
         return self.name.lower()
 
 
 PRIORITY_NUMBERS: Final = {Level.URGENT: 1, Level.HIGH: 5, Level.NORMAL: 10, Level.LOW: 15}
-"""The numbers that stand for the names; smaller is sooner."""
+"""Priority number of each level. Jobs with smaller numbers run first."""
 
 MAX_ID: Final = 256
+"""Maximum length of a job ID."""
 MAX_QUEUE_NAME: Final = 128
+"""Maximum length of a queue name."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=~-]*")
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9._-]+)*")
 RESERVED_PREFIXES: Final = ("aq:", "arq:job", "arq:in-progress", "arq:retry", "arq:result", "arq:abort")
@@ -78,10 +80,10 @@ RESERVED_PARTS: Final = frozenset(
 
 
 def level_of(priority: "int | str | Level") -> Level:
-    """The level a priority falls to: a name, or a number (a number in between falls to the level at or above it).
+    """Return the level of a priority, which is a name or a number. A number in between has the more urgent one.
 
     Raises:
-        InvalidName: not one of the names, or a number below 1.
+        InvalidName: The name is unknown, or the number is below 1.
     """
     if isinstance(priority, Level):
         return priority
@@ -97,10 +99,10 @@ def level_of(priority: "int | str | Level") -> Level:
 
 
 def check_id(job_id: str) -> str:
-    """The id itself, if it may be a job's id.
+    """Return a job ID after a check.
 
     Raises:
-        InvalidName: empty, longer than 256, or with a character outside letters, digits and `._:@/+=~-`.
+        InvalidName: The ID is empty, longer than 256, or has characters outside letters, digits and `._:@/+=~-`.
     """
     if type(job_id) is str and len(job_id) <= MAX_ID and _ID.fullmatch(job_id):
         return job_id
@@ -111,10 +113,10 @@ def check_id(job_id: str) -> str:
 
 
 def check_queue(name: str) -> str:
-    """The name itself, if it may be a queue's: its keys can't meet another queue's or arq's.
+    """Return a queue name after a check. Its keys cannot collide with those of another queue or of arq.
 
     Raises:
-        InvalidName: outside the alphabet, too long, or with a part that AgentQueue uses for its own keys.
+        InvalidName: The name is outside the alphabet, too long, or has a part that AgentQueue's own keys use.
     """
     if not (type(name) is str and len(name) <= MAX_QUEUE_NAME and _QUEUE.fullmatch(name)):
         raise InvalidName(
@@ -131,7 +133,7 @@ def check_queue(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeySpace:
-    """The keys of one queue. The queue's name is checked when the key space is made."""
+    """The keys of one queue. The constructor checks the queue's name."""
 
     queue: str
 
@@ -139,65 +141,65 @@ class KeySpace:
         check_queue(self.queue)
 
     def level(self, level: Level) -> str:
-        """zset id -> score of the jobs of a level that are not final; `normal` is the queue's bare name, as arq's."""
+        """Return the zset ID -> score of a level's jobs, not ended yet. `normal` has the queue's name, as in arq."""
         return self.queue if level is Level.NORMAL else f"{self.queue}:{level.label}"
 
     @property
     def levels(self) -> tuple[str, str, str, str]:
-        """The four level keys, in serving order."""
+        """Return the keys of the four levels, in the order of serving."""
         urgent, high, normal, low = (self.level(level) for level in Level)
         return urgent, high, normal, low
 
     def of(self, suffix: str) -> str:
-        """The queue's key of that suffix: dead, done, paused, limit, wake, stats, workers, reaped, seq, sweep, …"""
+        """Return the queue's key with a suffix: dead, done, paused, limit, wake, stats, workers, reaped, seq, …"""
         return f"{self.queue}:{suffix}"
 
     @property
     def dead(self) -> str:
-        """zset id -> finished ms of the dead letters."""
+        """Return the zset ID -> finished ms of the dead letters."""
         return self.of("dead")
 
     @property
     def done(self) -> str:
-        """zset id -> finished ms: the history of completed jobs."""
+        """Return the zset ID -> finished ms of the completed jobs in the history."""
         return self.of("done")
 
     @property
     def paused(self) -> str:
-        """Exists while the queue is paused; its value tells since when and by whom."""
+        """Return the key that exists while the queue is paused. Its value has the time and the author."""
         return self.of("paused")
 
     @property
     def wake(self) -> str:
-        """The capped list idle workers block on; only a hint."""
+        """Return the capped list that wakes up idle workers. It is only a hint."""
         return self.of("wake")
 
     @property
     def stats(self) -> str:
-        """Hash of counters since the beginning."""
+        """Return the hash of counters since the queue was created."""
         return self.of("stats")
 
     def stats_of_minute(self, minute: int) -> str:
-        """Hash of the counters of one minute (ms since the epoch // 60,000), kept for 24 h."""
+        """Return the hash of counters of one minute (ms since the epoch // 60,000), which is kept for 24 h."""
         return f"{self.stats}:{minute}"
 
     @property
     def workers(self) -> str:
-        """Hash worker id -> its last heartbeat (JSON)."""
+        """Return the hash worker ID -> last heartbeat (JSON)."""
         return self.of("workers")
 
     @property
     def drain(self) -> str:
-        """Hash worker id -> ms: workers marked to drain before a scale-in."""
+        """Return the hash worker ID -> ms of the workers that must drain before a scale-in."""
         return self.of("drain")
 
     @property
     def fingerprints(self) -> str:
-        """Hash fingerprint -> number of dead letters."""
+        """Return the hash fingerprint -> number of dead letters."""
         return f"{self.dead}:fp"
 
     def fingerprint(self, value: str) -> str:
-        """zset id -> finished ms of the dead letters with one fingerprint."""
+        """Return the zset ID -> finished ms of the dead letters with a fingerprint."""
         return f"{self.dead}:fp:{value}"
 
 
@@ -205,10 +207,10 @@ _JOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 
 
 def check_job_name(name: str) -> str:
-    """The name itself, if it may be a job's.
+    """Return a job name after a check.
 
     Raises:
-        InvalidName: empty, over 128 characters, or outside letters, digits and `_.:-`.
+        InvalidName: The name is empty, over 128 characters, or outside letters, digits and `_.:-`.
     """
     if type(name) is str and _JOB_NAME.fullmatch(name):
         return name

@@ -1,4 +1,4 @@
-"""Text that others wrote (exceptions, replies, echoed arguments), without the passwords in it."""
+"""Remove passwords from foreign text: exceptions, replies, echoed arguments."""
 
 import re
 from collections.abc import Iterable
@@ -6,24 +6,25 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 REDACTED: Final = "***"
+"""Text in the place of a password."""
 ACCOUNT: Final = "[user:password@]"
-"""How our own messages write where an account stands in a URL; it is no secret and stays."""
+"""Placeholder of an account in the URLs of our own messages. It is no secret and is not removed."""
 _ACCOUNT_WITHOUT_AT: Final = ACCOUNT.replace("@", "\0")
 _URL: Final = r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3}+)"
 _URL_WITH_ACCOUNT: Final = re.compile(_URL + r"\S*@")
 _URL_WITH_ODD_ACCOUNT: Final = re.compile(_URL + r"(?!(?:[\w.-]+|\[[\w:.%]+\])(?::\d+)?(?:[/?\s:;,)'\"]|$))[^\n]*@")
-"""Up to the last @ of the line, as an unescaped password may hold spaces; not after an address without an account."""
+"""Matches up to the last @ of the line, since an unescaped password may have spaces. Skips URLs without account."""
 _MALFORMED: Final = re.compile(r"\b((?:rediss?|valkeys?|sentinel|redis[+]sentinel):/{1,3}):[^\s@]*", re.IGNORECASE)
-"""A password without @host after it."""
+"""Matches a password without @host behind it."""
 _PASSWORD: Final = re.compile(r"(?i)\b((?:[a-z_]*password|passwd|pwd|auth)=)[^\s&'\"]+")
 
 
 def redact(text: str, secrets: Iterable[str | None] = ()) -> str:
-    """Return text of others (an exception, a reply, an argument that was echoed) without passwords.
+    """Return a text without passwords.
 
     Args:
-        text: any text.
-        secrets: passwords that are known; their percent-encoded forms are removed as well.
+        text: Any text, such as an exception, a reply or an echoed argument.
+        secrets: Known passwords. Their percent-encoded forms are removed as well.
     """
     known = {form for secret in secrets if secret for form in _forms(secret)}
     for form in sorted(known, key=len, reverse=True):
@@ -40,7 +41,7 @@ def redact(text: str, secrets: Iterable[str | None] = ()) -> str:
 
 
 def redact_exception(exc: BaseException, secrets: Iterable[str | None] = ()) -> None:
-    """Remove passwords from an exception, its causes and its context, which tracebacks and logs show too."""
+    """Remove passwords from an exception, and from its causes and contexts, which tracebacks and logs show."""
     known = tuple(secrets)
     seen: set[int] = set()
     rest: list[BaseException | None] = [exc]

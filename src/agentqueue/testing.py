@@ -1,4 +1,4 @@
-"""For tests of your own agents: a real server, your handlers run until there is nothing to do, a clock to move.
+"""Test your own agents against a real server: run handlers until no job is left, and let time pass.
 
     async def test_offers_are_ranked():
         async with Sandbox(agent) as box:
@@ -28,24 +28,26 @@ if TYPE_CHECKING:
 __all__ = ["Burst", "EmbeddedServer", "Sandbox"]
 
 GROUP: Final = "agentqueue.workers"
+"""Group of the entry point that the worker's distribution registers."""
 BURST: Final = "burst"
-RUN_TIMEOUT: Final = 30.0
-"""Seconds after which `run_until_idle` gives up: handlers of tests should take far less."""
+"""Name of the entry point."""
+RUN_TIMEOUT_S: Final = 30.0
+"""Longest duration of `run_until_idle`, in seconds. Handlers of tests should take far less."""
 
-POLL: Final = 0.01
-"""Seconds between two looks at a job that another task's handlers run."""
+POLL_S: Final = 0.01
+"""Pause between two reads of a job that another task's handlers run, in seconds."""
 
 
 class Burst(Protocol):
-    """What the worker's distribution registers as entry point `burst` of the group `agentqueue.workers`."""
+    """The entry point `burst` of the group `agentqueue.workers`, which the worker's distribution registers."""
 
     def __call__(self, target: Any, *, url: str, concurrency: int) -> Awaitable[None]:
-        """Serve an Agent's queue in this very process until no job of it is ready or running; delayed ones stay."""
+        """Serve an Agent's queue in this process until no job is ready or running. Delayed jobs stay."""
         ...
 
 
 class SandboxClient(Client):
-    """The client of a Sandbox: waiting for a result there runs the handlers, and no delay of the job is sat out."""
+    """The client of a Sandbox. A wait for a result runs the handlers and skips the job's delays."""
 
     box: "Sandbox"
 
@@ -56,13 +58,13 @@ class SandboxClient(Client):
         *,
         queue: str | None = None,
     ) -> Any:
-        """Run the handlers until the job ends, and return what its handler returned; see `Client.result`.
+        """Run the handlers until the job ends, and return the result of its handler; see `Client.result`.
 
-        Where the job waits for its time (`delay=`, or a retry's backoff), it is due at once; nothing else gets older.
-        In a Sandbox without agents, and for a job that somebody else runs, it only waits.
+        A delay of the job (`delay=`, or a retry's backoff) ends at once. Other times do not change. In a Sandbox
+        without agents, and for a job that another worker runs, this only waits.
 
         Raises:
-            UsageError: nothing will ever run the job; the message says what to call.
+            UsageError: Nothing will ever run the job. The message has the call that is missing.
         """
         if self.box.agents:
             async with asyncio.timeout(check_timeout(timeout)) as limit:
@@ -76,11 +78,11 @@ class SandboxClient(Client):
 
 
 class Sandbox:
-    """A server of the test's own, with a client, and workers when asked for. `async with Sandbox(agent, ...) as box:`
+    """A server for one test, with a client and, on request, workers: `async with Sandbox(agent, ...) as box:`.
 
     Args:
-        agents: whose queues `run_until_idle` serves.
-        url: a server to use instead of an embedded one. It is not emptied.
+        agents: The agents whose queues `run_until_idle` serves.
+        url: A server to use instead of an embedded one. It is not emptied.
     """
 
     client: SandboxClient
@@ -93,7 +95,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The server's URL."""
+        """Return the server's URL."""
         return self._server.url if self._server is not None else cast("str", self._url)
 
     async def __aenter__(self) -> Self:
@@ -115,15 +117,14 @@ class Sandbox:
         if self._server is not None:
             self._server.stop()
 
-    async def run_until_idle(self, *, concurrency: int = 10, timeout: float = RUN_TIMEOUT) -> None:
-        """Run the agents' handlers, in this process, until no job of theirs is ready or running.
+    async def run_until_idle(self, *, concurrency: int = 10, timeout: float = RUN_TIMEOUT_S) -> None:
+        """Run the agents' handlers in this process until none of their jobs is ready or running.
 
-        Jobs that are enqueued meanwhile are run too, also from one agent to another. Delayed ones (a retry's among
-        them) stay until `advance` lets their time come.
+        Jobs that are enqueued meanwhile run too. Delayed jobs, also retries, stay until `advance` makes them due.
 
         Raises:
-            UsageError: `agentqueue-worker` is not installed, or no agents were given.
-            TimeoutError: not idle after `timeout` seconds.
+            UsageError: `agentqueue-worker` is not installed, or the Sandbox has no agents.
+            TimeoutError: Jobs are left after `timeout` seconds.
         """
         if not self.agents:
             raise UsageError("Sandbox() has no agents to run: pass them, Sandbox(agent, ...)")
@@ -133,19 +134,23 @@ class Sandbox:
                 await asyncio.gather(*(burst(agent, url=self.url, concurrency=concurrency) for agent in busy))
 
     async def run_until_final(self, job_id: str, queue: str | None = None) -> None:
-        """Run the agents' handlers until this job ends; its delays pass at once. `job.result()` does it.
+        """Run the agents' handlers until a job ends. Its delays end at once. `job.result()` calls this.
 
-        It returns early while somebody else runs the job.
+        It returns early if another worker runs the job.
 
         Raises:
-            UsageError: nothing will ever run the job; the message says what to call.
+            UsageError: Nothing will ever run the job. The message has the call that is missing.
         """
         while not (status := await self.client.status(job_id, queue=queue)).is_final:
             if status.state is State.DELAYED:
                 await self._check_served(status)
-                await make_due(self.client.store, status.queue, job_id)  # nothing else gets older: no result expires
-            elif self._driving.locked():  # by another result(), or by the one whose handlers wait for this job
-                await asyncio.sleep(POLL)
+                await make_due(
+                    self.client.store, status.queue, job_id
+                )  # other times do not change, so that no result expires
+            elif (
+                self._driving.locked()
+            ):  # another result() runs the handlers, maybe one whose handler waits for this job
+                await asyncio.sleep(POLL_S)
             elif status.state is State.ACTIVE:
                 return
             else:
@@ -171,18 +176,24 @@ class Sandbox:
         return not stats.paused and stats.waiting + stats.active > 0
 
     async def advance(self, by: float | timedelta) -> None:
-        """Let time pass (seconds, or a timedelta): delays and retries come due, retention and rate limits end.
+        """Let time pass on the server: delayed jobs and retries become due, retention and rate limits end.
 
-        What is stored is made older; the machine's own clock, by which crons tick, stays.
+        The stored times move into the past. The machine's clock, which drives crons, does not change.
+
+        Args:
+            by: A number of seconds, or a timedelta.
+
+        Raises:
+            UsageError: The duration is negative.
         """
         await advance_time(self.client.store, round(seconds(by, "by") * 1000))
 
 
 def load_burst() -> Burst:
-    """How to run an agent in this process, as the installed worker has it.
+    """Return the function of the installed worker that runs an agent in this process.
 
     Raises:
-        UsageError: no worker is installed.
+        UsageError: No worker is installed.
     """
     found = entry_points(group=GROUP, name=BURST)
     if not found:

@@ -242,7 +242,7 @@ class TestResult:
         await worker.fail(await worker.claim_one())
         status = await job.status()
         assert (status.state, status.attempts, status.error) == (State.DELAYED, 1, "ValueError: nope")
-        with pytest.raises(ResultTimeout, match="delayed still"):
+        with pytest.raises(ResultTimeout, match="still delayed"):
             await job.result(timeout=0.05)
 
     async def test_an_unknown_job_is_not_waited_for(self, client: Client) -> None:
@@ -384,8 +384,8 @@ class TestListing:
         [
             pytest.param({"state": "cancelled"}, "can't be listed", id="cancelled"),
             pytest.param({"state": "lost"}, "can't be listed", id="no-such-state"),
-            pytest.param({"cursor": "12"}, "not one that a page had", id="no-cursor"),
-            pytest.param({"cursor": "dead:5"}, "not asked for", id="cursor-of-another-state"),
+            pytest.param({"cursor": "12"}, "invalid cursor", id="no-cursor"),
+            pytest.param({"cursor": "dead:5"}, "not requested", id="cursor-of-another-state"),
             pytest.param({"limit": 0}, "from 1 to 1,000", id="limit-low"),
             pytest.param({"limit": 1_001}, "from 1 to 1,000", id="limit-high"),
         ],

@@ -343,7 +343,7 @@ async def test_pages_of_jobs(client: Client, api: httpx.AsyncClient) -> None:
     [
         ("state=wating", "state 'wating' can't be listed"),
         ("state=cancelled", "cancelled jobs are known by id"),
-        ("cursor=x", "not one that a page had"),
+        ("cursor=x", "invalid cursor"),
         ("cursor=done:5", "is of state 'done'"),
         ("limit=0", "limit 0 must be"),
         ("limit=1001", "limit 1001 must be"),

@@ -238,4 +238,4 @@ def test_no_body_makes_the_console_fail(
 )
 def test_a_cursor_that_no_page_had_is_the_callers_mistake(ask: Callable[[Ask], Answer], query: str) -> None:
     answer = ask(Ask("GET", JOBS, query))
-    assert (answer.status, "is not one that a page had" in orjson.loads(answer.body)["detail"]) == (400, True)
+    assert (answer.status, "invalid cursor" in orjson.loads(answer.body)["detail"]) == (400, True)

@@ -202,7 +202,7 @@ async def test_garbage_in_one_dead_letter_hides_no_other(
         DeadLetterReason.GARBAGE,
         DeadLetterReason.FATAL,
     )
-    assert "its dead letter can't be read: the dead letter is not one" in letters["a"].error
+    assert "its dead letter can't be read: the dead letter is not valid" in letters["a"].error
     assert "WRONGTYPE" in letters["b"].error
     rows = (await api.get("/api/queues/q/dead")).json()["dead"]
     assert {row["id"]: row["diedAt"] is None for row in rows} == {"a": True, "b": True, "c": False}

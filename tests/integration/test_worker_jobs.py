@@ -456,8 +456,8 @@ def agent() -> Agent:
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        pytest.param(b"\x00\x01garbage", (DeadLetterReason.GARBAGE, "not one"), id="garbage"),
-        pytest.param(b"[]", (DeadLetterReason.GARBAGE, "not one"), id="json-but-no-record"),
+        pytest.param(b"\x00\x01garbage", (DeadLetterReason.GARBAGE, "not valid"), id="garbage"),
+        pytest.param(b"[]", (DeadLetterReason.GARBAGE, "not valid"), id="json-but-no-record"),
         pytest.param(b'{"f":1,"a":[],"k":{},"et":1}', (DeadLetterReason.GARBAGE, "f (string)"), id="wrong-types"),
         pytest.param(
             b'{"f":"fine","a":[1],"k":{},"et":1,"x":{"timeout":"soon"}}',

@@ -1,1 +1,1 @@
-"""The part that handler authors import: agents, job handlers and their context."""
+"""Agents, job handlers and their context, for authors of handlers."""

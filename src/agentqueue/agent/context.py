@@ -28,33 +28,34 @@ if TYPE_CHECKING:
     from agentqueue.model.new_job import EnqueueOptions, NewJob
 
 MAX_CHILDREN: Final = 1_000
-"""Jobs that one job may enqueue: they are sent in one script, which keeps the server busy that long."""
+"""Maximum number of jobs that one job may enqueue. One script sends them, which blocks the server meanwhile."""
 MAX_CHILDREN_BYTES: Final = 3 * 1024 * 1024
+"""Maximum size of the jobs that one job enqueues, in bytes. One script sends them with its result."""
 
 
 class Runtime(Protocol):
-    """What a context asks of the worker that runs its job."""
+    """The worker that runs a job, as its context uses it."""
 
     queue: str
     declared_queue: str
-    """The queue its agent names, which a deployment may override with `queue`."""
+    """The queue that the agent declares. A deployment may override it with `queue`."""
     state: Any
     draining: bool
     thread: int
-    """The id of the event loop's thread."""
+    """Identifier of the event loop's thread."""
     loop: "AbstractEventLoop"
 
     def progress(self, job_id: str, progress: Progress) -> None:
-        """Note how far the job is; written now and then. Called in the loop's thread."""
+        """Record a job's progress, which is written periodically. Called in the loop's thread."""
         ...
 
     def checkpoint(self, job_id: str, raw: bytes) -> Coroutine[Any, Any, None]:
-        """Keep the job's checkpoint. Called in the loop's thread."""
+        """Store a job's checkpoint. Called in the loop's thread."""
         ...
 
 
 class _Finished:
-    """An awaitable that is done: what `ctx.progress` gives, so that `await` is right and never needed."""
+    """An awaitable that is done. `ctx.progress` returns it, so that `await` is allowed but not required."""
 
     __slots__ = ()
 
@@ -67,7 +68,7 @@ _FINISHED: Final = _Finished()
 
 
 class Context:
-    """What a handler knows of its job, and how it talks to the worker. Plain `def` handlers may use all of it too."""
+    """A job, as its handler sees it, and the connection to the worker. Plain `def` handlers may use it too."""
 
     __slots__ = (
         "_checkpoint",
@@ -99,72 +100,72 @@ class Context:
         self._checkpoint: bytes | None = resume
         self._log: FilteringBoundLogger | None = None
         self.id = id
-        """The job's id."""
+        """The job's ID."""
         self.attempt = attempt
-        """From 1; counts runs that ended in the handler's own failure."""
+        """Number of this attempt, from 1. Failures of the handler count, crashes and drains do not."""
         self.delivery = delivery
-        """From 1; counts starts, whatever ended them."""
+        """Number of this start, from 1. Every start counts."""
         self.children: list[NewJob] = []
-        """What `enqueue` collected."""
+        """Jobs that `enqueue` has collected."""
         self.last_progress: Progress | None = None
         self.stopping = False
-        """Set when the job was cancelled, ran out of time or lost its lease; a thread can't be stopped from outside."""
+        """True if the job was cancelled, timed out or lost its lease. A thread must check it: it cannot be stopped."""
 
     @property
     def queue(self) -> str:
-        """The queue the job came from."""
+        """Return the job's queue."""
         return self._runtime.queue
 
     @property
     def name(self) -> str:
-        """The job's name."""
+        """Return the job's name."""
         return self._record.name
 
     @property
     def tags(self) -> Sequence[str]:
-        """The tags it was enqueued with."""
+        """Return the job's tags."""
         return self._record.tags
 
     @property
     def tenant(self) -> str | None:
-        """The tenant that the job is for; its children have the same one unless they are given another."""
+        """Return the job's tenant. Children inherit it unless they are given another one."""
         return self._record.tenant
 
     @property
     def trace(self) -> str | None:
-        """The W3C `traceparent` that it was enqueued with; its children have it too unless given another."""
+        """Return the job's W3C `traceparent`. Children inherit it unless they are given another one."""
         return self._record.trace
 
     @property
     def parent(self) -> str | None:
-        """The id of the job that sent this one with `ctx.enqueue`."""
+        """Return the ID of the job that enqueued this one with `ctx.enqueue`."""
         return self._record.parent
 
     @property
     def state(self) -> Any:
-        """What `@agent.startup` opened, shared by all jobs of this worker."""
+        """Return the state that `@agent.startup` has set up. All jobs of this worker share it."""
         return self._runtime.state
 
     @property
     def resume(self) -> Any:
-        """The last checkpoint of an earlier delivery, or None."""
+        """Return the last checkpoint of an earlier delivery, or None."""
         if type(self._resume) is bytes:
             self._resume = orjson.loads(self._resume)
         return self._resume
 
     @property
     def should_yield(self) -> bool:
-        """True once the worker drains (or the job was cancelled): checkpoint and stop; `raise Retry()` hands back."""
+        """Return True if the worker drains or the job is cancelled. Checkpoint, then `raise Retry()` to release it."""
         return self._runtime.draining or self.stopping
 
     @property
     def log(self) -> "FilteringBoundLogger":
-        """A structlog logger with the job's id, name, queue, attempt and delivery bound.
+        """Return a structlog logger with the job's ID, name, queue, attempt and delivery.
 
-        In the job's task and in plain handlers every other logger, of `logging` too, has them as well.
+        In the job's task and in plain handlers, other loggers have these fields as well, also those of `logging`.
         """
         if self._log is None:
-            import structlog  # noqa: PLC0415  # jobs that don't log don't pay for it
+            import structlog  # noqa: PLC0415  # imported by jobs that log
 
             self._log = structlog.get_logger("agentqueue.job").bind(
                 job_id=self.id, job=self.name, queue=self.queue, attempt=self.attempt, delivery=self.delivery
@@ -172,13 +173,15 @@ class Context:
         return self._log
 
     def progress(self, percent: float, message: str | None = None) -> Awaitable[None]:
-        """Say how far the job is, 0 to 100, with a word on what it does. Cheap: written at most twice a second.
+        """Report the job's progress. It is written at most twice a second, so frequent calls are cheap.
 
-        Any number will do (numpy's, Decimal, Fraction): below 0 it counts as 0, over 100 as 100, since sums of floats
-        end at 100.00000000000001. NaN, as 0/0 has it in numpy, leaves the percentage as it was.
+        Args:
+            percent: A number of any type from 0 to 100. Numbers outside are cut to this range, since sums of floats
+                may end at 100.00000000000001. NaN keeps the previous percentage.
+            message: A short description of the current step.
 
         Raises:
-            UsageError: not a number at all, or True or False.
+            UsageError: `percent` is not a number, or is True or False.
         """
         number = plain_number(percent)
         if number is None:
@@ -197,13 +200,13 @@ class Context:
         return _FINISHED
 
     def checkpoint(self, value: Any) -> Awaitable[None]:
-        """Keep a JSON value over drains, crashes and retries; it comes back as `ctx.resume`. Await it: then it is kept.
+        """Store a JSON value that survives drains, crashes and retries. The next delivery reads it as `ctx.resume`.
 
-        In a plain `def` handler the call itself waits. While Redis is away the value is kept by the worker and
-        written later.
+        The value is stored when the call has been awaited. In a plain `def` handler the call itself waits. While Redis
+        is unavailable the worker keeps the value and writes it later.
 
         Raises:
-            InvalidPayload: not JSON, or over 1 MiB.
+            InvalidPayload: The value is not JSON, or exceeds 1 MiB.
         """
         raw = encode(to_json(value, "the checkpoint"), what=f"the checkpoint of job {self.id}")
         self._checkpoint = raw
@@ -217,7 +220,7 @@ class Context:
 
     @property
     def last_checkpoint(self) -> bytes | None:
-        """The newest checkpoint as JSON, this delivery's or the one it resumed from."""
+        """Return the newest checkpoint as JSON: of this delivery, or the one that it resumed from."""
         return self._checkpoint
 
     def enqueue(
@@ -227,22 +230,22 @@ class Context:
         *more: Never,
         **options: "Unpack[EnqueueOptions]",
     ) -> str:
-        """Have a job sent with this one's success: both or neither, and once however often this one runs.
+        """Enqueue a child job when this job succeeds. Both are recorded together, and once even if this job reruns.
 
         Args:
-            target: a function decorated with `@agent.job`, its definition in `agent.jobs`, or `(queue, job name)`.
-            data: its payload, checked against the function's annotation. None is a payload too; left out, the handler
-                runs with its default, or without one.
-            more: none; here so that who writes the clients' `enqueue(queue, name, data)` is told of the tuple.
-            options: a producer's: `priority`, `delay`, `at`, `tags`, `timeout`, `attempts`, `backoff`, `tenant` and
-                `trace` (by default this job's), `id` (by default made of this job's id, its enqueueing and the number
-                of the call: a rerun makes the same, and another one if this job's id is enqueued again later).
+            target: A function decorated with `@agent.job`, its definition in `agent.jobs`, or `(queue, job name)`.
+            data: The payload, which the function's annotation checks. None is a payload too. Without a payload the
+                handler runs with its default, or with the context alone.
+            more: Not used. It gives a clear error to calls like the clients' `enqueue(queue, name, data)`.
+            options: See `EnqueueOptions`. `tenant` and `trace` are this job's by default. The default `id` is derived
+                from this job's ID, its enqueueing and the number of the call, so that a rerun gives the same ID.
 
         Returns:
-            The child's id.
+            The child's ID.
 
         Raises:
-            InvalidPayload: the payload is refused. UsageError: an unknown target, more than 1,000 children or 3 MiB.
+            InvalidPayload: The payload is refused.
+            UsageError: The target is not a job, or the children exceed 1,000 jobs or 3 MiB.
         """
         queue, name, payload = self._resolve(target, data)
         if more:

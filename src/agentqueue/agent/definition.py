@@ -1,11 +1,11 @@
-"""What the authors of handlers import: Agent, Context, Retry, Fatal, Backoff.
+"""Agents: named queues with their handlers.
 
     agent = Agent("flight-search")
 
     @agent.job(timeout=60, attempts=3)
     async def search_flights(ctx: Context, request: FlightRequest) -> Offers: ...
 
-Importing this module costs nothing heavy: pydantic comes in with the first payload that has an annotation to check.
+This module imports nothing heavy. pydantic is imported with the first payload that has an annotation to check.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class WorkerContext:
-    """What `@agent.startup` and `@agent.shutdown` functions get: `state` is every handler's `ctx.state`."""
+    """Argument of `@agent.startup` and `@agent.shutdown` functions. Handlers read `state` as `ctx.state`."""
 
     def __init__(self, *, queue: str, worker: str, state: SimpleNamespace, log: "FilteringBoundLogger") -> None:
         self.queue = queue
@@ -47,7 +47,7 @@ class Agent:
 
     name: str
     queue: str = ""
-    """By default the name."""
+    """The queue's name. By default the agent's name."""
     jobs: dict[str, JobDefinition] = field(default_factory=dict, init=False)
     crons: list[CronDefinition] = field(default_factory=list, init=False)
     on_startup: list[Callable[[WorkerContext], Any]] = field(default_factory=list, init=False)
@@ -64,7 +64,7 @@ class Agent:
     @overload
     def job(self, /, **options: Unpack[HandlerOptions]) -> Callable[[Function], Function]: ...
     def job(self, func: Any = None, /, **options: Any) -> Any:
-        """Make a function a handler of this agent. It stays callable as it is, for tests.
+        """Register a function as a handler of this agent. The function does not change, so that tests can call it.
 
         Args:
             func: `async def f(ctx)` or `f(ctx, payload)`; a plain `def` runs in a thread. A function may be a job of
@@ -74,7 +74,7 @@ class Agent:
                 read, in seconds (`math.inf`: for ever).
 
         Raises:
-            UsageError: a signature that is neither, a name that is taken or outside `A-Za-z0-9_.:-`, a bad option.
+            UsageError: The signature or an option is not valid, or the name is taken or outside `A-Za-z0-9_.:-`.
         """
 
         def register(function: Function) -> Function:
@@ -89,12 +89,12 @@ class Agent:
         """Run a handler without payload at the times of a cron expression, once per tick over all workers.
 
         Args:
-            expression: five fields, or six with seconds first, as cronsim reads them.
-            timezone: an IANA name, such as `Europe/Berlin`.
-            options: as of `job`; not with a function that is a job already.
+            expression: Five fields, or six with the seconds first, in the format of cronsim.
+            timezone: An IANA name, such as `Europe/Berlin`.
+            options: See `HandlerOptions`. A function that is a job already takes none.
 
         Raises:
-            UsageError: the expression or the time zone is no text. What they say is checked where a worker starts.
+            UsageError: The expression or the time zone is not a text. Workers check both when they start.
         """
         for what, text in (("expression", expression), ("time zone", timezone)):
             if not isinstance(text, str):
@@ -117,19 +117,19 @@ class Agent:
         return register
 
     def startup(self, func: Hook) -> Hook:
-        """Run a function (plain or async, one argument) before the first job: open what handlers share.
+        """Run a function before the first job, to open resources that handlers share. It takes a WorkerContext.
 
         Raises:
-            UsageError: not callable, or a generator, whose body would not run.
+            UsageError: It is not callable, or a generator, whose body would not run.
         """
         self.on_startup.append(_check_hook(func))
         return func
 
     def shutdown(self, func: Hook) -> Hook:
-        """Run a function after the last job, the last registered first: close what startup opened.
+        """Run a function after the last job, to close such resources. The last registered function runs first.
 
         Raises:
-            UsageError: as for `startup`.
+            UsageError: See `startup`.
         """
         self.on_shutdown.insert(0, _check_hook(func))
         return func
@@ -188,20 +188,20 @@ def _check_hook(func: Hook) -> Hook:
 
 
 def is_async(func: Callable[..., Any]) -> bool:
-    """Return whether calling it gives a coroutine; else it runs in a thread, and what it gives is awaited if it can be.
+    """Return whether a call of the handler gives a coroutine. Other handlers run in a thread.
 
-    The outermost callable is judged, which is what is called: a decorator may make an async function of a plain one,
-    and the other way round, whatever `functools.wraps` copies.
+    The outermost callable decides, since it is called: a decorator may make an async function of a plain one, and the
+    other way round.
 
     Raises:
-        UsageError: not callable, or a generator; a handler returns its result.
+        UsageError: It is not callable, or a generator. A handler returns its result.
     """
     called = _outermost(func)
     if called is None:
         raise UsageError(f"{func!r:.80} can't be called; decorate a function, or pass a bound method")
     if yields(func):
         raise UsageError(
-            f"{name_of(func)} yields; a handler returns its result (and tells of progress by ctx.progress)"
+            f"{name_of(func)} yields; a handler returns its result (and reports progress with ctx.progress)"
         )
     try:
         inspect.signature(func)
@@ -213,7 +213,7 @@ def is_async(func: Callable[..., Any]) -> bool:
 
 
 def yields(func: Callable[..., Any]) -> bool:
-    """Return whether it is a generator, or one that contextlib made a context manager of: its body would not run."""
+    """Return whether a function is a generator, also as a contextlib context manager. A call does not run its body."""
     called = _outermost(func)
     code = getattr(called, "__code__", None)
     if called is not None and getattr(code, "co_filename", None) == contextlib.__file__:
@@ -222,7 +222,7 @@ def yields(func: Callable[..., Any]) -> bool:
 
 
 def _outermost(func: Any) -> Callable[..., Any] | None:
-    """The function that runs first when it is called, through partials, methods and objects with `__call__`."""
+    """Return the function that a call runs first, behind partials, methods and objects with `__call__`."""
     while True:
         if isinstance(func, functools.partial):
             func = func.func

@@ -24,32 +24,32 @@ class HandlerOptions(TypedDict, total=False):
     backoff: Backoff | Mapping[str, Any] | Seconds | None
     """Delay before a failed job is tried again. A number of seconds or a timedelta is a fixed delay."""
     keep_result: Seconds | None
-    """How long the result can be read. `math.inf` keeps it for ever, 0 keeps none."""
+    """Retention of the result. `math.inf` keeps it for ever, 0 keeps none."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobDefinition:
-    """A handler as an agent knows it. None in an option: the worker's settings decide."""
+    """A handler with its settings. None in an option selects the worker's setting."""
 
     agent: str
-    """The name of its agent."""
+    """Name of the agent."""
     queue: str
-    """The queue of its agent."""
+    """Queue of the agent."""
     name: str
     func: Callable[..., Any]
     payload: Payload
     is_async: bool
     timeout: float | None = None
-    """Seconds."""
+    """Longest duration of one attempt, in seconds."""
     attempts: int | None = None
     backoff: Backoff | None = None
     keep_result: float | None = None
-    """Seconds; infinite: for ever; 0: no result is kept."""
+    """Retention of the result, in seconds. Infinity keeps it for ever, 0 keeps none."""
 
 
 @dataclass(frozen=True, slots=True)
 class CronDefinition:
-    """A job that is enqueued by the clock, once per tick over all workers."""
+    """A job that is enqueued at the times of a cron expression, once per tick over all workers."""
 
     job: JobDefinition
     expression: str
@@ -57,15 +57,15 @@ class CronDefinition:
 
     @property
     def name(self) -> str:
-        """What tells it from other crons of the queue."""
+        """Return the name that distinguishes this cron from others of the queue."""
         return f"{self.job.name}:{self.expression}:{self.timezone}"
 
 
 def job_of(target: Any) -> JobDefinition | None:
-    """Return the definition behind a function decorated with `@agent.job`, or the definition itself; None for others.
+    """Return the definition of a function decorated with `@agent.job`. A definition returns itself, others give None.
 
     Raises:
-        UsageError: the function is more than one job, of two agents or under two names.
+        UsageError: The function is more than one job, of several agents or with several names.
     """
     if isinstance(target, JobDefinition):
         return target
@@ -80,6 +80,6 @@ def job_of(target: Any) -> JobDefinition | None:
 
 
 def jobs_of(target: Any) -> Sequence[JobDefinition]:
-    """Decorators that wrap copy the function's attributes, so that one may bring another function's jobs along."""
+    """Return the definitions of a function. A decorator may copy those of the wrapped function, which do not count."""
     found = getattr(target, "__agentqueue_jobs__", ())
     return [job for job in found if job.func is target] or found

@@ -7,10 +7,10 @@ from agentqueue.model.retry_policy import Seconds, seconds
 
 
 class Retry(Exception):
-    """Raised by a handler: this attempt failed, try again, after `after` (seconds or timedelta) or the usual backoff.
+    """Raised by a handler to end this attempt as failed and try the job again.
 
-    While the worker drains (`ctx.should_yield`) it hands the job back instead, and no attempt is burnt. A negative
-    `after` (until a moment that has passed by now) is none: the job is tried again at once.
+    The next attempt starts after `after` (seconds or a timedelta), or after the job's backoff. While the worker drains
+    (`ctx.should_yield`), the job is released instead and no attempt is counted. A negative `after` counts as 0.
     """
 
     def __init__(self, message: str = "", *, after: Seconds | None = None) -> None:
@@ -23,4 +23,4 @@ class Retry(Exception):
 
 
 class Fatal(Exception):
-    """Raised by a handler: trying again is of no use; the job goes straight to the dead letters."""
+    """Raised by a handler to make the job a dead letter at once, because another attempt cannot succeed."""

@@ -1,7 +1,6 @@
-"""A handler's payload: checked and turned into JSON where it is enqueued, and back where it runs.
+"""A handler's payload. It is checked and encoded as JSON when it is enqueued, and decoded when the job runs.
 
-What does not come back equal from its own JSON is refused where it is enqueued: what the handler would get is another
-value than the one that was sent, or none at all.
+A payload that does not equal its decoded JSON is refused when it is enqueued: the handler would get another value.
 """
 
 import functools
@@ -23,23 +22,23 @@ if TYPE_CHECKING:
 
 _PLAIN_TYPES: Final = (Any, object)
 _MASK: Final = "**********"
-"""What pydantic writes for a secret."""
+"""Text that pydantic writes for a secret."""
 
 
 class Payload:
-    """A handler's payload: checks and converts between the wire's JSON and the annotated type."""
+    """The payload parameter of a handler. It converts between JSON and the annotated type."""
 
     def __init__(self, func: Callable[..., Any], parameter: Parameter | None) -> None:
         self.func = func
         self.parameter = None if parameter is None else parameter.name
         self.is_optional = parameter is not None and parameter.default is not parameter.empty
-        """The handler has a default for it."""
+        """True if the handler has a default for the payload."""
         self._annotation = None if parameter is None else parameter.annotation
         if isinstance(self._annotation, str) and (scope := scope_of(func)):
             self._resolve_early(scope)
 
     def _resolve_early(self, scope: Mapping[str, Any]) -> None:
-        """Names of a function around the handler's are gone once that has returned."""
+        """Resolve the annotation now, while the local names of the function around the handler exist."""
         assert self.parameter is not None
         try:
             self._annotation = resolve(self.func, self.parameter, self._annotation, scope)
@@ -48,10 +47,10 @@ class Payload:
 
     @functools.cached_property
     def annotation(self) -> Any:
-        """The payload's type; Any without an annotation; None for a handler that takes none.
+        """Return the payload's type: Any without an annotation, None for a handler without a payload.
 
         Raises:
-            UsageError: it names something that is not known.
+            UsageError: The annotation has an unknown name.
         """
         if self.parameter is None:
             return None
@@ -68,7 +67,7 @@ class Payload:
     def _adapter(self) -> "TypeAdapter[Any] | None":
         if self.annotation in _PLAIN_TYPES:
             return None
-        from pydantic import TypeAdapter  # noqa: PLC0415  # 100 ms and 6 MB that plain handlers don't need
+        from pydantic import TypeAdapter  # noqa: PLC0415  # takes 100 ms and 6 MB, which plain handlers do not need
         from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError  # noqa: PLC0415
 
         try:
@@ -79,19 +78,19 @@ class Payload:
             ) from exc
 
     def prepare(self) -> None:
-        """Build what checks payloads now, where a worker starts, and not with the first job.
+        """Build the validator at the start of a worker, not with the first job.
 
         Raises:
-            UsageError: the annotation can't be a payload.
+            UsageError: The annotation cannot be a payload.
         """
         if self.parameter is not None:
             _ = self._adapter
 
     def load(self, data: Any) -> Any:
-        """Return what the handler gets for the wire's `data`.
+        """Return the handler's argument for the JSON value `data`.
 
         Raises:
-            InvalidPayload: the model refuses it; the message is the model's, with paths.
+            InvalidPayload: The model refuses the value. The message is the model's, with paths.
         """
         adapter = self._adapter
         if adapter is None:
@@ -102,12 +101,12 @@ class Payload:
             raise InvalidPayload(self._explain(exc)) from exc
 
     def dump(self, value: Any = NO_PAYLOAD) -> Any:
-        """Return the wire's data for what a producer passed, checked against the annotation.
+        """Return the JSON value of a producer's payload, checked against the annotation.
 
-        NO_PAYLOAD comes back as it is: the handler runs with its default, or without a payload.
+        NO_PAYLOAD is returned unchanged: the handler runs with its default, or without a payload.
 
         Raises:
-            InvalidPayload: the handler would refuse it, would get another value, or takes no payload.
+            InvalidPayload: The handler would refuse the value or get another one, or it takes no payload.
         """
         if self.parameter is None:
             if value is None or value is NO_PAYLOAD:
@@ -127,18 +126,18 @@ class Payload:
             data = adapter.dump_python(checked, mode="json", by_alias=True, round_trip=True, warnings=False)
         except ValueError as exc:
             raise exc if isinstance(exc, InvalidPayload) else InvalidPayload(self._explain(exc)) from exc
-        if data == value:  # `checked` was made of this very JSON
+        if data == value:  # `checked` was decoded from this JSON
             return data
         try:
             check_comes_back(adapter, checked, data, f"{self._title} can't be sent")
         except InvalidPayload:
             if not is_json or any(_secrets("", checked)):
                 raise
-            return value  # JSON that the handler takes, though its model would write it in another way
+            return value  # JSON that the handler accepts, although its model would encode it differently
         return data
 
     def schema(self) -> dict[str, Any] | None:
-        """Return the payload's JSON schema; None without payload or annotation."""
+        """Return the payload's JSON schema. None without a payload or an annotation."""
         if self.parameter is None or self._adapter is None:
             return None
         return self._adapter.json_schema(by_alias=True)
@@ -151,12 +150,12 @@ class Payload:
         return (
             f"{self._title}: {exc}"
             if not hasattr(exc, "errors")
-            else f"{self._title} refuses the payload: {_told(exc)}"
+            else f"{self._title} refuses the payload: {_explain_errors(exc)}"
         )
 
 
 def _complete(adapter: "TypeAdapter[Any]") -> "TypeAdapter[Any]":
-    """The adapter itself. One of a model with names that are not defined raises only when it is used, so it is."""
+    """Return the adapter after a first use. A model with undefined names raises only when it is used."""
     _ = adapter.validator.title
     return adapter
 
@@ -169,28 +168,28 @@ def _why(exc: Exception) -> str:
     return "use a pydantic model, a dataclass, a TypedDict or plain JSON types"
 
 
-def _told(exc: Any) -> str:
-    """What a ValidationError says, in one line."""
+def _explain_errors(exc: Any) -> str:
+    """Return the message of a ValidationError in one line."""
     problems = exc.errors(include_url=False, include_context=False)
     lines = [f"{'.'.join(map(str, p['loc'])) or 'payload'}: {p['msg']}" for p in problems[:10]]
     more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
     return "; ".join(lines) + more
 
 
-# Does it come back?
+# Round trip
 
 
 def check_comes_back(adapter: "TypeAdapter[Any]", value: Any, data: Any, what: str) -> None:
-    """Refuse a value that is another one after its own JSON.
+    """Refuse a value that does not equal its decoded JSON.
 
     Args:
-        adapter: of the type that reads it back.
-        value: of that type.
-        data: its JSON, as Python's own types.
-        what: begins the message.
+        adapter: The adapter of the type that decodes the JSON.
+        value: A value of that type.
+        data: Its JSON, as Python's own types.
+        what: Beginning of the error message.
 
     Raises:
-        InvalidPayload: it comes back different, or is refused; the message names the first field.
+        InvalidPayload: The decoded value differs, or the JSON is refused. The message names the first field.
     """
     try:
         back = adapter.validate_json(orjson.dumps(data))
@@ -201,7 +200,7 @@ def check_comes_back(adapter: "TypeAdapter[Any]", value: Any, data: Any, what: s
             return
         reason = _describe_difference(*difference)
     except ValueError as exc:
-        reason = f"its own JSON is refused: {_told(exc) if hasattr(exc, 'errors') else exc}"
+        reason = f"its own JSON is refused: {_explain_errors(exc) if hasattr(exc, 'errors') else exc}"
     except orjson.JSONEncodeError:  # encoding the job names the place
         return
     if find_problem(data) is None:
@@ -209,7 +208,7 @@ def check_comes_back(adapter: "TypeAdapter[Any]", value: Any, data: Any, what: s
 
 
 def _is_incomparable(adapter: "TypeAdapter[Any]", value: Any, back: Any, data: Any) -> bool:
-    """Return whether the values hold the same, but their type calls even two readings of the same JSON unequal."""
+    """Return whether the values have the same content, but their type never compares equal."""
     if back == adapter.validate_json(orjson.dumps(data)):
         return False
     held = adapter.dump_python(value, warnings=False)
@@ -237,10 +236,10 @@ _REFERENCE: Final = "pass a reference (its name, or the key of a row) and read i
 
 
 def _differences(path: str, value: Any, back: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The deepest parts that differ, of those that both have.
+    """Return the deepest differing parts that both values have.
 
-    A tuple and a list of the same items are no difference where the annotation lets either through (Sequence, Any):
-    JSON has one kind of array.
+    A tuple and a list with the same items do not differ if the annotation allows both (Sequence, Any), since JSON has
+    one kind of array.
     """
     if value == back or _is_same_moment(value, back):
         return
@@ -259,14 +258,14 @@ _ARRAYS: Final = (list, tuple)
 
 
 def _is_same_moment(value: Any, back: Any) -> bool:
-    """Whether both are one moment, though `==` denies it for times in an hour that its zone has twice (PEP 495)."""
+    """Return whether both are the same moment. `==` denies it for times in an hour that occurs twice (PEP 495)."""
     if not (isinstance(value, datetime) and isinstance(back, datetime) and value.tzinfo and back.tzinfo):
         return False
     return value - back == timedelta(0)
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """The parts of a model, a dataclass or a container, each with its step of a path."""
+    """Return the parts of a model, a dataclass or a container, each with its part of the path."""
     if isinstance(value, Mapping):
         yield from ((f".{key}", part) for key, part in value.items())
     elif isinstance(value, list | tuple | set | frozenset):
@@ -284,24 +283,24 @@ def _is_model(value: Any) -> bool:
 
 
 def is_secret(value: Any) -> bool:
-    """Return whether it is one of pydantic's secrets, which are written as asterisks."""
+    """Return whether the value is one of pydantic's secrets, which are encoded as asterisks."""
     return callable(getattr(type(value), "get_secret_value", None))
 
 
-# Without an annotation
+# Payloads without an annotation
 
 
 def to_json(value: Any, what: str = "", *, comes_back: bool = True) -> Any:
-    """Return `value` as JSON types: what is JSON already stays; pydantic models, dataclasses, dates are dumped.
+    """Return a value as JSON types. JSON stays unchanged; pydantic models, dataclasses and dates are encoded.
 
     Args:
-        value: the value. NO_PAYLOAD stays.
-        what: names it in the message: by default "the payload".
-        comes_back: models and dataclasses must be equal to what their JSON makes again. False for a handler's result,
-            whose reader gets JSON: computed fields are written then too.
+        value: The value. NO_PAYLOAD is returned unchanged.
+        what: Name of the value in error messages. By default "the payload".
+        comes_back: Require that models and dataclasses equal their decoded JSON. False for a handler's result, whose
+            readers get JSON: it then includes computed fields.
 
     Raises:
-        InvalidPayload: no way to write it as JSON, a secret, or a model that does not come back.
+        InvalidPayload: The value cannot be encoded, has a secret, or has a model that does not equal its decoded JSON.
     """
     problem = None if value is NO_PAYLOAD else find_problem(value, what)
     if problem is None:
@@ -325,7 +324,11 @@ def to_json(value: Any, what: str = "", *, comes_back: bool = True) -> Any:
 
 
 def _number_of(value: Any) -> int | float:
-    """The number that pydantic doesn't know for one: numpy's, a Fraction."""
+    """Return a number of a type that pydantic does not know, such as numpy's or Fraction.
+
+    Raises:
+        ValueError: The value is not a number.
+    """
     number = plain_number(value)
     if number is None:
         raise ValueError("not a number")
@@ -333,7 +336,7 @@ def _number_of(value: Any) -> int | float:
 
 
 def _models(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The models and dataclasses in a value that are in no other one."""
+    """Return the outermost models and dataclasses in a value, each with its path."""
     if _is_model(value) or is_dataclass(value):
         yield path, value
         return
@@ -357,7 +360,7 @@ def _check_model(model: Any, what: str) -> None:
 
 @functools.lru_cache(maxsize=1_024)
 def _adapter_of(kind: Any) -> "TypeAdapter[Any] | None":
-    """None for a dataclass that pydantic can't read: its JSON is for a reader of another kind."""
+    """Return the adapter of a class. None for a dataclass that pydantic cannot read."""
     from pydantic import TypeAdapter  # noqa: PLC0415
     from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
-"""What a handler's signature says: where its context goes, which parameter is its payload, and of what type.
+"""The signature of a handler: the parameters for its context and its payload, and the payload's type.
 
-Annotations are looked at one by one, since those of other parameters may name what only a type checker imports.
+Annotations are resolved one by one, since other parameters may have names that only a type checker imports.
 """
 
 import functools
@@ -19,14 +19,14 @@ _VARIABLE: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def payload_parameter(func: Callable[..., Any], context: type) -> Parameter | None:
-    """Return a handler's second parameter, its payload; None if it takes the context alone.
+    """Return the second parameter of a handler, its payload. None if the handler takes the context alone.
 
     Args:
-        func: the handler.
-        context: the class of the first argument.
+        func: The handler.
+        context: The class of the first argument.
 
     Raises:
-        UsageError: the handler can be called neither with `(ctx)` nor with `(ctx, payload)`, or takes no context.
+        UsageError: The handler accepts neither `(ctx)` nor `(ctx, payload)`, or takes no context.
     """
     parameters = list(signature_of(func).parameters.values())
     positional = [p for p in parameters if p.kind in _POSITIONAL]
@@ -46,10 +46,10 @@ def payload_parameter(func: Callable[..., Any], context: type) -> Parameter | No
 
 
 def signature_of(func: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature, with annotations that can't be evaluated as they stand.
+    """Return the signature of a handler. Annotations that cannot be evaluated stay unresolved.
 
     Raises:
-        UsageError: a class, or something without a signature.
+        UsageError: The handler is a class, or has no signature.
     """
     if inspect.isclass(func):
         raise UsageError(f"{name_of(func)} is a class; a handler is a function, a method or an object that is called")
@@ -64,7 +64,7 @@ def signature_of(func: Callable[..., Any]) -> inspect.Signature:
 
 
 def _check_context(func: Callable[..., Any], positional: list[Parameter], context: type) -> None:
-    """Refuse a first parameter that is meant for the payload: by its annotation, or, alone and bare, by its name."""
+    """Refuse a first parameter that is not for the context, by its annotation or, without one, by its name."""
     first = positional[0]
     name = first.name.lower()
     if name.startswith("_") or "ctx" in name or "context" in name:
@@ -80,7 +80,7 @@ def _check_context(func: Callable[..., Any], positional: list[Parameter], contex
 
 
 def _may_be(kind: Any, context: type) -> bool:
-    """Whether a context may be passed for the annotation."""
+    """Return whether a context may be passed for an annotation."""
     if kind is not Any and isinstance(kind, type):  # from Python 3.11 on Any is a class
         return getattr(kind, "_is_protocol", False) or issubclass(context, kind) or issubclass(kind, context)
     if typing.get_origin(kind) in (typing.Union, types.UnionType, typing.Annotated):
@@ -89,16 +89,16 @@ def _may_be(kind: Any, context: type) -> bool:
 
 
 def resolve(func: Callable[..., Any], name: str, annotation: Any, scope: Mapping[str, Any]) -> Any:
-    """Return the type that one annotation of a function names.
+    """Return the type of one annotation of a function.
 
     Args:
-        func: the function.
-        name: of the parameter.
-        annotation: as the signature has it: a type, a string, or a reference that is evaluated here.
-        scope: names that are known beside the module's.
+        func: The function.
+        name: The parameter's name.
+        annotation: The annotation in the signature: a type, a string, or a reference to evaluate.
+        scope: Known names in addition to the module's.
 
     Raises:
-        NameError: it names something that is not known there.
+        NameError: The annotation has an unknown name.
     """
     if annotation is Parameter.empty:
         return Any
@@ -112,9 +112,9 @@ def resolve(func: Callable[..., Any], name: str, annotation: Any, scope: Mapping
 
 
 def scope_of(func: Callable[..., Any]) -> Mapping[str, Any]:
-    """Return the local names around a function that is being defined in another one.
+    """Return the local names around a function that is defined in another function.
 
-    Its annotations may be strings (PEP 563) that name local classes, which nothing else leads to.
+    Its annotations may be strings (PEP 563) with names of local classes, which cannot be found in another way.
     """
     inner = innermost(func)
     if "<locals>" not in getattr(inner, "__qualname__", ""):
@@ -130,7 +130,7 @@ def scope_of(func: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def innermost(func: Callable[..., Any]) -> Any:
-    """Return the function that a handler's annotations stand in: behind decorators, partials, methods and objects."""
+    """Return the function that has a handler's annotations, behind decorators, partials, methods and objects."""
     func = inspect.unwrap(func)
     while isinstance(func, functools.partial):
         func = inspect.unwrap(func.func)
@@ -140,12 +140,12 @@ def innermost(func: Callable[..., Any]) -> Any:
 
 
 def name_of(func: Callable[..., Any]) -> str:
-    """Return what messages call a function."""
+    """Return the name of a function for error messages."""
     return getattr(func, "__qualname__", None) or repr(func)
 
 
 def place_of(func: Callable[..., Any]) -> str:
-    """Return where a function is defined, as ` (FILE:LINE)`; empty if that is not known."""
+    """Return the place of a function's definition as ` (FILE:LINE)`. Empty if it is not known."""
     code = getattr(innermost(func), "__code__", None)
     return f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
 

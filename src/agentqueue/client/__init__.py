@@ -1,4 +1,4 @@
-"""What producers use: enqueue jobs, ask for their state, wait for results, look after queues.
+"""The clients of producers: enqueue jobs, read their state, wait for results, and manage queues.
 
     async with Client("redis://localhost:6379") as client:
         job = await client.enqueue("flight-search", "search-flights", {"from": "BER"}, priority="urgent")

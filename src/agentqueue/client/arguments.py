@@ -1,4 +1,4 @@
-"""What a producer asks for, checked and turned into what is sent: one place for Client, `ctx.enqueue`, CLI and HTTP."""
+"""Read the arguments of `enqueue`, for the clients, `ctx.enqueue`, the command line and HTTP."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
@@ -20,12 +20,14 @@ def _is_function(args: Sequence[Any]) -> bool:
 
 
 def request_of(args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Queue, job name, payload and options of a call `enqueue(queue, name, data, **options)` or
-    `enqueue(function, payload, **options)`. A payload that is left out is NO_PAYLOAD; None is one.
+    """Return queue, job name, payload and options of a call of `enqueue`.
+
+    The call is `enqueue(queue, name, data, **options)` or `enqueue(function, payload, **options)`. A payload that is
+    left out is NO_PAYLOAD; None is a payload.
 
     Raises:
-        InvalidPayload: the function's annotation refuses the payload.
-        UsageError: a missing or a surplus argument, or a function that is not a job.
+        InvalidPayload: The function's annotation refuses the payload.
+        UsageError: An argument is missing or surplus, or the function is not a job.
     """
     options = dict(keywords)
     names = ("function", "payload") if _is_function(args) else ("queue", "name", "data")
@@ -55,9 +57,11 @@ def _typed(options: dict[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
 
 
 def plain(data: Any) -> Any:
-    """A pydantic model or a dataclass as JSON types; all else as it is (and refused later, where it is not JSON).
+    """Return a pydantic model or a dataclass as JSON types, and any other value unchanged.
+
+    A value that is not JSON is refused later, when the job is encoded.
 
     Raises:
-        InvalidPayload: the model has a value that JSON can't say.
+        InvalidPayload: The model has a value that JSON cannot represent.
     """
     return to_json(data) if hasattr(type(data), "model_dump") or is_dataclass(data) else data

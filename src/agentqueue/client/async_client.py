@@ -1,4 +1,4 @@
-"""`Client`: what producers use on an event loop."""
+"""`Client`, for producers that run on an event loop."""
 
 import asyncio
 import os
@@ -68,30 +68,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Progress = Callable[[int], None]
-"""Called with how many jobs have been dealt with so far."""
+"""Called with the number of jobs handled so far."""
 RESULT_KEEP_MS: Final = 3_600_000
-"""How long the result of a job that was cancelled before it started can be read: as a handler's results by default."""
+"""Retention of the result of a job that is cancelled before it starts, in ms. It is the default of handlers, 1 hour."""
 FIRST_POLL_S: Final = 0.01
 LAST_POLL_S: Final = 0.5
-"""Seconds between looks for a result: from the first to the last, growing by half."""
+"""Longest pause between two polls for a result, in seconds. Pauses start at FIRST_POLL_S and grow by half."""
 SERVER_OUTAGE_TOLERANCE_S: Final = 30.0
-"""Seconds for which a server that is away does not end a wait for a result."""
+"""Outage of the server that a wait for a result survives, in seconds. A restart takes less."""
 CALLS_AT_ONCE: Final = 16
-"""Calls of one client under way together; more wait for their turn. Half of the connections that a server may get."""
+"""Maximum number of concurrent calls of one client. It is half of the connections that a client may open."""
 ENCODE_BATCH: Final = 50
-"""Jobs encoded in a bulk before the event loop gets a turn (under 1 ms)."""
-RESEND_PAUSE: Final = 0.1
+"""Number of jobs of a bulk that are encoded before other tasks may run. It takes less than 1 ms."""
+RESEND_PAUSE_S: Final = 0.1
+"""Pause before a send with an unknown outcome is repeated, in seconds."""
 LISTED_AT_ONCE: Final = 50
-"""Jobs looked at in one call for a list: the server is back at others' calls within 2 ms."""
+"""Number of jobs that one call for a list reads. The call blocks the server for less than 2 ms."""
 PAGE_BYTES: Final = 4 * 1024 * 1024
-"""What a page with payloads may have; it holds at least one job, which may have more."""
+"""Maximum size of a page with payloads, in bytes. A page has at least one job, which may be larger."""
 NO_QUEUE: Final = "any"
-"""For what is asked by id alone."""
+"""Queue name for calls that identify a job by its ID alone."""
 MAX_GROUPS: Final = 500
+"""Maximum number of kinds that `dead_groups` returns. It bounds the calls, since each kind takes one."""
 
 
 class Job:
-    """A job's id, with the client that knows how to ask for it. Making one asks nothing."""
+    """A handle on a job: its ID, and the client that reads it. Creating one sends nothing."""
 
     __slots__ = ("_client", "deduplicated", "id", "queue")
 
@@ -105,12 +107,12 @@ class Job:
         self._client = client
         self.id = id
         self.queue = queue
-        """Where it was sent; None: looked up when needed."""
+        """Queue of the job. None: the client looks it up when it needs it."""
         self.deduplicated = deduplicated
-        """The id was known already: this is the first job, and nothing was enqueued."""
+        """True if the ID was known already. The handle is then on the first job, and nothing was enqueued."""
 
     async def known_status(self) -> JobStatus | None:
-        """Return the state of the job that the id is of already; None for a new job, or for one just forgotten."""
+        """Return the status of the job that had the ID already. None for a new job, and for one that has expired."""
         if not self.deduplicated:
             return None
         with suppress(JobNotFound):
@@ -121,15 +123,15 @@ class Job:
         return f"Job({self.id!r}, queue={self.queue!r}, deduplicated={self.deduplicated})"
 
     async def status(self) -> JobStatus:
-        """The job now.
+        """Return the status of the job.
 
         Raises:
-            JobNotFound: never enqueued, or its result's retention has passed.
+            JobNotFound: The job was never enqueued, or the retention of its result has passed.
         """
         return await self._client.status(self.id, queue=self.queue)
 
     async def result(self, timeout: float | timedelta | None = None) -> Any:
-        """Wait until the job ends, and return what its handler returned; see `Client.result`."""
+        """Wait until the job ends, and return the result of its handler; see `Client.result`."""
         return await self._client.result(self.id, timeout, queue=self.queue)
 
     async def cancel(self) -> Cancellation:
@@ -138,23 +140,24 @@ class Job:
 
 
 class Client:
-    """The queues of one Redis or Valkey server. For one event loop; `async with Client(url)` checks the server.
+    """A client for the queues of one Redis or Valkey server. `async with Client(url)` checks the server.
 
-    After `os.fork()` the child opens a client of its own, and so does each `asyncio.run()`: a client that was used
-    elsewhere raises UsageError. One that was closed may be used in another event loop.
+    A client belongs to one event loop and one process. Create a new one after `os.fork()` and in each `asyncio.run()`:
+    a client that was used elsewhere raises UsageError. A closed client may be used in another event loop.
 
     Args:
-        url: `redis://[:password@]host:port/db`, `rediss://` for TLS; by default the server that the environment names
-            (AGENTQUEUE_REDIS_URL, else REDIS_URL, with the AGENTQUEUE_REDIS_… variables for TLS and Sentinel).
-        timeout: seconds the server may take to answer.
-        connect_timeout: seconds a connection may take.
-        max_bytes: the largest encoded job; a larger one is refused.
-        ca_file: short for `tls=Tls(ca_file=…)`.
-        tls: whom to trust and what to show; by default what the environment says, else the system's authorities.
-        sentinel: whom to ask for the primary; the url then gives scheme, user, password and database only.
-        allow_eviction: accept a server that evicts keys when memory is short, and so may lose jobs.
+        url: `redis://[:password@]host:port/db`, or `rediss://` for TLS. By default the server that the environment
+            names: AGENTQUEUE_REDIS_URL, else REDIS_URL, with the AGENTQUEUE_REDIS_… variables for TLS and Sentinel.
+        timeout: Longest time for a reply of the server, in seconds.
+        connect_timeout: Longest time to open a connection, in seconds.
+        max_bytes: Maximum size of an encoded job. A larger job is refused.
+        ca_file: Shorthand for `tls=Tls(ca_file=…)`.
+        tls: TLS options. By default those of the environment, else the system's certificate authorities.
+        sentinel: Sentinels that know the primary. The URL then gives scheme, user, password and database only.
+        allow_eviction: Accept a server that evicts keys when its memory is full, and may thus lose jobs.
 
-    Every method raises QueueUnavailable (no answer, or refused), and QueueFull if it adds jobs.
+    Every method raises QueueUnavailable if the server does not answer or refuses the connection. Methods that add jobs
+    raise QueueFull.
     """
 
     def __init__(
@@ -192,7 +195,7 @@ class Client:
 
     @classmethod
     def at(cls, options: ServerOptions) -> Self:
-        """A client of the server that these options, and nothing else, describe."""
+        """Return a client of the server that these options describe. The environment is not read."""
         client = cls.__new__(cls)
         client._set_up(options, MAX_BYTES)  # noqa: SLF001  # its own
         return client
@@ -227,7 +230,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection. In a forked child or another event loop: nothing, they belong to the first one."""
+        """Close every connection. In a forked child or another event loop this does nothing: others own them."""
         if self._fork_guard.is_in_forked_child() or self._fork_guard.is_in_another_loop(asyncio.get_running_loop()):
             return
         await self.server.close()
@@ -248,25 +251,26 @@ class Client:
         **options: Unpack[EnqueueOptions],
     ) -> Job: ...
     async def enqueue(self, *args: Any, **keywords: Any) -> Job:
-        """Enqueue a job: `enqueue(queue, name, data, **options)`, or `enqueue(function, payload, **options)` with a
-        function decorated by `@agent.job` (or its definition, `agent.jobs[name]`), whose annotation then checks the
-        payload.
+        """Enqueue a job.
+
+        Call `enqueue(queue, name, data, **options)`, or `enqueue(function, payload, **options)` with a function
+        decorated by `@agent.job`, or its definition `agent.jobs[name]`. Its annotation then checks the payload.
 
         Args:
-            args: the queue, the job's name and its payload (JSON types, a pydantic model or a dataclass). None is a
-                payload too; left out, the handler runs with its default, or without one.
-            keywords: see `EnqueueOptions`: priority, delay, at, id, tags, timeout, attempts, backoff, tenant, trace.
+            args: The queue, the job's name and its payload: JSON types, a pydantic model or a dataclass. None is a
+                payload too. Without a payload the handler runs with its default, or with the context alone.
+            keywords: See `EnqueueOptions`: priority, delay, at, id, tags, timeout, attempts, backoff, tenant, trace.
 
         Returns:
-            The job; with an id that is known already the first one (`deduplicated`).
+            The job. If the ID is known already, the first job (`deduplicated` is True).
 
         Raises:
-            InvalidPayload: not JSON, NaN, too deep, too large, or refused by the function's annotation.
-            InvalidName: queue, job name, id, priority or a tag outside its alphabet or range.
-            UsageError: another option out of range.
-            NotFound: live workers serve the queue, and none of them knows a job of that name; `force=True` sends it.
-            QueueFull: the server is at `maxmemory`; nothing was enqueued.
-            QueueUnavailable: no answer to two tries. Send it again with the same id: it is enqueued once.
+            InvalidPayload: The payload is not JSON, has NaN, is too deep or too large, or is refused by the annotation.
+            InvalidName: The queue, job name, ID, priority or a tag is outside its alphabet or range.
+            UsageError: Another option is out of range.
+            NotFound: Live workers serve the queue, and none knows a job of that name. `force=True` sends it anyway.
+            QueueFull: The server is at `maxmemory`. Nothing was enqueued.
+            QueueUnavailable: Two tries got no answer. Send the job again with the same ID: it is enqueued once.
         """
         prepared = self.prepare(args, keywords)
         await self.check_name(prepared)
@@ -279,21 +283,21 @@ class Client:
         *,
         progress: Progress | None = None,
     ) -> list[Job]:
-        """Enqueue many jobs, 500 a call, in order within each queue.
+        """Enqueue many jobs, 500 per call, in order within each queue.
 
         Args:
-            jobs: mappings of `enqueue`'s own keywords: `{"queue", "name", "data", "priority", ...}` or
-                `{"function", "payload", ...}`. Of a list every job is checked before the first is sent. Of a generator,
-                also an async one, chunks are sent as they fill, so that it may be endless or larger than memory.
-            progress: called with the number of jobs that are in safety so far.
+            jobs: Mappings with the keywords of `enqueue`: `{"queue", "name", "data", "priority", ...}` or
+                `{"function", "payload", ...}`. All jobs of a list are checked before the first is sent. The jobs of a
+                generator, also an async one, are sent in chunks, so that it may be endless or larger than memory.
+            progress: Called with the number of jobs that are enqueued so far.
 
         Returns:
-            The jobs in the same order; `deduplicated` tells which were known.
+            The jobs in the same order. `deduplicated` is True for those that were known.
 
         Raises:
-            UsageError and its kinds, NotFound: as of `enqueue`, naming the job by its position.
-            QueueFull, QueueUnavailable: earlier chunks are enqueued. With ids of your own, send all again: each job is
-                enqueued once.
+            UsageError, NotFound: As for `enqueue`. The message names the job by its position.
+            QueueFull, QueueUnavailable: Earlier chunks are enqueued. If the jobs have IDs of yours, send all of them
+                again: each job is enqueued once.
         """
         handles: dict[int, Job] = {}
 
@@ -306,12 +310,12 @@ class Client:
         return [handles[position] for position in range(len(handles))]
 
     async def send_chunk(self, chunk: Chunk) -> dict[int, Job]:
-        """Send a chunk; its jobs by position."""
+        """Send a chunk, and return its jobs by position."""
         known = await self.send(chunk.jobs, ids_are_random=chunk.ids_are_random)
         return {position: self._handle(job_id, chunk.queue, was) for position, job_id, was in known_of(chunk, known)}
 
     def prepare(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> Prepared:
-        """Check and encode one call of `enqueue`; sends nothing."""
+        """Check and encode one call of `enqueue`. Nothing is sent."""
         queue, name, data, options = request_of(args, keywords)
         return prepare_job(
             queue,
@@ -326,14 +330,14 @@ class Client:
         )
 
     def may_send(self, prepared: Prepared) -> bool:
-        """Return whether nothing need be asked of the server before the job is sent."""
+        """Return whether the job can be sent without asking the server for its name."""
         return not prepared.name or self._names.may_send(prepared.job.queue, prepared.name)
 
     async def check_name(self, prepared: Prepared, position: int | None = None) -> None:
-        """Refuse a job whose name was mistyped; costs one command for each name that is new to this client.
+        """Refuse a job whose name was mistyped. It takes one command for each name that is new to this client.
 
         Raises:
-            NotFound: live workers serve the queue, and none of them knows the job; with the nearest known name.
+            NotFound: Live workers serve the queue, and none knows the job. The message has the nearest known name.
         """
         if self.may_send(prepared):
             return
@@ -372,21 +376,21 @@ class Client:
             await self.check_name(prepared, position)
 
     async def send(self, jobs: Sequence[NewJob], *, ids_are_random: bool) -> set[str]:
-        """Send prepared jobs; the ids that were known before.
+        """Send prepared jobs, and return the IDs that were known before.
 
-        A send whose outcome is unknown is sent once more: what the first one did is then told from what was known.
+        If the outcome of a send is unknown, it is repeated once. Duplicates are detected by job ID.
         """
         try:
             return await self._with_slot(self.store.enqueue(jobs, ids_are_random=ids_are_random))
         except QueueUnavailable:
-            await asyncio.sleep(RESEND_PAUSE)
+            await asyncio.sleep(RESEND_PAUSE_S)
         known = await self._with_slot(self.store.enqueue(jobs))
         if ids_are_random:
             return set()
         return {job.id for job in jobs if job.id in known and not await self._is_ours(job)}
 
     async def _is_ours(self, job: NewJob) -> bool:
-        """Whether the known job of this id is the one we sent: it waits as we wrote it, or ran since."""
+        """Return whether the known job with this ID is the one that was sent: it waits unchanged, or has run since."""
         found = await self._with_slot(self.store.inspect(job.queue, job.id))
         if found.record is not None:
             return found.record == job.record
@@ -408,14 +412,14 @@ class Client:
     # One job
 
     def job(self, id: str, *, queue: str | None = None) -> Job:  # noqa: A002  # the public name
-        """A handle on a job by its id; asks nothing. `queue` saves looking it up."""
+        """Return a handle on the job with an ID. Nothing is sent; `queue` saves a look-up later."""
         return Job(self, check_id(id), None if queue is None else check_queue(queue))
 
     async def status(self, id: str, *, queue: str | None = None) -> JobStatus:  # noqa: A002
-        """The job now.
+        """Return the status of a job.
 
         Raises:
-            JobNotFound: never enqueued, or its result's retention has passed.
+            JobNotFound: The job was never enqueued, or the retention of its result has passed.
         """
         status = status_of(await self._inspect(id, queue))
         if status is None:
@@ -429,18 +433,21 @@ class Client:
         *,
         queue: str | None = None,
     ) -> Any:
-        """Wait until the job ends; what its handler returned, as JSON types.
+        """Wait until the job ends, and return the result of its handler, as JSON types.
 
-        A server that restarts meanwhile is waited for, up to 30 s.
+        The wait survives an outage of the server of up to 30 s.
 
         Args:
-            id: the job's.
-            timeout: seconds; None: as long as it takes.
-            queue: where the job is, if known.
+            id: The job's ID.
+            timeout: Longest wait, in seconds or as a timedelta. None waits without a limit.
+            queue: The job's queue, if it is known.
 
         Raises:
-            JobFailed: it is dead. JobCancelled: it was cancelled. ResultTimeout: it goes on. JobNotFound: not known, or
-            no longer. InvalidPayload: its result is a pickle, or garbage.
+            JobFailed: The job is dead.
+            JobCancelled: The job was cancelled.
+            ResultTimeout: The job has not ended within `timeout`. It goes on.
+            JobNotFound: The job is not known, or no longer known.
+            InvalidPayload: The result is a pickle, or cannot be read.
         """
         deadline = monotonic() + check_timeout(timeout)
         last_answer = monotonic()
@@ -458,15 +465,15 @@ class Client:
             last_answer, queue = monotonic(), status.queue
             left = deadline - last_answer
             if left <= 0:
-                raise ResultTimeout(f"job {id} is {status.state} still; it goes on, ask again later")
+                raise ResultTimeout(f"job {id} is still {status.state}; it goes on, ask again later")
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, LAST_POLL_S)
 
     async def cancel(self, id: str, *, queue: str | None = None) -> Cancellation:  # noqa: A002
-        """Cancel a job: at once before it starts; a running one is cancelled by its worker within a second.
+        """Cancel a job. A job that has not started is cancelled at once, a running one by its worker within a second.
 
         Raises:
-            JobNotFound: not known.
+            JobNotFound: The job is not known.
         """
         found = await self._inspect(id, queue)
         if found.state is None:
@@ -489,10 +496,11 @@ class Client:
         return await self._with_slot(self.store.inspect(queue, job_id))
 
     async def arq_job(self, id: str) -> "arq.jobs.Job":  # noqa: A002
-        """arq's own `Job` on this job, bound to the zset that it is in and to JSON. Needs arq to be installed.
+        """Return arq's own `Job` for a job, with its queue and a JSON deserializer. It needs arq to be installed.
 
         Raises:
-            JobNotFound: not known. UsageError: arq is not installed.
+            JobNotFound: The job is not known.
+            UsageError: arq is not installed.
         """
         try:
             from arq.connections import ArqRedis  # noqa: PLC0415  # an optional peer, never a dependency
@@ -509,7 +517,7 @@ class Client:
     # Queues
 
     async def queues(self) -> list[str]:
-        """The names of all queues that jobs were ever sent to, or that have workers or are scaled, sorted."""
+        """Return the sorted names of all queues that have ever had a job, a worker or a scaling decision."""
         return [clean_text(name) for name in await self._with_slot(self.store.queues())]
 
     @overload
@@ -517,9 +525,9 @@ class Client:
     @overload
     async def stats(self, queue: None = None) -> list[QueueStats]: ...
     async def stats(self, queue: str | None = None) -> QueueStats | list[QueueStats]:
-        """A queue at one instant; without a name all queues, sorted by name.
+        """Return the stats of a queue, or of all queues sorted by name.
 
-        Of all queues, one that can't be read has a `problem`, and hides no other.
+        In the list of all queues, a queue that cannot be read has a `problem`.
         """
         if queue is not None:
             return stats_of(await self._with_slot(self.store.snapshot(check_queue(queue))))
@@ -544,17 +552,18 @@ class Client:
         limit: int = 100,
         fields: Collection[str] = (),
     ) -> Page[JobStatus]:
-        """A page of a queue's jobs: active, waiting and delayed ones soonest first; completed and dead newest first.
+        """Return a page of a queue's jobs. Live jobs are sorted soonest first, completed and dead ones newest first.
 
         Args:
-            queue: its name.
-            state: one state (not cancelled: those are known by id only); None: active, then waiting, then delayed.
-            cursor: of the page before. Jobs that move meanwhile may show twice or be left out.
-            limit: 1 to 1,000. A page is shorter where its payloads have more than 4 MiB, and has a cursor then.
-            fields: `data` and `result` are OMITTED unless they are named: each may have a megabyte.
+            queue: The queue's name.
+            state: One state, but not cancelled: those jobs are known by ID only. None gives the active jobs, then the
+                waiting and then the delayed ones.
+            cursor: The cursor of the previous page. Jobs that move meanwhile may be listed twice or left out.
+            limit: 1 to 1,000. A page is shorter if its payloads exceed 4 MiB, and then has a cursor.
+            fields: Payloads to include, `data` and `result`. Others are OMITTED, since each may have a megabyte.
 
         Returns:
-            The jobs; one that can't be read says so as its `error`.
+            The jobs. A job that cannot be read has the reason as its `error`.
         """
         check_queue(queue)
         check_limit(limit)
@@ -579,7 +588,7 @@ class Client:
     async def _statuses(
         self, queue: str, places: Sequence[tuple[State, int, str]], wanted: Collection[str]
     ) -> tuple[int, list[JobStatus]]:
-        """How many of the jobs were read before the page was full, and the status of those that are known still."""
+        """Return the number of jobs read until the page was full, and the status of each that is still known."""
         read, left, out = 0, PAGE_BYTES, []
         head = 0 if wanted else HEAD_BYTES
         while read < len(places) and left > 0:
@@ -607,15 +616,15 @@ class Client:
         return None if status is None else listed(status, wanted)
 
     async def pause(self, queue: str, note: str | None = None) -> bool:
-        """Start no more jobs of the queue; running ones go on. False: it was paused already.
+        """Pause a queue: workers start no more of its jobs, and running ones go on. Return False if it was paused.
 
-        `note` is shown with the pause; by default since when it is.
+        `note` is shown with the pause. By default it is the time of the pause.
         """
         text = note or f"since {from_ms(now_ms()).isoformat(timespec='seconds')}"
         return await self._with_slot(self.store.pause(check_queue(queue), text))
 
     async def resume(self, queue: str) -> bool:
-        """Start the queue's jobs again. False: it was not paused."""
+        """Resume a paused queue. Return False if it was not paused."""
         return await self._with_slot(self.store.resume(check_queue(queue)))
 
     # Dead letters
@@ -629,31 +638,31 @@ class Client:
         limit: int = 100,
         fields: Collection[str] = (),
     ) -> Page[DeadLetter]:
-        """A page of a queue's dead letters, newest first.
+        """Return a page of a queue's dead letters, newest first.
 
         Args:
-            queue: its name.
+            queue: The queue's name.
             fingerprint: Only the dead letters with this fingerprint.
-            cursor: of the page before.
-            limit: 1 to 1,000. A page is shorter where its letters have more than 4 MiB, and has a cursor then.
-            fields: `data` is OMITTED unless it is named.
+            cursor: The cursor of the previous page.
+            limit: 1 to 1,000. A page is shorter if its dead letters exceed 4 MiB, and then has a cursor.
+            fields: Payloads to include: `data`, which is OMITTED otherwise.
 
         Returns:
-            The letters; one that can't be read says so as its `error`.
+            The dead letters. One that cannot be read has the reason as its `error`.
         """
         check_limit(limit)
         check_fields(fields, PAYLOADS[:1])
         place, offset = split_cursor(cursor)
         until = await self._server_now(queue) if cursor is None else moment_in(place)
         ids = await self._with_slot(DeadRange(queue, until, fingerprint).newest(self.store, offset=offset, limit=limit))
-        read, letters = await self._letters(queue, ids, head=0 if fields else DEAD_LETTER_BYTES)
-        return Page(letters, f"{until}:{offset + read}" if len(ids) == limit or read < len(ids) else None)
+        read, dead_letters = await self._read_dead_letters(queue, ids, head=0 if fields else DEAD_LETTER_BYTES)
+        return Page(dead_letters, f"{until}:{offset + read}" if len(ids) == limit or read < len(ids) else None)
 
     async def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002
-        """The dead letter of a job.
+        """Return the dead letter of a job.
 
         Raises:
-            JobNotFound: it is not dead (or the letter's retention has passed).
+            JobNotFound: The job is not dead, or the retention of its dead letter has passed.
         """
         (stored,) = await self._with_slot(self.store.dead_letters(NO_QUEUE, [check_id(id)]))
         if not stored.exists:
@@ -663,9 +672,9 @@ class Client:
         return dead_letter_of(stored)
 
     async def dead_groups(self, queue: str) -> list[DeadGroup]:
-        """A queue's dead letters by kind, the most frequent first (at most 500 kinds).
+        """Return a queue's dead letters grouped by fingerprint, the largest group first, up to 500 groups.
 
-        The newest of each is shown without its payload, and with its last error alone, without traceback.
+        The newest dead letter of each group has no payload, and only its last error without the traceback.
         """
         counts = await self._with_slot(self.store.fingerprints(check_queue(queue)))
         until = await self._server_now(queue)
@@ -680,7 +689,7 @@ class Client:
             ids = [job_id for _, _, job_id in chunk]
             found = await self._with_slot(self.store.dead_letters(queue, ids, max_value_bytes=HEAD_BYTES))
             groups += [
-                DeadGroup(clean_text(name), count, await self._letter(stored, whole_errors=False))
+                DeadGroup(clean_text(name), count, await self._read_dead_letter(stored, whole_errors=False))
                 for (name, count, _), stored in zip(chunk, found, strict=True)
                 if stored.exists
             ]
@@ -695,10 +704,14 @@ class Client:
         fingerprint: str | None = None,
         progress: Progress | None = None,
     ) -> Replayed:
-        """Put dead letters back to their queue's end, with their attempts counted anew.
+        """Enqueue dead letters again, at the end of their queue and with their attempts counted from 1.
 
-        Name exactly one of: `ids`; `all` that were dead when the call began; those of them with this `fingerprint`.
-        A job that dies again meanwhile is not sent twice.
+        Args:
+            queue: The queue's name.
+            ids: The IDs of the dead letters. Give exactly one of `ids`, `all` and `fingerprint`.
+            all: Replay every job that is dead now. A job that dies again meanwhile is replayed once.
+            fingerprint: Replay every job that is dead now and has this fingerprint.
+            progress: Called with the number of dead letters handled so far.
         """
         parts: list[Replayed] = []
 
@@ -719,10 +732,12 @@ class Client:
         fingerprint: str | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """Forget dead letters, chosen as in `replay`, and their results: their ids may be enqueued again.
+        """Delete dead letters and their results. Their IDs may then be enqueued again.
+
+        The arguments are those of `replay`.
 
         Returns:
-            How many there were.
+            The number of dead letters that were deleted.
         """
         counts: list[int] = []
 
@@ -774,8 +789,8 @@ class Client:
             if progress is not None:
                 progress(seen)
 
-    async def _letters(self, queue: str, ids: Sequence[str], *, head: int) -> tuple[int, list[DeadLetter]]:
-        """How many of the letters were read before the page was full, and those that are there still."""
+    async def _read_dead_letters(self, queue: str, ids: Sequence[str], *, head: int) -> tuple[int, list[DeadLetter]]:
+        """Return the number of dead letters read until the page was full, and those that still exist."""
         read, left, out = 0, PAGE_BYTES, []
         while read < len(ids) and left > 0:
             chunk = ids[read : read + LISTED_AT_ONCE]
@@ -784,20 +799,23 @@ class Client:
             )
             there = [stored for stored in found if stored.exists]
             out += [
-                await self._letter(stored, whole_errors=True) if head else dead_letter_of(stored) for stored in there
+                await self._read_dead_letter(stored, whole_errors=True) if head else dead_letter_of(stored)
+                for stored in there
             ]
             read += len(found)
             left -= sum(len(stored.raw or b"") for stored in found)
         return read, out
 
-    async def _letter(self, stored: StoredDeadLetter, *, whole_errors: bool) -> DeadLetter:
+    async def _read_dead_letter(self, stored: StoredDeadLetter, *, whole_errors: bool) -> DeadLetter:
         try:
             return dead_letter_of(stored, whole_errors=whole_errors, is_head=True)
         except Cut:
             (whole,) = await self._with_slot(self.store.dead_letters(stored.queue, [stored.id]))
-        letter = dead_letter_of(whole)
-        errors = letter.errors if whole_errors else [replace(error, traceback="") for error in letter.errors[-1:]]
-        return replace(letter, data=OMITTED, errors=errors)
+        dead_letter = dead_letter_of(whole)
+        errors = dead_letter.errors
+        if not whole_errors:
+            errors = [replace(error, traceback="") for error in errors[-1:]]
+        return replace(dead_letter, data=OMITTED, errors=errors)
 
     async def _server_now(self, queue: str) -> int:
         return (await self._with_slot(self.store.snapshot(check_queue(queue)))).now_ms

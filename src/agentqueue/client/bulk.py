@@ -1,4 +1,4 @@
-"""Sending many jobs: in chunks that the server answers fast, in order within a queue."""
+"""Send many jobs in chunks, in order within each queue. Small chunks keep the server responsive."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -9,27 +9,28 @@ from agentqueue.errors import UsageError
 from agentqueue.model.new_job import NewJob, Prepared
 
 CHUNK: Final = 500
-"""Jobs a call: keeps the server responsive to others (under 5 ms)."""
+"""Maximum number of jobs in one call. It blocks the server for less than 5 ms."""
 CHUNK_BYTES: Final = 4 * 1024 * 1024
+"""Maximum size of the records in one call, in bytes. One larger job is still sent."""
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Jobs of one queue that are sent in one call, in order. An id is in a chunk once: `repeated` has the rest."""
+    """Jobs of one queue that are sent in one call, in order. Each ID is in a chunk once."""
 
     queue: str
     ids_are_random: bool = True
-    """Every id was drawn at random just now."""
+    """True while every ID was drawn at random for its job."""
     jobs: list[NewJob] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
-    """Where the caller had each."""
+    """Position of each job in the caller's sequence."""
     repeated: list[tuple[int, str]] = field(default_factory=list)
-    """Position and id of those whose id a job before them in this chunk has."""
+    """Position and ID of each job whose ID is in the chunk already."""
     bytes: int = 0
     _named: set[str] = field(default_factory=set)
 
     def add(self, position: int, prepared: Prepared) -> None:
-        """Take one more job in."""
+        """Add a job."""
         job = prepared.job
         if not prepared.id_is_random:
             self.ids_are_random = False
@@ -43,19 +44,19 @@ class Chunk:
 
     @property
     def is_full(self) -> bool:
-        """Send it now."""
+        """Return whether the chunk must be sent now."""
         return len(self.jobs) >= CHUNK or self.bytes >= CHUNK_BYTES or len(self.repeated) >= CHUNK
 
 
 class Chunker:
-    """Sorts jobs into chunks by queue."""
+    """A sorter of jobs into chunks by queue."""
 
     def __init__(self) -> None:
         self._open: dict[str, Chunk] = {}
         self._position = 0
 
     def add(self, prepared: Prepared) -> Chunk | None:
-        """Take a job in; the chunk to send now, if it filled one."""
+        """Add a job, and return its chunk if that is full now."""
         queue = prepared.job.queue
         chunk = self._open.get(queue)
         if chunk is None:
@@ -65,7 +66,7 @@ class Chunker:
         return self._open.pop(queue) if chunk.is_full else None
 
     def rest(self) -> Iterator[Chunk]:
-        """What is left to send."""
+        """Return the chunks that are not full."""
         yield from self._open.values()
         self._open = {}
 
@@ -76,7 +77,7 @@ def prepare_each(
     *,
     first: int = 0,
 ) -> Iterator[Prepared]:
-    """Each job of a bulk, prepared; an error says which one it was, counted from `first`."""
+    """Prepare each job of a bulk. An error names the job by its position, counted from `first`."""
     for index, item in enumerate(items, first):
         if not isinstance(item, Mapping):
             raise UsageError(f"jobs[{index}] must be a mapping with queue, name and data, not {item!r:.80}")
@@ -87,13 +88,13 @@ def prepare_each(
 
 
 def known_of(chunk: Chunk, known: set[str]) -> Sequence[tuple[int, str, bool]]:
-    """Position, id and whether it was known, of every job of a chunk that was sent."""
+    """Return position and ID of every job of a chunk that was sent, and whether its ID was known before."""
     sent = [(position, job.id, job.id in known) for position, job in zip(chunk.positions, chunk.jobs, strict=True)]
     return [*sent, *((position, job_id, True) for position, job_id in chunk.repeated)]
 
 
 def chunks_of(jobs: Iterable[Prepared]) -> Iterator[Chunk]:
-    """The jobs in chunks, each as soon as it is full; what is left at the end."""
+    """Return the jobs in chunks, each when it is full, and the others at the end."""
     chunker = Chunker()
     for prepared in jobs:
         chunk = chunker.add(prepared)
@@ -103,7 +104,7 @@ def chunks_of(jobs: Iterable[Prepared]) -> Iterator[Chunk]:
 
 
 async def chunks_of_each(jobs: AsyncIterator[Prepared]) -> AsyncIterator[Chunk]:
-    """`chunks_of` for an async iterator."""
+    """Return the jobs in chunks, as `chunks_of`, for an async iterator."""
     chunker = Chunker()
     async for prepared in jobs:
         chunk = chunker.add(prepared)
@@ -114,7 +115,7 @@ async def chunks_of_each(jobs: AsyncIterator[Prepared]) -> AsyncIterator[Chunk]:
 
 
 async def send_in_order(chunks: AsyncIterator[Chunk], send: Callable[[Chunk], Coroutine[Any, Any, None]]) -> None:
-    """Send chunks one after the other, each while the next one is being filled."""
+    """Send chunks one after the other. The next one is filled while a chunk is sent."""
     flying: asyncio.Task[None] | None = None
     try:
         async for chunk in chunks:

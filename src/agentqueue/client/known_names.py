@@ -1,4 +1,4 @@
-"""Known job names: a mistyped one is refused where live workers serve the queue and none of them knows it."""
+"""Known job names. A mistyped name is refused if live workers serve the queue and none of them knows it."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from typing import Final
 from agentqueue.clock import monotonic
 
 QUIET_S: Final = 10.0
-"""Seconds for which a queue without live workers is not asked again: there is nobody to check a name with."""
+"""Pause before a queue without live workers is asked again, in seconds. Without workers no name can be checked."""
 FORCE: Final = "If workers that know it are being rolled out, send it with force=True."
 
 
 class KnownNames:
-    """What a client has learnt of the names that workers know. A name that was known once is never asked for again."""
+    """A cache of the job names that workers know. A known name is never looked up again."""
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
@@ -25,7 +25,7 @@ class KnownNames:
         return bool(self._quiet_until) and monotonic() < self._quiet_until.get(queue, 0.0)
 
     def note(self, queue: str, names: Iterable[str]) -> None:
-        """Take in what the live workers of a queue know; nothing: there are none."""
+        """Remember the names that the live workers of a queue know. Without names there are no live workers."""
         pairs = {(queue, name) for name in names}
         if pairs:
             self._known |= pairs
@@ -35,12 +35,12 @@ class KnownNames:
 
 
 def unknown_job(queue: str, name: str, known: Iterable[str], *, way_out: str = "") -> str:
-    """Return what to say of a job that no worker of the queue knows, with the nearest name that one does."""
+    """Return the error message for a job that no worker of the queue knows. It has the nearest known name."""
     return f"no live worker of queue {queue!r} knows a job {name!r}; {with_way_out(nearest(name, known), way_out)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean …?`, or what there is (at most ten)."""
+    """Return `did you mean …?` with the nearest known name, or else up to ten known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
@@ -50,7 +50,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def with_way_out(hint: str, way_out: str) -> str:
-    """Return the hint with a sentence behind it that says how to go on all the same."""
+    """Return the hint, followed by a sentence on how to proceed anyway."""
     if not way_out:
         return hint
     return f"{hint} {way_out}" if hint.endswith("?") else f"{hint}. {way_out}"

@@ -8,17 +8,20 @@ from agentqueue.model.job import State
 from agentqueue.store import Snapshot, Unreadable
 
 LIVE_STATES: Final = (State.ACTIVE, State.WAITING, State.DELAYED)
+"""States of jobs that have not ended, in the order in which they are listed."""
 LISTED_STATES: Final = (*LIVE_STATES, State.COMPLETED, State.DEAD)
+"""States whose jobs can be listed."""
 MAX_PAGE: Final = 1_000
+"""Maximum number of items of a page."""
 MAX_DIGITS: Final = 15
-"""Of an offset or a time in a cursor: all that a page had are below, and Redis takes them."""
+"""Maximum number of digits of an offset or a time in a cursor. Every cursor of a page has fewer."""
 
 
 def check_state(value: str) -> State:
-    """The state of that name, if jobs of it can be listed.
+    """Return the state with a name, if its jobs can be listed.
 
     Raises:
-        UsageError: no such state; or cancelled, whose jobs are known by id only.
+        UsageError: There is no such state, or it is cancelled, whose jobs are known by ID only.
     """
     if value not in LISTED_STATES:
         names = ", ".join(LISTED_STATES)
@@ -27,10 +30,10 @@ def check_state(value: str) -> State:
 
 
 def split_cursor(cursor: str | None) -> tuple[str, int]:
-    """What stands before the colon, and the offset; empty and 0 at the start.
+    """Return the text before the colon, and the offset. Without a cursor they are empty and 0.
 
     Raises:
-        UsageError: not a cursor that a page had.
+        UsageError: The cursor is not valid.
     """
     if cursor is None:
         return "", 0
@@ -41,10 +44,10 @@ def split_cursor(cursor: str | None) -> tuple[str, int]:
 
 
 def moment_in(place: str) -> int:
-    """The time, in ms, at which the first page of dead letters was read.
+    """Return the time at which the first page of dead letters was read, in ms.
 
     Raises:
-        UsageError: not of a cursor that a page had.
+        UsageError: The text is not from a valid cursor.
     """
     return _number(place, place)
 
@@ -56,24 +59,28 @@ def _number(text: str, cursor: str) -> int:
 
 
 def _not_a_cursor(cursor: str) -> UsageError:
-    return UsageError(f"cursor {cursor!r:.80} is not one that a page had; start without one")
+    return UsageError(
+        f"invalid cursor {cursor!r:.80}: pass the `cursor` of the previous page, or omit it to start from the beginning"
+    )
 
 
 def states_from(state: str | None, place: str) -> Sequence[State]:
-    """The states still to be listed, in order, when the cursor stands in `place`."""
+    """Return the states that are still to be listed, in order, from the cursor's `place` on."""
     wanted = LIVE_STATES if state is None else (check_state(state),)
     if not place:
         return wanted
     if place not in wanted:
-        raise UsageError(f"the cursor is of state {place!r:.80}, which is not asked for; start without one")
+        raise UsageError(
+            f"the cursor is in state {place!r:.80}, which is not requested; omit it to start from the beginning"
+        )
     return wanted[wanted.index(State(place)) :]
 
 
 def check_limit(limit: int) -> int:
-    """The page's size itself.
+    """Return the size of a page.
 
     Raises:
-        UsageError: not from 1 to 1,000.
+        UsageError: It is not an integer from 1 to 1,000.
     """
     if type(limit) is not int or not 1 <= limit <= MAX_PAGE:
         raise UsageError(f"limit {limit!r} must be a whole number from 1 to {MAX_PAGE:,}")
@@ -81,15 +88,15 @@ def check_limit(limit: int) -> int:
 
 
 def check_fields(wanted: Collection[str], known: Collection[str]) -> None:
-    """Check which payloads a list is asked for.
+    """Refuse payload fields that do not exist.
 
     Raises:
-        UsageError: one that there is not.
+        UsageError: A field is not known.
     """
     strange = sorted(set(wanted) - set(known))
     if isinstance(wanted, str) or strange:
         raise UsageError(
-            f"fields {wanted!r:.80} may name {' and '.join(known)} only; every other field is there anyway"
+            f"fields {wanted!r:.80} may name {' and '.join(known)} only; every other field is always included"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the clients' methods return."""
+"""Return types of the clients."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 class Cancellation(StrEnum):
-    """What `cancel` did."""
+    """Outcome of `cancel`."""
 
     CANCELLED = "cancelled"
-    """The job had not started: it is cancelled."""
+    """The job had not started and is cancelled."""
     REQUESTED = "requested"
-    """The job runs: its worker will cancel it within a second."""
+    """The job runs. Its worker cancels it within a second."""
     TOO_LATE = "too-late"
-    """The job had ended before."""
+    """The job had already ended."""
 
 
 class Page(list[T]):
-    """A part of a longer list. `cursor` asks for the next part; None: this was the last."""
+    """A part of a longer list. Pass `cursor` to get the next part; None means that this is the last one."""
 
     def __init__(self, items: Iterable[T] = (), cursor: str | None = None) -> None:
         super().__init__(items)
@@ -31,7 +31,7 @@ class Page(list[T]):
 
 @dataclass(frozen=True, slots=True)
 class DeadGroup:
-    """Dead letters of one kind: same reason, job and error, but for numbers, ids and quoted words."""
+    """Dead letters with the same fingerprint: reason, job and error are equal, apart from numbers, IDs and quotes."""
 
     fingerprint: str
     count: int
@@ -40,15 +40,15 @@ class DeadGroup:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay did: how many jobs run again, and which do not, and why."""
+    """Outcome of a replay: the number of jobs that run again, and the IDs of those that do not."""
 
     count: int = 0
     not_found: Sequence[str] = ()
-    """No dead letters of this queue (any more)."""
+    """IDs that have no dead letter in this queue."""
     already_queued: Sequence[str] = ()
-    """Enqueued anew under the same id already."""
+    """IDs that have been enqueued again already."""
     no_record: Sequence[str] = ()
-    """Died without a record, so there is nothing to run."""
+    """IDs of jobs that died without a record, so that there is nothing to run."""
 
     def __add__(self, other: "Replayed") -> "Replayed":
         return Replayed(
@@ -60,5 +60,5 @@ class Replayed:
 
     @property
     def left(self) -> int:
-        """How many were not replayed."""
+        """Return the number of dead letters that were not replayed."""
         return len(self.not_found) + len(self.already_queued) + len(self.no_record)

@@ -1,4 +1,4 @@
-"""What the server's answers mean to a caller. Pure."""
+"""Turn the server's replies into the results and errors that callers get. Pure."""
 
 import math
 from asyncio import CancelledError
@@ -17,17 +17,19 @@ from agentqueue.store import Snapshot
 
 
 def job_not_found(job_id: str) -> JobNotFound:
-    """The error for an id that the server does not know."""
+    """Return the error for an ID that the server does not know."""
     return JobNotFound(
         f"no job {job_id} is known here: it was never enqueued on this server, or its result's retention has passed"
     )
 
 
 def outcome_of(status: JobStatus) -> Any:
-    """What a final job's handler returned.
+    """Return the result of a job that has ended.
 
     Raises:
-        JobFailed, JobCancelled: it did not return. InvalidPayload: its result can't be read.
+        JobFailed: The job is dead.
+        JobCancelled: The job was cancelled.
+        InvalidPayload: The result cannot be read.
     """
     where = f"job {status.id} ({status.queue}, {status.name})"
     match status.state:
@@ -60,7 +62,7 @@ def cancelled_result(found: Snapshot, now_ms: int) -> ResultRecord:
 
 
 def replayed_of(ids: Sequence[str], answers: Sequence[str]) -> Replayed:
-    """One call's answers, an id each."""
+    """Return the outcome of one call. `answers` has one answer for each ID."""
     pairs = list(zip(ids, answers, strict=True))
 
     def those(answer: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What people see of a queue: `QueueStats`, made from its snapshot. Pure."""
+"""Build `QueueStats`, the numbers of a queue as users see them, from its snapshot. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -12,22 +12,22 @@ from agentqueue.model.json import camel
 from agentqueue.store import Heartbeat, QueueSnapshot
 
 LIVE_MS: Final = 8_000
-"""A worker is live while its last heartbeat is no older than a lease."""
+"""Maximum age of the last heartbeat of a live worker, in ms. It is the length of a lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStats:
-    """A worker, by its last heartbeat."""
+    """A worker, as its last heartbeat describes it."""
 
     name: str
     incarnation: str | None
-    """New for each process, to distinguish workers of one name. None: its heartbeat can't be read."""
+    """Identifier of the worker's process. None if its heartbeat cannot be read."""
     busy: int
-    """Slots that run a job."""
+    """Number of slots that run a job."""
     slots: int
     draining: bool
     jobs: tuple[str, ...]
-    """Names of the jobs it knows."""
+    """Names of the jobs that the worker knows."""
     seen_seconds_ago: float
 
 
@@ -39,51 +39,51 @@ class QueueStats:
     waiting: int
     delayed: int
     active: int
-    """Jobs that were started and have not ended."""
+    """Number of jobs that were started and have not ended."""
     completed: int
-    """Since the queue's beginning."""
+    """Number of completed jobs since the queue was created."""
     dead: int
-    """Dead letters that are kept now."""
+    """Number of dead letters."""
     paused: bool
     paused_note: str | None
-    """Since when, and by whom."""
+    """Time and author of the pause."""
     by_priority: Mapping[str, int]
-    """Waiting jobs of each level."""
+    """Number of waiting jobs of each priority level."""
     oldest_waiting_seconds: float | None
     next_due_seconds: float | None
-    """Until the next delayed job is due."""
+    """Seconds until the next delayed job is due."""
     enqueued_per_minute: float
     completed_per_minute: float
     failed_per_minute: float
-    """Attempts that failed and jobs that died, over the last 60 s as all three."""
+    """Number of failed attempts and dead jobs. All three rates cover the last 60 s."""
     workers: tuple[WorkerStats, ...]
-    """The live ones."""
+    """Live workers."""
     stalled: int = 0
-    """Of the active ones, those that no live worker holds: within seconds they wait again, and run again."""
+    """Number of active jobs that no live worker holds. Within seconds they wait again."""
     counters: Mapping[str, int]
-    """Since the queue's beginning, as the engine counts: enqueued, completed, retried, dead, cancelled, crashed, …"""
+    """Counters since the queue was created: enqueued, completed, retried, dead, cancelled, crashed, …"""
     problem: str | None = None
-    """Why the queue can't be read; its numbers are then 0."""
+    """Reason why the queue cannot be read. Its numbers are then 0."""
 
     @property
     def busy(self) -> int:
-        """Busy slots of all live workers."""
+        """Return the number of busy slots of all live workers."""
         return sum(worker.busy for worker in self.workers)
 
     @property
     def slots(self) -> int:
-        """Slots of all live workers."""
+        """Return the number of slots of all live workers."""
         return sum(worker.slots for worker in self.workers)
 
     def to_json(self) -> dict[str, Any]:
-        """camelCase names."""
+        """Return the stats as JSON types, with camelCase names."""
         wire = {camel(field.name): getattr(self, field.name) for field in fields(self)}
         workers = [{camel(f.name): getattr(worker, f.name) for f in fields(worker)} for worker in self.workers]
         return wire | {"workers": workers, "busy": self.busy, "slots": self.slots}
 
 
 def stats_of(snapshot: QueueSnapshot) -> QueueStats:
-    """The queue as people see it."""
+    """Return the stats of a queue."""
     now = snapshot.now_ms
     beats = live_beats(snapshot)
     workers = tuple(_worker(beat, now) for beat in sorted(beats, key=lambda beat: beat.worker))
@@ -146,13 +146,13 @@ def unread_stats(name: str, why: str) -> QueueStats:
 
 
 def _rate(snapshot: QueueSnapshot, counter: str) -> float:
-    """Of the last 60 s: all of this minute, and of the last one the share that is in the window still."""
+    """Return a counter's increase in the last 60 s: this minute, and a proportional share of the last one."""
     share = 1 - (snapshot.now_ms % 60_000) / 60_000
     return round(snapshot.this_minute.get(counter, 0) + share * snapshot.last_minute.get(counter, 0), 1)
 
 
 def _worker(beat: Heartbeat, now_ms: int) -> WorkerStats:
-    """A heartbeat that this version can't read still tells that the worker lives."""
+    """Return a worker's stats. A heartbeat that this version cannot read still shows that the worker is alive."""
     try:
         said = orjson.loads(beat.raw)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""What people see of a job: `JobStatus`, made from all that the server knows of it at one instant. Pure."""
+"""Build `JobStatus`, a job as users see it, from its decoded snapshot. Pure."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,57 +17,57 @@ from agentqueue.model.times import LAST_MS, from_ms, iso, iso_of, moment_of
 from agentqueue.store import Snapshot, Unreadable
 
 FINAL_STATES: Final = frozenset((State.COMPLETED, State.DEAD, State.CANCELLED))
+"""States of jobs that have ended."""
 PAYLOADS: Final = ("data", "result")
-"""The fields of a job that lists have on request only: each may have a megabyte."""
+"""Fields that lists include on request only, since each may have a megabyte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """A job at one instant. Times are UTC."""
+    """The status of a job. Times are in UTC."""
 
     id: str
     queue: str
     name: str
-    """Empty where only the history remembers the job, or its record can't be read."""
+    """The job's name. Empty if only the history has the job, or its record cannot be read."""
     state: State
     priority: str
     """urgent, high, normal or low."""
     data: Any
-    """The payload; of a plain arq job with several arguments `{args, kwargs}`. OMITTED in lists that were not asked for
-    it."""
+    """The payload. A plain arq job with several arguments has `{args, kwargs}`. OMITTED in lists that leave it out."""
     progress: Progress | None
     attempts: int
-    """Runs that ended by the handler's own doing."""
+    """Number of runs that ended with a result or an error of the handler."""
     deliveries: int
-    """Starts, whatever ended them."""
+    """Number of starts, including those that a crash or a drain ended."""
     enqueued_at: datetime | None
     due_at: datetime | None
-    """When a delayed job becomes ready: sent for later, or waiting to be tried again. None in any other state."""
+    """Time at which a delayed job becomes ready, for a later start or the next attempt. None in any other state."""
     started_at: datetime | None
-    """Of the last start that is known."""
+    """Time of the last known start."""
     finished_at: datetime | None
     result: Any
-    """What the handler returned; None until then. OMITTED in lists that were not asked for it."""
+    """Result of the handler; None until it has returned. OMITTED in lists that leave it out."""
     error: str | None
-    """The last error in one line, also while another attempt is due."""
+    """The last error in one line. A job that waits for its next attempt has one too."""
     worker: str | None
-    """Who runs it, or ran it last."""
+    """Name of the worker that runs the job, or ran it last."""
     tags: Sequence[str] = ()
-    """The words that it was enqueued with."""
+    """Tags of the job."""
     tenant: str | None = None
-    """Whom it is for."""
+    """Tenant of the job."""
     trace: str | None = None
-    """The W3C `traceparent` that it was enqueued with."""
+    """W3C `traceparent` of the job."""
     parent: str | None = None
-    """The id of the job that sent it; of a dead letter's notice, of the job that died."""
+    """ID of the job that enqueued this one. A dead-letter notification has the ID of the dead job."""
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen to it by itself."""
+        """Return whether the job has ended."""
         return self.state in FINAL_STATES
 
     def to_json(self) -> dict[str, Any]:
-        """camelCase names and ISO 8601 times, as the command line and HTTP have them; without what was omitted."""
+        """Return the status as JSON types, with camelCase names and ISO 8601 times. OMITTED fields are left out."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {camel(name): _json(value) for name, value in values if value is not OMITTED}
 
@@ -81,7 +81,7 @@ def _json(value: Any) -> Any:
 
 
 def status_of(snapshot: Snapshot) -> JobStatus | None:
-    """The job's status, or None if the server does not know it.
+    """Return the status of a job, or None if the server does not know it.
 
     Raises:
         Cut: The snapshot holds the heads of records only, and the job must be read whole.
@@ -98,7 +98,7 @@ def status_of(snapshot: Snapshot) -> JobStatus | None:
 
 
 def listed(status: JobStatus, wanted: Collection[str]) -> JobStatus:
-    """Return the status without those of its payloads that are not wanted, and with an id that can be written."""
+    """Return the status without the payloads that are not wanted, and with an ID that can be encoded."""
     return replace(
         status,
         id=clean_text(status.id),
@@ -199,12 +199,12 @@ def _status_of_ended(snapshot: Snapshot, result: ResultRecord) -> JobStatus:
 
 
 def _origin(of: JobRecord | DeadLetter | ResultRecord) -> dict[str, Any]:
-    """Where the job comes from and whom it is for."""
+    """Return the fields on a job's origin, which all records have."""
     return {"tags": tuple(of.tags), "tenant": of.tenant, "trace": of.trace, "parent": of.parent}
 
 
 def _holder(held: bytes | None) -> tuple[str | None, int]:
-    """Worker id and claim time from `owner|level|old score|claimed ms`; a plain arq worker leaves neither."""
+    """Return worker name and claim time (ms) of `owner|level|old score|claimed ms`. A plain arq worker has neither."""
     parts = (held or b"").decode(errors="replace").split("|")
     if len(parts) != 4:
         return None, 0
@@ -212,7 +212,7 @@ def _holder(held: bytes | None) -> tuple[str | None, int]:
 
 
 def _ms(text: str) -> int:
-    """0 for what is no time: any client may have written it."""
+    """Return a time in ms, or 0 for text that is no time. Any client may have written it."""
     try:
         value = float(text)
     except ValueError:
@@ -221,6 +221,6 @@ def _ms(text: str) -> int:
 
 
 def _due(snapshot: Snapshot) -> datetime | None:
-    """None for a time after the last one that a datetime has: any client may have written the score."""
+    """Return the time at which a job is due, or None if no datetime can hold it. Any client may have written it."""
     score = snapshot.score
     return from_ms(int(score)) if score is not None and 0 <= score <= LAST_MS else None

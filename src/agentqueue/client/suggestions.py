@@ -1,4 +1,4 @@
-"""Known names: a mistyped queue or job is refused with the nearest one that exists."""
+"""Refuse mistyped names of queues and jobs, and suggest the nearest known name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 async def check_queue_known(client: Client, queue: str, *, way_out: str = "") -> None:
-    """Refuse a queue that nobody knows, where others are known. It is known if a job was ever sent to it, or something
-    is in it, or a worker serves it, or somebody scales it.
+    """Refuse an unknown queue, if other queues are known.
+
+    A queue is known if it has ever had a job, a worker or a scaling decision.
 
     Raises:
-        NotFound: with the nearest known name, and `way_out`.
+        NotFound: The queue is not known. The message has the nearest known name, and `way_out`.
     """
     known = await client.queues()
     if not known or queue in known:
@@ -27,10 +28,10 @@ async def check_queue_known(client: Client, queue: str, *, way_out: str = "") ->
 
 
 async def check_job_known(client: Client, queue: str, name: str, *, way_out: str = "") -> None:
-    """Refuse a job name that none of the queue's live workers knows; without live workers nobody can tell.
+    """Refuse a job name that no live worker of the queue knows. Without live workers every name is accepted.
 
     Raises:
-        NotFound: with the nearest known name, and `way_out`.
+        NotFound: The name is not known. The message has the nearest known name, and `way_out`.
     """
     workers = (await client.stats(queue)).workers
     known = {job for worker in workers for job in worker.jobs}

@@ -1,4 +1,4 @@
-"""`SyncClient`: `Client` without `await`, for programs without an event loop. Safe to share between threads."""
+"""`SyncClient`, the client of programs without an event loop. Threads may share one."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class _LoopThread:
-    """An event loop on a thread of its own, started with the first call."""
+    """An event loop in its own thread, which starts with the first call."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,16 +68,16 @@ class _LoopThread:
 
 
 def outcome(future: "Future[T]") -> T:
-    """What a call came to, once it is over.
+    """Wait for a call, and return its result.
 
     Raises:
-        AgentQueueError: another thread closed the client meanwhile; or whatever the call raised.
+        AgentQueueError: Another thread closed the client meanwhile. Errors of the call are raised too.
     """
     try:
         return future.result()
     except CancelledError:
         raise AgentQueueError(
-            "the client was closed by another thread during this call; what was asked may or may not have happened"
+            "the client was closed by another thread during this call; the call may or may not have taken effect"
         ) from None
 
 
@@ -95,7 +95,7 @@ def _note(handles: dict[int, Job], found: dict[int, Job], progress: Progress | N
 
 
 class SyncJob:
-    """A job's id, with the client that knows how to ask for it; `Job` without `await`."""
+    """A handle on a job, like `Job`, without `await`."""
 
     __slots__ = ("_client", "deduplicated", "id", "queue")
 
@@ -103,12 +103,12 @@ class SyncJob:
         self._client = client
         self.id = job.id
         self.queue = job.queue
-        """Where it was sent; None: looked up when needed."""
+        """Queue of the job. None: the client looks it up when it needs it."""
         self.deduplicated = job.deduplicated
-        """The id was known already: this is the first job, and nothing was enqueued."""
+        """True if the ID was known already. The handle is then on the first job, and nothing was enqueued."""
 
     def known_status(self) -> JobStatus | None:
-        """Return the state of the job that the id is of already; see `Job.known_status`."""
+        """Return the status of the job that has the ID already; see `Job.known_status`."""
         if not self.deduplicated:
             return None
         with suppress(JobNotFound):
@@ -119,11 +119,11 @@ class SyncJob:
         return f"SyncJob({self.id!r}, queue={self.queue!r}, deduplicated={self.deduplicated})"
 
     def status(self) -> JobStatus:
-        """The job now; see `Job.status`."""
+        """Return the status of the job; see `Job.status`."""
         return self._client.status(self.id, queue=self.queue)
 
     def result(self, timeout: float | timedelta | None = None) -> Any:
-        """Wait until the job ends, and return what its handler returned; see `Client.result`."""
+        """Wait until the job ends, and return the result of its handler; see `Client.result`."""
         return self._client.result(self.id, timeout, queue=self.queue)
 
     def cancel(self) -> Cancellation:
@@ -132,9 +132,9 @@ class SyncJob:
 
 
 class SyncClient:
-    """`Client` without `await`: the same methods, arguments and errors, run on a private event loop's thread.
+    """A client with the methods, arguments and errors of `Client`, without `await`. Its event loop has its own thread.
 
-    After `os.fork()` the child opens a client of its own: one that was used before is the parent's, and says so.
+    A client cannot be used after `os.fork()`: create one in the child. The parent's client raises UsageError there.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close every connection, and end the thread. In a forked child: nothing, both are the parent's."""
+        """Close every connection, and end the thread. In a forked child this does nothing: the parent owns both."""
         if self._thread.fork_guard.is_in_forked_child():
             return
         self._thread.run(self._client.close())
@@ -205,7 +205,7 @@ class SyncClient:
         return SyncJob(self, self._thread.run(self._client.enqueue(*args, **keywords)))
 
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]], *, progress: Progress | None = None) -> list[SyncJob]:
-        """Enqueue many jobs; see `Client.enqueue_many`. A generator is iterated in the caller's thread."""
+        """Enqueue many jobs; see `Client.enqueue_many`. A generator runs in the caller's thread."""
         each = self._checked(jobs)
         handles: dict[int, Job] = {}
         flying: Future[dict[int, Job]] | None = None
@@ -222,7 +222,7 @@ class SyncClient:
         return [SyncJob(self, handles[position]) for position in range(len(handles))]
 
     def _checked(self, jobs: Iterable[Mapping[str, Any]]) -> Iterable[Prepared]:
-        """The jobs, prepared and their names known: of a list all before the first, of a generator one by one."""
+        """Return the prepared jobs after a check of their names. A list is checked before its first job is sent."""
         each = prepare_each(jobs, self._client.prepare)
         if not isinstance(jobs, list | tuple):
             return self._checked_each(each)
@@ -237,11 +237,11 @@ class SyncClient:
             yield prepared
 
     def job(self, id: str, *, queue: str | None = None) -> SyncJob:  # noqa: A002  # the public name
-        """A handle on a job by its id; asks nothing. `queue` saves looking it up."""
+        """Return a handle on the job with an ID; see `Client.job`."""
         return SyncJob(self, self._client.job(id, queue=queue))
 
     def status(self, id: str, *, queue: str | None = None) -> JobStatus:  # noqa: A002
-        """The job now; see `Client.status`."""
+        """Return the status of a job; see `Client.status`."""
         return self._thread.run(self._client.status(id, queue=queue))
 
     def result(
@@ -251,7 +251,7 @@ class SyncClient:
         *,
         queue: str | None = None,
     ) -> Any:
-        """Wait until the job ends, and return what its handler returned; see `Client.result`."""
+        """Wait until the job ends, and return the result of its handler; see `Client.result`."""
         return self._thread.run(self._client.result(id, timeout, queue=queue))
 
     def cancel(self, id: str, *, queue: str | None = None) -> Cancellation:  # noqa: A002
@@ -259,7 +259,7 @@ class SyncClient:
         return self._thread.run(self._client.cancel(id, queue=queue))
 
     def queues(self) -> list[str]:
-        """The names of all queues; see `Client.queues`."""
+        """Return the names of all queues; see `Client.queues`."""
         return self._thread.run(self._client.queues())
 
     @overload
@@ -267,7 +267,7 @@ class SyncClient:
     @overload
     def stats(self, queue: None = None) -> list[QueueStats]: ...
     def stats(self, queue: str | None = None) -> QueueStats | list[QueueStats]:
-        """A queue at one instant, or all queues; see `Client.stats`."""
+        """Return the stats of a queue, or of all queues; see `Client.stats`."""
         if queue is None:
             return self._thread.run(self._client.stats())
         return self._thread.run(self._client.stats(queue))
@@ -281,15 +281,15 @@ class SyncClient:
         limit: int = 100,
         fields: Collection[str] = (),
     ) -> Page[JobStatus]:
-        """A page of a queue's jobs; see `Client.jobs`."""
+        """Return a page of a queue's jobs; see `Client.jobs`."""
         return self._thread.run(self._client.jobs(queue, state, cursor, limit=limit, fields=fields))
 
     def pause(self, queue: str, note: str | None = None) -> bool:
-        """Start no more jobs of the queue; see `Client.pause`."""
+        """Pause a queue; see `Client.pause`."""
         return self._thread.run(self._client.pause(queue, note))
 
     def resume(self, queue: str) -> bool:
-        """Start the queue's jobs again; see `Client.resume`."""
+        """Resume a queue; see `Client.resume`."""
         return self._thread.run(self._client.resume(queue))
 
     def dead_letters(
@@ -301,16 +301,16 @@ class SyncClient:
         limit: int = 100,
         fields: Collection[str] = (),
     ) -> Page[DeadLetter]:
-        """A page of a queue's dead letters; see `Client.dead_letters`."""
+        """Return a page of a queue's dead letters; see `Client.dead_letters`."""
         call = self._client.dead_letters(queue, fingerprint=fingerprint, cursor=cursor, limit=limit, fields=fields)
         return self._thread.run(call)
 
     def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002
-        """The dead letter of a job; see `Client.dead_letter`."""
+        """Return the dead letter of a job; see `Client.dead_letter`."""
         return self._thread.run(self._client.dead_letter(id))
 
     def dead_groups(self, queue: str) -> list[DeadGroup]:
-        """A queue's dead letters by kind; see `Client.dead_groups`."""
+        """Return a queue's dead letters grouped by fingerprint; see `Client.dead_groups`."""
         return self._thread.run(self._client.dead_groups(queue))
 
     def replay(
@@ -322,7 +322,7 @@ class SyncClient:
         fingerprint: str | None = None,
         progress: Progress | None = None,
     ) -> Replayed:
-        """Put dead letters back; see `Client.replay`."""
+        """Enqueue dead letters again; see `Client.replay`."""
         return self._thread.run(self._client.replay(queue, ids, all=all, fingerprint=fingerprint, progress=progress))
 
     def discard(
@@ -334,5 +334,5 @@ class SyncClient:
         fingerprint: str | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """Forget dead letters; see `Client.discard`."""
+        """Delete dead letters; see `Client.discard`."""
         return self._thread.run(self._client.discard(queue, ids, all=all, fingerprint=fingerprint, progress=progress))

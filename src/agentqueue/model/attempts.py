@@ -12,7 +12,7 @@ from agentqueue.model.record_fields import INT, TEXT, TEXT_OR_NONE, check_fields
 
 @dataclass(frozen=True, slots=True)
 class AttemptError:
-    """How one attempt, or one worker's death, ended."""
+    """Error of one attempt, or crash of a worker that ran the job."""
 
     attempt: int
     at_ms: int
@@ -22,12 +22,12 @@ class AttemptError:
 
     @property
     def line(self) -> str:
-        """The error in one line."""
+        """Return the error in one line."""
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
 def attempt_error(attempt: int, at_ms: int, type_: str, message: str, traceback: str = "") -> AttemptError:
-    """The error, cut to what is kept: a message's start, a traceback's end."""
+    """Return an error with the start of its message and the end of its traceback, as they are stored."""
     return AttemptError(
         attempt,
         at_ms,
@@ -38,24 +38,24 @@ def attempt_error(attempt: int, at_ms: int, type_: str, message: str, traceback:
 
 
 MAX_ERRORS: Final = 10
-"""The last errors of a job that are kept."""
+"""Maximum number of errors that are stored for a job: the last ones."""
 
 
 def encode_errors(errors: Sequence[AttemptError]) -> bytes:
-    """The last errors, as meta `errors` holds them."""
+    """Return the last errors as the meta field `errors` holds them."""
     return orjson.dumps([asdict(error) for error in errors[-MAX_ERRORS:]])
 
 
-# A job's meta is a hash beside its record. What can't be read there (somebody else wrote it) counts as not there: it
-# must neither keep the job from running nor stop the worker.
+# A job's meta is a hash beside its record. Another program may write it: an unreadable field counts as missing, so that
+# it stops neither the job nor the worker.
 
 
 MAX_COUNTER: Final = 1_000_000_000_000_000
-"""The largest count or time that is believed."""
+"""Largest count that is read from a meta field. Larger ones are cut to it, so that sums stay within 64 bits."""
 
 
 def number_of(raw: bytes | None) -> int:
-    """A count in a job's meta or beside it; 0 if there is none."""
+    """Return a count from a job's meta. It is 0 if the field is missing or not a number."""
     try:
         return min(int(raw or 0), MAX_COUNTER)
     except ValueError:
@@ -63,12 +63,12 @@ def number_of(raw: bytes | None) -> int:
 
 
 def returns_of(meta: Mapping[str, bytes]) -> int:
-    """How many times the job came back without an attempt's end: its worker died, or handed it back."""
+    """Return how often the job came back without an outcome, because its worker crashed or released it."""
     return number_of(meta.get("crashes")) + number_of(meta.get("releases"))
 
 
 def attempt_errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:
-    """How the job's attempts ended, the oldest that is kept first."""
+    """Return the stored errors of the job's attempts, oldest first."""
     try:
         return [attempt_error_of(error) for error in orjson.loads(meta.get("errors", b"[]"))]
     except (TypeError, ValueError):  # a JSONDecodeError is a ValueError
@@ -76,7 +76,7 @@ def attempt_errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:
 
 
 def errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:
-    """Every error and crash that a job's meta tells of, oldest first. A crash's type is `Crashed`."""
+    """Return every error and crash in a job's meta, oldest first. The type of a crash is `Crashed`."""
     crashes = [_crash(value) for name, value in meta.items() if name.startswith("crash:")]
     return sorted([*attempt_errors_of(meta), *filter(None, crashes)], key=lambda error: error.at_ms)
 
@@ -91,7 +91,7 @@ def _crash(raw: bytes) -> AttemptError | None:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job says it is."""
+    """Progress of a job, as its handler reports it."""
 
     percent: float
     message: str | None = None
@@ -99,12 +99,12 @@ class Progress:
 
 
 def encode_progress(progress: Progress) -> bytes:
-    """The progress, as meta `progress` holds it."""
+    """Return the progress as the meta field `progress` holds it."""
     return orjson.dumps(asdict(progress))
 
 
 def decode_progress(raw: bytes | None) -> Progress | None:
-    """The progress in meta `progress`."""
+    """Return the progress in the meta field `progress`. None if it is missing or cannot be read."""
     try:
         return progress_of(orjson.loads(raw)) if raw else None
     except (TypeError, ValueError):  # a JSONDecodeError is a ValueError
@@ -116,12 +116,22 @@ _PROGRESS_TYPES: Final = {"percent": (int, float), "message": TEXT_OR_NONE, "at_
 
 
 def attempt_error_of(wire: Mapping[str, Any]) -> AttemptError:
+    """Return the error with these fields.
+
+    Raises:
+        TypeError, ValueError: A field is missing, unknown or of another type.
+    """
     error = AttemptError(**wire)
     check_fields(error, _ERROR_TYPES)
     return error
 
 
 def progress_of(wire: Mapping[str, Any]) -> Progress:
+    """Return the progress with these fields.
+
+    Raises:
+        TypeError, ValueError: A field is missing, unknown or of another type.
+    """
     progress = Progress(**wire)
     check_fields(progress, _PROGRESS_TYPES)
     return progress

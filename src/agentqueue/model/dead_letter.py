@@ -1,4 +1,4 @@
-"""Dead letters: jobs that will not run again unless someone replays them."""
+"""Dead letters: jobs that do not run again unless they are replayed."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,31 +19,31 @@ from agentqueue.model.times import iso_of
 
 
 class DeadLetterReason(StrEnum):
-    """Why a job became a dead letter."""
+    """Reason why a job became a dead letter."""
 
     FAILED = "failed"
-    """Its attempts are used up."""
+    """All its attempts failed."""
     FATAL = "fatal"
     """The handler raised Fatal (or, for an arq function, a plain exception)."""
     CRASHED = "crashed"
-    """Its workers died under it too often."""
+    """Its workers crashed too often while they ran it."""
     EXPIRED = "expired"
-    """Its `_expires` passed before it was done."""
+    """Its expiry (arq's `_expires`) passed before it was done."""
     NO_RECORD = "no-record"
-    """Its id was in the queue without a record."""
+    """Its ID was in the queue without a record."""
     GARBAGE = "garbage"
-    """Its record can't be read."""
+    """Its record cannot be read."""
     PICKLED = "pickled"
-    """Its record is a pickle, which is not read unless asked for."""
+    """Its record is a pickle, which workers read with `--arq-pickle` only."""
     INVALID_PAYLOAD = "invalid-payload"
-    """The handler's model refuses its payload."""
+    """The handler's annotation refuses its payload."""
     UNKNOWN_JOB = "unknown-job"
     """No worker of the queue knows its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A job that will not run again by itself, with all that is known of why."""
+    """A job that does not run again by itself, with its errors."""
 
     id: str
     queue: str
@@ -65,35 +65,35 @@ class DeadLetter:
 
     @property
     def error(self) -> str:
-        """The last error in one line."""
+        """Return the last error in one line."""
         return self.errors[-1].line if self.errors else str(self.reason)
 
 
-def encode_dead_letter(letter: DeadLetter) -> bytes:
-    """The dead letter's bytes. What was decoded once can be encoded, so this can't fail on the job's own data."""
-    wire = asdict(letter)
+def encode_dead_letter(dead_letter: DeadLetter) -> bytes:
+    """Return the dead letter as JSON. It cannot fail on the payload, which was decoded from JSON."""
+    wire = asdict(dead_letter)
     errors, data = wire.pop("errors"), wire.pop("data")
     last = errors[-1] | {"traceback": ""} if errors else None
-    # Last what may be large, and before it the last error's line: lists read the beginning alone.
+    # Lists read only the beginning of a record: large fields come last, after the last error without its traceback.
     return orjson.dumps(wire | {"last": last, "errors": errors, "data": data})
 
 
 def decode_dead_letter(raw: bytes) -> DeadLetter:
-    """The dead letter in `raw`.
+    """Return the dead letter in `raw`.
 
     Raises:
-        InvalidPayload: not one.
+        InvalidPayload: The text is not a dead letter.
     """
     try:
         wire = orjson.loads(raw)
         wire.pop("last", None)
         wire["errors"] = tuple(attempt_error_of(error) for error in wire["errors"])
         wire["reason"] = DeadLetterReason(wire["reason"])
-        letter = DeadLetter(**wire)
-        check_fields(letter, _DEAD_TYPES)
-        return letter
+        dead_letter = DeadLetter(**wire)
+        check_fields(dead_letter, _DEAD_TYPES)
+        return dead_letter
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise InvalidPayload(f"the dead letter is not one: {exc}") from exc
+        raise InvalidPayload(f"the dead letter is not valid: {exc}") from exc
 
 
 _DEAD_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
@@ -106,7 +106,9 @@ _DEAD_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 
 def fingerprint(reason: DeadLetterReason, name: str, error_type: str, message: str) -> str:
-    """12 hex digits that are equal for failures of one kind: numbers, ids, addresses and quoted values don't count.
+    """Return 12 hexadecimal digits that are equal for failures of the same kind.
+
+    Numbers, IDs, addresses and quoted values in the message are ignored.
 
     >>> fingerprint(DeadLetterReason.FATAL, "search", "Fatal", "no airport 'XYZ'") == fingerprint(
     ...     DeadLetterReason.FATAL, "search", "Fatal", "no airport 'QQQ'")
@@ -116,26 +118,26 @@ def fingerprint(reason: DeadLetterReason, name: str, error_type: str, message: s
 
 
 def priority_label(number: int | None) -> str:
-    """The level's name for the number in a record (None: normal)."""
+    """Return the name of the priority level for the number in a record. None is normal."""
     return level_of(number if number and number > 0 else PRIORITY_NUMBERS[Level.NORMAL]).label
 
 
-def dead_letter_to_json(letter: DeadLetter) -> dict[str, Any]:
-    """A dead letter with camelCase names and ISO 8601 times."""
-    wire = {camel(field.name): getattr(letter, field.name) for field in fields(letter)}
+def dead_letter_to_json(dead_letter: DeadLetter) -> dict[str, Any]:
+    """Return a dead letter as JSON types, with camelCase names and ISO 8601 times."""
+    wire = {camel(field.name): getattr(dead_letter, field.name) for field in fields(dead_letter)}
     for name, value in (("enqueuedAt", wire.pop("enqueuedMs")), ("diedAt", wire.pop("diedMs"))):
         wire[name] = iso_of(value)
-    if letter.data is OMITTED:
+    if dead_letter.data is OMITTED:
         del wire["data"]
     return wire | {
-        "priority": priority_label(letter.priority),
-        "error": letter.error,
-        "errors": [error_to_json(error) for error in letter.errors],
-        "tags": list(letter.tags),
+        "priority": priority_label(dead_letter.priority),
+        "error": dead_letter.error,
+        "errors": [error_to_json(error) for error in dead_letter.errors],
+        "tags": list(dead_letter.tags),
     }
 
 
 def error_to_json(error: AttemptError) -> dict[str, Any]:
-    """How an attempt ended, with camelCase names and ISO 8601 times."""
+    """Return an attempt's error as JSON types, with camelCase names and ISO 8601 times."""
     wire: dict[str, Any] = {"attempt": error.attempt, "at": iso_of(error.at_ms), "type": error.type}
     return wire | {"message": error.message, "traceback": error.traceback}

@@ -1,10 +1,9 @@
-"""Describe exceptions that other people's code raised. No function here raises, whatever the exception's own code does.
+"""Describe exceptions that users' code raised. No function here raises, even if the exception's own code does.
 
-What describes an exception can fail in many places: `__str__`, `__repr__`, `__getattr__` (the standard library asks for
-`__notes__`), properties over `__cause__` or `args`, a metaclass. Here the facts are read by the descriptors of
-BaseException and type, which a subclass can't replace; calls of foreign code are guarded, and what they give is copied
-into plain strings. The number of exceptions and frames that are looked at is bounded. Only foreign code that never
-returns can't be helped.
+The description of an exception can fail in many places: `__str__`, `__repr__`, `__getattr__` (the standard library
+reads `__notes__`), properties over `__cause__` or `args`, a metaclass. This module reads with the descriptors of
+BaseException and type, which a subclass cannot replace. It guards calls of foreign code and copies their results into
+plain strings. The number of exceptions and frames is bounded. Foreign code that never returns still blocks.
 """
 
 import re
@@ -14,24 +13,24 @@ from types import TracebackType
 from typing import Any, Final
 
 MAX_NAME: Final = 200
-"""Characters of a class's name."""
+"""Maximum length of a class name, in characters."""
 MAX_MESSAGE: Final = 2_000
-"""Characters of a message that are kept: its beginning."""
+"""Maximum length of a message, in characters. The beginning is kept."""
 MAX_TRACEBACK: Final = 8_000
-"""Characters of a traceback that are kept: its end."""
+"""Maximum length of a traceback, in characters. The end is kept."""
 MAX_EXCEPTIONS: Final = 64
-"""Exceptions that one traceback shows: causes, contexts and members of groups."""
+"""Maximum number of exceptions in one traceback: causes, contexts and members of groups."""
 MAX_FRAMES: Final = 100
-"""Frames of one exception's traceback: the innermost ones."""
+"""Maximum number of frames in the traceback of one exception. The innermost ones are kept."""
 MAX_MEMBERS: Final = 1_000
-"""Members of groups, groups themselves included, that are looked at."""
+"""Maximum number of members of groups that are read, nested groups included."""
 MAX_KINDS: Final = 10
-"""Different causes that a group's message names."""
+"""Maximum number of different causes that the message of a group names."""
 _HEAP_TYPE: Final = 1 << 9
 _REPLACED: Final = frozenset(
     ("__cause__", "__context__", "__getattribute__", "__suppress_context__", "__traceback__", "exceptions")
 )
-"""Attributes that the standard library reads while it formats; what replaces one may never come to an end."""
+"""Attributes that the standard library reads while it formats. A class that replaces one may never end."""
 _name_of: Any = type.__dict__["__name__"].__get__
 _mro_of: Any = type.__dict__["__mro__"].__get__
 _flags_of: Any = type.__dict__["__flags__"].__get__
@@ -40,9 +39,9 @@ _cause_of: Any = BaseException.__dict__["__cause__"].__get__
 _context_of: Any = BaseException.__dict__["__context__"].__get__
 _members_of: Any = BaseExceptionGroup.__dict__["exceptions"].__get__
 arguments_of: Callable[[BaseException], tuple[Any, ...]] = BaseException.__dict__["args"].__get__
-"""The exception's `args`, though its class may have an attribute of that name."""
+"""Return an exception's `args`, even if its class has an attribute with that name."""
 traceback_of: Callable[[BaseException], TracebackType | None] = BaseException.__dict__["__traceback__"].__get__
-"""The exception's `__traceback__`, though its class may have an attribute of that name."""
+"""Return an exception's `__traceback__`, even if its class has an attribute with that name."""
 _VARIABLE = re.compile(
     r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|\d+(?:\.\d+)?|'[^']*'|\"[^\"]*\"", re.IGNORECASE
 )
@@ -50,51 +49,53 @@ _VARIABLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What an exception is called: of a group whose members are of one kind, what a member is called."""
+    """Type and message of an exception. A group whose members are of one kind has those of a member."""
 
     type: str
     message: str
     exc: BaseException
-    """The exception whose arguments say the message; a group, if its members are of several kinds."""
+    """The exception that the type and message are from: a member, or a group with members of several kinds."""
 
     @property
     def line(self) -> str:
-        """Type and message in one line."""
+        """Return type and message in one line."""
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
 def clean_text(text: str) -> str:
-    """The text without lone surrogates (as undecodable file names have them), which JSON in UTF-8 can't say."""
+    """Return the text with lone surrogates escaped, which UTF-8 cannot encode. Undecodable file names have them."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def shape_of(text: str) -> str:
-    """The text's first line without what differs between failures of one kind: numbers, ids, addresses, quotes."""
+    """Return the text's first line without numbers, IDs, addresses and quotes, which differ between equal failures."""
     return _VARIABLE.sub("*", text.splitlines()[0] if text else "")
 
 
 def class_name(value: object) -> str:
-    """The name of the value's class, whatever its metaclass says."""
+    """Return the name of the value's class, without calling its metaclass."""
     return clean_text(_name_of(type(value))[:MAX_NAME])
 
 
 def is_a(exc: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
-    """Whether it was made from one of these classes; isinstance would ask its `__class__`, which may raise."""
+    """Return whether the exception is an instance of one of these classes. `isinstance` may run code that raises."""
     return issubclass(type(exc), kinds)
 
 
-def describe_value(value: object, say: Callable[[object], str] = str, *, limit: int | None = None) -> str:
-    """`say(value)` as a plain string, or why there is none. `limit`: the characters that are kept."""
+def describe_value(value: object, describe: Callable[[object], str] = str, *, limit: int | None = None) -> str:
+    """Return `describe(value)` as a plain string of at most `limit` characters, or the reason why there is none."""
     try:
-        return str.__getitem__(say(value), slice(limit))  # of a subclass of str, whose methods may raise, a plain copy
+        return str.__getitem__(
+            describe(value), slice(limit)
+        )  # of a subclass of str, whose methods may raise, a plain copy
     except BaseException as exc:  # noqa: BLE001  # the value's own code, which may raise anything
         return f"({class_name(value)}, whose text can't be made: {class_name(exc)})"
 
 
 def leaves_of(exc: BaseException) -> list[BaseException]:
-    """The exceptions in a group and in the groups in it, in order; the exception itself if it is no group.
+    """Return the exceptions in a group and its nested groups, in order. An exception that is no group returns itself.
 
-    At most MAX_MEMBERS members are looked at.
+    At most MAX_MEMBERS members are read.
     """
     leaves: list[BaseException] = []
     rest, looked_at = [exc], 0
@@ -108,10 +109,10 @@ def leaves_of(exc: BaseException) -> list[BaseException]:
 
 
 def name_exception(exc: BaseException) -> Cause:
-    """What it is called: type and message, with no lone surrogates.
+    """Return type and message of an exception, with lone surrogates escaped.
 
-    A group is named by its leaves: like the leaf, if all are of one type and their messages differ in numbers, ids and
-    quoted values alone; else by its own type and all kinds of leaves, sorted, since tasks fail in any order.
+    A group has those of its first leaf, if all leaves have the same type and messages of the same shape. Otherwise it
+    has its own type, and a message with all kinds of leaves. They are sorted, since tasks fail in any order.
     """
     if not is_a(exc, BaseExceptionGroup):
         return _named(exc)
@@ -132,10 +133,10 @@ def _named(exc: BaseException) -> Cause:
 
 
 def describe_traceback(exc: BaseException, hidden: Sequence[str] = ()) -> str:
-    """The traceback's last MAX_TRACEBACK characters, as Python prints it, with no lone surrogates.
+    """Return the last MAX_TRACEBACK characters of the traceback as Python prints it, with lone surrogates escaped.
 
-    Frames at the top whose file is under one of the `hidden` folders are left out. If the exception's own code raises
-    while it is formatted, its frames and its line are there, and "traceback unavailable: " with what was raised.
+    Outer frames whose file is in one of the `hidden` folders are left out. If the exception's own code raises while it
+    is formatted, the result has the frames, the exception's line and the reason.
     """
     tb = traceback_of(exc)
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(tuple(hidden)):
@@ -162,7 +163,7 @@ def _format(exc: BaseException, tb: TracebackType | None) -> str:
 
 
 def _is_bounded(exc: BaseException) -> bool:
-    """Whether formatting it looks at no more than MAX_EXCEPTIONS, each by Python's own attributes."""
+    """Return whether a traceback has at most MAX_EXCEPTIONS exceptions, and none replaces Python's own attributes."""
     rest, seen = [exc], set[int]()
     while rest:
         one = rest.pop()

@@ -1,7 +1,7 @@
-"""The records on the wire: jobs, results and dead letters, as JSON.
+"""Job records, as JSON.
 
-A job record is arq's `{t, f, a, k, et}` with our own fields beside it; it starts with `{"aq":1,` so that a script can
-tell it from a plain arq client's without decoding it. A result record is arq's, with ours under `x`.
+A job record has arq's fields `{t, f, a, k, et}` and our own ones. It starts with `{"aq":1,`, so that a script can
+distinguish it from the record of a plain arq client without decoding it.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from agentqueue.model.json_input import read_record
 from agentqueue.model.record_fields import INT_OR_NONE, NUMBER_OR_NONE
 
 RECORD_PREFIX: Final = b'{"aq":1,'
+"""Beginning of every job record that AgentQueue has written."""
 
 
 class Omitted(Enum):
@@ -27,11 +28,11 @@ class Omitted(Enum):
 
 
 OMITTED: Final = Omitted.OMITTED
-"""Stands for a payload or a result that a list was not asked for."""
+"""Stands for a payload or a result that a list leaves out."""
 
 
 class State(StrEnum):
-    """Where a job is. The last three are final."""
+    """State of a job. The last three are final."""
 
     WAITING = "waiting"
     DELAYED = "delayed"
@@ -43,7 +44,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """What a producer may set per job, over the handler's and the queue's own settings. Durations in seconds."""
+    """Settings of one job, which override those of the handler and the worker. Durations are in seconds."""
 
     timeout: float | None = None
     attempts: int | None = None
@@ -52,6 +53,7 @@ class JobOptions:
 
 
 NO_OPTIONS: Final = JobOptions()
+"""Options of a job for which the producer sets none."""
 
 
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
@@ -63,9 +65,9 @@ class JobRecord:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     enqueued_ms: int = 0
     job_try: int | None = None
-    """arq's `_job_try`: the attempt to start counting from."""
+    """arq's `_job_try`: number of the first attempt."""
     queue: str | None = None
-    """None in a record that a plain arq client wrote."""
+    """None in the record of a plain arq client."""
     priority: int | None = None
     options: JobOptions = NO_OPTIONS
     tags: Sequence[str] = ()
@@ -74,11 +76,11 @@ class JobRecord:
     trace: str | None = None
     """W3C `traceparent`."""
     nonce: str | None = None
-    """Random where the producer chose the id, which may be enqueued again once the job is forgotten."""
+    """Random text in a job whose ID the producer chose. The ID may be enqueued again later."""
 
     @property
     def enqueueing(self) -> str:
-        """Return what distinguishes this enqueueing of the job's id from the ones before and after it.
+        """Return a text that distinguishes this use of the job's ID from earlier and later ones.
 
         It stays the same over retries, crashes, releases and replays.
         """
@@ -86,7 +88,7 @@ class JobRecord:
 
     @property
     def data(self) -> Any:
-        """The one payload of an Agent's job, or arq's arguments as they are."""
+        """Return the payload of an Agent's job, or the arguments of a plain arq job."""
         if self.kwargs:
             return {"args": list(self.args), "kwargs": dict(self.kwargs)}
         return self.args[0] if len(self.args) == 1 else (list(self.args) or None)
@@ -97,17 +99,18 @@ UNREADABLE_RECORD: Final = JobRecord(name="")
 
 
 def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The record's bytes.
+    """Return the record as JSON.
 
     Raises:
-        InvalidPayload: not JSON (the message names the path), NaN or infinite, too deep, or over `max_bytes`.
+        InvalidPayload: The payload is not JSON, has NaN or infinity, is too deep, or the record exceeds `max_bytes`.
+            The message names the path.
     """
     wire: dict[str, Any] = {"aq": 1, "t": record.job_try, "f": record.name, "et": record.enqueued_ms}
     wire |= {"q": record.queue, "p": record.priority}
     extra = _extra(record)
     if extra:
         wire["x"] = extra
-    wire |= {"a": record.args, "k": record.kwargs}  # last: lists read the beginning alone
+    wire |= {"a": record.args, "k": record.kwargs}  # last, since lists read only the beginning
     one = len(record.args) == 1 and not record.kwargs
     return encode(
         wire,
@@ -118,7 +121,7 @@ def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _extra(record: JobRecord) -> dict[str, Any]:
-    """What most jobs have none of, without the fields that are not set."""
+    """Return the fields that few jobs have, without those that are not set."""
     options = record.options
     if (
         options is NO_OPTIONS
@@ -140,10 +143,10 @@ def _extra(record: JobRecord) -> dict[str, Any]:
 
 
 def decode_job(raw: bytes) -> JobRecord:
-    """The record in `raw`, ours or a JSON-writing arq client's.
+    """Return the record in `raw`, written by AgentQueue or by an arq client with a JSON serializer.
 
     Raises:
-        InvalidPayload: not JSON, or not a job record; `is_pickle(raw)` tells a pickle from garbage.
+        InvalidPayload: The text is not JSON, or not a job record. See `is_pickle`.
     """
     try:
         wire = orjson.loads(raw) if raw.startswith(RECORD_PREFIX) else read_record(raw, "the job's record")
@@ -152,11 +155,11 @@ def decode_job(raw: bytes) -> JobRecord:
         extra = wire.get("x")
         return _with_extra(record, extra) if extra else record
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
-        raise InvalidPayload(f"the job's record is not one: {exc} ({raw[:40]!r}…)") from exc
+        raise InvalidPayload(f"the job's record is not valid: {exc} ({raw[:40]!r}…)") from exc
 
 
 def _check_job(record: JobRecord) -> None:
-    """In one expression, since every job that is run goes through it. Any client may have written the record."""
+    """Refuse a record with fields of other types, which any client may have written. One expression is fastest."""
     if not (
         type(record.name) is str
         and type(record.args) is list
@@ -184,20 +187,20 @@ def _with_extra(record: JobRecord, extra: Mapping[str, Any]) -> JobRecord:
 
 
 def _text_of(extra: Mapping[str, Any], name: str) -> str | None:
-    """Any client may have written the record: what is no text there counts as not there."""
+    """Return a text field. Another type counts as missing, since any client may have written the record."""
     value = extra.get(name)
     return value if type(value) is str else None
 
 
 def is_pickle(raw: bytes) -> bool:
-    """Whether `raw` starts like a pickle of protocol 2 or later, arq's default serializer."""
+    """Return whether `raw` starts like a pickle of protocol 2 or later, which arq writes by default."""
     return len(raw) > 2 and raw[0] == 0x80 and 2 <= raw[1] <= 5  # PEP 3154: PROTO opcode
 
 
 def child_id(parent: str, enqueueing: str, index: int) -> str:
-    """Return the id of a job's index-th child.
+    """Return the ID of a job's child with an index.
 
-    It is the same on every run of one enqueueing of the parent (`JobRecord.enqueueing`), so that a rerun sends nothing
-    twice. It is another one where the parent's id is enqueued again.
+    It is the same on every run of the parent, so that a rerun sends nothing twice. It differs if the parent's ID is
+    enqueued again; see `JobRecord.enqueueing`.
     """
     return hashlib.sha256(f"{parent}\0{enqueueing}\0{index}".encode()).hexdigest()[:32]

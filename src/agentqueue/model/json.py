@@ -12,15 +12,21 @@ from agentqueue.model.exceptions import class_name, describe_value
 from agentqueue.model.json_input import MAX_DEPTH, MAX_INT, MIN_INT
 
 MAX_BYTES: Final = 1024 * 1024
-"""The default limit of one record: 1 MiB."""
+"""Default maximum size of one record, in bytes: 1 MiB. Larger values slow down Redis for everyone."""
 
 
 def encode(value: Any, *, what: str, max_bytes: int = MAX_BYTES, check: Any = None) -> bytes:
-    """`value` as JSON. `check` is the part that users gave, looked through for what JSON can't say (orjson would
-    write NaN as null).
+    """Return `value` as JSON.
+
+    Args:
+        value: The value to encode.
+        what: Name of the value at the start of error messages.
+        max_bytes: Maximum size of the result.
+        check: The part that comes from users and may not be JSON. By default all of `value`. orjson alone would write
+            NaN as null.
 
     Raises:
-        InvalidPayload: see `encode_job`.
+        InvalidPayload: The value is not JSON, has NaN, is too deep, or the result exceeds `max_bytes`.
     """
     problem = find_problem(value if check is None else check)
     if problem:
@@ -41,7 +47,7 @@ _PLAIN = frozenset((str, bool, type(None)))
 
 
 def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
-    """What in `value` is not JSON, with its path (`.quotes[3].price is NaN`), or None."""
+    """Return a description of the first part that is not JSON, such as `.quotes[3].price is NaN`, or None."""
     kind = type(value)
     if kind in _PLAIN:
         return None
@@ -51,13 +57,13 @@ def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
         return _dict_problem(value, path, depth) if kind is dict else _list_problem(value, path, depth)
     name = path or "the payload"
     if kind is float:
-        return None if math.isfinite(value) else f"{name} is {value}, which JSON has no word for"
+        return None if math.isfinite(value) else f"{name} is {value}, which JSON cannot represent"
     if kind is int:
         return None if MIN_INT <= value <= MAX_INT else f"{name} is an integer over 64 bits; send it as a string"
     return f"{name} is a {class_name(value)}, not JSON (object, array, string, number, true, false or null)"
 
 
-# Both loops pass over what most values are without a call: every job that is enqueued goes through them.
+# Both loops skip plain values without a call, since every enqueued job goes through them.
 
 
 def _list_problem(value: Sequence[Any], path: str, depth: int) -> str | None:
@@ -85,5 +91,5 @@ def _dict_problem(value: Mapping[Any, Any], path: str, depth: int) -> str | None
 
 
 def camel(name: str) -> str:
-    """`started_at` -> `startedAt`."""
+    """Return a name in camelCase: `started_at` becomes `startedAt`."""
     return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)

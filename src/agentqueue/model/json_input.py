@@ -1,8 +1,8 @@
-"""Read JSON that somebody else wrote, without loss: the one reader for command lines, HTTP bodies and foreign records.
+"""Read JSON of other programs without loss: command lines, HTTP bodies and foreign records.
 
-Readers of JSON differ where RFC 8259 leaves them room: an integer beyond 64 bits becomes a rounded float, of two values
-of one name the last one wins. What is read here is what was written; anything else is refused, as I-JSON (RFC 7493)
-asks. Records that this library wrote are checked when they are written, and are read by orjson alone.
+JSON readers differ where RFC 8259 allows it: an integer beyond 64 bits becomes a rounded float, and the last of two
+values with the same name wins. This reader refuses such texts, as I-JSON (RFC 7493) requires. Records of this library
+are checked when they are written, and are read by orjson alone.
 """
 
 import json
@@ -15,36 +15,39 @@ import orjson
 from agentqueue.errors import InvalidPayload
 
 MAX_DEPTH: Final = 100
-"""Deeper payloads are refused: JSON decoders elsewhere give up between 128 (orjson writing: 254) and 1,000."""
+"""Maximum nesting of a payload. Other JSON libraries fail between 128 and 1,000 levels, orjson's writer at 254."""
 MIN_INT: Final = -(2**63)
+"""Smallest integer that other JSON libraries read: signed 64 bits."""
 MAX_INT: Final = 2**64 - 1
-"""What JSON writers and readers elsewhere take; Python's own goes on."""
+"""Largest integer that other JSON libraries read: unsigned 64 bits."""
 _MOST_LEVELS: Final = 700
-"""Limit for a whole text. A payload in it has MAX_DEPTH, checked when its job is made; that error names the path."""
+"""Maximum nesting of a whole text. Its payload is limited to MAX_DEPTH when the job is prepared."""
 _TOO_DEEP: Final = f"is nested deeper than {_MOST_LEVELS} levels"
 _LONGEST_INT: Final = len(str(MIN_INT))
 
 
 class _Refused(ValueError):
-    """What the JSON does that would not be read as it was written."""
+    """The text is JSON that would not be read as it was written."""
 
 
 def read_json(raw: bytes, what: str, *, hint: str = "") -> Any:
     """Return the value of the JSON text in `raw`.
 
     Args:
-        raw: the text, in UTF-8.
-        what: names it at the start of the error's message.
-        hint: ends the message of a text that is not JSON.
+        raw: The text, in UTF-8.
+        what: Name of the text at the start of error messages.
+        hint: End of the message for a text that is not JSON.
 
     Raises:
-        InvalidPayload: not JSON (NaN, Infinity, lone surrogates and numbers beyond a double included), an integer
-            beyond 64 bits, a name twice in one object, or too deep.
+        InvalidPayload: The text is not JSON (NaN, Infinity, lone surrogates and numbers beyond a double included), has
+            an integer beyond 64 bits, has a name twice in one object, or is too deep.
     """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
-        if "limit" in exc.msg or "depth" in exc.msg:  # orjson's own, of 1,024 levels: its words changed
+        if (
+            "limit" in exc.msg or "depth" in exc.msg
+        ):  # orjson's own limit of 1,024 levels, whose message depends on the version
             raise InvalidPayload(f"{what} {_TOO_DEEP}") from None
         raise InvalidPayload(f"{what} is not JSON: {exc.msg}: line {exc.lineno} column {exc.colno}{hint}") from exc
     if type(value) is str:
@@ -53,7 +56,7 @@ def read_json(raw: bytes, what: str, *, hint: str = "") -> Any:
         value = _EXACT.decode(raw.decode())
     except _Refused as exc:
         raise InvalidPayload(f"{what} {exc}") from None
-    except RecursionError:  # where Python stops depends on its version and on the caller's own depth
+    except RecursionError:  # Python's limit depends on its version and on the depth of the caller
         raise InvalidPayload(f"{what} {_TOO_DEEP}") from None
     if raw.count(b"[") + raw.count(b"{") > _MOST_LEVELS and _is_deep(value):
         raise InvalidPayload(f"{what} {_TOO_DEEP}")
@@ -75,16 +78,17 @@ _MANY_DIGITS: Final = re.compile(rb"\d{19}")
 
 
 def read_record(raw: bytes, what: str) -> Any:
-    """Return the value of a JSON record that another program may have written, as fast as orjson while it is exact.
+    """Return the value of a JSON record of another program. It uses orjson unless a number may exceed 64 bits.
 
     Raises:
-        orjson.JSONDecodeError: not JSON. InvalidPayload: it holds an integer beyond 64 bits.
+        orjson.JSONDecodeError: The text is not JSON.
+        InvalidPayload: The text has an integer beyond 64 bits.
     """
     return read_json(raw, what) if _MANY_DIGITS.search(raw) else orjson.loads(raw)
 
 
 def _integer(text: str) -> int:
-    """Python itself refuses to convert more than 4,300 digits, so the length is looked at first."""
+    """Return the integer. The length is checked first, since Python refuses to convert more than 4,300 digits."""
     if len(text) <= _LONGEST_INT:
         value = int(text)
         if MIN_INT <= value <= MAX_INT:

@@ -1,4 +1,4 @@
-"""A producer's options, checked, and the job record made from them."""
+"""Check a producer's options, and make the job record."""
 
 import difflib
 import math
@@ -31,47 +31,51 @@ class _NoPayload:
 
 
 NO_PAYLOAD: Final = _NoPayload()
-"""No payload was given, as opposed to None: the handler's default is taken."""
+"""Stands for a payload that is left out. Unlike None, it selects the handler's default."""
 
 
-MAX_WORD: Final = 256
+MAX_TENANT_CHARACTERS: Final = 256
+"""Maximum length of a tenant or a trace. Lists read them with every job."""
 MAX_TAGS: Final = 20
-MAX_TAG: Final = 128
+"""Maximum number of tags. Lists read them with every job."""
+MAX_TAG_CHARACTERS: Final = 128
+"""Maximum length of a tag."""
 
 
 class EnqueueOptions(TypedDict, total=False):
-    """The keywords of `enqueue`. None means the same as leaving one out. Durations in seconds, or a timedelta."""
+    """Keywords of `enqueue`. None is the same as leaving one out. Durations are in seconds, or timedeltas."""
 
     priority: int | str | Level | None
     """urgent (1), high (5), normal (10, the default) or low (15)."""
     delay: Seconds | None
-    """Start no sooner than this from now, up to 10 years."""
+    """Earliest start, from now. At most 10 years."""
     at: datetime | None
-    """Start no sooner than this moment (with a time zone); one that has passed: at once."""
+    """Earliest start, as a time with a time zone. A time in the past starts the job at once."""
     id: str | None
-    """The job's id; the same id again gives back the first job while it is known. Default: one drawn at random."""
+    """The job's ID. While the ID is known, a second job with it is not enqueued. By default the ID is random."""
     tags: Sequence[str] | None
-    """Up to 20 words to find it by."""
+    """Up to 20 labels of the job."""
     timeout: Seconds | None
-    """How long one attempt may run, over the handler's own setting."""
+    """Longest duration of one attempt. It overrides the handler's setting."""
     attempts: int | None
-    """How many attempts before it is a dead letter, over the handler's own setting."""
+    """Maximum number of attempts. It overrides the handler's setting."""
     backoff: Backoff | Mapping[str, Any] | Seconds | None
-    """`{type: exponential|fixed, delaySeconds, maxDelaySeconds, jitter}`, or one fixed delay."""
+    """`{type: exponential|fixed, delaySeconds, maxDelaySeconds, jitter}`, a Backoff, or one fixed delay."""
     tenant: str | None
-    """Whom it is for; goes along with the job."""
+    """Tenant of the job. Its children inherit it."""
     trace: str | None
-    """W3C `traceparent`."""
+    """W3C `traceparent`. The job's children inherit it."""
     force: bool | None
-    """Of a client: send the job also where live workers serve the queue and none of them knows a job of that name."""
+    """Clients only: send the job even if live workers serve the queue and none knows a job of that name."""
 
 
 OPTION_NAMES: Final = frozenset(EnqueueOptions.__annotations__)
+"""Names of the options."""
 
 
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
 class NewJob:
-    """A job to enqueue: its record is encoded already."""
+    """A job to enqueue, with its encoded record."""
 
     queue: str
     id: str
@@ -81,13 +85,13 @@ class NewJob:
 
 
 class Prepared(NamedTuple):  # half the price of a frozen dataclass: one is made per job of a bulk
-    """A job ready to be sent."""
+    """A job that is ready to be sent."""
 
     job: NewJob
     id_is_random: bool
-    """Its id was drawn at random here, so that the server need not look whether it is known."""
+    """True if the ID was drawn at random. The server then skips the check for a known ID."""
     name: str = ""
-    """The job's name, if workers are to know it before it is sent."""
+    """The job's name, if it must be checked against the names that workers know."""
 
 
 def prepare_job(
@@ -103,16 +107,24 @@ def prepare_job(
     parent: str | None = None,
     by_name: bool = False,
 ) -> Prepared:
-    """Check a producer's wishes and encode them.
+    """Check a job and its options, and encode the job.
 
-    `data` is NO_PAYLOAD where none was given; `new_id` is taken where the options name none,
-    `draw_nonce` is called where they name one; `parent` is the id of the
-    job that sends this one; `by_name` where a person wrote the job's name, who may have mistyped it.
+    Args:
+        queue: The queue's name.
+        name: The job's name.
+        data: The payload, or NO_PAYLOAD.
+        options: See `EnqueueOptions`.
+        now_ms: The current time, in ms.
+        new_id: The job's ID if the options have none.
+        draw_nonce: Returns a random text for a job whose options have an ID.
+        max_bytes: Maximum size of the encoded job.
+        parent: The ID of the job that enqueues this one.
+        by_name: The caller wrote the job's name, and may have mistyped it.
 
     Raises:
-        InvalidName: queue, job name, id, priority, tag or tenant outside its alphabet or range.
-        InvalidPayload: `data` is not JSON, has NaN, is too deep or, encoded, over `max_bytes`.
-        UsageError: any other option out of range, or one that does not exist.
+        InvalidName: The queue, job name, ID, priority, a tag or the tenant is outside its alphabet or range.
+        InvalidPayload: `data` is not JSON, has NaN, is too deep, or the encoded job exceeds `max_bytes`.
+        UsageError: Another option is out of range or does not exist.
     """
     _check_queue(queue)
     _check_name(name)
@@ -158,7 +170,7 @@ def _check_name(name: str) -> None:
         check_job_name(name)
 
 
-# A bulk has few queues and job names, again and again.
+# A bulk repeats few queues and job names.
 _check_queue_once = lru_cache(maxsize=1_024)(check_queue)
 _check_name_once = lru_cache(maxsize=1_024)(check_job_name)
 
@@ -174,7 +186,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _priority(value: Any) -> tuple[Level, int | None]:
-    """Level, and the number to record: None for plain normal."""
+    """Return the level, and the number for the record. The number of the level normal is None."""
     if value is None:
         return Level.NORMAL, None
     level = level_of(value)
@@ -218,12 +230,12 @@ def _tags(value: Any) -> Sequence[str]:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > MAX_TAGS:
         raise InvalidName(f"`tags` must be a list of at most {MAX_TAGS} strings, not {value!r:.80}")
     for tag in value:
-        if type(tag) is not str or not 0 < len(tag) <= MAX_TAG or not tag.isprintable():
-            raise InvalidName(f"tag {tag!r:.80} must have 1 to {MAX_TAG} printable characters")
+        if type(tag) is not str or not 0 < len(tag) <= MAX_TAG_CHARACTERS or not tag.isprintable():
+            raise InvalidName(f"tag {tag!r:.80} must have 1 to {MAX_TAG_CHARACTERS} printable characters")
     return value
 
 
 def _short_text(value: Any, what: str) -> str | None:
-    if value is None or (type(value) is str and 0 < len(value) <= MAX_WORD and value.isprintable()):
+    if value is None or (type(value) is str and 0 < len(value) <= MAX_TENANT_CHARACTERS and value.isprintable()):
         return value
-    raise InvalidName(f"`{what}` must have 1 to {MAX_WORD} printable characters, not {value!r:.80}")
+    raise InvalidName(f"`{what}` must have 1 to {MAX_TENANT_CHARACTERS} printable characters, not {value!r:.80}")

@@ -1,16 +1,17 @@
-"""Numbers as people's code has them: Python's own, Decimal, Fraction, and those of numpy and other libraries."""
+"""Numbers of all types: Python's own, Decimal, Fraction, and those of numpy and other libraries."""
 
 import math
 from typing import Any, Final
 
 PLAIN: Final = frozenset((int, float))
+"""Types of numbers that need no conversion."""
 
 
 def plain_number(value: Any) -> int | float | None:
-    """Return the value as an int or a float; None if it is no number.
+    """Return the value as an int or a float. None if it is not a number.
 
-    A number is what has `__index__` or `__float__` (numpy's scalars, arrays of one element, Decimal, Fraction). True
-    and False are none: they are there by mistake. What is too large for a float becomes infinite.
+    A number has `__index__` or `__float__`: numpy's scalars, arrays of one element, Decimal, Fraction. True and False
+    do not count, since they are usually mistakes. A value that exceeds a float becomes infinite.
     """
     kind = type(value)
     if kind in PLAIN:

@@ -10,6 +10,11 @@ NUMBER_OR_NONE: Final = (int, float, type(None))
 
 
 def expect_type(value: Any, kind: type) -> Any:
+    """Return the value if it has the type.
+
+    Raises:
+        TypeError: The value has another type.
+    """
     if not isinstance(value, kind):
         raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
     return value
@@ -22,7 +27,11 @@ LIST: Final = (list, tuple)
 
 
 def check_fields(value: Any, types: Mapping[str, tuple[type, ...]]) -> None:
-    """Refuse what somebody else has written into a record: a field of another type, or a time that no clock shows."""
+    """Refuse a record with a field of another type or an impossible time. Another program may have written it.
+
+    Raises:
+        TypeError, ValueError: A field is not valid.
+    """
     for name, allowed in types.items():
         found = getattr(value, name)
         if type(found) not in allowed:

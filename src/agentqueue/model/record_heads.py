@@ -1,6 +1,6 @@
-"""Read the beginning of a record: lists show jobs without their payloads, which may have a megabyte each.
+"""Read the beginning of a record. Lists show jobs without their payloads, which may have a megabyte each.
 
-Records have what may be large as their last members. Of a record that was cut, the members before the cut are read.
+Large members come last in a record. If a record is truncated, the members before the cut are read.
 """
 
 import re
@@ -16,26 +16,27 @@ from agentqueue.model.job import OMITTED, JobRecord, decode_job, is_pickle
 from agentqueue.model.result import ResultRecord, decode_result
 
 HEAD_BYTES: Final = 16 * 1024
-"""What lists read of a record. Names, tags, times and the last error fit, except in a few, which are read whole."""
+"""Bytes of a record that lists read. Names, tags, times and the last error usually fit. Others are read whole."""
 DEAD_LETTER_BYTES: Final = 128 * 1024
-"""What lists read of a dead letter with all its errors: ten, with a message and a traceback each."""
+"""Bytes of a dead letter that lists read. Ten errors with message and traceback fit."""
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|["\[\]{},]', re.DOTALL)
 _CLOSERS: Final = {b"[": b"]", b"{": b"}"}
 
 
-class Cut(Exception):  # no error: the record has to be read whole
-    """What is needed stands behind the cut."""
+class Cut(Exception):  # no error: the record must be read whole
+    """A required member is behind the cut."""
 
 
 def read_head(head: bytes, *, depth: int = 1) -> dict[str, Any]:
-    """Return the members of a JSON object whose text may have been cut; those behind the cut are not there.
+    """Return the members of a JSON object whose text may be truncated. Members behind the cut are missing.
 
     Args:
-        head: the whole text, or its beginning.
-        depth: 1: members are there or not; 2: also their own members, each for itself.
+        head: The whole text, or its beginning.
+        depth: 1 returns complete members; 2 also returns a member of which only some members are complete.
 
     Raises:
-        Cut: not one member is whole. InvalidPayload: not an object, or not JSON.
+        Cut: No member is complete.
+        InvalidPayload: The text is not an object, or not JSON.
     """
     if is_pickle(head):
         raise InvalidPayload("it is a pickle")
@@ -56,11 +57,11 @@ def _loads(text: bytes) -> Any:
 
 
 def _mended(head: bytes, depth: int) -> bytes:
-    """Return the text up to the last member that is whole, closed."""
+    """Return the text up to the last complete member, with its brackets closed."""
     open_, end, closers = b"", 0, b""
     for token in _TOKEN.finditer(head):
         kind = token[0][:1]
-        if token[0] == b'"':  # a string that was cut
+        if token[0] == b'"':  # a truncated string
             break
         if kind in _CLOSERS:
             open_ = _CLOSERS[kind] + open_
@@ -79,27 +80,29 @@ def _need(wire: Mapping[str, Any], *names: str) -> None:
 
 
 def decode_job_head(head: bytes) -> JobRecord:
-    """Return the job's record, without its payload.
+    """Return a job record without its payload.
 
     Raises:
-        Cut: the rest is needed. InvalidPayload: not a job record.
+        Cut: The whole record is needed.
+        InvalidPayload: The text is not a job record.
     """
     wire = read_head(head)
     _need(wire, "f", "et")
-    if b'"a":' not in head:  # the cut is in what stands before the payload
+    if b'"a":' not in head:  # the cut is before the payload
         raise Cut
     return decode_job(orjson.dumps(wire | {"a": [], "k": {}}))
 
 
 def decode_result_head(head: bytes, *, job_id: str) -> ResultRecord:
-    """Return the result's record, without payload and return value.
+    """Return a result record without payload and return value.
 
     Raises:
-        Cut: the rest is needed. InvalidPayload: not a result record.
+        Cut: The whole record is needed.
+        InvalidPayload: The text is not a result record.
     """
     wire = read_head(head, depth=2)
     _need(wire, "f", "s", "et", "st", "ft", "t")
-    if "a" not in wire:  # it was cut; of an arq worker's record, whole as it is, the queue and the id may not be there
+    if "a" not in wire:  # truncated; the whole record of an arq worker may lack the queue and the ID
         _need(wire, "q", "id")
     if not wire["s"]:
         _need(wire, "r")  # the error
@@ -107,10 +110,15 @@ def decode_result_head(head: bytes, *, job_id: str) -> ResultRecord:
 
 
 def decode_dead_letter_head(head: bytes, *, whole_errors: bool) -> DeadLetter:
-    """Return the dead letter, without its payload; `whole_errors`: with all errors, else with the last one's line.
+    """Return a dead letter without its payload.
+
+    Args:
+        head: The beginning of the record.
+        whole_errors: Return all errors. Otherwise the last error without its traceback.
 
     Raises:
-        Cut: the rest is needed. InvalidPayload: not a dead letter.
+        Cut: The whole record is needed.
+        InvalidPayload: The text is not a dead letter.
     """
     wire = read_head(head)
     _need(wire, "id", "queue", "name", "reason", "died_ms", "errors" if whole_errors else "last")

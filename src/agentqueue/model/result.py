@@ -1,4 +1,4 @@
-"""Results of finished jobs, as they are stored."""
+"""Result records of jobs that have ended, as JSON."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -25,27 +25,27 @@ from agentqueue.model.record_fields import INT, INT_OR_NONE, LIST, TEXT, TEXT_OR
 
 @dataclass(slots=True)
 class ResultRecord:
-    """How a job ended: arq's result record, with ours beside it under `x`. Not frozen: one is made per job run."""
+    """Result of a job: the fields of arq's result record, and ours under `x`. Not frozen, since each run makes one."""
 
     id: str
     name: str
     queue: str
     success: bool
     result: Any
-    """The handler's return value; of a failure the exception, read back as `{"$exc": name, "args": [...]}`."""
+    """Return value of the handler. A failed job has the exception, which is read as `{"$exc": name, "args": [...]}`."""
     started_ms: int
-    """0: it never started."""
+    """Time of the last start, in ms. 0 if the job never started."""
     finished_ms: int
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     enqueued_ms: int = 0
     job_try: int = 1
-    """The attempt that ended it, from 1."""
+    """Number of the attempt that ended the job, from 1."""
     state: State = State.COMPLETED
     priority: int | None = None
-    """The number, as in the job's record; None: normal."""
+    """Priority number, as in the job record. None is normal."""
     attempts: int = 0
-    """Attempts that ended by the handler's own doing, this one included."""
+    """Number of attempts that ended with a result or an error of the handler, including the last."""
     deliveries: int = 0
     worker: str | None = None
     reason: DeadLetterReason | None = None
@@ -104,29 +104,29 @@ class ResultRecord:
 
     @property
     def data(self) -> Any:
-        """The job's payload, as `JobRecord.data`."""
+        """Return the job's payload; see `JobRecord.data`."""
         if self.kwargs:
             return {"args": list(self.args), "kwargs": dict(self.kwargs)}
         return self.args[0] if len(self.args) == 1 else (list(self.args) or None)
 
     @property
     def error(self) -> str | None:
-        """Why it is not completed, in one line."""
+        """Return the error in one line. None for a completed job."""
         if self.success:
             return None
         if isinstance(self.result, BaseException):
             return name_exception(self.result).line
         if is_exception(self.result):
             args = self.result["args"]
-            first = args[:1] if type(args) is list else [args]  # another client may have written it
+            first = args[:1] if type(args) is list else [args]  # another client may have written another type
             return ": ".join(map(str, [self.result["$exc"], *first]))
         return str(self.result)
 
 
 def encode_exception(exc: BaseException) -> dict[str, Any]:
-    """`{"$exc": name, "args": [...]}`; arguments that are not JSON are written as text.
+    """Return an exception as `{"$exc": name, "args": [...]}`. Arguments that are not JSON become text.
 
-    A group whose members are of one kind is written as its member.
+    A group whose members are of one kind is encoded like a member.
     """
     cause = name_exception(exc)
     if is_a(cause.exc, BaseExceptionGroup):
@@ -142,7 +142,7 @@ def encode_exception(exc: BaseException) -> dict[str, Any]:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether it is made of few values: one that holds itself many times over would take for ever to write."""
+    """Return whether a value has few parts. A value that contains itself many times would take too long to encode."""
     rest, size = [value], 0
     while rest:
         one = rest.pop()
@@ -160,19 +160,19 @@ _SIZED: Final = frozenset((dict, list, str, tuple))
 
 
 MAX_EXCEPTION: Final = 32 * 1024
-"""Bytes of an exception's arguments that are kept; of larger ones the text's beginning."""
+"""Maximum size of an exception's arguments, in bytes. Larger ones are replaced by the message."""
 
 
 def is_exception(value: Any) -> bool:
-    """Whether a decoded result is an exception's `{"$exc": name, "args": [...]}`."""
+    """Return whether a decoded result is an exception, `{"$exc": name, "args": [...]}`."""
     return type(value) is dict and value.keys() == {"$exc", "args"}
 
 
 def encode_result(record: ResultRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The record's bytes. A failure's can always be written.
+    """Return the record as JSON. The record of a failure can always be encoded.
 
     Raises:
-        InvalidPayload: the handler's return value is not JSON, too deep or over `max_bytes`.
+        InvalidPayload: The handler's return value is not JSON, is too deep or exceeds `max_bytes`.
     """
     value = record.result
     if isinstance(value, BaseException):
@@ -227,17 +227,17 @@ def _result_wire(record: ResultRecord, value: Any) -> dict[str, Any]:
         "q": record.queue,
         "id": record.id,
         "x": extra,
-        "r": value,  # what may be large comes last: lists read the beginning alone
+        "r": value,  # large fields come last, since lists read only the beginning
         "a": record.args,
         "k": record.kwargs,
     }
 
 
 def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
-    """The result in `raw`, ours or a JSON-writing arq worker's (which has no `x`).
+    """Return the result in `raw`, written by AgentQueue or by an arq worker with a JSON serializer (without `x`).
 
     Raises:
-        InvalidPayload: not JSON (`is_pickle(raw)` tells a pickle), or not a result record.
+        InvalidPayload: The text is not JSON, or not a result record. See `is_pickle`.
     """
     try:
         wire = read_record(raw, "the job's result")
@@ -273,7 +273,7 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
     except InvalidPayload:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as exc:  # a JSONDecodeError is a ValueError
-        raise InvalidPayload(f"the job's result is not one: {exc} ({raw[:40]!r}…)") from exc
+        raise InvalidPayload(f"the job's result is not valid: {exc} ({raw[:40]!r}…)") from exc
 
 
 def _arq_state(success: bool, result: Any) -> State:  # noqa: FBT001  # the wire's own field

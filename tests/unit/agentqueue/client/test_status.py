@@ -137,7 +137,7 @@ def test_a_plain_arq_workers_hold_names_nobody() -> None:
     [
         (None, "its record is missing"),
         (b"\x80\x05}q\x00.", "its record is a pickle, which is not read here"),
-        (b"{garbage", "the job's record is not one"),
+        (b"{garbage", "the job's record is not valid"),
     ],
 )
 def test_a_record_that_can_not_be_read_says_why(record: bytes | None, error: str) -> None:

@@ -127,7 +127,7 @@ def test_members_before_the_cut_are_whole(value: dict[str, Any], end: int) -> No
 )
 def test_a_dead_letter_of_other_types_is_none(change: dict[str, Any]) -> None:
     raw = orjson.dumps(orjson.loads(encode_dead_letter(LETTER)) | change)
-    with pytest.raises(InvalidPayload, match="the dead letter is not one"):
+    with pytest.raises(InvalidPayload, match="the dead letter is not valid"):
         decode_dead_letter(raw)
 
 
@@ -138,5 +138,5 @@ def test_a_dead_letter_of_other_types_is_none(change: dict[str, Any]) -> None:
 )
 def test_a_result_of_other_types_is_none(change: dict[str, Any]) -> None:
     raw = orjson.dumps(orjson.loads(encode_result(RESULT)) | change)
-    with pytest.raises(InvalidPayload, match="the job's result is not one"):
+    with pytest.raises(InvalidPayload, match="the job's result is not valid"):
         decode_result(raw)

@@ -86,13 +86,13 @@ def test_the_state_of_a_result_that_a_plain_arq_worker_wrote(wire: dict[str, Any
 
 @pytest.mark.parametrize("raw", [b"{", b"[]", b"{}", b'{"errors": [], "reason": "none such"}'])
 def test_what_is_no_dead_letter_is_refused(raw: bytes) -> None:
-    with pytest.raises(InvalidPayload, match="the dead letter is not one"):
+    with pytest.raises(InvalidPayload, match="the dead letter is not valid"):
         decode_dead_letter(raw)
 
 
 @pytest.mark.parametrize("raw", [b"{", b'{"s": 1}', b"[1]"])
 def test_what_is_no_result_is_refused(raw: bytes) -> None:
-    with pytest.raises(InvalidPayload, match="the job's result is not one"):
+    with pytest.raises(InvalidPayload, match="the job's result is not valid"):
         decode_result(raw)
 
 
