@@ -11,9 +11,9 @@ from agentqueue_operator.autoscaling.model import DEFAULT_TIMING, ScalingTiming
 from agentqueue_operator.resources.render import Images
 from tests.support.cluster.images import REDIS, Image
 from tests.support.cluster.kube import Cluster, Kube, Object
-from tests.support.field import Field
 from tests.support.operator import Operator, install_crd, run_operator
 from tests.support.operator_process import Operators, grant, operators_of, write_kubeconfig
+from tests.support.scaling_test_bed import ScalingTestBed
 from tests.support.servers import RunningServer, run_server
 
 HERE = Path(__file__).parent
@@ -77,13 +77,13 @@ def server(cluster: Cluster) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-async def field(operator: Operator, kube: Kube, server: RunningServer) -> Field:
+async def bed(operator: Operator, kube: Kube, server: RunningServer) -> ScalingTestBed:
     """An AgentQueue on that Redis, for the test to start."""
-    return Field(kube, server)
+    return ScalingTestBed(kube, server)
 
 
 @pytest.fixture
-async def client(field: Field) -> AsyncIterator[Client]:
+async def client(bed: ScalingTestBed) -> AsyncIterator[Client]:
     """Where its jobs are."""
-    async with field.client() as connected:
+    async with bed.client() as connected:
         yield connected

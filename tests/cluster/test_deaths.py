@@ -5,8 +5,8 @@ import time
 from agentqueue.client import Client, Job
 from agentqueue.model.dead_letter import DeadLetterReason
 from tests.support.cluster.faults import Faults
-from tests.support.field import Field
 from tests.support.operator import until
+from tests.support.scaling_test_bed import ScalingTestBed
 
 
 async def until_heard(client: Client, job: Job) -> str:
@@ -22,12 +22,12 @@ async def until_heard(client: Client, job: Job) -> str:
     return worker
 
 
-async def test_a_killed_containers_job_runs_again_at_once(field: Field, client: Client, faults: Faults) -> None:
-    await field.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 2})
+async def test_a_killed_containers_job_runs_again_at_once(bed: ScalingTestBed, client: Client, faults: Faults) -> None:
+    await bed.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 2})
     job = await client.enqueue("work", "once-long")
     worker = await until_heard(client, job)
     killed = time.monotonic()
-    await faults.kill_container(field.kube, worker)
+    await faults.kill_container(bed.kube, worker)
     assert await job.result(timeout=30) == 2
     took = time.monotonic() - killed
     print(f"done again {took:.2f} s after the kill")
@@ -35,11 +35,11 @@ async def test_a_killed_containers_job_runs_again_at_once(field: Field, client: 
     assert (await client.stats("work")).counters["crashed"] == 1
 
 
-async def test_an_oom_kill_is_named_in_the_jobs_history_and_counts_as_a_crash(field: Field, client: Client) -> None:
+async def test_an_oom_kill_is_named_in_the_jobs_history_and_counts_as_a_crash(
+    bed: ScalingTestBed, client: Client
+) -> None:
     resources = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
-    await field.start(
-        concurrency=1, scaling={"mode": "Fixed", "replicas": 2}, resources=resources, retry={"crashes": 2}
-    )
+    await bed.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 2}, resources=resources, retry={"crashes": 2})
     job = await client.enqueue("work", "eat")
 
     async def is_dead() -> bool:
@@ -53,11 +53,11 @@ async def test_an_oom_kill_is_named_in_the_jobs_history_and_counts_as_a_crash(fi
     assert len(crashes) == 2
 
 
-async def test_a_restarted_container_keeps_what_it_claims(field: Field, client: Client, faults: Faults) -> None:
-    await field.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 1})
+async def test_a_restarted_container_keeps_what_it_claims(bed: ScalingTestBed, client: Client, faults: Faults) -> None:
+    await bed.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 1})
     first = await client.enqueue("work", "once-long")
     worker = await until_heard(client, first)
-    await faults.kill_container(field.kube, worker)
+    await faults.kill_container(bed.kube, worker)
     assert await first.result(timeout=60) == 2
     second = await client.enqueue("work", "nap", 12.0)
     assert await until_heard(client, second) == worker
@@ -81,11 +81,11 @@ SPREAD = {
 
 
 async def test_a_lost_node_proves_nothing_there_the_leases_run_out(
-    second_node: str, field: Field, client: Client, faults: Faults
+    second_node: str, bed: ScalingTestBed, client: Client, faults: Faults
 ) -> None:
-    await field.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 2}, podTemplate=SPREAD)
-    await field.until_ready(2)
-    node_of = {one["metadata"]["name"]: one["spec"]["nodeName"] for one in await field.pods()}
+    await bed.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 2}, podTemplate=SPREAD)
+    await bed.until_ready(2)
+    node_of = {one["metadata"]["name"]: one["spec"]["nodeName"] for one in await bed.pods()}
     jobs = {await until_heard(client, job): job for job in [await client.enqueue("work", "once-long") for _ in "12"]}
     there = next(name for name, node in node_of.items() if node == second_node)
     victim = jobs.pop(there)

@@ -13,7 +13,6 @@ from agentqueue_operator.resources.render import Images
 from tests.support.cluster.faults import Faults
 from tests.support.cluster.kube import Kube
 from tests.support.cluster.layout import NODES
-from tests.support.field import AQ, CODE, Field
 from tests.support.operator import (
     Operator,
     agent,
@@ -26,6 +25,7 @@ from tests.support.operator import (
     run_operator,
     until,
 )
+from tests.support.scaling_test_bed import AQ, CODE, ScalingTestBed
 
 LEASE_S = 8.0
 AGAIN_S = 15.0
@@ -43,16 +43,16 @@ async def busy(client: Client, count: int) -> None:
 
 
 async def test_jobs_of_a_destroyed_node_run_again_on_another(
-    second_node: str, field: Field, client: Client, faults: Faults
+    second_node: str, bed: ScalingTestBed, client: Client, faults: Faults
 ) -> None:
-    await field.start(concurrency=2, scaling=AT_ZERO)
+    await bed.start(concurrency=2, scaling=AT_ZERO)
     await faults.cordon(NODES[0])
     try:
         jobs = [await client.enqueue("work", "once-long") for _ in range(2)]
         await busy(client, 2)
     finally:
         await faults.uncordon(NODES[0])
-    (pod,) = await field.pods()
+    (pod,) = await bed.pods()
     assert pod["spec"]["nodeName"] == second_node
     await faults.crash(second_node)
     crashed = monotonic()
@@ -87,7 +87,7 @@ async def test_a_job_of_a_deleted_agentqueue_runs_again_when_it_is_applied_again
     took = monotonic() - began
     print(f"done {took:.1f} s after Redis was back")
     assert took < AGAIN_S
-    assert not operator.passes.errors
+    assert not operator.reconciles.errors
 
 
 class DeletedInThePass:
@@ -119,6 +119,6 @@ async def test_an_agentqueue_that_is_deleted_during_its_pass_ends_quietly(kube: 
         async with run_operator(kube.cluster.kubeconfig, kube.namespace, aq_images, wrap=wrap) as operator:
             await kube.apply(code(), agent_queue())
             await asyncio.wait_for(made[0].was_asked.wait(), 30)
-            await until(lambda: len(operator.work_queue) == 0 and bool(operator.passes.seconds))
-            assert operator.passes.errors == []
+            await until(lambda: len(operator.work_queue) == 0 and bool(operator.reconciles.seconds))
+            assert operator.reconciles.errors == []
     assert [line for line in logs if line["log_level"] in ("warning", "error")] == []

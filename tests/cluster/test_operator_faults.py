@@ -76,7 +76,7 @@ async def test_a_status_that_can_t_be_written_is_written_later(
     api_proxy.fail(500, path="/agentqueues/demo/status")
     await kube.apply(code(), agent_queue())
     await kube.until("deployment", GREETINGS, lambda _: True, what="made: the objects do not wait for the status")
-    await until(lambda: len(proxied.passes.errors) >= 2)
+    await until(lambda: len(proxied.reconciles.errors) >= 2)
     api_proxy.heal()
     await kube.until(AQ, "demo", has_condition("RedisReady"), timeout=90)
 
@@ -92,7 +92,7 @@ async def test_another_operator_of_a_newer_version_restarts_no_worker(
     pods = {one["metadata"]["uid"] for one in await kube.list("pod")}
     newer = Images(worker=aq_images.worker, redis=aq_images.redis, console="another-console:2")
     async with client_of(kube) as client, run_operator(cluster.kubeconfig, kube.namespace, newer) as second:
-        await until(lambda: len(second.passes.seconds) >= 3)
+        await until(lambda: len(second.reconciles.seconds) >= 3)
         await settled(second)
         assert second.writes() == 0
         job = await client.enqueue("greetings", "greet", "world")

@@ -44,7 +44,7 @@ async def test_applied_resource_is_ready_and_its_pods_do_jobs(operator: Operator
     }
     reasons = {one["reason"] for one in await kube.list("events") if one["involvedObject"]["kind"] == "AgentQueue"}
     assert {"RedisReady", "Ready", "Scaled"} <= reasons
-    assert not operator.passes.errors
+    assert not operator.reconciles.errors
 
 
 async def test_deleted_resource_leaves_only_the_volume_claim(operator: Operator, kube: Kube) -> None:
@@ -75,8 +75,8 @@ async def test_at_rest_nothing_is_written(operator: Operator, kube: Kube) -> Non
     await kube.apply(code(), agent_queue())
     await kube.until(AQ, "demo", is_ready, timeout=60)
     await settled(operator)
-    before, passes = operator.writes(), len(operator.passes.seconds)
-    await until(lambda: len(operator.passes.seconds) >= passes + 3)
+    before, passes = operator.writes(), len(operator.reconciles.seconds)
+    await until(lambda: len(operator.reconciles.seconds) >= passes + 3)
     assert operator.writes() == before
 
 
@@ -132,8 +132,8 @@ async def test_pause_annotation_keeps_hands_off(operator: Operator, kube: Kube) 
     await kube.until(AQ, "demo", has_condition("Paused", reason="PausedByAnnotation"))
     await kube.delete("networkpolicy", redis_name("demo"))
     await kube.patch("deployment", GREETINGS, {"spec": {"minReadySeconds": 3}})
-    passes = len(operator.passes.seconds)
-    await until(lambda: len(operator.passes.seconds) >= passes + 2)
+    passes = len(operator.reconciles.seconds)
+    await until(lambda: len(operator.reconciles.seconds) >= passes + 2)
     assert await kube.find("networkpolicy", redis_name("demo")) is None
     await kube.patch(AQ, "demo", {"metadata": {"annotations": {"agentqueue.dev/paused": None}}})
     await kube.until("networkpolicy", redis_name("demo"), lambda _: True, what="back")

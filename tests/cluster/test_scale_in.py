@@ -14,9 +14,9 @@ import pytest
 from agentqueue.client import Client
 from agentqueue_operator.autoscaling.model import ScalingTiming
 from tests.support.cluster.kube import Cluster
-from tests.support.field import AGENT, AQ, Field
 from tests.support.operator import agent, agent_queue, code, is_ready
 from tests.support.removals import CODE, Removals, steady
+from tests.support.scaling_test_bed import AGENT, AQ, ScalingTestBed
 
 SECONDS = float(os.environ.get("AGENTQUEUE_SCALE_IN_S", "45"))
 MOST, LEAST = 6, 2
@@ -31,21 +31,21 @@ def scaling_timing() -> ScalingTiming:
 
 
 @pytest.mark.timeout(SECONDS + 240)
-async def test_no_busy_pod_is_removed(field: Field, cluster: Cluster, client: Client) -> None:
+async def test_no_busy_pod_is_removed(bed: ScalingTestBed, cluster: Cluster, client: Client) -> None:
     removals = Removals()
     async with removals.listening(cluster.host) as port:
         recorder = [
             {"name": "RECORDER_HOST", "value": cluster.host},
             {"name": "RECORDER_PORT", "value": str(port)},
         ]
-        await field.start(concurrency=1)
-        await field.kube.apply(code(CODE))
+        await bed.start(concurrency=1)
+        await bed.kube.apply(code(CODE))
         redis = {"external": {"urlSecretRef": {"name": "redis", "key": "url"}}}
 
         async def allow(pods: int) -> None:
             scaled = {"minReplicas": 0, "maxReplicas": pods, "targetWaitSeconds": 5, "scaleToZeroAfterSeconds": 5}
             one = agent(AGENT, concurrency=1, scaling=scaled, env=recorder, terminationGracePeriodSeconds=30)
-            await field.kube.apply(agent_queue(agents=[one], redis=redis))
+            await bed.kube.apply(agent_queue(agents=[one], redis=redis))
 
         async def alternate() -> None:
             for pods in itertools.cycle((MOST, LEAST)):
@@ -53,14 +53,14 @@ async def test_no_busy_pod_is_removed(field: Field, cluster: Cluster, client: Cl
                 await asyncio.sleep(HOLD_S)
 
         await allow(MOST)
-        await field.kube.until(AQ, "demo", is_ready, timeout=60)
+        await bed.kube.until(AQ, "demo", is_ready, timeout=60)
         background = [
-            asyncio.create_task(removals.watch(field.kube, f"agentqueue.dev/agent={AGENT}")),
+            asyncio.create_task(removals.watch(bed.kube, f"agentqueue.dev/agent={AGENT}")),
             asyncio.create_task(alternate()),
         ]
         try:
             count = await steady(client, SECONDS)
-            await field.until_replicas(0, timeout=180)
+            await bed.until_replicas(0, timeout=180)
         finally:
             for task in background:
                 task.cancel()

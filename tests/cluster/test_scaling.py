@@ -12,8 +12,8 @@ from agentqueue.client import Client
 from agentqueue.clock import monotonic
 from agentqueue_operator.autoscaling.model import ScalingTiming
 from tests.support.cluster.kube import has_condition
-from tests.support.field import AQ, DEPLOYMENT, Field, stays
 from tests.support.operator import until
+from tests.support.scaling_test_bed import AQ, DEPLOYMENT, ScalingTestBed, stays
 from tests.support.servers import RunningServer
 
 IMPORTS_S = 0.8
@@ -33,16 +33,18 @@ def how_slow() -> float:
     return max(1.0, (monotonic() - began) / IMPORTS_S)
 
 
-async def test_a_burst_gets_its_five_pods_in_one_step_and_they_go_when_it_is_done(field: Field, client: Client) -> None:
+async def test_a_burst_gets_its_five_pods_in_one_step_and_they_go_when_it_is_done(
+    bed: ScalingTestBed, client: Client
+) -> None:
     share = {"requests": {"cpu": "200m", "memory": "64Mi"}}  # of a busy machine they would get hardly anything
-    await field.start(concurrency=12, scaling=QUICK, resources=share)
+    await bed.start(concurrency=12, scaling=QUICK, resources=share)
     slowness = await asyncio.to_thread(how_slow)
-    async with field.recorded() as recorded:
+    async with bed.recorded() as recorded:
         enqueued = monotonic()
-        jobs = await field.naps(client, 50, 2.0)
+        jobs = await bed.naps(client, 50, 2.0)
         await asyncio.gather(*(job.result(timeout=60) for job in jobs))
         statuses = [await job.status() for job in jobs]
-        await field.until_replicas(0)
+        await bed.until_replicas(0)
     waits = [
         (one.started_at - one.enqueued_at).total_seconds() for one in statuses if one.started_at and one.enqueued_at
     ]
@@ -59,147 +61,147 @@ async def test_a_burst_gets_its_five_pods_in_one_step_and_they_go_when_it_is_don
     assert min(waits) < 5.0 * slowness
 
 
-async def test_a_long_job_survives_while_idle_pods_go(field: Field, client: Client) -> None:
-    await field.start(concurrency=1, scaling=QUICK)
-    long, *short = [*await field.naps(client, 1, 60.0), *await field.naps(client, 4, 1.0)]
+async def test_a_long_job_survives_while_idle_pods_go(bed: ScalingTestBed, client: Client) -> None:
+    await bed.start(concurrency=1, scaling=QUICK)
+    long, *short = [*await bed.naps(client, 1, 60.0), *await bed.naps(client, 4, 1.0)]
     await asyncio.gather(*(job.result(timeout=60) for job in short))
-    await field.until_replicas(1, timeout=50)
+    await bed.until_replicas(1, timeout=50)
     status = await long.status()
     assert (str(status.state), status.deliveries) == ("active", 1)
-    assert await field.until_one_pod() == status.worker
+    assert await bed.until_one_pod() == status.worker
     assert await long.result(timeout=90) == status.worker
     assert (await long.status()).deliveries == 1
-    await field.until_replicas(0)
+    await bed.until_replicas(0)
 
 
-async def test_more_than_a_hundred_jobs_run_at_once_over_the_pods(field: Field, client: Client) -> None:
-    await field.start(concurrency=30, scaling=QUICK | {"maxReplicas": 4})
-    jobs = await field.naps(client, 120, 15.0)
+async def test_more_than_a_hundred_jobs_run_at_once_over_the_pods(bed: ScalingTestBed, client: Client) -> None:
+    await bed.start(concurrency=30, scaling=QUICK | {"maxReplicas": 4})
+    jobs = await bed.naps(client, 120, 15.0)
 
     async def all_run() -> bool:
         return (await client.stats("work")).busy == 120
 
     await until(all_run, timeout=60)
-    assert len(await field.pods()) == 4
+    assert len(await bed.pods()) == 4
     workers = {await job.result(timeout=60) for job in jobs}
     assert len(workers) == 4
 
 
-async def test_a_burst_takes_back_what_was_to_go(field: Field, client: Client) -> None:
-    await field.start(concurrency=1, scaling=QUICK | {"maxReplicas": 3})
-    await field.naps(client, 2, 20.0)
-    await field.until_ready(2)
-    await field.apply(concurrency=1, scaling=QUICK | {"maxReplicas": 1})  # both work, one is to go
+async def test_a_burst_takes_back_what_was_to_go(bed: ScalingTestBed, client: Client) -> None:
+    await bed.start(concurrency=1, scaling=QUICK | {"maxReplicas": 3})
+    await bed.naps(client, 2, 20.0)
+    await bed.until_ready(2)
+    await bed.apply(concurrency=1, scaling=QUICK | {"maxReplicas": 1})  # both work, one is to go
 
     async def one_drains() -> bool:
         return sum(worker.draining for worker in (await client.stats("work")).workers) == 1
 
     await until(one_drains, timeout=15)
-    await field.apply(concurrency=1, scaling=QUICK | {"maxReplicas": 3})
+    await bed.apply(concurrency=1, scaling=QUICK | {"maxReplicas": 3})
 
     async def none_drains() -> bool:
         return not any(worker.draining for worker in (await client.stats("work")).workers)
 
     await until(none_drains, timeout=15)
-    costs = [one["metadata"].get("annotations", {}) for one in await field.pods()]
+    costs = [one["metadata"].get("annotations", {}) for one in await bed.pods()]
     assert not any("controller.kubernetes.io/pod-deletion-cost" in one for one in costs)
     assert len(costs) == 2
 
 
-async def test_replicas_hold_while_redis_is_down(field: Field, client: Client, server: RunningServer) -> None:
-    await field.start(concurrency=1, scaling=QUICK | {"maxReplicas": 3})
-    await asyncio.gather(*(job.result(timeout=60) for job in await field.naps(client, 3, 3.0)))
-    before = await field.replicas()
+async def test_replicas_hold_while_redis_is_down(bed: ScalingTestBed, client: Client, server: RunningServer) -> None:
+    await bed.start(concurrency=1, scaling=QUICK | {"maxReplicas": 3})
+    await asyncio.gather(*(job.result(timeout=60) for job in await bed.naps(client, 3, 3.0)))
+    before = await bed.replicas()
     assert before > 0
     server.stop()
-    await field.kube.until(AQ, "demo", has_condition("MetricsAvailable", "False"), timeout=40)
+    await bed.kube.until(AQ, "demo", has_condition("MetricsAvailable", "False"), timeout=40)
 
     async def holds() -> bool:
-        return await field.replicas() == before
+        return await bed.replicas() == before
 
     await stays(holds, seconds=12.0)  # it would have gone to zero after 5
-    assert len(await field.pods()) == before
+    assert len(await bed.pods()) == before
     server.start()
-    await field.until_replicas(0, timeout=60)
+    await bed.until_replicas(0, timeout=60)
 
 
-async def test_external_replicas_are_left_alone(field: Field, client: Client) -> None:
-    await field.apply(concurrency=1, scaling={"mode": "External"})
-    await field.kube.until("deployment", DEPLOYMENT, lambda _: True, what="made")
-    await field.kube.patch("deployment", DEPLOYMENT, {"spec": {"replicas": 2}}, subresource="scale")
-    await field.until_ready(2)
-    await field.naps(client, 50, 1.0)
+async def test_external_replicas_are_left_alone(bed: ScalingTestBed, client: Client) -> None:
+    await bed.apply(concurrency=1, scaling={"mode": "External"})
+    await bed.kube.until("deployment", DEPLOYMENT, lambda _: True, what="made")
+    await bed.kube.patch("deployment", DEPLOYMENT, {"spec": {"replicas": 2}}, subresource="scale")
+    await bed.until_ready(2)
+    await bed.naps(client, 50, 1.0)
 
     async def left_alone() -> bool:
-        return await field.replicas() == 2
+        return await bed.replicas() == 2
 
     await stays(left_alone, seconds=7.0)
 
 
 async def test_where_no_node_has_room_no_more_are_asked_for_and_a_condition_says_so(
-    field: Field, client: Client
+    bed: ScalingTestBed, client: Client
 ) -> None:
     large = {"requests": {"cpu": "500", "memory": "64Mi"}}
-    await field.apply(concurrency=1, scaling=QUICK, resources=large)
-    await field.kube.until("deployment", DEPLOYMENT, lambda _: True, what="made")
-    await field.naps(client, 1, 0.1)
-    await field.until_replicas(1)
-    await field.kube.until(AQ, "demo", has_condition("ScalingActive", "False", reason="Unschedulable"), timeout=30)
-    await field.naps(client, 50, 0.1)
+    await bed.apply(concurrency=1, scaling=QUICK, resources=large)
+    await bed.kube.until("deployment", DEPLOYMENT, lambda _: True, what="made")
+    await bed.naps(client, 1, 0.1)
+    await bed.until_replicas(1)
+    await bed.kube.until(AQ, "demo", has_condition("ScalingActive", "False", reason="Unschedulable"), timeout=30)
+    await bed.naps(client, 50, 0.1)
 
     async def waits() -> bool:
-        return await field.replicas() == 1
+        return await bed.replicas() == 1
 
     await stays(waits, seconds=7.0)
 
 
-async def test_workers_that_crash_at_their_start_bring_no_more_of_them(field: Field, client: Client) -> None:
-    await field.apply(concurrency=1, scaling=QUICK, handler="no_such_module:agent")
-    await field.kube.until("deployment", DEPLOYMENT, lambda _: True, what="made")
+async def test_workers_that_crash_at_their_start_bring_no_more_of_them(bed: ScalingTestBed, client: Client) -> None:
+    await bed.apply(concurrency=1, scaling=QUICK, handler="no_such_module:agent")
+    await bed.kube.until("deployment", DEPLOYMENT, lambda _: True, what="made")
 
     def crashed(times: int) -> Callable[[], Awaitable[bool]]:
         async def is_so() -> bool:
-            containers = [one for pod in await field.pods() for one in pod["status"].get("containerStatuses", ())]
+            containers = [one for pod in await bed.pods() for one in pod["status"].get("containerStatuses", ())]
             return any(one["restartCount"] >= times for one in containers)
 
         return is_so
 
-    async with field.recorded() as recorded:
-        await field.naps(client, 1, 0.1)
+    async with bed.recorded() as recorded:
+        await bed.naps(client, 1, 0.1)
         await until(crashed(1), timeout=60)
-        await field.naps(client, 5, 0.1)
+        await bed.naps(client, 5, 0.1)
         await until(crashed(3), timeout=90)  # between two crashes it runs for a moment
     assert [*recorded.values()] == [0, 1]
 
 
-async def test_nothing_goes_during_a_rollout(field: Field) -> None:
-    await field.start(scaling={"mode": "Fixed", "replicas": 3})
+async def test_nothing_goes_during_a_rollout(bed: ScalingTestBed) -> None:
+    await bed.start(scaling={"mode": "Fixed", "replicas": 3})
     fewer: dict[str, Any] = {"mode": "Fixed", "replicas": 1}
-    await field.apply(scaling=fewer, image="localhost/no-such-image:1")
+    await bed.apply(scaling=fewer, image="localhost/no-such-image:1")
 
     async def two_templates() -> bool:
-        return len({one["metadata"]["labels"]["pod-template-hash"] for one in await field.pods()}) == 2
+        return len({one["metadata"]["labels"]["pod-template-hash"] for one in await bed.pods()}) == 2
 
     await until(two_templates, timeout=30)
 
     async def holds() -> bool:
-        return await field.replicas() == 3
+        return await bed.replicas() == 3
 
     await stays(holds, seconds=8.0)
-    await field.apply(scaling=fewer)
-    await field.until_replicas(1, timeout=60)
+    await bed.apply(scaling=fewer)
+    await bed.until_replicas(1, timeout=60)
 
 
-async def test_a_fixed_number_goes_down_without_a_busy_one(field: Field, client: Client) -> None:
-    await field.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 3})
-    (job,) = await field.naps(client, 1, 15.0)
+async def test_a_fixed_number_goes_down_without_a_busy_one(bed: ScalingTestBed, client: Client) -> None:
+    await bed.start(concurrency=1, scaling={"mode": "Fixed", "replicas": 3})
+    (job,) = await bed.naps(client, 1, 15.0)
 
     async def runs() -> bool:
         return str((await job.status()).state) == "active"
 
     await until(runs, timeout=20)
-    await field.apply(concurrency=1, scaling={"mode": "Fixed", "replicas": 1})
-    await field.until_replicas(1, timeout=30)
+    await bed.apply(concurrency=1, scaling={"mode": "Fixed", "replicas": 1})
+    await bed.until_replicas(1, timeout=30)
     worker = (await job.status()).worker
-    assert await field.until_one_pod() == worker
+    assert await bed.until_one_pod() == worker
     assert await job.result(timeout=60) == worker

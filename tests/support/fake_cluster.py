@@ -1,4 +1,4 @@
-"""A cluster in memory, for unit tests of the loops' parts: server-side apply as far as they look at it."""
+"""A cluster in memory, for unit tests of the reconciler and its parts. It implements server-side apply for them."""
 
 import copy
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from tests.support.objects import applied
 
 @dataclass
 class FakeCluster:
-    """`app.cluster.ports.Cluster` and `Cache` at once: the cache shows what is there, unless it is `behind`."""
+    """Implements `ports.Cluster` and `ports.Cache`. The cache contains all objects, unless `shown` replaces it."""
 
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     queues: dict[QueueRef, Object] = field(default_factory=dict)
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     refuse: dict[tuple[str, str], Exception] = field(default_factory=dict)
-    """(verb, kind) -> what to raise."""
+    """(verb, kind) -> the error to raise."""
     shown: list[Object] | None = None
-    """What the cache shows instead of what is there."""
+    """The content of the cache; None: all objects."""
     statuses: list[Object] = field(default_factory=list)
     events: list[tuple[str, bool]] = field(default_factory=list)
     watch_errors: list[str] = field(default_factory=list)
@@ -28,7 +28,7 @@ class FakeCluster:
     version: int = 100
 
     def put(self, live: Object) -> Object:
-        """The object is there."""
+        """Add the object."""
         self.objects[live["kind"], live["metadata"]["name"]] = live
         return live
 
@@ -96,12 +96,12 @@ class FakeCluster:
     # --- for tests
 
     def writes(self) -> list[tuple[str, str, str]]:
-        """Calls that change something."""
+        """Return the calls that change something."""
         return [call for call in self.calls if call[0] != "get"]
 
 
 def refused(status: int, message: str, reason: str = "Invalid") -> ApiRefused:
-    """As the API server says no."""
+    """Return the error of a rejected request."""
     return ApiRefused(status, reason, message)
 
 

@@ -1,4 +1,4 @@
-"""What looks after queues, on a real server: the operator's work_queue over clusters in memory, and the loop of `up`.
+"""The two hosts on a real server: the operator's work queue over clusters in memory, and the supervisor of `up`.
 
 No worker ever starts here: a cluster in memory runs no pods, and `up` gets no processes.
 """
@@ -32,14 +32,14 @@ KEEPS = Retention(dead_s=3_600, history_s=1_800)
 
 @dataclass
 class OperatorHome:
-    """One replica of the operator; its AgentQueues are there when it starts."""
+    """A replica of the operator. Its AgentQueues exist before it starts."""
 
     url: str
     clusters: dict[QueueRef, FakeCluster] = field(default_factory=dict)
     leads: bool = True
 
     def add(self, queue: str, *, suspend: bool = False, hands_off: bool = False, **scaling: Any) -> FakeCluster:
-        """An AgentQueue of one agent on that queue."""
+        """Add an AgentQueue with one agent on that queue."""
         ref, cluster = QueueRef("ns", queue), FakeCluster()
         secret = {"url": base64.b64encode(self.url.encode()).decode()}
         cluster.put({"kind": "Secret", "metadata": {"name": "redis"}, "data": secret})
@@ -68,7 +68,7 @@ class OperatorHome:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[WorkQueue]:
-        """A replica, for a block."""
+        """Run the replica for a block."""
         pool = RedisPool()
         work_queue = WorkQueue(
             lambda ref: QueueReconciler(ref, self._place(ref, pool, work_queue)),
@@ -100,13 +100,13 @@ class OperatorHome:
 
 
 def replicas_in(cluster: FakeCluster) -> int | None:
-    """As the Deployment has it; None: there is none."""
+    """Return the replicas of the Deployment; None: there is no Deployment."""
     found = [live for (kind, _), live in cluster.objects.items() if kind == "Deployment"]
     return found[0]["spec"].get("replicas") if found else None
 
 
 def status_in(cluster: FakeCluster) -> Object:
-    """As it was written last."""
+    """Return the status that was written last."""
     return cluster.statuses[-1] if cluster.statuses else {}
 
 

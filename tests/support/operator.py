@@ -57,8 +57,8 @@ async def nap(ctx: Context, seconds: float) -> str:
 
 
 @dataclass
-class Passes:
-    """Counts passes."""
+class RecordedReconciles:
+    """Records reconciles (`work_queue.ReconcileObserver`)."""
 
     seconds: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -74,21 +74,21 @@ class Passes:
 
 @dataclass
 class Operator:
-    """One that runs."""
+    """A running operator."""
 
     work_queue: WorkQueue
     cache: StoreCache
-    passes: Passes
+    reconciles: RecordedReconciles
     calls: list[tuple[str, str, int]]
-    """HTTP method, plural and status of each call to the API server; not those of kopf's watches."""
+    """HTTP method, plural and status code of each request to the API server, without kopf's watches."""
     tasks: list[asyncio.Task[Any]]
 
     def writes(self) -> int:
-        """How many calls were to change something."""
+        """Return the number of requests that change something."""
         return sum(verb not in ("get", "list", "GET") for verb, _, _ in self.calls)
 
     async def kill(self) -> None:
-        """Ends like a process: nothing is finished, nothing is cleaned up."""
+        """End like a killed process: nothing is finished, nothing is cleaned up."""
         for task in self.tasks:
             task.cancel()
         await self.work_queue.close()
@@ -105,7 +105,7 @@ async def run_operator(
     read_secrets: bool = True,
     timing: ScalingTiming = DEFAULT_TIMING,
 ) -> AsyncIterator[Operator]:
-    """Serves the AgentQueues of one namespace. `wrap` puts something between the reconcilers and the API server."""
+    """Reconcile the AgentQueues of one namespace. `wrap` may replace the reconcilers' access to the API server."""
     with _logging_in_by(kubeconfig):
         async with _running(namespace, images, wrap, read_secrets=read_secrets, timing=timing) as operator:
             yield operator
@@ -113,7 +113,7 @@ async def run_operator(
 
 @contextlib.contextmanager
 def _logging_in_by(kubeconfig: Path) -> Iterator[None]:
-    """The variable KUBECONFIG is read when these modules are imported."""
+    """Use this kubeconfig. The variable KUBECONFIG is read when these modules are imported."""
     modules = (kube_config, aio_kube_config)
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
@@ -134,7 +134,7 @@ async def _running(
     calls: list[tuple[str, str, int]] = []
     api = ApiServer(find_access, on_call=lambda *call: calls.append(call))
     cluster = wrap(KubernetesCluster(api, lambda: 10.0, EventRecorder("tests")))
-    pool, passes = RedisPool(), Passes()
+    pool, reconciles = RedisPool(), RecordedReconciles()
     place = Dependencies(
         cluster=cluster,
         cache=cache,
@@ -154,7 +154,7 @@ async def _running(
             exists=lambda ref: cache.queue(ref) is not None,
             leads=lambda: watches.synced,
             clock=monotonic,
-            observer=passes,
+            observer=reconciles,
         )
     )
     kinds = [kind for kind in (AGENT_QUEUE, *PRUNED, POD) if kind is not POD_MONITOR]
@@ -167,7 +167,7 @@ async def _running(
         make_settings=make_kopf_settings,
         on_synced=queues[0].wake_all,
     )
-    operator = Operator(queues[0], cache, passes, calls, [asyncio.create_task(watches.run())])
+    operator = Operator(queues[0], cache, reconciles, calls, [asyncio.create_task(watches.run())])
     try:
         yield operator
     finally:
@@ -176,7 +176,7 @@ async def _running(
 
 
 async def install_crd(kube: Kube) -> None:
-    """The definition, as it is in this tree; there it stays."""
+    """Install the CRD of this source tree. It is not removed."""
     options = {"fieldManager": "tests", "force": "true"}
     await kube.request("PATCH", CRD, crd(), content_type="application/apply-patch+yaml", **options)
     async with asyncio.timeout(30):
@@ -185,12 +185,12 @@ async def install_crd(kube: Kube) -> None:
 
 
 def code(text: str = CODE, name: str = "code") -> Object:
-    """A ConfigMap with the agents' code."""
+    """Return a ConfigMap with the agents' code."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"agents.py": text}}
 
 
 def agent_queue(name: str = "demo", **spec: Any) -> Object:
-    """An AgentQueue of one agent, whose code is in the ConfigMap `code`; one worker at least."""
+    """Return an AgentQueue of one agent, whose code is in the ConfigMap `code`, with at least one worker."""
     agent = {
         "name": "greetings",
         "handler": "agents:agent",
@@ -204,25 +204,25 @@ def agent_queue(name: str = "demo", **spec: Any) -> Object:
 
 
 def agent(name: str, **given: Any) -> Object:
-    """An agent like the one of `agent_queue`, with changes; None takes a field away."""
+    """Return the agent of `agent_queue` with changes. None removes a field."""
     merged = agent_queue()["spec"]["agents"][0] | {"name": name} | given
     return {key: value for key, value in merged.items() if value is not None}
 
 
 def is_ready(found: Object) -> bool:
-    """Ready, in the generation that it has now."""
+    """Return whether the AgentQueue is ready in its current generation."""
     observed = condition(found, "Ready").get("observedGeneration")
     return has_condition("Ready")(found) and bool(observed == found["metadata"]["generation"])
 
 
 def condition(found: Object, kind: str) -> Mapping[str, Any]:
-    """A condition of an AgentQueue."""
+    """Return a condition of an AgentQueue."""
     return next((one for one in (found.get("status") or {}).get("conditions", []) if one["type"] == kind), {})
 
 
 @contextlib.asynccontextmanager
 async def client_of(kube: Kube, queue: str = "demo") -> AsyncIterator[Client]:
-    """A client of the managed Redis, by the Service's address."""
+    """Connect to the managed Redis by the Service's address."""
     secret = await kube.get("secret", redis_name(queue))
     password = base64.b64decode(secret["data"]["password"]).decode()
     service = await kube.get("service", redis_name(queue))
@@ -231,7 +231,7 @@ async def client_of(kube: Kube, queue: str = "demo") -> AsyncIterator[Client]:
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]], *, timeout: float = 60) -> None:
-    """Wait until something holds of what no watch tells."""
+    """Wait until a condition is true that no watch delivers."""
     async with asyncio.timeout(timeout):
         while not (  # noqa: ASYNC110
             await answer if inspect.isawaitable(answer := holds()) else answer
@@ -240,7 +240,7 @@ async def until(holds: Callable[[], bool | Awaitable[bool]], *, timeout: float =
 
 
 async def owned(kube: Kube, kind: str, queue: str = "demo") -> list[Object]:
-    """Objects of a kind that bear the AgentQueue's label."""
+    """Return the objects of a kind with the AgentQueue's label."""
     return list(await kube.list(kind, labels=f"agentqueue.dev/queue={queue}"))
 
 

@@ -1,4 +1,4 @@
-"""The operator as a process of its own, as it runs in a pod: with the declared rights and no more."""
+"""The operator as a process of its own, with only the declared rights, as it runs in a pod."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.support.servers import free_port
 
 @dataclass
 class OperatorProcess:
-    """One that runs."""
+    """A running operator process."""
 
     process: asyncio.subprocess.Process
     port: int
@@ -31,19 +31,19 @@ class OperatorProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Return the process ID."""
         return self.process.pid
 
     def lines(self) -> list[Mapping[str, Any]]:
-        """What it has logged."""
+        """Return its log lines."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def events(self) -> list[str]:
-        """The names of what it has logged."""
+        """Return the names of its log events."""
         return [str(line["event"]) for line in self.lines()]
 
     async def ask(self, path: str) -> tuple[int, str]:
-        """Status and text of a probe; 0: it does not listen."""
+        """Return status code and text of a probe; 0: it does not listen."""
         async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
             try:
                 answer = await http.get(f"http://127.0.0.1:{self.port}{path}")
@@ -52,13 +52,13 @@ class OperatorProcess:
         return answer.status_code, answer.text
 
     async def metrics(self) -> dict[str, float]:
-        """Its metrics by name and labels, as in the text form."""
+        """Return its metrics by name and labels, as in the text format."""
         _, text = await self.ask("/metrics")
         found = (re.fullmatch(r"(\S+(?:\{.*\})?) (\S+)", line) for line in text.splitlines() if line[:1] != "#")
         return {match[1]: float(match[2]) for match in found if match}
 
     async def total(self, name: str, **labels: str) -> float:
-        """The sum of a metric over all series with these labels."""
+        """Return the sum of a metric over all series with these labels."""
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         found = await self.metrics()
         return sum(
@@ -73,21 +73,21 @@ class OperatorProcess:
                 await asyncio.sleep(0.05)
 
     async def until_logged(self, event: str, *, times: int = 1, timeout: float = 30) -> None:
-        """Wait until it has logged something so many times."""
+        """Wait until it has logged an event this number of times."""
         async with asyncio.timeout(timeout):
             while self.events().count(event) < times:  # noqa: ASYNC110  # the state is another process's
                 await asyncio.sleep(0.05)
 
     async def leads(self) -> bool:
-        """Whether it says so."""
+        """Return whether its metrics report that it leads."""
         return (await self.metrics()).get("agentqueue_operator_leader") == 1.0
 
     def send(self, number: signal.Signals) -> None:
-        """A signal."""
+        """Send a signal."""
         self.process.send_signal(number)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
-        """Exit code, and the seconds that it took."""
+        """Send a signal, wait for the end, and return the exit code and the duration in seconds."""
         began = monotonic()
         self.send(number)
         code = await asyncio.wait_for(self.process.wait(), 30)
@@ -101,7 +101,7 @@ class OperatorProcess:
 
 @dataclass
 class Operators:
-    """Starts them, and ends those that still run."""
+    """Starts operators, and ends those that still run."""
 
     folder: Path
     kubeconfig: Path
@@ -110,7 +110,7 @@ class Operators:
     running: list[OperatorProcess] = field(default_factory=list)
 
     async def start(self, **environment: str) -> OperatorProcess:
-        """Another one; it may still be starting. Its settings by their names in small letters."""
+        """Start another operator and return immediately. Settings are given by their names in lower case."""
         name = f"operator-{len(self.running)}"
         self.folder.mkdir(exist_ok=True)
         port, log = free_port(), self.folder / f"{name}.log"
@@ -130,13 +130,13 @@ class Operators:
         return self.running[-1]
 
     async def started(self, **environment: str) -> OperatorProcess:
-        """Another one, whose caches are filled."""
+        """Start another operator and wait until its caches are filled."""
         operator = await self.start(**environment)
         await operator.until()
         return operator
 
     async def close(self) -> None:
-        """No process is left."""
+        """End all processes."""
         for operator in self.running:
             if operator.process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -146,12 +146,12 @@ class Operators:
 
 
 def rules(given: Sequence[PolicyRule]) -> list[Object]:
-    """As a Role has them."""
+    """Return the rules of a Role."""
     return [{"apiGroups": [it.group], "resources": [it.resource], "verbs": list(it.verbs)} for it in given]
 
 
 async def grant(kube: Kube, *, read_secrets: bool = True) -> None:
-    """A ServiceAccount `operator` with the declared rights in the client's namespace."""
+    """Create a ServiceAccount `operator` with the declared rights in the client's namespace."""
     all_rules = rules([*namespace_rules(read_secrets=read_secrets), *LEADER_ELECTION_RULES])
     subject = {"kind": "ServiceAccount", "name": "operator", "namespace": kube.namespace}
     role_ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"}
@@ -174,7 +174,7 @@ async def grant(kube: Kube, *, read_secrets: bool = True) -> None:
 
 
 async def write_kubeconfig(kube: Kube, path: Path, server: str | None = None) -> Path:
-    """One that logs in as the ServiceAccount `operator`; `server`: by another address (a proxy's)."""
+    """Write a kubeconfig for the ServiceAccount `operator`. `server` is another address, such as a proxy's."""
     place = f"/api/v1/namespaces/{kube.namespace}/serviceaccounts/operator/token"
     answer = await kube.request("POST", place, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"})
     access = kube.cluster.access
@@ -194,17 +194,17 @@ async def write_kubeconfig(kube: Kube, path: Path, server: str | None = None) ->
 
 
 def plain_agent(name: str = "greetings", **given: Any) -> Object:
-    """An agent that needs nothing of its pods."""
+    """Return an agent whose pods need not run."""
     return {"name": name, "image": "example/agents:1", "handler": "agents:agent"} | given
 
 
 def memory_mb(pid: int) -> float:
-    """Resident memory of a process."""
+    """Return the resident memory of a process in megabytes."""
     return _status(pid)["VmRSS"] / 1024
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of processor time that a process has had."""
+    """Return the CPU time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -223,7 +223,7 @@ def _numbers(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 @contextlib.asynccontextmanager
 async def operators_of(kube: Kube, folder: Path, kubeconfig: Path, **environment: str) -> AsyncIterator[Operators]:
-    """Operators of the client's namespace."""
+    """Start operators for the client's namespace, and end them afterwards."""
     operators = Operators(folder, kubeconfig, kube.namespace, environment)
     try:
         yield operators

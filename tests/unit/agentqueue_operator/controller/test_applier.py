@@ -1,4 +1,4 @@
-"""Carrying out the plan, on a cluster in memory."""
+"""The applier, on a cluster in memory."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,7 +42,7 @@ def wanted(hash: str = "1") -> list[Any]:  # noqa: A002
     return [child("Service", "s", hash=hash), child("Deployment", "d", hash=hash, spec={"paused": True})]
 
 
-async def test_what_is_missing_is_made_once(applier: Applier, cluster: FakeCluster) -> None:
+async def test_a_missing_object_is_created_once(applier: Applier, cluster: FakeCluster) -> None:
     result = await applier.apply_all(wanted(), cluster.children(REF), OWNER)
     assert [str(key) for key in result.applied] == ["Service s", "Deployment d"]
     cluster.calls.clear()
@@ -50,7 +50,7 @@ async def test_what_is_missing_is_made_once(applier: Applier, cluster: FakeClust
     assert (result.applied, result.problems, cluster.calls) == ([], [], [])
 
 
-async def test_a_cache_that_is_behind_leads_to_no_second_write(applier: Applier, cluster: FakeCluster) -> None:
+async def test_a_lagging_cache_leads_to_no_second_write(applier: Applier, cluster: FakeCluster) -> None:
     old = cluster.put(applied(wanted("0")[0]))
     await applier.apply_all(wanted()[:1], [old], OWNER)
     cluster.calls.clear()
@@ -62,9 +62,7 @@ async def test_a_cache_that_is_behind_leads_to_no_second_write(applier: Applier,
     assert applier.newest(old) is old  # what the cache has caught up with is forgotten
 
 
-async def test_what_the_cache_does_not_show_is_asked_for_before_it_is_made(
-    applier: Applier, cluster: FakeCluster
-) -> None:
+async def test_an_uncached_object_is_read_before_it_is_created(applier: Applier, cluster: FakeCluster) -> None:
     theirs = cluster.put(applied(wanted()[0]))
     theirs["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "x"}]
     result = await applier.apply_all(wanted()[:1], [], OWNER)
@@ -77,7 +75,7 @@ async def test_what_the_cache_does_not_show_is_asked_for_before_it_is_made(
     assert result.problems[0].message.endswith("belongs to someone else")
 
 
-async def test_what_is_wanted_no_more_goes(applier: Applier, cluster: FakeCluster) -> None:
+async def test_an_object_that_is_not_desired_any_more_is_deleted(applier: Applier, cluster: FakeCluster) -> None:
     await applier.apply_all(wanted(), [], OWNER)
     result = await applier.apply_all(wanted()[:1], cluster.children(REF), OWNER)
     assert [str(key) for key in result.deleted] == ["Deployment d"]
@@ -89,7 +87,7 @@ async def test_what_is_wanted_no_more_goes(applier: Applier, cluster: FakeCluste
     assert (await applier.apply_all(wanted()[:1], cluster.children(REF), OWNER)).problems == []
 
 
-async def test_what_is_refused_is_told_tried_less_often_and_the_rest_goes_on(
+async def test_a_rejected_object_is_reported_and_retried_with_backoff_and_the_others_are_applied(
     applier: Applier, cluster: FakeCluster, clock: Clock
 ) -> None:
     cluster.refuse["apply", "Service"] = refused(422, "a typo")
@@ -110,13 +108,13 @@ async def test_what_is_refused_is_told_tried_less_often_and_the_rest_goes_on(
     assert result.problems == []
 
 
-async def test_a_conflict_is_tried_again_soon(applier: Applier, cluster: FakeCluster) -> None:
+async def test_a_conflict_is_retried_soon(applier: Applier, cluster: FakeCluster) -> None:
     cluster.refuse["apply", "Service"] = refused(409, "another uid", "Conflict")
     result = await applier.apply_all(wanted()[:1], [], OWNER)
     assert (result.problems, result.requeue_after_s) == ([], 1.0)
 
 
-async def test_what_is_on_its_way_out_is_waited_for(applier: Applier, cluster: FakeCluster) -> None:
+async def test_an_object_that_is_being_deleted_is_waited_for(applier: Applier, cluster: FakeCluster) -> None:
     leaving = applied(wanted()[0])
     leaving["metadata"]["deletionTimestamp"] = "now"
     result = await applier.apply_all(wanted()[:1], [leaving], OWNER)
@@ -130,7 +128,7 @@ async def test_replicas_are_handed_over(applier: Applier, cluster: FakeCluster) 
     assert cluster.managers == ["agentqueue-handover", "agentqueue-operator"]
 
 
-async def test_secrets_that_no_watch_shows_are_read_now_and_then(cluster: FakeCluster, clock: Clock) -> None:
+async def test_unwatched_secrets_are_read_once_a_minute(cluster: FakeCluster, clock: Clock) -> None:
     applier = Applier(cluster, REF, clock=clock, unwatched=frozenset({SECRET}))
     secret = child("Secret", "s", data={"a": "b"})
     cluster.shown = []
@@ -184,7 +182,7 @@ async def test_storage_that_has_grown_already_needs_the_new_statefulset_only(
     assert [call[0] for call in cluster.writes()] == ["orphan"]
 
 
-async def test_storage_that_can_t_grow_is_told_and_the_rest_of_redis_is_kept(
+async def test_storage_that_can_t_grow_is_reported_and_the_rest_of_redis_is_applied(
     applier: Applier, cluster: FakeCluster, clock: Clock
 ) -> None:
     await applier.apply_all([redis("1Gi")], [], OWNER)
@@ -216,7 +214,7 @@ def deployment(**spec: Any) -> Any:
 
 
 def touched(cluster: FakeCluster, manager: str, *fields: str) -> None:
-    """Somebody has written these fields of the Deployment's spec; those that were ours are not any more."""
+    """Let another manager take over these fields of the Deployment's spec."""
     live = cluster.objects["Deployment", "d"]
     cluster.version += 1
     live["metadata"]["resourceVersion"] = str(cluster.version)
@@ -227,7 +225,7 @@ def touched(cluster: FakeCluster, manager: str, *fields: str) -> None:
     live["metadata"]["managedFields"].append(entry)
 
 
-async def test_a_change_of_ours_by_somebody_is_undone_and_reported_once(applier: Applier, cluster: FakeCluster) -> None:
+async def test_a_change_by_others_is_undone_and_reported_once(applier: Applier, cluster: FakeCluster) -> None:
     manifest = deployment(replicas=1, paused=True)
     await applier.apply_all([manifest], cluster.children(REF), OWNER)
     touched(cluster, "kubectl", "replicas")
@@ -281,7 +279,7 @@ async def test_an_object_that_was_deleted_is_created_again_and_reported(applier:
     assert result.undone == ["Deployment d was deleted and is created again"]
 
 
-async def test_objects_that_went_with_an_earlier_agent_queue_were_not_deleted_by_somebody(
+async def test_objects_of_an_earlier_agent_queue_are_not_reported_as_deleted(
     applier: Applier, cluster: FakeCluster
 ) -> None:
     await applier.apply_all(wanted(), cluster.children(REF), OWNER)

@@ -62,7 +62,7 @@ def operator(
     silent_s: float = 0.0,
     problems: Sequence[str] = (),
 ) -> Operator:
-    """One whose parts say what the test wants."""
+    """Return an operator whose parts are in the given states."""
     cache = MagicMock(spec=StoreCache, **{"watch_problems.return_value": problems, "__len__.return_value": 5})
     late = {"oldest_reconcile_s.return_value": late_s, "waiting.return_value": 4, "__len__.return_value": 5}
     return Operator(
@@ -94,7 +94,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({"late_s": 31.0, "leads": False}, "", id="it-stands-by"),
     ],
 )
-def test_only_what_a_restart_would_heal_is_unhealthy(given: dict[str, Any], problem: str) -> None:
+def test_only_a_problem_that_a_restart_fixes_is_unhealthy(given: dict[str, Any], problem: str) -> None:
     assert operator(**given).unhealthy() == problem
 
 
@@ -107,11 +107,11 @@ def test_only_what_a_restart_would_heal_is_unhealthy(given: dict[str, Any], prob
         ({"problems": ["pods: forbidden"]}, ""),
     ],
 )
-def test_who_could_take_over_is_ready(given: dict[str, Any], problem: str) -> None:
+def test_a_replica_that_could_take_over_is_ready(given: dict[str, Any], problem: str) -> None:
     assert operator(**given).unready() == problem
 
 
-def test_an_operator_acts_on_whole_caches_alone() -> None:
+def test_an_operator_acts_only_on_complete_caches() -> None:
     assert operator().leads
     assert not operator(synced=False).leads
     assert not operator(leads=False).leads
@@ -123,7 +123,7 @@ def test_secrets_are_watched_only_if_they_may_be_read() -> None:
     assert AGENT_QUEUE in watched_kinds(Settings(read_secrets=False))
 
 
-async def test_the_pulse_tells_that_the_loop_turns() -> None:
+async def test_the_heartbeat_shows_that_the_event_loop_makes_progress() -> None:
     heartbeat = Heartbeat()
     beating = asyncio.create_task(heartbeat.run())
     await asyncio.sleep(0)
@@ -135,7 +135,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def test_gauges_tell_what_the_parts_say() -> None:
+def test_gauges_show_the_state_of_the_parts() -> None:
     one = operator()
     add_gauges(one)
     assert value(one.metrics, "agentqueue_operator_leader") == 1.0
@@ -143,7 +143,7 @@ def test_gauges_tell_what_the_parts_say() -> None:
     assert value(one.metrics, "agentqueue_operator_work_queue_depth") == 4.0
 
 
-def test_passes_and_calls_are_counted() -> None:
+def test_reconciles_and_requests_are_counted() -> None:
     metrics = Metrics()
     metrics.on_reconciled(REF, 0.03, None)
     metrics.on_reconciled(REF, 20.0, "ApiUnavailable")
@@ -170,14 +170,14 @@ def test_counters_are_shown_as_0_before_they_count() -> None:
         assert value(metrics, "agentqueue_scale_decisions_total", **decided, reason=reason.value) == 0.0
 
 
-def test_a_pass_that_ends_with_an_unknown_error_is_counted_under_a_known_name() -> None:
+def test_a_reconcile_with_an_unknown_error_is_counted_under_a_known_name() -> None:
     metrics = Metrics()
     metrics.on_reconciled(REF, 0.1, "ZeroDivisionError")
     assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="ZeroDivisionError") is None
     assert value(metrics, "agentqueue_operator_reconcile_errors_total", error="Other") == 1.0
 
 
-def test_counters_are_counted_in_any_thread_and_lose_nothing() -> None:
+def test_counters_work_in_any_thread() -> None:
     metrics = Metrics()
 
     def call() -> None:
@@ -193,7 +193,7 @@ def test_counters_are_counted_in_any_thread_and_lose_nothing() -> None:
     assert found == 8_000.0
 
 
-def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> None:
+def test_the_counters_of_a_queue_are_shown_from_its_first_reconcile() -> None:
     metrics = Metrics()
     facts = {"search": AgentFacts(name="search", queue="eu:search", deployment="d", desired=0, ready=0)}
     counted = {"completed": 50, "retried": 3, "dead": 2, "run_ms": 1500, "enqueued": 60, "replayed": 1, "lost": 4}
@@ -238,7 +238,7 @@ def test_what_redis_has_counted_of_a_queue_is_shown_from_its_first_look_on() -> 
     assert set(shown().values()) == {None}, "what can't be read is not shown as 0: that would be a reset"
 
 
-def test_an_agent_s_figures_are_shown_until_it_is_gone() -> None:
+def test_an_agent_s_figures_are_shown_until_it_is_removed() -> None:
     metrics = Metrics()
     load = Load(ready=7, due_soon=1, active=2, oldest_ready=timedelta(seconds=9), paused=True)
     look = QueueMetrics(load=load, heartbeats={}, marked={}, delayed=3, done=50, dead=4, arrived=60, run_ms=1)
@@ -308,6 +308,6 @@ def test_probes_answer_with_the_reason(probes: Probes, said: dict[str, str]) -> 
     assert "agentqueue_operator_reconcile_duration_seconds" in ask(probes, "/metrics")[1]
 
 
-def test_a_taken_port_is_told(probes: Probes) -> None:
+def test_a_port_in_use_is_reported(probes: Probes) -> None:
     with pytest.raises(UsageError, match="AGENTQUEUE_OPERATOR_PORT"):
         Probes(probes.port, PORT, registry=Metrics().registry, live=lambda: "", ready=lambda: "")

@@ -1,4 +1,4 @@
-"""Passes over an AgentQueue, on a cluster and a Redis in memory."""
+"""Reconciles of an AgentQueue, on a cluster and a Redis in memory."""
 
 import asyncio
 import base64
@@ -87,7 +87,7 @@ class FakeScaler:
 
 @dataclass
 class FirstJobs(FakeQueues):
-    """Only the first job of a queue at zero."""
+    """The first job of a queue that is scaled to zero."""
 
     came: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
@@ -105,7 +105,7 @@ class FirstJobs(FakeQueues):
 
 @dataclass
 class FakeRedis:
-    """What is acquired."""
+    """A Redis server from the pool."""
 
     problem: Problem | None = None
     queues: FirstJobs = field(default_factory=FirstJobs)
@@ -124,7 +124,7 @@ class FakeRedis:
 
 
 @dataclass
-class World:
+class FakeWorld:
     cluster: FakeCluster
     scaler: FakeScaler
     redis: FakeRedis
@@ -137,7 +137,7 @@ class World:
     def __post_init__(self) -> None:
         self.set_up()
 
-    def set_up(self, **place: Any) -> "World":
+    def set_up(self, **place: Any) -> "FakeWorld":
         self.reconciler = QueueReconciler(REF, self.place(**place))
         return self
 
@@ -175,7 +175,7 @@ class World:
     def status(self) -> Object:
         return self.cluster.statuses[-1]
 
-    def told(self, kind: str) -> tuple[str, str]:
+    def condition(self, kind: str) -> tuple[str, str]:
         (found,) = [one for one in self.status["conditions"] if one["type"] == kind]
         return found["status"], found["reason"]
 
@@ -200,22 +200,22 @@ class World:
         self.cluster.put({"kind": "Secret", "metadata": {"name": name}, "data": encoded})
 
     def redis_up(self) -> None:
-        """Its pod is ready, and has been for a while; the Deployment's controller has done its work."""
+        """Add a Redis pod that has been ready for minutes, and a ready worker pod."""
         self.put_pod("redis-0", component="redis", since=MADE - timedelta(minutes=5))
         self.put_pod("a-1", component="worker", agent="a")
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    world = World(FakeCluster(), FakeScaler(), FakeRedis())
+async def world() -> AsyncIterator[FakeWorld]:
+    world = FakeWorld(FakeCluster(), FakeScaler(), FakeRedis())
     yield world
     await world.reconciler.close()
 
 
-async def test_from_nothing_to_ready(world: World) -> None:
+async def test_from_nothing_to_ready(world: FakeWorld) -> None:
     world.put_queue()
     assert await world.run() == 1.0  # Redis starts: soon again
-    assert world.told("Ready") == ("False", "RedisStarting")
+    assert world.condition("Ready") == ("False", "RedisStarting")
     assert {("StatefulSet", REDIS), ("Secret", REDIS), ("Service", REDIS), ("Deployment", WORKER)} <= set(
         world.cluster.objects
     )
@@ -223,7 +223,7 @@ async def test_from_nothing_to_ready(world: World) -> None:
     world.redis_up()
     assert await world.run() is None
     AgentQueueStatus.model_validate(world.status)
-    assert world.told("Ready") == ("True", "Available")
+    assert world.condition("Ready") == ("True", "Available")
     assert world.status["readyAgents"] == "1/1"
     assert [reason for reason, _ in world.cluster.events] == ["Ready", "RedisReady"]
     (options,) = world.redis.acquired
@@ -231,8 +231,8 @@ async def test_from_nothing_to_ready(world: World) -> None:
     assert world.observed == 2
 
 
-async def test_workers_keep_their_marks_while_the_api_server_does_not_answer_about_secrets(world: World) -> None:
-    """The scaler is asked, which renews the marks of workers that may be removed; Redis is reached as before."""
+async def test_workers_keep_their_marks_while_the_api_server_does_not_answer_about_secrets(world: FakeWorld) -> None:
+    """The scaler runs, which renews drain marks, and Redis is reached as before."""
     world.put_secret("u", url="redis://one:6380")
     world.put_queue(redis={"external": {"urlSecretRef": {"name": "u", "key": "url"}}})
     await world.run()
@@ -244,7 +244,7 @@ async def test_workers_keep_their_marks_while_the_api_server_does_not_answer_abo
     assert (len(world.redis.acquired), world.redis.closed) == (1, 0)
 
 
-async def test_at_rest_nothing_is_asked_and_nothing_written(world: World) -> None:
+async def test_at_rest_nothing_is_requested_and_nothing_written(world: FakeWorld) -> None:
     world.put_queue()
     world.redis_up()
     await world.run()
@@ -256,7 +256,7 @@ async def test_at_rest_nothing_is_asked_and_nothing_written(world: World) -> Non
     assert all(kind == "PersistentVolumeClaim" for _, kind, _ in world.cluster.calls)
 
 
-async def test_a_password_is_made_once(world: World) -> None:
+async def test_a_password_is_generated_once(world: FakeWorld) -> None:
     world.put_queue(console={"enabled": True})
     await world.run()
     made = world.made
@@ -270,11 +270,11 @@ async def test_a_password_is_made_once(world: World) -> None:
     assert (world.made, world.redis.acquired) == (2, before)
 
 
-async def test_the_user_s_password_is_taken(world: World) -> None:
+async def test_the_user_s_password_is_used(world: FakeWorld) -> None:
     world.put_queue(redis={"managed": {"auth": {"passwordSecretRef": {"name": "mine", "key": "pw"}}}})
     world.redis_up()
     await world.run()
-    assert world.told("RedisReady") == ("False", "ReferenceMissing")
+    assert world.condition("RedisReady") == ("False", "ReferenceMissing")
     assert ("Secret", REDIS) not in world.cluster.objects
     world.put_secret("mine", pw="p@ss")
     await world.run(6)
@@ -282,25 +282,25 @@ async def test_the_user_s_password_is_taken(world: World) -> None:
     del world.cluster.objects["Secret", "mine"]
     await world.run(100)
     assert ("Secret", REDIS) in world.cluster.objects  # once known it stays known
-    assert world.told("Ready") == ("True", "Available")
+    assert world.condition("Ready") == ("True", "Available")
 
 
-async def test_a_password_that_may_not_be_read_is_not_made_anew(world: World) -> None:
+async def test_a_forbidden_password_is_not_generated_again(world: FakeWorld) -> None:
     world.put_queue(console={"enabled": True})
     await world.run()
     world.set_up()  # another operator
     world.cluster.refuse["get", "Secret"] = refused(403, "cannot get", "Forbidden")
     world.cluster.calls.clear()
     await world.run()
-    assert world.told("Ready") == ("False", "Forbidden")
+    assert world.condition("Ready") == ("False", "Forbidden")
     assert world.cluster.writes() == [("status", "AgentQueue", "q")]
     world.cluster.refuse.clear()
     await world.run(6)
-    assert world.told("ConfigurationWarning") == ("False", "NoWarnings")
+    assert world.condition("ConfigurationWarning") == ("False", "NoWarnings")
     assert world.made == 2
 
 
-async def test_paused_means_hands_off(world: World) -> None:
+async def test_a_paused_agent_queue_is_not_changed(world: FakeWorld) -> None:
     world.put_queue()
     await world.run()
     world.put_queue(generation=2, annotations={"agentqueue.dev/paused": "true"}, networkPolicy={"enabled": False})
@@ -308,10 +308,10 @@ async def test_paused_means_hands_off(world: World) -> None:
     await world.run()
     await world.run()
     assert world.cluster.writes() == [("status", "AgentQueue", "q")]
-    assert world.told("Paused") == ("True", "PausedByAnnotation")
+    assert world.condition("Paused") == ("True", "PausedByAnnotation")
     world.put_queue(generation=3)
     await world.run()
-    assert world.told("Paused") == ("False", "NotPaused")
+    assert world.condition("Paused") == ("False", "NotPaused")
 
 
 @pytest.mark.parametrize(
@@ -322,25 +322,25 @@ async def test_paused_means_hands_off(world: World) -> None:
         pytest.param({"nonsense": 1}, id="an-unknown-field"),
     ],
 )
-async def test_a_resource_that_an_older_definition_let_in(world: World, spec: Object) -> None:
+async def test_a_resource_that_an_older_crd_accepted(world: FakeWorld, spec: Object) -> None:
     world.put_queue()
     await world.run()
     world.put_queue(generation=2, **spec)
     world.cluster.calls.clear()
     await world.run()
     assert world.cluster.writes() == [("status", "AgentQueue", "q")]
-    assert world.told("Ready") == ("False", "InvalidSpec")
+    assert world.condition("Ready") == ("False", "InvalidSpec")
     assert "spec." in next(one["message"] for one in world.status["conditions"] if one["type"] == "Ready")
 
 
-async def test_a_pod_template_that_can_t_be_merged(world: World) -> None:
+async def test_a_pod_template_that_can_t_be_merged(world: FakeWorld) -> None:
     template = {"spec": {"containers": [{"image": "no-name"}]}}
     world.put_queue(agents=[{"name": "a", "handler": "m:agent", "podTemplate": template}])
     await world.run()
-    assert world.told("Ready") == ("False", "InvalidSpec")
+    assert world.condition("Ready") == ("False", "InvalidSpec")
 
 
-async def test_what_is_gone_or_goes_is_left(world: World) -> None:
+async def test_a_deleted_agent_queue_is_not_reconciled(world: FakeWorld) -> None:
     assert await world.run() is None
     world.put_queue()
     world.cluster.queues[REF]["metadata"]["deletionTimestamp"] = "now"
@@ -348,24 +348,24 @@ async def test_what_is_gone_or_goes_is_left(world: World) -> None:
     assert world.cluster.calls == []
 
 
-async def test_refusals_and_trouble_are_told(world: World) -> None:
+async def test_rejections_and_watch_problems_are_reported(world: FakeWorld) -> None:
     world.put_queue()
     world.redis_up()
     world.cluster.watch_errors = ["pods: forbidden"]
     world.cluster.refuse["apply", "Deployment"] = refused(403, "exceeded quota: few", "Forbidden")
     await world.run()
-    assert world.told("Ready") == ("False", "QuotaExceeded")
+    assert world.condition("Ready") == ("False", "QuotaExceeded")
     (warning,) = [one for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
     assert "pods: forbidden" in warning["message"]
 
 
-async def test_redis_in_trouble_and_another_address(world: World) -> None:
+async def test_redis_with_a_problem_and_another_address(world: FakeWorld) -> None:
     world.put_queue(redis={"external": {"urlSecretRef": {"name": "u"}}})
     world.put_pod("a-1", component="worker", agent="a")
     world.put_secret("u", url="redis://one:6379")
     world.redis.problem = Problem(Reason.REDIS_UNREACHABLE, "no answer")
     assert await world.run() is None
-    assert world.told("RedisReady") == ("False", "RedisUnreachable")
+    assert world.condition("RedisReady") == ("False", "RedisUnreachable")
     assert world.scaler.released == 0
     world.redis.problem = None
     world.put_secret("u", url="rediss://two:6380/1")
@@ -373,11 +373,11 @@ async def test_redis_in_trouble_and_another_address(world: World) -> None:
     assert [options.url for options in world.redis.acquired] == ["redis://one:6379", "rediss://two:6380/1"]
     assert world.redis.closed == 1
     assert world.status["redis"] == {"endpoint": "two:6380", "secretName": "u"}
-    assert world.told("Ready") == ("True", "Available")
+    assert world.condition("Ready") == ("True", "Available")
     assert world.scaler.released == 1
 
 
-async def test_deaths_are_buried_and_a_failure_of_that_stops_nothing(world: World) -> None:
+async def test_leases_of_dead_workers_are_released_and_a_failure_stops_nothing(world: FakeWorld) -> None:
     world.put_queue()
     world.redis_up()
     world.scaler.dead = ["a-1"]
@@ -385,10 +385,10 @@ async def test_deaths_are_buried_and_a_failure_of_that_stops_nothing(world: Worl
     world.scaler.error = QueueUnavailable("gone")
     await world.run()
     assert world.scaler.released == 2
-    assert world.told("Ready") == ("True", "Available")
+    assert world.condition("Ready") == ("True", "Available")
 
 
-async def test_scaling_is_carried_out_and_told(world: World) -> None:
+async def test_scaling_is_carried_out_and_reported(world: FakeWorld) -> None:
     world.put_queue()
     world.redis_up()
     world.scaler.last = LastScale.model_validate({"time": MADE, "from": 0, "to": 1, "reason": "Backlog"})
@@ -399,11 +399,11 @@ async def test_scaling_is_carried_out_and_told(world: World) -> None:
     await world.run()
     assert world.cluster.objects["Deployment", WORKER]["spec"]["replicas"] == 4
     (agent,) = world.status["agents"]
-    assert (agent["desiredReplicas"], agent["lastScale"]["to"]) == (4, 1)  # the last one stays told
+    assert (agent["desiredReplicas"], agent["lastScale"]["to"]) == (4, 1)  # the status keeps the last one
     assert world.scaler.seen["a"].deployment is not None
 
 
-async def test_a_scale_in_that_waits_for_busy_workers_is_told(world: World) -> None:
+async def test_a_scale_in_that_waits_for_busy_workers_is_reported(world: FakeWorld) -> None:
     world.put_queue()
     world.redis_up()
     for number in range(2, 5):
@@ -413,14 +413,14 @@ async def test_a_scale_in_that_waits_for_busy_workers_is_told(world: World) -> N
     await world.run()
     (agent,) = world.status["agents"]
     assert (agent["desiredReplicas"], agent["readyReplicas"]) == (1, 4)
-    assert world.told("Progressing") == ("True", "Scaling")
+    assert world.condition("Progressing") == ("True", "Scaling")
     world.cluster.calls.clear()
     for _ in range(10):
         await world.run()
     assert world.cluster.writes() == []
 
 
-async def test_a_queue_whose_last_worker_still_runs_is_not_listened_to(world: World) -> None:
+async def test_a_queue_whose_last_worker_still_runs_is_not_listened_to(world: FakeWorld) -> None:
     world.put_queue(agents=[{"name": "a", "handler": "m:agent"}])
     world.redis_up()
     world.scaler.wanted = 0
@@ -429,13 +429,13 @@ async def test_a_queue_whose_last_worker_still_runs_is_not_listened_to(world: Wo
     assert world.redis.queues.listened == []  # it takes the wake-up that the worker may wait for
 
 
-async def test_what_users_secrets_hold_rolls_the_pods(world: World) -> None:
+async def test_a_change_of_a_user_s_secret_rolls_the_pods(world: FakeWorld) -> None:
     env = [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "k"}}}]
     world.put_queue(agents=[{"name": "a", "handler": "m:agent", "env": env, "scaling": {"minReplicas": 1}}])
     world.put_pod("redis-0", component="redis", since=MADE - timedelta(minutes=5))
     world.put_pod("a-1", component="worker", agent="a", ready=False)
     await world.run()
-    assert world.told("Ready") == ("False", "ReferenceMissing")
+    assert world.condition("Ready") == ("False", "ReferenceMissing")
     world.put_secret("mine", k="1")
     await world.run(10)
     first = world.cluster.objects["Deployment", WORKER]["spec"]["template"]
@@ -446,7 +446,7 @@ async def test_what_users_secrets_hold_rolls_the_pods(world: World) -> None:
     assert world.cluster.objects["Deployment", WORKER]["spec"]["template"] != first
 
 
-async def test_without_the_right_to_read_secrets_none_is_read(world: World) -> None:
+async def test_without_the_right_to_read_secrets_none_is_read(world: FakeWorld) -> None:
     env = [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "k"}}}]
     world.put_queue(agents=[{"name": "a", "handler": "m:agent", "env": env}])
     world.set_up(read_secrets=False)
@@ -454,17 +454,17 @@ async def test_without_the_right_to_read_secrets_none_is_read(world: World) -> N
     assert ("get", "Secret", "mine") not in world.cluster.calls
 
 
-async def test_a_reused_volume_is_told_for_a_while(world: World) -> None:
+async def test_a_reused_volume_is_reported_for_an_hour(world: FakeWorld) -> None:
     metadata = {"name": f"data-{REDIS}-0", "creationTimestamp": "2025-01-01T00:00:00Z"}
     world.cluster.put({"kind": "PersistentVolumeClaim", "metadata": metadata})
     world.put_queue()
     world.redis_up()
     await world.run()
     await world.run()
-    assert world.told("ConfigurationWarning") == ("True", "VolumeReused")
-    assert world.told("Ready") == ("True", "Available")
+    assert world.condition("ConfigurationWarning") == ("True", "VolumeReused")
+    assert world.condition("Ready") == ("True", "Available")
     await world.run(3700)
-    assert world.told("ConfigurationWarning") == ("False", "NoWarnings")
+    assert world.condition("ConfigurationWarning") == ("False", "NoWarnings")
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ async def test_a_reused_volume_is_told_for_a_while(world: World) -> None:
         pytest.param({"mode": "Fixed", "replicas": 50}, "No warnings.", id="fixed"),
     ],
 )
-async def test_what_max_replicas_does_not_allow_is_told(world: World, scaling: Object, said: str) -> None:
+async def test_settings_beyond_max_replicas_are_reported(world: FakeWorld, scaling: Object, said: str) -> None:
     world.put_queue(agents=[{"name": "a", "handler": "m:agent", "scaling": scaling}])
     world.redis_up()
     await world.run()
@@ -494,19 +494,19 @@ async def test_what_max_replicas_does_not_allow_is_told(world: World, scaling: O
     assert warning["message"].removesuffix(f" {REMEDIES[Reason.OVER_MAX_REPLICAS]}") == said
 
 
-async def test_who_else_scales_a_queue_is_reported(world: World) -> None:
+async def test_another_autoscaler_of_a_queue_is_reported(world: FakeWorld) -> None:
     world.put_queue()
     world.redis_up()
     world.scaler.shared_with = "the AgentQueue shop/b"
     await world.run()
     await world.run()
-    assert world.told("ConfigurationWarning") == ("True", "QueueShared")
+    assert world.condition("ConfigurationWarning") == ("True", "QueueShared")
     (said,) = [one["message"] for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
     assert said.startswith("a: its queue a is also scaled by the AgentQueue shop/b.")
-    assert world.told("Ready") == ("True", "Available")
+    assert world.condition("Ready") == ("True", "Available")
 
 
-async def test_what_others_change_in_the_objects_is_reported(world: World) -> None:
+async def test_changes_by_others_to_the_objects_are_reported(world: FakeWorld) -> None:
     world.put_queue()
     world.redis_up()
     await world.run()
@@ -518,19 +518,19 @@ async def test_what_others_change_in_the_objects_is_reported(world: World) -> No
     await world.run()
     assert ("DriftUndone", True) in world.cluster.events
     await world.run()
-    assert world.told("ConfigurationWarning") == ("True", "Drift")
+    assert world.condition("ConfigurationWarning") == ("True", "Drift")
     assert ("Drift", True) in world.cluster.events
 
 
-async def test_victims_that_can_t_be_annotated_are_told(world: World) -> None:
+async def test_pods_that_can_t_be_annotated_are_reported(world: FakeWorld) -> None:
     world.put_queue()
     world.redis_up()
     world.scaler.error_text = "pods is forbidden"
     await world.run()
-    assert world.told("ConfigurationWarning") == ("True", "Forbidden")
+    assert world.condition("ConfigurationWarning") == ("True", "Forbidden")
 
 
-async def test_the_first_job_of_a_queue_at_zero_wakes_the_loop(world: World) -> None:
+async def test_the_first_job_of_a_queue_at_zero_wakes_the_loop(world: FakeWorld) -> None:
     world.put_queue(agents=[{"name": "a", "handler": "m:agent"}])
     world.redis_up()
     world.scaler.replicas = {"a": 0}

@@ -1,4 +1,4 @@
-"""The AgentQueue's Redis as the operator reaches it: where it is, what is missing, how it is."""
+"""The connection to an AgentQueue's Redis: its address, missing references, and its state."""
 
 import base64
 from dataclasses import replace
@@ -31,8 +31,8 @@ NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 REDIS = redis_name("q")
 
 
-class Wire:
-    """What is acquired."""
+class FakeServer:
+    """A Redis server from the pool."""
 
     def __init__(self, problem: Problem | None = None) -> None:
         self.problem = problem
@@ -41,7 +41,7 @@ class Wire:
         self.checks = self.closed = 0
         self.at = 100.0
 
-    def acquire(self, options: ServerOptions) -> "Wire":
+    def acquire(self, options: ServerOptions) -> "FakeServer":
         self.acquired.append(options)
         return self
 
@@ -60,14 +60,14 @@ def cluster() -> FakeCluster:
 
 
 @pytest.fixture
-def wire() -> Wire:
-    return Wire()
+def server() -> FakeServer:
+    return FakeServer()
 
 
 @pytest.fixture
-def link(cluster: FakeCluster, wire: Wire) -> RedisConnection:
-    contents = SecretReader(cluster, "n", clock=lambda: wire.at)
-    return RedisConnection(contents, wire.acquire, clock=lambda: wire.at, now=lambda: NOW)
+def connection(cluster: FakeCluster, server: FakeServer) -> RedisConnection:
+    secrets = SecretReader(cluster, "n", clock=lambda: server.at)
+    return RedisConnection(secrets, server.acquire, clock=lambda: server.at, now=lambda: NOW)
 
 
 def queue(**redis: Any) -> ResolvedQueue:
@@ -90,99 +90,99 @@ def children(*, ready_s: float = 3600, ready: bool = True, address: str | None =
     return [pod, service, {"kind": "Pod", "metadata": {"name": "other"}}]
 
 
-async def test_managed_by_the_address_of_its_service(link: RedisConnection, wire: Wire) -> None:
-    facts = await link.observe(queue(), "n", children(), "p@ss")
+async def test_managed_by_the_address_of_its_service(connection: RedisConnection, server: FakeServer) -> None:
+    facts = await connection.observe(queue(), "n", children(), "p@ss")
     assert (facts.answers, facts.endpoint, facts.secret) == (True, f"{REDIS}.n.svc:6379", REDIS)
-    assert wire.acquired[0].url == "redis://default:p%40ss@198.18.0.9:6379/0"
-    before = link.queues
-    assert before is wire.queues
-    await link.observe(queue(), "n", children(address="None"), "p@ss")
-    assert wire.acquired[1].url == f"redis://default:p%40ss@{REDIS}.n.svc:6379/0"
-    await link.close()
-    assert (wire.closed, link.queues) == (2, None)
+    assert server.acquired[0].url == "redis://default:p%40ss@198.18.0.9:6379/0"
+    before = connection.queues
+    assert before is server.queues
+    await connection.observe(queue(), "n", children(address="None"), "p@ss")
+    assert server.acquired[1].url == f"redis://default:p%40ss@{REDIS}.n.svc:6379/0"
+    await connection.close()
+    assert (server.closed, connection.queues) == (2, None)
 
 
-async def test_managed_with_tls_goes_by_the_name_on_the_certificate(
-    link: RedisConnection, wire: Wire, cluster: FakeCluster
+async def test_managed_with_tls_verifies_the_name_on_the_certificate(
+    connection: RedisConnection, server: FakeServer, cluster: FakeCluster
 ) -> None:
     secured = queue(managed={"tls": {"secretName": "cert"}})
-    facts = await link.observe(secured, "n", children(), "p")
+    facts = await connection.observe(secured, "n", children(), "p")
     assert facts.problem == Problem(Reason.REFERENCE_MISSING, "there is no Secret cert")
     put_secret(cluster, "cert", ca_crt="PEM")
-    wire.at += RETRY_MISSING_S + 1
-    await link.observe(secured, "n", children(), "p")
-    tls = wire.acquired[0].tls
+    server.at += RETRY_MISSING_S + 1
+    await connection.observe(secured, "n", children(), "p")
+    tls = server.acquired[0].tls
     assert tls is not None
     assert (tls.ca_data, tls.server_name) == ("PEM", f"{REDIS}.n.svc")
 
 
-async def test_managed_that_starts(link: RedisConnection, wire: Wire) -> None:
-    facts = await link.observe(queue(), "n", children(ready=False), "p")
+async def test_managed_that_starts(connection: RedisConnection, server: FakeServer) -> None:
+    facts = await connection.observe(queue(), "n", children(ready=False), "p")
     assert facts.starting is not None
     assert facts.starting.reason is Reason.REDIS_STARTING
-    assert wire.acquired == []
-    wire.problem = Problem(Reason.REDIS_UNREACHABLE, "refused")
-    facts = await link.observe(queue(), "n", children(ready_s=3), "p")
+    assert server.acquired == []
+    server.problem = Problem(Reason.REDIS_UNREACHABLE, "refused")
+    facts = await connection.observe(queue(), "n", children(ready_s=3), "p")
     assert facts.starting is not None
     assert facts.problem is None
-    facts = await link.observe(queue(), "n", children(), "p")
-    assert facts.problem == wire.problem
-    assert link.queues is None
+    facts = await connection.observe(queue(), "n", children(), "p")
+    assert facts.problem == server.problem
+    assert connection.queues is None
 
 
-async def test_managed_that_loads_its_data(link: RedisConnection, wire: Wire) -> None:
-    wire.problem = Problem(Reason.REDIS_LOADING, "loading")
-    facts = await link.observe(queue(), "n", children(), "p")
-    assert (facts.starting, facts.problem) == (wire.problem, None)
+async def test_managed_that_loads_its_data(connection: RedisConnection, server: FakeServer) -> None:
+    server.problem = Problem(Reason.REDIS_LOADING, "loading")
+    facts = await connection.observe(queue(), "n", children(), "p")
+    assert (facts.starting, facts.problem) == (server.problem, None)
 
 
-async def test_managed_whose_pod_is_in_trouble(link: RedisConnection) -> None:
+async def test_managed_whose_pod_has_a_problem(connection: RedisConnection) -> None:
     pods = children(ready=False)
     pods[0]["status"]["containerStatuses"] = [{"name": "redis", "state": {"waiting": {"reason": "ErrImagePull"}}}]
-    facts = await link.observe(queue(), "n", pods, "p")
+    facts = await connection.observe(queue(), "n", pods, "p")
     assert facts.problem is not None
     assert (facts.problem.reason, facts.starting) == (Reason.IMAGE_PULL_FAILED, None)
 
 
-async def test_managed_that_hangs_does_not_start(link: RedisConnection) -> None:
+async def test_managed_that_hangs_does_not_start(connection: RedisConnection) -> None:
     pods = children(ready_s=60, ready=False)
     started = (NOW - timedelta(seconds=90)).isoformat()
     running = {"name": "redis", "state": {"running": {"startedAt": started}}, "started": True}
     pods[0]["status"]["containerStatuses"] = [running]
-    facts = await link.observe(queue(), "n", pods, "p")
+    facts = await connection.observe(queue(), "n", pods, "p")
     assert facts.problem is not None
     assert (facts.problem.reason, facts.starting) == (Reason.REDIS_UNREACHABLE, None)
     assert facts.problem.message == "its pod r was ready, but is not any more: see kubectl describe pod r"
     pods.append(pods[0] | {"metadata": pods[0]["metadata"] | {"deletionTimestamp": "now"}})
-    assert (await link.observe(queue(), "n", pods[1:], "p")).problem is None  # it goes, and another one comes
+    assert (await connection.observe(queue(), "n", pods[1:], "p")).problem is None  # it goes, and another one comes
 
 
-async def test_no_password(link: RedisConnection) -> None:
-    facts = await link.observe(queue(), "n", children(), None, password_problem="there is no Secret x")
+async def test_no_password(connection: RedisConnection) -> None:
+    facts = await connection.observe(queue(), "n", children(), None, password_problem="there is no Secret x")
     assert facts.problem == Problem(Reason.REFERENCE_MISSING, "there is no Secret x")
 
 
-async def test_a_server_that_answers_is_checked_now_and_then_one_that_does_not_more_often(
-    link: RedisConnection, wire: Wire
+async def test_a_server_is_checked_more_often_while_it_does_not_answer(
+    connection: RedisConnection, server: FakeServer
 ) -> None:
     for _ in range(int(CHECK_S)):
-        await link.observe(queue(), "n", children(), "p")
-        wire.at += 1
-    assert wire.checks == 1
-    wire.problem = Problem(Reason.REDIS_FULL, "full")
-    await link.observe(queue(), "n", children(), "p")
-    assert link.queues is not None
-    wire.at += 1
-    wire.problem = None
-    facts = await link.observe(queue(), "n", children(), "p")
-    assert (wire.checks, facts.answers) == (3, True)
+        await connection.observe(queue(), "n", children(), "p")
+        server.at += 1
+    assert server.checks == 1
+    server.problem = Problem(Reason.REDIS_FULL, "full")
+    await connection.observe(queue(), "n", children(), "p")
+    assert connection.queues is not None
+    server.at += 1
+    server.problem = None
+    facts = await connection.observe(queue(), "n", children(), "p")
+    assert (server.checks, facts.answers) == (3, True)
 
 
 def external(**more: Any) -> ResolvedQueue:
     return queue(external={"urlSecretRef": {"name": "u"}, **more})
 
 
-async def test_external_with_all_that_there_is(link: RedisConnection, wire: Wire, cluster: FakeCluster) -> None:
+async def test_external_with_all_options(connection: RedisConnection, server: FakeServer, cluster: FakeCluster) -> None:
     tls = {"caSecretRef": {"name": "ca", "key": "pem"}, "clientCertificateSecretName": "client"}
     sentinel = {"masterName": "m", "nodes": ["s1:26379", "s2:26379"], "passwordSecretRef": {"name": "s", "key": "pw"}}
     whole = external(tls=tls, sentinel=sentinel)
@@ -192,12 +192,12 @@ async def test_external_with_all_that_there_is(link: RedisConnection, wire: Wire
         ("client", {"tls_crt": "CERT", "tls_key": "KEY"}, "there is no Secret client"),
         ("s", {"pw": "sentinels"}, "there is no Secret s"),
     ):
-        facts = await link.observe(whole, "n", [], "")
+        facts = await connection.observe(whole, "n", [], "")
         assert facts.problem == Problem(Reason.REFERENCE_MISSING, said)
         put_secret(cluster, name, **data)
-        wire.at += RETRY_MISSING_S + 1
-    facts = await link.observe(whole, "n", [], "")
-    (options,) = wire.acquired
+        server.at += RETRY_MISSING_S + 1
+    facts = await connection.observe(whole, "n", [], "")
+    (options,) = server.acquired
     assert facts.answers
     assert options.url == "redis://:p@one:6380/1"
     assert options.tls is not None
@@ -208,9 +208,9 @@ async def test_external_with_all_that_there_is(link: RedisConnection, wire: Wire
     assert facts.secret == "u"
 
 
-async def test_external_that_is_not_checked_is_told(link: RedisConnection, cluster: FakeCluster) -> None:
+async def test_external_without_verification_is_reported(connection: RedisConnection, cluster: FakeCluster) -> None:
     put_secret(cluster, "u", url="rediss://one:6380")
-    facts = await link.observe(external(tls={"insecureSkipVerify": True}), "n", [], "")
+    facts = await connection.observe(external(tls={"insecureSkipVerify": True}), "n", [], "")
     assert facts.warning is not None
     assert (facts.warning.reason, facts.endpoint) == (Reason.INSECURE_TLS, "one:6380")
 
@@ -218,8 +218,8 @@ async def test_external_that_is_not_checked_is_told(link: RedisConnection, clust
 # Secrets
 
 
-async def test_what_is_wrong_with_a_secret(cluster: FakeCluster) -> None:
-    contents = SecretReader(cluster, "n", clock=lambda: 0.0)
+async def test_an_unreadable_secret_raises_the_reason(cluster: FakeCluster) -> None:
+    secrets = SecretReader(cluster, "n", clock=lambda: 0.0)
     cluster.put({"kind": "Secret", "metadata": {"name": "odd"}, "data": {"a": "%%%", "b": "/w==", "c": "IA=="}})
     for key, reason in (
         ("a", "key a of the Secret odd is not text"),
@@ -228,58 +228,58 @@ async def test_what_is_wrong_with_a_secret(cluster: FakeCluster) -> None:
         ("d", "the Secret odd has no key d"),
     ):
         with pytest.raises(MissingReference, match=f"^{reason}$"):
-            await contents.read("odd", key)
+            await secrets.read("odd", key)
     with pytest.raises(MissingReference, match=r"^there is no Secret none$"):
-        await contents.read("none", "a")
+        await secrets.read("none", "a")
     cluster.refuse["get", "Secret"] = refused(403, "cannot get", "Forbidden")
     with pytest.raises(ForbiddenReference, match=r"^the operator may not read the Secret hidden$"):
-        await contents.read("hidden", "a")
+        await secrets.read("hidden", "a")
     cluster.refuse["get", "Secret"] = refused(422, "what", "Invalid")
     with pytest.raises(type(refused(1, ""))):
-        await contents.read("third", "a")
+        await secrets.read("third", "a")
 
 
 async def test_content_is_read_once_a_minute(cluster: FakeCluster) -> None:
     at = [0.0]
-    contents = SecretReader(cluster, "n", clock=lambda: at[0])
+    secrets = SecretReader(cluster, "n", clock=lambda: at[0])
     references = frozenset({Reference(SECRET, "s"), Reference(CONFIG_MAP, "c")})
     put_secret(cluster, "s", a="1")
-    first, missing = await contents.hash(references)
+    first, missing = await secrets.hash(references)
     assert missing == {Reference(CONFIG_MAP, "c")}
     cluster.put({"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"x": "y"}})
-    assert (await contents.hash(references))[0] == first
+    assert (await secrets.hash(references))[0] == first
     at[0] += RETRY_MISSING_S + 1
-    second, missing = await contents.hash(references)
+    second, missing = await secrets.hash(references)
     assert (second != first, missing) == (True, frozenset())
     put_secret(cluster, "s", a="2")
-    assert (await contents.hash(references))[0] == second
+    assert (await secrets.hash(references))[0] == second
     at[0] += TRUST_S + 1
-    assert (await contents.hash(references))[0] != second
-    assert await contents.hash(()) == (None, frozenset())
+    assert (await secrets.hash(references))[0] != second
+    assert await secrets.hash(()) == (None, frozenset())
     cluster.refuse["get", "Secret"] = refused(403, "cannot get", "Forbidden")
     at[0] += TRUST_S + 1
-    assert await contents.hash(references) == (None, frozenset())
+    assert await secrets.hash(references) == (None, frozenset())
 
 
-async def test_what_was_read_holds_while_the_api_server_is_away(cluster: FakeCluster) -> None:
+async def test_the_last_content_is_used_while_the_api_server_is_unavailable(cluster: FakeCluster) -> None:
     at = [100.0]
-    contents = SecretReader(cluster, "n", clock=lambda: at[0])
+    secrets = SecretReader(cluster, "n", clock=lambda: at[0])
     put_secret(cluster, "s", a="1")
-    assert await contents.read("s", "a") == "1"
+    assert await secrets.read("s", "a") == "1"
     with pytest.raises(MissingReference):
-        await contents.read("t", "a")
+        await secrets.read("t", "a")
     cluster.refuse["get", "Secret"] = ApiUnavailable("no answer")
     put_secret(cluster, "s", a="2")
     put_secret(cluster, "t", a="2")
     at[0] += TRUST_S + 1
-    assert await contents.read("s", "a") == "1"
+    assert await secrets.read("s", "a") == "1"
     with pytest.raises(ApiUnavailable):
-        await contents.read("t", "a")  # it may be there by now
+        await secrets.read("t", "a")  # it may exist now
     del cluster.refuse["get", "Secret"]
-    assert (await contents.read("s", "a"), await contents.read("t", "a")) == ("2", "2")
+    assert (await secrets.read("s", "a"), await secrets.read("t", "a")) == ("2", "2")
 
 
-# Dialling
+# The pool
 
 
 def unavailable(cause: Exception | None) -> QueueUnavailable:
@@ -301,7 +301,7 @@ def unavailable(cause: Exception | None) -> QueueUnavailable:
         (unavailable(None), Reason.REDIS_UNREACHABLE),
     ],
 )
-def test_what_an_error_tells(error: Any, reason: Reason) -> None:
+def test_an_error_becomes_a_reason(error: Any, reason: Reason) -> None:
     assert explain_redis_error(error).reason is reason
 
 
@@ -319,7 +319,7 @@ def test_full(memory: Any, expected: bool) -> None:
     assert (memory_problem(memory) is not None) is expected
 
 
-async def test_who_dials_the_same_server_shares_it() -> None:
+async def test_users_of_the_same_server_share_its_connections() -> None:
     pool, options = RedisPool(), ServerOptions("redis://127.0.0.1:1")
     first, second, other = (
         pool.acquire(options),

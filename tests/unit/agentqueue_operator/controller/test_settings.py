@@ -1,4 +1,4 @@
-"""What the operator reads from its environment."""
+"""The operator's settings from its environment."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -83,6 +83,6 @@ def test_a_bad_value_names_its_variable(name: str, value: str, words: str) -> No
     assert words in str(caught.value)
 
 
-def test_a_typo_in_a_variable_s_name_is_told() -> None:
+def test_a_typo_in_a_variable_s_name_is_reported() -> None:
     with pytest.raises(UsageError, match="AGENTQUEUE_OPERATOR_READ_SECRET is not a setting"):
         read_settings({"AGENTQUEUE_OPERATOR_READ_SECRET": "false"}, namespace_file=NOWHERE)

@@ -1,4 +1,4 @@
-"""The tasks of AgentQueues, in virtual time."""
+"""The work queue, in virtual time."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,36 +17,36 @@ pytestmark = pytest.mark.looptime
 
 
 @dataclass
-class World:
-    """AgentQueues, what their passes do, and when they were."""
+class FakeWorld:
+    """AgentQueues, the results of their reconciles, and their times."""
 
     there: set[QueueRef] = field(default_factory=lambda: {A, B})
     leading: bool = True
-    passes: list[tuple[QueueRef, float]] = field(default_factory=list)
+    reconciles: list[tuple[QueueRef, float]] = field(default_factory=list)
     errors: dict[QueueRef, list[Exception | float | None]] = field(default_factory=dict)
     hangs: asyncio.Event | None = None
     made: int = 0
     closed: int = 0
-    told: list[tuple[QueueRef, str | None]] = field(default_factory=list)
-    went: list[QueueRef] = field(default_factory=list)
+    results: list[tuple[QueueRef, str | None]] = field(default_factory=list)
+    removed: list[QueueRef] = field(default_factory=list)
 
     def on_reconciled(self, ref: QueueRef, seconds: float, error: str | None) -> None:
-        self.told.append((ref, error))
+        self.results.append((ref, error))
 
     def on_removed(self, ref: QueueRef) -> None:
-        self.went.append(ref)
+        self.removed.append(ref)
 
     def times(self, ref: QueueRef) -> list[float]:
-        return [at for one, at in self.passes if one == ref]
+        return [at for one, at in self.reconciles if one == ref]
 
 
 class Reconciler:
-    def __init__(self, ref: QueueRef, world: World) -> None:
+    def __init__(self, ref: QueueRef, world: FakeWorld) -> None:
         self.ref, self.world = ref, world
         world.made += 1
 
     async def run(self) -> float | None:
-        self.world.passes.append((self.ref, now()))
+        self.world.reconciles.append((self.ref, now()))
         if self.world.hangs is not None:
             await self.world.hangs.wait()
         answers = self.world.errors.get(self.ref) or [None]
@@ -60,9 +60,9 @@ class Reconciler:
 
 
 class DeletedMeanwhile(Reconciler):
-    """Its AgentQueue goes away during the pass, which then fails."""
+    """A reconciler whose AgentQueue is deleted during the reconcile, which then fails."""
 
-    def __init__(self, ref: QueueRef, world: World, error: Exception) -> None:
+    def __init__(self, ref: QueueRef, world: FakeWorld, error: Exception) -> None:
         super().__init__(ref, world)
         self.error = error
 
@@ -79,11 +79,11 @@ Start = Callable[..., WorkQueue]
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> FakeWorld:
+    return FakeWorld()
 
 
-def loops_of(world: World) -> WorkQueue:
+def loops_of(world: FakeWorld) -> WorkQueue:
     return WorkQueue(
         lambda ref: Reconciler(ref, world),
         exists=lambda ref: ref in world.there,
@@ -93,17 +93,17 @@ def loops_of(world: World) -> WorkQueue:
     )
 
 
-async def test_a_pass_at_once_and_then_every_period(world: World) -> None:
+async def test_a_reconcile_runs_immediately_and_then_every_period(world: FakeWorld) -> None:
     work_queue = loops_of(world)
     work_queue.wake(A)
     await asyncio.sleep(2 * PERIOD_S + 0.1)
     assert [round(at, 3) for at in world.times(A)] == [0, PERIOD_S, 2 * PERIOD_S]
     assert len(work_queue) == 1
     await work_queue.close()
-    assert (world.made, world.closed, world.went) == (1, 1, [A])
+    assert (world.made, world.closed, world.removed) == (1, 1, [A])
 
 
-async def test_wakes_that_come_together_are_one_pass(world: World) -> None:
+async def test_wakes_in_a_burst_are_one_reconcile(world: FakeWorld) -> None:
     work_queue = loops_of(world)
     work_queue.wake(A)
     await asyncio.sleep(1)
@@ -121,7 +121,7 @@ async def test_wakes_that_come_together_are_one_pass(world: World) -> None:
     await work_queue.close()
 
 
-async def test_a_pass_may_ask_for_the_next_one(world: World) -> None:
+async def test_a_reconcile_may_request_the_next_one(world: FakeWorld) -> None:
     world.errors[A] = [0.5]
     work_queue = loops_of(world)
     work_queue.wake(A)
@@ -130,7 +130,7 @@ async def test_a_pass_may_ask_for_the_next_one(world: World) -> None:
     await work_queue.close()
 
 
-async def test_what_one_throws_does_not_touch_the_others_and_it_backs_off(world: World) -> None:
+async def test_an_error_does_not_affect_the_others_and_is_backed_off(world: FakeWorld) -> None:
     world.errors[A] = [RuntimeError("boom") for _ in range(8)]
     work_queue = loops_of(world)
     work_queue.wake(A)
@@ -142,12 +142,12 @@ async def test_what_one_throws_does_not_touch_the_others_and_it_backs_off(world:
     assert [1 <= gap / 2**number <= 1.25 for number, gap in enumerate(gaps)] == [True] * len(gaps)
     assert len(world.times(B)) == 11
     assert work_queue.oldest_reconcile_s() == 0  # a backoff is no lateness
-    assert world.told.count((A, "RuntimeError")) == len(world.times(A))
+    assert world.results.count((A, "RuntimeError")) == len(world.times(A))
     await work_queue.close()
 
 
 @pytest.mark.parametrize("error", [Gone("n/a was deleted"), ApiRefused(404, "NotFound", "pods 'a-1' not found")])
-async def test_a_pass_over_what_is_deleted_meanwhile_ends_quietly(world: World, error: Exception) -> None:
+async def test_a_reconcile_of_a_deleted_agent_queue_ends_without_an_error(world: FakeWorld, error: Exception) -> None:
     work_queue = WorkQueue(
         lambda ref: DeletedMeanwhile(ref, world, error),
         exists=lambda ref: ref in world.there,
@@ -159,40 +159,40 @@ async def test_a_pass_over_what_is_deleted_meanwhile_ends_quietly(world: World, 
         work_queue.wake(A)
         await asyncio.sleep(10)
     assert [line for line in logs if line["log_level"] != "debug"] == []
-    assert (world.told, world.went, len(work_queue)) == ([(A, None)], [A], 0)
+    assert (world.results, world.removed, len(work_queue)) == ([(A, None)], [A], 0)
     await work_queue.close()
 
 
-async def test_what_is_gone_before_its_watch_says_so_is_no_failure(world: World) -> None:
+async def test_a_deletion_that_the_watch_has_not_delivered_is_no_failure(world: FakeWorld) -> None:
     world.errors[A] = [Gone("n/a was deleted")]
     work_queue = loops_of(world)
     work_queue.wake(A)
     await asyncio.sleep(PERIOD_S + 0.1)
-    assert world.told == [(A, None), (A, None)]
+    assert world.results == [(A, None), (A, None)]
     await work_queue.close()
 
 
-async def test_a_refusal_of_what_is_there_is_a_failure(world: World) -> None:
+async def test_a_rejection_for_an_existing_agent_queue_is_a_failure(world: FakeWorld) -> None:
     world.errors[A] = [ApiRefused(403, "Forbidden", "no")]
     work_queue = loops_of(world)
     work_queue.wake(A)
     await asyncio.sleep(0.1)
-    assert world.told == [(A, "ApiRefused")]
+    assert world.results == [(A, "ApiRefused")]
     await work_queue.close()
 
 
-async def test_the_backoff_has_an_end_and_begins_anew_after_a_success(world: World) -> None:
+async def test_the_backoff_is_limited_and_restarts_after_a_success(world: FakeWorld) -> None:
     world.errors[A] = [*(RuntimeError("boom") for _ in range(12)), None, RuntimeError("boom")]
     work_queue = loops_of(world)
     work_queue.wake(A)
     await asyncio.sleep(1000)
     gaps = [after - before for before, after in zip(world.times(A), world.times(A)[1:], strict=False)]
-    assert max(gaps) <= MARKS_KEPT_S - 20, "marks would run out between two passes that fail"
+    assert max(gaps) <= MARKS_KEPT_S - 20, "marks would run out between two reconciles that fail"
     assert 1 <= gaps[13] <= 1.25
     await work_queue.close()
 
 
-async def test_an_unavailable_server_says_when_to_come_back(world: World) -> None:
+async def test_the_delay_that_an_unavailable_server_asks_for_is_kept(world: FakeWorld) -> None:
     world.errors[A] = [ApiUnavailable("429", retry_after_s=30.0)]
     work_queue = loops_of(world)
     work_queue.wake(A)
@@ -201,20 +201,20 @@ async def test_an_unavailable_server_says_when_to_come_back(world: World) -> Non
     await work_queue.close()
 
 
-async def test_who_does_not_lead_waits_and_forgets(world: World) -> None:
+async def test_a_replica_that_does_not_lead_waits_and_drops_its_reconcilers(world: FakeWorld) -> None:
     world.leading = False
     work_queue = loops_of(world)
     work_queue.wake(A)
     await asyncio.sleep(20)
-    assert world.passes == []
+    assert world.reconciles == []
     world.leading = True
     work_queue.wake_all()
     await asyncio.sleep(1)
-    assert len(world.passes) == 1
+    assert len(world.reconciles) == 1
     world.errors[A] = [NotLeading("another does")]
     work_queue.wake(A)
     await asyncio.sleep(1)
-    assert world.told[-1] == (A, None)
+    assert world.results[-1] == (A, None)
     world.leading = False
     await asyncio.sleep(10)
     assert (world.made, world.closed) == (1, 1)
@@ -224,7 +224,7 @@ async def test_who_does_not_lead_waits_and_forgets(world: World) -> None:
     await work_queue.close()
 
 
-async def test_the_loop_ends_with_its_agent_queue_and_begins_with_its_successor(world: World) -> None:
+async def test_the_task_ends_with_its_agent_queue_and_starts_with_its_successor(world: FakeWorld) -> None:
     work_queue = loops_of(world)
     work_queue.wake(A)
     await asyncio.sleep(1)
@@ -243,7 +243,7 @@ async def test_the_loop_ends_with_its_agent_queue_and_begins_with_its_successor(
     assert len(work_queue) == 0  # closed is closed
 
 
-async def test_a_pass_that_hangs_is_late(world: World) -> None:
+async def test_a_stuck_reconcile_is_overdue(world: FakeWorld) -> None:
     world.hangs = asyncio.Event()
     work_queue = loops_of(world)
     assert work_queue.oldest_reconcile_s() == 0

@@ -91,7 +91,7 @@ def test_what_an_earlier_resource_left_is_waited_for() -> None:
     assert plan([], [live], owner=OWNER) == ()
 
 
-def test_what_is_on_its_way_out_is_waited_for() -> None:
+def test_an_object_that_is_being_deleted_is_waited_for() -> None:
     live = applied(child("Service", "a"))
     live["metadata"]["deletionTimestamp"] = "now"
     assert plan([child("Service", "a", hash="2")], [live], owner=OWNER) == (AwaitDeletion(live),)

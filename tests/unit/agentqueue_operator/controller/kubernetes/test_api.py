@@ -61,7 +61,7 @@ def status(reason: str, message: str) -> bytes:
         (500, status("", ".spec.x: field not declared in schema"), (ApiRefused, 422, "Invalid", ".spec.x: field")),
     ],
 )
-def test_a_no_that_will_stay_a_no(code: int, body: bytes, error: tuple[type, int, str, str]) -> None:
+def test_errors_that_a_retry_does_not_fix(code: int, body: bytes, error: tuple[type, int, str, str]) -> None:
     found = api_error(code, body)
     assert isinstance(found, ApiRefused)
     assert (type(found), found.status, found.reason) == error[:3]
@@ -71,14 +71,14 @@ def test_a_no_that_will_stay_a_no(code: int, body: bytes, error: tuple[type, int
 @pytest.mark.parametrize(
     ("code", "retry_after", "seconds"), [(429, "7", 7.0), (503, "", None), (500, "soon", None), (504, "1", 1.0)]
 )
-def test_a_no_that_may_become_a_yes(code: int, retry_after: str, seconds: float | None) -> None:
+def test_errors_that_a_retry_may_fix(code: int, retry_after: str, seconds: float | None) -> None:
     found = api_error(code, status("Busy", "later"), retry_after=retry_after)
     assert isinstance(found, ApiUnavailable)
     assert found.retry_after_s == seconds
     assert "Busy: later" in str(found)
 
 
-def test_without_reading_secrets_none_is_listed_and_nothing_else_changes() -> None:
+def test_without_the_right_to_read_secrets_none_is_listed_and_nothing_else_changes() -> None:
     full, less = (
         {(right.group, right.resource): set(right.verbs) for right in namespace_rules(read_secrets=read)}
         for read in (True, False)

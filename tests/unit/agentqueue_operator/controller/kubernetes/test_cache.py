@@ -1,4 +1,4 @@
-"""What the cache makes of events and listings."""
+"""The cache updates itself from events and lists."""
 
 from typing import Any
 
@@ -73,17 +73,17 @@ def test_an_older_version_changes_nothing(cache: StoreCache, woken: Woken) -> No
         pytest.param({"metadata": {"uid": "another"}}, True, id="another-by-its-name"),
     ],
 )
-def test_a_queue_is_woken_by_what_people_change(cache: StoreCache, woken: Woken, change: Any, wakes: bool) -> None:
+def test_a_queue_is_woken_by_changes_of_users(cache: StoreCache, woken: Woken, change: Any, wakes: bool) -> None:
     cache.put(AGENT_QUEUE, an(AGENT_QUEUE, "demo", 1))
     woken.clear()
     cache.put(AGENT_QUEUE, an(AGENT_QUEUE, "demo", 2, **change))
     assert bool(woken.take()) is wakes
 
 
-def test_a_deleted_object_is_dropped_and_its_successor_is_not(cache: StoreCache, woken: Woken) -> None:
+def test_a_deleted_object_is_removed_and_its_successor_is_not(cache: StoreCache, woken: Woken) -> None:
     cache.put(POD, an(POD, "a", 1))
     cache.put(POD, an(POD, "a", 3, metadata={"uid": "successor"}))
-    cache.drop(POD, an(POD, "a", 2))  # told late
+    cache.drop(POD, an(POD, "a", 2))  # delivered late
     assert [pod["metadata"]["uid"] for pod in cache.children(DEMO)] == ["successor"]
     woken.clear()
     cache.drop(POD, an(POD, "a", 4, metadata={"uid": "successor"}))
@@ -100,7 +100,9 @@ def test_a_child_that_changes_its_label_moves(cache: StoreCache, woken: Woken) -
     assert set(woken.take()) == {DEMO, QueueRef("default", "other")}
 
 
-def test_a_listing_drops_what_went_while_the_watch_was_cut(cache: StoreCache, woken: Woken, now: list[float]) -> None:
+def test_a_list_removes_objects_that_were_deleted_during_an_interruption(
+    cache: StoreCache, woken: Woken, now: list[float]
+) -> None:
     cache.put(POD, an(POD, "stays", 1))
     cache.put(POD, an(POD, "went", 2))
     cache.put(DEPLOYMENT, an(DEPLOYMENT, "other-kind", 3))
@@ -113,7 +115,7 @@ def test_a_listing_drops_what_went_while_the_watch_was_cut(cache: StoreCache, wo
     assert woken.take() == [DEMO]
 
 
-def test_the_cache_is_complete_when_the_watch_has_shown_what_the_listing_had(cache: StoreCache) -> None:
+def test_the_cache_is_complete_when_the_watch_has_delivered_the_listed_objects(cache: StoreCache) -> None:
     first, second, third = (Address("pods", "default", name) for name in ("a", "b", "c"))
     assert not cache.is_complete([ALL_PODS])
     assert cache.audit(ALL_PODS, {first: 1, second: 2, third: 3}, asked_at=0.0) == {first, second, third}
@@ -135,7 +137,7 @@ def test_a_scope_s_end_takes_its_objects(cache: StoreCache) -> None:
     assert len(cache.children(QueueRef("other", "demo"))) == 1
 
 
-def test_what_nobody_reads_is_not_kept(cache: StoreCache) -> None:
+def test_fields_that_nothing_reads_are_not_kept(cache: StoreCache) -> None:
     scaled: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
     managed = [
         {"manager": "kube-controller-manager", "fieldsV1": {"f:metadata": {"f:annotations": {}}, "f:status": {}}},
@@ -155,7 +157,7 @@ def test_what_nobody_reads_is_not_kept(cache: StoreCache) -> None:
     assert pod["status"] == {"phase": "Running"}
 
 
-def test_trouble_is_told_in_words(cache: StoreCache) -> None:
+def test_watch_problems_are_described(cache: StoreCache) -> None:
     assert cache.watch_problems() == []
     cache.watch_errors |= {"pods": "forbidden", "deployments": "no answer"}
     assert cache.watch_problems() == ["deployments: no answer", "pods: forbidden"]

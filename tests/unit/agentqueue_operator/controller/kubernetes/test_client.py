@@ -27,7 +27,7 @@ MAP: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace"
 
 
 class FakeApi:
-    """An API server that answers what it is told to, and remembers what it was asked."""
+    """An API server that returns prepared responses and records the requests."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, dict[str, str], Any, dict[str, str]]] = []
@@ -97,7 +97,7 @@ async def test_apply_is_forced_strict_and_bears_our_name(cluster: KubernetesClus
     assert fake.requests[1][2]["fieldManager"] == "agentqueue-handover"
 
 
-async def test_what_is_not_there_is_none_and_a_kind_that_is_not_served_is_refused(
+async def test_a_missing_object_is_none_and_an_unknown_kind_is_an_error(
     cluster: KubernetesCluster, fake: FakeApi
 ) -> None:
     fake.answers = [(200, MAP), status(404, "NotFound"), (404, "404 page not found")]
@@ -130,7 +130,7 @@ async def test_patches_create_and_status(cluster: KubernetesCluster, fake: FakeA
         ),
     ],
 )
-async def test_a_status_of_what_is_gone_is_no_refusal(
+async def test_the_status_of_a_deleted_agent_queue_raises_gone(
     cluster: KubernetesCluster, fake: FakeApi, refused: Answer, then: Answer, raised: type[Exception]
 ) -> None:
     fake.answers = [refused, then]
@@ -148,7 +148,7 @@ async def test_delete_is_done_when_the_object_is_gone_or_another(
     assert fake.requests[0][3]["propagationPolicy"] == "Orphan"
 
 
-async def test_a_delete_that_is_refused_is_told(cluster: KubernetesCluster, fake: FakeApi) -> None:
+async def test_a_rejected_delete_is_raised(cluster: KubernetesCluster, fake: FakeApi) -> None:
     fake.answers = [status(403, "Forbidden")]
     with pytest.raises(ApiRefused, match="403 Forbidden"):
         await cluster.delete(MAP)
@@ -166,7 +166,7 @@ async def test_a_delete_that_is_refused_is_told(cluster: KubernetesCluster, fake
     ],
     ids=["apply", "create", "patch", "status", "delete"],
 )
-async def test_who_does_not_lead_sends_nothing(
+async def test_a_replica_that_does_not_lead_sends_nothing(
     cluster: KubernetesCluster, fake: FakeApi, left: list[float], write: Any
 ) -> None:
     left[0] = 0.0
@@ -177,7 +177,7 @@ async def test_who_does_not_lead_sends_nothing(
     assert await cluster.get(CONFIG_MAP, "ns", "m") is not None  # reading is free
 
 
-async def test_a_write_is_given_up_before_another_may_lead(
+async def test_a_write_is_aborted_before_another_replica_may_lead(
     cluster: KubernetesCluster, fake: FakeApi, left: list[float]
 ) -> None:
     async def never() -> Answer:
@@ -189,7 +189,7 @@ async def test_a_write_is_given_up_before_another_may_lead(
         await cluster.apply(MAP)
 
 
-async def test_who_is_not_known_any_more_logs_in_again_once(api: ApiServer, fake: FakeApi) -> None:
+async def test_rejected_credentials_are_renewed_once(api: ApiServer, fake: FakeApi) -> None:
     fake.answers = [status(401, "Unauthorized"), (200, {"ok": True}), *[status(401, "Unauthorized")] * 2]
     assert await api.call("GET", "/version") == {"ok": True}
     assert [request[4]["Authorization"] for request in fake.requests] == ["Bearer token-0", "Bearer token-1"]
@@ -197,7 +197,7 @@ async def test_who_is_not_known_any_more_logs_in_again_once(api: ApiServer, fake
         await api.call("GET", "/version")
 
 
-async def test_a_server_that_is_busy_or_away_says_when_to_come_again(fake: FakeApi) -> None:
+async def test_a_busy_or_unavailable_server_is_reported_with_its_retry_delay(fake: FakeApi) -> None:
     calls: list[tuple[str, str, int]] = []
     api = ApiServer(fake.access, on_call=lambda *call: calls.append(call))
     fake.answers = [(200, {}), status(429, "TooManyRequests")]
@@ -214,7 +214,7 @@ async def test_a_server_that_is_busy_or_away_says_when_to_come_again(fake: FakeA
     assert calls == [("GET", "pods", 200), ("GET", "pods", 429), ("GET", "pods", 0)]
 
 
-async def test_an_event_names_what_why_and_who(cluster: KubernetesCluster, fake: FakeApi) -> None:
+async def test_an_event_names_object_reason_and_reporter(cluster: KubernetesCluster, fake: FakeApi) -> None:
     await cluster.record_event(REGARDING, reason="Degraded", note="é" * 800, warning=True)
     method, path, _, body, _ = fake.requests[0]
     assert (method, path) == ("POST", "/apis/events.k8s.io/v1/namespaces/ns/events")
@@ -225,7 +225,7 @@ async def test_an_event_names_what_why_and_who(cluster: KubernetesCluster, fake:
     assert body["eventTime"].endswith("Z")
 
 
-async def test_the_same_event_again_raises_its_count_and_is_written_now_and_then(
+async def test_a_repeated_event_increases_its_count_and_is_written_once_a_minute(
     cluster: KubernetesCluster, fake: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -240,9 +240,7 @@ async def test_the_same_event_again_raises_its_count_and_is_written_now_and_then
     assert series == [2, 6]
 
 
-async def test_an_event_that_the_server_has_forgotten_is_written_anew(
-    cluster: KubernetesCluster, fake: FakeApi
-) -> None:
+async def test_an_expired_event_is_written_again(cluster: KubernetesCluster, fake: FakeApi) -> None:
     fake.answers = [(201, {}), status(404, "NotFound"), (201, {})]
     for _ in range(2):
         await cluster.record_event(REGARDING, reason="Scaled", note="1 -> 2")
@@ -267,7 +265,7 @@ async def test_an_event_that_can_t_be_written_stops_nothing(
         (status(403, "Forbidden"), 1),
     ],
 )
-async def test_an_event_in_a_namespace_that_ends_is_nobodys_trouble(
+async def test_an_event_in_a_deleted_namespace_is_dropped(
     cluster: KubernetesCluster, fake: FakeApi, answer: Answer, lines: int
 ) -> None:
     fake.answers = [answer]
@@ -276,7 +274,7 @@ async def test_an_event_in_a_namespace_that_ends_is_nobodys_trouble(
     assert len(logs) == lines
 
 
-async def test_only_so_many_events_are_remembered(
+async def test_the_number_of_remembered_events_is_limited(
     cluster: KubernetesCluster, fake: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentqueue_operator.controller.kubernetes.event_recorder.MAX_REMEMBERED", 2)

@@ -1,4 +1,4 @@
-"""The election: a table of decisions, what the Lease says, and replicas that freeze and lose replies at any moment."""
+"""Leader election: decisions, the content of the Lease, and replicas that freeze and lose responses at any moment."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ def seen(holder: str = "other", *, duration_s: float = 15.0, since_s: float = 0.
 
 
 @pytest.mark.parametrize(
-    ("sighting", "now_s", "step"),
+    ("observed", "now_s", "step"),
     [
         pytest.param(None, 0.0, Create(), id="there-is-none"),
         pytest.param(seen("me"), 100.0, Renew(), id="ours-however-old"),
@@ -45,11 +45,11 @@ def seen(holder: str = "other", *, duration_s: float = 15.0, since_s: float = 0.
         pytest.param(seen(duration_s=1e9), MAX_DURATION_S + 1, Take(), id="but-not-for-ever"),
     ],
 )
-def test_what_to_do_about_a_lease(sighting: ObservedLease | None, now_s: float, step: Step) -> None:
-    assert decide(sighting, me="me", now_s=now_s) == step
+def test_what_to_do_about_a_lease(observed: ObservedLease | None, now_s: float, step: Step) -> None:
+    assert decide(observed, me="me", now_s=now_s) == step
 
 
-def test_any_change_of_the_claim_shows_that_its_holder_lives() -> None:
+def test_any_change_of_the_record_shows_that_its_holder_is_alive() -> None:
     first = observe(None, OTHERS, 0.0)
     assert observe(first, OTHERS, 9.0) is first
     assert observe(first, LeaseRecord("other", 15.0, "t1", 1), 9.0).since_s == 9.0
@@ -65,7 +65,7 @@ def test_a_term_ends_before_anybody_else_s_can_begin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "claim"),
+    ("spec", "record"),
     [
         ({}, LeaseRecord("", DURATION_S, "", 0)),
         (None, LeaseRecord("", DURATION_S, "", 0)),
@@ -76,8 +76,8 @@ def test_a_term_ends_before_anybody_else_s_can_begin() -> None:
         ),
     ],
 )
-def test_whatever_a_lease_says_is_understood(spec: Any, claim: LeaseRecord) -> None:
-    assert record_of({"spec": spec}) == claim
+def test_any_content_of_a_lease_is_accepted(spec: Any, record: LeaseRecord) -> None:
+    assert record_of({"spec": spec}) == record
 
 
 def test_a_lease_taken_over_counts_a_transition_and_one_renewed_keeps_its_beginning() -> None:
@@ -93,7 +93,7 @@ def test_a_lease_taken_over_counts_a_transition_and_one_renewed_keeps_its_beginn
 
 @dataclass
 class Server:
-    """A Lease with optimistic locking; what reaches it may do so late, and its answers may be lost."""
+    """A Lease with optimistic locking. Requests may arrive late, and responses may be lost."""
 
     version: int = 0
     spec: dict[str, Any] | None = None
@@ -110,31 +110,31 @@ class Server:
 
 @dataclass
 class Replica:
-    """The elector's turn, cut into the pieces between which a process may be frozen."""
+    """The elector's round in steps, between which a process may freeze."""
 
     name: str
     server: Server
     clock: Callable[[], float]
-    sighting: ObservedLease | None = None
+    observed: ObservedLease | None = None
     term: Term | None = None
     read: tuple[int, dict[str, Any] | None] | None = None
     looked_at: float = 0.0
     sent: tuple[float, int, dict[str, Any]] | None = None
     writes: list[float] = field(default_factory=list)
-    """Until when each write of its work, begun and not yet known to have ended, may still reach the server."""
+    """Latest time at which each running write may still reach the server."""
 
     def look(self) -> None:
         self.looked_at = self.clock()
         self.read = self.server.read()
 
     def send(self) -> None:
-        """Decide on what was read; the write is under way after it."""
+        """Decide on what was read, and send the write."""
         if self.read is None:
             return
         (version, spec), self.read = self.read, None
         live = {"spec": spec} if spec else None
-        self.sighting = observe(self.sighting, record_of(live), self.looked_at) if live else None
-        step = decide(self.sighting, me=self.name, now_s=self.clock())
+        self.observed = observe(self.observed, record_of(live), self.looked_at) if live else None
+        step = decide(self.observed, me=self.name, now_s=self.clock())
         if isinstance(step, Wait):
             self.term = None
             return
@@ -142,28 +142,28 @@ class Replica:
         self.sent = (at, version, held_spec(live, step, me=self.name, at=f"{self.name}{at}"))
 
     def arrive(self, *, lost: bool) -> None:
-        """The write reaches the server; its answer may be lost."""
+        """Let the write reach the server. Its response may be lost."""
         if self.sent is None:
             return
         (at, version, spec), self.sent = self.sent, None
         if self.server.write(version, spec) and not lost:
-            self.sighting = ObservedLease(record_of({"spec": spec}), at)
+            self.observed = ObservedLease(record_of({"spec": spec}), at)
             self.term = Term(at)
 
     def work(self) -> None:
-        """Begin a write of the loops, with the deadline that the client gives it."""
+        """Begin a write of a reconcile, with the deadline that the client sets."""
         write_budget_s = self.term.write_budget_s(self.clock()) if self.term else 0.0
         if write_budget_s > 0:
             self.writes.append(self.clock() + write_budget_s)
 
     def turn(self) -> None:
-        """All of it, unhindered."""
+        """Run a whole round without a fault."""
         self.look()
         self.send()
         self.arrive(lost=False)
 
     def stop(self) -> None:
-        """A clean end: nothing is under way any more, and the Lease is let go of."""
+        """End cleanly: no write is running any more, and the Lease is released."""
         self.writes.clear()
         self.term = self.sent = None
         version, spec = self.server.read()
@@ -181,7 +181,7 @@ ACTIONS = st.tuples(
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @example([(0, "turn", 0.0), (1, "turn", 9.9), (0, "work", 5.2), (1, "turn", 0.0)])  # frozen, and taken over at once
 @given(st.lists(ACTIONS, max_size=40))
-def test_two_never_write_at_the_same_time_whoever_freezes_when(actions: list[tuple[int, str, float]]) -> None:
+def test_two_replicas_never_write_at_the_same_time(actions: list[tuple[int, str, float]]) -> None:
     now, server = [0.0], Server()
     replicas = [Replica(name, server, lambda: now[0]) for name in "ab"]
     for who, action, then_s in actions:

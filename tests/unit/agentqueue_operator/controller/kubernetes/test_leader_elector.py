@@ -87,9 +87,9 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-def test_one_alone_makes_the_lease_renews_it_and_lets_it_go(lease: FakeLease, make: Make) -> None:
-    told: list[bool] = []
-    elector = make(on_change=told.append)
+def test_a_single_replica_creates_renews_and_releases_the_lease(lease: FakeLease, make: Make) -> None:
+    changes: list[bool] = []
+    elector = make(on_change=changes.append)
     assert (elector.leads, elector.write_budget_s()) == (False, 0.0)
     elector.start()
     until(lambda: lease.version > 3)
@@ -98,7 +98,7 @@ def test_one_alone_makes_the_lease_renews_it_and_lets_it_go(lease: FakeLease, ma
     assert elector.holder == lease.holder == "me"
     elector.stop(5)
     assert (lease.holder, elector.leads, lease.closed) == ("", False, 1)
-    assert told == [True, False]
+    assert changes == [True, False]
     elector.stop(5)  # once more does no harm
 
 
@@ -116,7 +116,7 @@ def test_two_take_turns(lease: FakeLease, make: Make) -> None:
     assert lease.live["spec"]["leaseTransitions"] == 1
 
 
-def test_who_hangs_lets_another_lead(lease: FakeLease, make: Make) -> None:
+def test_a_stuck_replica_releases_the_lease(lease: FakeLease, make: Make) -> None:
     healthy = [True]
     elector = make(healthy=lambda: healthy[0])
     elector.start()
@@ -128,13 +128,13 @@ def test_who_hangs_lets_another_lead(lease: FakeLease, make: Make) -> None:
     until(lambda: elector.leads)
 
 
-def test_an_api_server_that_is_away_ends_the_term_by_the_clock_alone(
+def test_without_the_api_server_the_term_ends_by_the_clock(
     lease: FakeLease, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = [0.0]
     monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + ahead[0])
-    told: list[bool] = []
-    elector = make(on_change=told.append)
+    changes: list[bool] = []
+    elector = make(on_change=changes.append)
     elector.start()
     until(lambda: elector.leads)
     lease.trouble = ApiUnavailable("no answer")
@@ -143,12 +143,12 @@ def test_an_api_server_that_is_away_ends_the_term_by_the_clock_alone(
     before = elector.leads
     ahead[0] += 10.0
     assert (before, elector.leads, elector.write_budget_s()) == (True, False, 0.0)  # some tries may fail
-    until(lambda: told == [True, False])
+    until(lambda: changes == [True, False])
     lease.trouble = None
     until(lambda: elector.leads)
 
 
-def test_a_lease_that_can_t_be_let_go_of_does_not_hold_up_the_end(lease: FakeLease, make: Make) -> None:
+def test_a_failed_release_does_not_delay_the_end(lease: FakeLease, make: Make) -> None:
     elector = make()
     elector.start()
     until(lambda: elector.leads)
@@ -157,7 +157,7 @@ def test_a_lease_that_can_t_be_let_go_of_does_not_hold_up_the_end(lease: FakeLea
     assert (elector.leads, lease.holder) == (False, "me")
 
 
-def test_whoever_writes_in_between_goes_first(lease: FakeLease, make: Make) -> None:
+def test_a_concurrent_write_wins(lease: FakeLease, make: Make) -> None:
     elector = make()
     elector.start()
     until(lambda: elector.leads)

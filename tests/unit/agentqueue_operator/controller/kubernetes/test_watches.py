@@ -1,4 +1,4 @@
-"""What the watches make of kopf's ends, of rights that come and go, and of what kopf does not tell."""
+"""The watches handle ends of kopf, rights that are revoked and granted, and deletions that kopf does not report."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ def an(kind: Kind, name: str, version: int) -> Object:
 
 
 class FakeApi(ApiServer):
-    """What listings give: the objects of each kind, or why there is no listing."""
+    """The lists of each kind, or the errors of the list requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class FakeApi(ApiServer):
 
 
 class Registry(kopf.OperatorRegistry):
-    """Only what it was made of."""
+    """Keeps its arguments."""
 
     def __init__(self, kinds: Iterable[Kind], on_object: OnObject) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Registry(kopf.OperatorRegistry):
 
 
 class FakeKopf(KopfThread):
-    """A run of kopf, which does what the test says."""
+    """A run of kopf that the test controls."""
 
     runs: list["FakeKopf"]
 
@@ -105,8 +105,8 @@ class FakeKopf(KopfThread):
         self.ended.set()
 
 
-class World:
-    """All of it."""
+class FakeWorld:
+    """Watches, cache and API server."""
 
     def __init__(self, kinds: Sequence[Kind], namespaces: Sequence[str]) -> None:
         self.api = FakeApi()
@@ -149,7 +149,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds become milliseconds, and kopf a puppet."""
+    """Shorten all periods to milliseconds, and replace kopf."""
     FakeKopf.runs = []
     monkeypatch.setattr(module, "KopfThread", FakeKopf)
     monkeypatch.setattr(module, "RESTARTS", (0.001, 0.002))
@@ -157,15 +157,15 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, seconds)
 
 
-MakeWorld = Callable[..., World]
+MakeWorld = Callable[..., FakeWorld]
 
 
 @pytest.fixture
 async def make() -> AsyncIterator[MakeWorld]:
-    worlds: list[World] = []
+    worlds: list[FakeWorld] = []
 
-    def made(*kinds: Kind, namespaces: Iterable[str] = ()) -> World:
-        worlds.append(World(kinds or (AGENT_QUEUE, POD), tuple(namespaces)))
+    def made(*kinds: Kind, namespaces: Iterable[str] = ()) -> FakeWorld:
+        worlds.append(FakeWorld(kinds or (AGENT_QUEUE, POD), tuple(namespaces)))
         return worlds[-1]
 
     yield made
@@ -175,7 +175,7 @@ async def make() -> AsyncIterator[MakeWorld]:
             await asyncio.gather(world.task, return_exceptions=True)
 
 
-async def test_the_cache_is_synced_once_kopf_has_shown_what_the_listings_have(make: MakeWorld) -> None:
+async def test_the_cache_is_synced_once_kopf_has_delivered_the_listed_objects(make: MakeWorld) -> None:
     world = make()
     for number in range(5):
         world.put(POD, f"p{number}", number + 1, shown=False)
@@ -206,7 +206,7 @@ async def test_each_namespace_of_a_list_is_watched(make: MakeWorld) -> None:
     }
 
 
-async def test_without_the_definition_nothing_is_synced_and_the_trouble_says_what_to_install(make: MakeWorld) -> None:
+async def test_without_the_crd_nothing_is_synced_and_the_problem_names_the_remedy(make: MakeWorld) -> None:
     world = make()
     world.api.refused["agentqueues"] = NO_KIND
     world.start()
@@ -220,7 +220,7 @@ async def test_without_the_definition_nothing_is_synced_and_the_trouble_says_wha
     assert world.watches.down == 0
 
 
-async def test_a_kind_that_need_not_be_there_is_no_trouble_and_is_found_when_it_comes(make: MakeWorld) -> None:
+async def test_a_missing_optional_kind_is_no_problem_and_is_watched_when_it_appears(make: MakeWorld) -> None:
     world = make(AGENT_QUEUE, POD, POD_MONITOR)
     world.api.refused["podmonitors"] = NO_KIND
     world.start()
@@ -231,7 +231,7 @@ async def test_a_kind_that_need_not_be_there_is_no_trouble_and_is_found_when_it_
     await world.until(lambda: world.watches.watches(POD_MONITOR))
 
 
-async def test_a_right_that_is_taken_away_leaves_the_others_watched(make: MakeWorld) -> None:
+async def test_the_other_kinds_are_watched_after_a_right_is_revoked(make: MakeWorld) -> None:
     world = make()
     world.start()
     await world.until(lambda: world.watches.synced)
@@ -249,7 +249,7 @@ async def test_a_right_that_is_taken_away_leaves_the_others_watched(make: MakeWo
     assert FakeKopf.runs[0].stopped
 
 
-async def test_a_definition_that_is_deleted_takes_its_objects_along(make: MakeWorld) -> None:
+async def test_the_objects_of_a_deleted_crd_are_removed(make: MakeWorld) -> None:
     world = make()
     world.start()
     await world.until(lambda: world.watches.synced)
@@ -259,7 +259,7 @@ async def test_a_definition_that_is_deleted_takes_its_objects_along(make: MakeWo
     await world.until(lambda: world.cache.queue(DEMO) is None)
 
 
-async def test_an_api_server_that_is_away_is_trouble_and_loses_nothing(make: MakeWorld) -> None:
+async def test_an_unavailable_api_server_is_a_problem_and_removes_nothing(make: MakeWorld) -> None:
     world = make()
     world.start()
     await world.until(lambda: world.watches.synced)
@@ -273,7 +273,7 @@ async def test_an_api_server_that_is_away_is_trouble_and_loses_nothing(make: Mak
     await world.until(lambda: world.watches.down == 0 and world.watches.watches(POD))
 
 
-async def test_what_went_unseen_is_dropped_when_kopf_lists_anew(
+async def test_missed_deletions_are_found_when_kopf_lists_again(
     make: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "AUDIT_S", 60.0)
@@ -300,7 +300,7 @@ async def test_events_change_the_cache(make: MakeWorld) -> None:
     await world.until(lambda: not world.cache.children(DEMO))
 
 
-async def test_a_watch_that_does_not_show_what_is_there_is_begun_anew(make: MakeWorld) -> None:
+async def test_a_lagging_watch_is_restarted(make: MakeWorld) -> None:
     world = make()
     world.start()
     await world.until(lambda: world.watches.synced)
@@ -310,7 +310,7 @@ async def test_a_watch_that_does_not_show_what_is_there_is_begun_anew(make: Make
     await world.until(lambda: world.cache.children(DEMO))
 
 
-def test_kopf_is_told_to_watch_children_by_label_and_to_leave_no_traces() -> None:
+def test_kopf_watches_children_by_label_and_leaves_no_traces() -> None:
     settings = make_kopf_settings([AGENT_QUEUE, POD])
     assert settings.watching.label_selectors["", "v1", "pods"] == "agentqueue.dev/queue"
     assert ("agentqueue.dev", "v1alpha1", "agentqueues") not in settings.watching.label_selectors
@@ -319,7 +319,7 @@ def test_kopf_is_told_to_watch_children_by_label_and_to_leave_no_traces() -> Non
     assert settings.process.ultimate_exiting_timeout is None
 
 
-async def test_an_event_s_kind_and_object_are_handed_on() -> None:
+async def test_an_event_s_kind_and_object_are_passed_on() -> None:
     on_object: list[tuple[Kind, str | None, Object]] = []
     registry = make_registry([AGENT_QUEUE, POD], lambda *news: on_object.append(news))
     handlers: dict[str, Any] = {handler.id: handler.fn for handler in registry._watching.get_all_handlers()}
@@ -328,9 +328,9 @@ async def test_an_event_s_kind_and_object_are_handed_on() -> None:
     assert on_object == [(POD, None, {"a": 1})]
 
 
-def test_a_failed_watcher_is_heard_from_kopfs_own_thread_alone() -> None:
-    told: list[str] = []
-    listener = _WatcherFailures(told.append)
+def test_a_failed_watcher_is_detected_only_in_kopfs_own_thread() -> None:
+    failures: list[str] = []
+    listener = _WatcherFailures(failures.append)
     logger = logging.getLogger("kopf._core.reactor.running")
     logging.getLogger("kopf").addHandler(listener)
     try:
@@ -341,4 +341,4 @@ def test_a_failed_watcher_is_heard_from_kopfs_own_thread_alone() -> None:
         logger.error("Watcher for %s has failed: gone", "pods.v1")
     finally:
         logging.getLogger("kopf").removeHandler(listener)
-    assert told == ["Watcher for pods.v1 has failed: gone"]
+    assert failures == ["Watcher for pods.v1 has failed: gone"]

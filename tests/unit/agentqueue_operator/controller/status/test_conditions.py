@@ -1,4 +1,4 @@
-"""What is told about an AgentQueue."""
+"""The status, the conditions and the events of an AgentQueue."""
 
 from dataclasses import replace
 from typing import Any
@@ -44,7 +44,7 @@ def facts(*agents: AgentFacts, **given: Any) -> Facts:
     return replace(Facts(generation=3, redis=REDIS, agents=agents or (agent(),)), **given)
 
 
-def told(given: Facts) -> dict[str, tuple[str, str]]:
+def conditions(given: Facts) -> dict[str, tuple[str, str]]:
     status = status_of(given, None, now=NOW)
     AgentQueueStatus.model_validate(status)
     return {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
@@ -55,8 +55,8 @@ def message(given: Facts, kind: str) -> str:
     return str(next(one["message"] for one in status["conditions"] if one["type"] == kind))
 
 
-def test_all_is_well() -> None:
-    assert told(facts()) == {
+def test_everything_is_ready() -> None:
+    assert conditions(facts()) == {
         "Ready": ("True", "Available"),
         "Reconciling": ("False", "Ready"),
         "Stalled": ("False", "ProgressPossible"),
@@ -283,7 +283,7 @@ def test_all_is_well() -> None:
     ],
 )
 def test_conditions(given: Facts, expected: dict[str, tuple[str, str]]) -> None:
-    found = told(given)
+    found = conditions(given)
     assert {kind: found[kind] for kind in expected} == expected
 
 
@@ -309,14 +309,14 @@ REDISES = st.builds(RedisFacts, rolling_out=st.booleans(), problem=PROBLEMS, sta
 def test_ready_reconciling_and_stalled_exclude_each_other_and_one_always_holds(
     agents: list[AgentFacts], redis: RedisFacts, console: ConsoleFacts | None, pending: bool, suspended: bool
 ) -> None:
-    """So that kstatus, which asks for Reconciling first, and Argo CD's script, which asks for Stalled first, agree."""
+    """Then kstatus, which reads Reconciling first, and Argo CD's script, which reads Stalled first, agree."""
     named = [replace(one, name=f"a{number}") for number, one in enumerate(agents)]
-    found = told(facts(*named, redis=redis, console=console, pending=pending, suspended=suspended))
+    found = conditions(facts(*named, redis=redis, console=console, pending=pending, suspended=suspended))
     holds = [kind for kind in ("Ready", "Reconciling", "Stalled") if found[kind][0] == "True"]
     assert len(holds) == 1
 
 
-def test_messages_name_what_and_what_to_do() -> None:
+def test_messages_name_the_problem_and_its_remedy() -> None:
     given = facts(agent(ready=0, problem=replace(CRASHING, more=2)))
     said = message(given, "Ready")
     assert said.startswith("agent a: container worker ended with exit code 1 (and 2 more pods).")
@@ -351,7 +351,7 @@ def test_agents_whose_number_does_not_follow_their_queue_are_named() -> None:
         ),
     ],
 )
-def test_scaling_is_told_by_agent(agents: list[AgentFacts], said: str) -> None:
+def test_scaling_is_reported_by_agent(agents: list[AgentFacts], said: str) -> None:
     assert message(facts(*agents), "Progressing") == f"{said} {REMEDIES[Reason.SCALING]}"
 
 
@@ -426,7 +426,7 @@ def test_the_time_of_a_condition_is_kept_while_its_status_stays() -> None:
     assert all(one["observedGeneration"] == 3 for one in new["conditions"])
 
 
-def test_what_is_held_keeps_the_rest_as_it_was() -> None:
+def test_a_paused_status_keeps_the_other_conditions() -> None:
     old = status_of(facts(), None, now=NOW)
     status = unreconciled_status(old, paused(), generation=4, now=LATER)
     AgentQueueStatus.model_validate(status)
@@ -438,12 +438,12 @@ def test_what_is_held_keeps_the_rest_as_it_was() -> None:
     assert status["observedGeneration"] == 3
 
 
-def test_what_was_never_looked_at_has_no_observed_generation() -> None:
+def test_a_generation_without_a_reconcile_is_not_observed() -> None:
     assert "observedGeneration" not in unreconciled_status(None, paused(), generation=1, now=NOW)
     assert unreconciled_status({"observedGeneration": -1}, paused(), generation=1, now=NOW)["observedGeneration"] == -1
 
 
-def test_what_was_never_told_is_unknown() -> None:
+def test_conditions_that_were_never_reported_are_unknown() -> None:
     status = unreconciled_status(
         None, blocked(Problem(Reason.INVALID_SPEC, "spec.agents: too many")), generation=1, now=NOW
     )
@@ -460,7 +460,7 @@ def test_what_was_never_told_is_unknown() -> None:
 # When to write
 
 
-def test_what_is_the_same_is_not_written() -> None:
+def test_an_unchanged_status_is_not_written() -> None:
     status = status_of(facts(agent(waiting=10)), None, now=NOW)
     assert is_worth_writing(None, status, since_s=0)
     assert not is_worth_writing(status, status_of(facts(agent(waiting=10)), status, now=LATER), since_s=1000)
@@ -503,7 +503,7 @@ def test_events_of_a_start() -> None:
     assert events(up, up) == []
 
 
-def test_events_of_trouble_and_its_end() -> None:
+def test_events_of_a_problem_and_its_end() -> None:
     well = status_of(facts(), None, now=NOW)
     wrong = status_of(facts(problems=(Problem(Reason.QUOTA_EXCEEDED, "x"),)), well, now=LATER)
     assert events(well, wrong) == [("QuotaExceeded", True)]
@@ -534,15 +534,15 @@ def test_events_of_trouble_and_its_end() -> None:
         (404, "404 page not found", Reason.OBJECT_INVALID),
     ],
 )
-def test_refusals(status: int, said: str, reason: Reason | None) -> None:
+def test_api_errors_become_problems(status: int, said: str, reason: Reason | None) -> None:
     problem = explain_api_error(Key("Deployment", "d"), status, said)
     assert (problem.reason if problem else None) is reason
     if problem:
         assert problem.message == f"Deployment d is rejected: {said}"
 
 
-def test_jobs_that_nobody_holds_any_more_are_active_still_and_need_somebody_to_run_them() -> None:
+def test_stalled_jobs_count_as_active_and_need_a_worker() -> None:
     stalled = agent(ready=0, desired=0, needed=0, stalled=2)
     status = status_of(facts(stalled), None, now=NOW)
     assert (status["waiting"], status["active"], status["agents"][0]["busySlots"]) == (0, 2, 0)
-    assert told(facts(replace(stalled, auto=False)))["ConfigurationWarning"] == ("True", "NoWorkers")
+    assert conditions(facts(replace(stalled, auto=False)))["ConfigurationWarning"] == ("True", "NoWorkers")

@@ -1,4 +1,4 @@
-"""What deployment tools make of an AgentQueue: kstatus (Flux, Helm 4), and Argo CD by the script in the docs."""
+"""Deployment tools judge an AgentQueue: kstatus (Flux, Helm 4), and Argo CD by the script in the docs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -43,12 +43,12 @@ def resource(status: Object | None, *, generation: int = GENERATION, annotations
     return {"metadata": metadata, "status": status} if status is not None else {"metadata": metadata}
 
 
-def told(facts: Facts) -> Object:
+def shown(facts: Facts) -> Object:
     return resource(status_of(facts, None, now=NOW))
 
 
 def kstatus(given: Object) -> str:
-    """As cli-utils' kstatus judges a custom resource: the generation first, then Reconciling, Stalled and Ready."""
+    """Judge a custom resource like cli-utils' kstatus: the generation first, then Reconciling, Stalled and Ready."""
     status = given.get("status") or {}
     if status.get("observedGeneration", given["metadata"]["generation"]) != given["metadata"]["generation"]:
         return "InProgress"
@@ -61,7 +61,7 @@ def kstatus(given: Object) -> str:
 
 
 def argo_cd(given: Object) -> Mapping[str, str]:
-    """What the script of docs/operations.md returns; Argo CD gives it the resource as `obj`."""
+    """Run the script of docs/operations.md as Argo CD does, with the resource as `obj`."""
     (text,) = [text for _, text in Page(ROOT / "docs" / "operations.md").blocks if SCRIPT in text]
     lua = LuaRuntime()
     lua.globals().obj = lua.table_from(given, recursive=True)
@@ -77,22 +77,31 @@ PAUSED = {"agentqueue.dev/paused": "true"}
 @pytest.mark.parametrize(
     ("given", "by_kstatus", "by_argo_cd"),
     [
-        pytest.param(told(WELL), "Current", "Healthy", id="rolled-out"),
-        pytest.param(told(agents(desired=0, ready=0, needed=0)), "Current", "Healthy", id="waits-for-jobs-at-zero"),
-        pytest.param(told(agents(auto=False, desired=0, ready=0, waiting=1)), "Current", "Healthy", id="jobs-wait"),
-        pytest.param(told(agents(desired=3, ready=1)), "Current", "Healthy", id="scales"),
-        pytest.param(told(agents(desired=1, ready=3)), "Current", "Healthy", id="a-scale-in-waits-for-jobs"),
+        pytest.param(shown(WELL), "Current", "Healthy", id="rolled-out"),
+        pytest.param(shown(agents(desired=0, ready=0, needed=0)), "Current", "Healthy", id="waits-for-jobs-at-zero"),
+        pytest.param(shown(agents(auto=False, desired=0, ready=0, waiting=1)), "Current", "Healthy", id="jobs-wait"),
+        pytest.param(shown(agents(desired=3, ready=1)), "Current", "Healthy", id="scales"),
+        pytest.param(shown(agents(desired=1, ready=3)), "Current", "Healthy", id="a-scale-in-waits-for-jobs"),
         pytest.param(
-            told(replace(agents(desired=0, ready=1), suspended=True)), "Current", "Healthy", id="suspended-and-drains"
+            shown(replace(agents(desired=0, ready=1), suspended=True)),
+            "Current",
+            "Healthy",
+            id="suspended-and-drains",
         ),
-        pytest.param(told(replace(WELL, suspended=True)), "Current", "Healthy", id="suspended"),
-        pytest.param(told(agents(rolling_out=True)), "InProgress", "Progressing", id="rolls-out"),
-        pytest.param(told(agents(ready=0)), "InProgress", "Progressing", id="starts"),
+        pytest.param(shown(replace(WELL, suspended=True)), "Current", "Healthy", id="suspended"),
+        pytest.param(shown(agents(rolling_out=True)), "InProgress", "Progressing", id="rolls-out"),
+        pytest.param(shown(agents(ready=0)), "InProgress", "Progressing", id="starts"),
         pytest.param(
-            told(agents(rolling_out=True, problem=PULL, newest_problem=PULL)), "Failed", "Degraded", id="a-wrong-image"
+            shown(agents(rolling_out=True, problem=PULL, newest_problem=PULL)),
+            "Failed",
+            "Degraded",
+            id="a-wrong-image",
         ),
         pytest.param(
-            told(agents(desired=1, ready=0, needed=0, problem=PULL)), "Failed", "Degraded", id="found-by-the-first-job"
+            shown(agents(desired=1, ready=0, needed=0, problem=PULL)),
+            "Failed",
+            "Degraded",
+            id="found-by-the-first-job",
         ),
         pytest.param(
             resource(
@@ -122,12 +131,12 @@ PAUSED = {"agentqueue.dev/paused": "true"}
         ),
     ],
 )
-def test_what_deployment_tools_make_of_it(given: Object, by_kstatus: str, by_argo_cd: str) -> None:
+def test_deployment_tools_judge_the_status(given: Object, by_kstatus: str, by_argo_cd: str) -> None:
     assert (kstatus(given), argo_cd(given)["status"]) == (by_kstatus, by_argo_cd)
 
 
-def test_argo_cd_shows_what_is_wrong_and_what_to_do() -> None:
-    said = argo_cd(told(agents(rolling_out=True, newest_problem=PULL)))["message"]
+def test_argo_cd_shows_the_problem_and_its_remedy() -> None:
+    said = argo_cd(shown(agents(rolling_out=True, newest_problem=PULL)))["message"]
     assert said.startswith("agent a: a:2: not found.")
     assert "imagePullSecrets" in said
 

@@ -1,4 +1,4 @@
-"""What pods and Deployments tell."""
+"""Problems of pods and Deployments."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -52,7 +52,7 @@ HANDLER = (
 
 
 @pytest.mark.parametrize(
-    ("given", "reason", "said"),
+    ("given", "reason", "message"),
     [
         pytest.param(
             pod(waiting("ImagePullBackOff", "not found")), Reason.IMAGE_PULL_FAILED, "a:1: not found", id="image"
@@ -103,11 +103,11 @@ HANDLER = (
         ),
     ],
 )
-def test_a_pod_s_trouble(given: Object, reason: Reason, said: str) -> None:
+def test_a_pod_s_problem(given: Object, reason: Reason, message: str) -> None:
     problem = problem_of([given], now=NOW)
     assert problem is not None
     assert problem.reason is reason
-    assert said in problem.message
+    assert message in problem.message
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_pod_s_trouble(given: Object, reason: Reason, said: str) -> None:
         ),
     ],
 )
-def test_no_trouble(given: Object) -> None:
+def test_no_problem(given: Object) -> None:
     assert problem_of([given], now=NOW) is None
 
 
@@ -148,18 +148,18 @@ def deployment(*conditions: Object, generation: int = 1, **status: Any) -> Objec
         ({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}, Reason.ROLLOUT_STUCK),
     ],
 )
-def test_a_deployment_s_trouble(condition: Object, reason: Reason) -> None:
+def test_a_deployment_s_problem(condition: Object, reason: Reason) -> None:
     problem = problem_of([], deployment(condition), now=NOW)
     assert problem is not None
     assert problem.reason is reason
 
 
-def test_what_a_user_must_mend_is_told_first() -> None:
+def test_problems_that_a_user_must_fix_come_first() -> None:
     pods = [unscheduled("no node"), pod(ended(1)), pod(waiting("ErrImagePull")), pod(waiting("ErrImagePull"))]
     assert problem_of(pods, now=NOW) == Problem(Reason.IMAGE_PULL_FAILED, "a:1: ErrImagePull", more=1)
 
 
-def test_long_words_are_cut_at_the_front() -> None:
+def test_long_output_is_cut_at_the_front() -> None:
     problem = problem_of([pod(ended(1, "x" * 1000 + " the cause"))], now=NOW)
     assert problem is not None
     assert problem.message.endswith("the cause")
@@ -192,7 +192,7 @@ JUST_NOW, EXACTLY_LONG = "2026-01-01T11:50:01Z", "2026-01-01T11:50:00Z"
         pytest.param("CreateContainerConfigError", EXACTLY_LONG, True, id="a-secret-did-not-come"),
     ],
 )
-def test_what_stays_until_somebody_changes_something(reason: str, since: str, final: bool) -> None:
+def test_final_problems(reason: str, since: str, final: bool) -> None:
     given = pod(waiting(reason, 'secret "s" not found'), conditions=[SCHEDULED | {"lastTransitionTime": since}])
     problem = problem_of([given], now=NOW)
     assert problem is not None
@@ -215,7 +215,7 @@ def test_no_room_is_final_once_it_has_lasted(since: str, final: bool) -> None:
         assert problem.is_final is final
 
 
-def test_a_rollout_past_its_deadline_makes_any_trouble_final() -> None:
+def test_a_rollout_past_its_deadline_makes_any_problem_final() -> None:
     stuck = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
     problem = problem_of([unscheduled("0/1 nodes", JUST_NOW)], deployment(stuck), now=NOW)
     assert problem is not None
@@ -254,5 +254,5 @@ BEFORE, AFTER = "2026-01-01T10:59:59Z", "2026-01-01T11:00:01Z"
         ),
     ],
 )
-def test_a_pod_that_served_and_does_no_more(given: Object, expected: bool) -> None:
+def test_a_pod_that_was_ready_and_is_not_any_more(given: Object, expected: bool) -> None:
     assert was_ready(given) is expected

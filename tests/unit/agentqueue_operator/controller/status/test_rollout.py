@@ -1,4 +1,4 @@
-"""Whether the newest version of what was deployed is what runs."""
+"""The state of rollouts."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_a_change_of_the_number_of_pods_is_no_rollout() -> None:
     assert templates.is_observed(deployment(generation=2, observed=1))
 
 
-def test_what_is_not_known_counts_as_changed() -> None:
+def test_an_unknown_object_counts_as_changed() -> None:
     """After a restart of the operator nobody knows whether the template or the number changed."""
     assert not Templates().is_observed(deployment(generation=2, observed=1))
     assert Templates().is_observed({"metadata": {}, "spec": {}})

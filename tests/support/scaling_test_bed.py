@@ -1,4 +1,4 @@
-"""An AgentQueue on a test cluster with the Redis that a test can reach and break: a server of this machine."""
+"""An AgentQueue on a test cluster with a Redis on this machine, which a test can reach and break."""
 
 import asyncio
 import contextlib
@@ -46,14 +46,14 @@ async def eat(ctx: Context) -> None:
 
 
 @dataclass
-class Field:
-    """One AgentQueue `demo` with one agent `work`."""
+class ScalingTestBed:
+    """The AgentQueue `demo` with one agent `work`."""
 
     kube: Kube
     server: RunningServer
 
     async def apply(self, **given: Any) -> None:
-        """The agent with these settings; what is given twice is changed."""
+        """Apply the AgentQueue with these fields of its agent."""
         suspend = given.pop("suspend", False)
         redis = {"external": {"urlSecretRef": {"name": "redis", "key": "url"}}}
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}}
@@ -62,26 +62,26 @@ class Field:
         await self.kube.apply(agent_queue(agents=[one], redis=redis, suspend=suspend))
 
     async def start(self, **given: Any) -> None:
-        """The same, until it is ready."""
+        """Apply the AgentQueue and wait until it is ready."""
         await self.apply(**given)
         await self.kube.until(AQ, "demo", is_ready, timeout=60)
 
     def client(self) -> Client:
-        """Where its jobs are."""
+        """Return a client of its Redis."""
         return Client(self.server.url)
 
     async def naps(self, client: Client, count: int, seconds: float) -> list[Job]:
-        """So many jobs at once."""
+        """Enqueue jobs that sleep."""
         jobs = [{"queue": AGENT, "name": "nap", "data": seconds} for _ in range(count)]
         return list(await client.enqueue_many(jobs))
 
     async def replicas(self) -> int:
-        """Pods asked for."""
+        """Return the replicas of the Deployment."""
         found = await self.kube.get("deployment", DEPLOYMENT)
         return int(found["spec"].get("replicas", 1))
 
     async def until_replicas(self, wanted: int | Callable[[int], bool], *, timeout: float = 60) -> None:
-        """Until so many pods are asked for."""
+        """Wait until the Deployment has this number of replicas."""
         holds = wanted if callable(wanted) else lambda number: number == wanted
         what = f"replicas {wanted}"
         await self.kube.until(
@@ -89,7 +89,7 @@ class Field:
         )
 
     async def until_ready(self, count: int, *, timeout: float = 90) -> None:
-        """Until so many pods are Ready."""
+        """Wait until this number of pods is ready."""
         await self.kube.until(
             "deployment",
             DEPLOYMENT,
@@ -99,12 +99,12 @@ class Field:
         )
 
     async def pods(self) -> list[Object]:
-        """The worker pods that don't end."""
+        """Return the worker pods that do not terminate."""
         found = await self.kube.list("pod", labels=f"agentqueue.dev/agent={AGENT}")
         return [one for one in found if "deletionTimestamp" not in one["metadata"]]
 
     async def until_one_pod(self) -> str:
-        """Until all but one have been told to stop; its name."""
+        """Wait until all pods but one terminate, and return the name of that one."""
 
         async def is_one() -> bool:
             return len(await self.pods()) == 1
@@ -115,7 +115,7 @@ class Field:
 
     @contextlib.asynccontextmanager
     async def recorded(self) -> AsyncIterator[dict[float, int]]:
-        """The numbers of replicas, by when they came, in monotonic seconds."""
+        """Record the replicas of the Deployment, by the time of their change in monotonic seconds."""
         numbers: dict[float, int] = {}
 
         async def record() -> None:
@@ -134,7 +134,7 @@ class Field:
 
 
 async def stays(holds: Callable[[], Any], *, seconds: float) -> None:
-    """Something holds, and goes on to."""
+    """Assert that a condition stays true for some seconds."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     while loop.time() < ends:
