@@ -80,25 +80,20 @@ def _decide_without_metrics(terms: Terms, memory: Memory) -> Decision:
 
     The history is dropped: when metrics return, the pods that run count as wanted.
     """
-    failures = memory.failures + 1
+    policy, fallback, failures = terms.policy, terms.policy.fallback, memory.failures + 1
+    target, reason = 0, ScalingReason.METRICS_MISSING
+    if policy.mode is ScalingMode.AUTO and not policy.suspended and failures >= fallback.failure_threshold:
+        match fallback.behavior:
+            case FallbackBehavior.HOLD:
+                reason = ScalingReason.FALLBACK_HOLD
+            case FallbackBehavior.STATIC:
+                target, reason = min(fallback.replicas or 0, policy.max_replicas), ScalingReason.FALLBACK_STATIC
+            case FallbackBehavior.MAX:
+                target, reason = policy.max_replicas, ScalingReason.FALLBACK_MAX
+            case _:
+                assert_never(fallback.behavior)
     terms = replace(terms, failures=failures)
-    target, reason = _fallback(terms)
     return _change_to(max(terms.current, target), reason, terms, Memory(failures=failures))
-
-
-def _fallback(terms: Terms) -> tuple[int, ScalingReason]:
-    fallback, policy = terms.policy.fallback, terms.policy
-    if policy.mode is not ScalingMode.AUTO or policy.suspended or terms.failures < fallback.failure_threshold:
-        return 0, ScalingReason.METRICS_MISSING
-    match fallback.behavior:
-        case FallbackBehavior.HOLD:
-            return 0, ScalingReason.FALLBACK_HOLD
-        case FallbackBehavior.STATIC:
-            return min(fallback.replicas or 0, policy.max_replicas), ScalingReason.FALLBACK_STATIC
-        case FallbackBehavior.MAX:
-            return policy.max_replicas, ScalingReason.FALLBACK_MAX
-        case _:
-            assert_never(fallback.behavior)
 
 
 def _decide_auto(terms: Terms, load: Load, memory: Memory, timing: ScalingTiming) -> Decision:

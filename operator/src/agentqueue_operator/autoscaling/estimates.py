@@ -138,12 +138,16 @@ def learn(known: Estimates, counters: QueueCounters) -> Estimates:
         return replace(known, counters=counters)
     elapsed_s = counters.at - before.at
     arrived = max(0, counters.arrived - before.arrived)
+    counted = 0.0  # A first burst is not treated as an arrival rate.
+    if known.arrived_at is not None:
+        expected = known.arrivals_per_s * elapsed_s
+        counted = min(arrived, expected + BURST_SIGMA * math.sqrt(expected) + 1)
     weight = 1 - math.exp(-elapsed_s / AVERAGING_S)
     return replace(
         known,
         counters=counters,
         arrived_at=counters.at if arrived else known.arrived_at,
-        arrivals_per_s=_mean(known.arrivals_per_s, _without_burst(arrived, known, elapsed_s) / elapsed_s, weight),
+        arrivals_per_s=_mean(known.arrivals_per_s, counted / elapsed_s, weight),
         busy=_mean(known.busy, counters.active, weight),
         service_s=_service_s(known, before, counters),
     )
@@ -157,14 +161,6 @@ def learn_start(known: Estimates, took: timedelta) -> Estimates:
 
 def _mean(old: float, new: float, weight: float) -> float:
     return old + weight * (new - old)
-
-
-def _without_burst(arrived: int, known: Estimates, elapsed_s: float) -> float:
-    """Return the arrivals that count for the rate. A first burst is not treated as an arrival rate."""
-    if known.arrived_at is None:
-        return 0.0
-    expected = known.arrivals_per_s * elapsed_s
-    return min(arrived, expected + BURST_SIGMA * math.sqrt(expected) + 1)
 
 
 def _service_s(known: Estimates, before: QueueCounters, counters: QueueCounters) -> float | None:
@@ -211,16 +207,12 @@ def raise_by_age(service_s: float, running: Sequence[Running]) -> float:
     jobs = sum(group.jobs for group in known)
     if jobs == 0:
         return service_s
-    most_s = MAX_AGE_RATIO * max(service_s, _median_s(known))
+    by_age = sorted(known, key=lambda group: group.mean_s)  # Each job counts with the mean age of its group.
+    counts = list(accumulate(group.jobs for group in by_age))
+    median_s = by_age[bisect_left(counts, jobs / 2)].mean_s
+    most_s = MAX_AGE_RATIO * max(service_s, median_s)
     age_s = sum(min(group.mean_s, most_s) * group.jobs for group in known) / jobs
     takes_longer = age_s > service_s * (1 + AGE_SIGMA / math.sqrt(jobs))
     if jobs < MIN_JOBS_FOR_BOUND:
         return min(2 * age_s, (1 + jobs) * service_s) if takes_longer else service_s
     return max(service_s, 2 * age_s if takes_longer else age_s)
-
-
-def _median_s(known: Sequence[Running]) -> float:
-    """Return the median age in seconds, with the mean age of its group as the age of each job."""
-    ordered = sorted(known, key=lambda group: group.mean_s)
-    counts = list(accumulate(group.jobs for group in ordered))
-    return ordered[bisect_left(counts, counts[-1] / 2)].mean_s

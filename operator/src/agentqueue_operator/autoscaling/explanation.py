@@ -9,7 +9,6 @@ from typing import assert_never
 
 from agentqueue_operator.autoscaling.model import (
     Decision,
-    Demand,
     Load,
     Rates,
     ScaleTo,
@@ -219,6 +218,14 @@ def _formula(terms: Terms) -> tuple[str, ...]:
         backlog = (
             f"To clear the backlog in {_seconds(demand.time_left_s)}, {demand.drain:.1f} must run at the same time."
         )
+    start = f"below {_pods(demand.start)} some are started" if demand.start else "none is started"
+    keep = f"above {_pods(demand.keep)} some may be removed" if demand.keep else "all may be removed"
+    floor = f"The running jobs need {_pods(demand.busy_floor)}"
+    floor += f", with minIdleSlots {demand.idle_floor}" if demand.idle_floor != demand.busy_floor else ""
+    cap: tuple[str, ...] = ()
+    if demand.rate_cap is not None:
+        known = _as_known(terms.snapshot.rates)
+        cap = (f"The rate limit can supply {_pods(demand.rate_cap)} with jobs{known}.",)
     window = f"The maximum to keep in the last {_seconds(terms.down_window_s)} was {terms.keep_peak}."
     return (
         f"In the long run, {demand.steady:.1f} jobs run at the same time.",
@@ -226,26 +233,13 @@ def _formula(terms: Terms) -> tuple[str, ...]:
         backlog,
         (
             f"Slots for {demand.wanted:.1f} jobs are wanted, with a standard deviation of {demand.sigma:.1f}: "
-            f"{_levels(demand)}."
+            f"{start}, {keep}."
         ),
-        *_limits(demand, terms.snapshot.rates),
+        f"{floor}.",
+        *cap,
         f"At least {policy.min_replicas}, at most {policy.max_replicas} pods are allowed.",
         *((window,) if terms.down_window_s else ()),
     )
-
-
-def _levels(demand: Demand) -> str:
-    start = f"below {_pods(demand.start)} some are started" if demand.start else "none is started"
-    keep = f"above {_pods(demand.keep)} some may be removed" if demand.keep else "all may be removed"
-    return f"{start}, {keep}"
-
-
-def _limits(demand: Demand, rates: Rates) -> tuple[str, ...]:
-    floor = f"The running jobs need {_pods(demand.busy_floor)}"
-    idle = f", with minIdleSlots {demand.idle_floor}" if demand.idle_floor != demand.busy_floor else ""
-    if demand.rate_cap is None:
-        return (f"{floor}{idle}.",)
-    return f"{floor}{idle}.", f"The rate limit can supply {_pods(demand.rate_cap)} with jobs{_as_known(rates)}."
 
 
 def _as_known(rates: Rates) -> str:

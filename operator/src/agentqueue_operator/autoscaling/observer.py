@@ -87,15 +87,11 @@ class AgentObserver:
         """
         load = self.metrics.load if self.metrics is not None else None
         snapshot = ScalingSnapshot(at=at, load=load, pods=pods, rates=self.rates)
-        counts = load is not None or self._counts_as_failure(at, has_server=has_server)
+        is_new = self.failed_at is None or at >= self.failed_at + self.failure_interval_s
+        counts = load is not None or (is_new and (has_server or self.was_read))
         memory = self.memory if counts else replace(self.memory, failures=max(0, self.memory.failures - 1))
         decision = decide_replicas(snapshot, current=current, policy=policy, memory=memory, timing=self.timing)
         if counts:
             self.memory = decision.memory
             self.failed_at = at if load is None else None
         return decision
-
-    def _counts_as_failure(self, at: float, *, has_server: bool) -> bool:
-        if not (has_server or self.was_read):
-            return False
-        return self.failed_at is None or at >= self.failed_at + self.failure_interval_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,13 +37,28 @@ def explain(
     The operator and `agentqueue up` store their last decision in Redis, with its inputs and every term.
     """
     found = with_client(redis, lambda client: _read(client, queue, job_id))
-    if as_json:
-        print_json(_as_json(found))
+    own, job = _of_queue(found), _of_job(found)
+    if not as_json:
+        if job is not None:
+            _print("", job)
+        _print(f"{found.stats.name}: ", own)
         return
-    job, own = _of_job(found), _of_queue(found)
-    if job is not None:
-        _print("", job)
-    _print(f"{found.stats.name}: ", own)
+    from agentqueue_operator.autoscaling.decision_record import to_json  # noqa: PLC0415
+
+    shown_job = None
+    if job is not None and found.status is not None:
+        status = found.status.to_json()
+        shown_job = {"headline": job.headline, "details": list(job.details), **status, "ahead": found.ahead}
+    print_json(
+        {
+            "queue": found.stats.name,
+            "headline": own.headline,
+            "details": list(own.details),
+            "decision": to_json(found.published) if found.published else None,
+            "now": found.stats.to_json(),
+            "job": shown_job,
+        }
+    )
 
 
 def _print(name: str, explanation: Explanation) -> None:
@@ -68,9 +83,16 @@ class _Found:
 
 
 async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
+    """Read the state of a queue, and of a job in it.
+
+    Raises:
+        NotFound: the queue is unknown, or the job is in another queue.
+    """
     from agentqueue.client.stats import stats_of  # noqa: PLC0415
     from agentqueue.client.suggestions import check_queue_known  # noqa: PLC0415
+    from agentqueue.errors import NotFound  # noqa: PLC0415
     from agentqueue.keys import check_id, check_queue  # noqa: PLC0415
+    from agentqueue.store.lookup import find_queue  # noqa: PLC0415
     from agentqueue_operator.autoscaling.decision_record import decode  # noqa: PLC0415
     from agentqueue_operator.queues.reader import metrics_of  # noqa: PLC0415
 
@@ -84,26 +106,15 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
         note = f"The last decision is {error}. Use the version of agentqueue that published it."
     job, status, ahead = None, None, 0
     if job_id is not None:
-        status = await client.status(check_id(job_id), queue=await _queue_of(client, queue, job_id))
+        check_id(job_id)
+        owner = await find_queue(client.store, job_id)
+        if owner not in (None, queue):
+            raise NotFound(f"job {job_id} is in queue {owner}, not in {queue}: agentqueue explain {owner} {job_id}")
+        status = await client.status(job_id, queue=queue)
         job = await client.store.inspect(queue, job_id)
         if job.level is not None and job.score is not None and status.state == "waiting":
             ahead = await client.store.count_ahead(queue, job.level, job.score)
     return _Found(metrics_of(snapshot), stats_of(snapshot), snapshot.now_ms, published, note, job, status, ahead)
-
-
-async def _queue_of(client: Client, queue: str, job_id: str) -> str:
-    """Return the queue, unless the job is in another one.
-
-    Raises:
-        NotFound: the job is in another queue.
-    """
-    from agentqueue.errors import NotFound  # noqa: PLC0415
-    from agentqueue.store.lookup import find_queue  # noqa: PLC0415
-
-    found = await find_queue(client.store, job_id)
-    if found not in (None, queue):
-        raise NotFound(f"job {job_id} is in queue {found}, not in {queue}: agentqueue explain {found} {job_id}")
-    return queue
 
 
 def _of_queue(found: _Found) -> Explanation:
@@ -198,19 +209,3 @@ def _notes(found: _Found, status: JobStatus) -> tuple[str, ...]:
     if known and status.name and status.name not in known and not status.is_final:
         notes.append(f"None of the live workers knows a job named {status.name}: they know {', '.join(sorted(known))}.")
     return tuple(notes)
-
-
-def _as_json(found: _Found) -> dict[str, Any]:
-    from agentqueue_operator.autoscaling.decision_record import to_json  # noqa: PLC0415
-
-    queue, job = _of_queue(found), _of_job(found)
-    return {
-        "queue": found.stats.name,
-        "headline": queue.headline,
-        "details": list(queue.details),
-        "decision": to_json(found.published) if found.published else None,
-        "now": found.stats.to_json(),
-        "job": None
-        if job is None or found.status is None
-        else {"headline": job.headline, "details": list(job.details), **found.status.to_json(), "ahead": found.ahead},
-    }

@@ -6,14 +6,11 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from agentqueue.errors import InvalidSpec
-
-if TYPE_CHECKING:
-    from agentqueue.spec import Loaded
 
 
 class Output(StrEnum):
@@ -42,7 +39,7 @@ def render(
     does not name are those of the operator's settings (AGENTQUEUE_OPERATOR_WORKER_IMAGE and so on).
     """
     try:
-        text = _rendered(_load(file), namespace, output)
+        text = _manifests(file, namespace, output)
     except InvalidSpec as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
@@ -51,20 +48,14 @@ def render(
     print(text, end="")
 
 
-def _load(file: str) -> Loaded:
-    from agentqueue.spec import load, load_file  # noqa: PLC0415
-
-    loaded = load(sys.stdin.read(), "<stdin>") if file == "-" else load_file(Path(file))
-    loaded.some()
-    return loaded
-
-
-def _rendered(loaded: Loaded, namespace: str | None, output: Output) -> str:
-    from agentqueue.spec import resolve  # noqa: PLC0415
+def _manifests(file: str, namespace: str | None, output: Output) -> str:
+    from agentqueue.spec import load, load_file, resolve  # noqa: PLC0415
     from agentqueue_operator.controller.settings import read_settings  # noqa: PLC0415
     from agentqueue_operator.resources.printing import as_json, as_yaml, offline_manifests  # noqa: PLC0415
     from agentqueue_operator.resources.render import Images  # noqa: PLC0415
 
+    loaded = load(sys.stdin.read(), "<stdin>") if file == "-" else load_file(Path(file))
+    loaded.some()
     settings = read_settings(os.environ)
     images = Images(settings.worker_image, settings.redis_image, settings.console_image)
     queues = [resolve(queue) for queue in loaded.queues]

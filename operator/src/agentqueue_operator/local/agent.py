@@ -100,7 +100,10 @@ class LocalAgent:
         self.observer.observe(metrics, at=at)
         if metrics is None:
             return []
-        self._count_done(metrics.done, at)
+        if self.done_before is None or metrics.done < self.done_before:  # The server was emptied, or is another one.
+            self.done_before, self.done_samples = metrics.done, []
+        recent = [sample for sample in self.done_samples if sample[0] > at - RATE_WINDOW_S]
+        self.done_samples = [*recent, (at, metrics.done)]
         live = [self.workers[name] for name in metrics.heartbeats if name in self.workers]
         became_ready = [worker for worker in live if worker.ready is None and worker.ended is None]
         for worker in became_ready:
@@ -219,9 +222,3 @@ class LocalAgent:
             return []
         ready = (worker for worker in self.workers.values() if worker.phase is Phase.READY)
         return [worker for worker in ready if at - worker.heard >= for_s]
-
-    def _count_done(self, done: int, at: float) -> None:
-        if self.done_before is None or done < self.done_before:  # The server was emptied, or is another one.
-            self.done_before, self.done_samples = done, []
-        recent = [sample for sample in self.done_samples if sample[0] > at - RATE_WINDOW_S]
-        self.done_samples = [*recent, (at, done)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agentqueue.errors import InvalidSpec
 from agentqueue.spec import Loaded
-from agentqueue.spec.resolve import ResolvedAgent, ResolvedQueue
+from agentqueue.spec.resolve import ResolvedQueue
 from agentqueue.spec.worker_environment import worker_environment
 from agentqueue_operator.autoscaling.policy import policy_of
 from agentqueue_operator.local.ports import AgentRun
@@ -26,35 +26,32 @@ def agent_runs(queue: ResolvedQueue, loaded: Loaded, *, code: Path, data: Path) 
     Raises:
         InvalidSpec: a variable or the code refers to an object that is not in the file.
     """
-    return [_run(queue, agent, loaded, code, data) for agent in queue.agents]
-
-
-def _run(queue: ResolvedQueue, agent: ResolvedAgent, loaded: Loaded, code: Path, data: Path) -> AgentRun:
-    folders = [code]
-    if agent.code_from is not None:
-        folders.insert(0, _code(agent, loaded, data))
-    names = {str(other["metadata"]["name"]): str(other["kind"]) for other in loaded.others}
+    kinds = {str(other["metadata"]["name"]): str(other["kind"]) for other in loaded.others}
     documents = Documents(
-        secrets={name: loaded.secret(name) or {} for name, kind in names.items() if kind == "Secret"},
-        config_maps={name: loaded.config_map(name) or {} for name, kind in names.items() if kind == "ConfigMap"},
+        secrets={name: loaded.secret(name) or {} for name, kind in kinds.items() if kind == "Secret"},
+        config_maps={name: loaded.config_map(name) or {} for name, kind in kinds.items() if kind == "ConfigMap"},
         shell=os.environ,
     )
-    variables = resolve_variables(agent.name, agent.env, agent.env_from, documents)
-    path = import_path(folders, variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH"))
-    return AgentRun(
-        name=agent.name,
-        queue=agent.queue_name,
-        policy=policy_of(agent, suspended=queue.suspend),
-        environment={**variables, **worker_environment(agent), "PYTHONPATH": path},
-        grace_s=agent.termination_grace_period_seconds,
-        retention=retention_of(agent),
-    )
-
-
-def _code(agent: ResolvedAgent, loaded: Loaded, data: Path) -> Path:
-    assert agent.code_from is not None
-    name = agent.code_from.config_map.name
-    files = loaded.config_map(name)
-    if files is None:
-        raise InvalidSpec(f"agent {agent.name}: codeFrom names the ConfigMap {name}, which is not in {loaded.source}")
-    return write_code(data / "code" / name, files)
+    runs: list[AgentRun] = []
+    for agent in queue.agents:
+        folders = [code]
+        if agent.code_from is not None:
+            name = agent.code_from.config_map.name
+            files = loaded.config_map(name)
+            if files is None:
+                where = f"which is not in {loaded.source}"
+                raise InvalidSpec(f"agent {agent.name}: codeFrom names the ConfigMap {name}, {where}")
+            folders.insert(0, write_code(data / "code" / name, files))
+        variables = resolve_variables(agent.name, agent.env, agent.env_from, documents)
+        path = import_path(folders, variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH"))
+        runs.append(
+            AgentRun(
+                name=agent.name,
+                queue=agent.queue_name,
+                policy=policy_of(agent, suspended=queue.suspend),
+                environment={**variables, **worker_environment(agent), "PYTHONPATH": path},
+                grace_s=agent.termination_grace_period_seconds,
+                retention=retention_of(agent),
+            )
+        )
+    return runs

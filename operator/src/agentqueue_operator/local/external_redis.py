@@ -8,7 +8,7 @@ from agentqueue.errors import InvalidSpec, UsageError
 from agentqueue.local.server import private_folder, write_private
 from agentqueue.service import environment as env
 from agentqueue.spec import Loaded
-from agentqueue.spec.redis import ClientTLS, ExternalRedis, Sentinel
+from agentqueue.spec.redis import ExternalRedis
 from agentqueue.store import Sentinels, ServerOptions, Tls, parse_nodes, server_options
 
 
@@ -37,9 +37,21 @@ def external_server(redis: ExternalRedis, loaded: Loaded, shell: Mapping[str, st
     if options is None:
         raise sources.missing("the Redis url", key.name, key.key, env.REDIS_URL)
     if redis.tls is not None:
-        options = replace(options, tls=_tls(redis.tls, sources))
+        ca, pair = redis.tls.ca_secret_ref, redis.tls.client_certificate_secret_name
+        tls = Tls(
+            ca_file=None
+            if ca is None
+            else sources.file("the certificate authority", ca.name, ca.key, env.REDIS_CA_FILE),
+            cert_file=None if pair is None else sources.file("the certificate", pair, "tls.crt", env.REDIS_CERT_FILE),
+            key_file=None if pair is None else sources.file("the private key", pair, "tls.key", env.REDIS_KEY_FILE),
+            skip_verify=redis.tls.insecure_skip_verify,
+        )
+        options = replace(options, tls=tls)
     if redis.sentinel is not None:
-        options = replace(options, sentinel=_sentinels(redis.sentinel, sources))
+        ref, variable = redis.sentinel.password_secret_ref, env.REDIS_SENTINEL_PASSWORD
+        password = None if ref is None else sources.text("the Sentinels' password", ref.name, ref.key, variable)
+        nodes = parse_nodes(",".join(redis.sentinel.nodes))
+        options = replace(options, sentinel=Sentinels(redis.sentinel.master_name, nodes, password))
     return options
 
 
@@ -69,20 +81,3 @@ class _Sources:
         path = private_folder(self.folder / "tls") / f"{secret}-{key}"
         write_private(path, found)
         return str(path.absolute())
-
-
-def _tls(tls: ClientTLS, sources: _Sources) -> Tls:
-    ca, pair = tls.ca_secret_ref, tls.client_certificate_secret_name
-    return Tls(
-        ca_file=None if ca is None else sources.file("the certificate authority", ca.name, ca.key, env.REDIS_CA_FILE),
-        cert_file=None if pair is None else sources.file("the certificate", pair, "tls.crt", env.REDIS_CERT_FILE),
-        key_file=None if pair is None else sources.file("the private key", pair, "tls.key", env.REDIS_KEY_FILE),
-        skip_verify=tls.insecure_skip_verify,
-    )
-
-
-def _sentinels(sentinel: Sentinel, sources: _Sources) -> Sentinels:
-    key = sentinel.password_secret_ref
-    variable = env.REDIS_SENTINEL_PASSWORD
-    password = None if key is None else sources.text("the Sentinels' password", key.name, key.key, variable)
-    return Sentinels(sentinel.master_name, parse_nodes(",".join(sentinel.nodes)), password)

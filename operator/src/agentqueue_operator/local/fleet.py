@@ -74,9 +74,14 @@ def plan(members: Iterable[Member], *, wanted: int, may_start: int) -> tuple[Act
     by_name = sorted(members, key=lambda member: member.name)
     current = [m for m in by_name if m.phase in (Phase.STARTING, Phase.READY) and not m.outdated]
     leaving = in_removal_order(current)[: max(0, len(current) - wanted)]
+    # Outdated workers go when they only start, or when their successor is ready.
+    outdated = [m for m in by_name if m.outdated and m.phase is Phase.READY]
+    ready = sum(m.phase is Phase.READY for m in current)
+    leaving += [m for m in by_name if m.outdated and m.phase is Phase.STARTING]
+    leaving += in_removal_order(outdated)[: max(0, len(outdated) + ready - wanted)]
     return (
         *_add(by_name, missing=wanted - len(current), may_start=may_start),
-        *(RequestDrain(m.name) for m in [*leaving, *_replaced(by_name, current, wanted=wanted)]),
+        *(RequestDrain(m.name) for m in leaving),
         *(StopWorker(m.name) for m in by_name if m.phase is Phase.DRAINING and m.drained),
     )
 
@@ -99,12 +104,3 @@ def _add(members: Sequence[Member], *, missing: int, may_start: int) -> tuple[Ac
     back = [m for m in members if m.phase is Phase.DRAINING and not m.outdated and not m.drained][:missing]
     count = min(missing - len(back), may_start)
     return (*(CancelDrain(m.name) for m in back), *((StartWorkers(count),) if count > 0 else ()))
-
-
-def _replaced(members: Sequence[Member], current: Sequence[Member], *, wanted: int) -> list[Member]:
-    """Return the outdated workers that are no longer needed: those that start, and those whose successor is ready."""
-    outdated = [m for m in members if m.outdated]
-    serving = [m for m in outdated if m.phase is Phase.READY]
-    ready = sum(m.phase is Phase.READY for m in current)
-    surplus = in_removal_order(serving)[: max(0, len(serving) + ready - wanted)]
-    return [*(m for m in outdated if m.phase is Phase.STARTING), *surplus]

@@ -135,7 +135,10 @@ class LocalProcesses:
 
         Return all its workers, including those that have ended.
         """
-        self._leftovers = _read_ledger(self._ledger)
+        try:
+            self._leftovers = [Leftover(**row) for row in json.loads(self._ledger.read_text())]
+        except (OSError, ValueError, TypeError):  # A damaged list proves nothing, so no process is ended because of it.
+            self._leftovers = []
         for leftover in self._leftovers:
             process = Process(leftover.pid, leftover.start)
             if process.is_alive:
@@ -198,14 +201,6 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _read_ledger(path: Path) -> list[Leftover]:
-    """Return the workers in the list. A damaged list proves nothing, so no process is ended because of it."""
-    try:
-        return [Leftover(**row) for row in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
-        return []
-
-
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[Path]:
     """Create the data folder if needed, and lock it for one `up` at a time.
@@ -223,7 +218,11 @@ def hold_folder(folder: Path) -> Iterator[Path]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UsageError(_who_holds(folder, file.name)) from None
+            holder = Path(file.name).read_text() or "it is starting"
+            raise UsageError(
+                f"`agentqueue up` runs here already ({holder}; data folder {folder}): stop it with Ctrl-C, "
+                "or choose another folder with --data DIR"
+            ) from None
         since = from_ms(now_ms()).astimezone()
         file.truncate(0)
         with suppress(OSError):  # On a full disk, the error message of a second `up` has less detail.
@@ -237,14 +236,6 @@ def unwritable(folder: Path, error: OSError) -> UsageError:
     return UsageError(
         f"cannot write to the data folder {folder} ({error.strerror}): free disk space, make it writable, or choose "
         "another folder with --data DIR"
-    )
-
-
-def _who_holds(folder: Path, lock: str) -> str:
-    holder = Path(lock).read_text() or "it is starting"
-    return (
-        f"`agentqueue up` runs here already ({holder}; data folder {folder}): stop it with Ctrl-C, "
-        "or choose another folder with --data DIR"
     )
 
 

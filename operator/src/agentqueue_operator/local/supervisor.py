@@ -76,12 +76,18 @@ class LocalSupervisor:
             stop: starts the drain.
             stop_now: set during the drain, makes the workers release their running jobs at once.
         """
-        listener = asyncio.create_task(listen(lambda: self._queues, self._idle_queues, self._wake.set))
+
+        def idle_queues() -> list[str]:
+            return [agent.run.queue for agent in self.agents if agent.is_idle()]
+
+        listener = asyncio.create_task(listen(lambda: self._queues, idle_queues, self._wake.set))
         housekeeping = asyncio.create_task(self._housekeeper.run())
         stopping = asyncio.create_task(self._wake_on(stop))
         try:
             while not stop.is_set():
-                _raise_if_ended(listener, housekeeping)
+                for task in (listener, housekeeping):  # They run until cancelled, so one that has ended has failed.
+                    if task.done():
+                        task.result()
                 await self._run_once()
                 await self._wait()
         finally:
@@ -143,7 +149,11 @@ class LocalSupervisor:
         for action in plan(agent.members(at=at), wanted=agent.wanted, may_start=allowed):
             await self._carry_out(agent, action)
         self._kill_overdue(agent)
-        self._kill_hung(agent)
+        for worker in agent.hung(at=self._clock()):
+            worker.ended = self._clock()
+            text = f"has not renewed its leases for {HUNG_S:.0f} s: killed, because jobs wait"
+            self._screen.print_line(worker.name, text, error=True)
+            self._processes.kill(worker.name)
         return decision
 
     async def _carry_out(self, agent: LocalAgent, action: Action) -> None:
@@ -186,13 +196,6 @@ class LocalSupervisor:
                 self._screen.print_line(worker.name, "did not stop within its grace period: killed", error=True)
                 self._processes.kill(worker.name)
 
-    def _kill_hung(self, agent: LocalAgent) -> None:
-        for worker in agent.hung(at=self._clock()):
-            worker.ended = self._clock()
-            text = f"has not renewed its leases for {HUNG_S:.0f} s: killed, because jobs wait"
-            self._screen.print_line(worker.name, text, error=True)
-            self._processes.kill(worker.name)
-
     def _report_housekeeping(self, result: HousekeepingResult) -> None:
         if result.released:
             jobs = counted(result.released, "job")
@@ -210,7 +213,12 @@ class LocalSupervisor:
             agent = next(agent for agent in self.agents if gone.worker in agent.workers)
             worker = agent.workers.pop(gone.worker)
             if gone.code != 0:
-                await self._release_leases(agent, gone)
+                why = f"exit code {gone.code}" if gone.code >= 0 else f"signal {-gone.code}"
+                with suppress(AgentQueueError):  # The leases expire by themselves.
+                    released = await self._queues.release_leases_of_worker(agent.run.queue, gone.worker, why)
+                    if released:
+                        jobs = counted(released, "running job")
+                        self._screen.print_line(gone.worker, f"died ({why}); {jobs} returned to the queue")
             if worker.ended is None:
                 agent.worker_died(worker, at=self._clock())
                 unexpected.append((agent, gone))
@@ -221,19 +229,6 @@ class LocalSupervisor:
             how = f"ended with {gone.code}" if gone.code >= 0 else f"was killed by signal {-gone.code}"
             next_start = agent.next_start(at=self._clock())
             self._screen.print_line(gone.worker, f"{how} ({next_start}); its last line: {last}", error=True)
-
-    async def _release_leases(self, agent: LocalAgent, gone: Exit) -> None:
-        why = f"exit code {gone.code}" if gone.code >= 0 else f"signal {-gone.code}"
-        try:
-            released = await self._queues.release_leases_of_worker(agent.run.queue, gone.worker, why)
-        except AgentQueueError:
-            return  # The leases expire by themselves.
-        if released:
-            jobs = counted(released, "running job")
-            self._screen.print_line(gone.worker, f"died ({why}); {jobs} returned to the queue")
-
-    def _idle_queues(self) -> list[str]:
-        return [agent.run.queue for agent in self.agents if agent.is_idle()]
 
     async def _drain(self, stop_now: asyncio.Event) -> None:
         for agent in self.agents:
@@ -263,10 +258,3 @@ class LocalSupervisor:
 
     def _workers(self) -> list[WorkerProcess]:
         return [worker for agent in self.agents for worker in agent.workers.values()]
-
-
-def _raise_if_ended(*tasks: "asyncio.Task[None]") -> None:
-    """Raise the exception of a task that has ended. The tasks run until cancelled, so one that has ended has failed."""
-    for task in tasks:
-        if task.done():
-            task.result()

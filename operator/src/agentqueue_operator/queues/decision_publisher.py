@@ -86,7 +86,7 @@ class Publisher:
         if not due:
             return
         try:
-            before = await queues.publish({queue: encode(self._record(queue, one)) for queue, one in due.items()})
+            before = await queues.publish({queue: self._encode(queue, decision) for queue, decision in due.items()})
         except AgentQueueError:
             for queue in due:
                 self._publications[queue].at = float("-inf")
@@ -131,6 +131,6 @@ class Publisher:
         last.content, last.at = content, at
         return True
 
-    def _record(self, queue: str, decision: Decision) -> PublishedDecision:
-        change = self._publications[queue].change
-        return PublishedDecision(by=self._by, at_ms=self._now(), decision=decision, change=change, owner=self.owner)
+    def _encode(self, queue: str, decision: Decision) -> bytes:
+        change, now = self._publications[queue].change, self._now()
+        return encode(PublishedDecision(by=self._by, at_ms=now, decision=decision, change=change, owner=self.owner))

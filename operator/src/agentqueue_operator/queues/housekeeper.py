@@ -46,16 +46,12 @@ class Housekeeper:
     async def run(self) -> None:
         """Run rounds until cancelled."""
         while True:
-            await self._run_once()
+            server = self._queues()
+            if server is not None and self.retentions and self._may_act():
+                try:
+                    result = await server.run_housekeeping(self.retentions)
+                except AgentQueueError:
+                    result = HousekeepingResult()  # The loop that reads the queues reports the problem.
+                if result.released or result.skipped:
+                    self._on_result(result)
             await asyncio.sleep(EVERY_S)
-
-    async def _run_once(self) -> None:
-        server = self._queues()
-        if server is None or not self.retentions or not self._may_act():
-            return
-        try:
-            result = await server.run_housekeeping(self.retentions)
-        except AgentQueueError:
-            return  # The loop that reads the queues reports the problem.
-        if result.released or result.skipped:
-            self._on_result(result)

@@ -106,6 +106,7 @@ def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
     """Return the metrics of a queue from its snapshot in Redis."""
     heartbeats = {heartbeat.worker: _decode_heartbeat(heartbeat) for heartbeat in live_beats(snapshot)}
     counters = snapshot.counters
+    ended = sum(counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried"))
     return QueueMetrics(
         load=_load(snapshot, heartbeats),
         heartbeats=heartbeats,
@@ -113,7 +114,9 @@ def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
         delayed=sum(snapshot.delayed),
         done=counters.get("completed", 0),
         dead=snapshot.dead,
-        arrived=_arrived(snapshot),
+        # A delayed job arrives when it becomes due, and a retried one arrives again. The number is the sum of present
+        # jobs and ended attempts, because the enqueue of a plain arq client increments no counter.
+        arrived=snapshot.waiting + sum(snapshot.active) + ended,
         run_ms=counters.get("run_ms", 0),
         counters=counters,
         waits=snapshot.waits,
@@ -137,16 +140,6 @@ def _load(snapshot: QueueSnapshot, heartbeats: Mapping[str, WorkerHeartbeat]) ->
         oldest_ready=timedelta(milliseconds=oldest_ms),
         paused=snapshot.paused is not None,
     )
-
-
-def _arrived(snapshot: QueueSnapshot) -> int:
-    """Return the jobs that ever became ready. A delayed job arrives when it becomes due, a retried one arrives again.
-
-    The number is the sum of the present jobs and the ended attempts, because the enqueue of a plain arq client
-    increments no counter.
-    """
-    ended = sum(snapshot.counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried"))
-    return snapshot.waiting + sum(snapshot.active) + ended
 
 
 def _decode_heartbeat(heartbeat: Heartbeat) -> WorkerHeartbeat:

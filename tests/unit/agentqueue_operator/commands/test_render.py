@@ -104,7 +104,7 @@ def test_images_are_those_of_the_operators_settings(
         pytest.param(
             RESOURCE.replace('"m:a"', '"m:a", podTemplate: {spec: {volumes: [{emptyDir: {}}]}}'),
             1,
-            "agent echo: podTemplate.spec.volumes[0] has no name",
+            "agent echo: podTemplate.spec.volumes[0] lacks its merge key name",
             id="a-template-that-cannot-be-laid-over",
         ),
     ],

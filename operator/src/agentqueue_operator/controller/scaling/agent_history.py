@@ -151,7 +151,12 @@ class AgentHistory:
         living = [pod for pod in agent.pods if serves_or_will(pod)]
         leaving = sum(map(is_leaving, agent.pods))
         view = AgentView(deployment=agent.deployment, living=living, leaving=leaving, metrics=metrics)
-        self._learn_starts(living)
+        self.started &= {pod["metadata"]["uid"] for pod in living}
+        for pod in living:
+            uid, took = pod["metadata"]["uid"], start_of(pod)
+            if took is not None and uid not in self.started:
+                self.started.add(uid)
+                self.observer.observe_start(took)
         self.observer.observe(metrics, at=at)
         if metrics is None:
             return view
@@ -183,14 +188,6 @@ class AgentHistory:
     def worker_pods(self, view: AgentView, metrics: QueueMetrics, *, at: float) -> list[WorkerPod]:
         """Return the living pods as `scale_in` takes them. `at`: monotonic seconds."""
         return [_worker_pod(pod, self.pods[pod["metadata"]["uid"]], metrics, at=at) for pod in view.living]
-
-    def _learn_starts(self, pods: Sequence[Object]) -> None:
-        self.started &= {pod["metadata"]["uid"] for pod in pods}
-        for pod in pods:
-            uid, took = pod["metadata"]["uid"], start_of(pod)
-            if took is not None and uid not in self.started:
-                self.started.add(uid)
-                self.observer.observe_start(took)
 
 
 def container_of(pod: Object) -> str | None:

@@ -31,18 +31,15 @@ def crash_of(pod: Object) -> WorkerCrash | None:
     ended = last_end(container)
     if ended is None or not (ended.get("exitCode") or ended.get("signal")):
         return None
+    finished = ended.get("finishedAt")
     return WorkerCrash(
         worker=pod["metadata"]["name"],
         pod_uid=pod["metadata"]["uid"],
         container=ended.get("containerID") or f"{pod['metadata']['uid']}/{container.get('restartCount', 0)}",
-        ended_ms=_ms(ended.get("finishedAt")),
+        ended_ms=int(datetime.fromisoformat(finished).timestamp() * 1000) if finished else 0,
         why=_why(ended),
         of_pod=status.get("phase") in FINAL_PHASES and "terminated" in (container.get("state") or {}),
     )
-
-
-def _ms(moment: str | None) -> int:
-    return int(datetime.fromisoformat(moment).timestamp() * 1000) if moment else 0
 
 
 def _why(ended: Mapping[str, Any]) -> str:
@@ -50,14 +47,7 @@ def _why(ended: Mapping[str, Any]) -> str:
     code = ended.get("exitCode", 0)
     if ended.get("reason") == "OOMKilled":
         return f"OOMKilled, its container went over its memory limit (exit code {code})"
-    name = _signal(ended.get("signal") or code - 128)
-    reason = ended.get("reason")
+    number, reason = ended.get("signal") or code - 128, ended.get("reason")
+    name = signal.Signals(number).name if number in set(signal.Signals) else None
     cause = f"killed by {name}" if name else f"its container ended ({reason})" if reason else "its container ended"
     return f"{cause} (exit code {code})"
-
-
-def _signal(number: int) -> str | None:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return None

@@ -7,7 +7,7 @@
 2. Only then the pod gets the lowest pod-deletion-cost.
 3. Replicas are lowered only while each pod with that cost is confirmed, by at most the number of such pods.
 
-A pod that is to stay loses its deletion cost first and its mark last.
+A pod that stays loses its deletion cost first and its mark last.
 
 The ReplicaSet controller chooses victims by `ActivePodsWithRanks` (kubernetes/pkg/controller/controller_utils.go in
 1.35): unscheduled, pending and not-Ready pods go before any cost is compared. So each pod that is not Ready must be
@@ -119,11 +119,16 @@ def plan_scale_in(
     if victims and current > wanted:
         held = [pod for pod in by_name if pod.stage is not Stage.READY and not pod.works and pod not in victims]
     draining = [*victims, *held]
-    cancellations = (_cancellation(pod, is_marked_for_removal=pod in draining) for pod in by_name)
+    cancellations: list[CancelRemoval] = []
+    for pod in by_name:
+        if pod not in draining and (pod.removable or pod.marked_s is not None):
+            cancellations.append(CancelRemoval(pod.name))
+        elif pod in draining and pod.removable and not pod.drained:
+            cancellations.append(CancelRemoval(pod.name, keep_mark=True))
     actions: tuple[Action, ...] = (
         *(RequestDrain(pod.name) for pod in draining if pod.marked_s is None),
         *(SetDeletionCost(pod.name) for pod in victims if pod.drained and not pod.removable),
-        *(cancellation for cancellation in cancellations if cancellation is not None),
+        *cancellations,
     )
     if current <= wanted:
         return actions
@@ -152,12 +157,6 @@ def victims_of(pods: Iterable[WorkerPod], *, leaving: int) -> list[WorkerPod]:
         )
 
     return sorted(pods, key=order)[: max(0, leaving)]
-
-
-def _cancellation(pod: WorkerPod, *, is_marked_for_removal: bool) -> CancelRemoval | None:
-    if is_marked_for_removal:
-        return CancelRemoval(pod.name, keep_mark=True) if pod.removable and not pod.drained else None
-    return CancelRemoval(pod.name) if pod.removable or pod.marked_s is not None else None
 
 
 def _lowest(pods: Sequence[WorkerPod], *, wanted: int, current: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentqueue.clock import now_ms
 from agentqueue.errors import AgentQueueError
@@ -14,7 +14,6 @@ from agentqueue.spec.defaults import ScalingMode
 from agentqueue_operator.autoscaling.decision_record import Owner
 from agentqueue_operator.autoscaling.model import DEFAULT_TIMING, Decision, ScaleTo, ScalingTiming
 from agentqueue_operator.autoscaling.policy import policy_of
-from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.autoscaling.removal import RequestDrain
 from agentqueue_operator.controller.ports import AgentPods, Cluster, Scaled
 from agentqueue_operator.controller.scaling.agent_history import AgentHistory, AgentView
@@ -31,6 +30,9 @@ from agentqueue_operator.controller.scaling.scale_in import (
 )
 from agentqueue_operator.queues.decision_publisher import Publisher
 from agentqueue_operator.queues.ports import Queues
+
+if TYPE_CHECKING:
+    from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 
 OnDecision = Callable[[str, Decision], None]
 """Called with each decision for an agent, so that metrics can count it by its reason."""
@@ -84,7 +86,13 @@ class QueueScaler:
             agent.name: self._agents.get(agent.name) or AgentHistory(self._timing) for agent in queue.agents
         }
         agents = self._handshake.refresh(agents)
-        metrics = await self._read(queue, queues)
+        metrics: Mapping[str, QueueMetrics] = {}
+        if queues is not None:
+            horizons_s = {agent.queue_name: self._agents[agent.name].observer.startup_s for agent in queue.agents}
+            with suppress(
+                AgentQueueError
+            ):  # The decision has the reason MetricsMissing; the connection reports the error.
+                metrics = await queues.read(horizons_s)
         scaled: dict[str, Scaled] = {}
         decisions: dict[str, Decision] = {}
         for agent in queue.agents:
@@ -107,15 +115,6 @@ class QueueScaler:
         pods = {agent.queue_name: agents[agent.name].pods for agent in queue.agents if agent.name in agents}
         return await self._lease_recovery.release_leases(pods, queues)
 
-    async def _read(self, queue: ResolvedQueue, queues: Queues | None) -> Mapping[str, QueueMetrics]:
-        """Return the metrics of all queues, read in one round trip; none if Redis does not answer."""
-        if queues is None:
-            return {}
-        try:
-            return await queues.read({a.queue_name: self._agents[a.name].observer.startup_s for a in queue.agents})
-        except AgentQueueError:  # The decision has the reason MetricsMissing, and the connection reports the error.
-            return {}
-
     async def _carry_out(
         self, agent: ResolvedAgent, view: AgentView, decision: Decision, queues: Queues | None, at: float
     ) -> Scaled:
@@ -129,7 +128,11 @@ class QueueScaler:
             keep_s = None if decision.terms.policy.suspended else MARKS_KEPT_S
             with suppress(AgentQueueError):  # Replicas are not lowered then, and the next reconcile plans again.
                 result = await self._handshake.carry_out(agent.queue_name, view, actions, queues, keep_s)
-        replicas = _replicas(view, decision, result)
+        replicas: int | None = None  # In mode External, others set the number.
+        if decision.terms.policy.mode is not ScalingMode.EXTERNAL:
+            # More pods are requested at once, fewer only when victims may be removed.
+            wanted = max(view.current, _wanted(view, decision))
+            replicas = wanted if result.replicas is None else result.replicas
         last_scale = None
         if replicas is not None and replicas != view.current:
             last_scale = LastScale(time=self._now(), from_=view.current, to=replicas, reason=decision.reason)
@@ -160,13 +163,6 @@ def _plan(pods: Sequence[WorkerPod], view: AgentView, decision: Decision) -> tup
     if terms.policy.suspended:
         return tuple(RequestDrain(pod.name) for pod in pods if pod.marked_s is None)
     return plan_scale_in(pods, wanted=len(pods), current=len(pods))
-
-
-def _replicas(view: AgentView, decision: Decision, result: HandshakeResult) -> int | None:
-    """Return the replicas to render: a higher number at once, a lower one only when victims may be removed."""
-    if decision.terms.policy.mode is ScalingMode.EXTERNAL:
-        return None
-    return max(view.current, _wanted(view, decision)) if result.replicas is None else result.replicas
 
 
 def _requeue_after_s(

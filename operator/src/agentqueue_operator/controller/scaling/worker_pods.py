@@ -146,7 +146,8 @@ def _sum(live: Iterable[Object], field: str) -> int:
 def summary_of(pods: Sequence[Object], deployment: Object | None, *, now: datetime) -> Pods:
     """Return the number of pods by state. `pods`: the pods that serve or will serve; `now`: wall clock."""
     ready = sum(stage_of(pod) is Stage.READY for pod in pods)
-    unschedulable = sum(map(_is_unschedulable, pods))
+    scheduled = [condition_of(pod, "PodScheduled") for pod in pods]
+    unschedulable = sum(one.get("status") == "False" and one.get("reason") == "Unschedulable" for one in scheduled)
     failing = sum(map(_fails, pods))
     return Pods(
         ready=ready,
@@ -184,11 +185,6 @@ def _is_rolling_out(deployment: Object | None, pods: Iterable[Object]) -> bool:
     hashes = {(pod["metadata"].get("labels") or {}).get("pod-template-hash") for pod in pods}
     status: Mapping[str, int] = (deployment or {}).get("status") or {}
     return len(hashes) > 1 or status.get("replicas", 0) > status.get("updatedReplicas", 0)
-
-
-def _is_unschedulable(pod: Object) -> bool:
-    scheduled = condition_of(pod, "PodScheduled")
-    return scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
 
 
 def _fails(pod: Object) -> bool:
