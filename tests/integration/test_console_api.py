@@ -344,7 +344,7 @@ async def test_pages_of_jobs(client: Client, api: httpx.AsyncClient) -> None:
         ("state=wating", "state 'wating' can't be listed"),
         ("state=cancelled", "cancelled jobs are known by id"),
         ("cursor=x", "invalid cursor"),
-        ("cursor=done:5", "is of state 'done'"),
+        ("cursor=done:5", "is in state 'done'"),
         ("limit=0", "limit 0 must be"),
         ("limit=1001", "limit 1001 must be"),
         ("limit=many", "must be a whole number"),

@@ -2,12 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentqueue.agent.job_definition import JobDefinition, job_of
 from agentqueue.agent.payload import to_json
 from agentqueue.errors import UsageError
 from agentqueue.model.new_job import NO_PAYLOAD
+
+
+class EnqueueCall(NamedTuple):
+    """The arguments of one call of `enqueue`. Queue, name and options are not checked yet."""
+
+    queue: Any
+    name: Any
+    data: Any
+    """JSON types, or NO_PAYLOAD."""
+    options: dict[str, Any]
+    """See `EnqueueOptions`."""
 
 
 def is_by_name(args: Sequence[Any], keywords: Mapping[str, Any]) -> bool:
@@ -19,7 +30,7 @@ def _is_function(args: Sequence[Any]) -> bool:
     return bool(args) and (callable(args[0]) or isinstance(args[0], JobDefinition))
 
 
-def request_of(args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
+def read_call(args: Sequence[Any], keywords: Mapping[str, Any]) -> EnqueueCall:
     """Return queue, job name, payload and options of a call of `enqueue`.
 
     The call is `enqueue(queue, name, data, **options)` or `enqueue(function, payload, **options)`. A payload that is
@@ -44,16 +55,17 @@ def request_of(args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, A
         raise UsageError(
             f"enqueue needs {' and '.join(missing)}: enqueue(queue, name, data), or a function and a payload"
         )
-    return options.pop("queue"), options.pop("name"), plain(options.pop("data", NO_PAYLOAD)), options
+    queue, name, data = options.pop("queue"), options.pop("name"), options.pop("data", NO_PAYLOAD)
+    return EnqueueCall(queue, name, plain(data), options)
 
 
-def _typed(options: dict[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
+def _typed(options: dict[str, Any]) -> EnqueueCall:
     function, payload = options.pop("function"), options.pop("payload", NO_PAYLOAD)
     job = job_of(function)
     if job is None:
         name = getattr(function, "__qualname__", repr(function))
         raise UsageError(f"{name} is not a job: decorate it with @agent.job, or give queue and job name as strings")
-    return job.queue, job.name, job.payload.dump(payload), options
+    return EnqueueCall(job.queue, job.name, job.payload.dump(payload), options)
 
 
 def plain(data: Any) -> Any:

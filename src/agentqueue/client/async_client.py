@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from agentqueue.agent.job_definition import JobDefinition
-from agentqueue.client.arguments import is_by_name, request_of
-from agentqueue.client.bulk import Chunk, chunks_of_each, known_of, prepare_each, send_in_order
+from agentqueue.client.arguments import is_by_name, read_call
+from agentqueue.client.bulk import Chunk, chunks_of_each, prepare_each, send_in_order, sent_jobs
 from agentqueue.client.decoding import dead_letter_of, decode_snapshot
 from agentqueue.client.fork_guard import ForkGuard
 from agentqueue.client.known_names import FORCE, KnownNames, unknown_job
 from agentqueue.client.pagination import check_fields, check_limit, moment_in, size_of, split_cursor, states_from
 from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
-from agentqueue.client.results import cancelled_result, check_timeout, job_not_found, outcome_of, replayed_of
-from agentqueue.client.stats import QueueStats, stats_of, unread_stats
-from agentqueue.client.status import PAYLOADS, JobStatus, listed, status_of, unread_status
+from agentqueue.client.results import cancelled_result, check_timeout, job_not_found, replayed_of, result_of
+from agentqueue.client.stats import QueueStats, stats_of, unreadable_stats
+from agentqueue.client.status import PAYLOADS, JobStatus, select_payloads, status_of, unreadable_status
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import (
     InvalidName,
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     import arq.jobs
 
 T = TypeVar("T")
-Progress = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 """Called with the number of jobs handled so far."""
 RESULT_KEEP_MS: Final = 3_600_000
 """Retention of the result of a job that is cancelled before it starts, in ms. It is the default of handlers, 1 hour."""
@@ -281,7 +281,7 @@ class Client:
         self,
         jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> list[Job]:
         """Enqueue many jobs, 500 per call, in order within each queue.
 
@@ -312,11 +312,11 @@ class Client:
     async def send_chunk(self, chunk: Chunk) -> dict[int, Job]:
         """Send a chunk, and return its jobs by position."""
         known = await self.send(chunk.jobs, ids_are_random=chunk.ids_are_random)
-        return {position: self._handle(job_id, chunk.queue, was) for position, job_id, was in known_of(chunk, known)}
+        return {position: self._handle(job_id, chunk.queue, was) for position, job_id, was in sent_jobs(chunk, known)}
 
     def prepare(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> Prepared:
         """Check and encode one call of `enqueue`. Nothing is sent."""
-        queue, name, data, options = request_of(args, keywords)
+        queue, name, data, options = read_call(args, keywords)
         return prepare_job(
             queue,
             name,
@@ -461,7 +461,7 @@ class Client:
                 await asyncio.sleep(LAST_POLL_S)
                 continue
             if status.is_final:
-                return outcome_of(status)
+                return result_of(status)
             last_answer, queue = monotonic(), status.queue
             left = deadline - last_answer
             if left <= 0:
@@ -537,10 +537,12 @@ class Client:
             try:
                 names.append(check_queue(name))
             except InvalidName as exc:
-                out.append(unread_stats(name, str(exc)))
+                out.append(unreadable_stats(name, str(exc)))
         for start in range(0, len(names), 100):
             found = await self._with_slot(self.store.snapshots_or_unreadable(names[start : start + 100]))
-            out += [unread_stats(it.queue, it.reason) if isinstance(it, Unreadable) else stats_of(it) for it in found]
+            out += [
+                unreadable_stats(it.queue, it.reason) if isinstance(it, Unreadable) else stats_of(it) for it in found
+            ]
         return sorted(out, key=lambda stats: stats.name)
 
     async def jobs(
@@ -600,7 +602,9 @@ class Client:
                 )
             )
             for (state, _, _), one in zip(chunk, found, strict=False):
-                status = unread_status(one, state) if isinstance(one, Unreadable) else await self._listed(one, wanted)
+                status = (
+                    unreadable_status(one, state) if isinstance(one, Unreadable) else await self._listed(one, wanted)
+                )
                 if status is not None:
                     out.append(status)
             read += len(found)
@@ -613,7 +617,7 @@ class Client:
             status = status_of(found)
         except Cut:
             status = status_of(await self._with_slot(self.store.inspect(found.queue, found.id)))
-        return None if status is None else listed(status, wanted)
+        return None if status is None else select_payloads(status, wanted)
 
     async def pause(self, queue: str, note: str | None = None) -> bool:
         """Pause a queue: workers start no more of its jobs, and running ones go on. Return False if it was paused.
@@ -702,7 +706,7 @@ class Client:
         *,
         all: bool = False,  # noqa: A002  # the command line's word
         fingerprint: str | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Replayed:
         """Enqueue dead letters again, at the end of their queue and with their attempts counted from 1.
 
@@ -730,7 +734,7 @@ class Client:
         *,
         all: bool = False,  # noqa: A002
         fingerprint: str | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> int:
         """Delete dead letters and their results. Their IDs may then be enqueued again.
 
@@ -757,7 +761,7 @@ class Client:
         *,
         everything: bool,
         fingerprint: str | None,
-        progress: Progress | None,
+        progress: ProgressCallback | None,
     ) -> None:
         """Call `act` with the chosen dead letters, up to 500 at a time.
 

@@ -87,7 +87,7 @@ def prepare_each(
             raise type(exc)(f"jobs[{index}]: {exc}") from exc
 
 
-def known_of(chunk: Chunk, known: set[str]) -> Sequence[tuple[int, str, bool]]:
+def sent_jobs(chunk: Chunk, known: set[str]) -> Sequence[tuple[int, str, bool]]:
     """Return position and ID of every job of a chunk that was sent, and whether its ID was known before."""
     sent = [(position, job.id, job.id in known) for position, job in zip(chunk.positions, chunk.jobs, strict=True)]
     return [*sent, *((position, job_id, True) for position, job_id in chunk.repeated)]

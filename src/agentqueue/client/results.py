@@ -23,7 +23,7 @@ def job_not_found(job_id: str) -> JobNotFound:
     )
 
 
-def outcome_of(status: JobStatus) -> Any:
+def result_of(status: JobStatus) -> Any:
     """Return the result of a job that has ended.
 
     Raises:

@@ -85,8 +85,8 @@ class QueueStats:
 def stats_of(snapshot: QueueSnapshot) -> QueueStats:
     """Return the stats of a queue."""
     now = snapshot.now_ms
-    beats = live_beats(snapshot)
-    workers = tuple(_worker(beat, now) for beat in sorted(beats, key=lambda beat: beat.worker))
+    heartbeats = live_heartbeats(snapshot)
+    workers = tuple(_worker(heartbeat, now) for heartbeat in sorted(heartbeats, key=lambda heartbeat: heartbeat.worker))
     return QueueStats(
         name=snapshot.queue,
         waiting=snapshot.waiting,
@@ -108,9 +108,9 @@ def stats_of(snapshot: QueueSnapshot) -> QueueStats:
     )
 
 
-def live_beats(snapshot: QueueSnapshot) -> list[Heartbeat]:
+def live_heartbeats(snapshot: QueueSnapshot) -> list[Heartbeat]:
     """The last words of the workers that live. One from the future is of a clock that has gone back since."""
-    return [beat for beat in snapshot.workers if abs(snapshot.now_ms - beat.seen_ms) < LIVE_MS]
+    return [heartbeat for heartbeat in snapshot.workers if abs(snapshot.now_ms - heartbeat.seen_ms) < LIVE_MS]
 
 
 def stalled_of(snapshot: QueueSnapshot, *, slots: int) -> int:
@@ -122,7 +122,7 @@ def stalled_of(snapshot: QueueSnapshot, *, slots: int) -> int:
     return active - min(active - snapshot.expired_leases, slots)
 
 
-def unread_stats(name: str, why: str) -> QueueStats:
+def unreadable_stats(name: str, why: str) -> QueueStats:
     """Return the stats of a queue that can't be read."""
     return QueueStats(
         name=clean_text(name),
@@ -151,22 +151,22 @@ def _rate(snapshot: QueueSnapshot, counter: str) -> float:
     return round(snapshot.this_minute.get(counter, 0) + share * snapshot.last_minute.get(counter, 0), 1)
 
 
-def _worker(beat: Heartbeat, now_ms: int) -> WorkerStats:
+def _worker(heartbeat: Heartbeat, now_ms: int) -> WorkerStats:
     """Return a worker's stats. A heartbeat that this version cannot read still shows that the worker is alive."""
     try:
-        said = orjson.loads(beat.raw)
+        content = orjson.loads(heartbeat.raw)
     except orjson.JSONDecodeError:
-        said = {}
-    said = said if isinstance(said, dict) else {}
-    jobs, incarnation = said.get("jobs"), said.get("incarnation")
+        content = {}
+    content = content if isinstance(content, dict) else {}
+    jobs, incarnation = content.get("jobs"), content.get("incarnation")
     return WorkerStats(
-        name=beat.worker.partition("/")[0],
+        name=heartbeat.worker.partition("/")[0],
         incarnation=incarnation if isinstance(incarnation, str) else None,
-        busy=_count(said.get("busy")),
-        slots=_count(said.get("slots")),
-        draining=said.get("draining") is True,
+        busy=_count(content.get("busy")),
+        slots=_count(content.get("slots")),
+        draining=content.get("draining") is True,
         jobs=tuple(name for name in jobs if isinstance(name, str)) if isinstance(jobs, list) else (),
-        seen_seconds_ago=max(0, now_ms - beat.seen_ms) / 1000,
+        seen_seconds_ago=max(0, now_ms - heartbeat.seen_ms) / 1000,
     )
 
 

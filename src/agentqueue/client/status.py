@@ -97,7 +97,7 @@ def status_of(snapshot: Snapshot) -> JobStatus | None:
     return _status_of_live(snapshot, state, job.record, job.problem)
 
 
-def listed(status: JobStatus, wanted: Collection[str]) -> JobStatus:
+def select_payloads(status: JobStatus, wanted: Collection[str]) -> JobStatus:
     """Return the status without the payloads that are not wanted, and with an ID that can be encoded."""
     return replace(
         status,
@@ -107,7 +107,7 @@ def listed(status: JobStatus, wanted: Collection[str]) -> JobStatus:
     )
 
 
-def unread_status(unread: Unreadable, state: State) -> JobStatus:
+def unreadable_status(unread: Unreadable, state: State) -> JobStatus:
     """Return the status of a job that can't be looked at: its error says why."""
     return JobStatus(
         id=clean_text(unread.id),

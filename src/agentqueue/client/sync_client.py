@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from agentqueue.agent.job_definition import JobDefinition
-from agentqueue.client.async_client import Client, Job, Progress
+from agentqueue.client.async_client import Client, Job, ProgressCallback
 from agentqueue.client.bulk import chunks_of, prepare_each
 from agentqueue.client.fork_guard import ForkGuard
 from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
@@ -50,7 +50,7 @@ class _LoopThread:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         future = self.submit(work)
         try:
-            return outcome(future)
+            return wait_for(future)
         except BaseException:
             future.cancel()  # KeyboardInterrupt: the call must not go on behind the caller's back
             raise
@@ -67,7 +67,7 @@ class _LoopThread:
             loop.close()
 
 
-def outcome(future: "Future[T]") -> T:
+def wait_for(future: "Future[T]") -> T:
     """Wait for a call, and return its result.
 
     Raises:
@@ -88,7 +88,7 @@ async def _cancel_others() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-def _note(handles: dict[int, Job], found: dict[int, Job], progress: Progress | None) -> None:
+def _note(handles: dict[int, Job], found: dict[int, Job], progress: ProgressCallback | None) -> None:
     handles.update(found)
     if progress is not None:
         progress(len(handles))
@@ -204,7 +204,9 @@ class SyncClient:
         """Enqueue a job; see `Client.enqueue`."""
         return SyncJob(self, self._thread.run(self._client.enqueue(*args, **keywords)))
 
-    def enqueue_many(self, jobs: Iterable[Mapping[str, Any]], *, progress: Progress | None = None) -> list[SyncJob]:
+    def enqueue_many(
+        self, jobs: Iterable[Mapping[str, Any]], *, progress: ProgressCallback | None = None
+    ) -> list[SyncJob]:
         """Enqueue many jobs; see `Client.enqueue_many`. A generator runs in the caller's thread."""
         each = self._checked(jobs)
         handles: dict[int, Job] = {}
@@ -212,10 +214,10 @@ class SyncClient:
         try:
             for chunk in chunks_of(each):
                 if flying is not None:
-                    _note(handles, outcome(flying), progress)
+                    _note(handles, wait_for(flying), progress)
                 flying = self._thread.submit(self._client.send_chunk(chunk))
             if flying is not None:
-                _note(handles, outcome(flying), progress)
+                _note(handles, wait_for(flying), progress)
         finally:
             if flying is not None:
                 wait([flying])  # never leave one behind: its outcome would be unknown
@@ -320,7 +322,7 @@ class SyncClient:
         *,
         all: bool = False,  # noqa: A002
         fingerprint: str | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Replayed:
         """Enqueue dead letters again; see `Client.replay`."""
         return self._thread.run(self._client.replay(queue, ids, all=all, fingerprint=fingerprint, progress=progress))
@@ -332,7 +334,7 @@ class SyncClient:
         *,
         all: bool = False,  # noqa: A002
         fingerprint: str | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> int:
         """Delete dead letters; see `Client.discard`."""
         return self._thread.run(self._client.discard(queue, ids, all=all, fingerprint=fingerprint, progress=progress))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from agentqueue.client.stats import live_beats, stalled_of
+from agentqueue.client.stats import live_heartbeats, stalled_of
 from agentqueue.clock import now_ms
 from agentqueue.keys import KeySpace
 from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store, run_housekeeping
@@ -104,7 +104,7 @@ def _ms(seconds: float | None) -> int | None:
 
 def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
     """Return the metrics of a queue from its snapshot in Redis."""
-    heartbeats = {heartbeat.worker: _decode_heartbeat(heartbeat) for heartbeat in live_beats(snapshot)}
+    heartbeats = {heartbeat.worker: _decode_heartbeat(heartbeat) for heartbeat in live_heartbeats(snapshot)}
     counters = snapshot.counters
     ended = sum(counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried"))
     return QueueMetrics(

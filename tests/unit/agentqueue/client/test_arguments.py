@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from agentqueue.agent.context import Context
 from agentqueue.agent.definition import Agent
-from agentqueue.client.arguments import request_of
+from agentqueue.client.arguments import read_call
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.ids import new_id, new_nonce
 from agentqueue.keys import Level
@@ -222,21 +222,21 @@ def test_the_limits_of_size_and_depth_are_exact() -> None:
 
 class TestCalls:
     def test_queue_name_and_data_by_position_or_keyword(self) -> None:
-        assert request_of(("q", "n", 1), {"id": "a"}) == ("q", "n", 1, {"id": "a"})
-        assert request_of((), {"queue": "q", "name": "n", "data": 1}) == ("q", "n", 1, {})
-        assert request_of(("q", "n"), {}) == ("q", "n", NO_PAYLOAD, {})
-        assert request_of(("q", "n", None), {}) == ("q", "n", None, {})
+        assert read_call(("q", "n", 1), {"id": "a"}) == ("q", "n", 1, {"id": "a"})
+        assert read_call((), {"queue": "q", "name": "n", "data": 1}) == ("q", "n", 1, {})
+        assert read_call(("q", "n"), {}) == ("q", "n", NO_PAYLOAD, {})
+        assert read_call(("q", "n", None), {}) == ("q", "n", None, {})
 
     def test_models_and_dataclasses_are_written_as_json_types(self) -> None:
-        assert request_of(("q", "n", Request(origin="BER")), {})[2] == {"origin": "BER"}
-        assert request_of(("q", "n", Plain("BER")), {})[2] == {"origin": "BER"}
+        assert read_call(("q", "n", Request(origin="BER")), {})[2] == {"origin": "BER"}
+        assert read_call(("q", "n", Plain("BER")), {})[2] == {"origin": "BER"}
 
     def test_a_function_brings_its_queue_name_and_model(self) -> None:
         for given in (Request(origin="BER"), {"origin": "BER"}):
-            assert request_of((search, given), {"id": "a"}) == ("flights", "search", {"origin": "BER"}, {"id": "a"})
-        assert request_of((tick,), {}) == ("flights", "tick", NO_PAYLOAD, {})
-        assert request_of((agent.jobs["search"], {"origin": "BER"}), {})[2] == {"origin": "BER"}
-        assert request_of((), {"function": search, "payload": {"origin": "BER"}})[2] == {"origin": "BER"}
+            assert read_call((search, given), {"id": "a"}) == ("flights", "search", {"origin": "BER"}, {"id": "a"})
+        assert read_call((tick,), {}) == ("flights", "tick", NO_PAYLOAD, {})
+        assert read_call((agent.jobs["search"], {"origin": "BER"}), {})[2] == {"origin": "BER"}
+        assert read_call((), {"function": search, "payload": {"origin": "BER"}})[2] == {"origin": "BER"}
 
     @pytest.mark.parametrize(
         ("args", "keywords", "error", "message"),
@@ -252,7 +252,7 @@ class TestCalls:
     )
     def test_bad_calls(self, args: Any, keywords: Any, error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message):
-            request_of(args, keywords)
+            read_call(args, keywords)
 
 
 def test_drawn_ids_are_ids_and_differ() -> None:

@@ -14,9 +14,9 @@ from agentqueue.client.bulk import (
     Chunk,
     chunks_of,
     chunks_of_each,
-    known_of,
     prepare_each,
     send_in_order,
+    sent_jobs,
 )
 from agentqueue.client.pagination import moment_in, split_cursor, states_from
 from agentqueue.client.results import check_timeout, replayed_of
@@ -46,7 +46,7 @@ class TestChunks:
         (chunk,) = chunks_of([prepared(job_id=job_id, id_is_random=False) for job_id in ("a", "b", "a")])
         assert [job.id for job in chunk.jobs] == ["a", "b"]
         assert not chunk.ids_are_random
-        assert known_of(chunk, {"b"}) == [(0, "a", False), (1, "b", True), (2, "a", True)]
+        assert sent_jobs(chunk, {"b"}) == [(0, "a", False), (1, "b", True), (2, "a", True)]
 
     def test_one_given_id_makes_the_whole_chunk_looked_up(self) -> None:
         (chunk,) = chunks_of([prepared(job_id="a"), prepared(job_id="b", id_is_random=False)])
