@@ -16,15 +16,15 @@ from tests.support.servers import RunningServer, run_server
 AQ = "agentqueue"
 
 
-async def told(
-    kube: Kube, kind: str, reason: Reason, *, says: str = "", status: str = "False", timeout: float = 90
+async def until_condition(
+    kube: Kube, kind: str, reason: Reason, *, text: str = "", status: str = "False", timeout: float = 90
 ) -> str:
-    """The condition's message, once it is there for that reason and says that; it ends with what to do."""
+    """The condition's message, once it is there for that reason and text that; it ends with what to do."""
 
     def is_told(found: Object) -> bool:
-        return has_condition(kind, status, reason=reason)(found) and says in condition(found, kind)["message"]
+        return has_condition(kind, status, reason=reason)(found) and text in condition(found, kind)["message"]
 
-    found = await kube.until(AQ, "demo", is_told, timeout=timeout, what=f"{kind}={status} for {reason}: {says}")
+    found = await kube.until(AQ, "demo", is_told, timeout=timeout, what=f"{kind}={status} for {reason}: {text}")
     message = str(condition(found, kind)["message"])
     assert REMEDIES[reason] in message
     return message
@@ -36,21 +36,21 @@ async def told(
 async def test_missing_secret_of_a_worker(operator: Operator, kube: Kube) -> None:
     env = [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "api-key", "key": "key"}}}]
     await kube.apply(code(), agent_queue(agents=[agent("greetings", env=env)]))
-    await told(kube, "Ready", Reason.REFERENCE_MISSING, says="api-key")
+    await until_condition(kube, "Ready", Reason.REFERENCE_MISSING, text="api-key")
     await kube.apply(secret("api-key", key="s3cret"))
     await kube.until(AQ, "demo", is_ready, timeout=120)
 
 
 async def test_missing_code(operator: Operator, kube: Kube) -> None:
     await kube.apply(agent_queue())
-    await told(kube, "Ready", Reason.REFERENCE_MISSING, says="ConfigMap code")
+    await until_condition(kube, "Ready", Reason.REFERENCE_MISSING, text="ConfigMap code")
     await kube.apply(code())
     await kube.until(AQ, "demo", is_ready, timeout=150)  # the kubelet retries a mount after up to two minutes
 
 
 async def test_handler_that_does_not_import(operator: Operator, kube: Kube) -> None:
     await kube.apply(code(CODE + "\nimport no_such_module\n"), agent_queue())
-    message = await told(kube, "Ready", Reason.HANDLER_NOT_IMPORTED)
+    message = await until_condition(kube, "Ready", Reason.HANDLER_NOT_IMPORTED)
     assert "ModuleNotFoundError: No module named 'no_such_module'" in message
     assert message.startswith("agent greetings: handler 'agents:agent': module 'agents' does not import")
     await kube.apply(code())
@@ -59,15 +59,15 @@ async def test_handler_that_does_not_import(operator: Operator, kube: Kube) -> N
 
 async def test_image_that_is_not_there_and_a_rollout_of_it(operator: Operator, kube: Kube) -> None:
     await kube.apply(code(), agent_queue(agents=[agent("greetings", image="localhost/no-such-image:1")]))
-    await told(kube, "Ready", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:1")
+    await until_condition(kube, "Ready", Reason.IMAGE_PULL_FAILED, text="localhost/no-such-image:1")
     await kube.apply(agent_queue(agents=[agent("greetings", image=None)]))
     await kube.until(AQ, "demo", is_ready, timeout=120)
     await kube.apply(agent_queue(agents=[agent("greetings", image="localhost/no-such-image:2")]))
     with pytest.raises(ClusterError, match="timed out waiting"):  # a pipeline does not take it for a good deploy
         await kube.kubectl("wait", "--for=condition=Ready", "agentqueue/demo", "--timeout=5s")
-    await told(kube, "Stalled", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:2", status="True")
-    await told(kube, "Ready", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:2")
-    await told(kube, "Progressing", Reason.IMAGE_PULL_FAILED, says="localhost/no-such-image:2")
+    await until_condition(kube, "Stalled", Reason.IMAGE_PULL_FAILED, text="localhost/no-such-image:2", status="True")
+    await until_condition(kube, "Ready", Reason.IMAGE_PULL_FAILED, text="localhost/no-such-image:2")
+    await until_condition(kube, "Progressing", Reason.IMAGE_PULL_FAILED, text="localhost/no-such-image:2")
     async with client_of(kube) as client:  # the old pods serve on
         assert await (await client.enqueue("greetings", "greet", "old")).result(timeout=20) == "Hello old"
     await kube.apply(agent_queue(agents=[agent("greetings", image=None)]))
@@ -81,7 +81,7 @@ async def test_full_quota(operator: Operator, kube: Kube) -> None:
     await kube.apply(quota)
     await kube.until("resourcequota", "few", lambda one: "hard" in one.get("status", {}), what="in force")
     await kube.apply(code(), agent_queue())
-    await told(kube, "Ready", Reason.QUOTA_EXCEEDED, says="exceeded quota: few")
+    await until_condition(kube, "Ready", Reason.QUOTA_EXCEEDED, text="exceeded quota: few")
     await kube.delete("resourcequota", "few")
     await kube.until(AQ, "demo", is_ready, timeout=150)  # the ReplicaSet tries again after up to a minute or so
 
@@ -89,7 +89,7 @@ async def test_full_quota(operator: Operator, kube: Kube) -> None:
 async def test_volume_that_can_t_be_bound(operator: Operator, kube: Kube) -> None:
     name = f"class-{kube.namespace[-6:]}"
     await kube.apply(code(), agent_queue(redis={"managed": {"storage": {"storageClassName": name}}}))
-    await told(kube, "RedisReady", Reason.VOLUME_NOT_BOUND, says="PersistentVolumeClaim")
+    await until_condition(kube, "RedisReady", Reason.VOLUME_NOT_BOUND, text="PersistentVolumeClaim")
     assert condition(await kube.get(AQ, "demo"), "Ready")["reason"] == Reason.VOLUME_NOT_BOUND
     (default, *_) = await kube.list("storageclass")
     await kube.apply(
@@ -107,7 +107,7 @@ async def test_volume_that_can_t_be_bound(operator: Operator, kube: Kube) -> Non
 async def test_pod_template_with_a_typo_leaves_the_rest_unharmed(operator: Operator, kube: Kube) -> None:
     typo = {"spec": {"nodeSelektor": {"a": "b"}}}
     await kube.apply(code(), agent_queue(agents=[agent("typo", podTemplate=typo), agent("greetings")]))
-    message = await told(kube, "Ready", Reason.OBJECT_INVALID)
+    message = await until_condition(kube, "Ready", Reason.OBJECT_INVALID)
     assert "nodeSelektor" in message
     await kube.until(
         AQ, "demo", lambda one: one["status"]["agents"][1].get("readyReplicas") == 1, what="serving beside"
@@ -143,13 +143,13 @@ async def test_external_redis_without_its_secret_unreachable_and_with_a_wrong_pa
 ) -> None:
     server = start(requirepass="right")
     await kube.apply(code(), external())
-    await told(kube, "RedisReady", Reason.REFERENCE_MISSING, says="there is no Secret redis-url")
+    await until_condition(kube, "RedisReady", Reason.REFERENCE_MISSING, text="there is no Secret redis-url")
     await kube.apply(secret("redis-url", other="x"))
-    await told(kube, "RedisReady", Reason.REFERENCE_MISSING, says="no key url")
+    await until_condition(kube, "RedisReady", Reason.REFERENCE_MISSING, text="no key url")
     await kube.apply(secret("redis-url", url="redis://127.0.0.1:1/0"))
-    await told(kube, "RedisReady", Reason.REDIS_UNREACHABLE, says="127.0.0.1:1")
+    await until_condition(kube, "RedisReady", Reason.REDIS_UNREACHABLE, text="127.0.0.1:1")
     await kube.apply(secret("redis-url", url=f"redis://:wrong@127.0.0.1:{server.port}/0"))
-    message = await told(kube, "Ready", Reason.REDIS_WRONG_PASSWORD)
+    message = await until_condition(kube, "Ready", Reason.REDIS_WRONG_PASSWORD)
     assert "wrong" not in message.removesuffix(REMEDIES[Reason.REDIS_WRONG_PASSWORD]).lower().replace("wrongpass", "")
     await kube.apply(secret("redis-url", url=f"redis://:right@127.0.0.1:{server.port}/0"))
     found = await kube.until(AQ, "demo", is_ready)
@@ -169,10 +169,10 @@ async def test_full_redis(operator: Operator, kube: Kube, start: Callable[..., R
     with server.client() as client:
         with pytest.raises(OutOfMemoryError):
             fill(client)
-        await told(kube, "Ready", Reason.REDIS_FULL)
+        await until_condition(kube, "Ready", Reason.REDIS_FULL)
         client.flushall()
         await kube.until(AQ, "demo", is_ready)
         client.config_set("maxmemory-policy", "allkeys-lru")
-        await told(kube, "RedisReady", Reason.REDIS_UNSUPPORTED, says="noeviction")
+        await until_condition(kube, "RedisReady", Reason.REDIS_UNSUPPORTED, text="noeviction")
         client.config_set("maxmemory-policy", "noeviction")
         await kube.until(AQ, "demo", is_ready)

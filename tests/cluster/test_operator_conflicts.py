@@ -137,9 +137,7 @@ async def test_a_foreign_owner_is_named(operator: Operator, kube: Kube) -> None:
     await kube.create(foreign("Secret", REDIS, metadata={"ownerReferences": [reference | {"controller": True}]}))
     await kube.apply(code(), agent_queue())
     found = await kube.until(AQ, "demo", has_condition("Ready", "False", reason="ForeignObject"))
-    assert (
-        f"Secret {REDIS} is there already and belongs to ConfigMap their-owner" in condition(found, "Ready")["message"]
-    )
+    assert f"Secret {REDIS} exists already and belongs to ConfigMap their-owner" in condition(found, "Ready")["message"]
     assert "data" not in await kube.get("secret", REDIS)
 
 

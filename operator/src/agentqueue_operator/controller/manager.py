@@ -33,7 +33,7 @@ from agentqueue_operator.resources.render import Images
 OVERDUE_PERIODS: Final = 3
 """Number of resync periods after which an overdue reconcile counts as stuck."""
 LOOP_STUCK_S: Final = 30.0
-"""Seconds without a turn of the event loop after which it counts as stuck and another replica should lead."""
+"""Seconds without progress of the event loop after which it counts as stuck and another replica should lead."""
 ELECTOR_STUCK_S: Final = 60.0
 """Seconds without a round of the leader elector after which it counts as stuck. A round takes a few seconds."""
 CLOSE_S: Final = 0.8

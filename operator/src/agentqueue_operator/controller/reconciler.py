@@ -197,21 +197,22 @@ class QueueReconciler:
         if live is None or "deletionTimestamp" in live["metadata"]:
             self._idle_queues, self._housekeeper.retentions = (), {}
             return None
-        is_paused = (live["metadata"].get("annotations") or {}).get(PAUSED) == "true"
-        if is_paused:
+        if (live["metadata"].get("annotations") or {}).get(PAUSED) == "true":
             await self._write_without_reconcile(live, paused())
-        try:
-            queue = self._resolve(live)
-            if not is_paused:
-                return await self._reconcile(live, queue)
             # The objects stay unchanged, but jobs of dead workers are still recovered.
-            await self._load_credentials(queue)
-            await self._observe_redis(queue, self._deps.cache.children(self._ref))
-            self._start_housekeeping(queue)
-        except (InvalidSpec, ForbiddenReference) as error:
-            if not is_paused:
-                reason = Reason.INVALID_SPEC if isinstance(error, InvalidSpec) else Reason.FORBIDDEN
-                await self._write_without_reconcile(live, blocked(Problem(reason, str(error))))
+            with contextlib.suppress(InvalidSpec, ForbiddenReference):  # not reported while the AgentQueue is paused
+                queue = self._resolve(live)
+                await self._load_credentials(queue)
+                await self._observe_redis(queue, self._deps.cache.children(self._ref))
+                self._start_housekeeping(queue)
+            return None
+        try:
+            return await self._reconcile(live, self._resolve(live))
+        except InvalidSpec as error:
+            problem = Problem(Reason.INVALID_SPEC, str(error))
+        except ForbiddenReference as error:
+            problem = Problem(Reason.FORBIDDEN, error.reason)
+        await self._write_without_reconcile(live, blocked(problem))
         return None
 
     async def close(self) -> None:

@@ -99,7 +99,7 @@ class PooledServer:
 
 
 def explain_redis_error(error: AgentQueueError) -> Problem:
-    """Return the problem that an error of a server stands for."""
+    """Return the problem that caused an error of a server."""
     cause = error.__cause__
     reason = Reason.REDIS_UNREACHABLE
     if isinstance(error, UnsupportedServer):

@@ -132,7 +132,7 @@ def ready_for(pods: Iterable[Object], now: datetime) -> timedelta:
 
 
 def was_ready(pod: Object) -> bool:
-    """Return whether the pod was ready since its containers started but is not now: it hangs, or its node is lost."""
+    """Return whether the pod was ready after its start but is not now: it is stuck, or its node is lost."""
     ready = condition_of(pod, "Ready")
     containers: Sequence[Mapping[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or ()
     since = ready.get("lastTransitionTime")
