@@ -1,19 +1,19 @@
-"""The AgentQueue resource: models, defaults, rules, YAML with line numbers, and the CRD made from them.
+"""The AgentQueue resource: models, defaults, rules, YAML files with line numbers, and the CRD.
 
-Import this only where a resource is read: pydantic and these models take some tenths of a second.
+Import it only where a resource is read: pydantic and these models take a few tenths of a second to load.
 """
 
 from agentqueue.spec.check import check
 from agentqueue.spec.defaults import (
     Ageing,
-    Backoff,
+    BackoffSettings,
     BackoffType,
-    DeadLetter,
+    DeadLetterSettings,
     Fallback,
     FallbackBehavior,
     RateLimit,
     Retention,
-    Retry,
+    RetrySettings,
     Rollout,
     Scaling,
     ScalingMode,
@@ -46,14 +46,14 @@ __all__ = [
     "AgentQueueStatus",
     "AgentStatus",
     "Appendfsync",
-    "Backoff",
+    "BackoffSettings",
     "BackoffType",
     "CodeFrom",
     "Condition",
     "ConditionStatus",
     "ConditionType",
     "ConsoleStatus",
-    "DeadLetter",
+    "DeadLetterSettings",
     "EnvFrom",
     "EnvVar",
     "ExternalRedis",
@@ -71,7 +71,7 @@ __all__ = [
     "ResolvedQueue",
     "Resources",
     "Retention",
-    "Retry",
+    "RetrySettings",
     "Rollout",
     "Scaling",
     "ScalingMode",

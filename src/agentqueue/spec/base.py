@@ -1,7 +1,7 @@
-"""What all models of the resource share: strict, frozen, camelCase, and as forgiving about null as the API server.
+"""Base of all models of the resource: strict, frozen, camelCase, and null means absent as in the API server.
 
-Types, bounds and patterns here become the CRD's schema, so each must also be sayable in a structural schema:
-patterns in RE2, no constraints on map keys (those are CEL rules), no unions but integer-or-string.
+Types, bounds and patterns become the CRD's schema, so a structural schema must support them: patterns in RE2, no
+constraints on map keys (CEL rules check these), no unions except integer-or-string.
 """
 
 import re
@@ -37,9 +37,9 @@ _WORD = r"[A-Za-z_][A-Za-z0-9_]*"
 HANDLER = rf"^{_WORD}(\.{_WORD})*:{_WORD}(\.{_WORD})*$"
 HOST_PORT = r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[0-9]{1,5}$"
 
-SAYS = {
-    LABEL: "small letters, digits and dashes, beginning with a letter and not ending with a dash, as in flight-search",
-    SUBDOMAIN: "small letters, digits, dashes and dots, beginning and ending with a letter or digit",
+PATTERN_HINTS = {
+    LABEL: "lowercase letters, digits and dashes, with a letter first and no dash last, as in flight-search",
+    SUBDOMAIN: "lowercase letters, digits, dashes and dots, beginning and ending with a letter or digit",
     DATA_KEY: "letters, digits, dashes, dots and underscores, as in redis-url",
     ENV_NAME: "letters, digits, underscores, dots and dashes, not beginning with a digit, as in OPENAI_API_KEY",
     NO_SPACE: "text without spaces",
@@ -50,11 +50,11 @@ SAYS = {
     HANDLER: "module:attribute, as in travel.flight_search:agent",
     HOST_PORT: "host:port, as in sentinel-0.redis:26379",
 }
-"""What each pattern wants, in words: errors show these instead of a regular expression."""
+"""Description of each pattern, which errors show instead of the regular expression."""
 
 
 class Model(BaseModel):
-    """An object of the resource. Unknown keys are refused; a null is an absent key, as for the API server."""
+    """An object of the resource. Unknown keys are errors. A null counts as an absent key, as in the API server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
@@ -68,7 +68,7 @@ class Model(BaseModel):
 
 
 def without_nulls(value: Any) -> Any:
-    """A map without its nulls: for the API server they are absent."""
+    """Return a map without its nulls, which the API server treats as absent. Other values are unchanged."""
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, Mapping) else value
 
 
@@ -77,30 +77,32 @@ def _is_whole(value: Any) -> bool:
 
 
 def _quantity(value: Any) -> str:
-    """Integers are quantities too, but a float is not: 0.1 + 0.2 is no amount of memory."""
+    """Check a quantity. Integers are quantities too, but floats are not: they are inexact."""
     if not _is_whole(value) and not isinstance(value, str):
-        raise PydanticCustomError("quantity_type", "{says}", {"says": SAYS[QUANTITY]})
+        raise PydanticCustomError("quantity_type", "{hint}", {"hint": PATTERN_HINTS[QUANTITY]})
     text = str(value)
     if len(text) > QUANTITY_LENGTH or not re.fullmatch(QUANTITY, text):
-        raise PydanticCustomError("quantity", "{says}", {"says": SAYS[QUANTITY]})
+        raise PydanticCustomError("quantity", "{hint}", {"hint": PATTERN_HINTS[QUANTITY]})
     return text
 
 
 def _int_or_percent(value: Any) -> int | str:
-    wrong = {"says": SAYS[INT_OR_PERCENT]}
+    wrong = {"hint": PATTERN_HINTS[INT_OR_PERCENT]}
     if _is_whole(value):
         if 0 <= value <= MAX_PODS:
             return int(value)
-        raise PydanticCustomError("int_or_percent", "{says}", wrong)
+        raise PydanticCustomError("int_or_percent", "{hint}", wrong)
     if not isinstance(value, str):
-        raise PydanticCustomError("int_or_percent_type", "{says}", wrong)
+        raise PydanticCustomError("int_or_percent_type", "{hint}", wrong)
     if not re.fullmatch(INT_OR_PERCENT, value):
-        raise PydanticCustomError("int_or_percent", "{says}", wrong)
+        raise PydanticCustomError("int_or_percent", "{hint}", wrong)
     return value
 
 
 QUANTITY_LENGTH = 32
+"""Maximum length of a quantity, in characters, more than any real one has."""
 MAX_PODS = 1_000
+"""Maximum of fields that count pods."""
 
 Int = Annotated[int, Strict()]
 Bool = Annotated[bool, Strict()]
@@ -128,12 +130,12 @@ Quantities = Annotated[dict[str, Quantity], Field(max_length=16), BeforeValidato
 
 
 def list_map(key: str) -> dict[str, Any]:
-    """A list whose items are told apart by `key`: the API server merges by it. Goes with `unique`."""
+    """Return the schema of a list that the API server merges by the items' `key`. Use it together with `unique`."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 def unique(key: str | None = None) -> AfterValidator:
-    """Refuses doubles in a list: of items, or of the items' `key`. Goes with list types map and set."""
+    """Return a validator that refuses duplicates in a list, of items or of the items' `key`."""
 
     def check(items: tuple[Any, ...]) -> tuple[Any, ...]:
         seen: set[Any] = set()
@@ -149,10 +151,11 @@ def unique(key: str | None = None) -> AfterValidator:
 
 
 def model_in(annotation: Any) -> "type[Model] | None":
-    """The model behind an annotation: optional, in a list, or with constraints; None if there is none."""
+    """Return the model in an annotation that may be optional, a list or constrained. None if there is no model."""
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return annotation
     return next((found for arg in get_args(annotation) if (found := model_in(arg))), None)
 
 
 ATOMIC = {"x-kubernetes-list-type": "atomic"}
+"""Schema of a list that is replaced as a whole."""

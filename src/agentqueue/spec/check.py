@@ -1,4 +1,4 @@
-"""The checks that the API server makes, offline: first types, bounds and keys, then the rules."""
+"""Check a resource offline as the API server does: types, bounds and keys first, then the rules."""
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -14,22 +14,33 @@ from agentqueue.spec.rules import rules_on
 
 
 def check(data: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> list[Problem]:
-    """All that is wrong with a resource; with `old`, a valid one, also with changing that one into it.
+    """Return all problems of a resource.
 
-    A rule is not asked where its answer would only follow from another problem, as the API server doesn't either.
+    Like the API server, it skips a rule whose result would only follow from another problem.
+
+    Args:
+        data: the resource as JSON.
+        old: the valid resource that it replaces, to check the change too.
     """
-    error = _validate(data)
-    if error is None:
+    try:
+        AgentQueue.model_validate(data)
+    except ValidationError as invalid:
+        error = invalid
+    else:
         return list(broken_rules(data, old))
     problems = explain(error, AgentQueue)
     if any(map(breaks_shape, error.errors())):
         return problems
     places = [problem.path[:-1] for problem in problems]
-    return problems + [broken for broken in broken_rules(data, old) if not _follows(broken.path, places)]
+    return problems + [
+        broken
+        for broken in broken_rules(data, old)
+        if not any(broken.path[: len(place)] == place[: len(broken.path)] for place in places)
+    ]
 
 
 def broken_rules(data: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> Iterator[Problem]:
-    """The rules that a resource of the right shape breaks, each with its place."""
+    """Yield the rules that a resource with valid types breaks, with their locations."""
     before = None if old is None else with_defaults(AgentQueue, old)
     for path, model, node, was in _walk(AgentQueue, with_defaults(AgentQueue, data), before):
         for rule in rules_on(model):
@@ -39,25 +50,24 @@ def broken_rules(data: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
 
 
 def with_defaults(model: type[Model], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with the schema's defaults filled in and nulls left out, as the API server stores it."""
+    """Return the object with the schema's defaults and without nulls, as the API server stores it."""
     result = {key: value for key, value in data.items() if value is not None}
     for info in model.model_fields.values():
         key, inner = str(info.alias), model_in(info.annotation)
         if key not in result and not info.is_required() and info.default is not None:
             result[key] = as_json(info.default)
         if inner is not None and key in result:
-            result[key] = _nested(inner, result[key])
+            value = result[key]
+            result[key] = (
+                with_defaults(inner, value)
+                if isinstance(value, Mapping)
+                else [with_defaults(inner, item) for item in value]
+            )
     return result
 
 
-def _nested(model: type[Model], value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return with_defaults(model, value)
-    return [with_defaults(model, item) for item in value]
-
-
 def as_json(default: Any) -> Any:
-    """A field's default as JSON, an object's with all of its own: the API server checks defaults as they stand."""
+    """Return a field's default as JSON. Objects are complete, because the API server validates defaults unmerged."""
     if isinstance(default, Model):
         return default.model_dump(mode="json", by_alias=True, exclude_none=True)
     return default.value if isinstance(default, StrEnum) else default
@@ -69,7 +79,7 @@ Visit = tuple[Path, type[Model], Mapping[str, Any], Mapping[str, Any] | None]
 def _walk(
     model: type[Model], node: Mapping[str, Any], was: Mapping[str, Any] | None, path: Path = ()
 ) -> Iterator[Visit]:
-    """Every object with what it was before. Lists are not followed there: no transition rule sits in one."""
+    """Yield every object with its old version. Items of lists have none, as no transition rule applies to them."""
     yield path, model, node, was
     for info in model.model_fields.values():
         key, inner = str(info.alias), model_in(info.annotation)
@@ -81,15 +91,3 @@ def _walk(
         else:
             for index, item in enumerate(value):
                 yield from _walk(inner, item, None, (*path, key, index))
-
-
-def _validate(data: Mapping[str, Any]) -> ValidationError | None:
-    try:
-        AgentQueue.model_validate(data)
-    except ValidationError as error:
-        return error
-    return None
-
-
-def _follows(path: Path, places: list[Path]) -> bool:
-    return any(path[: len(place)] == place[: len(path)] for place in places)

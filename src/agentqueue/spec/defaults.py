@@ -1,8 +1,8 @@
-"""An agent's settings with everything filled in, and so the one place of their built-in defaults.
+"""Settings of an agent with every field set, and their built-in defaults.
 
-These are plain frozen dataclasses: what runs jobs, renders manifests or decides replicas takes them and never the
-resource itself, where an absent field may still be set by `agentDefaults`. The resource's twins, where all is
-optional, are in `agentqueue.spec.agents`; a test holds the two together by name.
+Code that runs jobs, renders manifests or scales takes these plain dataclasses, never the resource itself, in which
+`agentDefaults` may still set an absent field. The optional counterparts are in `agentqueue.spec.agents`; a test checks
+that both have the same names.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from agentqueue.service.environment import DEAD_LETTER_JOB
 
 
 class BackoffType(StrEnum):
-    """How the delay before a retry grows."""
+    """Growth of the delay before a retry."""
 
     EXPONENTIAL = "exponential"
     FIXED = "fixed"
 
 
 class ScalingMode(StrEnum):
-    """Who decides the number of worker pods."""
+    """Source of the number of worker pods."""
 
     AUTO = "Auto"
     FIXED = "Fixed"
@@ -29,7 +29,7 @@ class ScalingMode(StrEnum):
 
 
 class FallbackBehavior(StrEnum):
-    """What scaling does when the queue can't be read."""
+    """Reaction of scaling if the queue can't be read."""
 
     HOLD = "Hold"
     STATIC = "Static"
@@ -37,8 +37,8 @@ class FallbackBehavior(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
-    """The delay before a failed job is tried again. `max_delay_seconds` is never below `delay_seconds`."""
+class BackoffSettings:
+    """The delay before a failed job is retried. `max_delay_seconds` is never below `delay_seconds`."""
 
     type: BackoffType = BackoffType.EXPONENTIAL
     delay_seconds: int = 2
@@ -47,30 +47,30 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """How often a job is tried before it goes to the dead letters."""
+class RetrySettings:
+    """The number of attempts of a job before it becomes a dead letter."""
 
     attempts: int = 3
     crashes: int = 3
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: BackoffSettings = field(default_factory=BackoffSettings)
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `max` starts in any window of `duration_seconds`, over all workers of the queue."""
+    """A limit of `max` job starts in any window of `duration_seconds`, for all workers of the queue together."""
 
     max: int
     duration_seconds: int = 1
 
     @property
     def per_second(self) -> float:
-        """Jobs per second that the limit allows."""
+        """Number of job starts per second that the limit allows."""
         return self.max / self.duration_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long final jobs are kept. The result and the history are two things: clients read the first."""
+    """Retention of finished jobs. Clients read results by job ID; the history is a list for people."""
 
     result_seconds: int = 3_600
     completed_seconds: int = 86_400
@@ -80,7 +80,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Ageing:
-    """A ready job that has waited longer than its level's limit goes before higher levels."""
+    """Waiting time per priority level, in seconds, after which a ready job starts before higher levels."""
 
     high_seconds: int = 60
     normal_seconds: int = 300
@@ -88,8 +88,8 @@ class Ageing:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """Which agent gets a job for each dead letter, and that job's name."""
+class DeadLetterSettings:
+    """The agent that receives a job for each dead letter, and the name of that job."""
 
     agent: str
     job: str = DEAD_LETTER_JOB
@@ -97,7 +97,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """What scaling does once the queue could not be read `failure_threshold` times in a row."""
+    """Scaling after `failure_threshold` consecutive failed reads of the queue."""
 
     behavior: FallbackBehavior = FallbackBehavior.HOLD
     replicas: int | None = None
@@ -106,7 +106,7 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """How many worker pods run. None in a window or a rate means: follows the measured start time, or no limit."""
+    """The number of worker pods. A window or rate of None is unlimited or follows the measured start time."""
 
     mode: ScalingMode = ScalingMode.AUTO
     replicas: int | None = None
@@ -122,7 +122,7 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How a change of the workers is rolled out: new pods first, then the old ones drain."""
+    """The rollout of a change of the workers: new pods start first, then old pods drain."""
 
     max_surge: int | str = "25%"
     max_unavailable: int | str = 0
@@ -131,15 +131,15 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent does unless the resource says otherwise."""
+    """Settings of an agent that the resource may override."""
 
     concurrency: int = 5
     rate_limit: RateLimit | None = None
-    retry: Retry = field(default_factory=Retry)
+    retry: RetrySettings = field(default_factory=RetrySettings)
     job_timeout_seconds: int = 300
     retention: Retention = field(default_factory=Retention)
     ageing: Ageing = field(default_factory=Ageing)
-    on_dead_letter: DeadLetter | None = None
+    on_dead_letter: DeadLetterSettings | None = None
     scaling: Scaling = field(default_factory=Scaling)
     rollout: Rollout = field(default_factory=Rollout)
     termination_grace_period_seconds: int = 60

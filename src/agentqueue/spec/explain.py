@@ -1,4 +1,4 @@
-"""pydantic's errors in the words of the resource: what is wrong, the nearest right key, what to write instead."""
+"""Explain pydantic's errors in terms of the resource: the problem, the nearest valid key, and the correction."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -9,18 +9,18 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from agentqueue.redaction import redact
-from agentqueue.spec.base import SAYS, Model, model_in
-from agentqueue.spec.problems import Path, Problem
+from agentqueue.spec.base import PATTERN_HINTS, Model, model_in
+from agentqueue.spec.problems import Problem
 
 WORDS = {
     "missing": "is required",
     "enum": "must be {expected}, is {shown}",
     "literal_error": "must be {expected}, is {shown}",
-    "string_pattern_mismatch": "must be {says}; is {shown}",
-    "quantity": "must be {says}; is {shown}",
-    "quantity_type": "must be {says}; is {shown}",
-    "int_or_percent": "must be {says}; is {shown}",
-    "int_or_percent_type": "must be {says}; is {shown}",
+    "string_pattern_mismatch": "must be {hint}; is {shown}",
+    "quantity": "must be {hint}; is {shown}",
+    "quantity_type": "must be {hint}; is {shown}",
+    "int_or_percent": "must be {hint}; is {shown}",
+    "int_or_percent_type": "must be {hint}; is {shown}",
     "int_type": "must be a whole number, is {shown}",
     "float_type": "must be a number, is {shown}",
     "bool_type": "must be true or false, is {shown}",
@@ -35,31 +35,22 @@ WORDS = {
     "too_long": "must have at most {max_length} items, has {size}",
     "too_short": "must have at least {min_length} items, has {size}",
 }
-"""What to say for each type of error; `shown` is the value, `size` its length, the rest pydantic's context."""
+"""Message for each type of error. `shown` is the value, `size` its length, and the rest is pydantic's context."""
 
 
 def explain(error: ValidationError, root: type[Model]) -> list[Problem]:
-    """A Problem for each of the errors, in their order."""
+    """Return a Problem for each error, in the same order."""
     return [
-        Problem(_path(details), _message(details, root))
+        Problem((*details["loc"], *details.get("ctx", {}).get("at", ())), _message(details, root))
         for details in error.errors(include_url=False)
-        if not _follows_from_items(details)
+        # pydantic counts valid items only, so a list whose items are all invalid is also too short.
+        if details["type"] != "too_short" or len(details["input"]) < details["ctx"]["min_length"]
     ]
 
 
 def breaks_shape(details: ErrorDetails) -> bool:
-    """True if something is missing or of the wrong type, so that no rule can look at it."""
+    """Return True if a value is missing or has the wrong type, so that no rule can be checked."""
     return details["type"] == "missing" or details["type"].endswith("_type")
-
-
-def _follows_from_items(details: ErrorDetails) -> bool:
-    """pydantic counts only the good items: a list whose items are all bad is too short to it."""
-    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
-
-
-def _path(details: ErrorDetails) -> Path:
-    at: Sequence[str | int] = details.get("ctx", {}).get("at", ())
-    return (*details["loc"], *at)
 
 
 def _message(details: ErrorDetails, root: type[Model]) -> str:
@@ -68,7 +59,7 @@ def _message(details: ErrorDetails, root: type[Model]) -> str:
         return _unknown_key(details["loc"], root)
     context = details.get("ctx", {})
     if (pattern := context.get("pattern")) is not None:
-        context = {**context, "says": SAYS.get(pattern, f"text like {pattern}")}
+        context = {**context, "hint": PATTERN_HINTS.get(pattern, f"text like {pattern}")}
     size = len(value) if isinstance(value, Sized) else 0
     template = WORDS.get(kind, details["msg"].replace("{", "{{").replace("}", "}}"))
     return template.format(**context, shown=show(value), size=size) + _advice(kind, value, context)
@@ -86,12 +77,12 @@ def _advice(kind: str, value: Any, context: Mapping[str, Any]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as YAML would have it, shortened: "5" (text) is not 5 (number)."""
+    """Return a value in YAML notation, shortened. Text has quotes, so "5" differs from the number 5."""
     match value:
         case bool():
             return str(value).lower()
         case str():
-            value = redact(value)  # before it is cut
+            value = redact(value)  # before it is shortened
             return json.dumps(value if len(value) <= 60 else f"{value[:57]}...", ensure_ascii=False)
         case Mapping():
             return "an object"
@@ -102,15 +93,10 @@ def show(value: Any) -> str:
 
 
 def _did_you_mean(given: str, names: Sequence[str]) -> str:
-    nearest = _nearest(given, names)
-    return f"; did you mean {nearest}?" if nearest else ""
-
-
-def _nearest(given: str, names: Sequence[str]) -> str | None:
-    """The name most like the given one, with case, dashes and underscores aside."""
+    """Return a suggestion of the most similar name. Case, dashes and underscores make no difference."""
     plain = {_plain(name): name for name in names}
     close = get_close_matches(_plain(given), plain, n=1, cutoff=0.7)
-    return plain[close[0]] if close else None
+    return f"; did you mean {plain[close[0]]}?" if close else ""
 
 
 def _plain(name: str) -> str:
@@ -128,13 +114,17 @@ def _unknown_key(loc: Sequence[str | int], root: type[Model]) -> str:
 
 
 def keys(model: type[Model]) -> Iterator[tuple[str, type[Model] | None]]:
-    """Each key of a model as YAML has it, with the model behind it if there is one."""
+    """Yield each key of a model in YAML notation, with the model of its value or None."""
     for name, info in model.model_fields.items():
         yield info.alias or name, model_in(info.annotation)
 
 
 def model_at(loc: Sequence[str | int], root: type[Model]) -> type[Model]:
-    """The model at the place of an object of the resource. Raises KeyError if there is none."""
+    """Return the model of the object at a location of the resource.
+
+    Raises:
+        KeyError: the model has no object there.
+    """
     for part in loc:
         if isinstance(part, str):
             root = {name: inner for name, inner in keys(root) if inner is not None}[part]
@@ -142,7 +132,7 @@ def model_at(loc: Sequence[str | int], root: type[Model]) -> type[Model]:
 
 
 def _below(model: type[Model]) -> Iterator[tuple[str, ...]]:
-    """Paths of all keys under a model's keys, nearest first."""
+    """Yield the paths of all keys below a model's own keys, nearest first."""
     level: list[tuple[tuple[str, ...], type[Model]]] = [((), model)]
     while level:
         deeper = [((*path, name), inner) for path, outer in level for name, inner in keys(outer)]

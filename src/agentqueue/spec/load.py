@@ -1,4 +1,4 @@
-"""YAML files to resources, with every error at its line."""
+"""Load resources from YAML files and report every problem with its line."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ if TYPE_CHECKING:
     from ruamel.yaml.error import YAMLError
 
 MAX_BYTES = 3 * 1024 * 1024
-"""The API server's own limit of a request."""
+"""Maximum size of a file, in bytes: the API server's limit for a request."""
 MAX_NODES = 200_000
-"""Values in a document, aliases spelled out: a few lines of aliases of aliases would otherwise fill the memory."""
+"""Maximum number of values in a document with aliases expanded, since nested aliases can grow exponentially."""
 MAX_DEPTH = 64
+"""Maximum depth of a document, more than any resource needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a file holds."""
+    """The documents of a file."""
 
     queues: tuple[AgentQueue, ...]
     others: tuple[Mapping[str, Any], ...]
-    """Documents of other kinds, as they are."""
+    """Documents of other kinds, unchanged."""
     source: str = "<text>"
 
     def one(self) -> AgentQueue:
-        """The AgentQueue of the file.
+        """Return the only AgentQueue of the file.
 
         Raises:
-            InvalidResource: there is none, or more than one.
+            InvalidResource: the file has none, or more than one.
         """
         queue, *more = self.some()
         if more:
@@ -52,10 +53,10 @@ class Loaded:
         return queue
 
     def some(self) -> tuple[AgentQueue, ...]:
-        """The AgentQueues of the file, at least one.
+        """Return the AgentQueues of the file, at least one.
 
         Raises:
-            InvalidResource: there is none.
+            InvalidResource: the file has none.
         """
         if self.queues:
             return self.queues
@@ -64,23 +65,29 @@ class Loaded:
         raise InvalidResource([Problem((), wrong, self.source)])
 
     def by_name(self) -> dict[str, dict[str, Any]]:
-        """Each AgentQueue of the file as JSON, by its name."""
+        """Return each AgentQueue of the file as JSON, by name."""
         return {q.metadata.name: q.model_dump(mode="json", by_alias=True, exclude_none=True) for q in self.queues}
 
     def secret(self, name: str) -> dict[str, str] | None:
-        """Data of the Secret of that name in the same file, decoded; None if it isn't there.
+        """Return the decoded data of a Secret in the file. None if the file does not have it.
 
         Raises:
-            InvalidSpec: its data is not base64 of text.
+            InvalidSpec: its data is not base64-encoded text.
         """
         found = self._named("Secret", name)
         if found is None:
             return None
-        data = {key: self._decoded(name, key, value) for key, value in (found.get("data") or {}).items()}
+        data = {}
+        for key, value in (found.get("data") or {}).items():
+            try:
+                data[key] = base64.b64decode(str(value), validate=True).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                where = f"{self.source}: Secret {name}: data.{key}"
+                raise InvalidSpec(f"{where} is not base64-encoded text: write plain text under stringData") from None
         return data | {key: str(value) for key, value in (found.get("stringData") or {}).items()}
 
     def config_map(self, name: str) -> dict[str, str] | None:
-        """Data of the ConfigMap of that name in the same file; None if it isn't there."""
+        """Return the data of a ConfigMap in the file. None if the file does not have it."""
         found = self._named("ConfigMap", name)
         return None if found is None else {key: str(value) for key, value in (found.get("data") or {}).items()}
 
@@ -88,24 +95,17 @@ class Loaded:
         matches = (o for o in self.others if o["kind"] == kind and (o.get("metadata") or {}).get("name") == name)
         return next(matches, None)
 
-    def _decoded(self, name: str, key: str, value: Any) -> str:
-        try:
-            return base64.b64decode(str(value), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            where = f"{self.source}: Secret {name}: data.{key}"
-            raise InvalidSpec(f"{where} is not base64 of text: write it under stringData as it is") from None
-
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML document as plain JSON values, with the line of each place."""
+    """One YAML document as plain JSON values, with the line of each path."""
 
     data: Any
     lines: Mapping[Path, int]
     problems: tuple[Problem, ...] = ()
 
     def line(self, path: Path) -> int | None:
-        """The line of a place, or of the nearest key above it."""
+        """Return the line of a path, or of its nearest parent."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.lines:
                 return self.lines[path[:end]]
@@ -113,11 +113,12 @@ class Document:
 
 
 def load_file(path: FilePath, old: Loaded | None = None) -> Loaded:
-    """`load` of a file.
+    """Load the resources of a file. See `load`.
 
     Raises:
-        NotFound: there is no such file.
-        InvalidResource: as `load`; or it can't be read as UTF-8 text.
+        NotFound: the file does not exist.
+        InvalidSpec: the file is not readable or not UTF-8 text.
+        InvalidResource: a document is invalid.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -129,10 +130,15 @@ def load_file(path: FilePath, old: Loaded | None = None) -> Loaded:
 
 
 def load(text: str, source: str = "<text>", old: Loaded | None = None) -> Loaded:
-    """The resources in a YAML text, checked as the API server would; with `old`, also as changes of those.
+    """Load the resources of a YAML text and check them as the API server does.
+
+    Args:
+        text: the YAML text.
+        source: name of the file, for messages.
+        old: the resources that these replace, to check the changes too.
 
     Raises:
-        InvalidResource: with everything that is wrong in any of its documents.
+        InvalidResource: it has all problems of all documents.
     """
     queues: list[AgentQueue] = []
     others: list[Mapping[str, Any]] = []
@@ -165,10 +171,10 @@ def _problems(data: Any, before: Mapping[str, Mapping[str, Any]]) -> list[Proble
 
 
 def read(text: str, source: str = "<text>") -> Iterator[Document]:
-    """The documents of a YAML text that are not empty.
+    """Yield the documents of a YAML text, except empty ones.
 
     Raises:
-        InvalidResource: it is not YAML, or larger than the API server takes.
+        InvalidResource: the text is not YAML, or too large or deep.
     """
     if len(text) > MAX_BYTES:
         raise InvalidResource([Problem((), f"larger than {MAX_BYTES // 1024 // 1024} MiB", source)])
@@ -176,7 +182,9 @@ def read(text: str, source: str = "<text>") -> Iterator[Document]:
     try:
         for node in yaml.load_all(text):
             if node is not None:
-                yield _document(node)
+                reader = _Reader()
+                data = reader.plain(node, ())
+                yield Document(data, reader.lines, tuple(reader.problems))
     except malformed as error:
         raise InvalidResource([_syntax(error, source)]) from None
     except RecursionError:
@@ -186,7 +194,7 @@ def read(text: str, source: str = "<text>") -> Iterator[Document]:
 
 
 def _yaml() -> tuple[YAML, type[YAMLError]]:
-    """YAML 1.1 as kubectl reads it (`on` is true), but dates stay text; and the error that tells of malformed text."""
+    """Return a parser and its exception. It reads YAML 1.1 like kubectl (`on` is true), but dates stay text."""
     try:
         from ruamel.yaml import YAML  # noqa: PLC0415 (slow to import, and an extra)
         from ruamel.yaml.constructor import RoundTripConstructor  # noqa: PLC0415
@@ -205,22 +213,16 @@ def _yaml() -> tuple[YAML, type[YAMLError]]:
 
 
 def _syntax(error: YAMLError, source: str) -> Problem:
-    """Most errors have marks; that of a forbidden character has none."""
+    """Return the problem of a syntax error. A forbidden character has no line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     message = str(getattr(error, "problem", None) or error).splitlines()[0]
     hint = ": indent with spaces, not tabs" if "\\t" in message else ""
     return Problem((), f"not YAML: {message}{hint}", source, mark.line + 1 if mark else None)
 
 
-def _document(node: Any) -> Document:
-    reader = _Reader()
-    data = reader.plain(node, ())
-    return Document(data, reader.lines, tuple(reader.problems))
-
-
 @dataclass(slots=True)
 class _Reader:
-    """Turns ruamel's values into plain ones and keeps where they were."""
+    """Converts ruamel's values to plain ones and records their lines."""
 
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -242,7 +244,7 @@ class _Reader:
         for key, value in node.items():
             name = str(key).lower() if isinstance(key, bool) else str(key)
             if name in result:
-                self.problems.append(Problem((*path, name), "the key is there twice, once in quotes; remove one"))
+                self.problems.append(Problem((*path, name), "duplicate key, once with quotes; remove one"))
             if key in (node.lc.data or ()):
                 self.lines[*path, name] = node.lc.key(key)[0] + 1
             result[name] = self.plain(value, (*path, name))
@@ -264,5 +266,5 @@ class _Reader:
         if isinstance(node, float) and math.isfinite(node):
             return float(node)
         if node is not None:
-            self.problems.append(Problem(path, f"JSON has no such value: {node}; write it in quotes"))
+            self.problems.append(Problem(path, f"JSON can't represent {node}; write it in quotes"))
         return None

@@ -1,4 +1,4 @@
-"""The parts of a pod that users may set: environment, resources, and a template to lay over ours."""
+"""Parts of a pod that users may set: environment, resources, and a patch of the pod template."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from agentqueue.spec.base import (
 
 
 class SecretKey(Model):
-    """One key of a Secret in the same namespace."""
+    """A key of a Secret in the same namespace."""
 
     name: ObjectName
     """Name of the Secret."""
@@ -31,21 +31,21 @@ class SecretKey(Model):
 
 
 class EnvKey(Model):
-    """One key of a Secret or ConfigMap in the same namespace."""
+    """A key of a Secret or ConfigMap in the same namespace."""
 
     name: ObjectName
     """Name of the Secret or ConfigMap."""
     key: DataKey
     """Key in its data."""
     optional: Bool | None = None
-    """If true, the variable is left out when the object or the key does not exist; else the pod waits for it."""
+    """If true, the variable is omitted if the object or the key does not exist. Otherwise the pod waits for it."""
 
 
 class FieldRef(Model):
     """A field of the pod."""
 
     api_version: Annotated[str, Field(max_length=63)] | None = None
-    """Version of the schema the path is written in; v1 if absent."""
+    """API version of the path. If absent, v1."""
     field_path: Annotated[str, Field(min_length=1, max_length=512)]
     """Path of the field, such as metadata.name or status.podIP."""
 
@@ -54,7 +54,7 @@ class ResourceFieldRef(Model):
     """A resource request or limit of a container."""
 
     container_name: Annotated[str, Field(max_length=63)] | None = None
-    """Name of the container; the worker's own if absent."""
+    """Name of the container. If absent, the worker's own."""
     resource: Annotated[str, Field(min_length=1, max_length=253)]
     """Resource to read, such as limits.memory."""
     divisor: Quantity | None = None
@@ -62,7 +62,7 @@ class ResourceFieldRef(Model):
 
 
 class EnvSource(Model):
-    """Where a variable's value comes from: exactly one of these."""
+    """Source of a variable's value. Set exactly one field."""
 
     secret_key_ref: EnvKey | None = None
     """A key of a Secret."""
@@ -80,9 +80,9 @@ class EnvVar(Model):
     name: Annotated[str, Field(min_length=1, max_length=253, pattern=ENV_NAME)]
     """Name of the variable, such as OPENAI_API_KEY."""
     value: Annotated[str, Field(max_length=32_768)] | None = None
-    """Its value, in quotes where YAML would read a number or a boolean."""
+    """Value of the variable. Use quotes if YAML would read a number or a boolean."""
     value_from: EnvSource | None = None
-    """Where the value comes from, instead of `value`."""
+    """Source of the value, instead of `value`."""
 
 
 class EnvFromRef(Model):
@@ -91,14 +91,14 @@ class EnvFromRef(Model):
     name: ObjectName
     """Name of the Secret or ConfigMap."""
     optional: Bool | None = None
-    """If true, nothing is set when the object does not exist; else the pod waits for it."""
+    """If true, nothing is set if the object does not exist. Otherwise the pod waits for it."""
 
 
 class EnvFrom(Model):
-    """All keys of a Secret or ConfigMap as environment variables: exactly one of the two."""
+    """All keys of a Secret or ConfigMap as environment variables. Set exactly one of secretRef and configMapRef."""
 
     prefix: Annotated[str, Field(max_length=253)] | None = None
-    """Put before each key."""
+    """Prefix of each variable's name."""
     secret_ref: EnvFromRef | None = None
     """The Secret."""
     config_map_ref: EnvFromRef | None = None
@@ -113,49 +113,50 @@ class Resources(Model):
     """Compute resources of a container."""
 
     requests: Quantities | None = None
-    """What the scheduler keeps for the container, such as cpu: 100m, memory: 256Mi."""
+    """Resources that the scheduler reserves for the container, such as cpu: 100m and memory: 256Mi."""
     limits: Quantities | None = None
-    """What the container may use at most. A container over its memory limit is killed, and its jobs run again."""
+    """Maximum resources of the container. A container above its memory limit is killed, and its jobs run again."""
 
 
 class PodMetadata(Model):
     """Labels and annotations to add to the pods."""
 
     labels: Labels | None = None
-    """Labels to add. Those that begin with agentqueue.dev/ are ours and may not be set."""
+    """Labels to add. Labels that begin with agentqueue.dev/ are reserved."""
     annotations: Annotations | None = None
-    """Annotations to add. Those that begin with agentqueue.dev/ are ours and may not be set."""
+    """Annotations to add. Annotations that begin with agentqueue.dev/ are reserved."""
 
 
 class PodSpec(Model):
-    """A pod's spec as Kubernetes knows it; laid over ours by strategic merge: containers by name, and so on."""
+    """A pod spec of Kubernetes. It is applied as a strategic merge patch, which merges containers by name, for
+    example."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"maxProperties": 64})
 
     restart_policy: Annotated[str, Field(max_length=16)] | None = None
-    """May not be set: workers are always restarted."""
+    """Must not be set. Pods are always restarted."""
     termination_grace_period_seconds: Int | None = Field(None, ge=0, le=86_400)
-    """For workers may not be set here: write the agent's terminationGracePeriodSeconds, which the drain goes by."""
+    """Must not be set for workers. Set the agent's terminationGracePeriodSeconds, because the drain depends on it."""
 
 
 class PodTemplate(Model):
-    """A partial pod template, laid over ours by strategic merge (the worker's container is named `worker`)."""
+    """A strategic merge patch of the pod template. The worker's container is named `worker`."""
 
     metadata: PodMetadata | None = None
     """Labels and annotations to add to the pods."""
     spec: PodSpec | None = None
-    """Anything of a pod's spec: nodeSelector, volumes, containers by name, ...; `$patch: delete` takes a part out."""
+    """Fields of a pod spec, such as nodeSelector, volumes and containers by name. `$patch: delete` removes an item."""
 
 
 class ConfigMapFiles(Model):
     """A ConfigMap whose keys are the files of a Python program."""
 
     name: ObjectName
-    """Name of the ConfigMap, in the same namespace."""
+    """Name of a ConfigMap in the same namespace."""
 
 
 class CodeFrom(Model):
-    """Where the handlers' code comes from, when it is not in the image."""
+    """Source of the handlers' code if the image does not contain it."""
 
     config_map: ConfigMapFiles
-    """A ConfigMap: each key, such as agents.py, becomes a file on the import path."""
+    """A ConfigMap. Each key, such as agents.py, becomes a file on the import path."""

@@ -1,4 +1,4 @@
-"""What is wrong with a resource, so that it can be shown with its place, and read by programs."""
+"""Problems of a resource, with their location, for people and programs."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,11 @@ from agentqueue.errors import InvalidSpec
 from agentqueue.redaction import redact
 
 Path = tuple[str | int, ...]
+"""Location in a resource: keys of objects and indexes of lists."""
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """A path as Kubernetes writes it: spec.agents[0].scaling.maxReplicas."""
+    """Return a path in the notation of Kubernetes, such as spec.agents[0].scaling.maxReplicas."""
     return redact("".join(map(_step, path)).removeprefix("."))
 
 
@@ -24,25 +25,25 @@ def _step(part: str | int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: where, what, and what to write instead."""
+    """One problem: its location, and a message with the correction."""
 
     path: Path
     message: str
     source: str | None = None
     line: int | None = None
-    """From 1; that of the nearest key above, where the place itself has none."""
+    """Line in the file, from 1. The nearest parent's line if the location itself has none."""
 
     def __str__(self) -> str:
         place = [str(part) for part in (self.source, self.line) if part is not None]
         return ": ".join(part for part in (":".join(place), dotted(self.path), self.message) if part)
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`: path as text, message, source, line."""
+        """Return the problem for `--json`: path as text, message, source and line."""
         return asdict(self) | {"path": dotted(self.path)}
 
 
 class InvalidResource(InvalidSpec):
-    """One or more resources break rules; `problems` has them all, in the order of the file."""
+    """One or more resources are invalid. `problems` has all problems in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)

@@ -1,6 +1,6 @@
-"""From the resource to what is meant: each agent over `agentDefaults` over the built-in defaults, in one place.
+"""Resolve a resource: merge each agent with `agentDefaults` and the built-in defaults.
 
-`agentqueue up`, `render` and the operator work on the result only.
+`agentqueue up`, `render` and the operator use only the result.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agentqueue.spec.agents import AgentDefaults, AgentSpec, Overlay
-from agentqueue.spec.defaults import AgentSettings, DeadLetter
+from agentqueue.spec.defaults import AgentSettings, DeadLetterSettings
 from agentqueue.spec.pods import CodeFrom, EnvFrom, EnvVar, PodTemplate
 from agentqueue.spec.redis import ExternalRedis, ManagedRedis
 from agentqueue.spec.resource import AgentQueue, Console, Monitoring, NetworkPolicy, PodDisruptionBudgets
@@ -16,32 +16,32 @@ from agentqueue.spec.resource import AgentQueue, Console, Monitoring, NetworkPol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedAgent(AgentSettings):
-    """An agent with everything filled in."""
+    """An agent in which every field is set."""
 
     name: str
     queue_name: str
     handler: str
     image: str | None = None
-    """None: the caller's own worker image."""
+    """Container image. None for the caller's worker image."""
     code_from: CodeFrom | None = None
     dead_letter_queue: str | None = None
-    """Queue name of the agent in `on_dead_letter`."""
+    """Queue of the agent in `on_dead_letter`."""
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFrom, ...] = ()
     requests: Mapping[str, str]
     limits: Mapping[str, str]
     pod_templates: tuple[PodTemplate, ...] = ()
-    """To be laid over the rendered pod in this order."""
+    """Patches of the rendered pod, in this order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedQueue:
-    """An AgentQueue with everything filled in."""
+    """An AgentQueue in which every field is set."""
 
     name: str
     namespace: str | None
     uid: str | None = None
-    """Of the resource in a cluster."""
+    """UID of the resource. None if it is not in a cluster."""
     suspend: bool
     redis: ManagedRedis | ExternalRedis
     agents: tuple[ResolvedAgent, ...]
@@ -51,10 +51,10 @@ class ResolvedQueue:
     pod_disruption_budget: PodDisruptionBudgets
 
     def agent(self, name: str) -> ResolvedAgent:
-        """The agent of that name.
+        """Return the agent of that name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the AgentQueue has no such agent.
         """
         for agent in self.agents:
             if agent.name == name:
@@ -63,7 +63,7 @@ class ResolvedQueue:
 
 
 def resolve(resource: AgentQueue) -> ResolvedQueue:
-    """The resource with everything filled in. It must have passed the rules (`load`, or the API server)."""
+    """Return the resource with every field set. It must be valid, from `load` or the API server."""
     spec = resource.spec
     shared = spec.agent_defaults or AgentDefaults()
     queues = {agent.name: agent.queue_name or agent.name for agent in spec.agents}
@@ -84,8 +84,13 @@ def resolve(resource: AgentQueue) -> ResolvedQueue:
 def _agent(agent: AgentSpec, shared: AgentDefaults, queues: Mapping[str, str]) -> ResolvedAgent:
     layers = (agent, shared)
     dead_letter = _dead_letter(agent, shared)
+    settings: AgentSettings = fill(AgentSettings, layers)
+    backoff = settings.retry.backoff
+    longest = max(backoff.delay_seconds, backoff.max_delay_seconds)
+    settings = replace(settings, retry=replace(settings.retry, backoff=replace(backoff, max_delay_seconds=longest)))
     return ResolvedAgent(
-        **_settings(layers) | {"on_dead_letter": dead_letter},
+        **{field.name: getattr(settings, field.name) for field in fields(AgentSettings)}
+        | {"on_dead_letter": dead_letter},
         name=agent.name,
         queue_name=queues[agent.name],
         handler=agent.handler,
@@ -100,20 +105,12 @@ def _agent(agent: AgentSpec, shared: AgentDefaults, queues: Mapping[str, str]) -
     )
 
 
-def _settings(layers: Iterable[AgentDefaults]) -> dict[str, Any]:
-    merged: AgentSettings = fill(AgentSettings, layers)
-    retry = merged.retry
-    longest = max(retry.backoff.delay_seconds, retry.backoff.max_delay_seconds)
-    capped = replace(merged, retry=replace(retry, backoff=replace(retry.backoff, max_delay_seconds=longest)))
-    return {field.name: getattr(capped, field.name) for field in fields(AgentSettings)}
-
-
-def _dead_letter(agent: AgentSpec, shared: AgentDefaults) -> DeadLetter | None:
-    """The agent named in agentDefaults gets everyone's dead letters but its own."""
+def _dead_letter(agent: AgentSpec, shared: AgentDefaults) -> DeadLetterSettings | None:
+    """Return the receiver of dead letters. The agent that agentDefaults names does not receive its own."""
     target = agent.on_dead_letter or shared.on_dead_letter
     if target is None or target.agent == agent.name:
         return None
-    merged: DeadLetter = fill(DeadLetter, (target,))
+    merged: DeadLetterSettings = fill(DeadLetterSettings, (target,))
     return merged
 
 
@@ -123,11 +120,11 @@ def _amounts(layers: tuple[AgentSpec, AgentDefaults], kind: str) -> dict[str, st
 
 
 WHOLE = frozenset({"rate_limit", "on_dead_letter"})
-"""Settings that are taken whole from the first layer that has them: their parts mean nothing apart."""
+"""Settings that are not merged: the first layer that has one wins, because their fields depend on each other."""
 
 
 def fill(filled: type, layers: Iterable[Overlay]) -> Any:
-    """An instance of `filled` with each field from the first layer that has it, else its default."""
+    """Return an instance of `filled`. Each field comes from the first layer that sets it, else from its default."""
     given = tuple(layers)
     values = {field.name: _first(field.name, given) for field in fields(filled)}
     return filled(**{name: value for name, value in values.items() if value is not None})

@@ -22,14 +22,16 @@ from agentqueue.spec.redis import ManagedRedis, Redis
 from agentqueue.spec.status import AgentQueueStatus
 
 GROUP: Final = "agentqueue.dev"
+"""API group, and prefix of labels and annotations."""
 VERSION: Final = "v1alpha1"
+"""Version of the API group."""
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "AgentQueue"
 PLURAL: Final = "agentqueues"
 
 
 class ServiceType(StrEnum):
-    """How a Service is reached."""
+    """Types of a Service."""
 
     CLUSTER_IP = "ClusterIP"
     NODE_PORT = "NodePort"
@@ -40,7 +42,7 @@ class ConsoleService(Model):
     """The Service in front of the console."""
 
     type: ServiceType = ServiceType.CLUSTER_IP
-    """ClusterIP, NodePort or LoadBalancer."""
+    """Type of the Service: ClusterIP, NodePort or LoadBalancer."""
     port: Int = Field(80, ge=1, le=65_535)
     """Port of the Service."""
 
@@ -49,34 +51,34 @@ class Console(Model):
     """The web console and HTTP API of this queue."""
 
     enabled: Bool = True
-    """If false, no console runs."""
+    """If false, the console is not deployed."""
     image: Image | None = None
-    """Container image; the operator's own choice if absent."""
+    """Container image. If absent, the operator's default."""
     replicas: Int = Field(1, ge=1, le=10)
-    """Pods of the console; it keeps no state."""
+    """Number of pods. The console is stateless."""
     token_secret_ref: SecretKey | None = None
-    """Key of a Secret with the bearer token that requests must carry; a generated one if absent."""
+    """Key of a Secret with the bearer token that requests must have. If absent, the operator generates one."""
     service: ConsoleService = ConsoleService()
-    """The Service in front of it."""
+    """The Service in front of the console."""
     resources: Resources | None = None
     """Compute resources of the container."""
     pod_template: PodTemplate | None = None
-    """Laid over the pod by strategic merge; the container is named `console`."""
+    """Strategic merge patch for the pod. The container is named `console`."""
 
 
 class PodMonitor(Model):
     """A PodMonitor for the Prometheus Operator, which must be installed."""
 
     enabled: Bool = False
-    """If true, a PodMonitor is made for the workers."""
+    """If true, the operator creates a PodMonitor for the workers."""
     interval_seconds: Int = Field(15, ge=1, le=3_600)
-    """Time between scrapes."""
+    """Time between scrapes, in seconds."""
     labels: Labels = Field(default={})
     """Labels by which your Prometheus selects PodMonitors, such as release: prometheus."""
 
 
 class Monitoring(Model):
-    """How metrics are collected. Workers serve /metrics in any case."""
+    """Collection of metrics. Workers always serve /metrics."""
 
     pod_monitor: PodMonitor = PodMonitor()
     """A PodMonitor for the Prometheus Operator."""
@@ -86,25 +88,25 @@ class LabelExpression(Model):
     """A requirement on a label."""
 
     key: Annotated[str, Field(min_length=1, max_length=316)]
-    """Label to look at."""
+    """Key of the label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    """In, NotIn, Exists or DoesNotExist."""
+    """Operator: In, NotIn, Exists or DoesNotExist."""
     values: (
         Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=32, json_schema_extra=ATOMIC)]
         | None
     ) = None
-    """Values to compare with, for In and NotIn."""
+    """Values to compare with. Only for In and NotIn."""
 
 
 class LabelSelector(Model):
-    """Objects with these labels; an empty selector selects all."""
+    """A selector of objects by their labels. An empty selector selects all objects."""
 
     match_labels: Labels | None = None
-    """Labels they must have."""
+    """Labels that the objects must have."""
     match_expressions: Annotated[tuple[LabelExpression, ...], Field(max_length=16, json_schema_extra=ATOMIC)] | None = (
         None
     )
-    """Requirements that must hold."""
+    """Requirements that the objects must meet."""
 
 
 class IpBlock(Model):
@@ -116,99 +118,103 @@ class IpBlock(Model):
         Annotated[tuple[Annotated[str, Field(max_length=43)], ...], Field(max_length=16, json_schema_extra=ATOMIC)]
         | None
     ) = Field(None, alias="except")
-    """Ranges in it that are left out."""
+    """Ranges inside it that are excluded."""
 
 
 class NetworkPeer(Model):
-    """Who may connect: pods by label, or addresses."""
+    """A peer that may connect: pods by label, or IP addresses."""
 
     pod_selector: LabelSelector | None = None
-    """Pods, in this namespace unless namespaceSelector is given."""
+    """Pods that may connect, of this namespace unless namespaceSelector is set."""
     namespace_selector: LabelSelector | None = None
-    """Namespaces; all their pods unless podSelector is given."""
+    """Namespaces whose pods may connect, all pods unless podSelector is set."""
     ip_block: IpBlock | None = None
-    """Addresses; instead of the selectors."""
+    """IP addresses that may connect. It excludes the selectors."""
 
 
 Peers = Annotated[tuple[NetworkPeer, ...], Field(max_length=32, json_schema_extra=ATOMIC)]
 
 
 class RedisNetworkPolicy(Model):
-    """Who may reach the managed Redis."""
+    """Access to the managed Redis."""
 
     allow_from: Peers | None = None
-    """Who may connect besides the workers, the console and the operator; if absent, every pod of this namespace."""
+    """Peers that may connect besides the workers, the console and the operator. If absent, every pod of this
+    namespace."""
 
 
 class ConsoleNetworkPolicy(Model):
-    """Who may reach the console."""
+    """Access to the console."""
 
     allow_from: Peers | None = None
-    """Who may connect, such as an Ingress controller; if absent, every pod of this namespace."""
+    """Peers that may connect, such as an Ingress controller. If absent, every pod of this namespace."""
 
 
 class NetworkPolicy(Model):
-    """Who may reach the managed Redis and the console. It needs a network plug-in that enforces policies."""
+    """Access to the managed Redis and the console. It requires a network plug-in that enforces NetworkPolicies."""
 
     enabled: Bool = True
-    """If false, no NetworkPolicy is made."""
+    """If false, the operator creates no NetworkPolicy."""
     redis: RedisNetworkPolicy = RedisNetworkPolicy()
-    """Who may reach the managed Redis. Clients of the console need no entry here."""
+    """Access to the managed Redis. Clients of the console need no entry here."""
     console: ConsoleNetworkPolicy = ConsoleNetworkPolicy()
-    """Who may reach the console. An entry here gives no access to Redis."""
+    """Access to the console. It does not include access to Redis."""
 
 
 class RedisBudget(Model):
     """A PodDisruptionBudget for the managed Redis."""
 
     enabled: Bool = False
-    """If true, a budget with maxUnavailable 1 that lets a node drain evict an unhealthy Redis."""
+    """If true, the operator creates a budget with maxUnavailable 1. A node drain may always evict an unhealthy
+    Redis."""
 
 
 class WorkerBudget(Model):
     """PodDisruptionBudgets for the workers, one per agent."""
 
     enabled: Bool = False
-    """If true, each agent gets one. Evicted workers hand their jobs back in any case."""
+    """If true, the operator creates one per agent. With or without it, jobs of evicted workers return to the queue."""
     max_unavailable: IntOrPercent = "50%"
-    """Workers that may be evicted at once, as a number or a percentage; not 0, or a node drain would never end."""
+    """Maximum number of workers that are evicted at the same time, as a number or a percentage. It must not be 0,
+    because a node drain would never end."""
 
 
 class PodDisruptionBudgets(Model):
-    """Limits on how many pods a node drain may evict at once."""
+    """Limits on the number of pods that a node drain evicts at the same time."""
 
     redis: RedisBudget = RedisBudget()
-    """For the managed Redis."""
+    """Budget of the managed Redis."""
     workers: WorkerBudget = WorkerBudget()
-    """For the workers."""
+    """Budgets of the workers."""
 
 
 class AgentQueueSpec(Model):
-    """What is wanted: a Redis, and agents whose workers follow their queues."""
+    """The desired state: a Redis, and agents whose workers scale with their queues."""
 
     suspend: Bool = False
-    """If true, all workers drain and go to zero; jobs wait. Set it before deleting, so that running jobs can end."""
+    """If true, all workers drain and scale to zero, and jobs wait. Set it before you delete the resource, so that
+    running jobs can finish."""
     redis: Redis = Redis(managed=ManagedRedis())
     """The queue's Redis: managed by the operator, or external."""
     agent_defaults: AgentDefaults | None = None
-    """What all agents have unless they say otherwise."""
+    """Settings of all agents that do not set their own."""
     agents: Agents
-    """The agents, each a queue with its workers."""
+    """The agents, each with a queue and workers."""
     console: Console = Console()
-    """The web console and HTTP API."""
+    """The web console and HTTP API of this queue."""
     monitoring: Monitoring = Monitoring()
-    """How metrics are collected."""
+    """Collection of metrics."""
     network_policy: NetworkPolicy = NetworkPolicy()
-    """Who may reach the managed Redis and the console."""
+    """Access to the managed Redis and the console."""
     pod_disruption_budget: PodDisruptionBudgets = PodDisruptionBudgets()
-    """Limits on how many pods a node drain may evict at once."""
+    """Limits on the number of pods that a node drain evicts at the same time."""
 
 
 class Metadata(Model):
-    """Kubernetes' own metadata; only the name and the namespace mean something here."""
+    """Metadata of the Kubernetes object."""
 
     name: ObjectName
-    """Name of the AgentQueue: at most 30 characters, since the names of its objects are made from it."""
+    """Name of the AgentQueue, at most 30 characters, because names of other objects contain it."""
     namespace: Annotated[str, Field(max_length=63)] | None = None
     uid: Annotated[str, Field(max_length=63)] | None = None
     generation: Int | None = None
@@ -226,12 +232,13 @@ class Metadata(Model):
 
 
 class AgentQueue(Model):
-    """AI agents behind queues: one Redis, and per agent a queue with workers that scale with it."""
+    """AI agents that process jobs from queues: one Redis, and for each agent a queue with workers that scale with
+    it."""
 
     api_version: Literal["agentqueue.dev/v1alpha1"]
     kind: Literal["AgentQueue"]
     metadata: Metadata
     spec: AgentQueueSpec
-    """What is wanted."""
+    """The desired state."""
     status: AgentQueueStatus | None = None
-    """What the operator sees."""
+    """The observed state."""

@@ -1,14 +1,13 @@
-"""The rules that types and bounds can't say: one object each, with its CEL for the API server and its Python twin.
+"""Rules of the resource that types and bounds can't express, each in CEL for the API server and in Python.
 
-The CRD carries `cel` and `message`; offline checks ask `find`, which also tells where. tests/cluster holds the two
-together with a real API server's answers. A twin sees plain JSON values after the schema's defaults, as CEL does.
+The CRD has `cel` and `message`. Offline checks call `find`, which also locates the problem. Tests in tests/cluster
+compare both with the answers of a real API server. Like CEL, `find` sees plain JSON values after defaulting.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from agentqueue.errors import InvalidName
@@ -17,6 +16,7 @@ from agentqueue.spec import agents, pods, redis, resource
 from agentqueue.spec.base import LABEL, Model
 from agentqueue.spec.defaults import Fallback, Rollout, Scaling
 from agentqueue.spec.problems import Path
+from agentqueue.spec.quantity import parse_quantity
 
 Node = Mapping[str, Any]
 Find = Callable[[Node, Node], Iterator[Path]]
@@ -24,27 +24,23 @@ Find = Callable[[Node, Node], Iterator[Path]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule on every object of the class `on`; broken where `find` yields a path below that object."""
+    """A rule on every object of the class `on`. `find` yields the paths below that object that break it."""
 
+    name: str
     on: type[Model]
     cel: str
     message: str
     find: Find
-    """Takes the object, and what it was before: only transition rules look at that."""
+    """Arguments: the object, and its old version, which only transition rules use."""
     holds_for: str = ""
-    """CEL that holds for an agent `a` that keeps the rule; set where `cel` asks it of all agents."""
-
-    @property
-    def name(self) -> str:
-        """The twin's name, in words."""
-        return self.find.__name__.strip("_").replace("_", "-")
+    """CEL that is true for an agent `a` that keeps the rule. Set if `cel` applies it to all agents."""
 
     @property
     def message_cel(self) -> str | None:
-        """CEL for a message that names the first agent that breaks the rule; None where `message` says all.
+        """CEL of a message that names the first agent that breaks the rule. None if `message` is enough.
 
-        A rule on merged values stands at `spec`, so the API server's own path does not name an agent. All agents can't
-        be named: the API server's cost estimate of `filter` and `join` is beyond its limit by far.
+        A rule on merged values is attached to `spec`, so the API server's path does not name an agent. A list of all
+        agents is not possible: `filter` and `join` exceed the API server's limit on estimated cost.
         """
         if not self.holds_for:
             return None
@@ -59,48 +55,100 @@ class Rule:
 
     @property
     def transition(self) -> bool:
-        """True if the rule is about a change, so that it holds for new objects."""
+        """True if the rule restricts changes. A new object always keeps it."""
         return "oldSelf" in self.cel
 
 
 RULES: list[Rule] = []
+"""All rules, in the order in which the reference lists them."""
 
 
 def rules_on(model: type[Model]) -> list[Rule]:
-    """The rules on objects of that class, those of its bases included."""
+    """Return the rules on objects of that class and of its base classes."""
     return [rule for rule in RULES if issubclass(model, rule.on)]
 
 
 def _rule(on: type[Model], cel: str, message: str) -> Callable[[Find], Find]:
+    """Register the decorated function as the `find` of a rule that has the function's name."""
+
     def register(find: Find) -> Find:
-        RULES.append(Rule(on, cel, message, find))
+        RULES.append(Rule(find.__name__.strip("_").replace("_", "-"), on, cel, message, find))
         return find
 
     return register
 
 
 def _agents_rule(holds_for: str, message: str) -> Callable[[Find], Find]:
-    """A rule on the spec that must hold for each agent `a`; `find` yields paths that begin with `agents`, INDEX."""
+    """Register a rule on the spec for each agent `a`. `find` yields paths that begin with `agents`, INDEX."""
 
     def register(find: Find) -> Find:
-        cel = f"self.agents.all(a, {holds_for})"
-        RULES.append(Rule(resource.AgentQueueSpec, cel, message, find, holds_for))
+        _add_agents_rule(find.__name__.strip("_").replace("_", "-"), holds_for, message, find)
         return find
 
     return register
 
 
-# Merged values: the agent's, else that of agentDefaults, else the built-in default.
+def _add_agents_rule(name: str, holds_for: str, message: str, find: Find) -> None:
+    cel = f"self.agents.all(a, {holds_for})"
+    RULES.append(Rule(name, resource.AgentQueueSpec, cel, message, find, holds_for))
 
 
-def _cel(path: str, default: str | int) -> str:
-    """CEL for an agent `a`'s merged value, inside a rule on the spec."""
-    optional = ".?".join(path.split("."))
-    literal = f"'{default}'" if isinstance(default, str) else str(default)
-    return f"a.?{optional}.orValue(self.?agentDefaults.?{optional}.orValue({literal}))"
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A setting of an agent: the agent's own, else that of agentDefaults, else the built-in default."""
+
+    path: str
+    default: Any = None
+
+    @property
+    def cel(self) -> str:
+        """CEL for the value of an agent `a`, inside a rule on the spec."""
+        optional = ".?".join(self.path.split("."))
+        literal = f"'{self.default}'" if isinstance(self.default, str) else str(self.default)
+        return f"a.?{optional}.orValue(self.?agentDefaults.?{optional}.orValue({literal}))"
+
+    def of(self, spec: Node, agent: Node) -> Any:
+        """Return the value of an agent."""
+        own, shared = _get(agent, self.path), _get(spec, f"agentDefaults.{self.path}")
+        return own if own is not None else shared if shared is not None else self.default
+
+
+def _required_with(name: str, switch: _Setting, value: str, path: str, message: str) -> None:
+    """Add a rule: an agent whose switch has the value needs the setting at `path`."""
+
+    def find(self: Node, _: Node) -> Iterator[Path]:
+        for place, agent in _agents(self):
+            if switch.of(self, agent) == value and _Setting(path).of(self, agent) is None:
+                yield *place, *path.split(".")[:-1]
+
+    given = f"{_given(path)} || {_given(f'agentDefaults.{path}', 'self')}"
+    _add_agents_rule(name, f"{switch.cel} != '{value}' || {given}", message, find)
+
+
+def _only_with(name: str, switch: _Setting, value: str, paths: Sequence[str], message: str) -> None:
+    """Add a rule: an agent has the settings at `paths` only if its switch has the value."""
+
+    def find(self: Node, _: Node) -> Iterator[Path]:
+        for place, agent in _agents(self):
+            if switch.of(self, agent) != value:
+                yield from ((*place, *path.split(".")) for path in paths if _get(agent, path) is not None)
+
+    _add_agents_rule(name, f"{switch.cel} == '{value}' || !({' || '.join(map(_given, paths))})", message, find)
+
+
+def _not_above(name: str, lower: _Setting, upper: _Setting, blamed: _Setting, message: str) -> None:
+    """Add a rule: one setting is not above another. The problem is located at `blamed`."""
+
+    def find(self: Node, _: Node) -> Iterator[Path]:
+        for place, agent in _agents(self):
+            if lower.of(self, agent) > upper.of(self, agent):
+                yield *place, *blamed.path.split(".")
+
+    _add_agents_rule(name, f"{lower.cel} <= {upper.cel}", message, find)
 
 
 def _given(path: str, of: str = "a") -> str:
+    """Return CEL that is true if the field at `path` is set."""
     return f"{of}.?{'.?'.join(path.split('.'))}.hasValue()"
 
 
@@ -110,24 +158,15 @@ def _get(node: Any, path: str) -> Any:
     return node
 
 
-def _merged(spec: Node, agent: Node, path: str, default: Any = None) -> Any:
-    own, shared = _get(agent, path), _get(spec, f"agentDefaults.{path}")
-    return own if own is not None else shared if shared is not None else default
-
-
 def _agents(spec: Node) -> Iterator[tuple[Path, Node]]:
     for index, agent in enumerate(spec["agents"]):
         yield ("agents", index), agent
 
 
-# The resource
-
-
 @_rule(
     resource.AgentQueue,
     "size(self.metadata.name) <= 30",
-    "metadata.name may have at most 30 characters, since the names of its objects are made from it: "
-    "write a shorter name",
+    "metadata.name must have at most 30 characters, because names of other objects contain it: write a shorter name",
 )
 def _name_is_short(self: Node, _: Node) -> Iterator[Path]:
     if len(self["metadata"]["name"]) > 30:
@@ -137,22 +176,21 @@ def _name_is_short(self: Node, _: Node) -> Iterator[Path]:
 @_rule(
     resource.AgentQueue,
     f"self.metadata.name.matches('{LABEL}')",
-    "metadata.name is part of Service names: write small letters, digits and dashes only, beginning with a letter",
+    "metadata.name is part of Service names: use only lowercase letters, digits and dashes, and begin with a letter",
 )
 def _name_is_label(self: Node, _: Node) -> Iterator[Path]:
     if not re.fullmatch(LABEL, self["metadata"]["name"]):
         yield "metadata", "name"
 
 
-# Agents, one by one
-
 RESERVED_AGENTS = ("redis", "console")
+"""Names of other parts of an AgentQueue, which share one naming scheme with agents."""
 
 
 @_rule(
     agents.AgentSpec,
     f"!(self.name in {list(RESERVED_AGENTS)})",
-    "the names redis and console are taken by the queue's own Redis and console: write another name for the agent",
+    "the names redis and console are reserved for the queue's own Redis and console: choose another agent name",
 )
 def _agent_name_is_free(self: Node, _: Node) -> Iterator[Path]:
     if self["name"] in RESERVED_AGENTS:
@@ -167,8 +205,8 @@ _PARTS = "|".join(sorted(RESERVED_PARTS))
     agents.AgentSpec,
     f"{_QUEUE} != 'aq' && !{list(RESERVED_PREFIXES)}.exists(p, {_QUEUE}.startsWith(p)) "
     f"&& !{_QUEUE}.matches(':({_PARTS})(:|$)')",
-    "this queue's keys in Redis would meet AgentQueue's or arq's own: write a queueName that does not begin with aq: "
-    "or arq:job and the like, and has - instead of : before words such as high, low, dead or done",
+    "the queue's keys in Redis would collide with keys of AgentQueue or arq: write a queueName that does not begin "
+    "with aq: or arq:job, and use - instead of : before words such as high, low, dead or done",
 )
 def _queue_name_is_free(self: Node, _: Node) -> Iterator[Path]:
     try:
@@ -180,22 +218,20 @@ def _queue_name_is_free(self: Node, _: Node) -> Iterator[Path]:
 @_rule(
     agents.AgentDefaults,
     f"!{_given('podTemplate.spec.terminationGracePeriodSeconds', 'self')}",
-    "podTemplate may not set terminationGracePeriodSeconds for workers, since draining goes by it: "
-    "write terminationGracePeriodSeconds beside podTemplate instead",
+    "podTemplate must not set terminationGracePeriodSeconds for workers, because the drain depends on it: "
+    "write terminationGracePeriodSeconds next to podTemplate instead",
 )
 def _grace_period_is_the_agents(self: Node, _: Node) -> Iterator[Path]:
     if _get(self, "podTemplate.spec.terminationGracePeriodSeconds") is not None:
         yield "podTemplate", "spec", "terminationGracePeriodSeconds"
 
 
-# Agents together, with agentDefaults merged in
-
 _NAME_OF = "(has({0}.queueName) ? {0}.queueName : {0}.name)"
 
 
 @_agents_rule(
     f"self.agents.exists_one(b, {_NAME_OF.format('b')} == {_NAME_OF.format('a')})",
-    "another agent has the same queue: write a queueName of its own for each (an agent without one has its name)",
+    "another agent has the same queue: give each agent its own queueName (the default is the agent's name)",
 )
 def _queues_are_unique(self: Node, _: Node) -> Iterator[Path]:
     seen = set()
@@ -229,129 +265,95 @@ def _default_dead_letters_go_to_an_agent(self: Node, _: Node) -> Iterator[Path]:
         yield "agentDefaults", "onDeadLetter", "agent"
 
 
-_MODE = _cel("scaling.mode", Scaling().mode.value)
+_MODE = _Setting("scaling.mode", Scaling().mode.value)
+_TUNABLES = tuple(
+    f"scaling.{info.alias}"
+    for name, info in agents.ScalingSpec.model_fields.items()
+    if name not in ("mode", "replicas")
+)
+_TUNABLE_NAMES = [path.removeprefix("scaling.") for path in _TUNABLES]
 
-
-def _mode(spec: Node, agent: Node) -> str:
-    return str(_merged(spec, agent, "scaling.mode", Scaling().mode.value))
-
-
-@_agents_rule(
-    f"{_MODE} != 'Fixed' || {_given('scaling.replicas')} || {_given('agentDefaults.scaling.replicas', 'self')}",
+_required_with(
+    "fixed-has-replicas",
+    _MODE,
+    "Fixed",
+    "scaling.replicas",
     "scaling mode Fixed needs a number of pods: write scaling.replicas, or mode Auto",
 )
-def _fixed_has_replicas(self: Node, _: Node) -> Iterator[Path]:
-    for path, agent in _agents(self):
-        if _mode(self, agent) == "Fixed" and _merged(self, agent, "scaling.replicas") is None:
-            yield *path, "scaling"
-
-
-@_agents_rule(
-    f"!{_given('scaling.replicas')} || {_MODE} == 'Fixed'",
+_only_with(
+    "replicas-are-for-fixed",
+    _MODE,
+    "Fixed",
+    ["scaling.replicas"],
     "scaling.replicas is for mode Fixed only: write mode: Fixed, or minReplicas and maxReplicas instead of replicas",
 )
-def _replicas_are_for_fixed(self: Node, _: Node) -> Iterator[Path]:
-    for path, agent in _agents(self):
-        if _get(agent, "scaling.replicas") is not None and _mode(self, agent) != "Fixed":
-            yield *path, "scaling", "replicas"
-
-
-TUNABLES = tuple(
-    key for key in (info.alias for info in agents.ScalingSpec.model_fields.values()) if key not in ("mode", "replicas")
+_only_with(
+    "tunables-are-for-auto",
+    _MODE,
+    "Auto",
+    _TUNABLES,
+    f"{', '.join(_TUNABLE_NAMES[:-1])} and {_TUNABLE_NAMES[-1]} are for scaling mode Auto only: "
+    "remove them from this agent, or write mode: Auto",
 )
 
+_MIN = _Setting("scaling.minReplicas", Scaling().min_replicas)
+_MAX = _Setting("scaling.maxReplicas", Scaling().max_replicas)
 
-@_agents_rule(
-    f"{_MODE} == 'Auto' || !({' || '.join(_given(f'scaling.{key}') for key in TUNABLES)})",
-    f"{', '.join(map(str, TUNABLES[:-1]))} and {TUNABLES[-1]} are for scaling mode Auto only: "
-    "take them out of this agent, or write mode: Auto",
+_not_above(
+    "min-is-not-above-max",
+    _MIN,
+    _MAX,
+    _MIN,
+    f"scaling.minReplicas must not be above maxReplicas (default {_MAX.default}): raise maxReplicas",
 )
-def _tunables_are_for_auto(self: Node, _: Node) -> Iterator[Path]:
-    for path, agent in _agents(self):
-        if _mode(self, agent) != "Auto":
-            yield from ((*path, "scaling", str(key)) for key in TUNABLES if _get(agent, f"scaling.{key}") is not None)
 
+_BEHAVIOR = _Setting("scaling.fallback.behavior", Fallback().behavior.value)
 
-_MIN, _MAX = Scaling().min_replicas, Scaling().max_replicas
-
-
-@_agents_rule(
-    f"{_cel('scaling.minReplicas', _MIN)} <= {_cel('scaling.maxReplicas', _MAX)}",
-    f"scaling.minReplicas may not be above maxReplicas (which is {_MAX} unless set): raise maxReplicas",
-)
-def _min_is_not_above_max(self: Node, _: Node) -> Iterator[Path]:
-    for path, agent in _agents(self):
-        lowest, highest = (_merged(self, agent, f"scaling.{key}Replicas") for key in ("min", "max"))
-        if (_MIN if lowest is None else lowest) > (_MAX if highest is None else highest):
-            yield *path, "scaling", "minReplicas"
-
-
-_BEHAVIOR = _cel("scaling.fallback.behavior", Fallback().behavior.value)
-
-
-def _behavior(spec: Node, agent: Node) -> str:
-    return str(_merged(spec, agent, "scaling.fallback.behavior", Fallback().behavior.value))
-
-
-@_agents_rule(
-    f"{_BEHAVIOR} != 'Static' || {_given('scaling.fallback.replicas')} || "
-    f"{_given('agentDefaults.scaling.fallback.replicas', 'self')}",
+_required_with(
+    "static-fallback-has-replicas",
+    _BEHAVIOR,
+    "Static",
+    "scaling.fallback.replicas",
     "scaling.fallback with behavior Static needs a number of pods: write fallback.replicas",
 )
-def _static_fallback_has_replicas(self: Node, _: Node) -> Iterator[Path]:
-    for path, agent in _agents(self):
-        if _behavior(self, agent) == "Static" and _merged(self, agent, "scaling.fallback.replicas") is None:
-            yield *path, "scaling", "fallback"
-
-
-@_agents_rule(
-    f"!{_given('scaling.fallback.replicas')} || {_BEHAVIOR} == 'Static'",
-    "scaling.fallback.replicas is for behavior Static only: write behavior: Static, or take it out",
+_only_with(
+    "fallback-replicas-are-for-static",
+    _BEHAVIOR,
+    "Static",
+    ["scaling.fallback.replicas"],
+    "scaling.fallback.replicas is for behavior Static only: write behavior: Static, or remove it",
 )
-def _fallback_replicas_are_for_static(self: Node, _: Node) -> Iterator[Path]:
-    for path, agent in _agents(self):
-        if _get(agent, "scaling.fallback.replicas") is not None and _behavior(self, agent) != "Static":
-            yield *path, "scaling", "fallback", "replicas"
 
+_DELAY = _Setting("retry.backoff.delaySeconds", agents.BackoffSpec.filled().delay_seconds)
+_MAX_DELAY = _Setting("retry.backoff.maxDelaySeconds", agents.WEEK_S)
+"""Without a maximum `resolve` raises the built-in one to the delay, so here any delay fits."""
 
-_DELAY = agents.BackoffSpec.filled().delay_seconds
-
-
-@_agents_rule(
-    f"{_cel('retry.backoff.delaySeconds', _DELAY)} <= {_cel('retry.backoff.maxDelaySeconds', agents.WEEK_S)}",
-    f"retry.backoff.maxDelaySeconds may not be below delaySeconds (which is {_DELAY} unless set): raise it",
+_not_above(
+    "delay-is-not-above-its-cap",
+    _DELAY,
+    _MAX_DELAY,
+    _MAX_DELAY,
+    f"retry.backoff.maxDelaySeconds must not be below delaySeconds (default {_DELAY.default}): raise it",
 )
-def _delay_is_not_above_its_cap(self: Node, _: Node) -> Iterator[Path]:
-    for path, agent in _agents(self):
-        delay = _merged(self, agent, "retry.backoff.delaySeconds", _DELAY)
-        if delay > _merged(self, agent, "retry.backoff.maxDelaySeconds", agents.WEEK_S):
-            yield *path, "retry", "backoff", "maxDelaySeconds"
 
-
-def _cel_none(key: str, default: str | int) -> str:
-    value = _cel(f"rollout.{key}", default)
-    return f"({value} == 0 || {value} == '0%')"
+_SURGE = _Setting("rollout.maxSurge", Rollout().max_surge)
+_UNAVAILABLE = _Setting("rollout.maxUnavailable", Rollout().max_unavailable)
 
 
 @_agents_rule(
-    f"!({_cel_none('maxSurge', Rollout().max_surge)} && {_cel_none('maxUnavailable', Rollout().max_unavailable)})",
-    "rollout.maxSurge and maxUnavailable can't both be 0 (maxUnavailable is 0 unless set): write 1 for one of them",
+    "!(" + " && ".join(f"({setting.cel} == 0 || {setting.cel} == '0%')" for setting in (_SURGE, _UNAVAILABLE)) + ")",
+    "rollout.maxSurge and maxUnavailable must not both be 0 (maxUnavailable is 0 by default): write 1 for one of them",
 )
 def _rollout_can_move(self: Node, _: Node) -> Iterator[Path]:
-    none = (0, "0%")
     for path, agent in _agents(self):
-        surge = _merged(self, agent, "rollout.maxSurge", Rollout().max_surge)
-        if surge in none and _merged(self, agent, "rollout.maxUnavailable", Rollout().max_unavailable) in none:
+        if {_SURGE.of(self, agent), _UNAVAILABLE.of(self, agent)} <= {0, "0%"}:
             yield *path, "rollout"
-
-
-# Pods
 
 
 @_rule(
     pods.EnvVar,
     "!(has(self.value) && has(self.valueFrom))",
-    "a variable has either a value or a valueFrom: take one of them out",
+    "a variable has either a value or a valueFrom: remove one of them",
 )
 def _value_or_source(self: Node, _: Node) -> Iterator[Path]:
     if "value" in self and "valueFrom" in self:
@@ -377,27 +379,25 @@ def _one_ref(self: Node, _: Node) -> Iterator[Path]:
         yield ()
 
 
-@_rule(pods.PodSpec, "!has(self.restartPolicy)", "podTemplate may not set restartPolicy: take it out, it is Always")
+@_rule(pods.PodSpec, "!has(self.restartPolicy)", "podTemplate must not set restartPolicy: remove it")
 def _restart_policy_is_ours(self: Node, _: Node) -> Iterator[Path]:
     if "restartPolicy" in self:
         yield ("restartPolicy",)
 
 
 PREFIX = f"{resource.GROUP}/"
+"""Prefix of the operator's labels and annotations."""
 
 
 @_rule(
     pods.PodMetadata,
     f"(!has(self.labels) || self.labels.all(k, !k.startsWith('{PREFIX}'))) && "
     f"(!has(self.annotations) || self.annotations.all(k, !k.startsWith('{PREFIX}')))",
-    f"labels and annotations that begin with {PREFIX} are the operator's own: write another prefix",
+    f"labels and annotations that begin with {PREFIX} are reserved for the operator: use another prefix",
 )
 def _our_labels_are_ours(self: Node, _: Node) -> Iterator[Path]:
     for kind in ("labels", "annotations"):
         yield from ((kind, key) for key in self.get(kind, {}) if key.startswith(PREFIX))
-
-
-# Redis
 
 
 @_rule(
@@ -413,22 +413,11 @@ def _managed_or_external(self: Node, _: Node) -> Iterator[Path]:
 @_rule(
     redis.Redis,
     "has(self.managed) == has(oldSelf.managed)",
-    "redis can't change between managed and external, since the jobs would stay behind: make another AgentQueue",
+    "redis can't change between managed and external, because jobs would not move: create another AgentQueue",
 )
 def _managed_stays_managed(self: Node, old: Node) -> Iterator[Path]:
     if ("managed" in self) != ("managed" in old):
         yield ()
-
-
-BINARY = {unit: 1024**power for power, unit in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi"))}
-DECIMAL = {unit: 1000**power for power, unit in enumerate(("", "k", "M", "G", "T", "P"))}
-
-
-def size_bytes(size: str) -> Decimal:
-    """Bytes of a size such as 10Gi (the pattern SIZE)."""
-    number = size.rstrip("KMGTPki")
-    unit: int = (BINARY | DECIMAL)[size[len(number) :]]
-    return Decimal(number) * unit
 
 
 @_rule(
@@ -437,7 +426,7 @@ def size_bytes(size: str) -> Decimal:
     "storage.size can only grow: write the old size or a larger one",
 )
 def _storage_only_grows(self: Node, old: Node) -> Iterator[Path]:
-    if size_bytes(self["size"]) < size_bytes(old["size"]):
+    if (parse_quantity(self["size"]) or 0) < (parse_quantity(old["size"]) or 0):
         yield ("size",)
 
 
@@ -445,7 +434,7 @@ def _storage_only_grows(self: Node, old: Node) -> Iterator[Path]:
     redis.Storage,
     "has(self.storageClassName) == has(oldSelf.storageClassName) && "
     "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
-    "storageClassName can't change, since a volume can't move: write the old one, or make another AgentQueue",
+    "storageClassName can't change, because a volume can't move: write the old one, or create another AgentQueue",
 )
 def _storage_class_stays(self: Node, old: Node) -> Iterator[Path]:
     if self.get("storageClassName", "") != old.get("storageClassName", ""):
@@ -460,35 +449,33 @@ OWN_DIRECTIVES = (
     *("replicaof", "slaveof", "cluster-enabled", "include", "loadmodule"),
     *("min-replicas-to-write", "min-slaves-to-write", "no-appendfsync-on-rewrite"),
 )
-"""What durability, access and the operator's own wiring rest on.
+"""Directives of redis.conf that users must not set, because durability, access or networking depend on them.
 
-A server without replicas that waits for one (min-replicas-to-write) never accepts a job.
+With min-replicas-to-write, a server without replicas never accepts a job.
 """
 
 
 @_rule(
     redis.ManagedRedis,
     f"!has(self.config) || self.config.all(k, !(k in {list(OWN_DIRECTIVES)}))",
-    "config may not set what durability, access and the operator's wiring rest on, such as requirepass, dir, "
-    "maxmemory-policy, appendfsync or port: write auth, tls or persistence.appendfsync instead, or take it out",
+    "config must not set directives that control durability, access or networking, such as requirepass, dir, "
+    "maxmemory-policy, appendfsync or port: write auth, tls or persistence.appendfsync instead, or remove it",
 )
 def _config_leaves_ours(self: Node, _: Node) -> Iterator[Path]:
     yield from (("config", key) for key in self.get("config", {}) if key in OWN_DIRECTIVES)
 
 
 DIRECTIVE = "^[a-z][-a-z0-9]*$"
+"""Pattern of a redis.conf directive."""
 
 
 @_rule(
     redis.ManagedRedis,
     f"!has(self.config) || self.config.all(k, k.matches('{DIRECTIVE}'))",
-    "config's keys are names of redis.conf directives: write small letters, digits and dashes",
+    "config's keys are names of redis.conf directives: use lowercase letters, digits and dashes",
 )
 def _config_keys_are_directives(self: Node, _: Node) -> Iterator[Path]:
     yield from (("config", key) for key in self.get("config", {}) if not re.fullmatch(DIRECTIVE, key))
-
-
-# The network
 
 
 @_rule(
@@ -511,14 +498,11 @@ def _values_go_with_in(self: Node, _: Node) -> Iterator[Path]:
         yield ("values",)
 
 
-# Disruptions
-
-
 @_rule(
     resource.WorkerBudget,
     "self.maxUnavailable != 0 && self.maxUnavailable != '0%'",
-    "maxUnavailable of 0 lets no worker be evicted, so a node drain would never end: write 1 or more, or a percentage "
-    "of at least 1% (it is rounded up to a whole worker)",
+    "maxUnavailable 0 allows no eviction, so a node drain would never end: write 1 or more, or a percentage of at "
+    "least 1% (rounded up to a whole worker)",
 )
 def _an_eviction_is_allowed(self: Node, _: Node) -> Iterator[Path]:
     if self["maxUnavailable"] in (0, "0%"):

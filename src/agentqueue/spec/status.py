@@ -1,4 +1,4 @@
-"""What the operator tells about an AgentQueue. Volatile numbers come at intervals; the rest are metrics."""
+"""Models of an AgentQueue's status. Frequently changing counts are updated at intervals; metrics have all others."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -8,18 +8,16 @@ from pydantic import AwareDatetime, ConfigDict, Field
 from agentqueue.spec.base import AgentName, Int, Model, list_map, unique
 
 COUNT = 9_007_199_254_740_991
-"""The largest whole number that JSON carries everywhere."""
-
-
+"""Maximum of counts: the largest integer that every JSON parser reads exactly."""
 NOT_OBSERVED = -1
-"""The observedGeneration of a resource that no operator has acted on."""
+"""The observedGeneration of a resource that no operator has observed yet."""
 
 
 class ConditionType(StrEnum):
     """The conditions of an AgentQueue.
 
-    Reconciling, Stalled, Paused and ConfigurationWarning are True when there is something to know (kstatus calls that
-    abnormal-true), the others when all is well.
+    Reconciling, Stalled, Paused and ConfigurationWarning are True in an unusual state, which kstatus calls
+    abnormal-true. The others are True in the normal state.
     """
 
     READY = "Ready"
@@ -34,7 +32,7 @@ class ConditionType(StrEnum):
 
 
 class ConditionStatus(StrEnum):
-    """Whether a condition holds."""
+    """Status of a condition."""
 
     TRUE = "True"
     FALSE = "False"
@@ -42,120 +40,121 @@ class ConditionStatus(StrEnum):
 
 
 class StatusModel(Model):
-    """Status is also built in Python, by the fields' Python names."""
+    """A part of the status, which the operator creates by the fields' Python names."""
 
     model_config = ConfigDict(populate_by_name=True)
 
 
 class Condition(StatusModel):
-    """One aspect of the state, as of the generation it names."""
+    """One aspect of the resource's state."""
 
     type: Annotated[str, Field(min_length=1, max_length=316)]
-    """Ready, Reconciling, Stalled, Progressing, RedisReady, MetricsAvailable, ScalingActive, Paused or
-    ConfigurationWarning."""
+    """Type of the condition: Ready, Reconciling, Stalled, Progressing, RedisReady, MetricsAvailable, ScalingActive,
+    Paused or ConfigurationWarning."""
     status: ConditionStatus
-    """True, False or Unknown."""
+    """Status of the condition: True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=1_024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
-    """One word for programs."""
+    """Reason for the status, one word for programs."""
     message: Annotated[str, Field(max_length=32_768)]
-    """A sentence for people: what is so, why, and what to do."""
+    """Message for people: the state, its cause, and the next step."""
     last_transition_time: AwareDatetime
-    """When the status last changed."""
+    """Time of the last change of the status."""
     observed_generation: Int | None = Field(None, ge=0, le=COUNT)
-    """The resource's generation that this was said of."""
+    """Generation of the resource that the condition describes."""
 
 
 class LastScale(StatusModel):
     """The last change of an agent's number of pods."""
 
     time: AwareDatetime
-    """When."""
+    """Time of the change."""
     from_: Int = Field(alias="from", ge=0, le=100_000)
-    """Pods before."""
+    """Number of pods before the change."""
     to: Int = Field(ge=0, le=100_000)
-    """Pods after."""
+    """Number of pods after the change."""
     reason: Annotated[str, Field(max_length=128)]
-    """Why, in one word."""
+    """Reason for the change, in one word."""
 
 
 class AgentStatus(StatusModel):
-    """What the operator sees of an agent."""
+    """The observed state of an agent."""
 
     name: AgentName
     """Name of the agent."""
     queue_name: Annotated[str, Field(max_length=128)] | None = None
-    """Name of its queue."""
+    """Name of the agent's queue."""
     deployment: Annotated[str, Field(max_length=253)] | None = None
-    """Name of its Deployment; in scaling mode External its replicas are yours to set."""
+    """Name of the agent's Deployment. In scaling mode External you set its replicas."""
     desired_replicas: Int | None = Field(None, ge=0, le=100_000)
-    """Pods wanted; more may run, until they have ended what they run."""
+    """Desired number of pods. More may run until they have finished their jobs."""
     ready_replicas: Int | None = Field(None, ge=0, le=100_000)
-    """Pods ready."""
+    """Number of ready pods."""
     busy_slots: Int | None = Field(None, ge=0, le=COUNT)
-    """Jobs that run."""
+    """Number of running jobs."""
     draining: Int | None = Field(None, ge=0, le=100_000)
-    """Pods that take no more jobs and will go."""
+    """Number of pods that finish their jobs and claim no new ones, before they are removed."""
     waiting: Int | None = Field(None, ge=0, le=COUNT)
-    """Jobs that wait."""
+    """Number of waiting jobs."""
     dead_letters: Int | None = Field(None, ge=0, le=COUNT)
-    """Dead letters that the queue keeps."""
+    """Number of dead letters in the queue."""
     oldest_waiting_seconds: Int | None = Field(None, ge=0, le=COUNT)
-    """How long the oldest of them has waited."""
+    """Waiting time of the oldest waiting job, in seconds."""
     last_scale: LastScale | None = None
     """The last change of the number of pods."""
 
 
 class RedisStatus(StatusModel):
-    """Where the queue's Redis is."""
+    """Address of the queue's Redis."""
 
     endpoint: Annotated[str, Field(max_length=316)] | None = None
-    """host:port of the server, without credentials."""
+    """Address of the server as host:port, without credentials."""
     secret_name: Annotated[str, Field(max_length=253)] | None = None
-    """Secret that holds its password or url."""
+    """Secret with the password or URL."""
 
 
 class ConsoleStatus(StatusModel):
-    """How the web console is reached."""
+    """Access to the web console."""
 
     service: Annotated[str, Field(max_length=253)]
-    """Name of its Service."""
+    """Name of the console's Service."""
     port: Int = Field(ge=1, le=65_535)
     """Port of the Service."""
     secret_name: Annotated[str, Field(max_length=253)]
-    """Secret that holds the token it asks for."""
+    """Secret with the token that the console requires."""
     secret_key: Annotated[str, Field(max_length=253)]
     """Key of the token in that Secret."""
     open_with: Annotated[str, Field(max_length=1_024)]
-    """Command that makes it http://localhost:8400 on your machine."""
+    """Command that forwards the console to http://localhost:8400 on your machine."""
 
 
 class AgentQueueStatus(StatusModel):
-    """What the operator sees."""
+    """The observed state."""
 
     observed_generation: Int | None = Field(None, ge=NOT_OBSERVED, le=COUNT)
-    """The generation of the resource that the operator last acted on; -1 if it never did."""
+    """Generation of the resource that the operator observed last. -1 if it has not observed any."""
     conditions: (
         Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=list_map("type")), unique("type")]
         | None
     ) = None
-    """Ready, Reconciling, Stalled, Progressing, RedisReady, MetricsAvailable, ScalingActive, Paused and
-    ConfigurationWarning."""
+    """Conditions of the AgentQueue: Ready, Reconciling, Stalled, Progressing, RedisReady, MetricsAvailable,
+    ScalingActive, Paused and ConfigurationWarning."""
     redis: RedisStatus | None = None
-    """Where the queue's Redis is."""
+    """Address of the queue's Redis."""
     agents: (
         Annotated[tuple[AgentStatus, ...], Field(max_length=64, json_schema_extra=list_map("name")), unique("name")]
         | None
     ) = None
-    """Each agent."""
+    """Status of each agent."""
     ready_agents: Annotated[str, Field(max_length=16)] | None = None
-    """Agents that are rolled out, have the workers that they need and whose queue can be read, of all: 5/6."""
+    """Ready agents of all agents, such as 5/6. An agent is ready if it is rolled out, has enough workers, and its queue
+    can be read."""
     pods: Annotated[str, Field(max_length=32)] | None = None
-    """Worker pods ready, of those wanted, over all agents: 3/4."""
+    """Ready worker pods of the desired ones, for all agents, such as 3/4."""
     console: ConsoleStatus | None = None
-    """How the web console is reached; absent if there is none."""
+    """Access to the web console. Absent if it is disabled."""
     dead_letters: Int | None = Field(None, ge=0, le=COUNT)
-    """Dead letters, over all agents; absent while a queue can't be read."""
+    """Number of dead letters of all agents. Absent while a queue can't be read."""
     waiting: Int | None = Field(None, ge=0, le=COUNT)
-    """Jobs that wait, over all agents; absent while a queue can't be read."""
+    """Number of waiting jobs of all agents. Absent while a queue can't be read."""
     active: Int | None = Field(None, ge=0, le=COUNT)
-    """Jobs that run, over all agents; absent while a queue can't be read."""
+    """Number of running jobs of all agents. Absent while a queue can't be read."""

@@ -35,16 +35,12 @@ if TYPE_CHECKING:
 
 
 def worker_environment(agent: ResolvedAgent) -> dict[str, str]:
-    """What the resource says of an agent, as its workers read it: the same on a laptop and in a cluster.
+    """Return the settings of an agent as environment variables, which are the same on a laptop and in a cluster.
 
-    The server's address, the worker's own name and the probe port depend on the place and are the caller's to add.
+    The caller adds the address of Redis, the worker's name and the probe port.
     """
-    return {name: str(value) for name, value in _values(agent).items() if value is not None}
-
-
-def _values(agent: ResolvedAgent) -> dict[str, str | int | float | None]:
     backoff, limit, dead_letter = agent.retry.backoff, agent.rate_limit, agent.on_dead_letter
-    return {
+    values = {
         HANDLER: agent.handler,
         AGENT: agent.name,
         QUEUE: agent.queue_name,
@@ -69,3 +65,4 @@ def _values(agent: ResolvedAgent) -> dict[str, str | int | float | None]:
         ON_DEAD_LETTER_JOB: dead_letter.job if dead_letter else None,
         GRACE_PERIOD: agent.termination_grace_period_seconds,
     }
+    return {name: str(value) for name, value in values.items() if value is not None}

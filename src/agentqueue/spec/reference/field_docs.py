@@ -1,4 +1,4 @@
-"""What the models say about themselves: the docstring under each field, and each default in words."""
+"""Read the docstrings and the built-in defaults of the models' fields."""
 
 import ast
 import inspect
@@ -15,7 +15,7 @@ from agentqueue.spec.base import Model
 
 @cache
 def field_docs(model: type[Model]) -> dict[str, str]:
-    """Python field name -> the docstring under the field, inherited ones included."""
+    """Return the docstring below each field, by the field's Python name. Inherited fields are included."""
     inherited = {
         k: v for base in reversed(model.__mro__[1:]) if issubclass(base, Model) for k, v in field_docs(base).items()
     }
@@ -32,16 +32,16 @@ def _docs_in(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
     for statement, after in zip(node.body, node.body[1:], strict=False):
         match statement, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(doc))):
-                yield name, inspect.cleandoc(doc)
+                yield name, " ".join(doc.split())
 
 
 def class_doc(model: type[Model]) -> str:
-    """The class's own docstring."""
+    """Return the docstring of the class."""
     return inspect.cleandoc(model.__doc__ or "")
 
 
 def built_in_default(model: type[Model], name: str) -> Any:
-    """What `resolve` fills in when neither the agent nor agentDefaults has the field; None if nothing."""
+    """Return the default of a field that neither the agent nor agentDefaults sets. None if it has no default."""
     if not issubclass(model, Overlay):
         return None
     found = {field.name: _default(field) for field in fields(model.filled)}.get(name)

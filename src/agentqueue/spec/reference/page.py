@@ -1,4 +1,4 @@
-"""The reference of the resource, docs/reference/agentqueue.md, made from the CRD's schema."""
+"""Generate docs/reference/agentqueue.md from the CRD's schema."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,17 +13,18 @@ Json = Mapping[str, Any]
 
 HEAD = f"""# AgentQueue reference
 
-`{API_VERSION}`, kind `AgentQueue`, short name `aq`. Made from the models in `agentqueue.spec` by `make generated`;
-`kubectl explain aq.spec` shows the same.
+`{API_VERSION}`, kind `AgentQueue`, short name `aq`. `kubectl explain aq.spec` shows the same.
+This page is generated from the models in `agentqueue.spec` by `make generated`.
 
-A field's value is the agent's own, else that of `agentDefaults`, else the default given here. Objects are merged field
-by field and `env` by name; `rateLimit` and `onDeadLetter` are taken whole. `agentqueue render FILE` shows the outcome.
-`agentqueue validate FILE` checks a file as the API server does.
+The value of an agent's field is the agent's own, else that of `agentDefaults`, else the default on this page. Objects
+are merged field by field and `env` by name. `rateLimit` and `onDeadLetter` are not merged: the agent's object replaces
+that of `agentDefaults`. `agentqueue render FILE` shows the result. `agentqueue validate FILE` checks a file as the API
+server does.
 """
 
 
 def reference() -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     properties = schema()["properties"]
     return "\n".join(
         [
@@ -40,7 +41,7 @@ def reference() -> str:
 def _section(path: str, node: Json) -> Iterator[str]:
     yield f"## {path}\n\n{node['description']}\n"
     if path == "spec.agentDefaults":
-        yield "The fields of [spec.agents\\[\\]](#specagents) but `name`, `queueName` and `handler`.\n"
+        yield "The fields of [spec.agents\\[\\]](#specagents) except `name`, `queueName` and `handler`.\n"
         return
     yield "| field | type | default | meaning |\n|---|---|---|---|"
     required = node.get("required", ())
@@ -109,7 +110,7 @@ def _columns() -> Iterator[str]:
 
 
 def _rules() -> Iterator[str]:
-    yield "## Rules\n\nBeyond types and bounds. Whoever breaks one is told what to write instead:\n"
+    yield "## Rules\n\nRules besides types and bounds. An error shows the message of the rule that is broken:\n"
     yield from (f"- {_escaped(rule.message)}." + (" (on changes)" if rule.transition else "") for rule in RULES)
     yield ""
 

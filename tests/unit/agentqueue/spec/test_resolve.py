@@ -24,7 +24,9 @@ def test_the_built_in_defaults_are_those_of_the_documentation() -> None:
     agent = resolved(resources.agent())
     assert (agent.name, agent.queue_name, agent.handler, agent.image) == ("a", "a", "m:a", None)
     assert (agent.concurrency, agent.job_timeout_seconds, agent.termination_grace_period_seconds) == (5, 300, 60)
-    assert agent.retry == built_in.Retry(3, 3, built_in.Backoff(built_in.BackoffType.EXPONENTIAL, 2, 600, 0.1))
+    assert agent.retry == built_in.RetrySettings(
+        3, 3, built_in.BackoffSettings(built_in.BackoffType.EXPONENTIAL, 2, 600, 0.1)
+    )
     assert agent.retention == built_in.Retention(3_600, 86_400, 1_000, 604_800)
     assert agent.ageing == built_in.Ageing(60, 300, 900)
     assert agent.scaling == built_in.Scaling()
@@ -68,7 +70,7 @@ def test_everyones_dead_letters_go_to_the_default_agent_but_its_own() -> None:
     data = resources.agent({"onDeadLetter": {"agent": "b"}})
     data["spec"]["agents"][1]["queueName"] = "errors:v2"
     queue = resolve(AgentQueue.model_validate(data))
-    assert queue.agent("a").on_dead_letter == built_in.DeadLetter("b", "dead-letter")
+    assert queue.agent("a").on_dead_letter == built_in.DeadLetterSettings("b", "dead-letter")
     assert queue.agent("a").dead_letter_queue == "errors:v2"
     assert (queue.agent("b").on_dead_letter, queue.agent("b").dead_letter_queue) == (None, None)
 
