@@ -11,7 +11,7 @@ import pytest
 from agentqueue import Client
 from agentqueue.store import Server
 from tests.support.browser import Browser, browsing
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 from tests.support.servers import RunningServer, run_server
 
 TOKEN = "a-long-token"
@@ -85,7 +85,7 @@ async def test_rows_that_show_more_has_loaded_are_looked_at_again(
             page.until(f"{ROWS} === {rows}")
         assert page.run("document.querySelector('.more').hidden") is True
         async with Server(client.server.options) as connected:
-            await Hand(connected, "q").claim(100)
+            await RawQueue(connected, "q").claim(100)
         page.until("document.querySelectorAll('tbody .state.active').length === 100")
         assert page.run(ROWS) == 120
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -128,8 +128,8 @@ async def test_what_cant_be_read_is_a_row_and_the_others_are_shown(page: Browser
     async with Client(server.url) as client:
         await client.enqueue("good", "search", id="dead")
         async with Server(client.server.options) as connected:
-            hand = Hand(connected, "good")
-            await hand.bury(await hand.claim_one())
+            raw_queue = RawQueue(connected, "good")
+            await raw_queue.add_dead_letter(await raw_queue.claim_one())
     with server.client() as plain:
         plain.sadd("aq:queues", "bad name <b>")
         plain.hset("aq:dead:dead", "dead_letter", "garbage")

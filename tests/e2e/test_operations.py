@@ -21,11 +21,11 @@ from tests.cluster.test_render import dry_run
 from tests.e2e.test_install import NEW_FIELD, PREVIOUS, install, knows, worker_pods
 from tests.support.cluster.kube import Kube, Object, has_condition, is_ready, is_rolled_out
 from tests.support.cluster.program import ROOT
-from tests.support.hand import Hand
 from tests.support.installs import Helm, follow
 from tests.support.monitoring import definitions
 from tests.support.operator import CODE, Operator, agent, agent_queue, client_of, code, until
 from tests.support.pages import Page
+from tests.support.raw_queue import RawQueue
 from tools.manifests import NAMESPACE
 
 PAGE = Page(ROOT / "docs" / "operations.md")
@@ -163,7 +163,7 @@ async def test_what_was_backed_up_is_restored(operator: Operator, kube: Kube, sh
 async def claimed(client: Client, job: str) -> None:
     """The first job of the queue is running, as far as anybody knows."""
     async with Server(client.server.options) as server:
-        assert [one.id for one in await Hand(server, QUEUE).claim()] == [job]
+        assert [one.id for one in await RawQueue(server, QUEUE).claim()] == [job]
 
 
 async def test_queue_stands_still_operator_keeps_off_and_the_end(operator: Operator, kube: Kube, shell: Shell) -> None:

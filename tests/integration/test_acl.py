@@ -22,8 +22,8 @@ from agentqueue_operator.controller.redis_pool import RedisPool
 from agentqueue_operator.controller.status.reasons import Reason
 from agentqueue_operator.queues.ports import Retention
 from agentqueue_operator.queues.reader import QueueReader
-from tests.support.hand import Hand
 from tests.support.pages import Page
+from tests.support.raw_queue import RawQueue
 from tests.support.replies import plain
 from tests.support.servers import RunningServer
 from tests.support.waiting import until
@@ -119,8 +119,8 @@ async def work(url: str) -> None:
         await client.dead_groups(QUEUE)
         await client.replay(QUEUE, "two")
         await client.discard(QUEUE, "five")
-        hand = Hand(server, QUEUE)
-        claimed = await hand.claim(1)
+        raw_queue = RawQueue(server, QUEUE)
+        claimed = await raw_queue.claim(1)
         reader = QueueReader(server)
         await reader.read({QUEUE: 10.0})
         await reader.mark(QUEUE, "w", drain=True, keep_s=60)

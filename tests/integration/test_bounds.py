@@ -8,7 +8,7 @@ import pytest
 from agentqueue import Client
 from agentqueue.store import Server
 from agentqueue.store.scripts import read_all
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 
 FORBIDDEN = re.compile(r"'(KEYS|SMEMBERS|SORT|LRANGE|HKEYS|HVALS|SCAN|ZUNION\w*|ZINTER\w*)'|'Z(REV)?RANGE'.*-1\)")
 WORD = r"(?:'[^']*'|[^()'])"
@@ -44,14 +44,14 @@ async def _run_ten_steps(server: Server, client: Client, waiting: int) -> tuple[
     """Return the commands of ten steps, and the minutes of the server's clock in which they ran."""
     await server.redis.flushall()
     await client.enqueue_many([{"queue": "q", "name": "job", "data": n} for n in range(waiting)])
-    hand = Hand(server, "q")
-    first = await hand.claim(50)
+    raw_queue = RawQueue(server, "q")
+    first = await raw_queue.claim(50)
     began, _ = await server.redis.time()
     await server.redis.config_resetstat()
     for _ in range(10):
         for job in first:
-            await hand.complete(job)
-        first = await hand.claim(50)
+            await raw_queue.complete(job)
+        first = await raw_queue.claim(50)
         assert len(first) == 50
     await client.enqueue("q", "job", id="new")
     await client.job("new", queue="q").cancel()

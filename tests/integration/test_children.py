@@ -12,7 +12,7 @@ from agentqueue.model.job import State, decode_job
 from agentqueue.model.outcomes import Completed, Released
 from agentqueue.store import Server, ServerOptions
 from tests.support.arq_programs import arq_client
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 from tests.support.runtime import FakeRuntime
 from tests.support.workers import work_off
 
@@ -25,7 +25,7 @@ class Story:
 
     def __init__(self, client: Client, server: Server) -> None:
         self.client, self.server = client, server
-        self.hand = Hand(server, "q")
+        self.raw_queue = RawQueue(server, "q")
         self.ids: list[str] = []
         """Of the children of this enqueueing; empty before its first start."""
         self.former: set[str] = set()
@@ -45,7 +45,7 @@ class Story:
         await self.client.replay("q", NIGHTLY)
 
     async def run(self, ending: str) -> None:
-        claimed = await self.hand.claim()
+        claimed = await self.raw_queue.claim()
         if not claimed:
             return
         (job,) = claimed
@@ -56,17 +56,19 @@ class Story:
         assert not self.former & set(ids)
         match ending:
             case "finish":
-                await self.hand.end(Completed(job.id, job.level, b"{}", 3_600_000, 1, context.children))
+                await self.raw_queue.end(Completed(job.id, job.level, b"{}", 3_600_000, 1, context.children))
                 self.sent += CHILDREN
             case "fail":
-                await self.hand.fail(job, delay_ms=0)
+                await self.raw_queue.fail(job, delay_ms=0)
             case "hand back":
-                await self.hand.end(Released(job.id, job.level))
+                await self.raw_queue.end(Released(job.id, job.level))
             case "die":
-                await self.hand.bury(job)
+                await self.raw_queue.add_dead_letter(job)
             case _:
-                assert await self.hand.engine.release_owner_leases(owner=self.hand.owner, reason="killed") == 1
-                self.hand = Hand(self.server, "q")
+                assert (
+                    await self.raw_queue.engine.release_owner_leases(owner=self.raw_queue.owner, reason="killed") == 1
+                )
+                self.raw_queue = RawQueue(self.server, "q")
 
     async def play(self, steps: list[str]) -> None:
         for step in steps:

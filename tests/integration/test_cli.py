@@ -19,9 +19,9 @@ from agentqueue.cli.main import run
 from agentqueue.client import SyncClient
 from agentqueue.model.job import decode_job
 from agentqueue.store import Server, ServerOptions
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 
-Act = Callable[[Hand], Awaitable[Any]]
+Act = Callable[[RawQueue], Awaitable[Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -61,24 +61,24 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 
 @pytest.fixture
-def by_hand(server_url: str) -> Callable[..., Any]:
+def with_raw_queue(server_url: str) -> Callable[..., Any]:
     """Does something with a worker by hand."""
     import asyncio
 
     def work(act: Act, queue: str = "flights", worker: str = "hand") -> Any:
         async def connected() -> Any:
             async with Server(ServerOptions(server_url)) as server:
-                return await act(Hand(server, queue, worker=worker))
+                return await act(RawQueue(server, queue, worker=worker))
 
         return asyncio.run(connected())
 
     return work
 
 
-async def bury_all(hand: Hand) -> None:
-    while claimed := await hand.claim(10):
+async def add_dead_letters(raw_queue: RawQueue) -> None:
+    while claimed := await raw_queue.claim(10):
         for job in claimed:
-            await hand.bury(job, f"no airport 'X{job.id}'")
+            await raw_queue.add_dead_letter(job, f"no airport 'X{job.id}'")
 
 
 def stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -108,26 +108,26 @@ class TestSubmit:
         client.enqueue("flights", "search", id="plain")
         assert "tenant" not in cli("status", "plain")
 
-    def test_null_is_a_payload(self, cli: Cli, by_hand: Callable[..., Any]) -> None:
+    def test_null_is_a_payload(self, cli: Cli, with_raw_queue: Callable[..., Any]) -> None:
         cli("submit", "flights", "search")
         cli("submit", "flights", "search", "null")
 
-        async def look(hand: Hand) -> list[Any]:
-            return [decode_job(job.record or b"").args for job in await hand.claim(2)]
+        async def look(raw_queue: RawQueue) -> list[Any]:
+            return [decode_job(job.record or b"").args for job in await raw_queue.claim(2)]
 
-        assert by_hand(look) == [[], [None]]
+        assert with_raw_queue(look) == [[], [None]]
 
     def test_a_known_id_is_reported_with_the_state_of_its_job(
-        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
+        self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]
     ) -> None:
         client.enqueue("flights", "search", id="trip")
         assert cli("submit", "flights", "search", "--id", "trip") == "trip\n"
         assert "trip was known already and is waiting; nothing was sent" in cli.err
 
-        async def die(hand: Hand) -> None:
-            await hand.bury(await hand.claim_one())
+        async def die(raw_queue: RawQueue) -> None:
+            await raw_queue.add_dead_letter(await raw_queue.claim_one())
 
-        by_hand(die)
+        with_raw_queue(die)
         cli("submit", "flights", "search", "--id", "trip")
         assert "is dead; nothing was sent. Run it again with `agentqueue dead replay flights trip`" in cli.err
         cli("dead", "discard", "flights", "trip")
@@ -144,9 +144,13 @@ class TestSubmit:
         assert client.queues() == ["flight-search", "flight-serch"]
 
     def test_a_mistyped_job_is_refused_with_the_nearest_that_a_worker_knows(
-        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
+        self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]
     ) -> None:
-        by_hand(lambda hand: hand.heartbeat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}'))
+        with_raw_queue(
+            lambda raw_queue: raw_queue.heartbeat(
+                b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}'
+            )
+        )
         cli("submit", "flights", "serch-flights", code=3)
         assert "did you mean 'search-flights'?" in cli.err
         cli("submit", "flights", "search-flights")
@@ -203,25 +207,25 @@ class TestSubmit:
         assert cli.err.count("it is not JSON") == 20
         assert "refused: 5 more" in cli.err
 
-    def test_wait_prints_the_result(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+    def test_wait_prints_the_result(self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]) -> None:
         client.enqueue("flights", "search", id="trip")
 
-        async def complete(hand: Hand) -> None:
-            await hand.complete(await hand.claim_one(), {"offers": 3})
+        async def complete(raw_queue: RawQueue) -> None:
+            await raw_queue.complete(await raw_queue.claim_one(), {"offers": 3})
 
-        by_hand(complete)
+        with_raw_queue(complete)
         assert json.loads(cli("submit", "flights", "search", "--id", "trip", "--wait")) == {"offers": 3}
         assert cli.json("submit", "flights", "search", "--id", "trip", "--wait")["state"] == "completed"
 
     def test_a_known_id_is_reported_when_its_result_is_waited_for(
-        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
+        self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]
     ) -> None:
         client.enqueue("flights", "search", {"to": "LIS"}, id="trip")
 
-        async def work(hand: Hand) -> None:
-            await hand.complete(await hand.claim_one(), {"offers": 3})
+        async def work(raw_queue: RawQueue) -> None:
+            await raw_queue.complete(await raw_queue.claim_one(), {"offers": 3})
 
-        by_hand(work)
+        with_raw_queue(work)
         assert json.loads(cli("submit", "flights", "search", '{"to": "OPO"}', "--id", "trip", "--wait")) == {
             "offers": 3
         }
@@ -229,16 +233,16 @@ class TestSubmit:
         assert cli.json("submit", "flights", "search", "--id", "trip", "--wait")["deduplicated"] is True
 
     def test_wait_exits_with_1_if_the_job_died(
-        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+        self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("good", "bad"):
             client.enqueue("flights", "search", id=name)
 
-        async def end(hand: Hand) -> None:
-            await hand.complete(await hand.claim_one(), 5)
-            await hand.bury(await hand.claim_one())
+        async def end(raw_queue: RawQueue) -> None:
+            await raw_queue.complete(await raw_queue.claim_one(), 5)
+            await raw_queue.add_dead_letter(await raw_queue.claim_one())
 
-        by_hand(end)
+        with_raw_queue(end)
         assert cli("submit", "flights", "search", "--id", "bad", "--wait", code=1) == ""
         assert "bad is dead: Fatal: no airport 'XYZ'" in cli.err
         assert cli.json("submit", "flights", "search", "--id", "bad", "--wait", code=1)["state"] == "dead"
@@ -247,16 +251,16 @@ class TestSubmit:
         assert "1 of 2 jobs completed" in cli.err
 
     def test_wait_for_a_bulk_counts_what_completed(
-        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+        self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("a", "b"):
             client.enqueue("flights", "search", id=name)
 
-        async def end(hand: Hand) -> None:
-            await hand.complete(await hand.claim_one(), 5)
-            await hand.complete(await hand.claim_one(), 6)
+        async def end(raw_queue: RawQueue) -> None:
+            await raw_queue.complete(await raw_queue.claim_one(), 5)
+            await raw_queue.complete(await raw_queue.claim_one(), 6)
 
-        by_hand(end)
+        with_raw_queue(end)
         stdin(monkeypatch, '{"id":"a"}\n{"id":"b"}\n')
         cli("submit", "flights", "search", "-", "--id-field", "id", "--wait")
         assert "2 of 2 jobs completed" in cli.err
@@ -283,9 +287,11 @@ class TestReading:
         client.enqueue("flights", "search", id="now")
         assert "dueAt" not in cli("status", "now")
 
-    def test_status_watch_follows_to_the_end(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+    def test_status_watch_follows_to_the_end(
+        self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]
+    ) -> None:
         client.enqueue("flights", "search", id="trip")
-        by_hand(bury_all)
+        with_raw_queue(add_dead_letters)
         assert cli("status", "trip", "--watch") == "trip  dead  Fatal: no airport 'Xtrip'\n"
         assert json.loads(cli("status", "trip", "--watch", "--json"))["state"] == "dead"
 
@@ -302,19 +308,19 @@ class TestReading:
         cli("jobs", "flights", "-s", "lost", code=2)
 
     def test_no_jobs_that_wait_or_run_says_where_the_others_are(
-        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]
+        self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]
     ) -> None:
         client.enqueue("flights", "search", id="trip")
-        by_hand(bury_all)
+        with_raw_queue(add_dead_letters)
         assert cli("jobs", "flights") == ""
         assert "no job waits or runs in flights; list ended jobs with --state completed or --state dead" in cli.err
 
-    def test_stats(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+    def test_stats(self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]) -> None:
         assert cli("stats") == ""
         assert "no queue has had a job yet" in cli.err
         client.enqueue("flights", "search")
         client.enqueue("hotels", "book", delay=60)
-        by_hand(lambda hand: hand.heartbeat(b'{"busy":1,"slots":5,"draining":true,"jobs":[]}'))
+        with_raw_queue(lambda raw_queue: raw_queue.heartbeat(b'{"busy":1,"slots":5,"draining":true,"jobs":[]}'))
         client.pause("hotels")
         header, flights, hotels = (line.split() for line in cli("stats").splitlines())
         assert header[:6] == ["QUEUE", "WAITING", "DELAYED", "ACTIVE", "COMPLETED", "DEAD"]
@@ -334,10 +340,10 @@ class TestReading:
         assert cli("resume", "flights") == "flights was not paused\n"
         cli("pause", "flihgts", code=3)
 
-    def test_cancel(self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+    def test_cancel(self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]) -> None:
         for name in ("a", "b"):
             client.enqueue("flights", "search", id=name)
-        by_hand(lambda hand: hand.claim_one())
+        with_raw_queue(lambda raw_queue: raw_queue.claim_one())
         assert cli("cancel", "a", "b") == "a is running: its worker was asked to cancel it\nb is cancelled\n"
         assert cli.json("cancel", "b", code=1) == [{"id": "b", "outcome": "too-late"}]
         cli("cancel", "nobody", code=3)
@@ -345,11 +351,11 @@ class TestReading:
 
 class TestDead:
     @pytest.fixture
-    def letters(self, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+    def letters(self, client: SyncClient, with_raw_queue: Callable[..., Any]) -> None:
         client.enqueue_many([{"queue": "flights", "name": "search", "id": f"j{n}", "data": {"n": n}} for n in range(3)])
-        by_hand(bury_all)
+        with_raw_queue(add_dead_letters)
         client.enqueue("hotels", "book", id="h")
-        by_hand(bury_all, queue="hotels")
+        with_raw_queue(add_dead_letters, queue="hotels")
 
     def test_list_groups_by_kind(self, cli: Cli, letters: None) -> None:
         header, first, second = cli("dead", "list").splitlines()
@@ -401,14 +407,19 @@ class TestDead:
         assert cli("dead", "list") == ""
 
     def test_a_kind_that_starts_two_ways_must_be_written_out(
-        self, cli: Cli, client: SyncClient, by_hand: Callable[..., Any], letters: None, monkeypatch: pytest.MonkeyPatch
+        self,
+        cli: Cli,
+        client: SyncClient,
+        with_raw_queue: Callable[..., Any],
+        letters: None,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        async def bury_many(hand: Hand) -> None:
-            for job in await hand.claim(20):
-                await hand.bury(job, f"{'abcdefghijklmnopqrst'[int(job.id[1:])]} failed")
+        async def add_dead_letters(raw_queue: RawQueue) -> None:
+            for job in await raw_queue.claim(20):
+                await raw_queue.add_dead_letter(job, f"{'abcdefghijklmnopqrst'[int(job.id[1:])]} failed")
 
         client.enqueue_many([{"queue": "flights", "name": "search", "id": f"k{n}"} for n in range(20)])
-        by_hand(bury_many)
+        with_raw_queue(add_dead_letters)
         kinds = [group["fingerprint"] for group in cli.json("dead", "list", "flights")["groups"]]
         start = next(kind[0] for kind in kinds if sum(other[0] == kind[0] for other in kinds) > 1)
         cli("dead", "replay", "flights", "--fingerprint", start, code=2)
@@ -480,13 +491,18 @@ class TestOnATerminal:
         ],
     )
     def test_narrow_terminals_break_no_word(
-        self, client: SyncClient, by_hand: Callable[..., Any], arguments: tuple[str, ...], columns: int, left_out: str
+        self,
+        client: SyncClient,
+        with_raw_queue: Callable[..., Any],
+        arguments: tuple[str, ...],
+        columns: int,
+        left_out: str,
     ) -> None:
-        async def bury(hand: Hand) -> None:
-            await hand.bury(await hand.claim_one(), "no airport of that name in any list")
+        async def add_dead_letter(raw_queue: RawQueue) -> None:
+            await raw_queue.add_dead_letter(await raw_queue.claim_one(), "no airport of that name in any list")
 
         job_id = client.enqueue("client-data", "rank-quotes").id
-        by_hand(bury, "client-data")
+        with_raw_queue(add_dead_letter, "client-data")
         _, shown = on_a_terminal(*arguments, columns=columns)
         table, _, caption = re.sub(r"\x1b\[[0-9;]*m", "", shown).partition("no room for: ")
         assert " ".join(caption.split()) == left_out
@@ -524,28 +540,28 @@ class TestOnATerminal:
         assert code == 130
         assert "Traceback" not in shown
 
-    def test_status_watch_and_wait_show_the_end(self, client: SyncClient, by_hand: Callable[..., Any]) -> None:
+    def test_status_watch_and_wait_show_the_end(self, client: SyncClient, with_raw_queue: Callable[..., Any]) -> None:
         client.enqueue("flights", "search", id="trip")
 
-        async def run_it(hand: Hand) -> None:
-            job = await hand.claim_one()
-            await hand.note_progress(job, 40, "looking")
+        async def run_it(raw_queue: RawQueue) -> None:
+            job = await raw_queue.claim_one()
+            await raw_queue.note_progress(job, 40, "looking")
 
-        by_hand(run_it)
+        with_raw_queue(run_it)
         code, shown = on_a_terminal("status", "trip", "--watch", until=b"40% looking")
         assert code == 130
         client.enqueue("flights", "search", id="dies")
-        by_hand(bury_all, worker="other")
+        with_raw_queue(add_dead_letters, worker="other")
         code, shown = on_a_terminal("submit", "flights", "search", "--id", "dies", "--wait")
         assert code == 1
         assert "dies is dead: Fatal: no airport 'Xdies'" in shown
 
     @pytest.mark.parametrize(("keys", "left"), [(b"n\n", 1), (b"y\n", 0)])
     def test_discarding_all_is_asked_first(
-        self, client: SyncClient, by_hand: Callable[..., Any], keys: bytes, left: int
+        self, client: SyncClient, with_raw_queue: Callable[..., Any], keys: bytes, left: int
     ) -> None:
         client.enqueue("flights", "search", id="trip")
-        by_hand(bury_all)
+        with_raw_queue(add_dead_letters)
         _, shown = on_a_terminal("dead", "discard", "--all", keys=keys)
         assert "Discard all dead letters of all queues?" in shown
         assert client.stats("flights").dead == left

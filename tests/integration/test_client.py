@@ -38,7 +38,7 @@ from agentqueue.model.times import from_ms
 from agentqueue.service.environment import REDIS_INSECURE_SKIP_VERIFY, REDIS_URL
 from agentqueue.store import Tls
 from agentqueue.store.jobs import ReplayReply
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 from tests.support.servers import RunningServer
 
 agent = Agent("flights")
@@ -67,8 +67,8 @@ def sync_client(server_url: str) -> Iterator[SyncClient]:
         yield connected
 
 
-def hand(client: Client, queue: str = "flights") -> Hand:
-    return Hand(client.server, queue)
+def raw_queue(client: Client, queue: str = "flights") -> RawQueue:
+    return RawQueue(client.server, queue)
 
 
 class TestEnqueue:
@@ -98,7 +98,7 @@ class TestEnqueue:
 
     async def test_the_same_id_is_known_while_its_result_is(self, client: Client) -> None:
         await client.enqueue("flights", "search", 1, id="trip")
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.complete(await worker.claim_one(), "done")
         again = await client.enqueue("flights", "search", 2, id="trip")
         assert again.deduplicated
@@ -155,7 +155,7 @@ class TestEnqueueMany:
 
     async def test_the_order_within_a_queue_is_kept(self, client: Client) -> None:
         await client.enqueue_many([{"queue": "flights", "name": "search", "data": n} for n in range(1_800)])
-        worker, order = hand(client), []
+        worker, order = raw_queue(client), []
         while claimed := await worker.claim(400):
             order += [(await client.status(job.id)).data for job in claimed[:: len(claimed) - 1]]
         assert order == sorted(order)
@@ -217,7 +217,7 @@ class TestResult:
     async def test_it_waits_for_what_the_handler_returned(self, client: Client) -> None:
         job = await client.enqueue("flights", "search")
         waiting = asyncio.create_task(job.result(timeout=20))
-        worker = hand(client)
+        worker = raw_queue(client)
         claimed = await worker.claim_one()
         await worker.note_progress(claimed, 40, "looking")
         status = await job.status()
@@ -230,15 +230,15 @@ class TestResult:
 
     async def test_a_dead_job_raises_its_last_error(self, client: Client) -> None:
         job = await client.enqueue("flights", "search", id="trip")
-        worker = hand(client)
-        await worker.bury(await worker.claim_one(), "no airport 'XYZ'")
+        worker = raw_queue(client)
+        await worker.add_dead_letter(await worker.claim_one(), "no airport 'XYZ'")
         with pytest.raises(JobFailed, match=r"Fatal: no airport 'XYZ'.*agentqueue dead show flights trip"):
             await job.result(timeout=5)
         assert (await job.status()).error == "Fatal: no airport 'XYZ'"
 
     async def test_a_job_between_attempts_tells_its_error_and_is_waited_for(self, client: Client) -> None:
         job = await client.enqueue("flights", "search")
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.fail(await worker.claim_one())
         status = await job.status()
         assert (status.state, status.attempts, status.error) == (State.DELAYED, 1, "ValueError: nope")
@@ -251,7 +251,7 @@ class TestResult:
 
     async def test_a_pickled_result_is_named_as_such(self, client: Client, server_url: str) -> None:
         await client.enqueue("flights", "search", id="trip")
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.complete(await worker.claim_one())
         with redis.Redis.from_url(server_url) as raw:
             raw.set("arq:result:trip", b"\x80\x05}q\x00.")
@@ -281,7 +281,7 @@ class TestCancel:
 
     async def test_a_running_jobs_worker_is_asked(self, client: Client) -> None:
         job = await client.enqueue("flights", "search")
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.claim_one()
         assert await job.cancel() is Cancellation.REQUESTED
         reply = await worker.engine.finish_and_claim(seq=99, owner=worker.owner, want=0, watch=[job.id])
@@ -289,7 +289,7 @@ class TestCancel:
 
     async def test_an_ended_job_can_not_be_cancelled(self, client: Client) -> None:
         job = await client.enqueue("flights", "search")
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.complete(await worker.claim_one(), 5)
         assert await job.cancel() is Cancellation.TOO_LATE
         assert await job.result() == 5
@@ -303,11 +303,11 @@ class TestFinding:
     async def test_a_job_is_found_by_its_id_alone_in_every_state(self, client: Client) -> None:
         for state in ("waiting", "active", "completed", "dead"):
             await client.enqueue("flights", "search", id=state)
-        worker = hand(client)
+        worker = raw_queue(client)
         claimed = {job.id: job for job in await worker.claim(4)}
         await worker.engine.release_worker_leases(worker="nobody", reason="")
         await worker.complete(claimed["completed"])
-        await worker.bury(claimed["dead"])
+        await worker.add_dead_letter(claimed["dead"])
         await worker.fail(claimed["waiting"], delay_ms=0)
         for state in ("waiting", "active", "completed", "dead"):
             status = await client.job(state).status()
@@ -337,7 +337,7 @@ class TestFinding:
 
     async def test_a_job_that_only_the_history_remembers_is_completed(self, client: Client, server_url: str) -> None:
         await client.enqueue("flights", "search", id="trip")
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.complete(await worker.claim_one())
         with redis.Redis.from_url(server_url) as raw:
             raw.delete("arq:result:trip")
@@ -358,7 +358,7 @@ class TestListing:
     async def test_pages_lead_through_all_live_jobs(self, client: Client) -> None:
         await client.enqueue_many([{"queue": "flights", "name": "search", "data": n} for n in range(25)])
         await client.enqueue("flights", "search", "later", delay=100)
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.claim(3)
         states, cursor, pages = [], None, 0
         while True:
@@ -373,7 +373,7 @@ class TestListing:
     async def test_one_state_at_a_time(self, client: Client) -> None:
         await client.enqueue("flights", "search", id="a", priority="low")
         await client.enqueue("flights", "search", id="b", priority="urgent")
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.complete(await worker.claim_one(), 1)
         assert [s.id for s in await client.jobs("flights", "completed")] == ["b"]
         assert [s.id for s in await client.jobs("flights", State.WAITING)] == ["a"]
@@ -399,7 +399,7 @@ class TestQueues:
     async def test_stats_count_and_tell_who_works(self, client: Client) -> None:
         await client.enqueue("flights", "search", priority="urgent")
         await client.enqueue("flights", "search", priority=7)
-        worker = hand(client)
+        worker = raw_queue(client)
         await worker.heartbeat(b'{"busy":1,"slots":5,"draining":false,"jobs":["search","book"]}')
         await worker.complete(await worker.claim_one())
         stats = await client.stats("flights")
@@ -416,32 +416,32 @@ class TestQueues:
         assert not await client.pause("flights")
         stats = await client.stats("flights")
         assert (stats.paused, stats.paused_note) == (True, "by ops")
-        assert await hand(client).claim() == []
+        assert await raw_queue(client).claim() == []
         assert await client.resume("flights")
         assert not await client.resume("flights")
-        assert len(await hand(client).claim()) == 1
+        assert len(await raw_queue(client).claim()) == 1
 
 
 class TestDeadLetters:
-    async def bury(self, client: Client, number: int, message: str = "no airport 'A{}'") -> str:
-        worker = hand(client)
+    async def add_dead_letter(self, client: Client, number: int, message: str = "no airport 'A{}'") -> str:
+        worker = raw_queue(client)
         kind = ""
         for n in range(number):
             await client.enqueue("flights", "search", {"n": n}, id=f"{message[:2].strip()}-{n}")
-            kind = await worker.bury(await worker.claim_one(), message.format(n))
+            kind = await worker.add_dead_letter(await worker.claim_one(), message.format(n))
         return kind
 
     async def test_they_are_grouped_by_kind(self, client: Client) -> None:
-        airports = await self.bury(client, 3)
-        other = await self.bury(client, 1, "timed out after {} s")
+        airports = await self.add_dead_letter(client, 3)
+        other = await self.add_dead_letter(client, 1, "timed out after {} s")
         groups = await client.dead_groups("flights")
         assert [(group.fingerprint, group.count) for group in groups] == [(airports, 3), (other, 1)]
         assert groups[0].newest.id == "no-2"
         assert groups[1].newest.error == "Fatal: timed out after 0 s"
 
     async def test_pages_go_from_the_newest_and_may_be_of_one_kind(self, client: Client) -> None:
-        kind = await self.bury(client, 5)
-        await self.bury(client, 1, "timed out after {} s")
+        kind = await self.add_dead_letter(client, 5)
+        await self.add_dead_letter(client, 1, "timed out after {} s")
         first = await client.dead_letters("flights", fingerprint=kind, limit=3)
         second = await client.dead_letters("flights", fingerprint=kind, limit=3, cursor=first.cursor)
         assert [letter.id for letter in [*first, *second]] == ["no-4", "no-3", "no-2", "no-1", "no-0"]
@@ -452,7 +452,7 @@ class TestDeadLetters:
             await client.dead_letter("nobody")
 
     async def test_replay_by_id_says_what_was_not_sent(self, client: Client, server_url: str) -> None:
-        await self.bury(client, 3)
+        await self.add_dead_letter(client, 3)
         with redis.Redis.from_url(server_url) as raw:
             raw.hdel("aq:dead:no-2", "record")
         report = await client.replay("flights", ["no-0", "nobody", "no-2"])
@@ -461,8 +461,8 @@ class TestDeadLetters:
         assert await client.replay("flights", "no-0") == Replayed(0, ["no-0"], [], [])
 
     async def test_replay_of_a_kind_leaves_the_others(self, client: Client) -> None:
-        kind = await self.bury(client, 3)
-        await self.bury(client, 2, "timed out after {} s")
+        kind = await self.add_dead_letter(client, 3)
+        await self.add_dead_letter(client, 2, "timed out after {} s")
         seen: list[int] = []
         assert (await client.replay("flights", fingerprint=kind, progress=seen.append)).count == 3
         assert seen == [3]
@@ -471,10 +471,10 @@ class TestDeadLetters:
     async def test_bulk_replay_takes_what_was_dead_when_it_began_also_past_what_can_not_run(
         self, client: Client, server_url: str
     ) -> None:
-        worker = hand(client)
+        worker = raw_queue(client)
         await client.enqueue_many([{"queue": "flights", "name": "search", "id": f"j{n}"} for n in range(1_100)])
         for job in [job for _ in range(3) for job in await worker.claim(400)]:
-            await worker.bury(job)
+            await worker.add_dead_letter(job)
         bare = [f"j{n}" for n in range(0, 1_100, 2)]
         with redis.Redis.from_url(server_url) as raw, raw.pipeline(transaction=False) as pipe:
             for job_id in bare:
@@ -496,8 +496,8 @@ class TestDeadLetters:
     @pytest.mark.parametrize("at_once", [False, True])
     async def test_a_job_that_dies_again_during_a_bulk_is_sent_once(self, client: Client, *, at_once: bool) -> None:
         """`at_once`: it dies at a time that the bulk covers, such as in the millisecond in which the bulk began."""
-        await self.bury(client, 3)
-        worker, index = hand(client), client.server.redis
+        await self.add_dead_letter(client, 3)
+        worker, index = raw_queue(client), client.server.redis
         _, began = (await index.zrange("flights:dead", -1, -1, withscores=True))[0]
         original = client.store.replay
         sent: list[str] = []
@@ -506,7 +506,7 @@ class TestDeadLetters:
             sent.extend(ids)
             reply = await original(queue, ids)
             for job in await worker.claim(10):
-                await worker.bury(job)
+                await worker.add_dead_letter(job)
                 if at_once:
                     await index.zadd("flights:dead", {job.id: began})
             return replace(reply, now_ms=int(began)) if at_once else reply
@@ -516,12 +516,12 @@ class TestDeadLetters:
         assert sorted(sent) == ["no-0", "no-1", "no-2"]
 
     async def test_discard_by_id(self, client: Client) -> None:
-        await self.bury(client, 2)
+        await self.add_dead_letter(client, 2)
         assert await client.discard("flights", ["no-0", "nobody"]) == 1
         assert [letter.id for letter in await client.dead_letters("flights")] == ["no-1"]
 
     async def test_a_discarded_id_is_forgotten_and_may_be_enqueued_again(self, client: Client) -> None:
-        await self.bury(client, 1)
+        await self.add_dead_letter(client, 1)
         known = await client.enqueue("flights", "search", id="no-0")
         status = await known.known_status()
         assert status is not None
@@ -565,7 +565,7 @@ class TestTrouble:
         assert (await client.stats("flights")).waiting == 4
 
     async def test_a_job_that_ran_before_the_second_try_is_ours(self, client: Client) -> None:
-        original, worker = client.store.enqueue, hand(client)
+        original, worker = client.store.enqueue, raw_queue(client)
 
         async def enqueue(jobs: Any, *, ids_are_random: bool = False) -> set[str]:
             client.store.enqueue = original  # type: ignore[method-assign]
@@ -629,7 +629,7 @@ class TestTrouble:
         server = start_server(appendonly="yes", appendfsync="always")
         async with Client(server.url) as client:
             job = await client.enqueue("flights", "search")
-            worker = hand(client)
+            worker = raw_queue(client)
             claimed = await worker.claim_one()
             waiting = asyncio.create_task(job.result(timeout=30))
             await job.status()
@@ -927,12 +927,12 @@ class TestMistypedNames:
     """A job by name is refused for every sender where live workers serve the queue and none of them knows it."""
 
     @pytest.fixture
-    async def known(self, client: Client) -> Hand:
-        worker = hand(client)
+    async def known(self, client: Client) -> RawQueue:
+        worker = raw_queue(client)
         await worker.heartbeat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search","tick"]}')
         return worker
 
-    async def test_one_is_refused_with_the_nearest_and_may_be_forced(self, client: Client, known: Hand) -> None:
+    async def test_one_is_refused_with_the_nearest_and_may_be_forced(self, client: Client, known: RawQueue) -> None:
         with pytest.raises(NotFound, match=r"knows a job 'serch'; did you mean 'search'\? If workers .* force=True"):
             await client.enqueue("flights", "serch")
         assert (await client.stats("flights")).waiting == 0
@@ -940,7 +940,7 @@ class TestMistypedNames:
         await client.enqueue("flights", "serch", force=True)
         assert (await client.stats("flights")).waiting == 2
 
-    async def test_a_bulk_is_refused_before_its_first_job(self, client: Client, known: Hand) -> None:
+    async def test_a_bulk_is_refused_before_its_first_job(self, client: Client, known: RawQueue) -> None:
         bulk = [{"queue": "flights", "name": name} for name in ("search", "tick", "serch")]
         with pytest.raises(NotFound, match=r"^jobs\[2\]: no live worker of queue 'flights' knows a job 'serch'"):
             await client.enqueue_many(bulk)
@@ -948,7 +948,7 @@ class TestMistypedNames:
         await client.enqueue_many([job | {"force": True} for job in bulk])
         assert (await client.stats("flights")).waiting == 3
 
-    async def test_generators_are_looked_at_as_they_go(self, client: Client, known: Hand) -> None:
+    async def test_generators_are_looked_at_as_they_go(self, client: Client, known: RawQueue) -> None:
         async def each() -> AsyncIterator[dict[str, Any]]:
             yield {"queue": "flights", "name": "serch"}
 
@@ -956,7 +956,9 @@ class TestMistypedNames:
             with pytest.raises(NotFound, match=r"^jobs\[0\]: "):
                 await client.enqueue_many(bulk)
 
-    async def test_the_sync_client_gives_the_same_answer(self, client: Client, known: Hand, server_url: str) -> None:
+    async def test_the_sync_client_gives_the_same_answer(
+        self, client: Client, known: RawQueue, server_url: str
+    ) -> None:
         def send() -> None:
             bulk = [{"queue": "flights", "name": "search"}, {"queue": "flights", "name": "serch"}]
             with SyncClient(server_url) as sync:
@@ -976,7 +978,7 @@ class TestMistypedNames:
         await client.enqueue("flights", "serch")
         assert (await client.stats("flights")).waiting == 1
 
-    async def test_a_name_is_asked_for_once(self, client: Client, known: Hand) -> None:
+    async def test_a_name_is_asked_for_once(self, client: Client, known: RawQueue) -> None:
         await client.enqueue("flights", "search")
         await client.enqueue("hotels", "book")
         await client.server.redis.config_resetstat()

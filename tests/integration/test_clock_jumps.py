@@ -13,7 +13,7 @@ from agentqueue_operator.queues.housekeeper import Housekeeper
 from agentqueue_operator.queues.ports import Retention
 from agentqueue_operator.queues.reader import QueueReader
 from tests.support.clocks import Clock, run_server_with_clock
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 from tests.support.replies import awaited, fields
 from tests.support.servers import KINDS, RunningServer
 from tests.support.workers import Work, final, until, working
@@ -104,9 +104,9 @@ async def test_a_jump_back_does_not_make_a_dead_workers_lease_an_hour_longer(giv
     server, clock = given
     async with Client(server.url) as client:
         job = await client.enqueue("q", "job", id="held")
-        hand = Hand(client.server, "q")
-        await hand.claim_one()
-        await hand.heartbeat(b'{"busy": 1, "slots": 1, "draining": false}')
+        raw_queue = RawQueue(client.server, "q")
+        await raw_queue.claim_one()
+        await raw_queue.heartbeat(b'{"busy": 1, "slots": 1, "draining": false}')
         await asyncio.to_thread(clock.jump, -HOUR)
         reader = QueueReader(client.server)
         assert (await reader.read({"q": 1.0}))["q"].heartbeats == {}

@@ -22,7 +22,7 @@ from agentqueue.console.requests import MAX_BODY
 from agentqueue.errors import UsageError
 from agentqueue.model.job import decode_job
 from agentqueue.store import Server
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 from tests.support.servers import RunningServer, free_port
 
 TOKEN = "a-long-token"
@@ -61,9 +61,9 @@ def problem(answer: httpx.Response, status: int) -> str:
 
 
 @contextlib.asynccontextmanager
-async def hand(client: Client, queue: str = "flights") -> AsyncIterator[Hand]:
+async def raw_queue(client: Client, queue: str = "flights") -> AsyncIterator[RawQueue]:
     async with Server(client.server.options) as server:
-        yield Hand(server, queue)
+        yield RawQueue(server, queue)
 
 
 # --- who may ask
@@ -180,9 +180,9 @@ async def test_stats_in_the_words_of_other_consoles(client: Client, api: httpx.A
     assert (await api.get("/api/queue/stats")).json() == {"stats": []}
     await client.enqueue_many([{"queue": "flights", "name": "search"}] * 4)
     await client.enqueue("flights", "search", delay=60)
-    async with hand(client) as worker:
+    async with raw_queue(client) as worker:
         await worker.complete(await worker.claim_one())
-        await worker.bury(await worker.claim_one())
+        await worker.add_dead_letter(await worker.claim_one())
         await worker.claim_one()
     await client.pause("flights")
     assert (await api.get("/api/queue/stats")).json() == {
@@ -281,7 +281,7 @@ async def test_a_job_from_enqueue_to_result(client: Client, api: httpx.AsyncClie
     waiting = (await api.get(place)).json()
     assert (waiting["state"], waiting["priority"], waiting["data"]) == ("waiting", "high", {"from": "BER"})
     assert waiting["errors"] == []
-    async with hand(client) as worker:
+    async with raw_queue(client) as worker:
         await worker.complete(await worker.claim_one(), {"to": "LIS"})
     done = (await api.get(place)).json()
     assert (done["state"], done["result"]) == ("completed", {"to": "LIS"})
@@ -302,7 +302,7 @@ async def test_a_job_shows_where_it_comes_from_and_whom_it_is_for(client: Client
 async def test_null_is_a_payload(client: Client, api: httpx.AsyncClient) -> None:
     for body in ({"name": "search"}, {"name": "search", "data": None}):
         assert (await api.post("/api/queues/flights/jobs", json=body)).status_code == 202
-    async with hand(client) as worker:
+    async with raw_queue(client) as worker:
         assert [decode_job(job.record or b"").args for job in await worker.claim(2)] == [[], [None]]
 
 
@@ -314,11 +314,11 @@ async def test_an_id_of_any_kind_has_an_address(client: Client, api: httpx.Async
 
 async def test_every_attempts_error_is_shown(client: Client, api: httpx.AsyncClient) -> None:
     job = await client.enqueue("flights", "search")
-    async with hand(client) as worker:
+    async with raw_queue(client) as worker:
         await worker.fail(await worker.claim_one(), delay_ms=0)
         waiting = (await api.get(f"/api/jobs/{job.id}")).json()
         assert [(error["attempt"], error["type"]) for error in waiting["errors"]] == [(1, "ValueError")]
-        await worker.bury(await worker.claim_one(), "no airport 'XYZ'")
+        await worker.add_dead_letter(await worker.claim_one(), "no airport 'XYZ'")
     shown = (await api.get(f"/api/jobs/{job.id}")).json()
     assert (shown["state"], shown["error"]) == ("dead", "Fatal: no airport 'XYZ'")
     assert [(error["type"], error["traceback"]) for error in shown["errors"]] == [("Fatal", "Traceback: …")]
@@ -361,7 +361,7 @@ async def test_cancelling(client: Client, api: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()) == (200, {"id": waiting.id, "cancellation": "cancelled"})
     assert "has already ended" in problem(await api.delete(f"/api/jobs/{waiting.id}"), 409)
     running = await client.enqueue("flights", "search")
-    async with hand(client) as worker:
+    async with raw_queue(client) as worker:
         await worker.claim_one()
         answer = await api.delete(f"/api/jobs/{running.id}")
     assert (answer.status_code, answer.json()["cancellation"]) == (202, "requested")
@@ -376,7 +376,7 @@ async def test_a_job_that_nobody_knows(api: httpx.AsyncClient, method: str) -> N
 async def test_a_mistyped_job_is_refused_with_the_nearest_that_a_worker_knows(
     client: Client, api: httpx.AsyncClient
 ) -> None:
-    async with hand(client) as worker:
+    async with raw_queue(client) as worker:
         await worker.heartbeat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}')
     answer = await api.post("/api/queues/flights/jobs", json={"name": "serch-flights"})
     assert "did you mean 'search-flights'? Send it anyway with ?force=true." in problem(answer, 404)
@@ -488,10 +488,10 @@ async def letters(client: Client) -> None:
     for number in range(3):
         await client.enqueue("flights", "search", {"n": number}, id=f"j{number}")
     await client.enqueue("flights", "book", id="other")
-    async with hand(client) as worker:
+    async with raw_queue(client) as worker:
         for _ in range(3):
-            await worker.bury(await worker.claim_one(), "no airport 'XYZ'")
-        await worker.bury(await worker.claim_one(), "sold out")
+            await worker.add_dead_letter(await worker.claim_one(), "no airport 'XYZ'")
+        await worker.add_dead_letter(await worker.claim_one(), "sold out")
 
 
 async def test_dead_letters_by_page_and_by_kind(letters: None, api: httpx.AsyncClient) -> None:
@@ -606,9 +606,9 @@ async def test_who_did_what_is_in_the_log(client: Client, console_process: "subp
     await client.enqueue("flights", "search", id="j0")
     await client.enqueue("flights", "search", id="j1")
     await client.enqueue("flights", "search", id="j2")
-    async with hand(client) as worker:
-        await worker.bury(await worker.claim_one())
-        await worker.bury(await worker.claim_one())
+    async with raw_queue(client) as worker:
+        await worker.add_dead_letter(await worker.claim_one())
+        await worker.add_dead_letter(await worker.claim_one())
     at = "/api/queues/flights"
     async with httpx.AsyncClient(base_url=started(console_process), trust_env=False) as caller:
         for guess in range(50):

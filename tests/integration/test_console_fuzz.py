@@ -16,7 +16,7 @@ from agentqueue import Client
 from agentqueue.console.app import create_app
 from agentqueue.console.auth import HEADERS, AccessMiddleware
 from agentqueue.store import Server
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 
 TOKEN = "a-long-token"
 
@@ -129,10 +129,10 @@ async def fill(client: Client) -> None:
         await client.enqueue("q", "search", {"n": number}, id=f"j{number}")
     await client.enqueue("q", "search", id="later", delay=3_600)
     async with Server(client.server.options) as server:
-        hand = Hand(server, "q")
-        await hand.complete(await hand.claim_one(), {"x": 1})
-        await hand.bury(await hand.claim_one())
-        await hand.claim_one()
+        raw_queue = RawQueue(server, "q")
+        await raw_queue.complete(await raw_queue.claim_one(), {"x": 1})
+        await raw_queue.add_dead_letter(await raw_queue.claim_one())
+        await raw_queue.claim_one()
 
 
 async def request(app: AccessMiddleware, asked: Ask) -> Answer:

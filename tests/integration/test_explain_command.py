@@ -22,7 +22,7 @@ from agentqueue_operator.autoscaling.decision import decide_replicas
 from agentqueue_operator.autoscaling.model import Load, Memory, Pods, ScalingPolicy, ScalingSnapshot
 from agentqueue_operator.queues.decision_publisher import Publisher
 from agentqueue_operator.queues.reader import QueueReader
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 
 COMMAND = str(Path(sys.executable).parent / "agentqueue")
 HANDLERS = """
@@ -94,10 +94,10 @@ def claimed(url: str) -> None:
     """One job is started by hand."""
 
     async def claim(server: Server) -> None:
-        hand = Hand(server, "work")
-        await hand.claim(1)
+        raw_queue = RawQueue(server, "work")
+        await raw_queue.claim(1)
         beat = b'{"busy": 1, "slots": 1, "draining": false}'
-        await hand.engine.renew(owner=hand.owner, worker=hand.worker, heartbeat=beat, held=())
+        await raw_queue.engine.renew(owner=raw_queue.owner, worker=raw_queue.worker, heartbeat=beat, held=())
 
     with_server(url, claim)
 
@@ -143,7 +143,7 @@ def test_workers_that_claim_no_more_are_no_free_slots(
     async def mark_one_of_two(server: Server) -> None:
         for worker, draining in (("one", b"false"), ("two", b"true")):
             beat = b'{"busy": 0, "slots": 25, "draining": ' + draining + b"}"
-            await Hand(server, "work").engine.renew(owner=f"{worker}/1", worker=worker, heartbeat=beat, held=())
+            await RawQueue(server, "work").engine.renew(owner=f"{worker}/1", worker=worker, heartbeat=beat, held=())
         await QueueReader(server).mark("work", "one", drain=True)
 
     with_server(server_url, mark_one_of_two)
@@ -185,13 +185,13 @@ def test_what_a_job_has_been_through(client: SyncClient, server_url: str, explai
     client.enqueue("work", "hold", id="j")
 
     async def die(server: Server) -> None:
-        hand = Hand(server, "work")
-        job = await hand.claim_one()
-        await hand.engine.release_worker_leases(worker="hand", reason="OOMKilled")
+        raw_queue = RawQueue(server, "work")
+        job = await raw_queue.claim_one()
+        await raw_queue.engine.release_worker_leases(worker="hand", reason="OOMKilled")
         assert job.id == "j"
 
     with_server(server_url, die)
-    assert "It was started once, and 0 of these failed; the last error: Crashed: worker hand: OOMKilled." in (
+    assert "It was started once, and 0 of these failed; the last error: Crashed: worker raw_queue: OOMKilled." in (
         explain("work", "j")
     )
 
@@ -202,8 +202,8 @@ def test_a_job_that_is_final_waits_for_nothing(
     client.enqueue("work", "hold", id="j")
 
     async def complete(server: Server) -> None:
-        hand = Hand(server, "work")
-        await hand.complete(await hand.claim_one())
+        raw_queue = RawQueue(server, "work")
+        await raw_queue.complete(await raw_queue.claim_one())
 
     with_server(server_url, complete)
     assert explain("work", "j").startswith("Job j is completed: it no longer waits.")

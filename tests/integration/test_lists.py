@@ -21,7 +21,7 @@ from agentqueue.errors import UsageError
 from agentqueue.model.dead_letter import DeadLetterReason, dead_letter_to_json
 from agentqueue.model.job import State
 from agentqueue.store import Server
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 
 TOKEN = "a-long-token"
 LARGE = "x" * 900_000
@@ -47,10 +47,10 @@ async def fill(client: Client, payload: Any) -> None:
         await client.enqueue("q", "search", payload, id=name, tags=["acme"])
     await client.enqueue("q", "search", payload, id="delayed", delay=3_600)
     async with Server(client.server.options) as server:
-        hand = Hand(server, "q")
-        await hand.complete(await hand.claim_one(), payload)
-        await hand.bury(await hand.claim_one())
-        await hand.claim_one()
+        raw_queue = RawQueue(server, "q")
+        await raw_queue.complete(await raw_queue.claim_one(), payload)
+        await raw_queue.add_dead_letter(await raw_queue.claim_one())
+        await raw_queue.claim_one()
 
 
 @pytest.mark.parametrize("payload", [{"n": 1}, LARGE, {"a": [LARGE[:20_000], {"x": '\\"]}'}], "x": {"f": LARGE}}])
@@ -142,9 +142,9 @@ async def test_pages_with_payloads_are_bounded_and_go_on_where_they_ended(
 async def test_pages_of_dead_letters_are_bounded(client: Client, api: httpx.AsyncClient) -> None:
     await client.enqueue_many([{"queue": "q", "name": "search", "data": LARGE, "id": f"j{n}"} for n in range(7)])
     async with Server(client.server.options) as server:
-        hand = Hand(server, "q")
+        raw_queue = RawQueue(server, "q")
         for _ in range(7):
-            await hand.bury(await hand.claim_one())
+            await raw_queue.add_dead_letter(await raw_queue.claim_one())
     seen: list[str] = []
     cursor, pages = None, 0
     while pages == 0 or cursor:
@@ -188,9 +188,9 @@ async def test_garbage_in_one_dead_letter_hides_no_other(
     for name in ("a", "b", "c"):
         await client.enqueue("q", name, id=name)
     async with Server(client.server.options) as server:
-        hand = Hand(server, "q")
+        raw_queue = RawQueue(server, "q")
         for number in range(3):
-            await hand.bury(await hand.claim_one(), error=f"Error{'xyz'[number]}")
+            await raw_queue.add_dead_letter(await raw_queue.claim_one(), error=f"Error{'xyz'[number]}")
     with shared_server.client() as plain:
         plain.hset("aq:dead:a", "dead_letter", "garbage")
         plain.delete("aq:dead:b")

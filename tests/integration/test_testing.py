@@ -17,7 +17,7 @@ from agentqueue.errors import JobFailed, QueueUnavailable, ResultTimeout, UsageE
 from agentqueue.model.job import State
 from agentqueue.store import Server, ServerOptions
 from agentqueue.testing import Sandbox
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 
 first, second = Agent("first"), Agent("second")
 
@@ -41,13 +41,13 @@ def burst(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     async def run(agent: Agent, *, url: str, concurrency: int) -> None:
         runs.append((agent.name, concurrency))
         async with Server(ServerOptions(url)) as server, Client(url) as client:
-            hand = Hand(server, agent.queue)
-            for job in await hand.claim(concurrency):
+            raw_queue = RawQueue(server, agent.queue)
+            for job in await raw_queue.claim(concurrency):
                 n = (await client.status(job.id)).data
                 if n > 0:
                     other = "second" if agent.name == "first" else "first"
                     await client.enqueue(other, "hop", n - 1)
-                await hand.complete(job, n)
+                await raw_queue.complete(job, n)
 
     monkeypatch.setattr(testing, "load_burst", lambda: run)
     return runs
@@ -151,8 +151,8 @@ class TestResult:
     async def test_a_timeout_is_kept(self) -> None:
         async with Sandbox(flaky) as box:
             job = await box.client.enqueue("flaky", "job")
-            hand = Hand(box.client.server, "flaky")
-            await hand.claim_one()  # somebody else runs it
+            raw_queue = RawQueue(box.client.server, "flaky")
+            await raw_queue.claim_one()  # somebody else runs it
             with pytest.raises(ResultTimeout):
                 await job.result(0.05)
 
@@ -192,21 +192,21 @@ async def test_what_never_gets_idle_is_given_up(box: Sandbox, monkeypatch: pytes
 
 
 async def test_time_ends_retention_and_rate_limits(box: Sandbox) -> None:
-    hand = Hand(box.client.server, "first")
+    raw_queue = RawQueue(box.client.server, "first")
     job = await box.client.enqueue(hop, 1)
-    await hand.complete(await hand.claim_one(), 1)
-    buried = await box.client.enqueue(hop, 2)
-    kind = await hand.bury(await hand.claim_one())
+    await raw_queue.complete(await raw_queue.claim_one(), 1)
+    dead = await box.client.enqueue(hop, 2)
+    kind = await raw_queue.add_dead_letter(await raw_queue.claim_one())
     waiting = await box.client.enqueue(hop, 3)
     running = await box.client.enqueue(hop, 4, priority="urgent")
-    await hand.note_progress(await hand.claim_one(), 1, "taxiing")
+    await raw_queue.note_progress(await raw_queue.claim_one(), 1, "taxiing")
     with redis.Redis.from_url(box.url) as raw:
         raw.rpush("first:limit", 5_000)
         raw.hset(f"aq:meta:{waiting.id}", "expires", "9000")
-        before = raw.zscore("first:dead", buried.id), raw.zscore("first", waiting.id)
+        before = raw.zscore("first:dead", dead.id), raw.zscore("first", waiting.id)
         assert await job.result(timeout=1) == 1
         await box.advance(2)
-        after = raw.zscore("first:dead", buried.id), raw.zscore("first", waiting.id)
+        after = raw.zscore("first:dead", dead.id), raw.zscore("first", waiting.id)
         assert [round(a - b) for a, b in zip(before, after, strict=True)] == [2_000, 2_000]
         assert raw.lrange("first:limit", 0, -1) == [b"3000"]
         assert raw.hget(f"aq:meta:{waiting.id}", "expires") == b"7000"

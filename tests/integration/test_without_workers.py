@@ -16,8 +16,8 @@ from agentqueue_operator.autoscaling.model import Load, ScalingPolicy
 from agentqueue_operator.queues.housekeeper import Housekeeper
 from agentqueue_operator.queues.ports import HousekeepingResult, Retention
 from agentqueue_operator.queues.reader import QueueReader
-from tests.support.hand import Hand
 from tests.support.homes import KEEPS, OperatorHome, replicas_in, status_in, up_running
+from tests.support.raw_queue import RawQueue
 from tests.support.replies import awaited, fields
 from tests.support.servers import RunningServer
 from tests.support.workers import Work, final, until, working
@@ -229,10 +229,10 @@ class TheHistoryEnds:
 class DeadLettersEnd:
     @staticmethod
     async def left(given: Given) -> None:
-        hand = Hand(given.server, given.queue)
+        raw_queue = RawQueue(given.server, given.queue)
         for name in ("old", "young"):
             await given.client.enqueue(given.queue, "job", id=given.id(name))
-            await hand.bury(await hand.claim_one())
+            await raw_queue.add_dead_letter(await raw_queue.claim_one())
         older = await given.now_ms() - KEEPS.dead_s * 1000
         await given.redis.zadd(f"{given.queue}:dead", {given.id("old"): older - 1_000})
 
@@ -410,22 +410,22 @@ async def test_a_visit_costs_one_round_trip_and_almost_nothing_where_a_worker_wa
 
 
 async def test_each_job_counts_once_while_its_worker_dies(client: Client, server: Server) -> None:
-    reader, hand = QueueReader(server), Hand(server, "work")
+    reader, raw_queue = QueueReader(server), RawQueue(server, "work")
 
     async def load() -> Load:
         return (await reader.read({"work": 1.0}))["work"].load
 
     for _ in range(3):
         await client.enqueue("work", "job")
-    await hand.claim(2)
+    await raw_queue.claim(2)
     beat = b'{"busy": 2, "slots": 2, "draining": false}'
-    await hand.heartbeat(beat)
+    await raw_queue.heartbeat(beat)
     seen = await load()
     assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (1, 2, 0, 3)
     await server.redis.delete("work:workers")  # as 8 s later: it is not heard any more, its leases are about to end
     seen = await load()
     assert (seen.ready, seen.active, seen.stalled, seen.jobs) == (1, 0, 2, 3)
-    await hand.heartbeat(beat)
+    await raw_queue.heartbeat(beat)
     held = await server.redis.zrangebyscore("work", "-inf", "(0")
     await server.redis.zadd("work", dict.fromkeys(held, -1))  # its leases end; another worker lives
     seen = await load()
@@ -450,9 +450,9 @@ async def test_a_heartbeat_that_nobody_can_read_costs_no_look(server: Server, cl
 
 
 async def test_a_mark_that_nobody_can_read_is_none(server: Server) -> None:
-    hand = Hand(server, "work")
-    await awaited(server.redis.hset("work:drain", mapping={hand.worker: "garbage"}))
-    reply = await hand.engine.renew(owner=hand.owner, worker=hand.worker, heartbeat=b"{}", held=())
+    raw_queue = RawQueue(server, "work")
+    await awaited(server.redis.hset("work:drain", mapping={raw_queue.worker: "garbage"}))
+    reply = await raw_queue.engine.renew(owner=raw_queue.owner, worker=raw_queue.worker, heartbeat=b"{}", held=())
     assert (reply.drain_requested_ms, reply.lost, reply.paused) == (0, [], False)
 
 

@@ -14,7 +14,7 @@ from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import State
 from agentqueue.store import Engine, Server
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 from tests.support.replies import awaited, field
 from tests.support.workers import final, until, work_off, working
 
@@ -563,7 +563,7 @@ async def test_a_job_whose_workers_died_three_times_is_dead_as_crashed(
 ) -> None:
     job = await client.enqueue("q", "fine", 1)
     for number in (1, 2, 3):
-        dying = Hand(server, "q", worker=f"dying-{number}")
+        dying = RawQueue(server, "q", worker=f"dying-{number}")
         await dying.claim()
         assert await Engine(server, "q").release_worker_leases(worker=dying.worker, reason="OOMKilled") == 1
     await work_off(agent, server_url)

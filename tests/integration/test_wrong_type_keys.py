@@ -19,7 +19,7 @@ from agentqueue.model.job import State
 from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Released, Rescheduled
 from agentqueue.store import FinishAndClaimReply, Server
 from agentqueue_worker.adapters.telemetry import WorkerTelemetry
-from tests.support.hand import Hand
+from tests.support.raw_queue import RawQueue
 from tests.support.replies import field, fields
 from tests.support.workers import DEADLINE, Work, final, until, working
 
@@ -130,16 +130,16 @@ OUTCOMES: dict[str, tuple[Callable[[Claimed], Any], State]] = {
 """By their counters: how each is made, and where the job is then."""
 
 
-async def end_all(hand: Hand, end: str, jobs: Sequence[Claimed], seq: int = 1_000) -> FinishAndClaimReply:
+async def end_all(raw_queue: RawQueue, end: str, jobs: Sequence[Claimed], seq: int = 1_000) -> FinishAndClaimReply:
     """Record that end of the jobs."""
     outcomes = [OUTCOMES[end][0](job) for job in jobs]
-    return await hand.engine.finish_and_claim(seq=seq, owner=hand.owner, want=0, outcomes=outcomes)
+    return await raw_queue.engine.finish_and_claim(seq=seq, owner=raw_queue.owner, want=0, outcomes=outcomes)
 
 
-async def refusal_of(hand: Hand, end: str, jobs: Sequence[Claimed]) -> str:
+async def refusal_of(raw_queue: RawQueue, end: str, jobs: Sequence[Claimed]) -> str:
     """What a step said that could not record it; '': it could."""
     try:
-        assert not (await end_all(hand, end, jobs)).lost
+        assert not (await end_all(raw_queue, end, jobs)).lost
     except QueueUnavailable as exc:
         return str(exc)
     return ""
@@ -211,12 +211,12 @@ async def test_a_running_jobs_key_of_a_wrong_type_keeps_no_outcome_from_being_re
     client: Client, server: Server, prefix: str, kind: str, end: str
 ) -> None:
     """But without its in-progress key nobody holds it: the outcome is dropped, and it runs again (rule 2)."""
-    hand = Hand(server, "q")
+    raw_queue = RawQueue(server, "q")
     for name in ("victim", "other"):
         await client.enqueue("q", "plain", id=name)
-    victim, other = await hand.claim(2)
+    victim, other = await raw_queue.claim(2)
     await spoil(server.redis, f"{prefix}victim", kind)
-    reply = await end_all(hand, end, [victim, other])
+    reply = await end_all(raw_queue, end, [victim, other])
     held = prefix != "arq:in-progress:"
     assert reply.lost == ([] if held else ["victim"])
     if not held:
@@ -231,12 +231,12 @@ async def test_a_running_jobs_key_of_a_wrong_type_keeps_no_outcome_from_being_re
 async def test_a_dead_workers_jobs_are_released_though_one_has_a_key_of_a_wrong_type(
     client: Client, server: Server, prefix: str, kind: str
 ) -> None:
-    hand = Hand(server, "q")
+    raw_queue = RawQueue(server, "q")
     for name in ("victim", "other"):
         await client.enqueue("q", "plain", id=name)
-    await hand.claim(2)
+    await raw_queue.claim(2)
     await spoil(server.redis, f"{prefix}victim", kind)
-    given = await hand.engine.release_worker_leases(worker=hand.worker, reason="killed")
+    given = await raw_queue.engine.release_worker_leases(worker=raw_queue.worker, reason="killed")
     assert given == (1 if prefix == "arq:in-progress:" else 2)
     if prefix == "aq:meta:":
         assert await field(server.redis, "aq:meta:victim", "crashes") == b"1"
@@ -246,11 +246,11 @@ async def test_a_dead_workers_jobs_are_released_though_one_has_a_key_of_a_wrong_
 async def test_notes_of_a_running_job_are_written_over_a_key_of_a_wrong_type(
     client: Client, server: Server, kind: str
 ) -> None:
-    hand = Hand(server, "q")
+    raw_queue = RawQueue(server, "q")
     await client.enqueue("q", "plain", id="victim")
-    job = await hand.claim_one()
+    job = await raw_queue.claim_one()
     await spoil(server.redis, "aq:meta:victim", kind)
-    await hand.note_progress(job, 50, "half")
+    await raw_queue.note_progress(job, 50, "half")
     status = await client.job("victim").status()
     assert status.progress is not None
 
@@ -301,23 +301,23 @@ async def test_a_step_that_a_key_of_a_wrong_type_refused_is_carried_out_once_whe
     client: Client, server: Server, key: str, end: str
 ) -> None:
     """Nothing of it has been done by halves: no outcome is lost, or counted twice."""
-    redis, hand = server.redis, Hand(server, "q")
+    redis, raw_queue = server.redis, RawQueue(server, "q")
     for priority in PRIORITIES:
         await client.enqueue("q", "plain", priority=priority, id=priority)
-    jobs = await hand.claim(4)
+    jobs = await raw_queue.claim(4)
     await set_aside(redis, key, "string")
-    refusal = await refusal_of(hand, end, jobs)
+    refusal = await refusal_of(raw_queue, end, jobs)
     assert not refusal or f"{key} is a string" in refusal
     held = await redis.exists(*(f"arq:in-progress:{job.id}" for job in jobs))
     assert held == (4 if refusal else 0)
     await mend(redis, key)
     if refusal:
-        assert not (await end_all(hand, end, jobs)).lost
+        assert not (await end_all(raw_queue, end, jobs)).lost
     for job, level in zip(jobs, LEVELS, strict=True):
         if await redis.zscore(level, job.id) is not None and end in ("completed", "dead"):
             await redis.zadd(level, {job.id: 1})  # it was aside while the job ended: as if the lease had run out
     if end != "released":
-        assert not await Hand(server, "q").claim(4), "none comes back"
+        assert not await RawQueue(server, "q").claim(4), "none comes back"
     assert {await place(redis, job.id) for job in jobs} == {OUTCOMES[end][1]}
     assert {(await redis.get(f"arq:retry:{job.id}")) for job in jobs} == {b"1" if end == "retried" else None}
     counters = (await client.stats("q")).counters
@@ -375,10 +375,10 @@ async def test_jobs_that_run_keep_their_leases_though_another_level_has_a_wrong_
 
 async def test_what_the_server_refuses_for_another_reason_is_told_with_it(client: Client, server: Server) -> None:
     await client.enqueue_many([{"queue": "q", "name": "job"}] * 2)
-    hand = Hand(server, "q")
+    raw_queue = RawQueue(server, "q")
     await server.redis.execute_command("ACL", "SETUSER", "default", "-lpush")
     try:
-        reply = await hand._step(1, ())
+        reply = await raw_queue._step(1, ())
     finally:
         await server.redis.execute_command("ACL", "SETUSER", "default", "+lpush")
     assert len(reply.claimed) == 1

@@ -69,7 +69,7 @@ def _describe(number: int, quote: Quote) -> str:
 
 
 def deliver(message: EmailMessage, smtp_url: str) -> None:
-    """Hand the message to a mail server: `smtp://[user:password@]host[:port]`, `smtps://` for TLS from the start.
+    """RawQueue the message to a mail server: `smtp://[user:password@]host[:port]`, `smtps://` for TLS from the start.
 
     Raises:
         Fatal: the server refuses the recipient for good, or the URL is none. All else is tried again.

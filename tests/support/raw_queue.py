@@ -1,4 +1,4 @@
-"""A worker by hand: claims and ends jobs one by one, where a test needs them in a certain state."""
+"""A queue that a test serves itself: it claims and ends jobs one by one, to bring them into a certain state."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ HOUR_MS = 3_600_000
 _incarnations = itertools.count(1)
 
 
-class Hand:
-    """Serves one queue on a server."""
+class RawQueue:
+    """One queue on a server, served without a worker."""
 
     def __init__(self, server: Server, queue: str, *, worker: str = "hand") -> None:
         self.engine = Engine(server, queue)
         self.queue = queue
         self.worker = worker
-        self.owner = f"{worker}/{next(_incarnations)}"  # its steps are numbered from 1 again
+        self.owner = f"{worker}/{next(_incarnations)}"  # its calls are numbered from 1 again
         self.seq = 0
 
     async def claim(self, want: int = 1) -> Sequence[Claimed]:
-        """Start up to so many jobs."""
+        """Start up to `want` jobs."""
         return (await self._step(want, ())).claimed
 
     async def claim_one(self) -> Claimed:
@@ -45,12 +45,12 @@ class Hand:
         assert not reply.lost
 
     async def complete(self, job: Claimed, result: object = None) -> None:
-        """The handler returned."""
+        """Record that the handler returned."""
         raw = encode_result(self._result(job, success=True, result=result, state=State.COMPLETED))
         await self.end(Completed(job.id, job.level, raw, HOUR_MS, 5))
 
-    async def bury(self, job: Claimed, message: str = "no airport 'XYZ'", *, error: str = "Fatal") -> str:
-        """The handler gave up. Returns the fingerprint."""
+    async def add_dead_letter(self, job: Claimed, message: str = "no airport 'XYZ'", *, error: str = "Fatal") -> str:
+        """Record that the handler raised Fatal, and return the fingerprint."""
         record = decode_job(job.record or b"")
         kind = fingerprint(DeadLetterReason.FATAL, record.name, error, message)
         result = self._result(job, success=False, result=RuntimeError(message), state=State.DEAD)
@@ -74,12 +74,12 @@ class Hand:
         return kind
 
     async def fail(self, job: Claimed, *, delay_ms: int = 60_000) -> None:
-        """The attempt failed; the job is to be tried again."""
+        """Record that the attempt failed, and that another one follows."""
         notes = {"errors": encode_errors([attempt_error(1, now_ms(), "ValueError", "nope")])}
         await self.end(Rescheduled(job.id, job.level, delay_ms, notes))
 
     async def note_progress(self, job: Claimed, percent: float, message: str) -> None:
-        """The handler told how far it is."""
+        """Record the progress that the handler reported."""
         progress = encode_progress(Progress(percent, message, now_ms()))
         assert await self.engine.annotate(owner=self.owner, job_id=job.id, notes={"progress": progress})
 
