@@ -1,6 +1,6 @@
-"""The travel example from end to end, as `make demo` runs it: up, all requests, proposals, dead letters, drain.
+"""The travel example from end to end, for `make demo`: up, all requests, proposals, dead letters, drain.
 
-Everything lives in a temporary folder, so it runs again and again, and without a network.
+All files are in a temporary folder, so the demo can run again. It needs no network.
 """
 
 import os
@@ -38,11 +38,11 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 class DemoFailed(Exception):
-    """What was waited for did not come."""
+    """The demo did not reach an expected state in time."""
 
 
 class Running:
-    """`agentqueue up` as a child, in a folder of its own."""
+    """A child process with `agentqueue up`, in its own folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,11 +59,11 @@ class Running:
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
+        """Time since the start, in seconds."""
         return monotonic() - self.started
 
     def wait_for_server(self) -> str:
-        """The Redis URL, from the note that `up` leaves in its folder."""
+        """Wait for the server, and return its URL from the state file of `up`."""
         while (state := read_up_state(self.folder)) is None:
             self.check()
             if self.seconds > START_S:
@@ -72,12 +72,12 @@ class Running:
         return state.connection["AGENTQUEUE_REDIS_URL"]
 
     def check(self) -> None:
-        """See that it still runs."""
+        """Check that the process still runs."""
         if self.process.poll() is not None:
             raise DemoFailed(f"`agentqueue up` ended early, with {self.process.returncode}")
 
     def drain(self) -> None:
-        """Ctrl-C, and once more if that takes long; it ends by itself, with 0."""
+        """Press Ctrl-C, and again if the drain takes long. The process must then end with 0."""
         for _ in range(2):
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGINT)
@@ -93,7 +93,7 @@ class Running:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Running]:
-    """`agentqueue up`, drained at the end; what fails in between shows the log's end."""
+    """Run `agentqueue up` and drain it at the end. An error in the block prints the end of the log."""
     up = Running(folder)
     try:
         try:
@@ -107,13 +107,13 @@ def running(folder: Path) -> Iterator[Running]:
 
 
 def read_requests() -> dict[str, dict[str, Any]]:
-    """The requests of requests.jsonl, by id."""
+    """Return the requests in requests.jsonl, by ID."""
     lines = (HERE / "requests.jsonl").read_text().splitlines()
     return {request["requestId"]: request for request in map(orjson.loads, filter(None, lines))}
 
 
 def submit(client: SyncClient, requests: Mapping[str, dict[str, Any]]) -> None:
-    """Send each request to the orchestrator, under its own id: sent twice, it is done once."""
+    """Send each request to the orchestrator, with its own ID, so that a request that is sent twice runs once."""
     client.enqueue_many(
         {"queue": "orchestrator", "name": "plan-trip", "data": request, "id": name, "priority": request["priority"]}
         for name, request in requests.items()
@@ -121,7 +121,7 @@ def submit(client: SyncClient, requests: Mapping[str, dict[str, Any]]) -> None:
 
 
 def follow(client: SyncClient, up: Running, requests: int) -> None:
-    """Show progress until every request has a proposal or a dead letter, and no agent has anything left to do."""
+    """Show progress until each request has a proposal or a dead letter, and all queues are empty."""
     first: float | None = None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -145,7 +145,7 @@ def follow(client: SyncClient, up: Running, requests: int) -> None:
 
 
 def show_proposals(jobs: list[JobStatus]) -> None:
-    """What `communication` sent."""
+    """Print the proposals that `communication` has sent."""
     table = Table(title=f"{len(jobs)} proposals", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name in ("request", "client", "trip", "best offer"):
         table.add_column(name)
@@ -160,7 +160,7 @@ def show_proposals(jobs: list[JobStatus]) -> None:
 
 
 def show_dead(letters: list[DeadLetter], requests: Mapping[str, dict[str, Any]]) -> None:
-    """What the clients of the bad requests wrote, and why it can't be served."""
+    """Print the messages of the bad requests, and why they cannot be served."""
     table = Table(title=f"{len(letters)} bad requests, explained", box=box.SIMPLE_HEAD, show_lines=True)
     table.title_justify, table.title_style = "left", "bold"
     for name in ("request", "what the client wrote", "refused by", "reason", "why"):
@@ -173,7 +173,7 @@ def show_dead(letters: list[DeadLetter], requests: Mapping[str, dict[str, Any]])
 
 
 def show_command(url: str, *words: str) -> None:
-    """Run a command of the command line, and show it with what it prints."""
+    """Run an `agentqueue` command, and print it with its output."""
     console.print(f"$ agentqueue {' '.join(words)}", style="bold", highlight=False)
     environment = {**os.environ, "AGENTQUEUE_REDIS_URL": url, "COLUMNS": str(console.width)}
     ran = subprocess.run(  # noqa: S603 - our own command
@@ -185,12 +185,12 @@ def show_command(url: str, *words: str) -> None:
 
 
 def check(up: Running, jobs: list[JobStatus], letters: list[DeadLetter], requests: Mapping[str, Any]) -> None:
-    """Every request has ended once: as a proposal in the outbox, or as a dead letter with an incident."""
+    """Check that each request ended once: as a proposal in the outbox, or as a dead letter with an incident."""
     sent = sorted(path.stem for path in up.travel.glob("outbox/*.eml"))
     ended = sorted([*(name.removeprefix("P-") for name in sent), *(letter.data["requestId"] for letter in letters)])
     incidents = sum(1 for _ in up.travel.glob("incidents/*.txt"))
     if sent != sorted(job.data["proposalId"] for job in jobs):
-        raise DemoFailed("the outbox does not hold what `communication` says it sent")
+        raise DemoFailed("the outbox does not have the proposals that `communication` reported")
     if ended != sorted(requests) or len(letters) != BAD_REQUESTS:
         raise DemoFailed(f"{len(sent)} proposals and {len(letters)} dead letters are not what was expected")
     if incidents != len(letters):
@@ -198,7 +198,7 @@ def check(up: Running, jobs: list[JobStatus], letters: list[DeadLetter], request
 
 
 def demo(folder: Path) -> None:
-    """The whole of it."""
+    """Run the whole demo."""
     requests = read_requests()
     console.print(f"agentqueue up {HERE.name}/agentqueue.yaml: six agents, an embedded Valkey, nothing else")
     with running(folder) as up:
@@ -220,7 +220,7 @@ def demo(folder: Path) -> None:
 
 
 def main() -> int:
-    """0: every request ended as it should."""
+    """Return 0 if every request ended as expected."""
     with tempfile.TemporaryDirectory(prefix="agentqueue-demo-") as name:
         try:
             demo(Path(name))

@@ -111,8 +111,8 @@ async def test_a_delayed_job_says_when_it_is_due(page: Browser, server: RunningS
         ("#/queues/nowhere", "no queue 'nowhere' is known here; did you mean"),
         ("#/queues/nowhere/dead", "no queue 'nowhere' is known here"),
         ("#/jobs/nobody", "no job nobody is known"),
-        ("#/queues/%E0%A4%A", "This address is none of the console's"),
-        ("#/elsewhere", "This address is none of the console's"),
+        ("#/queues/%E0%A4%A", "The console has no page at this address"),
+        ("#/elsewhere", "The console has no page at this address"),
     ],
 )
 async def test_a_page_that_there_is_not_says_so(page: Browser, server: RunningServer, place: str, says: str) -> None:

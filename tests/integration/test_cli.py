@@ -37,13 +37,13 @@ def client(server_url: str) -> Iterator[SyncClient]:
 
 
 class Cli:
-    """Runs commands in this process."""
+    """Runs commands in this process. `err` has the standard error of the last one."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
-        """What it printed; `err` has what it said beside."""
+        """Run a command and return its standard output."""
         found = run(arguments)
         self.out, self.err = self._capsys.readouterr()
         assert found == code, f"exit {found}: {self.out}{self.err}"
@@ -51,7 +51,7 @@ class Cli:
         return self.out
 
     def json(self, *arguments: str, code: int = 0) -> Any:
-        """What it printed as JSON."""
+        """Run a command with --json and return its output."""
         return json.loads(self(*arguments, "--json", code=code))
 
 
@@ -62,7 +62,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture
 def with_raw_queue(server_url: str) -> Callable[..., Any]:
-    """Does something with a worker by hand."""
+    """Return a function that acts as a worker on the server."""
     import asyncio
 
     def work(act: Act, queue: str = "flights", worker: str = "hand") -> Any:

@@ -64,7 +64,7 @@ def travel(kubectl: FakeKubectl) -> Iterator[SyncClient]:
 
 
 def ended(pid: int) -> bool:
-    """Whether no process has that pid, within ten seconds."""
+    """Wait up to ten seconds until no process has this ID, and return whether that is so."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""The REST API against real servers: every endpoint's answers, right and wrong."""
+"""The REST API against real servers: the responses of each endpoint, to valid and invalid requests."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ async def client(server_url: str) -> AsyncIterator[Client]:
 
 @contextlib.asynccontextmanager
 async def console(client: Client, *, token: str | None = TOKEN) -> AsyncIterator[httpx.AsyncClient]:
-    """A caller of the API; `raise_app_exceptions` off: a bug is an answer here too."""
+    """Return a client of the API. An unexpected error is a response here, too."""
     transport = httpx.ASGITransport(app=create_app(client, token=TOKEN), raise_app_exceptions=False)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://console", headers=headers) as caller:
@@ -51,7 +51,7 @@ async def api(client: Client) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def problem(answer: httpx.Response, status: int) -> str:
-    """The detail of a problem, whose shape is checked (RFC 9457)."""
+    """Check the form of a problem response (RFC 9457), and return its detail."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == PROBLEM
     body = answer.json()
@@ -66,7 +66,7 @@ async def raw_queue(client: Client, queue: str = "flights") -> AsyncIterator[Raw
         yield RawQueue(server, queue)
 
 
-# --- who may ask
+# --- access
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ async def raw_queue(client: Client, queue: str = "flights") -> AsyncIterator[Raw
     [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer ü"],
 )
 @pytest.mark.parametrize("path", ["/api/queue/stats", "/api/queues", "/api/jobs/x", "/api/nothing", "/docs"])
-async def test_without_the_token_nothing_is_told(client: Client, path: str, header: str | None) -> None:
+async def test_a_request_without_the_token_gets_401(client: Client, path: str, header: str | None) -> None:
     async with console(client, token=None) as stranger:
         headers = {} if header is None else {b"Authorization": header.encode()}
         answer = await stranger.get(path, headers=headers)
@@ -82,7 +82,7 @@ async def test_without_the_token_nothing_is_told(client: Client, path: str, head
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a_stranger_can_change_nothing(client: Client) -> None:
+async def test_a_caller_without_the_token_cannot_change_anything(client: Client) -> None:
     job = await client.enqueue("flights", "search")
     async with console(client, token="wrong-token") as stranger:
         for call in (
@@ -119,7 +119,7 @@ async def test_only_the_pages_files_are_served(client: Client, path: str) -> Non
 
 
 @pytest.mark.parametrize("token", ["", "short", " spaces-around "])
-def test_a_token_that_is_none_is_refused(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(UsageError, match="token must have at least 8"):
         create_app(Client("redis://localhost:1"), token=token)
 
@@ -133,7 +133,7 @@ async def test_healthy(api: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "healthy", "redis": "connected"})
 
 
-async def test_unhealthy_names_the_address_to_those_with_the_token_only() -> None:
+async def test_an_unhealthy_response_has_the_address_only_with_the_token() -> None:
     url = f"redis://:s3cret@127.0.0.1:{free_port()}"
     client = Client(url)
     async with console(client) as told, console(client, token=None) as stranger:
@@ -261,7 +261,7 @@ async def test_a_mistyped_queue_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize(("method", "path"), QUEUE_CALLS)
-async def test_what_can_not_be_a_queue_is_refused(api: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_an_invalid_queue_name_is_refused(api: httpx.AsyncClient, method: str, path: str) -> None:
     body = BODIES.get(path) if method == "POST" else None
     assert "a b" in problem(await api.request(method, f"/api/queues/a%20b{path}", json=body), 422)
 
@@ -350,7 +350,7 @@ async def test_pages_of_jobs(client: Client, api: httpx.AsyncClient) -> None:
         ("limit=many", "must be a whole number"),
     ],
 )
-async def test_pages_that_can_not_be(client: Client, api: httpx.AsyncClient, query: str, says: str) -> None:
+async def test_invalid_pages(client: Client, api: httpx.AsyncClient, query: str, says: str) -> None:
     await client.enqueue("flights", "search")
     assert says in problem(await api.get(f"/api/queues/flights/jobs?{query}"), 400)
 
@@ -368,7 +368,7 @@ async def test_cancelling(client: Client, api: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_a_job_that_nobody_knows(api: httpx.AsyncClient, method: str) -> None:
+async def test_an_unknown_job(api: httpx.AsyncClient, method: str) -> None:
     assert "no job nobody" in problem(await api.request(method, "/api/jobs/nobody"), 404)
     problem(await api.request(method, "/api/jobs/a%20b"), 422)
 
@@ -411,7 +411,7 @@ async def test_the_first_job_of_a_server_needs_no_force(api: httpx.AsyncClient) 
         pytest.param({"name": "search", "data": "x" * 1_048_576}, 422, "1,048,576", id="too-large"),
     ],
 )
-async def test_a_job_that_can_not_be(
+async def test_an_invalid_job(
     client: Client, api: httpx.AsyncClient, body: dict[str, Any], status: int, says: str
 ) -> None:
     answer = await api.post("/api/queues/flights/jobs", json=body)
@@ -439,7 +439,7 @@ async def test_a_job_that_can_not_be(
         ),
     ],
 )
-async def test_a_body_that_can_not_be(
+async def test_an_invalid_body(
     api: httpx.AsyncClient, content: bytes, kind: str | None, status: int, says: str
 ) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
@@ -456,19 +456,19 @@ async def test_json_of_any_charset_parameter_is_json(api: httpx.AsyncClient) -> 
     assert answer.status_code == 202
 
 
-async def test_paths_and_methods_that_are_none(api: httpx.AsyncClient) -> None:
+async def test_unknown_paths_and_methods(api: httpx.AsyncClient) -> None:
     assert "the console's page is at /" in problem(await api.get("/api/nothing"), 404)
     answer = await api.put("/api/queues/flights/pause")
     assert "method PUT is not allowed here" in problem(answer, 405)
     assert answer.headers["allow"] == "POST"
 
 
-async def test_a_flag_that_is_none(api: httpx.AsyncClient) -> None:
+async def test_an_invalid_boolean(api: httpx.AsyncClient) -> None:
     answer = await api.post("/api/queues/flights/jobs?force=maybe", json={"name": "search"})
     assert "must be true or false" in problem(answer, 400)
 
 
-async def test_a_bug_is_told_without_its_details(
+async def test_the_response_to_a_bug_has_no_details(
     client: Client, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> None:
@@ -534,12 +534,12 @@ async def test_discarding(letters: None, client: Client, api: httpx.AsyncClient)
     [{}, {"all": False}, {"all": True, "ids": ["j0"]}, {"ids": ["j0"], "like": "x"}],
     ids=["nothing", "false", "two", "two-others"],
 )
-async def test_it_must_be_said_which(letters: None, api: httpx.AsyncClient, what: str, body: dict[str, Any]) -> None:
+async def test_a_selection_is_required(letters: None, api: httpx.AsyncClient, what: str, body: dict[str, Any]) -> None:
     answer = await api.post(f"/api/queues/flights/dead/{what}", json=body)
     assert "by exactly one of" in problem(answer, 400)
 
 
-async def test_ids_that_are_none(letters: None, api: httpx.AsyncClient) -> None:
+async def test_invalid_ids(letters: None, api: httpx.AsyncClient) -> None:
     assert "5" in problem(await api.post("/api/queues/flights/dead/replay", json={"ids": [5]}), 422)
 
 
@@ -548,7 +548,7 @@ async def test_ids_that_are_none(letters: None, api: httpx.AsyncClient) -> None:
 
 @pytest.fixture
 def console_process(server_url: str, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """`python -m agentqueue.console`, as a pod runs it."""
+    """Run `python -m agentqueue.console`, as a pod does."""
     env = {
         **os.environ,
         "AGENTQUEUE_REDIS_URL": server_url,
@@ -597,12 +597,12 @@ def test_a_console_pod_serves_and_ends_cleanly(
 
 
 def started(process: "subprocess.Popen[str]") -> str:
-    """The address of a console that has started."""
+    """Return the address of a started console."""
     assert process.stdout is not None
     return process.stdout.readline().removeprefix("console: ").strip().rstrip("/")
 
 
-async def test_who_did_what_is_in_the_log(client: Client, console_process: "subprocess.Popen[str]") -> None:
+async def test_changes_are_logged_with_their_caller(client: Client, console_process: "subprocess.Popen[str]") -> None:
     await client.enqueue("flights", "search", id="j0")
     await client.enqueue("flights", "search", id="j1")
     await client.enqueue("flights", "search", id="j2")
@@ -653,9 +653,7 @@ async def test_who_did_what_is_in_the_log(client: Client, console_process: "subp
     assert len(refused) < 10, "wrong tokens do not fill the log"
 
 
-async def test_a_redis_that_is_away_and_comes_back_is_in_the_log(
-    start_server: Callable[..., RunningServer], client: Client
-) -> None:
+async def test_an_outage_of_redis_is_logged(start_server: Callable[..., RunningServer], client: Client) -> None:
     server = start_server()
     own = Client(server.url)
     async with console(own) as caller:
@@ -672,8 +670,8 @@ async def test_a_redis_that_is_away_and_comes_back_is_in_the_log(
     await own.close()
 
 
-def test_health_is_answered_while_others_keep_connections_half_open(console_process: "subprocess.Popen[str]") -> None:
-    """With fewer file descriptors than connections."""
+def test_health_responds_while_others_keep_connections_half_open(console_process: "subprocess.Popen[str]") -> None:
+    """The console has fewer file descriptors than connections."""
     address = started(console_process)
     resource.prlimit(console_process.pid, resource.RLIMIT_NOFILE, (256, 256))
     port = httpx.URL(address).port

@@ -1,4 +1,4 @@
-"""Whatever a caller sends, the console answers in the form of all its answers, and never that it has failed."""
+"""For any request, the console sends a well-formed response, and never an internal error."""
 
 import asyncio
 import json
@@ -22,12 +22,12 @@ TOKEN = "a-long-token"
 
 
 def as_json(value: Any) -> bytes:
-    """The value as a careless writer has it: NaN, and numbers of any size."""
+    """Return JSON text that can have NaN and numbers of any size."""
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
 def quoted(text: str) -> str:
-    """Every byte of it percent-encoded."""
+    """Return a text with each byte percent-encoded."""
     return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "replace"))
 
 
@@ -115,7 +115,7 @@ def loop() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def ask(loop: asyncio.Runner, server_url: str) -> Iterator[Callable[[Ask], Answer]]:
-    """A console on a queue with a job of each state."""
+    """Yield a console with a queue that has a job of each state."""
     client = Client(server_url)
     app = create_app(client, token=TOKEN)
     loop.run(fill(client))
@@ -136,7 +136,7 @@ async def fill(client: Client) -> None:
 
 
 async def request(app: AccessMiddleware, asked: Ask) -> Answer:
-    """Ask as uvicorn does: the path is decoded, header names are in small letters."""
+    """Send a request in the form of uvicorn: with a decoded path, and header names in lower case."""
     sent: list[Any] = []
     left = [asked.body]
 

@@ -1,4 +1,4 @@
-"""The embedded server: starts, keeps its data, cleans up after a parent that was killed."""
+"""The embedded server: its start, its data, and the clean-up after a killed parent."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def server(folder: Path) -> Iterator[EmbeddedServer]:
         yield running
 
 
-def test_without_a_folder_nothing_stays_behind() -> None:
+def test_without_a_folder_no_file_remains() -> None:
     with EmbeddedServer() as server:
         with client(server) as redis_client:
             assert redis_client.config_get("appendonly") == {"appendonly": "no"}
@@ -47,7 +47,7 @@ def test_without_a_folder_nothing_stays_behind() -> None:
     assert server.pid is None
 
 
-def test_only_who_knows_the_password_on_this_machine_gets_in(server: EmbeddedServer) -> None:
+def test_only_local_clients_with_the_password_can_connect(server: EmbeddedServer) -> None:
     with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
     with client(server) as own:
@@ -64,7 +64,7 @@ def test_its_files_are_private_and_kept_out_of_git(server: EmbeddedServer, folde
     assert (folder / ".gitignore").read_text() == "*\n"
 
 
-def test_data_port_and_password_outlive_a_stop(folder: Path) -> None:
+def test_data_port_and_password_are_kept_after_a_stop(folder: Path) -> None:
     with EmbeddedServer(folder) as server:
         url = server.url
         with client(server) as before:
@@ -94,7 +94,7 @@ def test_a_folder_serves_one_at_a_time(server: EmbeddedServer, folder: Path) -> 
     assert server.is_alive
 
 
-def test_what_a_killed_parent_left_behind_is_stopped_by_the_next_start(folder: Path) -> None:
+def test_the_next_start_stops_the_server_of_a_killed_parent(folder: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom agentqueue.local.server import EmbeddedServer\n"
         "server = EmbeddedServer(Path(sys.argv[1])); server.start(); print(server.pid, server.url, flush=True)\n"
@@ -120,7 +120,7 @@ PARENT = """
 import multiprocessing, sys, threading, time
 from agentqueue.local.server import EmbeddedServer
 server = EmbeddedServer()
-thread = threading.Thread(target=server.start)  # the thread that starts it ends long before the process
+thread = threading.Thread(target=server.start)  # This thread ends long before the process.
 thread.start()
 thread.join()
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
@@ -143,7 +143,7 @@ def test_a_temporary_server_ends_with_its_parent_however_that_ends() -> None:
         os.kill(int(child), signal.SIGKILL)
 
 
-def test_a_guardian_kills_no_later_process_of_the_same_pid(tmp_path: Path) -> None:
+def test_a_guard_does_not_kill_a_later_process_with_the_same_id(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as other:
         guard = ChildGuard(other.pid, "1", tmp_path / "gone")
         (tmp_path / "gone").mkdir()
@@ -154,7 +154,7 @@ def test_a_guardian_kills_no_later_process_of_the_same_pid(tmp_path: Path) -> No
         other.kill()
 
 
-def test_a_guardian_that_is_stopped_kills_nothing() -> None:
+def test_a_stopped_guard_kills_nothing() -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as other:
         ChildGuard(other.pid, start_time(other.pid) or "").stop()
         assert other.poll() is None
@@ -221,14 +221,14 @@ def test_a_port_that_is_lost_after_a_crash_may_come_back(folder: Path) -> None:
             server.start()
 
 
-def test_a_broken_record_is_drawn_anew(folder: Path) -> None:
+def test_a_broken_record_is_replaced(folder: Path) -> None:
     folder.mkdir()
     (folder / "server.json").write_text("{")
     with EmbeddedServer(folder) as server, client(server) as connected:
         assert connected.ping()
 
 
-def test_a_server_that_never_answers_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_responds_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "START_TIMEOUT", 0.1)
     monkeypatch.setattr(embedded, "find_binary", lambda: _program(folder, "sleep 60"))
     server = EmbeddedServer(folder)
@@ -237,7 +237,7 @@ def test_a_server_that_never_answers_is_given_up(folder: Path, monkeypatch: pyte
     assert not server.is_alive
 
 
-def test_the_servers_last_words_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_has_the_last_line_of_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_binary", lambda: _program(folder, "echo bad config line 7; exit 1"))
     with pytest.raises(QueueUnavailable, match="bad config line 7"):
         EmbeddedServer(folder).start()

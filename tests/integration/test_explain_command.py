@@ -1,4 +1,4 @@
-"""`agentqueue explain`: why these many workers, why a job waits; of an `up` that runs, and of what was published."""
+"""`agentqueue explain`: the reasons for the number of workers and for a waiting job."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def client(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def explain(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs the command in this process; what it printed, or said as an error."""
+    """Return a function that runs the command and returns its output, or its error."""
 
     def explain(*arguments: str, code: int = 0) -> str:
         found = run(["explain", *arguments])
@@ -68,7 +68,7 @@ def explain(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def with_server(url: str, work: Callable[[Server], Any]) -> Any:
-    """In an event loop of its own, as the command has one."""
+    """Run work in its own event loop."""
     import asyncio
 
     async def connected() -> Any:
@@ -79,7 +79,7 @@ def with_server(url: str, work: Callable[[Server], Any]) -> Any:
 
 
 def published(url: str, *, by: str = "operator", current: int = 2, ready: int = 2) -> None:
-    """A decision on three waiting jobs, as whoever scales leaves it."""
+    """Publish a decision on three waiting jobs, as an operator or `up` does."""
 
     async def publish(server: Server) -> None:
         snapshot = ScalingSnapshot(at=1.0, load=Load(ready=3, active=1), pods=Pods(ready=ready))
@@ -91,7 +91,7 @@ def published(url: str, *, by: str = "operator", current: int = 2, ready: int = 
 
 
 def claimed(url: str) -> None:
-    """One job is started by hand."""
+    """Start one job."""
 
     async def claim(server: Server) -> None:
         raw_queue = RawQueue(server, "work")
@@ -113,7 +113,7 @@ def test_an_operators_decision_in_words(client: SyncClient, server_url: str, exp
     )
 
 
-def test_of_an_up_it_speaks_of_workers(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+def test_a_decision_of_up_is_about_workers(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold")
     published(server_url, by="up")
     told = explain("work")
@@ -165,7 +165,7 @@ def test_as_json(client: SyncClient, server_url: str, explain: Callable[..., str
     assert json.loads(explain("work", "--json"))["job"] is None
 
 
-def test_where_nobody_scales_it_says_so(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+def test_a_queue_without_autoscaling(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold", id="j")
     told = explain("work", "j")
     assert "no job before it: no worker runs, and none was requested." in told
@@ -181,7 +181,7 @@ def test_a_decision_of_another_version_is_named(
     assert "not a decision that this version can read" in explain("work")
 
 
-def test_what_a_job_has_been_through(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+def test_the_attempts_of_a_job(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold", id="j")
 
     async def die(server: Server) -> None:
@@ -227,7 +227,7 @@ def test_wrong_input(
     assert said in explain(*arguments, code=code)
 
 
-def test_an_up_that_runs_tells_why(tmp_path: Path) -> None:
+def test_a_running_up_explains_its_decision(tmp_path: Path) -> None:
     (tmp_path / "handlers.py").write_text(HANDLERS)
     (tmp_path / "agentqueue.yaml").write_text(RESOURCE)
     environment = {name: value for name, value in os.environ.items() if "REDIS_URL" not in name}

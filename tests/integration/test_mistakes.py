@@ -1,4 +1,4 @@
-"""A user's mistake ends in one line that says whose it is and where; only faults of ours ask for a report."""
+"""A user's mistake is reported as one line with its place. Only bugs ask the user for a report."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> N
 
 
 def last_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What the command says at its end; it fails, and neither shows a traceback nor asks for a report."""
+    """Return the last line of a command that fails, without a traceback and without asking for a report."""
     code = run(words)
     err = capsys.readouterr().err
     assert code in (1, 2, 3), err

@@ -1,4 +1,4 @@
-"""No command, client error, condition, state of `up` or log line ever shows a password that stands in a Redis URL."""
+"""No command, client error, condition, state of `up` or log line shows a password from a Redis URL."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ from tests.support.secret_urls import BAD, FORMS, GOOD, SECRET
 
 VARIABLES = ("AGENTQUEUE_REDIS_URL", "REDIS_URL")
 EXTRA: dict[tuple[str, ...], list[str]] = {("console",): ["--host", "192.0.2.1"]}
-"""An address that is not this machine's: a console whose URL is right must not serve for ever."""
+"""An address that this machine does not have, so that a console with a valid URL does not serve for ever."""
 RESOURCE = {
     "apiVersion": "agentqueue.dev/v1alpha1",
     "kind": "AgentQueue",
@@ -59,7 +59,7 @@ class _Echo(socketserver.BaseRequestHandler):
 
 @pytest.fixture(scope="module")
 def echo() -> Iterator[str]:
-    """The URL of a server that answers with what it was sent, the password included."""
+    """Yield the URL of a server that replies with the bytes it receives, the password included."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -84,7 +84,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command of the application, those of other distributions included."""
+    """Yield every command of the program, also those of other packages."""
     command = command or build_command()
     children = getattr(command, "commands", None)
     if children is None:
@@ -99,13 +99,13 @@ CONNECTING = [path for path, command in COMMANDS.items() if any(it.name == "redi
 
 
 def arguments(path: tuple[str, ...]) -> list[str]:
-    """The command with the arguments that it must have."""
+    """Return a command line with the required arguments."""
     needed = [it for it in COMMANDS[path].params if it.param_type_name == "argument" and it.required]
     return [*path, *(f"some-{it.name}".replace("_", "-") for it in needed), *EXTRA.get(path, [])]
 
 
 def check_silent(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """The command fails, and says nothing of the secret, though --debug shows the traceback too."""
+    """Check that the command fails, and that its output does not have the secret, even with --debug."""
     code = run(words, debug=True)
     out, err = capsys.readouterr()
     assert code != 0, f"{words}: {out}"
@@ -185,7 +185,7 @@ async def test_clients(url: str) -> None:
 
 @pytest.mark.parametrize("url", [*FORMS])
 def test_the_resource(url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A URL where a reference should be, which the validation's errors quote."""
+    """A URL stands in the place of a reference, and the validation's errors quote it."""
     for redis in ({"external": {"urlSecretRef": url}}, {"external": {"url": url}}, url, {url: 1}):
         resource = RESOURCE | {"spec": {"agents": [{"name": "a", "handler": url}], "redis": redis}}
         (tmp_path / "q.json").write_text(json.dumps(resource))
@@ -237,7 +237,7 @@ async def test_the_console(echo: str) -> None:
 
 
 def outcome(command: list[str], environment: dict[str, str], until: str) -> str:
-    """What the process writes, until a line holds the text; then it is asked to end."""
+    """Return the output of a process, which is stopped when a line has the text."""
     with subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -279,7 +279,9 @@ def test_up_with_an_external_redis(url: str, place: str, tmp_path: Path) -> None
     assert said
     assert SECRET not in said
     state = tmp_path / ".agentqueue" / "up.json"
-    assert not state.exists() or state.stat().st_mode & 0o077 == 0  # it must hold the password: for its owner only
+    assert (
+        not state.exists() or state.stat().st_mode & 0o077 == 0
+    )  # It has the password, so only its owner can read it.
 
 
 def test_the_echo_is_one(echo: str) -> None:

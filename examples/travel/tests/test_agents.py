@@ -1,4 +1,4 @@
-"""Each agent by itself: what it makes of its payload, and whom it sets to work."""
+"""Each agent alone: its result, and the jobs that it sends."""
 
 import datetime as dt
 import email
@@ -129,7 +129,7 @@ async def test_a_proposal_goes_out_once(context: MakeContext, data: Path) -> Non
 
 
 class FakeMailServer:
-    """Stands in for smtplib.SMTP."""
+    """A fake of smtplib.SMTP."""
 
     sent: ClassVar[list[str]] = []
     refuse: int | None = None

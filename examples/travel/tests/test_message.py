@@ -1,4 +1,4 @@
-"""What clients write, and what it is taken for. The messages are of Wednesday, 2 December 2026."""
+"""Messages of clients and the trips in them. All messages arrive on Wednesday, 2 December 2026."""
 
 import datetime as dt
 

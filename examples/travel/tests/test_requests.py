@@ -1,4 +1,4 @@
-"""The file of requests that the demo submits: 40, five of them bad, each in a way of its own."""
+"""The demo's file of 40 requests. Five are bad, each in a different way."""
 
 import importlib
 import json

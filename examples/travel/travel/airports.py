@@ -1,4 +1,4 @@
-"""Cities and codes to airports, from the `airportsdata` package (7,900 airports with an IATA code)."""
+"""Airports by city and code, from the `airportsdata` package (7,900 airports with an IATA code)."""
 
 import difflib
 import re
@@ -63,12 +63,12 @@ PREFERRED: Final = {
     "warsaw": "WAW",
     "washington": "IAD",
 }
-"""Where a city has several airports (or its name means several cities): the one that business jets use."""
+"""The airport for business jets in cities with several airports, or whose name means several cities."""
 
 
 @dataclass(frozen=True, slots=True)
 class Airport:
-    """An airport; degrees north and east."""
+    """An airport. Its position is in degrees north and east."""
 
     iata: str
     icao: str
@@ -80,7 +80,7 @@ class Airport:
 
 
 def normalize(place: str) -> str:
-    """Small letters without accents and punctuation: `São Paulo` -> `sao paulo`, `St. Moritz` -> `st moritz`."""
+    """Return a name in lower case without accents and punctuation: `St. Moritz` -> `st moritz`."""
     bare = unicodedata.normalize("NFKD", place).encode("ascii", "ignore").decode()
     return " ".join(re.findall(r"[a-z0-9]+", bare.casefold()))
 
@@ -93,14 +93,14 @@ class Atlas:
     by_city: Mapping[str, Sequence[Airport]]
 
     def knows(self, place: str) -> bool:
-        """Whether `place` is a city, or a code written in capitals."""
+        """Return whether `place` is a city, or a code in capitals."""
         return place in self.by_code or normalize(place) in self.by_city
 
     def find(self, place: str) -> Airport:
-        """The airport of a code or a city.
+        """Return the airport of a code or a city.
 
         Raises:
-            CannotServe: there is none, or several; the message offers the nearest names, or the codes to choose from.
+            CannotServe: There is none, or more than one. The message has similar names, or the codes to choose from.
         """
         code = self.by_code.get(place.strip().upper())
         found = [code] if code else self.by_city.get(normalize(place), ())
@@ -116,7 +116,7 @@ class Atlas:
 
 @cache
 def atlas() -> Atlas:
-    """The atlas, read once per process (0.3 s)."""
+    """Return the atlas, which is read once per process (0.3 s)."""
     by_code: dict[str, Airport] = {}
     cities: dict[str, list[Airport]] = defaultdict(list)
     for iata, row in airportsdata.load("IATA").items():

@@ -1,4 +1,4 @@
-"""Keeps a small file per client: how to reach them, what they like, where they went last."""
+"""Agent that keeps a small file per client: address, preferences, last trips."""
 
 import json
 from collections import Counter
@@ -10,13 +10,14 @@ from travel.files import data_folder, locked, replace
 from travel.payloads import TripRequest
 
 LAST_TRIPS: Final = 20
+"""Number of trips in a client's file. Older ones are removed, so that the file stays small."""
 
 agent = Agent("client-data")
 
 
 @agent.job(timeout=30)
 def remember_trip(_ctx: Context, request: TripRequest) -> dict[str, Any]:
-    """Add the trip to the client's file. A plain `def`: it waits for the disk, in a thread.
+    """Add the trip to the client's file. It is a plain `def`, so it runs in a thread while it waits for the disk.
 
     Trips are kept by request, so that a rerun changes nothing.
     """
@@ -37,7 +38,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def add_trip(client: dict[str, Any], request: TripRequest) -> dict[str, Any]:
-    """The client's file with that trip in it."""
+    """Return the content of the client's file with the trip added."""
     trips = {**client.get("trips", {}), request.request_id: request.trip.model_dump(mode="json", by_alias=True)}
     latest = sorted(trips.items(), key=lambda item: (item[1]["date"], item[0]))[-LAST_TRIPS:]
     return {

@@ -1,4 +1,4 @@
-"""Sends proposals: by SMTP where SMTP_URL is set, and into the outbox folder in any case."""
+"""Agent that sends proposals: to the outbox folder, and by SMTP if SMTP_URL is set."""
 
 import os
 import smtplib
@@ -13,19 +13,19 @@ from travel.payloads import Proposal, Quote, Receipt
 
 SENDER = "Charter Desk <desk@jets.example>"
 SMTP_TIMEOUT = 20.0
-"""Seconds for each answer of the mail server; the job's own timeout is 60."""
+"""Seconds for each reply of the mail server. The job's own timeout is 60 s."""
 LINES = SMTP.clone(max_line_length=200)
-"""Long enough that a subject stays on one line (RFC 5322 allows 998)."""
+"""Mail policy with lines that are long enough for any subject (RFC 5322 allows 998 characters)."""
 
 agent = Agent("communication")
 
 
 @agent.job(timeout=60, attempts=5)
 def send_proposal(ctx: Context, proposal: Proposal) -> Receipt:
-    """Send a proposal once. A plain `def`: it waits for the mail server, in a thread.
+    """Send a proposal once. It is a plain `def`, so it runs in a thread while it waits for the mail server.
 
-    The outbox has one file per proposal, named by it, and it is written after the mail server took the message. So a
-    crash between the two sends a second copy with the same Message-ID, which mail programs show once.
+    The outbox has one file per proposal, which is written after the mail server has accepted the message. A crash
+    between the two steps sends a second copy with the same Message-ID, which mail programs show once.
     """
     path = data_folder() / "outbox" / f"{proposal.proposal_id}.eml"
     message = compose(proposal)
@@ -45,7 +45,7 @@ def send_proposal(ctx: Context, proposal: Proposal) -> Receipt:
 
 
 def compose(proposal: Proposal) -> EmailMessage:
-    """The proposal as an e-mail."""
+    """Return the proposal as an e-mail."""
     message = EmailMessage(policy=LINES)
     message["From"] = SENDER
     message["To"] = proposal.recipient_email
@@ -69,10 +69,10 @@ def _describe(number: int, quote: Quote) -> str:
 
 
 def deliver(message: EmailMessage, smtp_url: str) -> None:
-    """RawQueue the message to a mail server: `smtp://[user:password@]host[:port]`, `smtps://` for TLS from the start.
+    """Send the message to a mail server: `smtp://[user:password@]host[:port]`, or `smtps://` for TLS from the start.
 
     Raises:
-        Fatal: the server refuses the recipient for good, or the URL is none. All else is tried again.
+        Fatal: The server refuses the recipient for good, or the URL is not valid. Other errors lead to a retry.
     """
     parts = urlsplit(smtp_url)
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:

@@ -1,5 +1,5 @@
-"""What makes a request impossible, in words for the client's adviser."""
+"""The error for requests that cannot be served. Its message is for the client's adviser."""
 
 
 class CannotServe(Exception):
-    """The request can't be served as it is, however often it is tried. Agents turn this into `agentqueue.Fatal`."""
+    """The request cannot be served, and retries cannot help. Agents raise `agentqueue.Fatal` from it."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever is killed when."""
+"""Atomic file operations: a file is complete or absent, even if a process is killed."""
 
 import contextlib
 import fcntl
@@ -9,22 +9,22 @@ from uuid import uuid4
 
 
 def data_folder() -> Path:
-    """Where clients, outbox and incidents are kept: TRAVEL_DATA, else `travel-data` in the current folder."""
+    """Return the folder for clients, outbox and incidents: TRAVEL_DATA, else `travel-data` in the current folder."""
     return Path(os.environ.get("TRAVEL_DATA", "travel-data"))
 
 
 def write_once(path: Path, content: bytes) -> bool:
-    """Write a file unless it is there. False: it was there, and is left as it is."""
+    """Write a file if it does not exist. Return False if it exists; it is then unchanged."""
     with _beside(path, content) as draft:
         try:
-            path.hardlink_to(draft)  # unlike a rename, this fails if the name is taken
+            path.hardlink_to(draft)  # Unlike a rename, this fails if the file exists.
         except FileExistsError:
             return False
         return True
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file over what may be there."""
+    """Write a file, and replace an existing one."""
     with _beside(path, content) as draft:
         draft.replace(path)
 
@@ -45,7 +45,7 @@ def _beside(path: Path, content: bytes) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that all processes on this machine respect; the kernel lets go of it when the holder dies."""
+    """Hold a lock among the processes of this machine. The kernel releases it if the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Aircraft:
-    """A type of aircraft; `range_km` with its seats taken and reserves kept."""
+    """A type of aircraft. `range_km` is its range with all seats taken, less reserves."""
 
     name: str
     seats: int
@@ -24,7 +24,7 @@ class Operator:
     """IATA code."""
     aircraft: tuple[Aircraft, ...]
     margin: float
-    """Over cost: 0.1 is 10 %."""
+    """Profit as a fraction of the cost."""
 
 
 PHENOM_100: Final = Aircraft("Embraer Phenom 100EV", 4, 1_900, 720, 2_300)

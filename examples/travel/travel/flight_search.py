@@ -1,4 +1,4 @@
-"""Asks every operator for a price."""
+"""Agent that gets a price from every operator."""
 
 from agentqueue import Agent, Context, Fatal, WorkerContext
 from travel.airports import Airport, atlas
@@ -12,7 +12,7 @@ agent = Agent("flight-search")
 
 @agent.startup
 async def open_atlas(_ctx: WorkerContext) -> None:
-    """Read the airports before the first request, not during it."""
+    """Read the airports at the start, so that the first job is not slower."""
     atlas()
 
 
@@ -34,7 +34,7 @@ async def search_flights(ctx: Context, request: FlightRequest) -> Quotes:
 
 
 def summarize(request: FlightRequest) -> str:
-    """The trip in one line: `6 passengers, Berlin (BER) to Lisbon (LIS), Fri 4 Dec 2026, back Sun 6 Dec 2026`."""
+    """Return the trip on one line: `6 passengers, Berlin (BER) to Lisbon (LIS), Fri 4 Dec 2026, back Sun 6 Dec`."""
     heads = f"{request.passengers} passenger{'s' if request.passengers > 1 else ''}"
     days = [day for day in (request.date, request.return_date) if day]
     when = ", back ".join(f"{day:%a} {day.day} {day:%b %Y}" for day in days)

@@ -1,4 +1,4 @@
-"""A client's message to a trip. Deterministic: the same message of the same day is the same trip.
+"""Parser of client messages. It is deterministic: the same message on the same day gives the same trip.
 
 Dates: a weekday is the first one after the anchor; `next` Friday is the Friday of the week after the anchor's (weeks
 begin on Monday). The anchor is the day the message came in; for the way back it is the day of the flight out.
@@ -56,14 +56,14 @@ _FROM = re.compile(r"\bfrom\s+", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_][\w.'\u2019/-]*")
 _LONGEST_PLACE: Final = 4
 _BREAK: Final = " | "
-"""Stands for a date or a number of passengers once read: no place's name reaches over it."""
+"""Replaces a date or a number of passengers that was read. No place name can extend over it."""
 
 
 def read_message(message: str, received_on: date, atlas: Atlas) -> Trip:
-    """The trip that a message asks for.
+    """Return the trip that a message requests.
 
     Raises:
-        CannotServe: route, passengers or date are missing, or the dates can't be flown; the message says which.
+        CannotServe: The route, the passengers or the date are missing, or the dates are not possible.
     """
     passengers, rest = _read_passengers(message)
     days, rest = _read_days(rest, received_on)
@@ -99,7 +99,7 @@ def _head_count(found: dict[str, str | None]) -> int:
 
 
 def _read_days(text: str, received_on: date) -> tuple[list[date], str]:
-    """At most two days, in the order of the text: out and back; and the text without them."""
+    """Return at most two days in the order of the text (out and back), and the text without them."""
     days: list[date] = []
     rest = text
     for match in _date_matches(text):
@@ -110,9 +110,9 @@ def _read_days(text: str, received_on: date) -> tuple[list[date], str]:
 
 
 def _date_matches(text: str) -> list[re.Match[str]]:
-    """All dates in the text; where two overlap (`Mon` in `Mon 14 Dec`), the first kind wins.
+    """Return all dates in the text. If two overlap (`Mon` in `Mon 14 Dec`), the first kind in `_DATES` wins.
 
-    "The same day" says when to fly back, also where the day itself is named after it.
+    "The same day" is always the day of the return flight, even if the day itself follows later in the text.
     """
     taken: list[re.Match[str]] = []
     for pattern in _DATES:
@@ -171,7 +171,7 @@ class _Place:
 
 
 def _read_route(text: str, atlas: Atlas) -> tuple[str, str]:
-    """Departure and arrival as the client wrote them; a name that is in no atlas must at least be capitalised."""
+    """Return departure and arrival as the client wrote them. A name that is not in the atlas must be capitalised."""
     found = list(_routes(text, atlas))
     if not found:
         raise CannotServe(f"the message names no route; {HINT}")
@@ -210,7 +210,7 @@ def _clean(name: str) -> str:
 
 
 def _choose(names: list[str], atlas: Atlas) -> _Place | None:
-    """The longest known name; else the longest in which every word is capitalised."""
+    """Return the longest known name, else the longest name in which every word is capitalised."""
     for name in names:
         if atlas.knows(name):
             return _Place(name, known=True)

@@ -1,4 +1,4 @@
-"""Reads a client's message, and sets the other agents to work on it."""
+"""Agent that reads a client's message and sends jobs to the other agents."""
 
 from agentqueue import Agent, Context, Fatal, WorkerContext
 from travel.airports import atlas
@@ -13,13 +13,13 @@ agent = Agent("orchestrator")
 
 @agent.startup
 async def open_atlas(_ctx: WorkerContext) -> None:
-    """Read the airports before the first message, not during it."""
+    """Read the airports at the start, so that the first job is not slower."""
     atlas()
 
 
 @agent.job(timeout=30)
 async def plan_trip(ctx: Context, request: ClientMessage) -> Trip:
-    """A message to a trip; `client-data` and `flight-search` go on with it."""
+    """Turn a message into a trip, for `client-data` and `flight-search`."""
     try:
         trip = read_message(request.message, request.received_on, atlas())
     except CannotServe as exc:

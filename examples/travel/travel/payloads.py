@@ -1,4 +1,4 @@
-"""What the agents send each other. JSON in camelCase, as the outside world has it; unknown fields are refused."""
+"""Payloads between the agents. They are JSON in camelCase, and unknown fields are refused."""
 
 import datetime as dt
 import re
@@ -19,12 +19,12 @@ def _check_address(value: str) -> str:
 
 Email = Annotated[str, Field(max_length=254), AfterValidator(_check_address)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-"""An id that also names a file: no dots, no slashes."""
+"""An ID that is also a file name: without dots and slashes."""
 Priority = Literal["urgent", "high", "normal", "low"]
 
 
 class Wish(StrEnum):
-    """What matters most to the client."""
+    """The client's first criterion."""
 
     BALANCED = "balanced"
     CHEAPEST = "cheapest"
@@ -33,7 +33,7 @@ class Wish(StrEnum):
 
 
 class Payload(BaseModel):
-    """What every payload has."""
+    """The fields and the JSON form of every payload."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -56,16 +56,16 @@ class Item(BaseModel):
 
 
 class ClientMessage(Payload):
-    """To `orchestrator`: what a client wrote."""
+    """Payload for `orchestrator`: the message of a client."""
 
     message: Annotated[str, Field(min_length=1, max_length=4_000)]
     client_email: Email
     received_on: dt.date
-    """The day the message came in: "next Friday" counts from it, so that a rerun means the same Friday."""
+    """Day when the message arrived. "Next Friday" is relative to it, so that a rerun finds the same Friday."""
 
 
 class Trip(Item):
-    """What a message asks for."""
+    """The trip in a client's message."""
 
     departure: str
     """A city or an airport code, as the client wrote it."""
@@ -77,14 +77,14 @@ class Trip(Item):
 
 
 class TripRequest(Payload):
-    """To `client-data`: a trip that a client asks for."""
+    """Payload for `client-data`: a trip that a client requests."""
 
     client_email: Email
     trip: Trip
 
 
 class FlightRequest(Payload):
-    """To `flight-search`: one way, or there and back."""
+    """Payload for `flight-search`: one way, or there and back."""
 
     client_email: Email
     departure: str
@@ -101,19 +101,19 @@ class Quote(Item):
     id: str
     operator_name: str
     price: int
-    """Whole euros, all included."""
+    """Total price, in whole euros."""
     aircraft: str
     seats: int
     hours: float
-    """In the aircraft, out and back, fuel stops included."""
+    """Hours in the aircraft, out and back, with fuel stops."""
     stops: int
-    """Fuel stops, out and back."""
+    """Number of fuel stops, out and back."""
     route: str
     """Airport codes, as in `BER-LIS` or `LIN-KEF-TEB / TEB-LIN`."""
 
 
 class Quotes(Payload):
-    """To `proposal-analysis`: what the operators offer for a trip."""
+    """Payload for `proposal-analysis`: the operators' offers for a trip."""
 
     client_email: Email
     summary: str
@@ -123,7 +123,7 @@ class Quotes(Payload):
 
 
 class Proposal(Payload):
-    """To `communication`: what to send to whom."""
+    """Payload for `communication`: the offers and the recipient."""
 
     proposal_id: Name
     recipient_email: Email
@@ -133,18 +133,18 @@ class Proposal(Payload):
 
 
 class Receipt(Item):
-    """From `communication`: how the proposal went out."""
+    """Result of `communication`: the proposal that was sent."""
 
     proposal_id: str
     recipient_email: str
     operator_name: str
     price: int
     sent: bool
-    """False: it had been sent before, and was not sent again."""
+    """False if the proposal was already sent by an earlier run."""
 
 
 class DeadJob(BaseModel):
-    """To `error-monitor`: what it needs to know of a dead letter. AgentQueue may add fields, so others are ignored."""
+    """Payload for `error-monitor`: a dead letter. Unknown fields are ignored, since AgentQueue can add fields."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
 

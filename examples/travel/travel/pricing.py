@@ -1,4 +1,4 @@
-"""What each operator asks for a trip. Pure: the same request always gets the same quotes."""
+"""Prices of the operators for a trip. The same request always gets the same quotes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from travel.ranking import rank
 from travel.routing import Route, find_route
 
 POSITIONING: Final = 0.65
-"""An empty leg, from the base to the client or home, costs this share of a full one."""
+"""Cost of an empty leg (to the client, or home) as a fraction of the cost with passengers."""
 LANDING_EUROS: Final = 850
 NIGHT_EUROS: Final = 1_200
-"""Crew and parking for each night away, up to where flying home is cheaper."""
+"""Cost of crew and parking per night away. It counts up to the cost of a flight home."""
 MAX_NIGHTS: Final = 3
 WEEKEND: Final = 1.08
-"""Fridays, Saturdays and Sundays are dearer."""
+"""Factor for flights on Fridays, Saturdays and Sundays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One flight with the client aboard."""
+    """A flight with the client on board."""
 
     departure: Airport
     arrival: Airport
@@ -32,7 +32,7 @@ class Leg:
 
 
 def search(request: FlightRequest) -> list[Quote]:
-    """The offer of each operator that can fly the trip: the one of its aircraft that suits the client's wish best.
+    """Return one offer per operator that can fly the trip, with the aircraft that fits the client's wish best.
 
     Raises:
         CannotServe: an airport is not known, or no aircraft of the fleet can do it; the message says why.
@@ -91,7 +91,7 @@ def _quote(request: FlightRequest, operator: Operator, aircraft: Aircraft, legs:
 
 
 def _positioning(operator: Operator, aircraft: Aircraft, legs: Sequence[Leg]) -> float | None:
-    """Hours flown empty: from the base to the first departure, and home from the last arrival; None: out of range."""
+    """Return the hours of empty flights, from the base and back to it; None if they are out of range."""
     base = atlas().by_code[operator.base]
     ways = [(base, legs[0].departure), (legs[-1].arrival, base)]
     routes = [find_route(start, end, aircraft.range_km) for start, end in ways if start != end]

@@ -1,4 +1,4 @@
-"""Ranks quotes by what the client wishes."""
+"""Agent that ranks quotes by the client's wish."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""What makes one quote better than another."""
+"""Order of quotes by the client's wish."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from travel.payloads import Quote, Wish
 
 HOUR_EUROS: Final = 1_000
-"""What an hour is worth to a client who wishes nothing special; a fuel stop costs as much in comfort."""
+"""Value of an hour in euros, for a client without a special wish. A fuel stop counts the same."""
 
 ORDERS: Final[dict[Wish, Callable[[Quote], tuple[float, ...]]]] = {
     Wish.BALANCED: lambda quote: (quote.price + HOUR_EUROS * (quote.hours + quote.stops),),
@@ -17,5 +17,5 @@ ORDERS: Final[dict[Wish, Callable[[Quote], tuple[float, ...]]]] = {
 
 
 def rank(quotes: Iterable[Quote], wish: Wish) -> list[Quote]:
-    """Best first. Equal ones by id, so that a rerun ranks them the same."""
+    """Return the quotes, best first. Equal ones are ordered by ID, so that a rerun gives the same order."""
     return sorted(quotes, key=lambda quote: (*ORDERS[wish](quote), quote.id))

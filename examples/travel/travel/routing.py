@@ -1,4 +1,4 @@
-"""Great circles and fuel stops."""
+"""Distances on great circles, and fuel stops."""
 
 import math
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from travel.fleet import TECH_STOPS, Aircraft
 EARTH_RADIUS_KM: Final = 6_371.0
 MAX_STOPS: Final = 2
 HOURS_PER_LEG: Final = 0.4
-"""Taxiing, climb and approach, over what cruise speed says."""
+"""Hours for taxiing, climb and approach, in addition to the flight at cruise speed."""
 HOURS_PER_STOP: Final = 0.75
 
 
 def distance_km(a: Airport, b: Airport) -> float:
-    """The great-circle distance (haversine)."""
+    """Return the great-circle distance in km (haversine formula)."""
     lat_a, lat_b = math.radians(a.lat), math.radians(b.lat)
     half_lat, half_lon = (lat_b - lat_a) / 2, math.radians(b.lon - a.lon) / 2
     chord = math.sin(half_lat) ** 2 + math.cos(lat_a) * math.cos(lat_b) * math.sin(half_lon) ** 2
@@ -27,22 +27,22 @@ def distance_km(a: Airport, b: Airport) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Airports in the order flown: departure, fuel stops, arrival."""
+    """The airports of a flight in order: departure, fuel stops, arrival."""
 
     airports: tuple[Airport, ...]
 
     @property
     def km(self) -> float:
-        """The sum of its legs."""
+        """Length of all legs, in km."""
         return sum(distance_km(a, b) for a, b in pairwise(self.airports))
 
     @property
     def stops(self) -> int:
-        """How many fuel stops it has."""
+        """Number of fuel stops."""
         return len(self.airports) - 2
 
     def hours(self, aircraft: Aircraft) -> float:
-        """From the doors' closing to their opening at the end."""
+        """Return the hours from the first departure to the last arrival, fuel stops included."""
         flying = self.km / aircraft.cruise_kmh + HOURS_PER_LEG * (self.stops + 1)
         return flying + HOURS_PER_STOP * self.stops
 
@@ -52,7 +52,7 @@ class Route:
 
 @lru_cache(maxsize=4_096)
 def find_route(departure: Airport, arrival: Airport, range_km: int) -> Route | None:
-    """The shortest route with the fewest fuel stops whose legs are all within range; None if two stops don't do."""
+    """Return the shortest route with the fewest fuel stops and all legs within range; None if there is none."""
     for stops in range(MAX_STOPS + 1):
         routes = list(_routes(departure, arrival, range_km, stops))
         if routes:

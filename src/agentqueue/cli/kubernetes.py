@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RESOURCE: Final = "agentqueues.agentqueue.dev"
 """The resource's name for kubectl."""
 TIMEOUT: Final = "--request-timeout=15s"
-"""kubectl's own default is to wait without a limit."""
+"""Limit for each request of kubectl, which by default waits for ever. It includes a login at the cloud provider."""
 URL_KEY: Final = "url"
 """The URL's key in the Secret of a managed Redis. For an external one, the resource names the key."""
 
@@ -164,7 +164,7 @@ def _external(redis: ExternalRedis, kubectl: Kubectl, pool: Executor) -> ServerO
 
 
 def _text(secret: Secret | None, key: str) -> str:
-    assert secret is not None  # `secrets` returns a Secret for each name
+    assert secret is not None  # `get_secrets` returns a Secret for each name
     return secret.text(key)
 
 

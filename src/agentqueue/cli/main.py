@@ -37,7 +37,7 @@ COMMANDS_OF_PACKAGES: Final = {
     "render": ("operator", "agentqueue-operator"),
     "worker": ("worker", "agentqueue-worker"),
 }
-"""Commands of other packages: the part of AgentQueue and its package. Used to say what to install."""
+"""Commands of other packages: the part of AgentQueue, and the package to install if the command is missing."""
 
 
 class _Group(TyperGroup):

@@ -108,9 +108,8 @@ class PortForward:
                 start_new_session=True,
             )
         with self._process as process:
-            guard = ChildGuard(
-                process.pid, start_time(process.pid) or ""
-            )  # ends kubectl after a kill -9 of this process
+            # The guard ends kubectl if this process is killed with SIGKILL.
+            guard = ChildGuard(process.pid, start_time(process.pid) or "")
             try:
                 assert process.stdout is not None
                 for line in map(str.strip, process.stdout):

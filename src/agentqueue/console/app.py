@@ -23,7 +23,7 @@ from agentqueue.errors import AgentQueueError, UsageError
 STATIC: Final = Path(__file__).parent / "static"
 PAGE: Final = "index.html"
 MIN_TOKEN: Final = 8
-"""Minimum length of the token, in characters. It rules out typing errors and test values."""
+"""Minimum length of the token, in characters. A shorter one is easy to guess."""
 MAX_REQUESTS: Final = 64
 """Maximum number of concurrent requests. Each can hold a body of 1 MiB, and a client has 16 connections to Redis."""
 

@@ -36,7 +36,7 @@ class RepeatedLogs:
         self.period = period
         self._repeats: dict[str, _Repeats] = {}
         self._active: set[str] = set()
-        """Events since whose last recovery there was an occurrence."""
+        """Events that have occurred since their last recovery."""
 
     def warn(self, event: str, *, peer: str = "", **fields: Any) -> None:
         """Write or count an occurrence of an event. Needs a running event loop."""

@@ -1,4 +1,4 @@
-// The console's page. Plain DOM, no build step: text goes in as text nodes, so that no payload can become markup.
+// The console's page. It uses the plain DOM without a build step. All text is in text nodes, so that no payload can become markup.
 
 import { address, decoded, dueText, memberTexts, pretty } from "./text.js";
 
@@ -8,7 +8,7 @@ const REFRESH_MS = 2000;
 const HISTORY_MS = 20000;
 const RETRY_MS = 5000;
 const PAGE = 50;
-const MOST_ROWS = 1000; // what the API gives in one page
+const MAX_ROWS = 1000; // the limit of a page of the API
 
 // Elements
 
@@ -57,14 +57,14 @@ function due(iso) {
   return time;
 }
 
-const retold = (time) => ("due" in time.dataset ? due : ago)(time.dateTime).textContent;
+const timeText = (time) => ("due" in time.dataset ? due : ago)(time.dateTime).textContent;
 
 const label = (name, value, props = {}) => h("td", { "data-label": name, ...props }, value);
 const amount = (name, n, kind = "") =>
   label(name, h("span", { class: n ? kind : "zero" }, count(n)), { class: "num" });
 const badge = (state) => h("span", { class: `state ${state}` }, state);
 
-// Rows that have not changed stay the same elements: focus, selection and open details survive a refresh.
+// Unchanged rows keep their elements, so that focus, selection and open details survive a refresh.
 function patch(parent, items, keyOf, build) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   const wanted = items.map((item) => {
@@ -72,7 +72,7 @@ function patch(parent, items, keyOf, build) {
     const signature = JSON.stringify(item);
     const known = old.get(key);
     if (known && known.signature === signature) {
-      for (const time of known.querySelectorAll("time")) time.textContent = retold(time);
+      for (const time of known.querySelectorAll("time")) time.textContent = timeText(time);
       return known;
     }
     const fresh = build(item);
@@ -85,7 +85,7 @@ function patch(parent, items, keyOf, build) {
   }
 }
 
-// What is focused keeps the focus when it is made anew: links by their address, buttons by `data-focus`.
+// A focused element that is replaced keeps the focus: links by their address, buttons by `data-focus`.
 function keepingFocus(change) {
   const focused = document.activeElement;
   const name = ["data-focus", "href"].find((each) => focused?.hasAttribute(each));
@@ -155,7 +155,7 @@ function confirmed(title, text, yes) {
   });
 }
 
-// A button that does something on the server, tells what came of it, and looks again.
+// A button that calls the server, shows the result, and refreshes the view.
 function action(text, act, { kind = "", ask, ...props } = {}) {
   const button = h("button", { type: "button", class: kind, ...props }, text);
   let busy = false;
@@ -205,9 +205,9 @@ async function discard(queue, which) {
 }
 
 const askDiscard = (what) =>
-  ["Discard dead letters?", `${what} will be forgotten and can't be sent again.`, "Discard"];
+  ["Discard dead letters?", `${what} will be removed and can't be sent again.`, "Discard"];
 
-// History: a bar a minute, failures on top of completions
+// History: a bar per minute, with failures on top of completions
 
 function spark(history, wide = false) {
   const bad = history.retried.map((n, i) => n + history.dead[i]);
@@ -255,7 +255,7 @@ function table(caption, names) {
     note.textContent = empty;
     patch(body, items, keyOf, build);
   };
-  // Nothing could be read: what is shown stays, else the note says so.
+  // The request failed. Earlier data stays; without it, the note shows the text.
   const fail = (text) => {
     if (whole.hidden) note.textContent = text;
   };
@@ -306,7 +306,7 @@ function queuesView() {
   };
 }
 
-// What changes with every look would rebuild the row; nobody reads tenths of a second there.
+// Values that change with every refresh would rebuild the row. Tenths of a second are not useful here.
 function round(queue) {
   return {
     ...queue, nextDueSeconds: null,
@@ -372,7 +372,7 @@ function queueView(name, state) {
     ["Job"], ["Name"], ["State"], ["Priority"], ["Attempts", "num"], ["When"], ["Progress or error"],
   ]);
   const more = h("div", { class: "more", hidden: true }, h("button", { type: "button" }, "Show more"));
-  let limit = PAGE; // all rows that are shown are asked for again with each look
+  let limit = PAGE; // each refresh requests all shown rows again
   const path = () => at(name, `/jobs?state=${encodeURIComponent(state)}&limit=${limit}`);
   const row = (job) => h("tr", {},
     h("th", { scope: "row", class: "mono wrap" }, h("a", { href: toJob(job.id) }, job.id)),
@@ -382,7 +382,7 @@ function queueView(name, state) {
     label("Progress or error", job.error ?? (job.progress ? `${job.progress.percent} % ${job.progress.message ?? ""}` : ""),
       { class: "wrap full" }));
   more.firstChild.addEventListener("click", () => {
-    limit = Math.min(limit + PAGE, MOST_ROWS);
+    limit = Math.min(limit + PAGE, MAX_ROWS);
     view?.refresh();
   });
   rows.element.append(more);
@@ -394,8 +394,8 @@ function queueView(name, state) {
       head.show(queue, past);
       rows.show(page.jobs, (job) => job.id, row, state ? `No ${state} jobs.` : "Nothing waits, runs or is due.");
       more.hidden = page.cursor === null;
-      if (limit < MOST_ROWS) return;
-      more.replaceChildren(`${count(MOST_ROWS)} are shown; the command line lists more: agentqueue jobs ${name} --cursor ${page.cursor}`);
+      if (limit < MAX_ROWS) return;
+      more.replaceChildren(`${count(MAX_ROWS)} are shown; the command line lists more: agentqueue jobs ${name} --cursor ${page.cursor}`);
     },
     fail: rows.fail,
   };
@@ -503,7 +503,7 @@ function signIn(wrong = false) {
   const input = h("input", { id: "token", type: "password", required: true, autocomplete: "current-password" });
   const form = h("form", {}, h("h1", {}, "AgentQueue console"),
     h("label", { for: "token" }, "Token"), input,
-    h("p", { class: "dim" }, "The one in AGENTQUEUE_CONSOLE_TOKEN, or the one printed where the console was started."),
+    h("p", { class: "dim" }, "The token in AGENTQUEUE_CONSOLE_TOKEN, or the one that the console printed at its start."),
     wrong && h("p", { class: "alert", role: "alert" }, "This is not the token."),
     h("button", { class: "main" }, "Sign in"));
   form.addEventListener("submit", (event) => {
@@ -516,7 +516,7 @@ function signIn(wrong = false) {
   input.focus();
 }
 
-// Looking again and again
+// Refresh
 
 let view = null;
 
@@ -545,7 +545,7 @@ function enter(made) {
     } catch (problem) {
       if (stop.signal.aborted) return;
       if (problem.status === 401) return signIn(Boolean(token.get()));
-      trouble.textContent = problem instanceof Problem ? problem.message : "The console does not answer; trying again.";
+      trouble.textContent = problem instanceof Problem ? problem.message : "The console does not respond. Trying again.";
       trouble.hidden = false;
       made.fail?.(problem.status === 404 ? "There is nothing to show." : "Nothing could be read.");
       tellHealth(problem.status === 404);
@@ -575,7 +575,7 @@ function route() {
   const given = location.hash.match(/^#token=(.+)$/);
   if (given) {
     token.set(decoded(given[1]));
-    history.replaceState(null, "", "#/"); // out of the address bar and the browser's history
+    history.replaceState(null, "", "#/"); // removes the token from the address bar and the history
   }
   if (!token.get()) return signIn();
   const parts = address(location.hash);
@@ -589,7 +589,7 @@ function route() {
 function noPage() {
   return {
     title: "No such page",
-    build: () => [h("h1", {}, "No such page"), h("p", {}, "This address is none of the console's. ",
+    build: () => [h("h1", {}, "No such page"), h("p", {}, "The console has no page at this address. ",
       h("a", { href: "#/" }, "To the queues"))],
     load: async () => null,
     show: () => {},

@@ -1,8 +1,8 @@
-// The page's functions on texts alone: no DOM, no network.
+// Functions of the page that use only text: no DOM, no network.
 
 const TOKENS = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 
-// The JSON text of each member of an object. JSON.parse would round integers above 2^53 and drop a number's last zeros.
+// Returns the JSON text of each member of an object. JSON.parse would round integers above 2^53 and drop trailing zeros.
 export function memberTexts(json) {
   const members = {};
   let depth = 0;
@@ -24,7 +24,7 @@ export function memberTexts(json) {
   return members;
 }
 
-// JSON with line breaks and indentation; each string and number stays as it is written.
+// Returns JSON with line breaks and indentation. Strings and numbers are unchanged.
 export function pretty(json) {
   let out = "";
   let depth = 0;
@@ -46,7 +46,7 @@ export function pretty(json) {
   return out;
 }
 
-// A percent-encoded text; null if it is none.
+// Returns the decoded text of a percent-encoded one; null if it is not valid.
 export function decoded(text) {
   try {
     return decodeURIComponent(text);
@@ -55,13 +55,13 @@ export function decoded(text) {
   }
 }
 
-// The parts of the page's address behind `#/`; null if one of them is no percent-encoded text.
+// Returns the parts of the page's address after `#/`; null if one of them is not valid percent-encoded text.
 export function address(hash) {
   const parts = hash.replace(/^#\/?/, "").split("/").map(decoded);
   return parts.includes(null) ? null : parts;
 }
 
-// `due in 59 min`, given how long that is from now in words.
+// Returns a text like `due in 59 min`, given the time from now in words.
 export function dueText(about) {
   return about === "just now" || about.endsWith(" ago") ? "due now" : `due ${about}`;
 }

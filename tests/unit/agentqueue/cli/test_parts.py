@@ -1,4 +1,4 @@
-"""The command line without a server: exit codes, what is said of errors, tables, names, where it connects."""
+"""The command line without a server: exit codes, error messages, tables, names, and the choice of a connection."""
 
 import json
 import os
@@ -131,7 +131,7 @@ class TestMain:
     def test_a_bug_is_one_line_and_asks_for_debug(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        self.with_command(monkeypatch, eval("lambda: 1 / 0"))  # no file of a user's
+        self.with_command(monkeypatch, eval("lambda: 1 / 0"))  # It has no source file.
         assert main.run(["broken"]) == 1
         assert capsys.readouterr().err == (
             "error: unexpected ZeroDivisionError: division by zero; please report it (--debug shows where)\n"
@@ -145,7 +145,7 @@ class TestMain:
         assert main.run(["broken"]) == 130
 
     def with_command(self, monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
-        """As if another distribution had brought the command `broken`."""
+        """Add the command `broken`, as another package could."""
 
         class Extension:
             name = "other"
@@ -156,13 +156,13 @@ class TestMain:
 
         monkeypatch.setattr(main, "entry_points", lambda group: [Extension()])
 
-    def test_commands_of_other_distributions_are_found(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_commands_of_other_packages_are_found(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main.run(["--help"]) == 0
         said = capsys.readouterr().out
         for command in ("submit", "status", "jobs", "cancel", "stats", "dead", "pause", "resume", "validate", "crd"):
             assert f"\n  {command} " in said
 
-    def test_a_distribution_that_does_not_import_takes_no_command_away(
+    def test_a_package_that_fails_to_import_does_not_remove_other_commands(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         broken = EntryPoint("x", "agentqueue.nowhere:register", main.GROUP)
@@ -210,7 +210,7 @@ def test_every_reading_command_has_json() -> None:
 
 
 HEAVY = {"redis", "pydantic", "rich", "structlog", "ruamel", "kopf", "kubernetes", "arq", "uvloop", "asyncio"}
-"""Each takes tens or hundreds of milliseconds; `import agentqueue` may take 150 ms and `agentqueue --help` 300."""
+"""Slow modules. `import agentqueue` has a limit of 150 ms, and `agentqueue --help` one of 300 ms."""
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ HEAVY = {"redis", "pydantic", "rich", "structlog", "ruamel", "kopf", "kubernetes
         pytest.param("from agentqueue.cli.main import run; run(['--help'])", id="help"),
     ],
 )
-def test_starting_is_fast_for_it_imports_nothing_heavy(code: str) -> None:
+def test_start_imports_no_slow_module(code: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}; print(*sys.modules, file=sys.stderr)"],
         capture_output=True,
@@ -252,13 +252,13 @@ class TestConnecting:
         with pytest.raises(UsageError, match="no Redis to connect to"):
             connection_from_environment(None, below)
 
-    def test_the_note_is_private_and_kept_out_of_git(self, nowhere: Path) -> None:
+    def test_the_state_file_is_private_and_ignored_by_git(self, nowhere: Path) -> None:
         path = write_up_state(nowhere, {REDIS_URL: self.URL}, pid=os.getpid())
         assert path.stat().st_mode & 0o077 == 0
         assert json.loads(path.read_text())["connection"] == {REDIS_URL: self.URL}
         assert (path.parent / ".gitignore").read_text() == "*\n"
 
-    def test_the_note_of_a_process_that_is_gone_does_not_count(self, nowhere: Path) -> None:
+    def test_the_state_of_an_ended_process_does_not_count(self, nowhere: Path) -> None:
         process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         write_up_state(nowhere, {REDIS_URL: self.URL}, pid=process.pid)
         assert read_up_state(nowhere) is not None
@@ -273,7 +273,7 @@ class TestConnecting:
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", '{"pid": 1}', '{"connection": {}, "pid": 1}', '{"connection": 1, "pid": 1}']
     )
-    def test_a_broken_note_does_not_count(self, nowhere: Path, text: str) -> None:
+    def test_a_broken_state_file_does_not_count(self, nowhere: Path, text: str) -> None:
         path = write_up_state(nowhere, {REDIS_URL: self.URL}, pid=os.getpid())
         path.write_text(text)
         assert read_up_state(nowhere) is None
@@ -289,7 +289,7 @@ class TestSubmitting:
         file.write_text('{"a":\n 1}')
         assert (read_payload(None), read_payload("null")) == (NO_PAYLOAD, None)
         assert read_payload("[1]") == [1]
-        assert read_payload('"Z\udcc3\udcbcrich"') == "Zürich"  # as Python reads arguments in the locale C
+        assert read_payload('"Z\udcc3\udcbcrich"') == "Zürich"  # Python reads arguments this way in the locale C.
         with pytest.raises(InvalidPayload, match="the payload is not JSON"):
             read_payload('"\udcff"')
         assert read_payload(f"@{file}") == {"a": 1}
@@ -334,7 +334,9 @@ class TestOutput:
             pytest.param(30, {"queue": None, "error": None}, id="then-words-are-folded"),
         ],
     )
-    def test_a_narrow_terminal_folds_texts_then_leaves_columns_out(self, width: int, widths: dict[str, Any]) -> None:
+    def test_a_narrow_terminal_folds_text_columns_then_drops_optional_ones(
+        self, width: int, widths: dict[str, Any]
+    ) -> None:
         row = ["client-data", "5", "no airport of that name at all"]
         assert column_widths(["queue", "per min", "error"], [row], width=width, optional_columns=["per min"]) == widths
 
@@ -346,12 +348,12 @@ class TestOutput:
             pytest.param(30, {"id", "age", "progress"}, id="what-has-room-again-comes-back"),
         ],
     )
-    def test_which_columns_are_left_out(self, width: int, left: set[str]) -> None:
+    def test_dropped_columns(self, width: int, left: set[str]) -> None:
         rows = [["trip-1", "3m", "-", "no airport of that name at all"]]
         columns, optional_columns = ["id", "age", "progress", "error"], ["age", "error", "progress"]
         assert set(column_widths(columns, rows, width=width, optional_columns=optional_columns)) == left
 
-    def test_json_stays_json_where_a_letter_has_no_code(self) -> None:
+    def test_characters_that_the_encoding_lacks_are_escaped_as_json(self) -> None:
         assert encodable_json('{"a":"ü"}', "latin-1") == '{"a":"ü"}'
         assert encodable_json('{"a":"ü\N{GRINNING FACE}"}', "ascii") == r'{"a":"\u00fc\ud83d\ude00"}'
 

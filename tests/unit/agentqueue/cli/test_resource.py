@@ -36,7 +36,7 @@ def run(*args: str, stdin: str | None = None) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_valid_file_is_told_with_its_agents_and_what_else_is_in_it() -> None:
+def test_a_valid_file_is_reported_with_its_agents_and_other_resources() -> None:
     path = SAMPLES / "external-redis-tls.yaml"
     assert run("validate", str(path)) == (
         0,
@@ -80,14 +80,14 @@ def test_problems_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "code", "told"),
+    ("arguments", "stdin", "code", "output"),
     [
         pytest.param(("validate", "-"), "{spec}# Zürich", 0, "agents: a", id="utf-8-in"),
         pytest.param(("validate", "-", "--json"), "{spec}zürich: 1", 1, "zürich", id="json-out"),
         pytest.param(("validate", "-"), None, 1, "no AgentQueue", id="closed"),
     ],
 )
-def test_where_the_locale_has_no_letters(arguments: tuple[str, ...], stdin: str | None, code: int, told: str) -> None:
+def test_a_locale_without_unicode(arguments: tuple[str, ...], stdin: str | None, code: int, output: str) -> None:
     start = "from agentqueue.cli.main import main; main()"
     text = None if stdin is None else stdin.format(spec=BAD.replace("xyz", "'m:a'")).encode()
     done = subprocess.run(
@@ -99,7 +99,7 @@ def test_where_the_locale_has_no_letters(arguments: tuple[str, ...], stdin: str 
     )
     assert done.returncode == code, done.stderr
     out = (done.stdout + done.stderr).decode("ascii")
-    assert told in (json.dumps(json.loads(out), ensure_ascii=False) if "--json" in arguments else out)
+    assert output in (json.dumps(json.loads(out), ensure_ascii=False) if "--json" in arguments else out)
 
 
 def test_a_file_without_an_agent_queue_is_a_problem() -> None:
@@ -116,7 +116,7 @@ def test_a_change_is_checked_against_the_old_file(tmp_path: Path) -> None:
     assert "storage.size can only grow" in err
 
 
-def test_a_missing_file_is_left_to_the_command_to_tell() -> None:
+def test_the_command_reports_a_missing_file() -> None:
     with pytest.raises(NotFound, match=r"gone\.yaml: no such file"):
         run("validate", "gone.yaml")
 
@@ -134,7 +134,7 @@ def test_the_command_finds_them() -> None:
 
 
 @pytest.mark.parametrize("module", ["agentqueue", "agentqueue.cli.resource", "agentqueue.service.environment"])
-def test_importing_it_costs_no_pydantic_and_no_yaml(module: str) -> None:
+def test_the_module_imports_neither_pydantic_nor_yaml(module: str) -> None:
     code = (
         f"import sys, {module}; print([m for m in ('pydantic', 'ruamel.yaml', 'agentqueue.spec') if m in sys.modules])"
     )

@@ -1,4 +1,4 @@
-"""The console's connections: how long a peer may take, how many there may be, and what each answer carries."""
+"""Limits of the console's connections and requests, and its log lines."""
 
 import asyncio
 import contextlib
@@ -30,10 +30,10 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: console\r\n\r\n"
 
 @contextlib.asynccontextmanager
 async def serving(app: AccessMiddleware | None = None, **limits: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
-    """A console on a Redis that is not there, and its port."""
+    """Run a console without a Redis, and yield the server and its port."""
     client = Client("redis://127.0.0.1:1")
-    guard = app or create_app(client, token=TOKEN)
-    server = make_server(guard, type("Limited", (Connection,), {"repeated_logs": guard.repeated_logs, **limits}))
+    console = app or create_app(client, token=TOKEN)
+    server = make_server(console, type("Limited", (Connection,), {"repeated_logs": console.repeated_logs, **limits}))
     with listen(Settings(port=0, token=TOKEN)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -42,7 +42,7 @@ async def serving(app: AccessMiddleware | None = None, **limits: Any) -> AsyncIt
         finally:
             server.should_exit = server.force_exit = True
             await task
-            guard.repeated_logs.close()
+            console.repeated_logs.close()
             await client.close()
 
 
@@ -59,7 +59,7 @@ async def connected(port: int, first: bytes = b"") -> AsyncIterator[tuple[asynci
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
-    """All that comes until the console closes the connection."""
+    """Return all bytes until the console closes the connection."""
     async with asyncio.timeout(PATIENCE):
         try:
             return await reader.read()
@@ -68,7 +68,7 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    """The status and the headers of the next answer."""
+    """Return the status and the headers of the next response."""
     async with asyncio.timeout(PATIENCE):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
     fields = dict(line.split(": ", 1) for line in head[1:] if line)
@@ -92,13 +92,13 @@ async def test_accepted_connections_send_at_once() -> None:
     [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-More: ", HEALTH + b"GET /hea"],
     ids=["nothing", "half a line", "half a head", "half a second head"],
 )
-async def test_half_a_request_is_not_waited_for(first: bytes) -> None:
+async def test_an_incomplete_request_times_out(first: bytes) -> None:
     async with serving(head_seconds=0.05) as (_, port), connected(port, first) as (reader, writer):
         await ended(reader)
         assert reader.at_eof() or writer.is_closing()
 
 
-async def test_a_head_that_comes_byte_by_byte_gets_no_more_time() -> None:
+async def test_a_head_that_arrives_byte_by_byte_gets_no_extra_time() -> None:
     async with (
         serving(head_seconds=0.2) as (server, port),
         connected(port, b"GET / HTTP/1.1\r\nX: ") as (reader, writer),
@@ -111,7 +111,7 @@ async def test_a_head_that_comes_byte_by_byte_gets_no_more_time() -> None:
         await until(lambda: not server.server_state.connections)
 
 
-async def test_connections_that_send_nothing_keep_nobody_out() -> None:
+async def test_silent_connections_do_not_keep_others_out() -> None:
     async with serving(max_connections=4) as (server, port), contextlib.AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(connected(port, b"GET /heal")) for _ in range(12)]
         await until(lambda: len(server.server_state.connections) == 4)
@@ -121,8 +121,8 @@ async def test_connections_that_send_nothing_keep_nobody_out() -> None:
             assert await ended(reader) == b"", "the oldest went first"
 
 
-async def test_a_request_under_way_is_not_closed_for_another() -> None:
-    """All connections have a request under way: the new one is closed."""
+async def test_a_running_request_is_not_closed_for_a_new_connection() -> None:
+    """All connections have a running request, so the new one is closed."""
     release = asyncio.Event()
     async with serving(slow_app(release), max_connections=2) as (_, port), contextlib.AsyncExitStack() as stack:
         request = b"GET /static/x HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -138,7 +138,7 @@ async def test_a_request_under_way_is_not_closed_for_another() -> None:
 
 
 def slow_app(release: asyncio.Event) -> AccessMiddleware:
-    """An application whose answers end when they are released."""
+    """Return an application whose responses end when they are released."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
@@ -148,7 +148,7 @@ def slow_app(release: asyncio.Event) -> AccessMiddleware:
     return AccessMiddleware(app, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=8)
 
 
-async def test_a_peer_that_takes_nothing_of_its_answer_is_dropped() -> None:
+async def test_a_peer_that_does_not_read_its_response_is_disconnected() -> None:
     async def endless(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while (await receive_now(receive))["type"] != "http.disconnect":
@@ -164,7 +164,7 @@ async def test_a_peer_that_takes_nothing_of_its_answer_is_dropped() -> None:
 
 
 async def receive_now(receive: Receive) -> Any:
-    """What has been received by now; an empty request if nothing has."""
+    """Return the bytes received so far."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.001):
             return await receive()
@@ -181,7 +181,7 @@ async def receive_now(receive: Receive) -> Any:
     ],
     ids=["nonsense", "two hosts", "bytes in the path", "a head that never ends"],
 )
-async def test_what_is_no_request_is_refused_in_the_form_of_all_errors(request_: bytes) -> None:
+async def test_bytes_that_are_not_a_request_get_an_error_response(request_: bytes) -> None:
     async with serving() as (_, port), connected(port, request_) as (reader, _):
         status, headers = await answer(reader)
         assert (status, headers["content-type"]) == (400, "application/problem+json")
@@ -189,13 +189,13 @@ async def test_what_is_no_request_is_refused_in_the_form_of_all_errors(request_:
         assert orjson.loads(await ended(reader))["status"] == 400
 
 
-async def test_an_upgrade_is_answered_as_any_other_request() -> None:
+async def test_an_upgrade_request_gets_an_ordinary_response() -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with serving() as (_, port), connected(port, request) as (reader, _):
         assert (await answer(reader))[0] == 200
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_arrive_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "BODY_SECONDS", 0.05)
     head = (
         f"POST /api/queues/q/pause HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n{{"
@@ -206,7 +206,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         await ended(reader)
 
 
-async def test_more_requests_than_fit_are_refused_for_now_and_health_is_answered() -> None:
+async def test_requests_above_the_limit_get_503_but_the_health_check_responds() -> None:
     release, inside = asyncio.Event(), 0
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,25 +217,25 @@ async def test_more_requests_than_fit_are_refused_for_now_and_health_is_answered
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    guard = AccessMiddleware(app, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=2)
+    console = AccessMiddleware(app, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=2)
     known, unknown = f"Bearer {TOKEN}", ""
-    waiting = [asyncio.create_task(call(guard, "/api/queues", known)) for _ in range(2)]
-    waiting.append(asyncio.create_task(call(guard, "/", unknown)))
+    waiting = [asyncio.create_task(call(console, "/api/queues", known)) for _ in range(2)]
+    waiting.append(asyncio.create_task(call(console, "/", unknown)))
     await until(lambda: inside == 3)
     with capture_logs() as logged:
-        assert [await call(guard, path, header) for path, header in (("/api/queues", known), ("/", unknown))] == [
+        assert [await call(console, path, header) for path, header in (("/api/queues", known), ("/", unknown))] == [
             503,
             503,
         ]
     assert [line["event"] for line in logged] == ["too_many_requests"]
-    assert await call(guard, "/healthz", unknown) == 200
+    assert await call(console, "/healthz", unknown) == 200
     release.set()
     assert await asyncio.gather(*waiting) == [200] * 3
-    guard.repeated_logs.close()
+    console.repeated_logs.close()
 
 
 async def call(app: ASGIApp, path: str, authorization: str) -> int:
-    """The status of an answer."""
+    """Return the status of a response."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -258,7 +258,9 @@ async def call(app: ASGIApp, path: str, authorization: str) -> int:
 
 
 @pytest.mark.parametrize(("files", "most"), [(64, 8), (256, 64), (1_024, 256), (1_048_576, 256), (-1, MAX_CONNECTIONS)])
-def test_connections_leave_file_descriptors_to_the_rest(files: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_leave_file_descriptors_for_other_uses(
+    files: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
     assert connection_limit() == most
 
@@ -266,7 +268,7 @@ def test_connections_leave_file_descriptors_to_the_rest(files: int, most: int, m
 # The log
 
 
-async def test_what_happens_often_is_one_line_a_period() -> None:
+async def test_a_frequent_event_is_one_line_per_period() -> None:
     repeated_logs = RepeatedLogs(period=0.05)
     with capture_logs() as logged:
         for number in range(50):
@@ -280,7 +282,7 @@ async def test_what_happens_often_is_one_line_a_period() -> None:
     assert (third["count"], third["peers"]) == (1, ["10.0.1.1"])
 
 
-async def test_the_end_of_an_outage_is_a_line() -> None:
+async def test_a_recovery_is_one_line() -> None:
     repeated_logs = RepeatedLogs()
     with capture_logs() as logged:
         repeated_logs.recovered("redis_unavailable", "redis_recovered")
@@ -298,7 +300,7 @@ async def test_the_end_of_an_outage_is_a_line() -> None:
     ]
 
 
-async def test_a_peer_that_hangs_up_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_peer_that_disconnects_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     asked, gone, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -308,9 +310,9 @@ async def test_a_peer_that_hangs_up_is_not_in_the_log(caplog: pytest.LogCaptureF
         await send({"type": "http.response.body", "body": b"x" * 1_000_000})
         answered.set()
 
-    guard = AccessMiddleware(app, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=8)
+    console = AccessMiddleware(app, token=TOKEN, repeated_logs=RepeatedLogs(), max_requests=8)
     with capture_logs() as logged:
-        async with serving(guard) as (server, port):
+        async with serving(console) as (server, port):
             with socket.create_connection(("127.0.0.1", port)) as peer:
                 peer.sendall(b"GET /static/x HTTP/1.1\r\nHost: x\r\n\r\n")
                 await asked.wait()
@@ -325,7 +327,7 @@ async def test_a_peer_that_hangs_up_is_not_in_the_log(caplog: pytest.LogCaptureF
     ("fields", "start"),
     [("Content-Length: 1000", b'{"na'), ("Content-Length: 2", b""), ("Transfer-Encoding: chunked", b'4\r\n{"na\r\n')],
 )
-async def test_a_peer_that_hangs_up_in_its_body_is_not_in_the_log(
+async def test_a_peer_that_disconnects_during_its_body_is_not_logged(
     fields: str, start: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = f"POST /api/queues/q/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The page's functions on texts, run by Node as a browser runs them."""
+"""The page's text functions, run by Node instead of a browser."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def node() -> str:
 
 
 class Page:
-    """A Node that has loaded the page's text functions."""
+    """Yield a Node process that has loaded the page's text functions."""
 
     def __init__(self, node: str, folder: Path) -> None:
         (folder / "text.mjs").write_text((STATIC / "text.js").read_text())

@@ -15,14 +15,14 @@ from tests.support.logs import logs_as_before
 HOST, PORT, TOKEN = "AGENTQUEUE_CONSOLE_HOST", "AGENTQUEUE_CONSOLE_PORT", "AGENTQUEUE_CONSOLE_TOKEN"
 
 
-def test_by_default_it_is_for_this_machine_alone_and_draws_a_token() -> None:
+def test_the_default_is_loopback_and_a_random_token() -> None:
     first, second = read_settings({}), read_settings({})
     assert (first.host, first.port, first.generated) == ("127.0.0.1", 8400, True)
     assert first.token != second.token
     assert len(first.token) >= 32
 
 
-def test_the_environment_and_over_it_the_arguments() -> None:
+def test_arguments_override_the_environment() -> None:
     environ = {HOST: "0.0.0.0", PORT: "9000", TOKEN: "a-long-token\n"}
     assert read_settings(environ) == Settings("0.0.0.0", 9000, "a-long-token", generated=False)
     assert read_settings(environ, host="::1", port=0) == Settings("::1", 0, "a-long-token", generated=False)
@@ -33,13 +33,13 @@ def test_the_token_is_not_in_its_repr() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1"])
-def test_a_console_that_others_reach_needs_a_token(host: str) -> None:
+def test_a_console_on_a_public_address_needs_a_token(host: str) -> None:
     with pytest.raises(UsageError, match=f"needs a token: set {TOKEN}"):
         read_settings({HOST: host, TOKEN: " "})
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536", "8.5", "²"])
-def test_a_port_that_is_none(port: str) -> None:
+def test_an_invalid_port(port: str) -> None:
     with pytest.raises(UsageError, match=PORT):
         read_settings({PORT: port})
 
@@ -56,7 +56,7 @@ def test_a_port_that_is_none(port: str) -> None:
         ("a-long-token", False),
     ],
 )
-def test_who_is_let_in(header: str | None, right: bool) -> None:
+def test_authorization(header: str | None, right: bool) -> None:
     assert is_authorized(header, "a-long-token") is right
 
 
@@ -64,11 +64,11 @@ def test_who_is_let_in(header: str | None, right: bool) -> None:
     ("path", "opened"),
     [("/", True), ("/healthz", True), ("/static/console.js", True), ("/api/queues", False), ("/staticx", False)],
 )
-def test_what_needs_no_token(path: str, opened: bool) -> None:
+def test_public_paths(path: str, opened: bool) -> None:
     assert is_public(path) is opened
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_an_error_names_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(AgentQueueError, match=rf"can't listen on 127.0.0.1:{port} .* --port or --host"):
@@ -76,7 +76,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 
 @pytest.mark.parametrize(("host", "there"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")])
-def test_the_address_is_one_that_a_browser_here_reaches(host: str, there: str) -> None:
+def test_the_address_works_in_a_browser_on_this_machine(host: str, there: str) -> None:
     with listen(Settings(host, 0, "a-long-token")) as listener:
         assert address_of(listener) == f"http://{there}:{listener.getsockname()[1]}"
 
@@ -93,7 +93,7 @@ def test_the_address_is_one_that_a_browser_here_reaches(host: str, there: str) -
         pytest.param({"REDIS_URL": "redis://x", "AGENTQUEUE_REDIS_TLS": "x"}, 2, "must be true or false", id="tls"),
     ],
 )
-def test_the_program_says_what_is_wrong(
+def test_errors_of_the_program(
     environ: dict[str, str], code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in (*CONNECTION, "REDIS_URL", HOST, PORT, TOKEN, "AGENTQUEUE_LOG_LEVEL", "AGENTQUEUE_LOG_FORMAT"):

@@ -1,4 +1,4 @@
-"""Errors as one line: whose mistake it is."""
+"""One-line error messages: the user's mistake, or a bug."""
 
 import errno
 import json
@@ -13,10 +13,10 @@ from agentqueue.service.error_report import explain, report, user_location
 
 
 def raised(source: str, file: str, name: str = "theirs") -> Exception:
-    """What the source raises, as code of that file and module."""
+    """Return the error that the source raises, as code of that file and module."""
     try:
         exec(compile(source, file, "exec"), {"__name__": name})
-    except Exception as exc:  # noqa: BLE001  # whatever the source raises
+    except Exception as exc:  # noqa: BLE001  # any error of the source
         own = exc.__traceback__
         return exc.with_traceback(own.tb_next if own else None)  # without this file's own frame
     raise AssertionError(source)
@@ -55,7 +55,7 @@ OURS = str(Path(error_report.__file__))
     ],
     ids=lambda it: type(it).__name__,
 )
-def test_what_is_no_fault_of_ours(error: BaseException, message: str, code: int) -> None:
+def test_errors_that_are_not_bugs(error: BaseException, message: str, code: int) -> None:
     assert explain(error) == error_report.ErrorMessage(message, code)
 
 
@@ -83,7 +83,7 @@ def test_the_users_code_is_named_by_its_innermost_line(tmp_path: Path, monkeypat
         (json.__file__, "json"),
     ],
 )
-def test_all_else_is_bug_to_mend(file: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_errors_are_bugs(file: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     error = raised("{}['x']", file, name)
     fault = explain(error)
     assert (fault.message, fault.is_bug) == ("unexpected KeyError: 'x'; please report it", True)
@@ -96,7 +96,7 @@ def test_all_else_is_bug_to_mend(file: str, name: str, capsys: pytest.CaptureFix
         assert err.endswith("please report it\n")
 
 
-def test_a_mistake_has_its_traceback_only_if_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_has_a_traceback_only_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
     error = raised("1/0", "/b.py")
     for debug, shown in ((None, False), (False, False), (True, True)):
         report(error, "agentqueue worker:", debug=debug)

@@ -1,4 +1,4 @@
-"""How numbers and words of settings are read."""
+"""Parsers of settings: numbers, durations and words."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,22 +20,22 @@ from agentqueue.service import parsing
         (parsing.one_of("json", "console"), "JSON", "json"),
     ],
 )
-def test_what_is_in_range_is_read(parse: Callable[[str], Any], text: str, value: Any) -> None:
+def test_values_in_range_are_parsed(parse: Callable[[str], Any], text: str, value: Any) -> None:
     assert parse(text) == value
 
 
 @pytest.mark.parametrize("text", ["abc", "", "inf", "-inf", "nan", "1e300", "-1", "315360001", "1,5"])
-def test_a_duration_is_finite_and_the_refusal_says_what_to_write(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_the_allowed_range(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must be a number from 0 to 315360000 seconds$"):
         parsing.seconds()(text)
 
 
 @pytest.mark.parametrize("text", ["abc", "", "0", "101", "5.0", "inf", "²", "9" * 5_000])
-def test_a_whole_number_s_refusal_says_what_to_write(text: str) -> None:
+def test_an_invalid_whole_number_is_refused_with_the_allowed_range(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must be a whole number from 1 to 100$"):
         parsing.whole(1, 100)(text)
 
 
-def test_a_number_s_bounds_are_told_as_people_write_them() -> None:
+def test_bounds_are_written_without_exponents() -> None:
     with pytest.raises(ValueError, match=r"^must be a number from 0\.001 to 86400$"):
         parsing.number(0.001, 86_400)("x")

@@ -1,4 +1,4 @@
-"""The probes' server: peers that go away, that say nothing, and too many of them."""
+"""The probes' server with peers that disconnect, that send nothing, and with too many of them."""
 
 import contextlib
 import re
@@ -21,7 +21,7 @@ from agentqueue.service.probes import MAX_CONNECTIONS, Probes
 
 PATIENCE = 30.0
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER: close at once, with a reset."""
+"""Value of SO_LINGER that closes a connection at once, with a reset."""
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -53,14 +53,14 @@ def ask(port: int) -> str:
 
 
 def ended(one: socket.socket) -> bool:
-    """Whether the server closes the connection; waits for it."""
+    """Wait until the server closes the connection, and return whether it did."""
     try:
         return one.recv(1) == b""
     except ConnectionError:
         return True
 
 
-def test_a_peer_that_hangs_up_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_peer_that_disconnects_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
     asked, gone = threading.Event(), threading.Event()
 
     def live() -> str:
@@ -94,7 +94,7 @@ def test_a_check_that_fails_is_one_line(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().err == ""
 
 
-def test_those_that_say_nothing_make_room() -> None:
+def test_silent_connections_are_closed_for_new_ones() -> None:
     with probing() as probes, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connect(probes.port)) for _ in range(3 * MAX_CONNECTIONS)]
         assert ask(probes.port) == "alive\n"
@@ -103,14 +103,14 @@ def test_those_that_say_nothing_make_room() -> None:
 
 
 @pytest.mark.parametrize("name", ["IDLE_TIMEOUT_S", "MAX_CONNECTION_S"])
-def test_half_a_request_is_not_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_request_times_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, name, 0.05)
     monkeypatch.setattr(module._Handler, "timeout", module.IDLE_TIMEOUT_S)
     with probing() as probes, connect(probes.port) as one:
         assert ended(one)
 
 
-def test_a_request_that_comes_byte_by_byte_gets_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_arrives_byte_by_byte_gets_no_extra_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CONNECTION_S", 0.3)
     with probing() as probes, connect(probes.port) as one:
         one.settimeout(0.01)
@@ -125,7 +125,7 @@ def test_a_request_that_comes_byte_by_byte_gets_no_more_time(monkeypatch: pytest
             until(is_closed)
 
 
-def test_answers_leave_at_once() -> None:
+def test_responses_are_sent_without_delay() -> None:
     with probing() as probes, connect(probes.port):
 
         def accepted() -> list[int]:
@@ -145,7 +145,7 @@ threading.Event().wait()
 """
 
 
-def test_health_is_answered_with_fewer_file_descriptors_than_connections() -> None:
+def test_health_responds_with_fewer_file_descriptors_than_connections() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

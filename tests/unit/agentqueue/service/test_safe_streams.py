@@ -1,4 +1,4 @@
-"""Output that never fails and never waits long."""
+"""Streams whose writes never fail and never block for long."""
 
 import gc
 import io
@@ -18,7 +18,7 @@ from agentqueue.service.safe_streams import drop_when_blocked
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, TextIO]]:
-    """Both ends of one, the second as Python opens stdout."""
+    """Yield both ends of a pipe, the second one opened as Python opens stdout."""
     reader, writer = os.pipe()
     with open(writer, "w", encoding="ascii") as stream:  # noqa: PTH123  # a file descriptor
         yield reader, stream
@@ -32,17 +32,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drain(reader: int) -> bytes:
-    """What there is to read now."""
+    """Return the bytes that can be read now."""
     found = b""
     while select.select([reader], [], [], 0)[0]:
         found += os.read(reader, 65_536)
     return found
 
 
-def test_what_is_read_is_all_there_in_order(pipe: tuple[int, TextIO]) -> None:
+def test_a_reader_gets_all_output_in_order(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
     out = drop_when_blocked(stream)
-    lines = [f"{n} " + "x" * 3_000 for n in range(15)]  # as much as a pipe holds
+    lines = [f"{n} " + "x" * 3_000 for n in range(15)]  # the capacity of a pipe
     for line in lines:
         print(line, file=out, flush=True)
     out.write("a")
@@ -53,7 +53,7 @@ def test_what_is_read_is_all_there_in_order(pipe: tuple[int, TextIO]) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_reader_that_does_not_read_loses_lines_and_gets_whole_ones_again_later(pipe: tuple[int, TextIO]) -> None:
+def test_output_is_dropped_while_nobody_reads_and_later_lines_are_complete(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
     out = drop_when_blocked(stream)
     for n in range(100):
@@ -65,7 +65,7 @@ def test_a_reader_that_does_not_read_loses_lines_and_gets_whole_ones_again_later
     assert drain(reader).decode().splitlines()[-1] == "again"
 
 
-def test_a_reader_that_is_gone_fails_no_write(pipe: tuple[int, TextIO]) -> None:
+def test_writes_do_not_fail_without_a_reader(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
     os.close(reader)
     out = drop_when_blocked(stream)
@@ -74,13 +74,13 @@ def test_a_reader_that_is_gone_fails_no_write(pipe: tuple[int, TextIO]) -> None:
     out.close()
 
 
-def test_letters_that_the_output_has_not_are_written_out(pipe: tuple[int, TextIO]) -> None:
+def test_characters_that_the_encoding_lacks_are_escaped(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
     print("\N{SNOWMAN} \ud800", file=drop_when_blocked(stream), flush=True)
     assert drain(reader) == b"\\u2603 \\ud800\n"
 
 
-def test_it_is_a_text_file_as_any_other(pipe: tuple[int, TextIO]) -> None:
+def test_it_is_an_ordinary_text_file(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
     out = drop_when_blocked(stream)
     assert isinstance(out, io.TextIOWrapper)
@@ -109,7 +109,7 @@ def test_it_is_buffered_as_before(pipe: tuple[int, TextIO], how: dict[str, Any],
     assert drain(reader) == seen
 
 
-def test_what_has_no_file_stays_and_what_is_closed_goes_nowhere() -> None:
+def test_streams_without_a_file_are_unchanged_and_missing_ones_are_discarded() -> None:
     memory = io.StringIO()
     assert drop_when_blocked(memory) is memory
     with drop_when_blocked(None) as nowhere:
@@ -117,14 +117,14 @@ def test_what_has_no_file_stays_and_what_is_closed_goes_nowhere() -> None:
 
 
 def test_a_file_stays_open_as_long_as_it_is_written(tmp_path: Path) -> None:
-    """Else its number would soon be that of something else, a connection perhaps."""
+    """Otherwise another file, for example a connection, could get its file descriptor."""
     stream = (tmp_path / "log").open("w")
     known = weakref.ref(stream)
     out = drop_when_blocked(stream)
     del stream
     gc.collect()
-    print("told", file=out, flush=True)
-    assert (tmp_path / "log").read_text() == "told\n"
+    print("output", file=out, flush=True)
+    assert (tmp_path / "log").read_text() == "output\n"
     kept = known()
     assert kept is not None
     kept.close()

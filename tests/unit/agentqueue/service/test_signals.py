@@ -1,4 +1,4 @@
-"""A blocked SIGTERM is kept until it is unblocked."""
+"""SIGTERM at the start of a program, and its end."""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from agentqueue.service.signals import sigterm_is_blocked, unblock_sigterm
 
 @pytest.fixture
 def received() -> Iterator[list[int]]:
-    """The signals that a handler got; SIGTERM is blocked at the start, and what was before is put back at the end."""
+    """Yield the signals that a handler gets. SIGTERM is blocked at first; the earlier state is restored at the end."""
     found: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: found.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
