@@ -1,4 +1,4 @@
-"""Where this engine does other than arq on purpose (docs/migrate-from-arq.md lists it)."""
+"""Intended differences from arq, which docs/migrate-from-arq.md lists."""
 
 import asyncio
 import functools
@@ -84,7 +84,7 @@ async def test_a_pickled_dead_letter_runs_after_a_replay_to_a_worker_that_reads_
         job = await client.enqueue_job("add", 40, two=2)
         assert job is not None
         await burst(make_worker([add]))
-        with pytest.raises(DeserializationError):  # the result that told so was JSON
+        with pytest.raises(DeserializationError):  # the result with the reason was JSON
             await job.result(timeout=1)
         assert (await own.replay(QUEUE, [job.job_id])).count == 1
         await burst(make_worker([add], pickle=True))
@@ -321,7 +321,7 @@ def test_the_json_pair_is_what_the_docs_name() -> None:
 
 
 class Long:
-    """A job that ends when it is let, and tells whether it was cancelled."""
+    """A job that waits for a signal, and records if it was cancelled."""
 
     def __init__(self) -> None:
         self.started, self.open, self.cancelled = asyncio.Event(), asyncio.Event(), False

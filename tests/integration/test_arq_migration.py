@@ -103,7 +103,7 @@ async def test_a_job_that_one_runs_is_left_alone_by_the_other(
 async def test_a_plain_arq_workers_running_job_is_parked_until_its_key_runs_out(
     server_url: str, redis: ArqRedis
 ) -> None:
-    """As after a kill -9 of an arq worker: its in-progress key stays for job_timeout + 10 s, then the job runs here."""
+    """After a kill -9 of an arq worker its in-progress key stays for job_timeout + 10 s. Then the job runs here."""
     ran: list[str] = []
 
     async def work(ctx: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ async def _negative_score(redis: ArqRedis, job_id: str) -> float | None:
 
 
 async def test_arqs_abort_of_a_running_job_by_score_does_not_start_it_twice(server_url: str, redis: ArqRedis) -> None:
-    """arq's abort() of a job that was deferred when it looked, and runs by now, writes score 1 over its lease."""
+    """If arq's abort() reads that a job is deferred, and the job starts, it writes score 1 over the lease."""
     held = Held()
     async with running(make(Worker, server_url, [held.function], max_jobs=5)):
         job = await redis.enqueue_job("held")

@@ -206,7 +206,7 @@ async def test_pickles_are_read_with_arq_pickle_and_are_dead_letters_without(fol
 async def test_what_is_given_goes_over_the_class_for_place_and_size(
     folder: Path, server_url: str, redis: ArqRedis
 ) -> None:
-    """As on Kubernetes, where the AgentQueue resource says where to connect, which queue, how many slots."""
+    """On Kubernetes the AgentQueue resource sets the connection, the queue and the number of slots."""
     job = await redis.enqueue_job("add", 2, two=2, _queue_name="other")
     assert job is not None
     given = {"AGENTQUEUE_REDIS_URL": server_url, "AGENTQUEUE_QUEUE": "other", "AGENTQUEUE_CONCURRENCY": "3"}

@@ -23,7 +23,7 @@ from tests.support.workers import final, until, working
 
 AT_ONCE = Backoff("fixed", delay=0.01, jitter=0.0)
 RUNS = Counter({"plain": 1, "parent": 1, "flaky": 2, "hopeless": 1, "held": 1})
-"""How often each handler runs, in a run that nothing disturbs as in every other."""
+"""Number of runs of each handler, the same with and without cuts."""
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def run_once(client: Client, url: str, runs: Counter[str]) -> dict[str, Jo
 
 
 async def check(client: Client, jobs: dict[str, Job], runs: Counter[str]) -> None:
-    """What must hold after a run, whatever was cut."""
+    """Check the state after a run, whatever was cut."""
     ends = {name: (await job.status()) for name, job in jobs.items()}
     assert {name: (end.state, end.attempts) for name, end in ends.items()} == {
         "plain": (State.COMPLETED, 1),
@@ -145,7 +145,7 @@ async def test_a_producer_that_sends_again_after_a_cut_has_its_jobs_once(
         breaker.arm(number, cut)
         producer = Client(breaker.url)
         async with Client(shared_server.url) as beside, _closing(producer):
-            for _ in range(2):  # a cut is told, or hidden by the client's own second try; then nothing more is cut
+            for _ in range(2):  # the cut raises an error, or the client's retry hides it; nothing is cut after it
                 try:
                     await producer.enqueue("q", "one", 1, id="one")
                     await producer.enqueue_many([{"queue": "q", "name": "many", "id": f"m{n}"} for n in range(1_200)])

@@ -73,7 +73,7 @@ class Fleet:
         self.start(self.names[worker.process.pid] if same_pod else None)
 
     def runs(self) -> Counter[int]:
-        """How often each job was started, by all workers that ever lived."""
+        """Return how many times each job was started, by all workers together."""
         return Counter(int(line) for file in self.folder.glob("ran-*") for line in file.read_text().split())
 
 
@@ -100,7 +100,7 @@ async def send(client: Client, numbers: range) -> None:
 
 
 async def done(client: Client) -> int:
-    """How many jobs have been recorded; -1 while the server is away."""
+    """Return the number of recorded jobs, -1 while the server is unavailable."""
     try:
         return (await client.stats("q")).completed
     except QueueUnavailable:
@@ -130,7 +130,7 @@ async def check(client: Client, fleet: Fleet, jobs: int, *, deadline: float = 90
 
 
 async def at(client: Client, count: int) -> None:
-    """Until so many jobs are done."""
+    """Wait until that number of jobs is done."""
 
     async def reached() -> bool:
         return await done(client) >= count

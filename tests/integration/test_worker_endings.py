@@ -1,4 +1,4 @@
-"""How a job ends: results, retries, dead letters, timeouts, cancellation. Rules 3, 9 and DESIGN section 6."""
+"""Ends of jobs: results, retries, dead letters, timeouts, cancellation. Rules 3, 9 and DESIGN section 6."""
 
 import asyncio
 import dataclasses
@@ -366,7 +366,7 @@ async def test_a_dead_letter_sends_a_job_to_the_agent_that_asked_for_it(client: 
     assert letter["errors"][0]["message"] == "no"
     stats = await client.stats("error-monitor")
     assert (stats.dead, stats.waiting, stats.delayed) == (1, 0, 0), "its own death sends no further job"
-    assert (await client.stats("q")).waiting == 0, "nor to whoever else wants to know"
+    assert (await client.stats("q")).waiting == 0, "no further job to its own dead letter queue either"
 
 
 async def test_a_replayed_dead_letter_runs_with_its_attempts_counted_anew(client: Client, server_url: str) -> None:

@@ -1,4 +1,4 @@
-"""What a job may do while it runs, and jobs that can't run. Rules 1, 9 and 12."""
+"""Actions of running jobs, and jobs that can't run. Rules 1, 9 and 12."""
 
 import asyncio
 import threading
@@ -131,7 +131,7 @@ async def test_a_worker_that_lost_its_lease_is_told_at_its_next_checkpoint(
 async def test_a_worker_that_lost_its_lease_stops_the_job_and_records_nothing(
     client: Client, server_url: str, server: Server
 ) -> None:
-    """Told by the next renewal; the handler doesn't talk to the worker."""
+    """The next renewal reports it, although the handler calls nothing of the worker."""
     agent, started, stopped = Agent("q"), asyncio.Event(), asyncio.Event()
 
     @agent.job
@@ -288,26 +288,26 @@ async def test_where_a_job_comes_from_and_whom_it_is_for_can_be_read_in_every_st
             raise ValueError("no")
         ctx.enqueue(("mail", "send"), id=f"{ctx.id}-mail")
 
-    def told(of: Any) -> dict[str, Any]:
+    def origin_of(of: Any) -> dict[str, Any]:
         return {"tags": list(of.tags), "tenant": of.tenant, "trace": of.trace, "parent": of.parent}
 
     for job_id in ("good", "bad", "off"):
         await client.enqueue(parent, id=job_id, **origin)
-    assert [told(status) for status in await client.jobs("q")] == [origin | {"parent": None}] * 3
+    assert [origin_of(status) for status in await client.jobs("q")] == [origin | {"parent": None}] * 3
     await client.cancel("off")
     await work_off(agent, server_url)
     assert seen == [(*origin.values(), None)] * 2
     for job_id, state in (("good", State.COMPLETED), ("bad", State.DEAD), ("off", State.CANCELLED)):
         status = await client.status(job_id)
-        assert (status.state, told(status)) == (state, origin | {"parent": None})
+        assert (status.state, origin_of(status)) == (state, origin | {"parent": None})
         wire = status.to_json()
         assert {name: wire[name] for name in origin} == origin
     (letter,) = await client.dead_letters("q")
-    assert told(letter) == told(await client.dead_letter("bad")) == origin | {"parent": None}
-    child = told(await client.status("good-mail"))
+    assert origin_of(letter) == origin_of(await client.dead_letter("bad")) == origin | {"parent": None}
+    child = origin_of(await client.status("good-mail"))
     assert child == {"tags": [], "tenant": "acme", "trace": origin["trace"], "parent": "good"}
     plain = await client.enqueue("q", "parent")
-    assert told(await plain.status()) == {"tags": [], "tenant": None, "trace": None, "parent": None}
+    assert origin_of(await plain.status()) == {"tags": [], "tenant": None, "trace": None, "parent": None}
 
 
 async def test_a_secret_is_refused_wherever_it_would_be_written(client: Client, server_url: str) -> None:

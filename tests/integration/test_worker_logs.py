@@ -1,4 +1,4 @@
-"""What a worker's log says of jobs: every line of a handler names its job, whichever library writes it."""
+"""A worker's log lines of jobs. Every line of a handler names its job, whichever library writes it."""
 
 from pathlib import Path
 from typing import Any

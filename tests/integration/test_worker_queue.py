@@ -1,4 +1,4 @@
-"""How a worker takes jobs from its queue: waking up, order, pause, rate, cron, marks, a server that is full or away."""
+"""Claiming of jobs: wake-ups, order, pause, rate, cron, drain requests, a server that is full or unavailable."""
 
 import asyncio
 import contextlib

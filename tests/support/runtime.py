@@ -1,4 +1,4 @@
-"""A worker as handlers and registries see it, for tests without one."""
+"""Fake of a worker as handlers and registries see it."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from agentqueue.model.attempts import Progress
 
 
 class FakeRuntime:
-    """Keeps what handlers report. `loop` is set by tests whose handlers use it."""
+    """Keeps the values that handlers report. Tests whose handlers use `loop` set it."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -24,13 +24,13 @@ class FakeRuntime:
         self.checkpoints: list[tuple[str, bytes]] = []
 
     def progress(self, job_id: str, progress: Progress) -> None:
-        """Keep it."""
+        """Keep the progress."""
         self.reported.append((job_id, progress))
 
     async def checkpoint(self, job_id: str, raw: bytes) -> None:
-        """Keep it."""
+        """Keep the checkpoint."""
         self.checkpoints.append((job_id, raw))
 
     def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
-        """Run it in a thread of the event loop's own."""
+        """Run the function in a thread of the event loop's executor."""
         return asyncio.to_thread(function, *args)

@@ -1,4 +1,4 @@
-"""Waiting on conditions: tests never sleep for a time."""
+"""Waits for conditions, so that no test sleeps for a fixed time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from agentqueue.clock import monotonic
 
 T = TypeVar("T")
 DEADLINE = 15.0
-"""Seconds after which a condition will not come true any more."""
+"""Seconds after which a condition counts as never true. Nothing in the tests takes longer on a slow machine."""
 
 
 @overload
@@ -27,7 +27,7 @@ async def until(
     what: str = "the condition",
     deadline: float = DEADLINE,
 ) -> T:
-    """The first true value of the condition (a plain or async function), asked every 5 ms."""
+    """Wait until the condition is true, checking every 5 ms, and return its value. It may be an async function."""
     ends = monotonic() + deadline
     while True:
         value = condition()
@@ -40,7 +40,7 @@ async def until(
 
 
 async def final(job: Job, *, deadline: float = DEADLINE) -> JobStatus:
-    """The job's status once nothing more will happen to it."""
+    """Wait until the job's state is final, and return its status."""
 
     async def ask() -> JobStatus | None:
         status = await job.status()

@@ -1,4 +1,4 @@
-"""Workers for tests: in the test's own event loop, or as a process that signals can be sent to."""
+"""Workers for tests, in the test's own event loop or as a process that gets signals."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 
 
 class Work:
-    """An agent whose jobs run until they are let go, and note each start."""
+    """An agent whose jobs wait for an event, and record each start."""
 
     def __init__(self) -> None:
         self.runs: list[str] = []
@@ -43,14 +43,14 @@ class Work:
 
 
 def worker_for(agent: Agent, url: str, **settings: Any) -> Worker:
-    """A worker of the agent, not yet running."""
+    """Return a worker of the agent that does not run yet."""
     given: dict[str, Any] = {"name": f"worker-{next(_numbers)}", "concurrency": 5} | settings
     return make_worker(program_of(agent, Settings(redis=ServerOptions(url), **given)))
 
 
 @contextlib.asynccontextmanager
 async def working(agent: Agent, url: str, **settings: Any) -> AsyncIterator[Worker]:
-    """A worker that runs beside the block, and is stopped at its end: what still runs then is handed back at once."""
+    """Run a worker while the block runs. At its end running jobs are released at once."""
     worker = worker_for(agent, url, **settings)
     running = asyncio.create_task(worker.run())
     try:
@@ -70,7 +70,7 @@ async def work_off(agent: Agent, url: str, *, deadline: float = DEADLINE, **sett
 
 
 class WorkerProcess:
-    """`python -m agentqueue_worker` with a module of the test's own. Its standard error is kept."""
+    """`python -m agentqueue_worker` with a module of the test. Its standard error is kept."""
 
     def __init__(self, target: str, folder: Path, url: str, **environment: object) -> None:
         own = {"AGENTQUEUE_REDIS_URL": url, "AGENTQUEUE_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
@@ -94,29 +94,29 @@ class WorkerProcess:
 
     @property
     def output(self) -> str:
-        """What it has said so far."""
+        """Lines that the worker has written to standard error."""
         return "".join(self.lines)
 
     async def said(self, word: str, *, deadline: float = DEADLINE) -> None:
-        """Until it has said that."""
+        """Wait until the output contains that."""
         try:
             await until(lambda: word in self.output, what=f"the worker says {word!r}", deadline=deadline)
         except AssertionError as exc:
             raise AssertionError(f"{exc}; it said:\n{self.output}") from None
 
     def send(self, number: signal.Signals) -> float:
-        """Send a signal; returns when, in monotonic seconds."""
+        """Send a signal, and return the time in monotonic seconds."""
         self.process.send_signal(number)
         return monotonic()
 
     async def exit(self, *, deadline: float = DEADLINE) -> int:
-        """Its exit code, once it has ended and all it said is read."""
+        """Wait until the worker has ended and its output is read, and return the exit code."""
         await until(lambda: self.process.poll() is not None, what="the worker exits", deadline=deadline)
         await asyncio.to_thread(self._reader.join, 5)
         return self.process.returncode
 
     def close(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process if it runs."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
@@ -127,7 +127,7 @@ class WorkerProcess:
 
 @contextlib.contextmanager
 def worker_process(target: str, folder: Path, url: str, **environment: object) -> Iterator[WorkerProcess]:
-    """A worker process for a block. Keywords are its variables without `AGENTQUEUE_`."""
+    """Run a worker process while the block runs. Keywords are its variables without `AGENTQUEUE_`."""
     worker = WorkerProcess(target, folder, url, **environment)
     try:
         yield worker
@@ -136,5 +136,5 @@ def worker_process(target: str, folder: Path, url: str, **environment: object) -
 
 
 def now() -> float:
-    """Seconds, as handlers in other processes may note them too."""
+    """Return monotonic seconds, which handlers in other processes can compare."""
     return time.monotonic()

@@ -130,8 +130,8 @@ def test_the_renewing_thread_gets_a_hasty_server() -> None:
 def _address(found: Adapted) -> tuple[Any, ...]:
     assert found.open_server is not None
     server: Server = found.open_server(False)
-    told = server.redis.connection_pool.connection_kwargs
-    return told["host"], told["port"], told.get("db")
+    kwargs = server.redis.connection_pool.connection_kwargs
+    return kwargs["host"], kwargs["port"], kwargs.get("db")
 
 
 # --- functions, crons, serializers -----------------------------------------------------------------------------------

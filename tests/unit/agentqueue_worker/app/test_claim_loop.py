@@ -21,7 +21,7 @@ from tests.support.workers import until
 RECORD = encode_job(JobRecord("job", enqueued_ms=1))
 SLOTS = 40
 HALF = SLOTS // 2
-"""What a step claims of many slots."""
+"""Jobs that a step claims if there are many slots."""
 
 
 class Queue(Engine):
@@ -52,7 +52,7 @@ class Queue(Engine):
 
 
 class World:
-    """A loop in burst mode with a runner that only notes what starts."""
+    """A loop in burst mode with a runner that only records started jobs."""
 
     def __init__(self, jobs: int, asked: Callable[[], None] = lambda: None) -> None:
         self.queue = Queue(jobs, asked)
@@ -69,7 +69,7 @@ class World:
 
 
 async def run(world: World, jobs: int) -> "asyncio.Task[None]":
-    """The loop, once so many jobs have started."""
+    """Run the loop until that number of jobs has started."""
     running = asyncio.create_task(world.loop.run())
     await until(lambda: len(world.started) == jobs, what=f"{jobs} jobs have started")
     return running

@@ -28,7 +28,7 @@ from tests.support.workers import until
 
 
 class FakeEngine(Engine):
-    """Takes notes, unless it is away or another worker has the job."""
+    """Records annotations, unless it is unavailable or another worker holds the job."""
 
     def __init__(self) -> None:
         self.away = False
@@ -102,8 +102,8 @@ class World:
     def __init__(self, body: Callable[[RunningJob], Awaitable[Any]], verdict: Verdict | Exception = Failed()) -> None:  # noqa: B008
         self.engine = FakeEngine()
         options = WorkerOptions("q", Identity("w", "1"), grace=0.2, drain_margin=0.1)
-        self.notes = ProgressWriter(self.engine, "w/1")
-        self.state = WorkerState(options, self.notes)
+        self.progress_writer = ProgressWriter(self.engine, "w/1")
+        self.state = WorkerState(options, self.progress_writer)
         self.ended: list[tuple[str, Outcome | None, AttemptError | None]] = []
         self.handler = FakeHandler(body, verdict)
         self.runner = Runner(self.state, FakeRegistry(self.handler), ended=self.note)
@@ -158,7 +158,7 @@ async def test_a_job_that_cant_be_started_goes_back_and_takes_no_other_with_it()
     assert [*world.state.running] == ["good"]
 
 
-async def test_what_cant_be_told_of_a_jobs_end_is_recorded_all_the_same() -> None:
+async def test_an_outcome_is_recorded_even_if_its_log_line_fails() -> None:
     world = World(fail, Yielded())
 
     def full(*_: object, **__: object) -> None:
@@ -247,7 +247,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monke
     assert len(cancelled) == 3
 
 
-async def test_notes_that_redis_did_not_take_go_with_the_outcome() -> None:
+async def test_progress_that_redis_did_not_take_is_recorded_with_the_outcome() -> None:
     async def note(job: RunningJob) -> None:
         await world.state.checkpoint(job.id, b"1")
         raise ValueError("no")
@@ -260,12 +260,12 @@ async def test_notes_that_redis_did_not_take_go_with_the_outcome() -> None:
     assert outcome.notes["checkpoint"] == b"1"
 
 
-async def test_notes_that_redis_did_not_take_are_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_progress_that_redis_did_not_take_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentqueue_worker.app.progress_writer.WRITE_INTERVAL_S", 0.01)
     world = World(forever)
     world.engine.away = True
     world.start()
-    writing = asyncio.create_task(world.notes.run())
+    writing = asyncio.create_task(world.progress_writer.run())
     await world.state.checkpoint("j", b"1")
     await asyncio.sleep(0.03)
     world.engine.away = False
@@ -275,13 +275,13 @@ async def test_notes_that_redis_did_not_take_are_written_later(monkeypatch: pyte
     writing.cancel()
 
 
-async def test_a_note_of_a_job_that_is_over_is_dropped() -> None:
+async def test_a_checkpoint_of_a_job_that_has_ended_is_dropped() -> None:
     world = World(forever)
     await world.state.checkpoint("gone", b"1")
     assert world.engine.notes == []
 
 
-async def test_a_lost_lease_that_a_note_reveals_stops_the_job() -> None:
+async def test_a_lost_lease_that_a_checkpoint_reveals_stops_the_job() -> None:
     world = World(forever)
     world.engine.held = False
     world.start()
@@ -351,7 +351,7 @@ async def test_a_second_signal_stops_jobs_now() -> None:
 # --- state
 
 
-async def test_what_a_spawned_hook_raises_is_told_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_exception_of_a_spawned_hook_is_logged_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     world = World(forever)
 
     async def broken() -> None:

@@ -172,7 +172,7 @@ def test_an_unknown_name_is_explained_by_the_nearest(name: str, names: list[str]
     ("job", "reason"),
     [
         pytest.param(claimed(record=None), DeadLetterReason.NO_RECORD, id="just-due"),
-        pytest.param(claimed(record=None, score=1.0), DeadLetterReason.NO_RECORD, id="arqs-abort-score-tells-nothing"),
+        pytest.param(claimed(record=None, score=1.0), DeadLetterReason.NO_RECORD, id="arqs-abort-score-is-no-time"),
         pytest.param(claimed(record=None, score=NOW - 1_000.0), DeadLetterReason.EXPIRED, id="due-for-a-second"),
         pytest.param(claimed(record=b"\x80\x04K\x01."), DeadLetterReason.PICKLED, id="pickle"),
         pytest.param(claimed(record=b"{"), DeadLetterReason.GARBAGE, id="garbage"),
