@@ -72,7 +72,7 @@ def decode_exception(value: Any) -> Any:
     if kind is not None:
         try:
             return kind(*args)
-        except Exception:  # noqa: BLE001, S110  # a constructor with arguments of its own (UnicodeDecodeError)
+        except Exception:  # noqa: BLE001, S110  # the constructor takes other arguments (UnicodeDecodeError)
             pass
     text = ", ".join(map(str, args))
     return _execution_failed()(f"{name}: {text}" if text else name)

@@ -20,7 +20,7 @@ loops: dict[str, int] = {}
 
 
 def where() -> str:
-    """Where this runs."""
+    """Return the thread that this runs in."""
     return LOOP if threading.get_ident() == loops["now"] else THREAD
 
 

@@ -27,7 +27,7 @@ class Story:
         self.client, self.server = client, server
         self.raw_queue = RawQueue(server, "q")
         self.ids: list[str] = []
-        """Of the children of this enqueueing; empty before its first start."""
+        """IDs of the children of this enqueueing. Empty before its first start."""
         self.former: set[str] = set()
         self.sent = 0
 

@@ -160,7 +160,7 @@ class TestEnqueueMany:
             order += [(await client.status(job.id)).data for job in claimed[:: len(claimed) - 1]]
         assert order == sorted(order)
 
-    async def test_known_ids_are_told_apart_within_one_bulk(self, client: Client) -> None:
+    async def test_known_ids_are_distinguished_within_one_bulk(self, client: Client) -> None:
         await client.enqueue("flights", "search", id="old")
         ids = ["new", "old", "new", "other"]
         jobs = await client.enqueue_many([{"queue": "flights", "name": "search", "id": i} for i in ids])
@@ -236,7 +236,7 @@ class TestResult:
             await job.result(timeout=5)
         assert (await job.status()).error == "Fatal: no airport 'XYZ'"
 
-    async def test_a_job_between_attempts_tells_its_error_and_is_waited_for(self, client: Client) -> None:
+    async def test_a_job_between_attempts_shows_its_error_and_is_waited_for(self, client: Client) -> None:
         job = await client.enqueue("flights", "search")
         worker = raw_queue(client)
         await worker.fail(await worker.claim_one())
@@ -396,7 +396,7 @@ class TestListing:
 
 
 class TestQueues:
-    async def test_stats_count_and_tell_who_works(self, client: Client) -> None:
+    async def test_stats_count_jobs_and_name_the_workers(self, client: Client) -> None:
         await client.enqueue("flights", "search", priority="urgent")
         await client.enqueue("flights", "search", priority=7)
         worker = raw_queue(client)
@@ -451,7 +451,7 @@ class TestDeadLetters:
         with pytest.raises(JobNotFound, match="no dead letter"):
             await client.dead_letter("nobody")
 
-    async def test_replay_by_id_says_what_was_not_sent(self, client: Client, server_url: str) -> None:
+    async def test_replay_by_id_returns_the_ids_that_were_not_sent(self, client: Client, server_url: str) -> None:
         await self.add_dead_letter(client, 3)
         with redis.Redis.from_url(server_url) as raw:
             raw.hdel("aq:dead:no-2", "record")
@@ -578,7 +578,7 @@ class TestTrouble:
         assert not job.deduplicated
         assert await job.result() == "quick"
 
-    async def test_a_full_server_says_so(self, start_server: Callable[..., RunningServer]) -> None:
+    async def test_a_full_server_raises_queue_full(self, start_server: Callable[..., RunningServer]) -> None:
         server = start_server(maxmemory="24mb")
         async with Client(server.url) as client:
             with pytest.raises(QueueFull, match="maxmemory"):
@@ -587,7 +587,7 @@ class TestTrouble:
                 )
             assert (await client.stats("flights")).waiting > 0
 
-    async def test_a_server_that_is_away_says_so_within_the_time(
+    async def test_a_server_that_is_away_raises_within_the_timeout(
         self, start_server: Callable[..., RunningServer]
     ) -> None:
         server = start_server()
@@ -607,7 +607,7 @@ class TestTrouble:
             server.thaw()
             assert await client.queues() == []
 
-    async def test_connections_that_the_server_closed_are_made_anew(self, client: Client, server_url: str) -> None:
+    async def test_connections_that_the_server_closed_are_opened_again(self, client: Client, server_url: str) -> None:
         await asyncio.gather(*(client.queues() for _ in range(5)))
         with redis.Redis.from_url(server_url) as raw:
             await asyncio.to_thread(raw.client_kill_filter, _type="normal", skipme=True)
@@ -640,7 +640,7 @@ class TestTrouble:
             await worker.complete(claimed, "late")
             assert await waiting == "late"
 
-    async def test_a_wrong_password_and_a_wrong_program_are_told_apart(
+    async def test_a_wrong_password_and_a_wrong_program_are_distinguished(
         self, start_server: Callable[..., RunningServer]
     ) -> None:
         server = start_server(requirepass="secret")
@@ -684,7 +684,7 @@ class TestLocal:
         assert (options.url, options.tls) == (connection[REDIS_URL], Tls(skip_verify=True))
 
     @pytest.mark.parametrize("local", [Client.local, SyncClient.local])
-    def test_without_one_the_error_says_what_to_do(
+    def test_without_one_the_error_names_the_next_step(
         self, local: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server_url: str
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -815,7 +815,7 @@ def in_a_child(act):
 class TestEventLoops:
     """A client belongs to the event loop that it was first used in."""
 
-    def test_the_error_in_a_second_asyncio_run_says_what_to_do(self, server_url: str) -> None:
+    def test_the_error_in_a_second_asyncio_run_names_the_next_step(self, server_url: str) -> None:
         program = """
 import asyncio
 from agentqueue import Client; url = sys.argv[1]
@@ -919,7 +919,7 @@ with asyncio.Runner() as runner:
         assert (closed, parent) == ("None", "['flights']")
 
 
-def test_a_handle_says_what_it_is(server_url: str) -> None:
+def test_a_handle_has_a_readable_repr(server_url: str) -> None:
     assert repr(Job(Client(server_url), "trip", "flights", True)) == "Job('trip', queue='flights', deduplicated=True)"
 
 

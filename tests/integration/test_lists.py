@@ -159,7 +159,7 @@ async def test_pages_of_dead_letters_are_bounded(client: Client, api: httpx.Asyn
 # What others have stored
 
 
-async def test_a_queue_that_cant_be_says_so_and_hides_no_other(
+async def test_a_queue_that_cant_be_read_has_a_problem_and_hides_no_other(
     client: Client, api: httpx.AsyncClient, shared_server: Any
 ) -> None:
     await client.enqueue("good", "search")

@@ -138,7 +138,7 @@ class TestResult:
             results = asyncio.gather(*(job.result() for job in jobs))
             assert await asyncio.wait_for(results, 60) == [2, 2, 2, 3]
 
-    async def test_what_can_not_end_says_what_to_call(self) -> None:
+    async def test_a_job_that_can_not_end_raises_with_the_missing_call(self) -> None:
         async with Sandbox(flaky) as box:
             other = await box.client.enqueue("other", "job")
             with pytest.raises(UsageError, match=r"no agent of this Sandbox serves .it has flaky.: pass its agent too"):

@@ -213,7 +213,7 @@ class Context:
         runtime = self._runtime
         if threading.get_ident() == runtime.thread:
             return runtime.checkpoint(self.id, raw)
-        import asyncio  # noqa: PLC0415  # loaded where a loop runs
+        import asyncio  # noqa: PLC0415  # imported by handlers in threads
 
         asyncio.run_coroutine_threadsafe(runtime.checkpoint(self.id, raw), runtime.loop).result()
         return _FINISHED

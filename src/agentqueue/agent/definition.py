@@ -158,7 +158,7 @@ class Agent:
             keep_result=None if keep_result is None else seconds(keep_result, "keep_result", endless=True),
         )
         self.jobs[job.name] = job
-        with contextlib.suppress(AttributeError):  # a bound method has no room for it: it is enqueued by name
+        with contextlib.suppress(AttributeError):  # a bound method has no attributes: it is enqueued by name
             own = [known for known in jobs_of(func) if known.func is func]
             func.__agentqueue_jobs__ = (*own, job)  # type: ignore[attr-defined]
         return job
@@ -182,7 +182,7 @@ def _check_hook(func: Hook) -> Hook:
         inspect.signature(func).bind(None)
     except TypeError as exc:
         raise UsageError(f"{name_of(func)} must take one argument, the worker's context ({exc}): write (ctx)") from exc
-    except ValueError:  # some builtins and extensions have no signature: the call itself shows
+    except ValueError:  # some builtins and extensions have no signature: the call fails if it does not fit
         pass
     return func
 

@@ -43,7 +43,7 @@ class Payload:
         try:
             self._annotation = resolve(self.func, self.parameter, self._annotation, scope)
         except NameError:
-            return  # defined later in the module, maybe
+            return  # the module may define the name later
 
     @functools.cached_property
     def annotation(self) -> Any:
@@ -201,7 +201,7 @@ def check_comes_back(adapter: "TypeAdapter[Any]", value: Any, data: Any, what: s
         reason = _describe_difference(*difference)
     except ValueError as exc:
         reason = f"its own JSON is refused: {_explain_errors(exc) if hasattr(exc, 'errors') else exc}"
-    except orjson.JSONEncodeError:  # encoding the job names the place
+    except orjson.JSONEncodeError:  # the encoder of the job names the place
         return
     if find_problem(data) is None:
         raise InvalidPayload(f"{what}: {reason}")
@@ -305,7 +305,7 @@ def to_json(value: Any, what: str = "", *, comes_back: bool = True) -> Any:
     problem = None if value is NO_PAYLOAD else find_problem(value, what)
     if problem is None:
         return value
-    from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  # 100 ms, rarely needed
+    from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  # takes 100 ms, and is rarely needed
 
     try:
         data = to_jsonable_python(value, by_alias=True, round_trip=comes_back, fallback=_number_of)

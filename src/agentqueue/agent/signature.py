@@ -54,7 +54,7 @@ def signature_of(func: Callable[..., Any]) -> inspect.Signature:
     if inspect.isclass(func):
         raise UsageError(f"{name_of(func)} is a class; a handler is a function, a method or an object that is called")
     try:
-        if sys.version_info >= (3, 14):  # PEP 649: annotations are evaluated when they are asked for
+        if sys.version_info >= (3, 14):  # PEP 649: annotations are evaluated when they are read
             import annotationlib  # noqa: PLC0415
 
             return inspect.signature(func, annotation_format=annotationlib.Format.FORWARDREF)
@@ -71,7 +71,7 @@ def _check_context(func: Callable[..., Any], positional: list[Parameter], contex
         return
     try:
         kind = resolve(func, first.name, first.annotation, scope_of(func))
-    except NameError:  # known to a type checker alone, as Context may be
+    except NameError:  # only a type checker may know the name, such as Context
         kind = Any
     if not (len(positional) > 1 if first.annotation is first.empty else _may_be(kind, context)):
         rest = f"(ctx: Context, {', '.join(map(str, positional))})"

@@ -113,8 +113,8 @@ class SubmitRequest:
             NotFound: A name is not known.
         """
         if not self.force:
-            await check_queue_known(client, self.queue, way_out=FORCE_HINT)
-            await check_job_known(client, self.queue, self.job, way_out=FORCE_HINT)
+            await check_queue_known(client, self.queue, next_step=FORCE_HINT)
+            await check_job_known(client, self.queue, self.job, next_step=FORCE_HINT)
 
 
 @dataclass(slots=True)

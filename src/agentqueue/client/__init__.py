@@ -34,7 +34,7 @@ __all__ = [
     "WorkerStats",
 ]
 
-if not TYPE_CHECKING:  # a type checker would take any name of a module that has `__getattr__`
+if not TYPE_CHECKING:  # a type checker accepts any name of a module with `__getattr__`
     __getattr__, __dir__ = lazy_exports(
         globals(),
         {

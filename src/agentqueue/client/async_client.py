@@ -347,7 +347,7 @@ class Client:
         self._names.note(queue, known)
         if known and name not in known:
             where = "" if position is None else f"jobs[{position}]: "
-            raise NotFound(f"{where}{unknown_job(queue, name, known, way_out=FORCE)}")
+            raise NotFound(f"{where}{unknown_job(queue, name, known, next_step=FORCE)}")
 
     async def _prepare_many(
         self, jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
@@ -366,7 +366,7 @@ class Client:
             await self.check_names(each)
         for count, prepared in enumerate(each):
             if count % ENCODE_BATCH == 0:
-                await asyncio.sleep(0)  # the chunk before this one is being sent meanwhile
+                await asyncio.sleep(0)  # the previous chunk is sent meanwhile
             await self.check_name(prepared, count)
             yield prepared
 
@@ -398,7 +398,7 @@ class Client:
         return theirs is not None and (theirs.name, theirs.enqueued_ms) == (ours.name, ours.enqueued_ms)
 
     def _handle(self, job_id: str, queue: str, was_known: bool) -> Job:  # noqa: FBT001  # per job of a bulk
-        # A known id may be of another queue: that is looked up when needed.
+        # A known ID may be in another queue, which is looked up when needed.
         return Job(self, job_id, None if was_known else queue, was_known)
 
     async def _with_slot(self, work: Coroutine[Any, Any, T]) -> T:
@@ -407,7 +407,7 @@ class Client:
             async with self._slots:
                 return await work
         finally:
-            work.close()  # if it was cancelled before its turn came
+            work.close()  # the call may be cancelled before it gets a slot
 
     # One job
 
@@ -480,7 +480,7 @@ class Client:
             raise job_not_found(id)
         result = encode_result(cancelled_result(found, now_ms()))
         done = await self._with_slot(self.store.cancel(found.queue, id, result=result, keep_ms=RESULT_KEEP_MS))
-        if done == "unknown":  # it ended this very moment, and kept no result
+        if done == "unknown":  # it has just ended, and kept no result
             return Cancellation.TOO_LATE
         return {"cancelled": Cancellation.CANCELLED, "asked": Cancellation.REQUESTED}.get(done, Cancellation.TOO_LATE)
 

@@ -126,4 +126,4 @@ async def send_in_order(chunks: AsyncIterator[Chunk], send: Callable[[Chunk], Co
             await flying
     finally:
         if flying is not None:
-            await asyncio.wait([flying])  # never leave one behind: its outcome would be unknown
+            await asyncio.wait([flying])  # otherwise its outcome would be unknown

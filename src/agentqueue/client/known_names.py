@@ -34,9 +34,9 @@ class KnownNames:
             self._quiet_until[queue] = monotonic() + QUIET_S
 
 
-def unknown_job(queue: str, name: str, known: Iterable[str], *, way_out: str = "") -> str:
+def unknown_job(queue: str, name: str, known: Iterable[str], *, next_step: str = "") -> str:
     """Return the error message for a job that no worker of the queue knows. It has the nearest known name."""
-    return f"no live worker of queue {queue!r} knows a job {name!r}; {with_way_out(nearest(name, known), way_out)}"
+    return f"no live worker of queue {queue!r} knows a job {name!r}; {with_next_step(nearest(name, known), next_step)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -49,8 +49,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"there is {', '.join(names[:10])}{more}"
 
 
-def with_way_out(hint: str, way_out: str) -> str:
+def with_next_step(hint: str, next_step: str) -> str:
     """Return the hint, followed by a sentence on how to proceed anyway."""
-    if not way_out:
+    if not next_step:
         return hint
-    return f"{hint} {way_out}" if hint.endswith("?") else f"{hint}. {way_out}"
+    return f"{hint} {next_step}" if hint.endswith("?") else f"{hint}. {next_step}"

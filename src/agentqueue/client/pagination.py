@@ -101,7 +101,7 @@ def check_fields(wanted: Collection[str], known: Collection[str]) -> None:
 
 
 def size_of(found: Snapshot | Unreadable) -> int:
-    """The bytes of what may be large of a job."""
+    """Return the size of a job's large records, in bytes."""
     if isinstance(found, Unreadable):
         return 0
     return len(found.record or b"") + len(found.result or b"") + sum(map(len, found.dead.values()))

@@ -109,14 +109,14 @@ def stats_of(snapshot: QueueSnapshot) -> QueueStats:
 
 
 def live_heartbeats(snapshot: QueueSnapshot) -> list[Heartbeat]:
-    """The last words of the workers that live. One from the future is of a clock that has gone back since."""
+    """Return the heartbeats of live workers. One from the future is ignored: the clock has gone back since."""
     return [heartbeat for heartbeat in snapshot.workers if abs(snapshot.now_ms - heartbeat.seen_ms) < LIVE_MS]
 
 
 def stalled_of(snapshot: QueueSnapshot, *, slots: int) -> int:
-    """Active jobs that no live worker holds. `slots`: of all live workers.
+    """Return the number of active jobs that no live worker holds.
 
-    Those whose lease has run out, and those that are more than live workers have slots for.
+    These are the jobs whose lease has expired, and those that exceed `slots`, the slots of all live workers.
     """
     active = sum(snapshot.active)
     return active - min(active - snapshot.expired_leases, slots)

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentqueue.client.known_names import nearest, unknown_job, with_way_out
+from agentqueue.client.known_names import nearest, unknown_job, with_next_step
 from agentqueue.errors import NotFound
 
 if TYPE_CHECKING:
     from agentqueue.client import Client
 
 
-async def check_queue_known(client: Client, queue: str, *, way_out: str = "") -> None:
+async def check_queue_known(client: Client, queue: str, *, next_step: str = "") -> None:
     """Refuse an unknown queue, if other queues are known.
 
     A queue is known if it has ever had a job, a worker or a scaling decision.
 
     Raises:
-        NotFound: The queue is not known. The message has the nearest known name, and `way_out`.
+        NotFound: The queue is not known. The message has the nearest known name, and `next_step`.
     """
     known = await client.queues()
     if not known or queue in known:
         return
     stats = await client.stats(queue)
     if not (stats.workers or stats.waiting or stats.delayed or stats.active or stats.dead):
-        raise NotFound(f"no queue {queue!r} is known here; {with_way_out(nearest(queue, known), way_out)}")
+        raise NotFound(f"no queue {queue!r} is known here; {with_next_step(nearest(queue, known), next_step)}")
 
 
-async def check_job_known(client: Client, queue: str, name: str, *, way_out: str = "") -> None:
+async def check_job_known(client: Client, queue: str, name: str, *, next_step: str = "") -> None:
     """Refuse a job name that no live worker of the queue knows. Without live workers every name is accepted.
 
     Raises:
-        NotFound: The name is not known. The message has the nearest known name, and `way_out`.
+        NotFound: The name is not known. The message has the nearest known name, and `next_step`.
     """
     workers = (await client.stats(queue)).workers
     known = {job for worker in workers for job in worker.jobs}
     if known and name not in known:
-        raise NotFound(unknown_job(queue, name, known, way_out=way_out))
+        raise NotFound(unknown_job(queue, name, known, next_step=next_step))

@@ -36,7 +36,7 @@ class _LoopThread:
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
         try:
-            self.fork_guard.check()  # before the lock: a fork may have copied it locked
+            self.fork_guard.check()  # before the lock, which a fork may have copied in locked state
         except BaseException:
             work.close()
             raise
@@ -52,12 +52,12 @@ class _LoopThread:
         try:
             return wait_for(future)
         except BaseException:
-            future.cancel()  # KeyboardInterrupt: the call must not go on behind the caller's back
+            future.cancel()  # KeyboardInterrupt: the call must not go on in the background
             raise
 
     def stop(self) -> None:
         if self.fork_guard.is_in_forked_child():
-            return  # the thread did not come along
+            return  # a fork does not copy the thread
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
@@ -220,7 +220,7 @@ class SyncClient:
                 _note(handles, wait_for(flying), progress)
         finally:
             if flying is not None:
-                wait([flying])  # never leave one behind: its outcome would be unknown
+                wait([flying])  # otherwise its outcome would be unknown
         return [SyncJob(self, handles[position]) for position in range(len(handles))]
 
     def _checked(self, jobs: Iterable[Mapping[str, Any]]) -> Iterable[Prepared]:

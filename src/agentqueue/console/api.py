@@ -171,8 +171,8 @@ async def enqueue(request: Request) -> Response:
     client, queue = client_of(request), queue_of(request)
     job = _job_in(await read_object(request))
     if not boolean(request, "force"):
-        await check_queue_known(client, queue, way_out=FORCE_HINT)
-        await check_job_known(client, queue, job["name"], way_out=FORCE_HINT)
+        await check_queue_known(client, queue, next_step=FORCE_HINT)
+        await check_job_known(client, queue, job["name"], next_step=FORCE_HINT)
     sent = await client.enqueue(queue=queue, force=True, **job)
     log.debug("job_enqueued", queue=queue, job=job["name"], id=sent.id, deduplicated=sent.deduplicated)
     answer = {"id": sent.id, "queue": sent.queue or queue, "name": job["name"], "deduplicated": sent.deduplicated}

@@ -87,7 +87,7 @@ def describe_value(value: object, describe: Callable[[object], str] = str, *, li
     try:
         return str.__getitem__(
             describe(value), slice(limit)
-        )  # of a subclass of str, whose methods may raise, a plain copy
+        )  # a plain copy, since the methods of a subclass of str may raise
     except BaseException as exc:  # noqa: BLE001  # the value's own code, which may raise anything
         return f"({class_name(value)}, whose text can't be made: {class_name(exc)})"
 
@@ -145,7 +145,7 @@ def describe_traceback(exc: BaseException, hidden: Sequence[str] = ()) -> str:
 
 
 def _format(exc: BaseException, tb: TracebackType | None) -> str:
-    from traceback import TracebackException, format_tb  # noqa: PLC0415  # the command line starts without it
+    from traceback import TracebackException, format_tb  # noqa: PLC0415  # the command line starts faster without it
 
     if not _is_bounded(exc):
         why = f"causes, contexts and members are not shown: more than {MAX_EXCEPTIONS}, or not by Python's own rules"

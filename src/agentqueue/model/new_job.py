@@ -84,7 +84,7 @@ class NewJob:
     delay_ms: int = 0
 
 
-class Prepared(NamedTuple):  # half the price of a frozen dataclass: one is made per job of a bulk
+class Prepared(NamedTuple):  # costs half of a frozen dataclass; each job of a bulk makes one
     """A job that is ready to be sent."""
 
     job: NewJob

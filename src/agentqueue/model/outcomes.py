@@ -105,7 +105,7 @@ class Claimed:
 
     @property
     def delivery(self) -> int:
-        """Number of times that the job was started, including this one."""
+        """Return the number of times that the job was started, including this one."""
         return self.attempts + returns_of(self.meta) + 1
 
 

@@ -1,4 +1,4 @@
-"""What authors of handlers import: definitions, payloads, contexts."""
+"""Definitions, payloads and contexts, which authors of handlers import."""
 
 import asyncio
 import contextlib
@@ -234,7 +234,7 @@ def test_durations(value: Any, out: float) -> None:
     assert seconds(value, "timeout") == out
 
 
-def test_retry_says_when() -> None:
+def test_retry_has_a_delay() -> None:
     assert (Retry(after=timedelta(seconds=5)).after, str(Retry(after=5)), str(Retry())) == (
         5.0,
         "try again after 5 s",
@@ -244,7 +244,7 @@ def test_retry_says_when() -> None:
 
 
 @pytest.mark.parametrize("after", [float("inf"), float("nan"), 1e300, "5"])
-def test_a_retry_that_no_clock_can_tell_fails_in_the_handler_not_in_the_worker(after: Any) -> None:
+def test_a_retry_with_an_impossible_delay_fails_in_the_handler_not_in_the_worker(after: Any) -> None:
     with pytest.raises(UsageError, match="from 0 to 315360000"):
         Retry(after=after)
 
@@ -335,7 +335,7 @@ def test_a_handler_without_a_payload_takes_none() -> None:
         job.payload.dump(1)
 
 
-def test_many_problems_are_told_in_part() -> None:
+def test_of_many_problems_the_first_are_listed() -> None:
     def numbers(ctx: Any, values: list[int]) -> None: ...
 
     with pytest.raises(InvalidPayload, match=r"\(and 5 more\)"):
@@ -353,7 +353,7 @@ def test_an_annotation_that_cant_be_a_payload_is_explained() -> None:
         definition(odd).payload.prepare()
 
 
-def test_what_json_cant_say_is_refused() -> None:
+def test_a_value_that_json_cannot_represent_is_refused() -> None:
     assert to_json({"a": date(2026, 5, 1)}) == {"a": "2026-05-01"}
     with pytest.raises(InvalidPayload, match="not JSON"):
         to_json(threading.Lock())
@@ -391,7 +391,7 @@ def context(runtime: FakeRuntime, **fields: Any) -> Context:
     return Context(runtime, record, **given)
 
 
-async def test_a_context_tells_of_its_job(runtime: FakeRuntime) -> None:
+async def test_a_context_describes_its_job(runtime: FakeRuntime) -> None:
     ctx = context(runtime)
     assert (ctx.id, ctx.attempt, ctx.delivery, ctx.queue, ctx.name) == (
         "job-1",
@@ -429,7 +429,7 @@ async def test_progress_and_checkpoint_reach_the_worker_from_the_loop_and_from_t
 
 
 class Scalar:
-    """As numpy's integers are."""
+    """An integer like numpy's."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -439,14 +439,14 @@ class Scalar:
 
 
 class Half:
-    """As numpy's float32 is."""
+    """A number like numpy's float32."""
 
     def __float__(self) -> float:
         return 0.5
 
 
 class Many:
-    """As an array of several elements is."""
+    """A number like an array of several elements."""
 
     def __float__(self) -> float:
         raise TypeError("only length-1 arrays can be converted to Python scalars")

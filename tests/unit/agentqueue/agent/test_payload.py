@@ -1,4 +1,4 @@
-"""What is enqueued is what the handler gets: anything else is refused where it is enqueued."""
+"""A handler gets the value that was enqueued. Any other payload is refused when it is enqueued."""
 
 import json
 import typing
@@ -340,7 +340,7 @@ def test_numbers_that_json_does_not_have_are_left_to_the_encoder_to_name() -> No
 
 
 class TestWithoutAnAnnotation:
-    """Of jobs that are enqueued by name, and of checkpoints."""
+    """Payloads of jobs that are enqueued by name, and checkpoints."""
 
     def test_models_come_back_or_are_refused(self) -> None:
         assert to_json(Checked(a=1)) == {"a": 1}

@@ -101,7 +101,7 @@ def test_a_context_may_be_annotated_in_many_ways() -> None:
         pytest.param(max, "has no signature", id="no-signature"),
     ],
 )
-def test_what_can_not_be_a_handler_says_what_to_write(func: Callable[..., Any], says: str) -> None:
+def test_an_invalid_handler_is_refused_with_a_correction(func: Callable[..., Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         defined(func)
 

@@ -1,4 +1,4 @@
-"""What a producer may ask for, and how it is refused."""
+"""The arguments of `enqueue`, and the errors of those that are not valid."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a client remembers of the names that workers know."""
+"""The cache of the job names that workers know."""
 
 import pytest
 
@@ -32,6 +32,6 @@ def test_a_queue_without_workers_is_asked_again_after_a_while(monkeypatch: pytes
 
 
 def test_the_nearest_name_and_the_way_out_are_said() -> None:
-    assert unknown_job("q", "serch", ["search"], way_out="Send it.").endswith("did you mean 'search'? Send it.")
-    assert unknown_job("q", "x", ["search", "tick"], way_out="Send it.").endswith("there is search, tick. Send it.")
+    assert unknown_job("q", "serch", ["search"], next_step="Send it.").endswith("did you mean 'search'? Send it.")
+    assert unknown_job("q", "x", ["search", "tick"], next_step="Send it.").endswith("there is search, tick. Send it.")
     assert unknown_job("q", "x", ["search"]).endswith("; there is search")

@@ -149,7 +149,7 @@ def public(cls: type) -> dict[str, Any]:
 
 
 INTERNAL = {"prepare", "send", "send_chunk", "may_send", "check_name", "check_names"}
-"""What the async client offers its own package and the command line."""
+"""Methods of `Client` for its own package and the command line."""
 
 
 @pytest.mark.parametrize(("asynchronous", "sync"), [(Client, SyncClient), (Job, SyncJob)])

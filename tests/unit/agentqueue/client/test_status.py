@@ -110,11 +110,11 @@ def test_live_states(known: Snapshot, state: State) -> None:
         pytest.param(live(score=float("inf")), None, id="never"),
     ],
 )
-def test_a_delayed_job_tells_when_it_is_due(known: Snapshot, due: str | None) -> None:
+def test_a_delayed_job_shows_when_it_is_due(known: Snapshot, due: str | None) -> None:
     assert status(known).to_json()["dueAt"] == due
 
 
-def test_a_running_job_tells_who_runs_it_since_when_and_how_far_it_is() -> None:
+def test_a_running_job_shows_its_worker_its_start_and_its_progress() -> None:
     meta = {
         "progress": encode_progress(Progress(40, "looking", NOW)),
         "errors": encode_errors([attempt_error(1, NOW - 1_000, "ValueError", "nope")]),
@@ -140,14 +140,14 @@ def test_a_plain_arq_workers_hold_names_nobody() -> None:
         (b"{garbage", "the job's record is not valid"),
     ],
 )
-def test_a_record_that_can_not_be_read_says_why(record: bytes | None, error: str) -> None:
+def test_a_record_that_cannot_be_read_has_the_reason_as_its_error(record: bytes | None, error: str) -> None:
     found = status(live(record=record))
     assert found.name == ""
     assert found.error is not None
     assert error in found.error
 
 
-def test_a_dead_job_is_told_by_its_letter() -> None:
+def test_a_dead_job_is_described_by_its_dead_letter() -> None:
     dead = {"dead_letter": encode_dead_letter(LETTER), "queue": b"flights"}
     found = status(snapshot(dead=dead))
     assert (found.state, found.priority, found.error, found.attempts) == (State.DEAD, "urgent", "Fatal: no airport", 1)

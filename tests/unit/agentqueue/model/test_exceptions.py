@@ -1,4 +1,4 @@
-"""What is said of exceptions whose own code can't be relied on."""
+"""Descriptions of exceptions whose own code may fail."""
 
 import traceback
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def raised(exc: BaseException) -> BaseException:
 
 
 class Lazy(Exception):
-    """As clients of remote services have them: unknown attributes come from the answer."""
+    """An exception of a remote client, whose unknown attributes are read from the reply."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -200,7 +200,7 @@ def test_another_clients_failure_is_shown_whatever_it_wrote() -> None:
     assert ResultRecord(**facts, result=ExceptionGroup("g", [ValueError("no")])).error == "ValueError: no"
 
 
-def test_a_class_that_refuses_to_say_its_name_has_one() -> None:
+def test_a_class_that_hides_its_name_has_one() -> None:
     exc = RudeKind("Rude", (Exception,), {})("no")
     assert name_exception(exc).line == "Rude: no"
 

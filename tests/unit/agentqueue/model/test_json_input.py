@@ -1,4 +1,4 @@
-"""What is read from JSON is what was written, or nothing."""
+"""JSON is read without loss, or refused."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def test_any_bytes_are_read_or_refused_in_one_line(raw: bytes) -> None:
         (b'{"a":' * 100_000, "is nested deeper than 700 levels"),
     ],
 )
-def test_refusals_say_what_is_wrong(raw: bytes, why: str) -> None:
+def test_refusals_name_the_error(raw: bytes, why: str) -> None:
     with pytest.raises(InvalidPayload) as refused:
         read_json(raw, "the payload")
     assert str(refused.value).startswith(f"the payload {why}")

@@ -97,7 +97,7 @@ def test_what_is_no_result_is_refused(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "message"),
     [
         pytest.param({"f": 1}, "f (string)", id="name"),
         pytest.param({"a": {}}, "a (array)", id="arguments"),
@@ -107,11 +107,11 @@ def test_what_is_no_result_is_refused(raw: bytes) -> None:
         pytest.param({"x": {"attempts": 2.5}}, "x.attempts an integer", id="attempts"),
     ],
 )
-def test_a_job_record_with_wrong_types_is_refused(record: dict[str, Any], told: str) -> None:
+def test_a_job_record_with_wrong_types_is_refused(record: dict[str, Any], message: str) -> None:
     whole = {"t": None, "f": "job", "a": [], "k": {}, "et": 1} | record
     with pytest.raises(InvalidPayload) as refused:
         decode_job(orjson.dumps(whole))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_a_jobs_payload_is_what_was_sent() -> None:
@@ -138,14 +138,14 @@ def test_an_exception_without_a_text_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         pytest.param("\ud800", "the result is not JSON", id="a-lone-surrogate"),
         pytest.param({"n": float("nan")}, "the result.n is nan", id="not-a-number"),
     ],
 )
-def test_a_result_that_json_cant_say_is_refused(value: Any, told: str) -> None:
-    with pytest.raises(InvalidPayload, match=f"job 'job': {told}"):
+def test_a_result_that_json_cannot_represent_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(InvalidPayload, match=f"job 'job': {message}"):
         encode_result(result(value))
 
 
@@ -166,7 +166,7 @@ def test_failures_of_one_kind_have_one_fingerprint() -> None:
     assert len({of(""), of("no airport 'XYZ'"), of("no airline 'XYZ'")}) == 3
 
 
-def test_a_jobs_notes_tell_of_every_error_and_crash() -> None:
+def test_a_jobs_meta_has_every_error_and_crash() -> None:
     first, second = AttemptError(1, 10, "ValueError", "no"), AttemptError(2, 30, "KeyError", "k")
     notes = {"errors": encode_errors([first, second]), "crash:1": b"20|pod-1/abc|lease ran out", "crashes": b"1"}
     assert attempt_errors_of(notes) == [first, second]
