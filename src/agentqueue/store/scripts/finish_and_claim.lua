@@ -50,19 +50,25 @@ local MAX_TRIMMED = 200 -- entries that leave the history per call
 local MAX_REAPED = 100 -- expired leases that are released per call
 
 local sequence, owner, want, lease_ms, max_aged = unpack(ARGV, 1, 5)
-local age_limits_ms = {unpack(ARGV, 6, 8)}
+local high_age_ms, normal_age_ms, low_age_ms = unpack(ARGV, 6, 8)
 local max_starts, window_ms, history_count, outcome_count, watched_count = unpack(ARGV, 9, 13)
 want, lease_ms, max_aged = tonumber(want), tonumber(lease_ms), tonumber(max_aged)
 max_starts, window_ms, history_count = tonumber(max_starts), tonumber(window_ms), tonumber(history_count)
 outcome_count, watched_count = tonumber(outcome_count), tonumber(watched_count)
-local outcome_ids, outcome_positions, watched_first = locate_outcomes(14, outcome_count)
+local outcome_ids, outcome_positions, position = {}, {}, 14
+for i = 1, outcome_count do
+  outcome_ids[i], outcome_positions[i] = ARGV[position + 2], position
+  position = position + tonumber(ARGV[position + 1])
+end
+local watched_first = position
 
 local has_cancel_requests = redis.call('ZCARD', ABORT) > 0
 
 local function claim()
   local limit, retry_after_ms = allowed_starts(want, max_starts, window_ms)
   local aged = math.min(max_aged, limit)
-  if aged == 0 or claim_aged(aged, age_limits_ms, owner, lease_ms) then claim_by_priority(limit, owner, lease_ms) end
+  local has_room = aged == 0 or claim_aged(aged, {high_age_ms, normal_age_ms, low_age_ms}, owner, lease_ms)
+  if has_room then claim_by_priority(limit, owner, lease_ms) end
   record_starts(claimed_count(), max_starts, window_ms)
   return retry_after_ms
 end

@@ -33,7 +33,7 @@ local function claim_candidates(level, candidates, owner, lease_ms)
   local ids = {}
   for i = 1, #candidates, 2 do ids[#ids + 1] = candidates[i] end
   local leases, records = get_all(IN_PROGRESS, ids), get_all(JOB, ids)
-  local lease_scores, expiry = {}, -(now + lease_ms)
+  local lease_scores, expiry, claimed_at = {}, -(now + lease_ms), format_number(now)
   local has_room = true
   for i = 1, #ids do
     local id, record = ids[i], records[i]
@@ -45,8 +45,7 @@ local function claim_candidates(level, candidates, owner, lease_ms)
       end
       claimed_bytes = claimed_bytes + size
       local score = candidates[2 * i]
-      local lease = owner .. '|' .. level .. '|' .. score .. '|' .. format_number(now)
-      redis.call('SET', IN_PROGRESS .. id, lease, 'PX', DAY_MS)
+      redis.call('SET', IN_PROGRESS .. id, owner .. '|' .. level .. '|' .. score .. '|' .. claimed_at, 'PX', DAY_MS)
       lease_scores[#lease_scores + 1] = expiry
       lease_scores[#lease_scores + 1] = id
       claimed[#claimed + 1] = id
@@ -77,11 +76,12 @@ end
 
 -- Claim up to `limit` due jobs in the order of their levels.
 local function claim_by_priority(limit, owner, lease_ms)
+  local until_now = '(' .. format_number(now + 1)
   for level = 1, 4 do
     local batches = 0
     while claimed_count() < limit and batches < MAX_CLAIM_BATCHES do
       local size = math.min(CLAIM_BATCH, limit - claimed_count())
-      local found = find_jobs(level, 0, '(' .. format_number(now + 1), size)
+      local found = find_jobs(level, 0, until_now, size)
       if #found == 0 then break end
       if not claim_candidates(level, found, owner, lease_ms) then return end
       batches = batches + 1
@@ -131,7 +131,8 @@ local function describe_claimed(has_cancel_requests)
   local attempts, has_meta, has_dead_letters = get_all(RETRY, ids), any_exists(META, ids), any_exists(DEAD, ids)
   local cancel_scores = has_cancel_requests and count > 0 and redis.call('ZMSCORE', ABORT, unpack(ids)) or {}
   for i = 1, count do
-    local id, level, score, record = unpack(claimed, 4 * i - 3, 4 * i)
+    local at = 4 * i
+    local id, level, score, record = ids[i], claimed[at - 2], claimed[at - 1], claimed[at]
     local meta = false
     if record and string.sub(record, 1, 8) ~= '{"aq":1,' then
       keep_record(id, score)
@@ -148,18 +149,18 @@ local function describe_claimed(has_cancel_requests)
       end
     end
     if has_dead_letters and record then delete_dead_letter(id) end
-    local at = #reply
-    reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = id, level, score, record
-    reply[at + 5], reply[at + 6], reply[at + 7] = attempts[i], meta, cancel_scores[i] and 1 or 0
+    local last = #reply
+    reply[last + 1], reply[last + 2], reply[last + 3], reply[last + 4] = id, level, score, record
+    reply[last + 5], reply[last + 6], reply[last + 7] = attempts[i], meta, cancel_scores[i] and 1 or 0
   end
   return reply
 end
 
 -- Return when the next delayed job is due, in ms since the epoch; -1 if there is none.
 local function next_due_time()
-  local first = -1
+  local first, after_now = -1, format_number(now + 1)
   for level = 1, 4 do
-    local found = find_jobs(level, format_number(now + 1), '+inf', 1)
+    local found = find_jobs(level, after_now, '+inf', 1)
     if found[2] and (first < 0 or tonumber(found[2]) < first) then first = tonumber(found[2]) end
   end
   return math.ceil(first)

@@ -1,19 +1,10 @@
 --! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases
 -- Outcomes of jobs, as the arguments of finish_and_claim.lua list them. An outcome is a run of arguments: its kind, the
 -- number of its arguments, and its fields, of which the first two are the job's ID and level.
-
--- Decode where outcomes stand. Return their job IDs, their positions in ARGV, and the position behind the last one.
-local function locate_outcomes(first, count)
-  local ids, positions, position = {}, {}, first
-  for i = 1, count do
-    ids[i], positions[i] = ARGV[position + 2], position
-    position = position + tonumber(ARGV[position + 1])
-  end
-  return ids, positions, position
-end
+local args = ARGV -- a local name, since every job reads several of them
 
 local function enqueue_children(first, last)
-  for i = first, last, 5 do enqueue_jobs(ARGV[i], {unpack(ARGV, i + 1, i + 4)}, false) end
+  for i = first, last, 5 do enqueue_jobs(args[i], {unpack(args, i + 1, i + 4)}, false) end
 end
 
 local function store_result(id, result, keep_ms)
@@ -25,6 +16,7 @@ local function store_result(id, result, keep_ms)
 end
 
 -- Record the outcomes of jobs that the owner still holds. Return the IDs of the others.
+-- ids, positions: the jobs' IDs, and where their outcomes start in ARGV.
 -- The order of writes matters, since a script does not roll back: first the writes that a key of a wrong type may fail
 -- and that may be repeated; last the writes by which a job stops to be held and known.
 local function record_outcomes(ids, positions, owner, has_cancel_requests)
@@ -50,44 +42,44 @@ local function record_outcomes(ids, positions, owner, has_cancel_requests)
 
   -- id, level, result, keep ms, run ms, {queue, id, level, delay ms, record}* of its children
   function record.completed(first, last)
-    local id, level, _, _, run_ms = unpack(ARGV, first, first + 4)
+    local id, level, run_ms = args[first], tonumber(args[first + 1]), tonumber(args[first + 4])
     completed[#completed + 1] = now
     completed[#completed + 1] = id
-    finish(id, tonumber(level), first)
+    finish(id, level, first)
     add_to_counter('completed', 1)
-    add_to_counter('run_ms', tonumber(run_ms))
+    add_to_counter('run_ms', run_ms)
     enqueue_children(first + 5, last)
   end
 
   -- id, level, result, keep ms
   function record.cancelled(first)
-    finish(ARGV[first], tonumber(ARGV[first + 1]), first)
+    local id, level = args[first], tonumber(args[first + 1])
+    finish(id, level, first)
     add_to_counter('cancelled', 1)
   end
 
   -- id, level, delay ms, {field, value}* for the job's meta hash
   function record.rescheduled(first, last)
-    local id, level, delay_ms = unpack(ARGV, first, first + 2)
-    redis.call('ZADD', level_keys[tonumber(level)], now + tonumber(delay_ms), id)
+    local id, level, delay_ms = args[first], tonumber(args[first + 1]), tonumber(args[first + 2])
+    redis.call('ZADD', level_keys[level], now + delay_ms, id)
     deleted[#deleted + 1] = IN_PROGRESS .. id
     notes[#notes + 1] = function()
       if type(redis.pcall('INCR', RETRY .. id)) ~= 'number' then redis.call('SET', RETRY .. id, 1) end
-      call_or_reset('HSET', META .. id, 'touched', format_number(now), unpack(ARGV, first + 3, last))
+      call_or_reset('HSET', META .. id, 'touched', format_number(now), unpack(args, first + 3, last))
     end
     add_to_counter('retried', 1)
   end
 
   -- id, level, delay ms (-1: the job waits where it stood), {field, value}* for the job's meta hash
   function record.released(first, last, lease)
-    local id, level, delay_ms = unpack(ARGV, first, first + 2)
-    delay_ms = tonumber(delay_ms)
+    local id, level, delay_ms = args[first], tonumber(args[first + 1]), tonumber(args[first + 2])
     local _, _, old_score = parse_lease(lease)
     local score = delay_ms >= 0 and now + delay_ms or released_score(old_score)
-    redis.call('ZADD', level_keys[tonumber(level)], score, id)
+    redis.call('ZADD', level_keys[level], score, id)
     deleted[#deleted + 1] = IN_PROGRESS .. id
     notes[#notes + 1] = function()
       increment_field(META .. id, 'releases')
-      if last >= first + 3 then redis.call('HSET', META .. id, unpack(ARGV, first + 3, last)) end
+      if last >= first + 3 then redis.call('HSET', META .. id, unpack(args, first + 3, last)) end
       if delay_ms <= 0 then pcall(wake_workers, queue, 1) end
     end
     add_to_counter('released', 1)
@@ -95,7 +87,7 @@ local function record_outcomes(ids, positions, owner, has_cancel_requests)
 
   -- id, level, result, keep ms, fingerprint, dead letter, {queue, id, level, delay ms, record}* of its children
   function record.dead_lettered(first, last)
-    local id, level, _, _, fingerprint, dead_letter = unpack(ARGV, first, first + 5)
+    local id, level, fingerprint, dead_letter = args[first], args[first + 1], args[first + 4], args[first + 5]
     local job_record = redis.pcall('GET', JOB .. id)
     delete_dead_letter(id)
     redis.call('HSET', DEAD .. id, 'dead_letter', dead_letter, 'queue', queue, 'level', level, 'fp', fingerprint)
@@ -111,8 +103,9 @@ local function record_outcomes(ids, positions, owner, has_cancel_requests)
   local leases = get_all(IN_PROGRESS, ids)
   for i = 1, #ids do
     if is_held_by(leases[i], owner) then
-      local kind, size = unpack(ARGV, positions[i], positions[i] + 1)
-      record[kind](positions[i] + 2, positions[i] + tonumber(size) - 1, leases[i])
+      local position = positions[i]
+      local kind, size = args[position], tonumber(args[position + 1])
+      record[kind](position + 2, position + size - 1, leases[i])
     else
       lost[#lost + 1] = ids[i]
     end
@@ -122,8 +115,9 @@ local function record_outcomes(ids, positions, owner, has_cancel_requests)
   add_to_counter('lost', #lost)
   for counter, by in pairs(counters) do increment_counter(queue, counter, by) end
   for i = 1, #final_ids do
-    local result, keep_ms = unpack(ARGV, final_fields[i] + 2, final_fields[i] + 3)
-    store_result(final_ids[i], result, tonumber(keep_ms))
+    local fields = final_fields[i]
+    local result, keep_ms = args[fields + 2], tonumber(args[fields + 3])
+    store_result(final_ids[i], result, keep_ms)
   end
   -- A level whose key has got a wrong type has none of these jobs. If it comes back, a claim finds that they are final.
   for level = 1, 4 do
