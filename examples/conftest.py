@@ -13,12 +13,12 @@ from agentqueue.agent.context import Context
 from agentqueue.model.attempts import Progress
 from agentqueue.model.job import JobRecord, decode_job
 
-# Without it, pytest-asyncio's look at "the current event loop" makes one (Python < 3.14) that nobody closes.
+# Without it, pytest-asyncio creates an event loop (Python < 3.14) that nobody closes.
 asyncio.set_event_loop(None)
 
 
 class Bench:
-    """Stands in for the worker: keeps what handlers tell it."""
+    """A fake of the worker that records the progress of handlers."""
 
     queue = declared_queue = "bench"
     draining = False
@@ -27,10 +27,10 @@ class Bench:
         self.state = SimpleNamespace()
         self.thread = threading.get_ident()
         self.loop = asyncio.get_running_loop()
-        self.told: list[Progress] = []
+        self.recorded: list[Progress] = []
 
     def progress(self, job_id: str, progress: Progress) -> None:
-        self.told.append(progress)
+        self.recorded.append(progress)
 
     def checkpoint(self, job_id: str, raw: bytes) -> Coroutine[Any, Any, None]:
         raise AssertionError("no handler of the example keeps checkpoints")

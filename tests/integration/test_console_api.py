@@ -136,15 +136,15 @@ async def test_healthy(api: httpx.AsyncClient) -> None:
 async def test_an_unhealthy_response_has_the_address_only_with_the_token() -> None:
     url = f"redis://:s3cret@127.0.0.1:{free_port()}"
     client = Client(url)
-    async with console(client) as told, console(client, token=None) as stranger:
-        mine, theirs = await told.get("/api/health/queue"), await stranger.get("/api/health/queue")
+    async with console(client) as authorized, console(client, token=None) as stranger:
+        mine, theirs = await authorized.get("/api/health/queue"), await stranger.get("/api/health/queue")
         assert mine.status_code == theirs.status_code == 503
         assert mine.json()["status"] == theirs.json()["status"] == "unhealthy"
         assert "127.0.0.1" in mine.json()["error"]
         assert "s3cret" not in mine.text
         assert "127.0.0.1" not in theirs.text
         assert (await stranger.get("/healthz")).status_code == 200, "the process itself is well"
-        answer = await told.get("/api/queues")
+        answer = await authorized.get("/api/queues")
         assert "does not answer" in problem(answer, 503)
         assert answer.headers["retry-after"] == "2"
     await client.close()

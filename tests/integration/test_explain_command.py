@@ -105,21 +105,21 @@ def claimed(url: str) -> None:
 def test_an_operators_decision_in_words(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold")
     published(server_url)
-    told = explain("work").splitlines()
-    assert told[0] == "work: 2 pods, as before: maxReplicas is 2."
-    assert "  3 jobs ready (the oldest for 0 s), 0 due within a pod's start, 1 running." in told
+    shown = explain("work").splitlines()
+    assert shown[0] == "work: 2 pods, as before: maxReplicas is 2."
+    assert "  3 jobs ready (the oldest for 0 s), 0 due within a pod's start, 1 running." in shown
     assert re.fullmatch(
-        r"  Decided \ds ago by the operator\. It has not changed the number since it started\.", told[-1]
+        r"  Decided \ds ago by the operator\. It has not changed the number since it started\.", shown[-1]
     )
 
 
 def test_a_decision_of_up_is_about_workers(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold")
     published(server_url, by="up")
-    told = explain("work")
-    assert told.startswith("work: 2 workers, as before")
-    assert re.search(r"Decided \ds ago by `agentqueue up`\.", told)
-    assert " pod" not in told
+    shown = explain("work")
+    assert shown.startswith("work: 2 workers, as before")
+    assert re.search(r"Decided \ds ago by `agentqueue up`\.", shown)
+    assert " pod" not in shown
 
 
 def test_why_a_job_waits(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
@@ -153,23 +153,23 @@ def test_workers_that_claim_no_more_are_no_free_slots(
 def test_as_json(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold", id="j")
     published(server_url)
-    told = json.loads(explain("work", "j", "--json"))
-    assert (told["queue"], told["decision"]["reason"], told["decision"]["terms"]["current"]) == (
+    shown = json.loads(explain("work", "j", "--json"))
+    assert (shown["queue"], shown["decision"]["reason"], shown["decision"]["terms"]["current"]) == (
         "work",
         "MaxReplicas",
         2,
     )
-    assert told["decision"]["terms"]["demand"]["wanted"] > 2
-    assert (told["job"]["state"], told["job"]["ahead"], told["now"]["waiting"]) == ("waiting", 0, 1)
-    assert told["job"]["headline"].startswith("Job j has waited")
+    assert shown["decision"]["terms"]["demand"]["wanted"] > 2
+    assert (shown["job"]["state"], shown["job"]["ahead"], shown["now"]["waiting"]) == ("waiting", 0, 1)
+    assert shown["job"]["headline"].startswith("Job j has waited")
     assert json.loads(explain("work", "--json"))["job"] is None
 
 
 def test_a_queue_without_autoscaling(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
     client.enqueue("work", "hold", id="j")
-    told = explain("work", "j")
-    assert "no job before it: no worker runs, and none was requested." in told
-    assert "No autoscaling decision found" in told
+    shown = explain("work", "j")
+    assert "no job before it: no worker runs, and none was requested." in shown
+    assert "No autoscaling decision found" in shown
     assert json.loads(explain("work", "--json"))["decision"] is None
 
 
@@ -249,13 +249,13 @@ def test_a_running_up_explains_its_decision(tmp_path: Path) -> None:
         )
     try:
         ends = time.monotonic() + 100
-        told = ""
+        shown = ""
         for job, words in (("first", "has run for"), ("second", "busy; it starts")):
-            while words not in (told := ask("explain", "work", job)):
-                assert time.monotonic() < ends, told + (tmp_path / "log").read_text()
+            while words not in (shown := ask("explain", "work", job)):
+                assert time.monotonic() < ends, shown + (tmp_path / "log").read_text()
                 ask("submit", "work", "hold", "--id", job)
-        assert "work: 1 worker, as before" in told
-        assert "by `agentqueue up`" in told
+        assert "work: 1 worker, as before" in shown
+        assert "by `agentqueue up`" in shown
     finally:
         up.send_signal(signal.SIGINT)
         assert up.wait(40) == 0

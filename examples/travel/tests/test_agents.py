@@ -216,10 +216,10 @@ async def test_client_data_keeps_a_file_per_client_and_a_rerun_changes_nothing(
     context: MakeContext, data: Path
 ) -> None:
     for number in (1, 2, 1):
-        told = remember_trip(context(), trip_request(number))
+        result = remember_trip(context(), trip_request(number))
     client = json.loads((data / "clients" / "mueller.json").read_bytes())
     assert set(client["trips"]) == {"R-1", "R-2"}
-    assert client["preferences"] == {"home": "Berlin", "wish": "balanced"} == told["preferences"]
+    assert client["preferences"] == {"home": "Berlin", "wish": "balanced"} == result["preferences"]
     assert client["email"] == MAIL
 
 

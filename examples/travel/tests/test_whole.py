@@ -81,9 +81,9 @@ async def test_a_dead_letter_of_another_agent_becomes_an_incident(data: Path) ->
     async with Sandbox(*AGENTS) as box:
         job = await box.client.enqueue(travel.error_monitor.report_incident, LETTER)
         await box.run_until_idle()
-        told = await job.result(timeout=5)
-    assert (told["job"], told["reason"]) == ("R-7", "fatal")
-    assert "no airport" in (data / "incidents" / told["incident"]).read_text()
+        result = await job.result(timeout=5)
+    assert (result["job"], result["reason"]) == ("R-7", "fatal")
+    assert "no airport" in (data / "incidents" / result["incident"]).read_text()
 
 
 LETTER = {

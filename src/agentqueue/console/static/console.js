@@ -119,9 +119,9 @@ async function call(path, { method = "GET", body, signal, asText = false } = {})
     method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
   });
   const text = await answer.text();
-  const told = parsed(text);
-  if (!answer.ok) throw new Problem(answer.status, told);
-  return asText ? { ...told, texts: memberTexts(text) } : told;
+  const content = parsed(text);
+  if (!answer.ok) throw new Problem(answer.status, content);
+  return asText ? { ...content, texts: memberTexts(text) } : content;
 }
 
 function parsed(text) {
