@@ -75,7 +75,9 @@ def decode_exception(value: Any) -> Any:
         except Exception:  # noqa: BLE001, S110  # the constructor takes other arguments (UnicodeDecodeError)
             pass
     text = ", ".join(map(str, args))
-    return _execution_failed()(f"{name}: {text}" if text else name)
+    # arq's own class if this process has imported arq, since its users write `except JobExecutionFailed`
+    failed = _find_class(JobExecutionFailed.__name__) or JobExecutionFailed
+    return failed(f"{name}: {text}" if text else name)
 
 
 def _find_class(name: str) -> type[BaseException] | None:
@@ -86,8 +88,3 @@ def _find_class(name: str) -> type[BaseException] | None:
         if isinstance(kind, type) and issubclass(kind, Exception):
             return kind
     return JobExecutionFailed if name == JobExecutionFailed.__name__ else None
-
-
-def _execution_failed() -> type[BaseException]:
-    """Return arq's own class if this process has imported arq, since its users write `except JobExecutionFailed`."""
-    return _find_class(JobExecutionFailed.__name__) or JobExecutionFailed

@@ -148,7 +148,7 @@ class Agent:
         job = JobDefinition(
             agent=self.name,
             queue=self.queue,
-            name=self._check_name(name or getattr(func, "__name__", "").strip("_").replace("_", "-")),
+            name=check_job_name(name or getattr(func, "__name__", "").strip("_").replace("_", "-")),
             func=func,
             payload=Payload(func, payload_parameter(func, Context)),
             is_async=runs_on_loop,
@@ -157,17 +157,13 @@ class Agent:
             backoff=None if backoff is None else Backoff.parse(backoff),
             keep_result=None if keep_result is None else seconds(keep_result, "keep_result", endless=True),
         )
+        if job.name in self.jobs:
+            raise UsageError(f"agent {self.name!r} has a job {job.name!r} already; give one of them name=...")
         self.jobs[job.name] = job
         with contextlib.suppress(AttributeError):  # a bound method has no attributes: it is enqueued by name
             own = [known for known in jobs_of(func) if known.func is func]
             func.__agentqueue_jobs__ = (*own, job)  # type: ignore[attr-defined]
         return job
-
-    def _check_name(self, name: str) -> str:
-        check_job_name(name)
-        if name in self.jobs:
-            raise UsageError(f"agent {self.name!r} has a job {name!r} already; give one of them name=...")
-        return name
 
 
 def _check_hook(func: Hook) -> Hook:

@@ -43,17 +43,13 @@ def read_head(head: bytes, *, depth: int = 1) -> dict[str, Any]:
     try:
         value = orjson.loads(head)
     except orjson.JSONDecodeError:
-        value = _loads(_mended(head, depth))
+        try:
+            value = orjson.loads(_mended(head, depth))
+        except orjson.JSONDecodeError as exc:
+            raise InvalidPayload(f"it is not JSON: {exc}") from None
     if not isinstance(value, dict):
         raise InvalidPayload(f"a record is an object, not {type(value).__name__}")
     return value
-
-
-def _loads(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidPayload(f"it is not JSON: {exc}") from None
 
 
 def _mended(head: bytes, depth: int) -> bytes:
