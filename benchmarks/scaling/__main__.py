@@ -10,7 +10,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main() -> None:
-    """Some minutes on two processors."""
+    """Run the simulation, which takes some minutes on two processors."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8, help="how many runs per controller and load")
     parser.add_argument("--workers", type=int, default=None, help="processes; by default one per processor")

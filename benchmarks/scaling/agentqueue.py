@@ -14,7 +14,7 @@ from agentqueue_operator.controller.scaling.scale_in import WorkerPod, victims_o
 
 @dataclass(slots=True)
 class AgentQueue:
-    """The controller. `wrong_by`: the service time is taken for so many times what was measured."""
+    """The controller. `wrong_by`: factor by which the estimate of the service time is wrong."""
 
     policy: ScalingPolicy
     wrong_by: float = 1.0
@@ -54,7 +54,7 @@ class AgentQueue:
 
 
 def _running(pod: Pod, now: float) -> tuple[Running, ...]:
-    """What the pod's heartbeat says of its running jobs."""
+    """Return the running jobs as the pod's heartbeat reports them."""
     ages = [now - started for started in pod.running.values()]
     return running_of(len(ages), total_s=sum(ages), oldest_s=max(ages, default=0.0))
 
@@ -70,7 +70,7 @@ def _pods(world: World) -> Pods:
 
 
 def _act(world: World, live: list[Pod], wanted: int) -> None:
-    """Add pods, mark those that the operator's own planner would, or take marks back."""
+    """Add pods, mark those that the operator's own planner would choose, or remove marks."""
     seen = {str(pod.number): pod for pod in live}
     victims = {victim.name for victim in victims_of(_seen(world, seen), leaving=len(live) - wanted)}
     world.unmark([pod for name, pod in seen.items() if pod.marked_at is not None and name not in victims])

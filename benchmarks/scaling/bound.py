@@ -1,4 +1,4 @@
-"""What no controller can beat on the steady load: the least waste for a mean wait, without knowledge of the future.
+"""Lower bound for every controller on the steady load: least waste for a mean wait, without knowledge of the future.
 
 A Markov decision process, solved by value iteration: Poisson arrivals, exponential service times, pods that start in
 STEPS exponential steps (the simulator's take 8-15 s evenly), a decision at each event instead of every 5 s, idle pods
@@ -16,13 +16,13 @@ MOST_STARTING = 4
 MOST_JOBS = 22
 MOST_PODS = 13
 STATES = [state for state in product(range(MOST_STARTING + 1), repeat=STEPS) if sum(state) <= MOST_STARTING]
-"""How many starting pods are at each step of their start."""
+"""Numbers of starting pods at each step of their start."""
 INDEX = {state: at for at, state in enumerate(STATES)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """Seconds, jobs per second."""
+    """Parameters of the queue, in seconds and jobs per second."""
 
     arrivals: float = 0.2
     service: float = 20.0
@@ -30,12 +30,15 @@ class Queue:
 
 
 def least_waste(weight: float, queue: Queue, *, hours: float) -> tuple[float, float]:
-    """(mean wait in s, waste in pod-seconds in two hours) of the best policy. A waiting job costs `weight` pods."""
+    """Return mean wait (s) and waste (pod-seconds in two hours) of the best policy.
+
+    A waiting job costs `weight` pods.
+    """
     return _play(_solve(weight, queue), queue, seconds=hours * 3600)
 
 
 def _solve(weight: float, queue: Queue) -> np.ndarray:
-    """The cost of each state (jobs, ready pods, starting pods) over that of the empty one."""
+    """Return the cost of each state (jobs, ready pods, starting pods) relative to the empty one."""
     jobs, ready = np.arange(MOST_JOBS + 1)[:, None, None], np.arange(MOST_PODS + 1)[None, :, None]
     busy = np.minimum(jobs, ready)
     counts = np.array(STATES)
@@ -65,7 +68,7 @@ def _advanced(state: tuple[int, ...], at: int) -> int:
 
 
 def _advance(state: tuple[int, ...], at: int) -> tuple[int, ...]:
-    """One pod goes from a step to the next; from the last it leaves the starting ones."""
+    """Return the state after one pod has moved to the next step. After the last step it is no longer a starting pod."""
     moved = list(state)
     moved[at] -= 1
     if at + 1 < STEPS:
@@ -74,7 +77,7 @@ def _advance(state: tuple[int, ...], at: int) -> tuple[int, ...]:
 
 
 def _best(values: np.ndarray) -> np.ndarray:
-    """The least cost after a decision: start some pods, or let an idle one go."""
+    """Return the least cost after a decision to start some pods, or to remove an idle one."""
     best = values
     for more in range(1, MOST_STARTING + 1):
         started = np.array([INDEX.get((state[0] + more, *state[1:]), i) for i, state in enumerate(STATES)])
@@ -86,7 +89,7 @@ def _best(values: np.ndarray) -> np.ndarray:
 
 
 def _play(values: np.ndarray, queue: Queue, *, seconds: float) -> tuple[float, float]:
-    """Follow the best policy."""
+    """Simulate the best policy."""
     rng = random.Random("bound")
     jobs = ready = 0
     starting: tuple[int, ...] = (0,) * STEPS

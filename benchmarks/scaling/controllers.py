@@ -1,4 +1,4 @@
-"""The controllers that are compared, by name."""
+"""Controllers that are compared, by name."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,7 +22,7 @@ def keda(
     window: float = 60.0,
     limit_up: bool = False,
 ) -> Build:
-    """KEDA with a target of `per_slot` jobs for each of a pod's slots; one window for cooldown and stabilisation."""
+    """Return KEDA with a target of `per_slot` jobs per slot, and one window for cooldown and stabilisation."""
 
     def build(load: Load) -> Controller:
         return Keda(
@@ -40,7 +40,7 @@ def keda(
 
 
 def agentqueue(window: float | None = None) -> Build:
-    """AgentQueue at its defaults, but for the scale-down window."""
+    """Return AgentQueue with its defaults, except for the scale-down window."""
 
     def build(load: Load) -> Controller:
         policy = ScalingPolicy(
@@ -66,5 +66,5 @@ CONTROLLERS: dict[str, Build] = {
 
 KEDA_WINDOWS: dict[str, Build] = {f"KEDA, window {s} s": keda(window=float(s)) for s in (0, 15, 30, 120, 300)}
 OUR_WINDOWS: dict[str, Build] = {f"AgentQueue, window {s} s": agentqueue(float(s)) for s in (15, 30, 60, 120, 300)}
-"""Neighbours of the two, for the trade between waiting and waste."""
+"""Variants of the two, which show the trade between waiting and waste."""
 EVERY = CONTROLLERS | KEDA_WINDOWS | OUR_WINDOWS

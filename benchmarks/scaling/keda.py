@@ -4,7 +4,7 @@ HPA (kubernetes.io, "Horizontal Pod Autoscaling"): a sync every 15 s; desired = 
 to the present number is within 10 % of 1; up by at most max(100 %, 4 pods) in 15 s; down to the greatest desired number
 of the stabilisation window (300 s); off at zero replicas.
 KEDA (keda.sh, "Scaling Deployments"): a poll every 30 s takes 0 to 1 when the trigger is active, and to 0 once it has
-been inactive for the cooldown (300 s); the metric is read anew at each HPA sync.
+been inactive for the cooldown (300 s); the metric is read again at each HPA sync.
 A ReplicaSet removes pods that are not Ready first, then the newest, blind to what they run.
 """
 
@@ -33,7 +33,7 @@ class KedaConfig:
 
 @dataclass(slots=True)
 class Keda:
-    """The controller. Poll and sync start at a phase that depends on the seed."""
+    """KEDA and the HPA. Poll and sync start at a phase that depends on the seed."""
 
     config: KedaConfig
     wakes_at_zero: bool = False
@@ -97,12 +97,12 @@ class Keda:
 
 
 def desired_replicas(metric: float, *, target: float, current: int) -> int:
-    """The HPA's ratio rule for an AverageValue metric."""
+    """Return the desired replicas by the HPA's ratio rule for an AverageValue metric."""
     if 1 - TOLERANCE <= metric / (target * current) <= 1 + TOLERANCE:
         return current
     return math.ceil(metric / target)
 
 
 def newest_first(world: World) -> list[Pod]:
-    """The ReplicaSet's order of removal."""
+    """Return the pods in the order in which a ReplicaSet removes them."""
     return sorted(world.live, key=lambda pod: (world.is_ready(pod), -pod.born, -pod.number))

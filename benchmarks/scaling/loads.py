@@ -1,4 +1,4 @@
-"""The loads: arrival times and service times, drawn from a load's name and a seed before the run."""
+"""Loads: arrival times and service times, drawn from the name of a load and a seed before the run."""
 
 import math
 import random
@@ -14,7 +14,7 @@ Service = Callable[[random.Random], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What comes to a queue, in which setting."""
+    """Jobs of a queue, and the settings of its cluster."""
 
     name: str
     about: str
@@ -22,7 +22,7 @@ class Load:
     service: Service
     setting: Setting = field(default_factory=Setting)
     wrong_by: float = 1.0
-    """By which factor the controller's estimate of the service time is wrong."""
+    """Factor by which the controller's estimate of the service time is wrong."""
 
     before: "Load | None" = None
     """Other jobs of the same queue, in the same setting."""
@@ -35,7 +35,7 @@ class Load:
 
 
 def poisson(rate: Rate, greatest: float) -> Callable[[random.Random, float], Iterator[float]]:
-    """A Poisson process of a rate that varies, by thinning one of the `greatest` rate."""
+    """Return a Poisson process with a varying rate, by thinning a process with the `greatest` rate."""
 
     def draw(rng: random.Random, horizon: float) -> Iterator[float]:
         at = rng.expovariate(greatest)
@@ -52,7 +52,7 @@ def steady(rate: float) -> Callable[[random.Random, float], Iterator[float]]:
 
 
 def bursts(jobs: int, every: float) -> Callable[[random.Random, float], Iterator[float]]:
-    """That many jobs at one instant, a minute after each multiple of `every` seconds."""
+    """Return bursts of this number of jobs, a minute after each multiple of `every` seconds."""
 
     def draw(_: random.Random, horizon: float) -> Iterator[float]:
         at = 60.0
@@ -118,10 +118,10 @@ STUDY = (
     ),
     Load(name="trickle", about="a job of 60 s every 5 minutes", arrivals=steady(1 / 300), service=lognormal(60, 1)),
 )
-"""The eight loads of the study behind the first formula."""
+"""Eight loads of the study for the first formula."""
 
 CONTINUOUS = STUDY[:5]
-"""Those on which that formula's mean wait was longer than KEDA's."""
+"""Loads on which the mean wait of that formula was longer than KEDA's."""
 
 MORE = (
     Load(name="ramp", about="0.05 to 1 job/s of 20 s within half an hour", arrivals=poisson(_ramp, 1.0), service=_JOB),
@@ -176,6 +176,6 @@ MORE = (
         wrong_by=1 / 3,
     ),
 )
-"""What the study did not try."""
+"""Loads that the study did not contain."""
 
 LOADS = STUDY + MORE

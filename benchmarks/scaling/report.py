@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md, and the plots beside it."""
+"""Tables of docs/scaling.md, and the plots beside it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ BEGIN, END = "<!-- tables: begin, made by `make bench-scaling` -->", "<!-- table
 
 
 def write_tables(results: Results, bounds: Sequence[tuple[float, float]], path: Path) -> None:
-    """Replace what is between the two marks."""
+    """Replace the text between the two marks."""
     before, _, rest = path.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     parts = (_overall(results), _by_load(results), _goals(results, bounds))
@@ -106,7 +106,7 @@ _OUR_LINE = [OURS, *OUR_WINDOWS]
 
 
 def draw_plots(results: Results, bounds: Sequence[tuple[float, float]], folder: Path) -> None:
-    """pareto and pareto-loads, each as PNG and SVG."""
+    """Write the plots pareto and pareto-loads, each as PNG and SVG."""
     mpl.rcParams.update({"svg.hashsalt": "agentqueue", "font.size": 9})
     mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
     _save(_overview(results), folder / "pareto")
@@ -136,7 +136,7 @@ def _small_multiples(results: Results, bounds: Sequence[tuple[float, float]]) ->
 
 
 def _lines(axes: Axes, results: Results, loads: Sequence[Load]) -> None:
-    """Both controllers with windows from 0 to 300 s; a square for the settings of the tables."""
+    """Draw both controllers with windows from 0 to 300 s, with a square for the settings of the tables."""
     for names, chosen, colour, label in (
         (_KEDA_LINE, KEDA_BEST, "C1", "KEDA, tuned, windows of 0-300 s"),
         (_OUR_LINE, OURS, "C0", "AgentQueue, windows of 0-300 s"),

@@ -14,20 +14,20 @@ from benchmarks.scaling.loads import LOADS, STUDY
 from benchmarks.scaling.world import Outcome, World
 
 Results = dict[str, dict[str, dict[str, float]]]
-"""Controller -> load -> each field of an Outcome, as a mean over the seeds."""
+"""Fields of an Outcome as means over the seeds, by controller and load."""
 WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 _BY_NAME = {load.name: load for load in LOADS}
 
 
 def simulate(controller: str, load_name: str, seed: int) -> Outcome:
-    """One run."""
+    """Run one controller on one load with one seed."""
     load = _BY_NAME[load_name]
     return World(load.jobs(seed), load.setting, seed).run(EVERY[controller](load))
 
 
 def run_all(seeds: Sequence[int], *, workers: int | None = None) -> Results:
-    """The four controllers on all loads, their neighbours on the study's."""
+    """Run the four controllers on all loads, and their variants on the loads of the study."""
     pairs = [(name, load.name) for name in EVERY for load in (LOADS if name in CONTROLLERS else STUDY)]
     runs = [(name, load, seed) for name, load in pairs for seed in seeds]
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
@@ -42,7 +42,7 @@ def run_all(seeds: Sequence[int], *, workers: int | None = None) -> Results:
 
 
 def bound(*, hours: float) -> list[tuple[float, float]]:
-    """(mean wait, waste) of the best policies on the steady load."""
+    """Return mean wait and waste of the best policies on the steady load."""
     return [least_waste(weight, Queue(), hours=hours) for weight in WEIGHTS]
 
 
@@ -51,6 +51,6 @@ def _mean(outcomes: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def save(results: Results, bounds: Sequence[tuple[float, float]], path: Path) -> None:
-    """Write what was found."""
+    """Write the results."""
     rounded = [[round(wait, 3), round(waste)] for wait, waste in bounds]
     path.write_text(json.dumps({"results": results, "bound": rounded}, indent=1) + "\n")

@@ -13,9 +13,9 @@ from itertools import count
 from typing import Protocol
 
 HANDOVER_S = 1.0
-"""From a mark on an idle pod to its removal: the worker's answer, the annotation seen in the watch, 0.3 s more."""
+"""Time in seconds from a mark on an idle pod to its removal: the worker's answer, the watch, and 0.3 s more."""
 WAKE_S = 0.1
-"""From the first job of a queue at zero to the look it causes: a blocking listen, not the poll."""
+"""Time in seconds from the first job of a queue at zero until the controller acts on it, without waiting for a poll."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +43,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What surrounds the queue."""
+    """Settings of the simulated cluster."""
 
     slots: int = 1
     start: tuple[float, float] = (8.0, 15.0)
@@ -54,13 +54,13 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run came to; seconds, jobs, pods."""
+    """Result of a run, in seconds, jobs and pods."""
 
     mean_wait: float
     p95_wait: float
     within_30s: float
     waste: float
-    """Idle pod-seconds (a pod that starts is idle) and the work that killed jobs lose."""
+    """Idle pod-seconds, including those of starting pods, and the lost work of killed jobs."""
     pod_seconds: float
     killed: int
     scalings: int
@@ -70,7 +70,7 @@ class Outcome:
 
 
 class Controller(Protocol):
-    """Looks at the world when due and acts on it; answers when to look next."""
+    """Observes the world when due and acts on it. `look` returns the time of the next observation."""
 
     wakes_at_zero: bool
 
@@ -78,7 +78,7 @@ class Controller(Protocol):
 
 
 class World:
-    """The simulated queue. Controllers read it, and act by `add`, `terminate`, `mark` and `unmark`."""
+    """The simulated queue. Controllers read it, and act through `add`, `terminate`, `mark` and `unmark`."""
 
     def __init__(self, jobs: Sequence[Job], setting: Setting, seed: int) -> None:
         self.setting = setting
@@ -90,7 +90,7 @@ class World:
         self.started_pods: list[float] = []
         """Start times of the pods that became ready."""
         self.run_s = 0.0
-        """Time that the completed jobs took."""
+        """Sum of the run times of the completed jobs, in seconds."""
         self.arrived = self.completed = self.killed = self.scalings = self.peak = 0
         self.lost = self._pod_seconds = self._busy_seconds = 0.0
         self._events: list[tuple[float, int, str, object]] = []
@@ -101,7 +101,7 @@ class World:
 
     @property
     def live(self) -> list[Pod]:
-        """Pods that count as replicas: those that terminate do not."""
+        """Pods that count as replicas. Terminating pods do not."""
         return [pod for pod in self.pods if pod.terminated_at is None]
 
     def is_ready(self, pod: Pod) -> bool:
@@ -123,7 +123,7 @@ class World:
             self._push(pod.ready_at, "ready", pod)
 
     def terminate(self, pods: Sequence[Pod]) -> None:
-        """SIGTERM: no new claim; what still runs after the grace is killed and goes back to the queue's head."""
+        """Terminate pods: they claim no more jobs. Jobs that run after the grace period return to the queue."""
         self.scalings += 1
         for pod in pods:
             pod.terminated_at = self.now
@@ -133,7 +133,7 @@ class World:
                 self._remove(pod)
 
     def mark(self, pods: Sequence[Pod]) -> None:
-        """The scale-in handshake: no new claim from now on; gone once idle and the handover has passed."""
+        """Mark pods for scale-in: they claim no more jobs, and go when idle and the handover time has passed."""
         for pod in pods:
             pod.marked_at = self.now
             self._push(self.now + HANDOVER_S, "handover", pod)
@@ -233,7 +233,7 @@ class World:
             self.pods.remove(pod)
 
     def _dispatch(self) -> None:
-        """The first job goes to the emptiest pod, among those to the one that waits longest (as Redis serves BLPOP)."""
+        """Assign jobs to the emptiest pod, and among those to the one that waits longest (as Redis serves BLPOP)."""
         while self.waiting:
             free = [pod for pod in self.pods if self._claims(pod)]
             if not free:

@@ -1,4 +1,4 @@
-"""What scaling on a cluster does through Redis, with real workers: the handshake, and dead containers."""
+"""Tests of scaling on a cluster with real workers and Redis: the drain handshake, and crashed containers."""
 
 import asyncio
 import signal
@@ -43,8 +43,8 @@ async def client(server_url: str) -> AsyncIterator[Client]:
         yield connected
 
 
-class Passes:
-    """Passes of a scaler over real queues; the cluster is made up, and does at once what is rendered."""
+class ScalerTestBed:
+    """A scaler over real queues. Its cluster is a fake that carries out changes at once."""
 
     def __init__(self, server: Server, *workers: str, **scaling: Any) -> None:
         self.cluster = FakeCluster(len(workers), *map(pod, workers))
@@ -52,15 +52,15 @@ class Passes:
         self.reader = QueueReader(server)
         self.queue = queue_of(**scaling)
 
-    async def one(self) -> Scaled:
+    async def run_pass(self) -> Scaled:
         scaled = await self.scaler.scale(self.queue, self.cluster.agents, queues=self.reader, at=monotonic())
         return scaled["work"]
 
     async def until_lowered(self) -> int:
-        """Passes until fewer are rendered; how many."""
+        """Run reconciles until the replicas are lowered. Return the replicas."""
 
         async def is_lower() -> bool:
-            scaled = await self.one()
+            scaled = await self.run_pass()
             assert scaled.replicas is not None
             self.lowered = scaled.replicas
             return self.lowered < self.cluster.replicas
@@ -70,7 +70,7 @@ class Passes:
 
 
 def holding() -> tuple[Agent, asyncio.Event]:
-    """An agent whose jobs run until they are let go."""
+    """An agent whose jobs run until the test releases them."""
     agent, let_go = Agent("work"), asyncio.Event()
 
     @agent.job
@@ -82,7 +82,7 @@ def holding() -> tuple[Agent, asyncio.Event]:
 
 
 async def beats(reader: QueueReader, count: int) -> None:
-    """Until so many workers have said that they live."""
+    """Wait until this number of workers has sent heartbeats."""
 
     async def are_heard() -> bool:
         return len((await reader.read({"work": 1.0}))["work"].heartbeats) == count
@@ -94,16 +94,16 @@ async def test_an_idle_worker_goes_while_a_busy_one_ends_its_job(
     client: Client, server: Server, server_url: str
 ) -> None:
     agent, let_go = holding()
-    passes = Passes(server, "w-1", "w-2", mode="Fixed", replicas=1)
+    bed = ScalerTestBed(server, "w-1", "w-2", mode="Fixed", replicas=1)
     async with working(agent, server_url, name="w-1", pod_uid="uid-w-1", concurrency=1):
         job = await client.enqueue("work", "hold")
         await until(lambda: _is_active(client, job.id), what="the job runs")
         async with working(agent, server_url, name="w-2", pod_uid="uid-w-2", concurrency=1) as second:
-            await beats(passes.reader, 2)
-            assert await passes.until_lowered() == 1
-            assert passes.cluster.costs() == {"w-2"}
+            await beats(bed.reader, 2)
+            assert await bed.until_lowered() == 1
+            assert bed.cluster.costs() == {"w-2"}
             assert second.state.marked
-            assert passes.cluster.lower(1) == ["w-2"]
+            assert bed.cluster.lower(1) == ["w-2"]
         let_go.set()
         assert (await final(job)).deliveries == 1
 
@@ -116,35 +116,35 @@ async def test_a_suspended_queue_keeps_its_busy_worker_until_the_job_has_ended(
     client: Client, server: Server, server_url: str
 ) -> None:
     agent, let_go = holding()
-    passes = Passes(server, "w-1", suspend=True)
+    bed = ScalerTestBed(server, "w-1", suspend=True)
     async with working(agent, server_url, name="w-1", pod_uid="uid-w-1", concurrency=1) as worker:
         job = await client.enqueue("work", "hold")
         await until(lambda: _is_active(client, job.id), what="the job runs")
-        await beats(passes.reader, 1)
-        await passes.one()
+        await beats(bed.reader, 1)
+        await bed.run_pass()
         await until(lambda: worker.state.marked, what="the worker knows")
         for _ in range(60):
-            assert (await passes.one()).replicas == 1
+            assert (await bed.run_pass()).replicas == 1
         waiting = await client.enqueue("work", "hold")
         let_go.set()
         await final(job)
-        assert await passes.until_lowered() == 0
+        assert await bed.until_lowered() == 0
         assert str((await waiting.status()).state) == "waiting"
 
 
 async def test_a_worker_whose_mark_is_taken_back_works_again(client: Client, server: Server, server_url: str) -> None:
     agent, let_go = holding()
-    passes = Passes(server, "w-1", mode="Fixed", replicas=0)
+    bed = ScalerTestBed(server, "w-1", mode="Fixed", replicas=0)
     let_go.set()
     async with working(agent, server_url, name="w-1", pod_uid="uid-w-1") as worker:
-        await beats(passes.reader, 1)
-        await passes.one()
+        await beats(bed.reader, 1)
+        await bed.run_pass()
         await until(lambda: worker.state.marked, what="the worker knows")
         job = await client.enqueue("work", "hold")
-        passes.queue = queue_of(mode="Fixed", replicas=1)
-        assert (await passes.one()).replicas == 1
+        bed.queue = queue_of(mode="Fixed", replicas=1)
+        assert (await bed.run_pass()).replicas == 1
         assert (await final(job)).deliveries == 1
-        assert passes.cluster.costs() == set()
+        assert bed.cluster.costs() == set()
 
 
 async def test_a_marked_worker_whose_operator_is_gone_works_again_after_a_while(
@@ -175,13 +175,13 @@ async def test_long_jobs_show_by_their_age(client: Client, server: Server, serve
             reports = (await reader.read({"work": 1.0}))["work"].heartbeats.values()
             return any(one.running_s > 1.0 and one.oldest_s == one.running_s for one in reports)
 
-        await until(has_run, what="a heartbeat tells for how long the job has run")
+        await until(has_run, what="a heartbeat reports the age of the running job")
         let_go.set()
 
 
 async def test_the_last_decision_is_found_in_redis(server: Server) -> None:
-    passes = Passes(server, mode="Fixed", replicas=3)
-    await passes.one()
+    bed = ScalerTestBed(server, mode="Fixed", replicas=3)
+    await bed.run_pass()
     raw = await Store(server).decision("work")
     assert raw is not None
     assert decode(raw).decision.reason == "Fixed"
@@ -190,14 +190,14 @@ async def test_the_last_decision_is_found_in_redis(server: Server) -> None:
 
 async def test_a_full_redis_stops_no_scale_in(server: Server, server_url: str, shared_server: RunningServer) -> None:
     agent, _ = holding()
-    passes = Passes(server, "w-1", suspend=True)
+    bed = ScalerTestBed(server, "w-1", suspend=True)
     async with working(agent, server_url, name="w-1", pod_uid="uid-w-1"):
-        await beats(passes.reader, 1)
+        await beats(bed.reader, 1)
         with shared_server.client() as plain:
             plain.config_set("maxmemory", 1)
         with pytest.raises(QueueFull):
-            await passes.reader.publish({"work": b"{}"})
-        assert await passes.until_lowered() == 0
+            await bed.reader.publish({"work": b"{}"})
+        assert await bed.until_lowered() == 0
         with shared_server.client() as plain:
             plain.config_set("maxmemory", 0)
 
@@ -279,7 +279,7 @@ Beat = Callable[..., Awaitable[Engine]]
 
 @pytest.fixture
 def beat(server: Server, client: Client) -> Beat:
-    """A worker's incarnation by hand, that has claimed a job and said that it lives."""
+    """Return an incarnation of a worker that has claimed a job and sent a heartbeat."""
 
     async def beat(incarnation: str, *, started_ms: int, uid: str = "8a7b", **said: Any) -> Engine:
         import orjson

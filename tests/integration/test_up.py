@@ -1,4 +1,4 @@
-"""`agentqueue up`: one file runs on this machine; jobs survive whatever ends it."""
+"""Tests of `agentqueue up`: a file runs on this machine, and jobs survive every kind of end."""
 
 import contextlib
 import json
@@ -63,7 +63,7 @@ spec:
 
 
 def wait_for(what: Callable[[], Any], described: str, seconds: float = 30) -> Any:
-    """The condition, polled; a deadline only so that a failure shows."""
+    """Poll a condition until it holds. The deadline only makes a failure visible."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, f"gave up waiting for {described}"
@@ -72,7 +72,7 @@ def wait_for(what: Callable[[], Any], described: str, seconds: float = 30) -> An
 
 
 class Running:
-    """An `up` in a folder."""
+    """A running `up` in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -164,7 +164,7 @@ def test_every_job_is_done_after_kill_9_and_up_again(up: Running) -> None:
 
 
 def test_a_job_runs_again_after_kill_9_of_all_though_nobody_remembers_its_worker(up: Running) -> None:
-    """Nothing waits, so no worker is wanted for anything else."""
+    """No other job waits, so a worker starts only for this one."""
     with up.start().client as client:
         client.enqueue("work", "hold", id="held")
         wait_for((up.out / "holding").exists, "the job to run")
@@ -222,7 +222,7 @@ def test_a_handler_that_does_not_import_is_shown_and_up_goes_on(up: Running) -> 
 
 
 def test_when_its_reader_is_gone_it_runs_on_and_ctrl_c_ends_it(up: Running) -> None:
-    """`agentqueue up … | head`, or `| tee`, which the same Ctrl-C ends first."""
+    """`agentqueue up … | head` or `| tee`: the same Ctrl-C ends the reader first."""
     command = [COMMAND, "up", "agentqueue.yaml"]
     up.process = subprocess.Popen(command, cwd=up.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert up.process.stdout is not None

@@ -1,4 +1,4 @@
-"""`agentqueue up` with the external Redis that the file names: over TLS, behind Sentinels."""
+"""Tests of `agentqueue up` with an external Redis, over TLS and behind Sentinels."""
 
 import base64
 import json
@@ -149,7 +149,7 @@ def test_what_is_in_neither_is_named(
 
 @contextmanager
 def up(folder: Path, *documents: dict[str, Any]) -> Iterator["subprocess.Popen[str]"]:
-    """It runs until the end of the block, and drains then."""
+    """Run `up` until the end of the block, and drain it then."""
     (folder / "shop_agents.py").write_text(CODE)
     environ = {name: value for name, value in os.environ.items() if name not in (*env.CONNECTION, "REDIS_URL")}
     process = subprocess.Popen(
@@ -188,7 +188,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _redis_installed: None
 
 
 def sell(capsys: pytest.CaptureFixture[str]) -> str:
-    """Send a job with the command line, which finds the way by the note of `up`, and wait for its result."""
+    """Send a job with the command line, which finds the server of `up`, and wait for its result."""
     capsys.readouterr()
     assert run(["submit", "shop", "sell", "--wait", "--force"]) == 0, capsys.readouterr().err
     return capsys.readouterr().out

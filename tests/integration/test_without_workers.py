@@ -1,4 +1,4 @@
-"""What workers do beside running jobs is done where there is none: under the operator, and under `agentqueue up`."""
+"""Tests of housekeeping for queues without workers, by the operator and by `agentqueue up`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 BOUND = 10.0
-"""Seconds after the end of a lease, or since somebody looks after the queue; on a machine with nothing else to do."""
+"""Deadline in seconds after the end of a lease, or after housekeeping of the queue has started."""
 DEADLINE = 2 * BOUND
 SHORT = EngineSettings(lease_ms=200)
 
@@ -42,7 +42,7 @@ async def client(server_url: str) -> AsyncIterator[Client]:
 
 @dataclass
 class Given:
-    """A queue whose workers are all gone."""
+    """A queue whose workers are all lost."""
 
     server: Server
     client: Client
@@ -63,7 +63,7 @@ class Given:
         return f"{self.queue}/{name}"
 
     async def claim(self, name: str, *, worker: str = "dead-1", delay: float = 0.0) -> None:
-        """A worker takes the job, and is never heard again."""
+        """Claim the job with a worker that sends no heartbeat afterwards."""
         await self.client.enqueue(self.queue, "job", id=self.id(name), delay=delay)
         reply = await Engine(self.server, self.queue, SHORT).finish_and_claim(
             seq=1, owner=f"{worker}/{self.id(name)}", want=1
@@ -76,7 +76,7 @@ DUTIES: dict[str, Duty] = {}
 
 
 class ADuty(Protocol):
-    """`left` leaves something to do, `is_done` returns whether it was done."""
+    """A task of housekeeping: `left` creates it, and `is_done` returns whether it was done."""
 
     @staticmethod
     async def left(given: Given) -> None: ...
@@ -86,7 +86,7 @@ class ADuty(Protocol):
 
 
 def duty(made: type[ADuty]) -> type[ADuty]:
-    """Register a duty."""
+    """Register a task."""
     DUTIES[made.__name__] = (made.left, made.is_done)
     return made
 
@@ -265,18 +265,18 @@ class NotesOfTheHousekeepingThatSomebodyElseWroteAreWrittenAnew:
 
 
 async def leave_all(given: Given) -> None:
-    """All that there can be to do, in one queue."""
+    """Create all tasks in one queue."""
     for left, _ in DUTIES.values():
         await left(given)
 
 
 async def undone(given: Given) -> list[str]:
-    """The duties that nobody has carried out."""
+    """Return the tasks that are not done."""
     return [name for name, (_, is_done) in DUTIES.items() if not await is_done(given)]
 
 
 async def until_done(givens: list[Given]) -> None:
-    """Until all is done in all of the queues."""
+    """Wait until all tasks in all queues are done."""
     left: dict[str, list[str]] = {}
 
     async def are_done() -> bool:
@@ -357,7 +357,7 @@ async def test_a_replica_that_stands_by_or_stops_leading_keeps_its_hands_off(
 async def test_a_first_job_is_seen_though_the_replica_that_heard_of_it_is_gone(
     client: Client, server: Server, server_url: str
 ) -> None:
-    """It has taken the queue's only wake-up token with it."""
+    """A lost worker has taken the only wake-up token of the queue."""
     leader, standby = OperatorHome(server_url), OperatorHome(server_url, leads=False)
     leader.add("auto")
     cluster = standby.add("auto")
@@ -470,23 +470,23 @@ async def test_what_can_not_be_done_is_reported_and_the_rest_is_done(server: Ser
     given = Given(server, client, "work")
     await given.claim("held")
     await server.redis.set("work:workers", "theirs")
-    told: list[HousekeepingResult] = []
+    results: list[HousekeepingResult] = []
     reader = QueueReader(server)
-    keeper = Housekeeper(lambda: reader, told.append)
+    keeper = Housekeeper(lambda: reader, results.append)
     keeper.retentions = {"work": Retention()}
     running = asyncio.create_task(keeper.run())
     try:
-        await until(lambda: any(visit.released for visit in told), what="the job is given back", deadline=DEADLINE)
+        await until(lambda: any(visit.released for visit in results), what="the job is given back", deadline=DEADLINE)
     finally:
         running.cancel()
     assert await given.state("held") == "waiting"
-    assert {why for visit in told for why in visit.skipped.values()} == {"work:workers is string"}
+    assert {why for visit in results for why in visit.skipped.values()} == {"work:workers is string"}
 
 
 async def test_an_outage_of_redis_takes_no_job_from_a_worker_that_lives(
     start_server: Callable[..., RunningServer],
 ) -> None:
-    """The server hangs for longer than a lease; housekeepers are there the moment it answers again, and often."""
+    """The server hangs for longer than a lease, and housekeepers run the moment it answers again."""
     redis, work = start_server(), Work()
     async with (
         Client(redis.url) as client,
@@ -533,7 +533,7 @@ async def _is_past(server: Server, ms: int) -> bool:
 
 
 async def test_no_number_of_other_requests_or_workers_hides_what_is_to_be_done(server: Server, client: Client) -> None:
-    """1,000 jobs of others are asked to end and run on; 1,000 workers live. One of each is to be seen to."""
+    """With 1,000 other cancellation requests and 1,000 live workers, one lost job of each kind is still handled."""
     given, reader = Given(server, client, "work"), QueueReader(server)
     others = [f"other-{n}" for n in range(1_000)]
     await server.redis.mset({JOB + job_id: b"{}" for job_id in others})

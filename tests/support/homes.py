@@ -111,7 +111,7 @@ def status_in(cluster: FakeCluster) -> Object:
 
 
 class Nowhere:
-    """`up`'s processes and screen: none can be started, and what is said is kept."""
+    """Processes and screen of `up`: no process can be started, and printed lines are kept."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -137,7 +137,7 @@ class Nowhere:
 
 @contextlib.asynccontextmanager
 async def up_running(url: str, policies: Mapping[str, ScalingPolicy]) -> AsyncIterator[Callable[[str], LocalAgent]]:
-    """The loop of `up` over agents of these queues; gives each queue's agent."""
+    """Run the supervisor of `up` for agents of these queues. Yields a function that returns a queue's agent."""
     stop, nowhere = asyncio.Event(), Nowhere()
     agents = {
         q: LocalAgent(AgentRun(name=q, queue=q, policy=policy, retention=KEEPS)) for q, policy in policies.items()

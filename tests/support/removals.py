@@ -30,27 +30,27 @@ async def record_event(what: str, job: str) -> None:
 
 @agent.job(timeout=600)
 async def recorded(ctx: Context, seconds: float) -> None:
-    await tell("start", ctx.id)
+    await report("start", ctx.id)
     await asyncio.sleep(seconds)
-    await tell("end", ctx.id)
+    await report("end", ctx.id)
 """
 
 
 @dataclass
 class Removals:
-    """The record."""
+    """Record of jobs and pods."""
 
     running: dict[str, set[str]] = field(default_factory=dict)
-    """Pod -> jobs that have started there and not ended."""
+    """Running jobs by pod."""
     starts: dict[str, int] = field(default_factory=dict)
-    """Job -> how often it has started."""
+    """Number of starts by job."""
     ends: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
     busy: list[str] = field(default_factory=list)
-    """What ran in a pod when its termination began."""
+    """Jobs that ran in a pod when its termination began, by pod."""
 
     def note(self, what: str, pod: str, job: str) -> None:
-        """A handler's line."""
+        """Record a line from a handler."""
         jobs = self.running.setdefault(pod, set())
         if what == "start":
             jobs.add(job)
@@ -67,12 +67,12 @@ class Removals:
 
     @property
     def again(self) -> list[str]:
-        """Jobs that have started more than once."""
+        """Return the jobs that have started more than once."""
         return [job for job, times in self.starts.items() if times > 1]
 
     @contextlib.asynccontextmanager
     async def listening(self, host: str) -> AsyncIterator[int]:
-        """A server for the handlers' lines; yields its port."""
+        """Serve the handlers' lines. Yields the port."""
 
         async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             line = (await reader.readline()).decode().split()
@@ -94,7 +94,7 @@ class Removals:
 
 
 async def steady(client: Client, seconds: float, *, seed: int = 1) -> int:
-    """A job of two to six seconds every second or so, at random moments, for so long. Returns how many."""
+    """Enqueue jobs of two to six seconds at random times, about one per second. Return their number."""
     rng, began, count = random.Random(seed), monotonic(), 0
     while monotonic() - began < seconds:
         await asyncio.sleep(min(rng.expovariate(1.0), 5.0))

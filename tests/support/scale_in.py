@@ -32,30 +32,30 @@ NOW = datetime(2026, 11, 25, 3, tzinfo=UTC)
 
 
 Event = tuple[str, Callable[[], object]]
-"""What happens, in words, and how."""
+"""Description of an event, and the function that makes it happen."""
 
 
 class BusyPodRemoved(AssertionError):
-    """A scale-in took a pod that ran a job, or had one claimed."""
+    """A scale-in removed a pod that ran or had claimed a job."""
 
 
 @dataclass
 class Worker:
-    """A worker process, as agentqueue_worker's claim loop and renewing thread behave."""
+    """A worker process that behaves like the claim loop and the lease renewer of agentqueue_worker."""
 
     begun_after: tuple[int, int]
-    """The Deployment's generation at its start, and how much of the log there was."""
+    """Generation of the Deployment at its start, and length of the log at that time."""
     mark: int = 0
     renewed_at: float = float("-inf")
     claiming: bool = False
     taken: int = 0
-    """Jobs that a claim has taken in Redis and whose answer is under way."""
+    """Jobs that were claimed in Redis, with a reply in flight."""
     running: int = 0
     ending: bool = False
     beat: tuple[int, int] | None = None
-    """A heartbeat under way: busy slots and the confirmed mark."""
+    """Heartbeat in flight: busy slots and the confirmed mark."""
     answer: tuple[int, float] | None = None
-    """A renewal's answer under way: the mark, and when it was given."""
+    """Reply to a renewal in flight: the mark, and the time of the reply."""
 
     @property
     def works(self) -> bool:
@@ -64,7 +64,7 @@ class Worker:
 
 @dataclass
 class World:
-    """Everything. `rng` draws the schedule; a test may draw it from elsewhere."""
+    """All parts of a scale-in. `rng` draws the schedule."""
 
     rng: random.Random
     size: int
@@ -74,7 +74,7 @@ class World:
     pods: dict[str, Object] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
     log: list[tuple[str, Object | None]] = field(default_factory=list)
-    """Changes of pods, in the order in which every watch shows them."""
+    """Changes of pods, in the order in which all watches show them."""
     waiting: int = 0
     marks: dict[str, int] = field(default_factory=dict)
     beats: dict[str, tuple[float, int, int]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class World:
     trace: list[str] = field(default_factory=list)
     serial: int = 0
     eager: float = 0.5
-    """How likely it is that something happens at each moment in which the operator waits."""
+    """Probability of an event at each moment in which the operator waits."""
 
     def __post_init__(self) -> None:
         self.replicas, self.generation, self.deployment_version = self.size, 1, 1
@@ -145,7 +145,7 @@ class World:
         return name
 
     def advance(self, name: str) -> None:
-        """A pod's next step towards Ready."""
+        """Move a pod one step towards Ready."""
         live, stage = self.pods[name], stage_of(self.pods[name])
         if stage is Stage.UNSCHEDULED:
             self._store(name, {**live, "spec": {"nodeName": "n1"}})
@@ -156,7 +156,7 @@ class World:
             self._store(name, {**live, "status": pod(name)["status"]})
 
     def crash(self, name: str) -> None:
-        """Restart the pod's container; the jobs that it ran are given back."""
+        """Restart the container of a pod. The jobs that it ran return to the queue."""
         self._store(name, {**self.pods[name], "status": pod(name, ready=False)["status"]})
         self.workers[name] = Worker(begun_after=(self.generation, len(self.log)))
 
@@ -201,7 +201,7 @@ class World:
         self._write_set_status(active)
 
     def _less(self, active: Mapping[str, Object], name: str) -> tuple[Any, ...]:
-        """`ActivePodsWithRanks.Less`: all run on one node, so that ranks are equal; the rest is by chance."""
+        """Return the order of `ActivePodsWithRanks.Less` on one node, where all ranks are equal. Ties are random."""
         live = active[name]
         cost = int((live["metadata"].get("annotations") or {}).get(COST, 0))
         unassigned = not live["spec"].get("nodeName")
@@ -230,7 +230,7 @@ class World:
         self.leave(name)
 
     def leave(self, name: str) -> None:
-        """Begin the pod's termination."""
+        """Begin the termination of a pod."""
         live = self.pods[name]
         self._store(name, {**live, "metadata": {**live["metadata"], "deletionTimestamp": "2026-11-25T03:00:00Z"}})
         if name in self.workers:
@@ -245,7 +245,7 @@ class World:
 
     @property
     def is_lowering(self) -> bool:
-        """The controllers have not carried out the last change of replicas."""
+        """Return whether the controllers have yet to carry out the last change of replicas."""
         living = sum(not is_leaving(live) for live in self.pods.values())
         return (
             self.rs_view != (self.set_replicas, self.set_generation)
@@ -256,7 +256,7 @@ class World:
     # --- workers
 
     def beat(self, name: str) -> None:
-        """The renewing thread makes up a heartbeat: the confirmed mark is read first."""
+        """Prepare a heartbeat in the lease renewer, which reads the confirmed mark first."""
         worker = self.workers[name]
         worker.beat = (worker.running, 0 if worker.claiming else worker.mark)
 
@@ -277,7 +277,7 @@ class World:
         return admitted and not (worker.claiming or worker.running or worker.mark or worker.ending)
 
     def serve(self, name: str) -> None:
-        """Redis carries the claim out."""
+        """Carry out a claim in Redis."""
         if self.waiting and not self.workers[name].taken:
             self.waiting -= 1
             self.workers[name].taken = 1
@@ -287,7 +287,7 @@ class World:
         worker.running, worker.taken, worker.claiming = worker.running + worker.taken, 0, False
 
     def later(self, seconds: float) -> None:
-        """Time passes; who has not renewed for a lease has lost its jobs."""
+        """Advance the time. Workers that have not renewed within a lease lose their jobs."""
         self.now += seconds
         for name, worker in self.workers.items():
             if worker.works and self.now - self.beats.get(name, (0.0,))[0] > LEASE_S:
@@ -297,7 +297,7 @@ class World:
     # --- schedules
 
     def events(self) -> list[Event]:
-        """What may happen now."""
+        """Return the events that may happen now."""
         found: list[Event] = [
             ("Deployment controller sees", self.dc_watch),
             ("Deployment controller syncs", self.dc_sync),
@@ -351,7 +351,7 @@ class World:
         return found
 
     def rare_events(self) -> list[Event]:
-        """What may happen now, and seldom does."""
+        """Return the rare events that may happen now."""
         found: list[Event] = [
             ("the operator restarts", self.restart),
             ("another number is wanted", lambda: setattr(self, "wanted", self.rng.randint(0, self.size + 1))),
@@ -367,14 +367,14 @@ class World:
         self.trace.append(f"{self.now:.1f} {what}")
 
     def happen(self) -> None:
-        """One event."""
+        """Make one random event happen."""
         rare = self.rng.random() < 0.01
         what, act = self.rng.choice(self.rare_events() if rare else self.events())
         self.note(what)
         act()
 
     def bustle(self) -> None:
-        """The time between two passes: most parts get round, and each may lag."""
+        """Simulate the time between two reconciles, in which most parts act and each may lag."""
         chance = self.rng.random
         if chance() < 0.03 and not self.is_lowering:
             self.note("the marks run out, since no operator kept them for a minute")
@@ -407,7 +407,7 @@ class World:
             self.op_watch()
 
     def interleave(self) -> None:
-        """The operator waits for an answer: others go on."""
+        """Let other parts act while the operator waits for a reply."""
         while self.rng.random() < self.eager:
             self.happen()
 
@@ -417,7 +417,7 @@ class World:
         self.scaler = QueueScaler(_Api(self), now=lambda: NOW)
 
     async def a_pass(self) -> None:
-        """Run one pass of the real scaler, and write the result."""
+        """Run one reconcile of the real scaler, and write the result."""
         self.note(f"pass: wanted {self.wanted}")
         queue = queue_of(mode="Fixed", replicas=self.wanted)
         agents = {"work": AgentPods(deployment=self.op_deployment, pods=list(self.op_pods.values()))}
@@ -426,7 +426,7 @@ class World:
         self.write(scaled)
 
     def write(self, scaled: Scaled) -> None:
-        """The Deployment is applied; the cache keeps what an apply gave back."""
+        """Apply the Deployment. The cache keeps the object that the API server returned."""
         lowered = scaled.lowered_from
         if lowered is not None and lowered["metadata"]["resourceVersion"] != str(self.deployment_version):
             self.note("the write is refused: the Deployment has changed")
@@ -438,7 +438,7 @@ class World:
             self.op_deployment = self.deployment()
 
     async def settle(self, passes: int = 40) -> None:
-        """From now on all goes well: no more jobs come, those there are end, every watch catches up."""
+        """Run to the end without faults: no jobs arrive, running ones end, and every watch catches up."""
         self.eager, self.waiting = 0.0, 0
         for _ in range(passes):
             for name in list(self.pods):
@@ -457,7 +457,7 @@ class World:
             await self.a_pass()
 
     def finish(self, name: str) -> None:
-        """The worker ends what it runs, and renews."""
+        """Let a worker finish its jobs and renew its leases."""
         self.reply(name)
         worker = self.workers[name]
         worker.running = 0
@@ -468,7 +468,7 @@ class World:
         self.learn(name)
 
     def left_behind(self) -> tuple[set[str], set[str]]:
-        """Marks, and pods with a low cost, that are there still."""
+        """Return the remaining marks, and the pods that still have our deletion cost."""
         return set(self.marks), {name for name, live in self.pods.items() if has_low_cost(live)}
 
 

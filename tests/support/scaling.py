@@ -1,4 +1,4 @@
-"""A cluster and queues that only scaling sees: pods under a ReplicaSet that removes as Kubernetes does, in no time."""
+"""Fake cluster and queues for tests of scaling. Its ReplicaSet removes pods in the order of Kubernetes, at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ START = "2026-11-25T02:00:00Z"
 
 
 def queue_of(*, suspend: bool = False, **scaling: Any) -> ResolvedQueue:
-    """An AgentQueue of one agent `work` with one slot a pod."""
+    """Return an AgentQueue with one agent `work`, which has one slot per pod."""
     agent = {"name": "work", "handler": "work:agent", "concurrency": 1, "scaling": scaling}
     spec = {"suspend": suspend, "redis": {"managed": {}}, "agents": [agent]}
     metadata = {"name": "demo", "namespace": "ns", "uid": "u"}
@@ -27,7 +27,7 @@ def queue_of(*, suspend: bool = False, **scaling: Any) -> ResolvedQueue:
 
 
 def pod(name: str, *, ready: bool = True, template: str = "t1", **status: Any) -> Object:
-    """A worker pod, scheduled, and Ready 4 s after it was made."""
+    """Return a scheduled worker pod that became Ready 4 s after its creation."""
     conditions = [{"type": "Ready", "status": str(ready), "lastTransitionTime": "2026-11-25T02:00:04Z"}]
     container = {"name": "worker", "restartCount": 0, "state": {"running": {}}}
     return {
@@ -49,12 +49,12 @@ def pod(name: str, *, ready: bool = True, template: str = "t1", **status: Any) -
 
 @dataclass
 class FakeQueues:
-    """One queue on a server, with the workers' heartbeats. `down`: it does not answer."""
+    """One queue on a server, with the heartbeats of its workers. `down`: the server does not answer."""
 
     load: Load = field(default_factory=Load)
     heartbeats: dict[str, WorkerHeartbeat] = field(default_factory=dict)
     marked: dict[str, int] = field(default_factory=dict)
-    """Worker -> mark. Each mark is one higher than any before."""
+    """Drain marks by worker. Each mark is one higher than any before."""
     down: bool = False
     takes_marks: bool = True
     arrived: int = 0
@@ -66,7 +66,7 @@ class FakeQueues:
     kept_s: float | None = -1.0
 
     def confirm(self, worker: str, *, busy: int = 0) -> None:
-        """The worker's heartbeat names its present mark."""
+        """Send a heartbeat in which the worker confirms its present mark."""
         self.heartbeats[worker] = WorkerHeartbeat(busy=busy, slots=1, draining=True, mark=self.marked[worker])
 
     def _check(self) -> None:
@@ -140,7 +140,7 @@ class FakeCluster:
 
     @property
     def deployment(self) -> Object:
-        """As the cache shows it."""
+        """The Deployment as the cache shows it."""
         stuck = [{"type": "ReplicaFailure", "status": "True"}] if self.is_stuck else []
         return {
             "metadata": {
@@ -159,7 +159,7 @@ class FakeCluster:
         }
 
     def replica_set(self, template: str) -> Object | None:
-        """As the API server has it."""
+        """Return the ReplicaSet of a pod template as the API server has it."""
         pods = [one for one in self.pods.values() if one["metadata"]["labels"]["pod-template-hash"] == template]
         whole = [one for one in pods if self.lags or one["metadata"]["labels"][REMOVABLE_LABEL] == NOT_REMOVABLE]
         count = self.replicas if len({len(pods), len(self.pods)}) == 1 else len(pods)
@@ -179,15 +179,15 @@ class FakeCluster:
 
     @property
     def agents(self) -> Mapping[str, AgentPods]:
-        """What a pass is given."""
+        """Agents as a reconcile gets them."""
         return {"work": AgentPods(deployment=self.deployment, pods=list(self.pods.values()))}
 
     def costs(self) -> set[str]:
-        """Pods that bear our cost."""
+        """Return the names of the pods that have our deletion cost."""
         return {name for name, one in self.pods.items() if one["metadata"].get("annotations", {}).get(COST) == LOW_COST}
 
     def lower(self, replicas: int) -> list[str]:
-        """Set the number, as the loop does; returns the pods that go: not Ready first, then by cost."""
+        """Set the replicas. Return the removed pods: not Ready ones go first, then those with our deletion cost."""
         self.replicas = replicas
         order = sorted(self.pods, key=lambda name: (_is_ready(self.pods[name]), name not in self.costs(), name))
         gone = order[: max(0, len(order) - replicas)]
@@ -230,7 +230,7 @@ class FakeCluster:
 
 
 def patched(live: Object, changes: Object) -> Object:
-    """A pod's metadata after a merge patch, as the API server does it."""
+    """Return the pod after a merge patch of its metadata, as the API server applies it."""
     mine, wanted = live["metadata"], changes["metadata"]
     for name in ("uid", "resourceVersion"):
         if name in wanted and wanted[name] != mine.get(name):

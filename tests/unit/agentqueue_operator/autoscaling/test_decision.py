@@ -1,4 +1,4 @@
-"""The decision by example: each row a situation, the answer and its reason."""
+"""Tests of the decision by example: a situation, the decision and its reason."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ from agentqueue_operator.autoscaling.model import (
 )
 
 LONG_KNOWN = Memory(since=0.0, busy_at=995.0, current=None)
-"""Nothing is learned any more, and a job was here 5 s ago."""
+"""Memory after the learning time, with the last job 5 s ago."""
 
 
 def seconds(value: float) -> timedelta:

@@ -1,4 +1,4 @@
-"""What holds of every decision, whatever the situation."""
+"""Properties of every decision."""
 
 import math
 from dataclasses import replace
@@ -79,7 +79,7 @@ def policies(draw: st.DrawFn, mode: ScalingMode = ScalingMode.AUTO) -> ScalingPo
 
 @st.composite
 def pasts(draw: st.DrawFn, policy: ScalingPolicy) -> Memory:
-    """A memory as some looks leave it."""
+    """Draw a memory after some observations."""
     memory = Memory()
     for at in range(0, draw(st.integers(0, 3)) * 10, 10):
         snapshot = ScalingSnapshot(at=float(at), load=draw(st.none() | loads), pods=draw(pods), rates=draw(rates))
@@ -218,7 +218,7 @@ def test_memory_stays_small(situation: tuple[ScalingSnapshot, int, ScalingPolicy
 
 @given(policy=policies(), load=loads, known=rates, silent=st.integers(0, 3))
 def test_no_job_stands_still_for_want_of_a_pod(policy: ScalingPolicy, load: Load, known: Rates, silent: int) -> None:
-    """Nothing serves, nothing starts, and nothing holds it back: then the first job is reason enough for a pod."""
+    """If no pod serves or starts, and no rule holds back, one job is enough to start a pod."""
     snapshot = ScalingSnapshot(at=100.0, load=load, pods=Pods(silent=silent), rates=known)
     decision = decide(snapshot, silent, policy, Memory(since=0.0, current=silent))
     if policy.max_replicas > silent and (load.active or (load.backlog and not load.paused)):

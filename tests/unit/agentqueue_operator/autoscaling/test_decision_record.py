@@ -1,4 +1,4 @@
-"""A decision's way through Redis: what comes back is what was decided; how often it is said; and listening."""
+"""Tests of the JSON form of a decision, of its publication, and of the listener for first jobs."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from tests.support.scaling import FakeQueues
 
 
 def decide(ready: int = 0, *, current: int = 0, load: Load | None = None, **policy: Any) -> Decision:
-    """A decision on so many ready jobs."""
+    """Return a decision on this number of ready jobs."""
     snapshot = ScalingSnapshot(at=5.0, load=load or Load(ready=ready), pods=Pods(ready=current))
     return decide_replicas(snapshot, current=current, policy=ScalingPolicy(**policy), memory=Memory())
 
@@ -61,8 +61,8 @@ def test_a_decision_comes_back_as_it_was(
 
 
 def test_json_has_camel_case_and_seconds() -> None:
-    told = to_json(PublishedDecision(by="up", at_ms=7, decision=decide(9, target_wait=timedelta(minutes=1))))
-    assert (told["replicas"], told["reason"], told["terms"]["policy"]["targetWait"]) == (2, "Backlog", 60.0)
+    fields = to_json(PublishedDecision(by="up", at_ms=7, decision=decide(9, target_wait=timedelta(minutes=1))))
+    assert (fields["replicas"], fields["reason"], fields["terms"]["policy"]["targetWait"]) == (2, "Backlog", 60.0)
 
 
 @pytest.mark.parametrize(
@@ -76,21 +76,21 @@ def test_what_another_version_wrote_is_refused(raw: bytes, problems: str) -> Non
 async def test_news_are_published_at_once_and_the_same_again_after_a_while() -> None:
     queues, publisher = FakeQueues(), Publisher("up", now=lambda: 7)
 
-    async def is_told(decision: Decision, at: float) -> bool:
+    async def is_published(decision: Decision, at: float) -> bool:
         queues.published.clear()
         await publisher.publish(queues, {"work": decision}, at=at)
         return "work" in queues.published
 
-    assert await is_told(decide(), 0.0)
-    assert not await is_told(decide(), EVERY_S - 0.1)
-    assert await is_told(decide(), EVERY_S)
-    assert await is_told(decide(9), EVERY_S + 0.1)
+    assert await is_published(decide(), 0.0)
+    assert not await is_published(decide(), EVERY_S - 0.1)
+    assert await is_published(decide(), EVERY_S)
+    assert await is_published(decide(9), EVERY_S + 0.1)
     queues.down = True
-    assert not await is_told(decide(), EVERY_S + 0.2)
+    assert not await is_published(decide(), EVERY_S + 0.2)
     queues.down = False
-    assert await is_told(decide(), EVERY_S + 0.3)
+    assert await is_published(decide(), EVERY_S + 0.3)
     unread = decide_replicas(ScalingSnapshot(at=9.0, load=None), current=0, policy=ScalingPolicy(), memory=Memory())
-    assert not await is_told(unread, EVERY_S * 9)
+    assert not await is_published(unread, EVERY_S * 9)
 
 
 async def test_a_change_is_what_was_seen_to_change_and_why_it_was_decided() -> None:
@@ -106,7 +106,7 @@ ONE, OTHER = Owner("shop/a", "1"), Owner("shop/b", "2")
 
 
 async def passes(queues: FakeQueues, *publishers: Publisher, at: float) -> None:
-    """Each looks and publishes once; a second after the other, as on a loaded machine."""
+    """Let each publish once, one second after the other, as on a loaded machine."""
     for number, publisher in enumerate(publishers):
         await publisher.publish(queues, {"work": decide()}, at=at + number)
 
@@ -140,7 +140,7 @@ async def test_the_other_publisher_is_named(other: Publisher, who: str) -> None:
 
 
 async def test_what_an_earlier_agent_queue_left_is_nobody_who_shares() -> None:
-    """Deleted and applied again, it has another uid: its last decision stands there once."""
+    """A recreated AgentQueue has another UID, and finds the last decision of the deleted one once."""
     queues, before, after = (
         FakeQueues(),
         Publisher("operator", owner=ONE),
@@ -176,7 +176,7 @@ async def test_a_decision_of_another_version_says_nothing_about_who_shares() -> 
 
 
 class Ears(FakeQueues):
-    """Tells of what it is asked to wait for."""
+    """Queues that record the names they are asked to wait for."""
 
     def __init__(self, *answers: bool | Exception) -> None:
         super().__init__()

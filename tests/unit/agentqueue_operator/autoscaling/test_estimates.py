@@ -1,4 +1,4 @@
-"""What is learned from looks."""
+"""Tests of the estimates from observations."""
 
 import math
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Decisions in plain words."""
+"""Tests of the explanations of decisions."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -134,18 +134,18 @@ def test_details_name_what_only_some_queues_have() -> None:
 
 def test_a_guess_is_called_one() -> None:
     limit = RateLimit(max=2, duration_seconds=1)
-    told = explain(decide(Load(ready=100), current=0, rates=Rates(service_known=timedelta()), rate_limit=limit))
-    assert told.headline == (
+    explained = explain(decide(Load(ready=100), current=0, rates=Rates(service_known=timedelta()), rate_limit=limit))
+    assert explained.headline == (
         "From no pods to 1: the rate limit can supply no more with jobs, as far as is known before a job has ended."
     )
     assert (
         "0 jobs a second arrive and take an estimated 30 s each; 0.0 slots were busy in the last minute."
-        in told.details
+        in explained.details
     )
-    assert "The rate limit can supply 1 pod with jobs, as far as is known before a job has ended." in told.details
+    assert "The rate limit can supply 1 pod with jobs, as far as is known before a job has ended." in explained.details
 
 
-def test_without_metrics_there_is_little_to_tell() -> None:
+def test_without_metrics_there_is_one_detail() -> None:
     assert explain(decide(None)).details == ("The queue could not be read.",)
 
 
@@ -233,18 +233,18 @@ def test_docs_scaling_md_shows_these_words() -> None:
 
 
 def test_words_for_a_machine_without_pods() -> None:
-    told = explain(decide(Load(), current=1, rates=Rates(), max_pods_per_minute=3)).for_processes()
+    explained = explain(decide(Load(), current=1, rates=Rates(), max_pods_per_minute=3)).for_processes()
     assert (
-        told.headline
+        explained.headline
         == "1 worker, as before: fewer are enough, but the last ones are removed after another 50 s without a job."
     )
-    assert "pod" not in " ".join(told.details)
+    assert "pod" not in " ".join(explained.details)
     limited = explain(decide(BACKLOG, max_pods_per_minute=1)).for_processes()
     assert limited.headline == "From 2 workers to 3: maxPodsPerMinute is 1."
 
 
 @pytest.mark.parametrize(
-    ("workers", "told"),
+    ("workers", "present"),
     [
         pytest.param(Workers(claiming=1, slots=3, busy=1), "1 worker with 3 slots, 2 of them free.", id="some-free"),
         pytest.param(
@@ -260,12 +260,12 @@ def test_words_for_a_machine_without_pods() -> None:
         pytest.param(NONE, "0 workers with 0 slots, 0 of them free.", id="none"),
     ],
 )
-def test_a_queue_that_nobody_scales(workers: Workers, told: str) -> None:
+def test_a_queue_that_nothing_scales(workers: Workers, present: str) -> None:
     explained = explain_without_decision(Load(ready=2, active=1), workers)
     assert explained.headline.startswith("No autoscaling decision found")
     assert explained.details == (
         "2 jobs ready (the oldest for 0 s), 0 due within a pod's start, 1 running.",
-        told,
+        present,
     )
 
 
@@ -285,9 +285,9 @@ def test_jobs_that_do_not_wait() -> None:
 
 
 def test_what_is_left_of_lost_workers_is_said() -> None:
-    told = explain(decide(Load(ready=1, stalled=2), pods=Pods(ready=1, silent=1))).details
-    assert told[0].endswith("0 running, 2 started by lost workers and soon ready again.")
-    assert "1 pod ready, 0 starting, 1 without heartbeats;" in told[2]
+    explained = explain(decide(Load(ready=1, stalled=2), pods=Pods(ready=1, silent=1))).details
+    assert explained[0].endswith("0 running, 2 started by lost workers and soon ready again.")
+    assert "1 pod ready, 0 starting, 1 without heartbeats;" in explained[2]
     without_a_node = explain(decide(Load(ready=1), pods=Pods(silent=1, unschedulable=1, failing=1))).details[2]
     assert "1 without a node, 1 without heartbeats, 1 failing to start;" in without_a_node
 

@@ -1,4 +1,4 @@
-"""A rate-limited queue from zero, in virtual time: what is learned of its jobs bounds its pods, look by look."""
+"""Tests of a rate-limited queue in virtual time: the estimates limit its pods."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -36,7 +36,7 @@ class World:
     fails: bool = False
     ready_at: list[int] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
-    """When each running job started."""
+    """Start times of the running jobs."""
     ended: int = 0
     failed: int = 0
     estimates: Estimates = field(default_factory=Estimates)
@@ -44,7 +44,7 @@ class World:
     reasons: set[ScalingReason] = field(default_factory=set)
 
     def until(self, end: int) -> list[int]:
-        """The number of pods after each look."""
+        """Return the number of pods after each observation."""
         return [self._look(at) for at in range(end) if self._step(at) and at % LOOK_S == 0]
 
     def _step(self, at: int) -> bool:

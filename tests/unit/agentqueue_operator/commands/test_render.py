@@ -1,4 +1,4 @@
-"""`agentqueue render`: manifests as text."""
+"""Tests of `agentqueue render`."""
 
 import json
 import os
@@ -146,6 +146,6 @@ texts = st.text(st.sampled_from("ab \n\t#:-\\\"'é"), max_size=12)
 
 @given(st.lists(st.dictionaries(keys, st.one_of(values, texts), min_size=1, max_size=3), max_size=2))
 def test_yaml_reads_back_as_it_was_with_a_yaml_1_1_reader(manifests: list[Any]) -> None:
-    """As kubectl's is: there `on` is true and 12:30 a number."""
+    """The YAML parser follows kubectl, for which `on` is true and 12:30 is a number."""
     assert documents(as_yaml(manifests)) == manifests
     assert json.loads(as_json(manifests))["items"] == manifests

@@ -1,4 +1,4 @@
-"""What `agentqueue up` knows of an agent's workers, and says when they die."""
+"""Tests of the state of an agent's workers in `agentqueue up`, and of the lines printed when they die."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ METRICS: dict[str, Any] = {"marked": {}, "delayed": 0, "done": 0, "dead": 0, "ar
 
 
 def agent(*, ready: int = 0, starting: int = 0, wanted: int = 3) -> LocalAgent:
-    """Its workers were started at 90, and got ready at 92."""
+    """Return an agent whose workers were started at 90 and became ready at 92."""
     names = [f"work-{number}" for number in range(ready + starting)]
     workers = {
         name: WorkerProcess(name, RUN, 0, 90.0, ready=92.0 if number < ready else None)
@@ -34,7 +34,7 @@ def lose(agent: LocalAgent, *names: str, at: float = 100.0) -> str:
 
 
 @pytest.mark.parametrize(
-    ("before", "lost", "said"),
+    ("before", "lost", "printed"),
     [
         pytest.param(agent(ready=3), ["work-0"], "another one starts now", id="one"),
         pytest.param(agent(ready=3), ["work-0", "work-1", "work-2"], "another one starts now", id="all-at-once"),
@@ -43,25 +43,27 @@ def lose(agent: LocalAgent, *names: str, at: float = 100.0) -> str:
         pytest.param(agent(ready=3, wanted=2), ["work-0"], "no replacement is needed", id="not-missed"),
     ],
 )
-def test_a_death_says_when_the_next_worker_starts(before: LocalAgent, lost: Sequence[str], said: str) -> None:
-    assert lose(before, *lost) == said
+def test_a_death_is_reported_with_the_time_when_the_next_worker_starts(
+    before: LocalAgent, lost: Sequence[str], printed: str
+) -> None:
+    assert lose(before, *lost) == printed
 
 
-def test_a_pause_is_told_in_whole_seconds_and_never_as_none() -> None:
+def test_a_pause_is_printed_in_whole_seconds_and_never_as_zero() -> None:
     shop = agent(starting=3)
     lose(shop, *shop.workers)
     assert shop.next_start(at=100.7) == "another one in 1 s"
     assert shop.next_start(at=101.0) == "another one starts now"
 
 
-class World:
-    """A machine whose clock stands still between the turns: queues, processes and a screen."""
+class FakeMachine:
+    """Fake queues, processes and screen, with a clock that only the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.running: list[str] = []
         self.gone: list[Exit] = []
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self.rows: list[Row] = []
         self.started = 0
         self.refuses: OSError | None = None
@@ -116,83 +118,83 @@ class World:
 
     def print_line(self, source: str, text: str, *, error: bool = False) -> None:
         del source, error
-        self.said.append(text)
+        self.printed.append(text)
 
     def show(self, rows: Iterable[Row]) -> None:
         self.rows = list(rows)
 
 
 async def test_all_workers_killed_at_once_are_replaced_in_the_next_turn() -> None:
-    world = World()
-    up = LocalSupervisor([LocalAgent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    machine = FakeMachine()
+    up = LocalSupervisor([LocalAgent(RUN)], machine, machine, machine, clock=lambda: machine.now, wake=asyncio.Event())
     await up._run_once()
-    world.now += 2.0
+    machine.now += 2.0
     await up._run_once()
-    assert world.rows[0].ready == 3
-    for name in list(world.running):
-        world.kill(name)
-    world.now += 1.0
+    assert machine.rows[0].ready == 3
+    for name in list(machine.running):
+        machine.kill(name)
+    machine.now += 1.0
     await up._run_once()
-    assert len(world.running) == 3
-    assert [text for text in world.said if "killed" in text] == [
+    assert len(machine.running) == 3
+    assert [text for text in machine.printed if "killed" in text] == [
         "was killed by signal 9 (another one starts now); its last line: worker_started"
     ] * 3
 
 
-async def test_a_worker_that_ends_by_itself_is_told_with_its_exit_code() -> None:
-    world = World()
-    up = LocalSupervisor([LocalAgent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+async def test_a_worker_that_ends_by_itself_is_reported_with_its_exit_code() -> None:
+    machine = FakeMachine()
+    up = LocalSupervisor([LocalAgent(RUN)], machine, machine, machine, clock=lambda: machine.now, wake=asyncio.Event())
     await up._run_once()
-    for name in list(world.running):
-        world.kill(name, code=7)
-    world.now += 1.0
+    for name in list(machine.running):
+        machine.kill(name, code=7)
+    machine.now += 1.0
     await up._run_once()
-    assert world.said[-3:] == ["ended with 7 (another one in 1 s); its last line: worker_started"] * 3
-    assert world.running == []
+    assert machine.printed[-3:] == ["ended with 7 (another one in 1 s); its last line: worker_started"] * 3
+    assert machine.running == []
 
 
-async def test_a_system_that_gives_no_process_is_told_and_asked_again_ever_less_often() -> None:
-    world = World()
-    up = LocalSupervisor([LocalAgent(RUN)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
-    world.refuses = FileNotFoundError(2, "No such file or directory", "/code")
+async def test_a_system_that_gives_no_process_is_reported_and_retried_with_backoff() -> None:
+    machine = FakeMachine()
+    up = LocalSupervisor([LocalAgent(RUN)], machine, machine, machine, clock=lambda: machine.now, wake=asyncio.Event())
+    machine.refuses = FileNotFoundError(2, "No such file or directory", "/code")
     tries = []
     for _ in range(40):
-        said = len(world.said)
+        printed = len(machine.printed)
         await up._run_once()
-        tries += [world.now - 100.0] * any("cannot start a worker" in text for text in world.said[said:])
-        world.now += 0.5
+        tries += [machine.now - 100.0] * any("cannot start a worker" in text for text in machine.printed[printed:])
+        machine.now += 0.5
     assert tries == [0, 1, 3, 7, 15]
-    assert "cannot start a worker (No such file or directory: /code): another one in 1 s" in world.said
-    world.refuses = None
-    world.now += 30.0
+    assert "cannot start a worker (No such file or directory: /code): another one in 1 s" in machine.printed
+    machine.refuses = None
+    machine.now += 30.0
     await up._run_once()
-    assert len(world.running) == 1, "on trial"
+    assert len(machine.running) == 1, "on trial"
     await up._run_once()
     await up._run_once()
-    assert world.rows[0].ready == len(world.running) == 3
+    assert machine.rows[0].ready == len(machine.running) == 3
 
 
 async def test_the_last_table_has_what_was_done_in_the_drain() -> None:
-    world = World()
+    machine = FakeMachine()
     up = LocalSupervisor(
-        [LocalAgent(RUN)], world, world, world, clock=lambda: world.now, wake=(wake := asyncio.Event())
+        [LocalAgent(RUN)], machine, machine, machine, clock=lambda: machine.now, wake=(wake := asyncio.Event())
     )
     await up._run_once()
     wake.set()
     await up._drain(asyncio.Event())
-    assert (world.running, up.agents[0].row().done) == ([], 3)
+    assert (machine.running, up.agents[0].row().done) == ([], 3)
 
 
 async def test_a_server_that_dies_in_the_drain_is_brought_back_for_what_still_runs() -> None:
-    world, revived = World(), []
+    machine, revived = FakeMachine(), []
     up = LocalSupervisor(
         [LocalAgent(RUN)],
-        world,
-        world,
-        world,
-        clock=lambda: world.now,
+        machine,
+        machine,
+        machine,
+        clock=lambda: machine.now,
         wake=(wake := asyncio.Event()),
-        revive=lambda: revived.append(len(world.running) + len(world.gone)),
+        revive=lambda: revived.append(len(machine.running) + len(machine.gone)),
     )
     await up._run_once()
     revived.clear()
@@ -202,43 +204,43 @@ async def test_a_server_that_dies_in_the_drain_is_brought_back_for_what_still_ru
 
 
 async def test_mended_code_starts_at_once_whatever_the_old_code_died_of() -> None:
-    world, changed = World(), [False]
+    machine, changed = FakeMachine(), [False]
     up = LocalSupervisor(
         [LocalAgent(RUN)],
-        world,
-        world,
-        world,
-        clock=lambda: world.now,
+        machine,
+        machine,
+        machine,
+        clock=lambda: machine.now,
         wake=asyncio.Event(),
         code_has_changed=lambda: changed[0],
     )
     for _ in range(20):  # each worker dies before it is ready, as of a SyntaxError
         await up._run_once()
-        for name in list(world.running):
-            world.kill(name, 1)
-        world.now += 0.5
+        for name in list(machine.running):
+            machine.kill(name, 1)
+        machine.now += 0.5
     await up._run_once()
-    assert up.agents[0].restarts.not_before > world.now + 2
-    before, changed[0] = world.started, True
+    assert up.agents[0].restarts.not_before > machine.now + 2
+    before, changed[0] = machine.started, True
     await up._run_once()
-    assert world.started > before
+    assert machine.started > before
     changed[0] = False
 
 
-def test_a_death_of_older_code_says_nothing_of_the_present_one() -> None:
+def test_a_death_of_older_code_does_not_delay_the_present_one() -> None:
     shop = agent(starting=3)
     shop.replace_code()
     assert lose(shop, *shop.workers) == "another one starts now"
 
 
 def seen(*names: str, **load: Any) -> QueueMetrics:
-    """A look at which these workers are heard."""
+    """Return metrics with live heartbeats of these workers."""
     heartbeats = {name: WorkerHeartbeat(busy=1, slots=1, draining=False) for name in names}
     return QueueMetrics(load=Load(**load), heartbeats=heartbeats, **METRICS)
 
 
 def hanging(*, most: int) -> LocalAgent:
-    """Its only worker was heard at 100 for the last time, and held a job."""
+    """Return an agent whose only worker sent its last heartbeat at 100 and holds a job."""
     run = AgentRun(name="work", queue="work", policy=ScalingPolicy(max_replicas=most, concurrency=1))
     found = LocalAgent(run, workers={"work-0": WorkerProcess("work-0", run, 0, 90.0)}, wanted=1)
     found.observe(seen("work-0", active=1), at=100.0)
@@ -271,20 +273,20 @@ def test_after_an_outage_workers_have_time_to_be_heard_again() -> None:
 
 
 async def test_a_worker_that_hangs_in_the_way_of_jobs_is_killed() -> None:
-    world = World()
+    machine = FakeMachine()
     run = AgentRun(name="work", queue="work", policy=ScalingPolicy(max_replicas=1, min_replicas=1))
-    up = LocalSupervisor([LocalAgent(run)], world, world, world, clock=lambda: world.now, wake=asyncio.Event())
+    up = LocalSupervisor([LocalAgent(run)], machine, machine, machine, clock=lambda: machine.now, wake=asyncio.Event())
     await up._run_once()
     await up._run_once()
-    world.silent = True
+    machine.silent = True
     for _ in range(70):
-        world.now += 0.5
+        machine.now += 0.5
         await up._run_once()
-        assert world.said[-1] != "has not renewed its leases for 30 s: killed, because jobs wait", "no job waits"
-    world.load = Load(ready=1)
+        assert machine.printed[-1] != "has not renewed its leases for 30 s: killed, because jobs wait", "no job waits"
+    machine.load = Load(ready=1)
     await up._run_once()
-    assert "has not renewed its leases for 30 s: killed, because jobs wait" in world.said
-    world.silent = False
+    assert "has not renewed its leases for 30 s: killed, because jobs wait" in machine.printed
+    machine.silent = False
     await up._run_once()
-    assert len(world.running) == 1
-    assert world.running != ["work-1"]
+    assert len(machine.running) == 1
+    assert machine.running != ["work-1"]

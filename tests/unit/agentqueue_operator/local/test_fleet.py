@@ -1,4 +1,4 @@
-"""Which workers of this machine start, drain and end."""
+"""Tests of the plan for the workers of one agent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def member(name: str, phase: Phase = READY, busy: int = 0, **more: Any) -> Membe
         pytest.param([], 3, 1, [StartWorkers(1)], id="starts-are-held-back-while-workers-crash"),
         pytest.param([], 3, 0, [], id="all-of-them"),
         pytest.param([member("a")], 1, 9, [], id="enough"),
-        pytest.param([member("a", STOPPING)], 1, 9, [StartWorkers(1)], id="one-that-was-told-to-stop-is-no-worker"),
+        pytest.param([member("a", STOPPING)], 1, 9, [StartWorkers(1)], id="one-that-is-stopping-is-no-worker"),
         pytest.param([member("a", DRAINING)], 1, 9, [CancelDrain("a")], id="one-that-drains-is-wanted-again"),
         pytest.param(
             [member("a", DRAINING, drained=True)],

@@ -1,4 +1,4 @@
-"""When an agent whose workers died may start new ones."""
+"""Tests of the backoff after deaths of workers."""
 
 from itertools import permutations
 
@@ -16,11 +16,11 @@ from agentqueue_operator.local.restart_backoff import (
 )
 
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)
-"""After each death in a row of a worker that had been ready; one that never was is one step ahead."""
+"""Pauses after consecutive deaths of a worker that had been ready. Without readiness they are one step ahead."""
 
 
 def die(times: int, *, was_ready: bool, apart: float = 1.0) -> Restarts:
-    """One worker, started again after each death."""
+    """Return the pauses of one worker that is restarted after each death."""
     restarts = Restarts()
     for number in range(times):
         at = 100.0 + number * apart
@@ -77,7 +77,7 @@ def test_one_that_dies_beside_them_before_it_was_ready_is_on_trial_whatever_the_
 
 
 def test_replacements_of_a_loss_that_die_too_are_the_next_in_the_row() -> None:
-    """Two of one loss, noticed one after the other: the first one's replacement runs when the second is noticed."""
+    """Two workers of one loss are noticed one after the other, while the replacement of the first one runs."""
     restarts = after_death(Restarts(), at=100.0, started=50.0, was_ready=True)
     restarts = after_death(restarts, at=100.4, started=50.0, was_ready=True)
     restarts = after_death(restarts, at=101.0, started=100.1, was_ready=True)
@@ -126,7 +126,7 @@ def test_any_number_of_deaths_at_once_gives_the_pause_of_one(row: int, ages: lis
 def test_however_the_deaths_of_several_fall_no_more_are_started_in_a_pause_than_one_fleet(
     size: int, lives: list[float], was_ready: bool
 ) -> None:
-    """Between one step of the row and the next each place starts once, at most: no order of deaths gets around it."""
+    """In each step of the backoff a worker is restarted at most once, in every order of deaths."""
     restarts, starts, rest = Restarts(), 0, iter(lives)
     ends = sorted((100.0 + next(rest), 100.0) for _ in range(size))
     for life in rest:

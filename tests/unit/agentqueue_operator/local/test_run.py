@@ -1,4 +1,4 @@
-"""The laptop's runtime where the disk is full or the folder read-only."""
+"""Tests of `agentqueue up` with a full disk or a read-only folder."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from agentqueue_operator.local.processes import LocalProcesses
 
 
 class Server(EmbeddedServer):
-    """An embedded server that has died, and can't start while there is no room."""
+    """A dead embedded server that cannot start while the disk is full."""
 
     def __init__(self) -> None:
         self.runs = False
@@ -34,7 +34,7 @@ class Server(EmbeddedServer):
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock: one number, which a test moves."""
+    """Return the clock of the test, a number in a list."""
     clock = [100.0]
     monkeypatch.setattr(run, "monotonic", lambda: clock[0])
     return clock
@@ -59,7 +59,7 @@ def test_a_server_that_cant_start_again_is_tried_ever_less_often_and_comes_back(
     assert server.is_alive, "and after its next death it starts at once"
 
 
-async def test_workers_that_cant_be_noted_are_told_and_run_on(tmp_path: Path) -> None:
+async def test_workers_that_cannot_be_listed_are_reported_and_run_on(tmp_path: Path) -> None:
     printed: list[tuple[str, str]] = []
     ended = asyncio.Event()
     processes = LocalProcesses(

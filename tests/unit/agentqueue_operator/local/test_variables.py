@@ -1,4 +1,4 @@
-"""A worker's environment on this machine, as the kubelet would make it."""
+"""Tests of a worker's environment on this machine, which follows the rules of the kubelet."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What proves a worker container's death, and that each is dealt with once."""
+"""Tests of the detection of crashed worker containers, each of which is handled once."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -18,13 +18,13 @@ ENDED_MS = int(datetime(2026, 11, 25, 2, 10, 7, tzinfo=UTC).timestamp() * 1000)
 
 
 def terminated(reason: str = "Error", code: int = 137, **given: Any) -> dict[str, Any]:
-    """A container's end as the kubelet tells it."""
+    """Return the state of an ended container as the kubelet reports it."""
     ended = {"reason": reason, "exitCode": code, "finishedAt": ENDED, "containerID": "containerd://1", **given}
     return {"terminated": ended}
 
 
 def died(state: Any = None, last: Any = None, *, name: str = "worker", phase: str = "Running") -> Object:
-    """A pod with one container in these states."""
+    """Return a pod with one container in these states."""
     container = {"name": name, "restartCount": 1, "state": state or {"running": {}}, "lastState": last or {}}
     return pod("w-1", phase=phase, containerStatuses=[container])
 
@@ -66,7 +66,7 @@ def test_nothing_else_does(given: Object) -> None:
     assert crash_of(given) is None
 
 
-def test_a_pod_that_is_told_to_stop_may_run_another_container_still() -> None:
+def test_a_terminating_pod_may_run_another_container_still() -> None:
     ending = died(terminated())
     ending["metadata"]["deletionTimestamp"] = ENDED
     death = crash_of(ending)
@@ -92,7 +92,7 @@ def test_why_in_words(state: Any, why: str) -> None:
     assert death.why == why
 
 
-def test_a_death_without_a_time_or_an_id_is_told_by_the_count_of_restarts() -> None:
+def test_a_death_without_a_time_or_an_id_is_identified_by_the_count_of_restarts() -> None:
     death = crash_of(died(terminated(finishedAt=None, containerID="")))
     assert death is not None
     assert (death.ended_ms, death.container) == (0, "uid-w-1/1")

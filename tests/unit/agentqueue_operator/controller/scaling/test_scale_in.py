@@ -1,4 +1,4 @@
-"""Scale-in, step by step; test_scale_in_model.py has the orders of events."""
+"""Tests of the scale-in plan step by step. test_scale_in_model.py tests the order of events."""
 
 from dataclasses import replace
 from typing import Any
@@ -25,12 +25,12 @@ def starting(name: str, **given: Any) -> WorkerPod:
 
 
 def drained(name: str, **given: Any) -> WorkerPod:
-    """Marked, and it has confirmed that."""
+    """Return a pod that has confirmed its mark."""
     return pod(name, **({"confirmed": True, "heard": True, "marked_s": 5.0} | given))
 
 
 def leaves(name: str, **given: Any) -> WorkerPod:
-    """And it bears the cost."""
+    """Return a pod that has confirmed its mark and has our deletion cost."""
     return drained(name, **({"removable": True} | given))
 
 

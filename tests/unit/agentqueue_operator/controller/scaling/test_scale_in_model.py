@@ -1,4 +1,4 @@
-"""The scale-in against a model of everything that takes part in it, in every order of events."""
+"""Tests of the scale-in against a model of all its parts, in random orders of events."""
 
 import random
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from tests.support.scale_in import BusyPodRemoved, World
 
 
 async def schedule(rng: random.Random, size: int, wanted: int, eager: float, passes: int = 25) -> World:
-    """One random schedule, and after it a time in which all goes well."""
+    """Run one random schedule, followed by a time without faults."""
     world = World(rng, size, wanted, eager=eager)
     for _ in range(passes):
         world.bustle()
@@ -50,7 +50,7 @@ async def test_a_long_time_in_one_cluster(seed: int) -> None:
 
 
 def cost_before_confirmation(pods: Iterable[WorkerPod], **asked: Any) -> tuple[drain.Action, ...]:
-    """As until 0.1: idle victims bear the cost before they have confirmed, and replicas go down by those that have."""
+    """Plan as before the handshake: idle victims get the deletion cost before they have confirmed their mark."""
     seen = list(pods)
     plan = drain.plan_scale_in(seen, **asked)
     victims = drain.victims_of(seen, leaving=len(seen) - asked["wanted"])
@@ -67,7 +67,7 @@ def cost_before_confirmation(pods: Iterable[WorkerPod], **asked: Any) -> tuple[d
 
 
 def marks_first(pods: Iterable[WorkerPod], **asked: Any) -> tuple[drain.Action, ...]:
-    """Any marked worker that says it is idle counts as confirmed, whichever mark it has confirmed."""
+    """Plan with each marked idle worker as confirmed, even if it has confirmed an earlier mark."""
     return drain.plan_scale_in([replace(pod, confirmed=pod.confirmed or pod.busy == 0) for pod in pods], **asked)
 
 
@@ -87,7 +87,7 @@ MISTAKES: dict[str, list[tuple[object, str, object]]] = {
         (drain_handshake, "has_seen_costs", always),
     ],
 }
-"""What to replace by what, so that the scaler makes a mistake."""
+"""Replacements in modules that make the scaler wrong: module, name and replacement."""
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

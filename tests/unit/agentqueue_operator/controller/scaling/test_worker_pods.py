@@ -1,4 +1,4 @@
-"""What scaling reads from pods and Deployments."""
+"""Tests of the functions that read pods and Deployments."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,7 +29,7 @@ from agentqueue_operator.resources.render.names import REMOVABLE_LABEL
 from tests.support.scaling import FakeCluster, patched, pod
 
 NOW = datetime(2026, 11, 25, 2, 10, tzinfo=UTC)
-"""All pods of the tests were made ten minutes before, if they don't say otherwise."""
+"""Wall clock of the tests, ten minutes after the creation of most pods."""
 
 
 def unscheduled(reason: str = "Unschedulable") -> Object:
@@ -51,7 +51,7 @@ RUNS = {"running": {"startedAt": at(30)}}
 
 
 def crashed(*, started: int = 5, ended: int = 20, turned: int = 20, state: Object | None = None) -> Object:
-    """Not Ready since `turned`; its worker container started, ended, and is back (`state`; None: not yet)."""
+    """Return a pod that is not Ready since `turned`, whose container ended and may have restarted (`state`)."""
     end = {"terminated": {"exitCode": 137, "startedAt": at(started), "finishedAt": at(ended)}}
     container = {"name": "worker", "restartCount": 1} | (
         {"state": state, "lastState": end} if state else {"state": end, "lastState": {}}
@@ -62,7 +62,7 @@ def crashed(*, started: int = 5, ended: int = 20, turned: int = 20, state: Objec
 
 
 def lost() -> Object:
-    """A node that started anew does not know when its containers ended."""
+    """A restarted node does not know when its containers ended."""
     found = crashed(state=RUNS)
     found["status"]["containerStatuses"][1]["lastState"]["terminated"] |= {"startedAt": None, "finishedAt": None}
     return found
