@@ -191,7 +191,7 @@ def test_the_attempts_of_a_job(client: SyncClient, server_url: str, explain: Cal
         assert job.id == "j"
 
     with_server(server_url, die)
-    assert "It was started once, and 0 of these failed; the last error: Crashed: worker raw_queue: OOMKilled." in (
+    assert "It was started once, and 0 of these failed; the last error: Crashed: worker hand: OOMKilled." in (
         explain("work", "j")
     )
 
