@@ -46,7 +46,7 @@ types: setup
 imports: setup
 	lint-imports
 
-generated: setup ## Make the generated files anew (CRD, references).
+generated: setup ## Regenerate the generated files (CRD, references).
 	python -m tools.generate
 
 drift: setup
@@ -93,7 +93,7 @@ cluster-down: setup ## End it and leave nothing of it.
 cluster-shell: setup ## A shell with kubectl and helm for it.
 	@python -m tests.support.cluster shell
 
-cluster-status: setup ## Tell which of its parts answer.
+cluster-status: setup ## Show which of its parts answer.
 	@python -m tests.support.cluster status
 
 images: setup ## Build the images without Docker, the sample's too, and load them into the cluster that is up or that KUBECONFIG names.
@@ -148,6 +148,6 @@ sbom: setup ## Write the images' bills of materials (CycloneDX) into dist/.
 bench-operator: setup ## Measure the operator with 200 AgentQueues on a real API server (Linux, root, Go).
 	python -m benchmarks.operator
 
-constraints: setup ## Pin anew the newest versions that fit.
+constraints: setup ## Pin the newest versions that fit.
 	uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-package agentqueue --universal --python-version 3.11 \
 	  --group dev --group bench --all-extras pyproject.toml operator/pyproject.toml worker/pyproject.toml --output-file constraints.txt
