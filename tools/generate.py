@@ -13,7 +13,7 @@ from agentqueue.cli.reference import cli_reference
 from agentqueue.spec.crd import crd_yaml
 from agentqueue.spec.reference.page import reference
 from agentqueue_operator.controller.status.reference_page import conditions_page
-from tools import chart, dashboards, decisions, golden, manifests, metrics
+from tools import chart, dashboards, decisions, golden, manifests, metrics, pictures
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,6 +30,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "manifests/install/agentqueue.yaml": manifests.install_yaml,
     "docs/decisions/index.md": decisions.index,
     **dashboards.DASHBOARDS,
+    **pictures.PICTURES,
     **golden.golden_files(),
 }
 

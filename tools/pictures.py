@@ -1,6 +1,6 @@
 """Draw the pictures of docs/architecture.md: the rooms from the import contracts, the journeys from lists of functions.
 
-A journey names real functions: `step_functions` resolves each, so that a picture cannot show one that has gone.
+A journey names real functions: drawing it fails when one of them is gone.
 """
 
 import ast
@@ -8,6 +8,7 @@ import textwrap
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,229 @@ class Journey:
     steps: Sequence[Step]
 
 
-JOURNEYS: Final[Mapping[str, Journey]] = {}
+JOURNEYS: Final[Mapping[str, Journey]] = {
+    "payload": Journey(
+        "A payload: from enqueue to the handler, and back as a result",
+        (
+            Step(
+                "client",
+                "agentqueue.client.async_client:Client.enqueue",
+                "The producer names a queue, a job and its data.",
+            ),
+            Step(
+                "client",
+                "agentqueue.client.arguments:request_of",
+                "Read the call: a queue and a name, or a decorated function.",
+            ),
+            Step(
+                "agent", "agentqueue.agent.payload:Payload.dump", "Check the payload against the handler's annotation."
+            ),
+            Step("model", "agentqueue.model.new_job:prepare_job", "Check the options and encode the job record."),
+            Step("store", "agentqueue.store.jobs:Store.enqueue", "Send the record in one round trip."),
+            Step(
+                "scripts",
+                "src/agentqueue/store/scripts/enqueue.lua",
+                "Store the job unless its ID is known, and wake a worker.",
+            ),
+            Step(
+                "worker app",
+                "agentqueue_worker.app.claim_loop:ClaimLoop.run",
+                "The worker asks for as many jobs as it has free slots.",
+            ),
+            Step(
+                "store",
+                "agentqueue.store.engine:Engine.finish_and_claim",
+                "Report finished jobs and claim new ones in one round trip.",
+            ),
+            Step(
+                "scripts",
+                "src/agentqueue/store/scripts/finish_and_claim.lua",
+                "Record outcomes, then lease the most urgent due jobs.",
+            ),
+            Step("worker app", "agentqueue_worker.app.runner:Runner.start", "Decode the record and find its handler."),
+            Step("worker domain", "agentqueue_worker.domain.admission:admit", "Decide: start, defer, reject or drop."),
+            Step(
+                "adapters",
+                "agentqueue_worker.adapters.agents:AgentHandler.call",
+                "Validate the payload and call the handler in its own task.",
+            ),
+            Step(
+                "worker app",
+                "agentqueue_worker.app.outcome_factory:OutcomeFactory.completed",
+                "Encode the result record.",
+            ),
+            Step(
+                "worker domain",
+                "agentqueue_worker.domain.outbox:Outbox.add",
+                "Keep the outcome until the next step takes it along.",
+            ),
+            Step("scripts", "src/agentqueue/store/scripts/finish_and_claim.lua", "Store the result and end the lease."),
+            Step(
+                "client", "agentqueue.client.async_client:Client.result", "The producer waits until the job is final."
+            ),
+            Step(
+                "store",
+                "agentqueue.store.jobs:Store.inspect",
+                "Read everything that is known of the job at one instant.",
+            ),
+            Step("client", "agentqueue.client.results:outcome_of", "Return the result, or raise the error of the job."),
+        ),
+    ),
+    "resource": Journey(
+        "A resource: from kubectl apply to pods and conditions",
+        (
+            Step(
+                "kubernetes",
+                "agentqueue_operator.controller.kubernetes.kopf_handlers:make_registry",
+                "kopf watches AgentQueues and what belongs to them.",
+            ),
+            Step(
+                "kubernetes",
+                "agentqueue_operator.controller.kubernetes.cache:StoreCache.put",
+                "Keep the newest version of the object, and wake its AgentQueue.",
+            ),
+            Step(
+                "controller",
+                "agentqueue_operator.controller.work_queue:WorkQueue.wake",
+                "Schedule a pass; several events make one pass.",
+            ),
+            Step(
+                "controller",
+                "agentqueue_operator.controller.reconciler:QueueReconciler.run",
+                "Run one pass: read what is there, decide, apply, report.",
+            ),
+            Step(
+                "controller",
+                "agentqueue_operator.controller.redis_connection:RedisConnection.observe",
+                "Reach Redis with the credentials of the AgentQueue.",
+            ),
+            Step(
+                "scaling",
+                "agentqueue_operator.controller.scaling.scaler:QueueScaler.scale",
+                "Decide the replicas of each agent (see the next picture).",
+            ),
+            Step(
+                "resources",
+                "agentqueue_operator.resources.render.manifests:render",
+                "Render every manifest that the AgentQueue needs.",
+            ),
+            Step(
+                "controller",
+                "agentqueue_operator.controller.applier:Applier.apply_all",
+                "Compare the manifests with the objects that are there.",
+            ),
+            Step(
+                "resources",
+                "agentqueue_operator.resources.plan:plan",
+                "Decide what to create, apply, change or delete.",
+            ),
+            Step(
+                "kubernetes",
+                "agentqueue_operator.controller.kubernetes.client:KubernetesCluster.apply",
+                "Write by server-side apply, under the operator's field manager.",
+            ),
+            Step(
+                "status",
+                "agentqueue_operator.controller.status.conditions:conditions_of",
+                "Decide the conditions from the facts of the pass.",
+            ),
+            Step(
+                "status",
+                "agentqueue_operator.controller.status.writer:StatusWriter.write_status",
+                "Write the status if it changed, and record events.",
+            ),
+        ),
+    ),
+    "scaling": Journey(
+        "A scaling decision: from the depth of a queue to replicas",
+        (
+            Step(
+                "scaling",
+                "agentqueue_operator.controller.scaling.scaler:QueueScaler.scale",
+                "Scale the agents of one AgentQueue.",
+            ),
+            Step(
+                "queues",
+                "agentqueue_operator.queues.reader:QueueReader.read",
+                "Read all queues of the server in one round trip.",
+            ),
+            Step("queues", "agentqueue_operator.queues.reader:metrics_of", "Turn a snapshot into queue metrics."),
+            Step(
+                "scaling",
+                "agentqueue_operator.controller.scaling.agent_history:AgentHistory.observe",
+                "Combine the metrics with the agent's pods and what was seen before.",
+            ),
+            Step(
+                "autoscaling",
+                "agentqueue_operator.autoscaling.observer:AgentObserver.observe",
+                "Learn arrivals, service times and start times.",
+            ),
+            Step(
+                "scaling",
+                "agentqueue_operator.controller.scaling.agent_history:AgentHistory.decide",
+                "Put the load, the pods and the rates of this instant together.",
+            ),
+            Step(
+                "autoscaling",
+                "agentqueue_operator.autoscaling.observer:AgentObserver.decide",
+                "Decide with the memory of earlier decisions; `agentqueue up` calls the same.",
+            ),
+            Step(
+                "autoscaling",
+                "agentqueue_operator.autoscaling.decision:decide_replicas",
+                "Decide how many pods there should be, and why.",
+            ),
+            Step(
+                "autoscaling",
+                "agentqueue_operator.autoscaling.demand:compute_demand",
+                "The formula: how many pods the work needs.",
+            ),
+            Step(
+                "scaling",
+                "agentqueue_operator.controller.scaling.scale_in:plan_scale_in",
+                "Choose pods to drain, and the replicas that end no busy pod.",
+            ),
+            Step(
+                "scaling",
+                "agentqueue_operator.controller.scaling.drain_handshake:Handshake.carry_out",
+                "Request drains, wait for confirmations, set deletion costs.",
+            ),
+            Step(
+                "queues",
+                "agentqueue_operator.queues.decision_publisher:Publisher.publish",
+                "Publish the decision for `agentqueue explain`.",
+            ),
+            Step(
+                "controller",
+                "agentqueue_operator.controller.reconciler:QueueReconciler.run",
+                "Render the Deployment with the new replicas.",
+            ),
+        ),
+    ),
+    "replay": Journey(
+        "A replay: from agentqueue dead replay back to the queue",
+        (
+            Step("cli", "agentqueue.cli.dead_letters:replay", "Read the selection: IDs, a fingerprint or --all."),
+            Step(
+                "client",
+                "agentqueue.client.async_client:Client.replay",
+                "Split the selection into chunks that keep the server responsive.",
+            ),
+            Step("store", "agentqueue.store.jobs:Store.replay", "Send a chunk of IDs in one round trip."),
+            Step(
+                "scripts",
+                "src/agentqueue/store/scripts/replay.lua",
+                "Move each dead letter back into its queue; return a status for each.",
+            ),
+            Step(
+                "client",
+                "agentqueue.client.results:replayed_of",
+                "Count what was replayed, and name what was not, with the reason.",
+            ),
+            Step("cli", "agentqueue.cli.output:print_line", "Print the count, and the next step for what is left."),
+        ),
+    ),
+}
 
 
 # Rooms
@@ -88,11 +311,6 @@ def rooms_picture(container: str, title: str) -> str:
 # Journeys
 
 
-def step_functions() -> list[str]:
-    """Return the functions that journeys name and that are not there."""
-    return [step.function for journey in JOURNEYS.values() for step in journey.steps if not _is_there(step.function)]
-
-
 def _is_there(function: str) -> bool:
     module, _, name = function.partition(":")
     if not name:
@@ -119,7 +337,7 @@ def journey_picture(journey: Journey) -> str:
     lanes = list(dict.fromkeys(step.room for step in journey.steps))
     lane, row, top, left = 118, 46, 92, 20
     text_x = left + lane * len(lanes) + 16
-    width, height = text_x + 470, top + row * len(journey.steps) + 16
+    width, height = text_x + 440, top + row * len(journey.steps) + 16
     body = [_text(20, 32, journey.title, size=17, weight=600)]
     for number, room in enumerate(lanes):
         edge = left + number * lane
@@ -132,7 +350,7 @@ def journey_picture(journey: Journey) -> str:
             body.append(_arrow(*before, x, y))
         body.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="11" fill="{INK}"/>')
         body.append(_text(x, y + 4, str(number + 1), size=11, fill="#ffffff", weight=600, anchor="middle"))
-        body.append(_text(text_x, y - 2, _short(step.function), size=12, weight=600))
+        body.append(_text(text_x, y - 2, f"{number + 1}  {_short(step.function)}", size=12, weight=600))
         body.append(_text(text_x, y + 13, step.text, size=11, fill=FAINT))
         before = (x, y)
     return _svg(width, height, journey.title, body)
@@ -140,7 +358,7 @@ def journey_picture(journey: Journey) -> str:
 
 def _short(function: str) -> str:
     module, _, name = function.partition(":")
-    return f"{module.split('.', 1)[-1]}  {name}" if name else Path(module).name
+    return f"{module.split('.', 1)[-1]}: {name}" if name else Path(module).name
 
 
 # SVG
@@ -184,4 +402,5 @@ PICTURES: Final[Mapping[str, Callable[[], str]]] = {
         "agentqueue_operator.controller", "In the operator: controller"
     ),
     "docs/architecture/worker.svg": lambda: rooms_picture("agentqueue_worker", "The worker: agentqueue_worker"),
+    **{f"docs/architecture/{name}.svg": partial(journey_picture, journey) for name, journey in JOURNEYS.items()},
 }
