@@ -58,7 +58,7 @@ JOURNEYS: Final[Mapping[str, Journey]] = {
             ),
             Step(
                 "client",
-                "agentqueue.client.arguments:request_of",
+                "agentqueue.client.arguments:read_call",
                 "Read the call: a queue and a name, or a decorated function.",
             ),
             Step(
@@ -112,7 +112,7 @@ JOURNEYS: Final[Mapping[str, Journey]] = {
                 "agentqueue.store.jobs:Store.inspect",
                 "Read everything that is known of the job at one instant.",
             ),
-            Step("client", "agentqueue.client.results:outcome_of", "Return the result, or raise the error of the job."),
+            Step("client", "agentqueue.client.results:result_of", "Return the result, or raise the error of the job."),
         ),
     ),
     "resource": Journey(

@@ -151,7 +151,7 @@ class KeySpace:
         return urgent, high, normal, low
 
     def of(self, suffix: str) -> str:
-        """Return the queue's key with a suffix: dead, done, paused, limit, wake, stats, workers, reaped, seq, …"""
+        """Return the queue's key with a suffix, such as dead, done, paused, limit, wake, stats or workers."""
         return f"{self.queue}:{suffix}"
 
     @property

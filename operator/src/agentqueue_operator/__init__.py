@@ -1,0 +1,1 @@
+"""The operator: scales workers and reconciles Kubernetes objects, or runs workers on one machine."""

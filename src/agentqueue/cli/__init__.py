@@ -1,0 +1,1 @@
+"""The `agentqueue` command: one module for each group of commands."""

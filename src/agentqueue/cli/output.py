@@ -51,7 +51,7 @@ def print_json(value: Any, *, indent: bool = True) -> None:
 
 
 def encodable_json(text: str, encoding: str) -> str:
-    """Return the JSON text with `\\u…` for characters that the encoding lacks. Python's own escapes are not JSON."""
+    r"""Return the JSON text with `\u…` for characters that the encoding lacks. Python's own escapes are not JSON."""
     import json  # noqa: PLC0415
 
     try:

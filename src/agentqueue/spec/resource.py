@@ -232,8 +232,7 @@ class Metadata(Model):
 
 
 class AgentQueue(Model):
-    """AI agents that process jobs from queues: one Redis, and for each agent a queue with workers that scale with
-    it."""
+    """AI agents that process jobs from queues: one Redis, and a queue with workers that scale for each agent."""
 
     api_version: Literal["agentqueue.dev/v1alpha1"]
     kind: Literal["AgentQueue"]

@@ -249,7 +249,7 @@ class Store:
         ]
 
     async def cancel(self, queue: str, job_id: str, *, result: bytes, keep_ms: int) -> str:
-        """Cancelled a waiting job, or ask the worker of a running job to cancel it.
+        """Cancel a waiting job, or ask the worker of a running job to cancel it.
 
         Args:
             queue: name of the queue.
@@ -400,7 +400,7 @@ class Store:
         await self._run("request_drain", queue, [worker, at_ms, "" if keep_ms is None else keep_ms])
 
     async def cancel_drain(self, queue: str, worker: str) -> None:
-        """Cancelled the drain request of a worker, which may claim jobs again."""
+        """Cancel the drain request of a worker, which may claim jobs again."""
         redis, key = self.server.redis, KeySpace(queue).drain
         await self.server.call(lambda: cast("Awaitable[int]", redis.hdel(key, worker)))
 

@@ -1,0 +1,1 @@
+"""The worker: claims jobs from a queue and runs their handlers."""

@@ -23,8 +23,10 @@ def remember_observation(memory: Memory, terms: Terms, load: Load) -> Memory:
 
 
 def append_sample(samples: tuple[Sample, ...], new: Sample) -> tuple[Sample, ...]:
-    """Return the samples with a new one. Smaller or equal earlier samples are dropped, since they can no longer be the
-    maximum of a window that ends now."""
+    """Return the samples with a new one.
+
+    Smaller or equal earlier samples are dropped, since they can no longer be the maximum of a window that ends now.
+    """
     return (*(sample for sample in samples if sample.pods > new.pods), new)
 
 

@@ -208,8 +208,10 @@ class LocalAgent:
         )
 
     def _pods(self, at: float) -> Pods:
-        """Return the workers by state. Workers that may not start after crashes count as unschedulable, so that no more
-        are requested."""
+        """Return the workers by state.
+
+        Workers that may not start after crashes count as unschedulable, so that no more are requested.
+        """
         phases = [worker.phase for worker in self.workers.values()]
         ready, starting = phases.count(Phase.READY), phases.count(Phase.STARTING)
         silent = len(self._silent(at, for_s=SILENT_S))

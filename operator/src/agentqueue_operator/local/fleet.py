@@ -97,8 +97,10 @@ def in_removal_order(members: Iterable[Member]) -> list[Member]:
 
 
 def _add(members: Sequence[Member], *, missing: int, may_start: int) -> tuple[Action, ...]:
-    """Return the actions that add workers. Draining workers are kept before new ones are started, unless they have
-    drained already."""
+    """Return the actions that add workers.
+
+    Draining workers are kept before new ones are started, unless they have drained already.
+    """
     if missing <= 0:
         return ()
     back = [m for m in members if m.phase is Phase.DRAINING and not m.outdated and not m.drained][:missing]

@@ -1,0 +1,1 @@
+"""Rules about one job: pure, without I/O, clock or randomness."""
