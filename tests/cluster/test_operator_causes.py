@@ -19,12 +19,12 @@ AQ = "agentqueue"
 async def until_condition(
     kube: Kube, kind: str, reason: Reason, *, text: str = "", status: str = "False", timeout: float = 90
 ) -> str:
-    """The condition's message, once it is there for that reason and text that; it ends with what to do."""
+    """Wait for a condition with this reason and text, and return its message, which ends with a remedy."""
 
-    def is_told(found: Object) -> bool:
+    def is_reported(found: Object) -> bool:
         return has_condition(kind, status, reason=reason)(found) and text in condition(found, kind)["message"]
 
-    found = await kube.until(AQ, "demo", is_told, timeout=timeout, what=f"{kind}={status} for {reason}: {text}")
+    found = await kube.until(AQ, "demo", is_reported, timeout=timeout, what=f"{kind}={status} for {reason}: {text}")
     message = str(condition(found, kind)["message"])
     assert REMEDIES[reason] in message
     return message

@@ -16,7 +16,7 @@ from agentqueue_operator.autoscaling.model import Load, ScalingPolicy
 from agentqueue_operator.queues.housekeeper import Housekeeper
 from agentqueue_operator.queues.ports import HousekeepingResult, Retention
 from agentqueue_operator.queues.reader import QueueReader
-from tests.support.homes import KEEPS, OperatorHome, replicas_in, status_in, up_running
+from tests.support.hosts import KEEPS, OperatorReplica, replicas_in, status_in, up_running
 from tests.support.raw_queue import RawQueue
 from tests.support.replies import awaited, fields
 from tests.support.servers import RunningServer
@@ -304,7 +304,7 @@ MODES: dict[str, dict[str, Any]] = {
 async def test_the_operator_does_every_duty_of_workers_for_each_agentqueue_that_it_leads(
     client: Client, server: Server, server_url: str
 ) -> None:
-    home, givens = OperatorHome(server_url), [Given(server, client, queue) for queue in MODES]
+    home, givens = OperatorReplica(server_url), [Given(server, client, queue) for queue in MODES]
     clusters = {queue: home.add(queue, **given) for queue, given in MODES.items()}
     for given in givens:
         await leave_all(given)
@@ -341,7 +341,7 @@ async def test_a_replica_that_stands_by_or_stops_leading_keeps_its_hands_off(
 ) -> None:
     given = Given(server, client, "auto")
     await given.claim("held")
-    standby, leader = OperatorHome(server_url, leads=False), OperatorHome(server_url)
+    standby, leader = OperatorReplica(server_url, leads=False), OperatorReplica(server_url)
     for home in (standby, leader):
         home.add("auto")
     async with standby.running():
@@ -358,7 +358,7 @@ async def test_a_first_job_is_seen_though_the_replica_that_heard_of_it_is_gone(
     client: Client, server: Server, server_url: str
 ) -> None:
     """A lost worker has taken the only wake-up token of the queue."""
-    leader, standby = OperatorHome(server_url), OperatorHome(server_url, leads=False)
+    leader, standby = OperatorReplica(server_url), OperatorReplica(server_url, leads=False)
     leader.add("auto")
     cluster = standby.add("auto")
 

@@ -135,7 +135,7 @@ async def _running(
     api = ApiServer(find_access, on_call=lambda *call: calls.append(call))
     cluster = wrap(KubernetesCluster(api, lambda: 10.0, EventRecorder("tests")))
     pool, reconciles = RedisPool(), RecordedReconciles()
-    place = Dependencies(
+    dependencies = Dependencies(
         cluster=cluster,
         cache=cache,
         acquire=pool.acquire,
@@ -150,7 +150,7 @@ async def _running(
     )
     queues.append(
         WorkQueue(
-            lambda ref: QueueReconciler(ref, place),
+            lambda ref: QueueReconciler(ref, dependencies),
             exists=lambda ref: cache.queue(ref) is not None,
             leads=lambda: watches.synced,
             clock=monotonic,

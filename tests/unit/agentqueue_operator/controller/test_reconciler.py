@@ -137,12 +137,12 @@ class FakeWorld:
     def __post_init__(self) -> None:
         self.set_up()
 
-    def set_up(self, **place: Any) -> "FakeWorld":
-        self.reconciler = QueueReconciler(REF, self.place(**place))
+    def set_up(self, **changes: Any) -> "FakeWorld":
+        self.reconciler = QueueReconciler(REF, self.dependencies(**changes))
         return self
 
-    def place(self, **more: Any) -> Dependencies:
-        place = Dependencies(
+    def dependencies(self, **more: Any) -> Dependencies:
+        dependencies = Dependencies(
             cluster=self.cluster,
             cache=self.cluster,
             acquire=self.redis.acquire,
@@ -154,7 +154,7 @@ class FakeWorld:
             wake=self.wake,
             on_observed=self.on_observed,
         )
-        return replace(place, **more)
+        return replace(dependencies, **more)
 
     def secret(self) -> str:
         self.made += 1

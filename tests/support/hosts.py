@@ -31,7 +31,7 @@ KEEPS = Retention(dead_s=3_600, history_s=1_800)
 
 
 @dataclass
-class OperatorHome:
+class OperatorReplica:
     """A replica of the operator. Its AgentQueues exist before it starts."""
 
     url: str
@@ -71,7 +71,7 @@ class OperatorHome:
         """Run the replica for a block."""
         pool = RedisPool()
         work_queue = WorkQueue(
-            lambda ref: QueueReconciler(ref, self._place(ref, pool, work_queue)),
+            lambda ref: QueueReconciler(ref, self._dependencies(ref, pool, work_queue)),
             exists=lambda ref: ref in self.clusters and self.clusters[ref].queue(ref) is not None,
             leads=lambda: self.leads,
             clock=monotonic,
@@ -83,7 +83,7 @@ class OperatorHome:
         finally:
             await work_queue.close()
 
-    def _place(self, ref: QueueRef, pool: RedisPool, work_queue: WorkQueue) -> Dependencies:
+    def _dependencies(self, ref: QueueRef, pool: RedisPool, work_queue: WorkQueue) -> Dependencies:
         cluster = self.clusters[ref]
         return Dependencies(
             cluster=cluster,
@@ -110,8 +110,8 @@ def status_in(cluster: FakeCluster) -> Object:
     return cluster.statuses[-1] if cluster.statuses else {}
 
 
-class Nowhere:
-    """Processes and screen of `up`: no process can be started, and printed lines are kept."""
+class NoProcesses:
+    """Processes and screen of `up`. No process can be started, and messages are kept."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -137,14 +137,19 @@ class Nowhere:
 
 @contextlib.asynccontextmanager
 async def up_running(url: str, policies: Mapping[str, ScalingPolicy]) -> AsyncIterator[Callable[[str], LocalAgent]]:
-    """Run the supervisor of `up` for agents of these queues. Yields a function that returns a queue's agent."""
-    stop, nowhere = asyncio.Event(), Nowhere()
+    """Run the supervisor of `up` over agents of these queues, and yield a function from queue to agent."""
+    stop, no_processes = asyncio.Event(), NoProcesses()
     agents = {
         q: LocalAgent(AgentRun(name=q, queue=q, policy=policy, retention=KEEPS)) for q, policy in policies.items()
     }
     async with Server(ServerOptions(url)) as server:
         up = LocalSupervisor(
-            list(agents.values()), QueueReader(server), nowhere, nowhere, clock=monotonic, wake=asyncio.Event()
+            list(agents.values()),
+            QueueReader(server),
+            no_processes,
+            no_processes,
+            clock=monotonic,
+            wake=asyncio.Event(),
         )
         running = asyncio.create_task(up.run(stop, asyncio.Event()))
         try:
