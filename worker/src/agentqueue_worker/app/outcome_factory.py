@@ -43,10 +43,22 @@ class OutcomeFactory:
         Raises:
             InvalidPayload: the value can't be encoded.
         """
-        context = job.context
-        errors = errors_of(job.claimed.meta) if job.claimed.meta else ()
-        progress = None if context is None else context.last_progress
-        result = self._result(job, State.COMPLETED, value, attempts=job.attempt, errors=errors, progress=progress)
+        context, meta = job.context, job.claimed.meta
+        result = ResultRecord.of(  # the hot path: no `_result`, which checks and computes more
+            job.record,
+            id=job.id,
+            queue=self.options.queue,
+            state=State.COMPLETED,
+            result=value,
+            started_ms=job.started_ms,
+            finished_ms=now_ms(),
+            job_try=job.attempt,
+            attempts=job.attempt,
+            deliveries=job.delivery,
+            worker=self.options.identity.name,
+            progress=None if context is None else context.last_progress,
+            errors=errors_of(meta) if meta else (),
+        )
         children = () if context is None else context.children
         raw = self.codec.encode_result(result)
         return Completed(job.id, job.claimed.level, raw, job.handler.keep_ms, round(seconds * 1000), children)
