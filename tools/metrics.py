@@ -1,10 +1,11 @@
 """The metrics that workers and the operator export, and the page of the reference that lists them."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -100,10 +101,19 @@ def worker_registry() -> CollectorRegistry:
     """Return what a worker exports that has just started and knows one job."""
     metrics = WorkerMetrics("search", "search")
     metrics.expect(["find-flights"])
-    metrics.state = asyncio.run(_worker_state())
+    metrics.state = _run(_worker_state())
     registry = CollectorRegistry()
     registry.register(metrics)
     return registry
+
+
+T = TypeVar("T")
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine, also where an event loop runs already, as in a test."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 async def _worker_state() -> WorkerState:
@@ -119,7 +129,7 @@ async def _operator() -> Operator:
 
 def operator_metrics() -> OperatorMetrics:
     """Return the operator's metrics after its first pass over an AgentQueue with one agent."""
-    metrics, load = asyncio.run(_operator()).metrics, Load()
+    metrics, load = _run(_operator()).metrics, Load()
     policy = ScalingPolicy(target_wait=timedelta(seconds=30))
     decision = Hold(
         ScalingReason.IDLE, Terms(snapshot=ScalingSnapshot(at=0.0, load=load), current=0, policy=policy), Memory()
