@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from agentqueue.model.dead_letter import DeadLetter
 
 GROUP_COLUMNS = ("queue", "fingerprint", "count", "reason", "job", "newest", "last error")
+"""Columns of `dead list`."""
 GROUP_OPTIONAL = ("newest", "reason", "job", "queue", "count")
 """Columns that a narrow terminal drops, the least important one first."""
 DEAD_LETTER_COLUMNS = ("id", "job", "reason", "attempts", "died", "fingerprint", "error")
+"""Columns of `dead list --ids`."""
 DEAD_LETTER_OPTIONAL = ("fingerprint", "attempts", "reason", "died", "job")
 """Columns that a narrow terminal drops, the least important one first."""
 MAX_SHOWN = 20

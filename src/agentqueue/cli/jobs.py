@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agentqueue.client import Cancellation, Client, JobStatus, Page
 
 COLUMNS = ("id", "job", "state", "priority", "attempts", "age", "progress", "error")
+"""Columns of `jobs`."""
 OPTIONAL_COLUMNS = ("attempts", "priority", "age", "progress", "job", "error")
 """Columns that a narrow terminal drops, the least important one first."""
 CANCELLATION_TEXTS: dict[str, str] = {

@@ -27,6 +27,7 @@ MAX_SHOWN = 20
 BULK_SUFFIXES = (".jsonl", ".ndjson")
 """Suffixes of files with one job per line."""
 FORCE_HINT = "Send it anyway with --force."
+"""The next step in errors about unknown names."""
 
 
 def register(app: typer.Typer) -> None:

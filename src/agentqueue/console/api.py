@@ -38,6 +38,7 @@ SERIES: Final = ("enqueued", "completed", "retried", "dead")
 MAX_LOGGED_IDS: Final = 20
 """Maximum number of job IDs in a log line. A request can name thousands."""
 FORCE_HINT: Final = "Send it anyway with ?force=true."
+"""The next step in errors about unknown names."""
 
 
 class Json(Response):

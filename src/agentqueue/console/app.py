@@ -21,7 +21,9 @@ from agentqueue.console.repeated_logs import RepeatedLogs
 from agentqueue.errors import AgentQueueError, UsageError
 
 STATIC: Final = Path(__file__).parent / "static"
+"""Folder with the files of the page."""
 PAGE: Final = "index.html"
+"""Name of the file that is served at `/`."""
 MIN_TOKEN: Final = 8
 """Minimum length of the token, in characters. A shorter one is easy to guess."""
 MAX_REQUESTS: Final = 64

@@ -22,6 +22,7 @@ from agentqueue.errors import (
 
 log = structlog.get_logger("agentqueue.console")
 MEDIA_TYPE: Final = "application/problem+json"
+"""Media type of error responses."""
 RETRY_AFTER: Final = 2
 """Seconds after which a caller can try again. A restart of Redis takes about this time."""
 REDIS_UNAVAILABLE: Final = "redis_unavailable"

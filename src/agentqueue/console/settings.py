@@ -7,14 +7,16 @@ from typing import Final, TypeVar
 
 from agentqueue.errors import UsageError
 from agentqueue.service import parsing
-from agentqueue.service.environment import LOG_FORMAT, LOG_LEVEL
+from agentqueue.service.environment import (
+    CONSOLE_HOST,
+    CONSOLE_PORT,
+    CONSOLE_TOKEN,
+    DEFAULT_CONSOLE_PORT,
+    LOG_FORMAT,
+    LOG_LEVEL,
+)
 
 T = TypeVar("T")
-TOKEN: Final = "AGENTQUEUE_CONSOLE_TOKEN"  # noqa: S105  # the variable's name
-HOST: Final = "AGENTQUEUE_CONSOLE_HOST"
-PORT: Final = "AGENTQUEUE_CONSOLE_PORT"
-DEFAULT_PORT: Final = 8400
-"""TCP port of the console without a setting."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine reaches. The first one is the default."""
 
@@ -25,7 +27,7 @@ class Settings:
 
     host: str = LOOPBACK[0]
     """Address to listen on. The default is loopback, since the console can cancel jobs and discard dead letters."""
-    port: int = DEFAULT_PORT
+    port: int = DEFAULT_CONSOLE_PORT
     """TCP port; 0 selects a free one."""
     token: str = field(default="", repr=False)
     generated: bool = False
@@ -41,15 +43,15 @@ def read_settings(environ: Mapping[str, str], *, host: str | None = None, port: 
     Raises:
         UsageError: A setting is not valid, or there is no token although other machines reach the address.
     """
-    host = host or environ.get(HOST) or LOOPBACK[0]
-    token = environ.get(TOKEN, "").strip()
+    host = host or environ.get(CONSOLE_HOST) or LOOPBACK[0]
+    token = environ.get(CONSOLE_TOKEN, "").strip()
     if not token and host not in LOOPBACK:
         raise UsageError(
-            f"a console that other machines can reach (on {host}) needs a token: set {TOKEN} to a long random text"
+            f"a console for other machines (on {host}) needs a token: set {CONSOLE_TOKEN} to a long random text"
         )
     return Settings(
         host,
-        _parse(environ, PORT, parsing.port, DEFAULT_PORT) if port is None else port,
+        _parse(environ, CONSOLE_PORT, parsing.port, DEFAULT_CONSOLE_PORT) if port is None else port,
         token or secrets.token_urlsafe(24),
         generated=not token,
         log_level=_parse(environ, LOG_LEVEL, parsing.log_level, "info"),

@@ -38,6 +38,7 @@ STOP_TIMEOUT: Final = 10.0
 PORT_TRIES: Final = 5
 """Number of free ports to try. Another program can take a port between the check and the start of the server."""
 _HOST = "127.0.0.1"
+"""Address of the server. Only this machine can reach it."""
 _STAMP = re.compile(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [-.*#] ")
 """Beginning of each line of Valkey's log, like `26634:M 28 Nov 2026 04:07:26.061 # `."""
 

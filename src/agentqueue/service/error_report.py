@@ -23,7 +23,9 @@ DONE, FAILED, USAGE, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
 OWN_PACKAGES: Final = ("agentqueue", "agentqueue_operator", "agentqueue_worker")
 """Packages whose code is not the user's."""
 REPORT: Final = "please report it"
+"""The next step for a bug."""
 DEBUG_HINT: Final = " (--debug shows where)"
+"""The next step for a bug on the command line."""
 PACKAGES: Final = {
     "typer": "agentqueue[cli]",
     "click": "agentqueue[cli]",
