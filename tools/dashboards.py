@@ -1,8 +1,8 @@
-"""The Grafana dashboards of charts/agentqueue/dashboards: a row of panels each, a panel per question.
+"""Generate the Grafana dashboards of charts/agentqueue/dashboards, with one panel per question.
 
-A panel is its title, what it answers, its unit and its queries by their legend. Queries on workers' metrics go by
-`agentqueue` and `agent`, which the PodMonitor adds to them. The operator's series bear its pod, and two pods may show
-the same agent while one takes over from the other: `_per_agent`, `_over_agents` and `_grows` take the pods' maximum.
+Queries of workers' metrics use the labels `agentqueue` and `agent`, which the PodMonitor adds. The operator's series
+have the label of its pod. Two pods may export the same agent while leadership changes, so `_per_agent`, `_over_agents`
+and `_increase_rate` take the maximum of all pods.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ WIDTH, HEIGHT, LOW = 8, 8, 4
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """`queries`: PromQL by legend. `figure`: the newest number alone, not its course."""
+    """A panel: its question, its unit, and its PromQL queries by legend. `figure` shows only the latest value."""
 
     title: str
     answers: str
@@ -45,25 +45,25 @@ def _over_agents(metric: str) -> str:
     return f"sum(max by ({BY}) ({metric}{{{AGENTS}}}))"
 
 
-def _grows(metric: str, by: str = BY, kept: str = BY, of: str = "") -> str:
-    """How fast a counter grows that each queue's Redis keeps.
+def _increase_rate(metric: str, by: str = BY, kept: str = BY, of: str = "") -> str:
+    """Return a query for the rate of a counter that each queue's Redis keeps.
 
     Args:
         metric: the counter.
-        by: what its rate is shown by; "": the sum of all.
-        kept: all of its labels but the operator's pod.
-        of: more matchers.
+        by: labels of the result. If empty, the total.
+        kept: all labels of the counter except the operator's pod.
+        of: additional matchers.
     """
     rate = f"max by ({kept}) (rate({metric}{{{AGENTS}{of}}}[$__rate_interval]))"
     return f"sum by ({by}) ({rate})" if by else f"sum({rate})"
 
 
 def _ends(by: str = BY, of: str = "") -> str:
-    return _grows("agentqueue_queue_outcomes_total", by, f"{BY}, outcome", of)
+    return _increase_rate("agentqueue_queue_outcomes_total", by, f"{BY}, outcome", of)
 
 
 def _sum(metric: str) -> str:
-    """Over the workers' pods."""
+    """Return a query for the sum over all worker pods."""
     return f"sum({metric}{{{AGENTS}}})"
 
 
@@ -78,21 +78,19 @@ def _quantiles(metric: str, labels: str = "") -> dict[str, str]:
 
 QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
     "Now": (
-        _figure(
-            "Waiting", "Jobs that are ready and have no slot.", "short", _over_agents("agentqueue_queue_waiting_jobs")
-        ),
+        _figure("Waiting", "Ready jobs without a free slot.", "short", _over_agents("agentqueue_queue_waiting_jobs")),
         _figure(
             "Oldest waiting",
-            "For how long the oldest ready job has waited.",
+            "Waiting time of the oldest ready job.",
             "s",
             f"max(agentqueue_queue_oldest_waiting_seconds{{{AGENTS}}})",
         ),
-        _figure("Running", "Jobs that run.", "short", _over_agents("agentqueue_queue_active_jobs")),
-        _figure("Dead letters", "Dead letters that are kept.", "short", _over_agents("agentqueue_queue_dead_letters")),
-        _figure("Pods ready", "Worker pods that are ready.", "short", _over_agents("agentqueue_agent_ready_replicas")),
+        _figure("Running", "Running jobs.", "short", _over_agents("agentqueue_queue_active_jobs")),
+        _figure("Dead letters", "Stored dead letters.", "short", _over_agents("agentqueue_queue_dead_letters")),
+        _figure("Pods ready", "Ready worker pods.", "short", _over_agents("agentqueue_agent_ready_replicas")),
         _figure(
             "Queues not readable",
-            "Queues that the operator could not read: nothing is scaled down there.",
+            "Queues that the operator can't read. It does not scale them down.",
             "short",
             f"count(max by ({BY}) (agentqueue_queue_readable{{{AGENTS}}}) == 0) or vector(0)",
         ),
@@ -101,19 +99,24 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
         Panel("Waiting jobs", "Is there a backlog?", "short", _per_agent("agentqueue_queue_waiting_jobs")),
         Panel(
             "Oldest waiting job",
-            "How long do jobs wait? Compare targetWaitSeconds.",
+            "How long do jobs wait? Compare with targetWaitSeconds.",
             "s",
             _per_agent("agentqueue_queue_oldest_waiting_seconds"),
         ),
-        Panel("Delayed jobs", "What comes due later?", "short", _per_agent("agentqueue_queue_delayed_jobs")),
+        Panel(
+            "Delayed jobs",
+            "How many jobs are scheduled for later?",
+            "short",
+            _per_agent("agentqueue_queue_delayed_jobs"),
+        ),
         Panel(
             "Wait before the start",
-            "How long had the jobs waited that start? Target: the lowest targetWaitSeconds.",
+            "How long had jobs waited at their start? The target is the lowest targetWaitSeconds.",
             "s",
             {
                 **{
                     f"p{percent}": f"histogram_quantile({percent / 100}, "
-                    + _grows("agentqueue_queue_wait_seconds_bucket", "le", f"{BY}, le")
+                    + _increase_rate("agentqueue_queue_wait_seconds_bucket", "le", f"{BY}, le")
                     + ")"
                     for percent in (50, 90, 99)
                 },
@@ -122,13 +125,13 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Share of jobs that waited longer than 30 s",
-            "Do agents keep up? 30 s is what targetWaitSeconds is by default.",
+            "Do agents keep up? The default of targetWaitSeconds is 30 s.",
             "percentunit",
             {
                 "{{agentqueue}} {{agent}}": "1 - "
-                + _grows("agentqueue_queue_wait_seconds_bucket", of=',le="30.0"')
+                + _increase_rate("agentqueue_queue_wait_seconds_bucket", of=',le="30.0"')
                 + " / "
-                + _grows("agentqueue_queue_wait_seconds_count")
+                + _increase_rate("agentqueue_queue_wait_seconds_count")
             },
         ),
         Panel(
@@ -145,16 +148,16 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
     "Jobs": (
         Panel(
             "Runs by outcome",
-            "How many runs end a second, and how? retried, dead and crashed are the bad ones.",
+            "How many runs end per second, and with which outcome? retried, dead and crashed are failures.",
             "ops",
             {"{{outcome}}": _ends("outcome")},
         ),
         Panel(
             "Jobs in and out",
-            "Do jobs come faster than they end?",
+            "Are jobs enqueued faster than they finish?",
             "ops",
             {
-                "enqueued": _grows("agentqueue_queue_enqueued_jobs_total", by=""),
+                "enqueued": _increase_rate("agentqueue_queue_enqueued_jobs_total", by=""),
                 "ended": _ends("", of=',outcome=~"completed|dead|cancelled"'),
             },
         ),
@@ -179,27 +182,32 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
                 + _rate("agentqueue_jobs_total", "agent, job_name")
             },
         ),
-        Panel("Dead letters kept", "What waits for a replay?", "short", _per_agent("agentqueue_queue_dead_letters")),
+        Panel(
+            "Dead letters by agent",
+            "Which dead letters could be replayed?",
+            "short",
+            _per_agent("agentqueue_queue_dead_letters"),
+        ),
         Panel(
             "Jobs that die",
-            "Where do dead letters come from, however many are replayed or discarded meanwhile?",
+            "Which agents produce dead letters? Replayed and discarded ones count too.",
             "ops",
             {"{{agentqueue}} {{agent}}": _ends(of=',outcome="dead"')},
         ),
         Panel(
             "Outcomes lost",
-            "Runs whose lease had run out: another worker had the job.",
+            "Runs that lost their lease, so another worker had the job.",
             "ops",
-            {"{{agentqueue}} {{agent}}": _grows("agentqueue_queue_lost_outcomes_total")},
+            {"{{agentqueue}} {{agent}}": _increase_rate("agentqueue_queue_lost_outcomes_total")},
         ),
     ),
     "Workers": (
         Panel(
             "Pods",
-            "Are there as many pods as wanted?",
+            "Are there as many ready pods as desired?",
             "short",
             {
-                "wanted": _over_agents("agentqueue_agent_desired_replicas"),
+                "desired": _over_agents("agentqueue_agent_desired_replicas"),
                 "ready": _over_agents("agentqueue_agent_ready_replicas"),
                 "draining": _over_agents("agentqueue_agent_draining_replicas"),
                 "unschedulable": _over_agents("agentqueue_agent_unschedulable_replicas"),
@@ -207,13 +215,13 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Slots",
-            "How well are the pods used?",
+            "How busy are the pods?",
             "short",
             {"slots": _sum("agentqueue_worker_slots"), "busy": _sum("agentqueue_jobs_in_progress")},
         ),
         Panel(
-            "Changes of the number of pods, by reason",
-            "Why did pods come or go?",
+            "Scaling decisions, by reason",
+            "Why did the number of pods change?",
             "short",
             {
                 "{{agent}} {{reason}}": "sum by (agent, reason) "
@@ -222,19 +230,19 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Loop lag",
-            "Does a handler block its worker? Its other jobs stand still meanwhile.",
+            "Does a handler block its worker? The worker's other jobs make no progress meanwhile.",
             "s",
             {"{{pod}}": f"max by (pod) (agentqueue_loop_lag_seconds{{{AGENTS}}})"},
         ),
         Panel(
             "Since the last renewal",
-            "Do workers reach Redis? At 8 s their leases run out.",
+            "Can workers reach Redis? Their leases expire after 8 s.",
             "s",
             {"{{pod}}": f"max by (pod) (agentqueue_renewal_age_seconds{{{AGENTS}}})"},
         ),
         Panel(
             "Round trips to Redis",
-            "How long does a step take that ends jobs and claims the next?",
+            "How long does a round trip take that reports finished jobs and claims new ones?",
             "s",
             _quantiles("agentqueue_step_duration_seconds", AGENTS),
         ),
@@ -243,8 +251,15 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
 
 OPERATOR: Final[Mapping[str, Sequence[Panel]]] = {
     "Now": (
-        _figure("Leaders", "One, or nothing is reconciled.", "short", "sum(agentqueue_operator_leader)"),
-        _figure("AgentQueues", "That are looked after.", "short", "max(agentqueue_operator_agentqueues)"),
+        _figure(
+            "Leaders",
+            "Leading replicas. If it is not 1, nothing is reconciled.",
+            "short",
+            "sum(agentqueue_operator_leader)",
+        ),
+        _figure(
+            "AgentQueues", "AgentQueues that the operator manages.", "short", "max(agentqueue_operator_agentqueues)"
+        ),
         _figure("Watches down", "Kinds that can't be watched.", "short", "max(agentqueue_operator_watches_down)"),
     ),
     "Reconciles": (
@@ -262,7 +277,7 @@ OPERATOR: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Failed reconciles",
-            "By error.",
+            "Failed reconciles per second, by error.",
             "ops",
             {"{{error}}": "sum by (error) (rate(agentqueue_operator_reconcile_errors_total[$__rate_interval]))"},
         ),
@@ -300,7 +315,7 @@ OPERATOR: Final[Mapping[str, Sequence[Panel]]] = {
         ),
         Panel(
             "Memory",
-            "Resident.",
+            "Resident memory.",
             "bytes",
             {
                 "{{pod}}": "max by (pod) "
@@ -318,7 +333,7 @@ OPERATOR: Final[Mapping[str, Sequence[Panel]]] = {
 
 
 def queues() -> str:
-    """Of the queues, their jobs and workers."""
+    """Return the dashboard of the queues, their jobs and workers."""
     variables = (
         _variable("namespace", "agentqueue_agent_desired_replicas", "Namespace"),
         _variable("agentqueue", 'agentqueue_agent_desired_replicas{namespace=~"$namespace"}', "AgentQueue"),
@@ -330,7 +345,7 @@ def queues() -> str:
 
 
 def operator() -> str:
-    """Of the operator's own work."""
+    """Return the dashboard of the operator."""
     return _json("AgentQueue: operator", "agentqueue-operator", OPERATOR, ())
 
 
@@ -348,7 +363,7 @@ def _json(title: str, uid: str, rows: Mapping[str, Sequence[Panel]], variables: 
     for name, panels in rows.items():
         made = made.with_row(Row(name))
         for panel in panels:
-            made = made.with_panel(_figure_of(panel, 24 // len(panels)) if panel.figure else _course_of(panel))
+            made = made.with_panel(_stat_of(panel, 24 // len(panels)) if panel.figure else _timeseries_of(panel))
     return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
 
 
@@ -366,7 +381,7 @@ def _variable(label: str, metric: str, title: str) -> QueryVariable:
     )
 
 
-def _course_of(panel: Panel) -> timeseries.Panel:
+def _timeseries_of(panel: Panel) -> timeseries.Panel:
     legend = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
     made = timeseries.Panel().title(panel.title).description(panel.answers).datasource(SOURCE)
     made = made.unit(panel.unit).min(0).legend(legend.show_legend(show_legend=True)).height(HEIGHT).span(WIDTH)
@@ -375,7 +390,7 @@ def _course_of(panel: Panel) -> timeseries.Panel:
     return made
 
 
-def _figure_of(panel: Panel, width: int) -> stat.Panel:
+def _stat_of(panel: Panel, width: int) -> stat.Panel:
     made = stat.Panel().title(panel.title).description(panel.answers).datasource(SOURCE)
     made = made.unit(panel.unit).color_mode(BigValueColorMode.NONE).height(LOW).span(width)
     for target in _targets(panel):

@@ -1,4 +1,4 @@
-"""The list of decision records: docs/decisions/index.md."""
+"""Generate docs/decisions/index.md, the list of decision records."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ FOLDER = Path(__file__).parent.parent / "docs" / "decisions"
 TITLE = re.compile(r"# (?P<number>\d+)\. (?P<title>.+)")
 HEAD = """# Decisions
 
-Where the project departs from an earlier plan, or chooses between ways that others would take, a record says why.
+A record explains a decision: a departure from an earlier plan, or a choice between reasonable alternatives.
 
 | no. | decision |
 |---|---|
@@ -15,7 +15,7 @@ Where the project departs from an earlier plan, or chooses between ways that oth
 
 
 def index() -> str:
-    """A row per record.
+    """Return the page, with a row per record.
 
     Raises:
         ValueError: a record does not begin with its number and title.

@@ -1,6 +1,7 @@
-"""Makes the generated files anew; with --check it only tells which of them would change, and fails if any would.
+"""Write the generated files. With --check, print the differences instead and fail if there are any.
 
-Run it as `make generated`; `make check` runs it with --check. To add a file: add its path and what makes its text.
+`make generated` runs it, and `make check` runs it with --check. To add a file, add its path and a function that returns
+its text.
 """
 
 import argparse
@@ -36,9 +37,9 @@ GENERATED: Mapping[str, Callable[[], str]] = {
 
 
 def main() -> int:
-    """0 if all files are as they should be."""
+    """Return 0 if all files are up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, show the differences")
+    parser.add_argument("--check", action="store_true", help="write nothing, print the differences")
     handle = _differs if parser.parse_args().check else _write
     changed = [path for path, make in GENERATED.items() if handle(ROOT / path, make())]
     return 1 if changed else 0
@@ -54,9 +55,9 @@ def _differs(path: Path, text: str) -> bool:
     there = path.read_text(encoding="utf-8") if path.exists() else ""
     name = str(path.relative_to(ROOT))
     before, after = there.splitlines(keepends=True), text.splitlines(keepends=True)
-    sys.stdout.writelines(difflib.unified_diff(before, after, name, f"{name} (made anew)"))
+    sys.stdout.writelines(difflib.unified_diff(before, after, name, f"{name} (generated)"))
     if there != text:
-        print(f"{name} is not as its source makes it: run `make generated` and commit it", file=sys.stderr)
+        print(f"{name} is not up to date: run `make generated` and commit it", file=sys.stderr)
     return there != text
 
 

@@ -1,7 +1,7 @@
-"""manifests/install: what the Helm chart renders to with its defaults, for those who have kubectl and no Helm.
+"""Generate manifests/install, the chart with default values, for users of kubectl without Helm.
 
-With Helm at hand the file is made anew. Without, a checksum over the chart's sources and the file itself tells whether
-one has changed without the other.
+The file is rendered if Helm is installed. Otherwise a checksum of the chart's sources and of the file detects a change
+of one without the other.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ ROOT = Path(__file__).parent.parent
 CHART = ROOT / "charts" / "agentqueue"
 INSTALL = ROOT / "manifests" / "install" / "agentqueue.yaml"
 NAMESPACE = "agentqueue-system"
-MADE = "# Made from charts/agentqueue by `make generated`, with Helm at hand. Checksum of both: "
+MADE = "# Generated from charts/agentqueue by `make generated`, with Helm. Checksum of both: "
 HELMS_OWN = re.compile(r"^ *(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n|^# Source: .*\n", re.MULTILINE)
 
 
 def install_yaml() -> str:
-    """The file's text.
+    """Return the text of the file.
 
     Raises:
-        RuntimeError: the chart has changed since the file was made, and there is no Helm to make it anew.
+        RuntimeError: the chart has changed since the file was generated, and Helm is not installed.
     """
     helm = _helm()
     if helm is not None:
@@ -35,14 +35,14 @@ def install_yaml() -> str:
     head, _, body = text.partition("\n")
     if head != f"{MADE}{_checksum(body)}":
         raise RuntimeError(
-            f"{INSTALL.relative_to(ROOT)} is not what charts/agentqueue renders to: install Helm "
+            f"{INSTALL.relative_to(ROOT)} differs from what charts/agentqueue renders: install Helm "
             "(or `python -m tests.support.cluster build`), then `make generated`"
         )
     return text
 
 
 def _helm() -> str | None:
-    """The test cluster's own before another: each version of Helm orders what it renders in its own way."""
+    """Return the test cluster's Helm, else another. Versions of Helm differ in the order of what they render."""
     program = built()
     return str(program.folder / "helm") if program else shutil.which("helm")
 
@@ -63,7 +63,7 @@ def _checksum(body: str) -> str:
 
 
 def _sources() -> Iterable[Path]:
-    """All that the rendering depends on."""
+    """Return the files that the rendering depends on."""
     templates = (CHART / "templates").iterdir()
     used = (one for one in templates if one.suffix in {".tpl", ".yaml"} and one.name != "crd.yaml")
     return sorted([CHART / "Chart.yaml", CHART / "values.yaml", *used])

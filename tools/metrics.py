@@ -165,4 +165,4 @@ def _table(registry: CollectorRegistry) -> str:
         f"| `{row.name}` | {row.type} | {', '.join(f'`{label}`' for label in row.labels)} | {row.help}. |\n"
         for row in rows(registry)
     )
-    return f"| metric | type | labels | what it is |\n|---|---|---|---|\n{lines}"
+    return f"| metric | type | labels | description |\n|---|---|---|---|\n{lines}"

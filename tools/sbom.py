@@ -1,6 +1,6 @@
-"""The images' bills of materials (CycloneDX), as they are in the images: `make sbom` puts them into dist/.
+"""Copy the bills of materials (CycloneDX) out of the images to dist/. `make sbom` runs it.
 
-With Docker at hand it builds the images, else buildah does (Linux, root).
+Docker builds the images if it is installed, otherwise buildah (Linux, root).
 """
 
 import shutil
@@ -18,7 +18,7 @@ IMAGES: Mapping[str, images.Image] = {"operator": images.OPERATOR, "worker": ima
 
 
 def path_of(part: str) -> str:
-    """Where an image keeps its own."""
+    """Return the path of the bill of materials in an image."""
     return f"/opt/agentqueue/share/sbom/agentqueue-{part}.cdx.json"
 
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _has_docker() -> bool:
-    """The engine, not just its command."""
+    """Return True if the Docker engine answers. The command alone is not enough."""
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0  # noqa: S607

@@ -1,7 +1,7 @@
-"""Runs the library's own tests on the lowest and on the newest versions of what it depends on; `make test-versions`.
+"""Run the library's tests with the lowest and the newest versions of its dependencies. `make test-versions` runs it.
 
-Only the library: arq holds the worker at redis-py 5. Each has a virtual environment of its own, made once per
-pyproject.toml; after that no network is needed.
+The worker is not tested, because arq limits it to redis-py 5. Each set of versions has its own virtual environment,
+which is created again only if pyproject.toml has changed.
 """
 
 import hashlib
@@ -23,26 +23,26 @@ TESTS = (
     "tests/integration/test_sentinel.py",
     "tests/integration/test_tls.py",
 )
-"""What leans on redis-py, pydantic, orjson and Starlette."""
+"""Tests of the code that uses redis-py, pydantic, orjson and Starlette."""
 LEFT_OUT = "not valkey and not arqs_own_job"
-"""The server's kind makes no difference to a client library; arq is not here."""
+"""Tests to skip: a client library does not depend on the kind of server, and arq is not installed."""
 
 
 def main() -> int:
-    """0 if the tests pass on both."""
+    """Return 0 if the tests pass with both sets of versions."""
     return max(_run(name, resolution) for name, resolution in RESOLUTIONS.items())
 
 
 def _run(name: str, resolution: str) -> int:
     python = _environment(name, resolution)
     print(f"--- {name} versions: {_versions(python)}", flush=True)
-    # The root's conftest.py brings the cluster's fixtures, whose packages are not here.
+    # The conftest.py of the root loads the cluster's fixtures, whose packages are not installed here.
     command = [str(python), "-m", "pytest", "--quiet", "--confcutdir", "tests", "-p", "no:cacheprovider"]
     return subprocess.run([*command, "-k", LEFT_OUT, *TESTS], cwd=ROOT, check=False).returncode  # noqa: S603
 
 
 def _environment(name: str, resolution: str) -> Path:
-    """The environment's Python; it is made anew when pyproject.toml has changed."""
+    """Return the Python of the environment, which is created again if pyproject.toml has changed."""
     folder = ROOT / f".venv-{name}"
     python, stamp = folder / "bin" / "python", folder / "made-of"
     wanted = hashlib.sha256(f"{resolution} {_dependencies()} {TOOLS}".encode()).hexdigest()

@@ -21,7 +21,7 @@ from tests.support.pages import Page
 
 ROOT = Path(__file__).parents[2]
 PATHS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-"""Not `reference/`, which is made from what it tells of, and not `decisions/`, which tell of their day."""
+"""Pages that are checked. `reference/` is generated, and `decisions/` describe the past."""
 PAGES = {path.name: Page(path) for path in PATHS}
 
 LAPTOP, KIND = "tests/e2e/test_quickstart_laptop.py", "tests/e2e/test_quickstart_kind.py"
@@ -89,7 +89,7 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
         "ARG WORKER": DOCS,
     },
 }
-"""How each block begins, in its page's order, and the test that runs it."""
+"""First words of each block, in the order of its page, and the test that runs it."""
 
 NOT_RUN: Mapping[str, Mapping[str, str]] = {
     "README.md": {
@@ -105,7 +105,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         "make docs\n": "part of `make check`",
     },
 }
-"""How blocks begin that no test runs, and why."""
+"""First words of blocks that no test runs, and the reason."""
 
 
 def named() -> Iterator[tuple[str, str]]:

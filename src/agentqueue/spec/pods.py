@@ -128,7 +128,7 @@ class PodMetadata(Model):
 
 
 class PodSpec(Model):
-    """A pod spec of Kubernetes, applied as a strategic merge patch: it merges containers by name, for example."""
+    """A pod spec of Kubernetes, applied as a strategic merge patch, which merges containers by name."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"maxProperties": 64})
 

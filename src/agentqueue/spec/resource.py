@@ -232,7 +232,7 @@ class Metadata(Model):
 
 
 class AgentQueue(Model):
-    """AI agents that process jobs from queues: one Redis, and a queue with workers that scale for each agent."""
+    """AI agents that process jobs from queues: one Redis, and a queue with scaled workers for each agent."""
 
     api_version: Literal["agentqueue.dev/v1alpha1"]
     kind: Literal["AgentQueue"]

@@ -27,7 +27,7 @@ KEDA = next(it for it in yaml.safe_load_all(SAMPLE.read_text()) if it["kind"] ==
 ]["query"]
 OF_THE_OPERATOR = {sample.name for family in operator_registry().collect() for sample in family.samples}
 POD = {"pod", "instance", "container", "endpoint"}
-"""What Prometheus adds of the pod that it scrapes."""
+"""Labels that Prometheus adds for the pod that it scrapes."""
 OF_COUNTERS = {"rate", "increase", "irate", "resets"}
 OF_GAUGES = {"delta", "idelta", "deriv", "predict_linear"}
 

@@ -1,4 +1,4 @@
-"""charts/: what can be told of it without Helm; tests/e2e has what Helm and a cluster tell."""
+"""Checks of the charts that need no Helm. tests/e2e installs them in a cluster."""
 
 import copy
 import json

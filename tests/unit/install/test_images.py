@@ -1,4 +1,4 @@
-"""What the Dockerfiles say; tests/e2e/test_images.py builds the images."""
+"""The text of the Dockerfiles. tests/e2e/test_images.py builds the images."""
 
 import json
 import re

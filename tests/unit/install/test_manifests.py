@@ -66,18 +66,18 @@ def test_without_helm_an_untouched_file_is_as_it_should_be(monkeypatch: pytest.M
     assert manifests.install_yaml() == manifests.INSTALL.read_text()
 
 
-def test_without_helm_an_edit_of_the_file_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_helm_an_edit_of_the_file_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     edited = tmp_path / "manifests" / "install" / "agentqueue.yaml"
     edited.parent.mkdir(parents=True)
     edited.write_text(manifests.INSTALL.read_text().replace("replicas: 2", "replicas: 3"))
     monkeypatch.setattr(manifests, "_helm", lambda: None)
     monkeypatch.setattr(manifests, "INSTALL", edited)
     monkeypatch.setattr(manifests, "ROOT", tmp_path)
-    with pytest.raises(RuntimeError, match="not what charts/agentqueue renders to"):
+    with pytest.raises(RuntimeError, match="differs from what charts/agentqueue renders"):
         manifests.install_yaml()
 
 
-def test_without_helm_a_change_of_the_chart_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_helm_a_change_of_the_chart_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     chart = tmp_path / "agentqueue"
     for source in manifests._sources():
         copied = chart / source.relative_to(manifests.CHART)
@@ -85,5 +85,5 @@ def test_without_helm_a_change_of_the_chart_is_told(monkeypatch: pytest.MonkeyPa
         copied.write_text(source.read_text().replace("periodSeconds: 10", "periodSeconds: 11"))
     monkeypatch.setattr(manifests, "_helm", lambda: None)
     monkeypatch.setattr(manifests, "CHART", chart)
-    with pytest.raises(RuntimeError, match="not what charts/agentqueue renders to"):
+    with pytest.raises(RuntimeError, match="differs from what charts/agentqueue renders"):
         manifests.install_yaml()

@@ -21,9 +21,9 @@ ALERTS = [
     for rule in group["rules"]
 ]
 TARGET = {"namespace", "pod"}
-"""What Prometheus adds of the pod that it scrapes."""
+"""Labels that Prometheus adds for the pod that it scrapes."""
 FROM_POD = {"agentqueue", "agent"}
-"""What the PodMonitor adds to a worker's metrics."""
+"""Labels that the PodMonitor adds to a worker's metrics."""
 PROCESS = {"process_cpu_seconds_total": TARGET, "process_resident_memory_bytes": TARGET}
 
 
@@ -37,7 +37,7 @@ KNOWN = PROCESS | OF_WORKERS | OF_THE_OPERATOR
 
 
 def selectors(expression: Any) -> Iterator[tuple[str, set[str]]]:
-    """Each metric that a query reads, with the labels it is told apart by."""
+    """Yield each metric that a query reads, with the labels that select its series."""
     if isinstance(expression, promql_parser.VectorSelector):
         assert expression.name is not None
         yield expression.name, {matcher.name for matcher in expression.matchers.matchers}
@@ -65,18 +65,18 @@ def check(query: str) -> None:
 
 
 @pytest.mark.parametrize("path", DASHBOARDS)
-def test_dashboards_read_metrics_that_there_are(path: str) -> None:
+def test_dashboards_read_existing_metrics(path: str) -> None:
     panels = [panel for panel in json.loads(DASHBOARDS[path]())["panels"] if panel["type"] != "row"]
     assert panels
     for panel in panels:
         for target in panel["targets"]:
             check(target["expr"])
             shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-            assert shown <= groupings(target["expr"]), f"{panel['title']}: the legend shows what is not told apart"
+            assert shown <= groupings(target["expr"]), f"{panel['title']}: the query has no such label"
 
 
 @pytest.mark.parametrize("path", DASHBOARDS)
-def test_panels_say_what_they_answer_and_in_which_unit(path: str) -> None:
+def test_panels_have_a_question_and_a_unit(path: str) -> None:
     made = json.loads(DASHBOARDS[path]())
     panels = [panel for panel in made["panels"] if panel["type"] != "row"]
     titles = [panel["title"] for panel in panels]

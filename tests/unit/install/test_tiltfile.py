@@ -1,4 +1,4 @@
-"""The Tiltfile, run by a Starlark interpreter whose Tilt writes down what it is asked for."""
+"""The Tiltfile, run by a Starlark interpreter with a fake Tilt that records its calls."""
 
 import json
 import os

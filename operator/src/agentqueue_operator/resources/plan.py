@@ -171,7 +171,12 @@ def _action(manifest: Object, live: Object | None, owner: Object, settled: Mappi
         return Skip(live, manifest)
     # The API server refuses the uid if another object has replaced this one meanwhile.
     pinned = {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
-    if manifest["kind"] == DEPLOYMENT.kind and _gives_up_replicas(manifest, live):
+    if (  # scaling changes from Auto or Fixed to External, and no other manager has the replicas yet
+        manifest["kind"] == DEPLOYMENT.kind
+        and "replicas" not in manifest["spec"]
+        and owns_fields(live, "spec", "replicas")
+        and not owns_fields(live, "spec", "replicas", manager=HANDOVER)
+    ):
         return HandOver(live["spec"]["replicas"], pinned)
     if manifest["kind"] == STATEFUL_SET.kind and (growth := _growth(manifest, live)):
         return growth
@@ -222,15 +227,6 @@ def _is_orphan(live: Object, owner: Object) -> bool:
     return any(
         (reference["apiVersion"].partition("/")[0], reference["kind"], reference["name"]) == mine
         for reference in live["metadata"].get("ownerReferences") or ()
-    )
-
-
-def _gives_up_replicas(manifest: Object, live: Object) -> bool:
-    """Return True if scaling changes from Auto or Fixed to External and no other manager has the replicas yet."""
-    return (
-        "replicas" not in manifest["spec"]
-        and owns_fields(live, "spec", "replicas")
-        and not owns_fields(live, "spec", "replicas", manager=HANDOVER)
     )
 
 

@@ -34,15 +34,12 @@ def offline_manifests(queue: ResolvedQueue, namespace: str | None, images: Image
         InvalidSpec: a podTemplate can't be merged.
     """
     context = offline_context(queue, namespace or queue.namespace or "default", images)
-    return [_readable(manifest) for manifest in render(queue, context)]
-
-
-def _readable(manifest: Object) -> Object:
-    """Return a Secret with its data as `stringData`, and any other manifest unchanged."""
-    if manifest["kind"] != SECRET.kind:
-        return manifest
-    plain = {key: base64.b64decode(value).decode() for key, value in manifest["data"].items()}
-    return {**{key: value for key, value in manifest.items() if key != "data"}, "stringData": plain}
+    manifests = list(render(queue, context))
+    for secret in manifests:
+        if secret["kind"] == SECRET.kind:
+            data = secret.pop("data")
+            secret["stringData"] = {key: base64.b64decode(value).decode() for key, value in data.items()}
+    return manifests
 
 
 def as_json(manifests: Sequence[Object]) -> str:

@@ -1,4 +1,4 @@
-"""The CRD: as committed, and structural as apiextensions/v1 wants it."""
+"""The CRD is up to date, and its schema is structural as apiextensions/v1 requires."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""YAML to resources: every error at its line, with the nearest right key and what to write instead."""
+"""Loading of YAML files: every problem has its line, the nearest valid key and a correction."""
 
 import base64
 from pathlib import Path
@@ -27,7 +27,7 @@ def problems(text: str) -> list[str]:
 
 
 def wrong(spec: str) -> list[str]:
-    """What is said of a spec, given as the lines under `spec:` from line 5 on, after its agents at line 4."""
+    """Return the problems of a spec with one agent and the given other fields, all on one line."""
     return problems(f"{HEAD}spec: {{agents: [{{name: a, handler: 'm:a'}}], {spec}}}")
 
 

@@ -1,4 +1,4 @@
-"""The agent over agentDefaults over the built-in defaults."""
+"""Agents are merged with agentDefaults and the built-in defaults."""
 
 from dataclasses import fields, is_dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Each rule of the resource, offline: what it refuses, where it points, what comes near and passes."""
+"""Each rule of the resource, checked offline: refused resources with their locations, and valid ones close to them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.support import resources
 
 MESSAGES = {rule.name: rule.message for rule in RULES}
 OF_AGENTS = {rule.name for rule in RULES if rule.message_cel is not None}
-"""Rules that are asked of each agent at `spec`."""
+"""Names of the rules on `spec` that apply to each agent."""
 
 
 def refusals() -> list[Any]:
@@ -33,14 +33,14 @@ def acceptances() -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "data", "path"), refusals())
-def test_what_breaks_a_rule_is_refused_with_its_place_and_message(name: str, data: Any, path: str) -> None:
+def test_what_breaks_a_rule_is_refused_with_its_path_and_message(name: str, data: Any, path: str) -> None:
     problems = check(data)
     assert path in [dotted(problem.path) for problem in problems]
     assert {problem.message.removeprefix(_named(name, data, problem.path)) for problem in problems} == {MESSAGES[name]}
 
 
 def _named(rule: str, data: Any, path: Path) -> str:
-    """How the message begins: by the agent's name, where the API server's path would end at `spec`."""
+    """Return the agent's name that begins the message of a rule on `spec`, and nothing for other rules."""
     if rule not in OF_AGENTS:
         return ""
     assert isinstance(path[2], int)
@@ -48,7 +48,7 @@ def _named(rule: str, data: Any, path: Path) -> str:
 
 
 def test_rules_on_merged_values_name_the_agent() -> None:
-    """All that compare an agent's fields with each other or with agentDefaults, since they stand at `spec`."""
+    """Rules that compare an agent's fields with others or with agentDefaults are attached to `spec`."""
     at_spec = {rule.name for rule in RULES if rule.on is AgentQueueSpec}
     assert at_spec - OF_AGENTS == {"default-dead-letters-go-to-an-agent"}
     assert [str(problem) for problem in check(resources.scaled(minReplicas=11))] == [
@@ -57,7 +57,7 @@ def test_rules_on_merged_values_name_the_agent() -> None:
 
 
 @pytest.mark.parametrize("data", acceptances())
-def test_what_comes_near_but_keeps_the_rule_passes(data: Any) -> None:
+def test_a_resource_that_narrowly_keeps_the_rule_passes(data: Any) -> None:
     assert check(data) == []
 
 
@@ -100,7 +100,7 @@ def test_the_largest_resource_passes() -> None:
     assert check(resources.many_agents()) == []
 
 
-def test_several_broken_rules_are_all_told() -> None:
+def test_all_broken_rules_are_reported() -> None:
     data = resources.agent(scaling={"minReplicas": 11}, queueName="b", onDeadLetter={"agent": "x"})
     assert {dotted(problem.path) for problem in check(data)} == {
         "spec.agents[0].scaling.minReplicas",
@@ -109,7 +109,7 @@ def test_several_broken_rules_are_all_told() -> None:
     }
 
 
-def test_a_rule_says_nothing_where_an_unknown_key_may_be_the_cause() -> None:
+def test_a_rule_is_skipped_if_an_unknown_key_may_be_the_cause() -> None:
     data = resources.agent(scaling={"mode": "Fixed", "replcas": 2}, queueName="b")
     assert [dotted(problem.path) for problem in check(data)] == [
         "spec.agents[0].scaling.replcas",
@@ -117,7 +117,7 @@ def test_a_rule_says_nothing_where_an_unknown_key_may_be_the_cause() -> None:
     ]
 
 
-def test_rules_are_not_asked_of_a_resource_without_its_shape() -> None:
+def test_rules_are_skipped_for_a_resource_with_invalid_types() -> None:
     data = resources.resource(agents=[{"name": "redis"}, {"name": "a", "handler": "m:a", "queueName": "redis"}])
     assert [str(problem) for problem in check(data)] == ["spec.agents[0].handler: is required"]
 

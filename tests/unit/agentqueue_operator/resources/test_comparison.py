@@ -1,4 +1,4 @@
-"""When an object is already as its manifest has it."""
+"""Live objects that are up to date, and objects that are not."""
 
 import json
 from typing import Any
@@ -65,7 +65,7 @@ def test_holds(live: Object, wanted: Object) -> None:
         pytest.param({"env": [{"name": "B", "value": "1"}]}, {"env": [{"name": "A", "value": "1"}]}, id="another-item"),
     ],
 )
-def test_does_not_hold(live: Object, wanted: Object) -> None:
+def test_does_not_contain(live: Object, wanted: Object) -> None:
     assert not contains_desired(live, wanted)
 
 
@@ -74,15 +74,12 @@ def test_does_not_hold(live: Object, wanted: Object) -> None:
         st.integers() | st.text() | st.booleans() | st.none(), lambda it: st.lists(it) | st.dictionaries(st.text(), it)
     )
 )
-def test_everything_holds_itself(value: Any) -> None:
+def test_every_value_contains_itself(value: Any) -> None:
     assert contains_desired(value, value)
 
 
-# Owners
-
-
 def fields_of(value: Any) -> Any:
-    """As the API server writes the fields of an apply, where each map is granular and each list goes by name."""
+    """Return fieldsV1 of an applied value, for types whose maps are granular and whose lists have the key `name`."""
     if isinstance(value, dict):
         return {f"f:{key}": fields_of(inner) for key, inner in value.items()}
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
@@ -100,30 +97,30 @@ def manifest() -> Object:
 
 
 def applied(wanted: Object, **more: Any) -> Object:
-    """What becomes of a manifest."""
+    """Return the live object after an apply of the manifest."""
     content = {key: value for key, value in wanted.items() if key not in ("apiVersion", "kind", "metadata")}
     fields = fields_of({**content, "metadata": {"annotations": wanted["metadata"]["annotations"]}})
     entry = {"manager": "agentqueue-operator", "operation": "Apply", "fieldsV1": fields}
     return {**wanted, **more, "metadata": {**wanted["metadata"], "uid": "u", "managedFields": [entry]}}
 
 
-def test_what_was_applied_is_the_same() -> None:
+def test_an_applied_object_is_up_to_date() -> None:
     assert is_up_to_date(applied(manifest()), manifest())
 
 
-def test_another_hash_is_not_the_same() -> None:
+def test_an_object_with_another_hash_is_not_up_to_date() -> None:
     wanted = manifest()
     wanted["metadata"]["annotations"] = {HASH_ANNOTATION: "2"}
     assert not is_up_to_date(applied(manifest()), wanted)
 
 
-def test_what_was_never_applied_is_not_the_same() -> None:
+def test_an_object_that_was_never_applied_is_not_up_to_date() -> None:
     live = applied(manifest())
     live["metadata"]["managedFields"] = [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {}}]
     assert not is_up_to_date(live, manifest())
 
 
-def test_a_field_that_somebody_took_is_not_the_same() -> None:
+def test_an_object_with_a_field_that_another_manager_took_is_not_up_to_date() -> None:
     live = applied(manifest())
     del live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:replicas"]
     assert not is_up_to_date(live, manifest())

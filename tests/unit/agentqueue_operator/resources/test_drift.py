@@ -1,4 +1,4 @@
-"""What others have changed in our objects."""
+"""Fields of the operator's objects that other managers have written."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The sample for KEDA names what there is: the Deployment of an External agent, and metrics that are exported."""
+"""The sample for KEDA refers to the Deployment of an External agent and to existing metrics."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What to do about objects."""
+"""Actions that the plan has for each state of an object."""
 
 from typing import Any
 

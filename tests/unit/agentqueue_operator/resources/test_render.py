@@ -256,7 +256,7 @@ def test_references_of_the_managed_redis_are_its_certificate_and_the_consoles_it
     ],
 )
 def test_references_of_a_nonsensical_pod_template_are_none(spec: Object) -> None:
-    """The API server refuses it; that is told by a condition, and nothing else may break."""
+    """The API server refuses the template, and a condition reports it. Nothing else may fail."""
     assert references_of(queue(resources.agent(podTemplate={"spec": spec})), IN_CLUSTER)["a"] == frozenset()
 
 

@@ -1,4 +1,4 @@
-"""A podTemplate over ours: strategic merge by the keys of Kubernetes' own types."""
+"""Strategic merge of pod templates by the merge keys of the Kubernetes types."""
 
 import copy
 from typing import Any

@@ -45,24 +45,21 @@ def url(queue: ResolvedQueue, namespace: str, password: str) -> str:
 def connection(queue: ResolvedQueue) -> Connection:
     """Return what a container of this AgentQueue needs to connect to Redis."""
     if isinstance(queue.redis, ExternalRedis):
-        return _external(queue.redis)
+        redis, sentinel = queue.redis, queue.redis.sentinel
+        address = env_from_secret(env.REDIS_URL, redis.url_secret_ref.name, redis.url_secret_ref.key)
+        tls = _tls(redis.tls) if redis.tls else Connection(())
+        sentinels: list[Object] = []
+        if sentinel:
+            sentinels.append(env_var(env.REDIS_SENTINEL_NODES, ",".join(sentinel.nodes)))
+            sentinels.append(env_var(env.REDIS_SENTINEL_MASTER, sentinel.master_name))
+        if sentinel and (password := sentinel.password_secret_ref):
+            sentinels.append(env_from_secret(env.REDIS_SENTINEL_PASSWORD, password.name, password.key))
+        return Connection((address, *tls.env, *sentinels), tls.volumes, tls.mounts)
     address = env_from_secret(env.REDIS_URL, redis_name(queue.name), URL_KEY)
     if queue.redis.tls is None:
         return Connection((address,))
     volume, mount = _ca_volume(queue.redis.tls.secret_name, "ca.crt")
     return Connection((address, _ca_file()), (volume,), (mount,))
-
-
-def _external(redis: ExternalRedis) -> Connection:
-    address = env_from_secret(env.REDIS_URL, redis.url_secret_ref.name, redis.url_secret_ref.key)
-    tls = _tls(redis.tls) if redis.tls else Connection(())
-    sentinel, sentinels = redis.sentinel, []
-    if sentinel:
-        sentinels.append(env_var(env.REDIS_SENTINEL_NODES, ",".join(sentinel.nodes)))
-        sentinels.append(env_var(env.REDIS_SENTINEL_MASTER, sentinel.master_name))
-    if sentinel and (password := sentinel.password_secret_ref):
-        sentinels.append(env_from_secret(env.REDIS_SENTINEL_PASSWORD, password.name, password.key))
-    return Connection((address, *tls.env, *sentinels), tls.volumes, tls.mounts)
 
 
 def _tls(tls: ClientTLS) -> Connection:

@@ -64,26 +64,29 @@ def redis_objects(queue: ResolvedQueue, redis: ManagedRedis, context: RenderCont
     options = f"--tls --cacert {MOUNTS}/{TLS}/ca.crt " if redis.tls else ""
     files = {CONFIG_KEY: "\n".join(_directives(redis)) + "\n", PROBE_KEY: PROBE.format(options=options, port=PORT)}
     ports = [{"name": REDIS, "port": PORT, "targetPort": REDIS, "protocol": "TCP"}]
+    secret, budget = [], []
+    if context.password is not None:
+        data = {
+            PASSWORD_KEY: context.password,
+            URL_KEY: url(queue, context.namespace, context.password),
+            AUTH_KEY: f"requirepass {quote_value(context.password)}\n",
+        }
+        secret.append(new_object(SECRET, name, marks, type="Opaque", data=encode_data(data)))
+    if queue.pod_disruption_budget.redis.enabled:
+        spec = {
+            "maxUnavailable": 1,  # with minAvailable 1 a node drain would never end
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selector(queue.name, REDIS)},
+        }
+        budget.append(new_object(DISRUPTION_BUDGET, name, marks, spec=spec))
     return (
         new_object(SERVICE_ACCOUNT, name, marks, automountServiceAccountToken=False),
-        *_secret(queue, context),
+        *secret,
         new_object(CONFIG_MAP, name, marks, data=files),
         new_object(SERVICE, name, marks, spec={"selector": selector(queue.name, REDIS), "ports": ports}),
         new_object(STATEFUL_SET, name, marks, spec=_stateful_set(queue, redis, context)),
-        *_budget(queue),
+        *budget,
     )
-
-
-def _secret(queue: ResolvedQueue, context: RenderContext) -> Iterator[Object]:
-    if context.password is None:
-        return
-    data = {
-        PASSWORD_KEY: context.password,
-        URL_KEY: url(queue, context.namespace, context.password),
-        AUTH_KEY: f"requirepass {quote_value(context.password)}\n",
-    }
-    marks = labels(queue.name, REDIS)
-    yield new_object(SECRET, redis_name(queue.name), marks, type="Opaque", data=encode_data(data))
 
 
 def quote_value(text: str) -> str:
@@ -193,14 +196,3 @@ def _probe(question: str, *, period: int, failures: int) -> Object:
         "timeoutSeconds": 5,
         "failureThreshold": failures,
     }
-
-
-def _budget(queue: ResolvedQueue) -> Iterator[Object]:
-    """Yield the PodDisruptionBudget, if enabled. With minAvailable 1 a node drain would never end."""
-    if queue.pod_disruption_budget.redis.enabled:
-        spec = {
-            "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": selector(queue.name, REDIS)},
-        }
-        yield new_object(DISRUPTION_BUDGET, redis_name(queue.name), labels(queue.name, REDIS), spec=spec)
