@@ -100,11 +100,15 @@ def _decide_auto(terms: Terms, load: Load, memory: Memory, timing: ScalingTiming
     snapshot, policy, current = terms.snapshot, terms.policy, terms.current
     demand = compute_demand(snapshot, load, policy=policy)
     observed = remember_observation(memory, terms, load)
+    startup_s = snapshot.rates.startup.total_seconds()
+    zero_window_s = min(max(4 * startup_s, timing.min_zero_window_s), timing.max_zero_window_s)
+    if policy.scale_to_zero_after is not None:
+        zero_window_s = policy.scale_to_zero_after.total_seconds()
     terms = replace(
         terms,
         demand=demand,
         down_window_s=down_window_s(policy),
-        zero_window_s=_zero_window_s(terms, timing),
+        zero_window_s=zero_window_s,
         quiet_s=quiet_s(observed, at=snapshot.at),
         learning_s=max(0.0, timing.learning_s - (snapshot.at - (observed.since or 0.0))),
         added_last_minute=sum(sample.pods for sample in observed.recent_scale_ups),
@@ -119,14 +123,6 @@ def _decide_auto(terms: Terms, load: Load, memory: Memory, timing: ScalingTiming
     if peak < current:
         return _scale_down(peak, terms, observed)
     return Hold(_reason_to_hold(demand, load, terms, start=start, keep=keep), terms, observed)
-
-
-def _zero_window_s(terms: Terms, timing: ScalingTiming) -> float:
-    """Return the time in seconds without a job after which the last pod goes."""
-    if terms.policy.scale_to_zero_after is not None:
-        return terms.policy.scale_to_zero_after.total_seconds()
-    startup_s = terms.snapshot.rates.startup.total_seconds()
-    return min(max(4 * startup_s, timing.min_zero_window_s), timing.max_zero_window_s)
 
 
 def _pods_to_keep(demand: Demand, load: Load, terms: Terms) -> int:

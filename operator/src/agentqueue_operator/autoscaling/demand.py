@@ -31,7 +31,11 @@ def compute_demand(snapshot: ScalingSnapshot, load: Load, *, policy: ScalingPoli
     """
     slots = policy.concurrency
     work = _Work.of(snapshot, load, slots)
-    time_left_s = _time_left_s(snapshot, load, policy)
+    # While pods start, the age of the oldest job does not count: it was counted when these pods were requested.
+    spent = load.oldest_ready + snapshot.rates.startup if snapshot.pods.starting == 0 else timedelta()
+    target_s = policy.target_wait.total_seconds()
+    shortest_s = min(snapshot.rates.service.total_seconds(), target_s) / 2
+    time_left_s = max(target_s - spent.total_seconds(), shortest_s, MIN_DRAIN_TARGET_S)
     drain = (work.backlog / time_left_s + work.arrivals_per_s) * work.service_s if work.backlog else 0.0
     expected = work.expected(work.backlog)
     wanted = min(expected, max(drain, work.expected(0)))
@@ -111,18 +115,6 @@ class _Work:
 
 def _pods_for(jobs: float, slots: int) -> int:
     return math.ceil(math.ceil(jobs - ROUND_UP_THRESHOLD) / slots)
-
-
-def _time_left_s(snapshot: ScalingSnapshot, load: Load, policy: ScalingPolicy) -> float:
-    """Return the time in seconds that targetWait leaves for clearing the backlog.
-
-    While pods start, the age of the oldest job does not count: it was counted when these pods were requested.
-    """
-    target_s = policy.target_wait.total_seconds()
-    rates = snapshot.rates
-    spent = load.oldest_ready + rates.startup if snapshot.pods.starting == 0 else timedelta()
-    shortest_s = min(rates.service.total_seconds(), target_s) / 2
-    return max(target_s - spent.total_seconds(), shortest_s, MIN_DRAIN_TARGET_S)
 
 
 def _rate_cap(policy: ScalingPolicy, rates: Rates) -> int | None:

@@ -121,7 +121,14 @@ class LocalAgent:
         """
         policy = self.run.policy
         policy = replace(policy, mode=ScalingMode.AUTO) if policy.mode is ScalingMode.EXTERNAL else policy
-        decision = self.observer.decide(self._pods(at), current=self.wanted, policy=policy, at=at)
+        phases = [worker.phase for worker in self.workers.values()]
+        ready, starting = phases.count(Phase.READY), phases.count(Phase.STARTING)
+        silent = len(self._silent(at, for_s=SILENT_S))
+        # Workers that may not start after crashes count as unschedulable, so that no more are requested.
+        held_back = at < self.restarts.not_before or self.restarts.on_trial
+        missing = max(0, self.wanted - ready - starting) if held_back else 0
+        pods = Pods(ready=ready - silent, starting=starting, silent=silent, unschedulable=missing)
+        decision = self.observer.decide(pods, current=self.wanted, policy=policy, at=at)
         if isinstance(decision, ScaleTo):
             self.wanted = decision.replicas
         return decision
@@ -206,18 +213,6 @@ class LocalAgent:
             rate_per_s=(done_now - done_then) / (last - first) if last > first else 0.0,
             note="paused" if load.paused else self.note,
         )
-
-    def _pods(self, at: float) -> Pods:
-        """Return the workers by state.
-
-        Workers that may not start after crashes count as unschedulable, so that no more are requested.
-        """
-        phases = [worker.phase for worker in self.workers.values()]
-        ready, starting = phases.count(Phase.READY), phases.count(Phase.STARTING)
-        silent = len(self._silent(at, for_s=SILENT_S))
-        held_back = at < self.restarts.not_before or self.restarts.on_trial
-        missing = max(0, self.wanted - ready - starting) if held_back else 0
-        return Pods(ready=ready - silent, starting=starting, silent=silent, unschedulable=missing)
 
     def _silent(self, at: float, *, for_s: float) -> list[WorkerProcess]:
         if self.metrics is None or self.observer.readable_s(at) < for_s:

@@ -107,8 +107,18 @@ def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
     heartbeats = {heartbeat.worker: _decode_heartbeat(heartbeat) for heartbeat in live_heartbeats(snapshot)}
     counters = snapshot.counters
     ended = sum(counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried"))
+    oldest_ms = 0.0 if snapshot.oldest_ms is None else max(0.0, snapshot.now_ms - snapshot.oldest_ms)
+    stalled = stalled_of(snapshot, slots=sum(heartbeat.slots for heartbeat in heartbeats.values()))
+    load = Load(  # Each started job counts once: as running, or as stalled if its worker is gone.
+        ready=snapshot.waiting,
+        due_soon=snapshot.due_soon,
+        active=sum(snapshot.active) - stalled,
+        stalled=stalled,
+        oldest_ready=timedelta(milliseconds=oldest_ms),
+        paused=snapshot.paused is not None,
+    )
     return QueueMetrics(
-        load=_load(snapshot, heartbeats),
+        load=load,
         heartbeats=heartbeats,
         marked=snapshot.draining,
         delayed=sum(snapshot.delayed),
@@ -125,20 +135,6 @@ def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
             for heartbeat in snapshot.workers
             if heartbeat.worker not in heartbeats
         },
-    )
-
-
-def _load(snapshot: QueueSnapshot, heartbeats: Mapping[str, WorkerHeartbeat]) -> Load:
-    """Return the load, in which each started job counts once: as running, or as stalled if its worker is gone."""
-    oldest_ms = 0.0 if snapshot.oldest_ms is None else max(0.0, snapshot.now_ms - snapshot.oldest_ms)
-    stalled = stalled_of(snapshot, slots=sum(heartbeat.slots for heartbeat in heartbeats.values()))
-    return Load(
-        ready=snapshot.waiting,
-        due_soon=snapshot.due_soon,
-        active=sum(snapshot.active) - stalled,
-        stalled=stalled,
-        oldest_ready=timedelta(milliseconds=oldest_ms),
-        paused=snapshot.paused is not None,
     )
 
 

@@ -11,7 +11,7 @@ A pod that stays loses its deletion cost first and its mark last.
 
 The ReplicaSet controller chooses victims by `ActivePodsWithRanks` (kubernetes/pkg/controller/controller_utils.go in
 1.35): unscheduled, pending and not-Ready pods go before any cost is compared. So each pod that is not Ready must be
-confirmed too. Those that are to stay are held: they have a drain mark while the scale-in lasts.
+confirmed too. Those that stay are held: they have a drain mark while the scale-in lasts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -103,7 +103,7 @@ def plan_scale_in(
     """Return the actions to carry out now.
 
     CancelRemoval and ScaleDown may be carried out only after the controllers have carried out the last change of
-    replicas. If no pod is to be removed, all marks and costs are removed. The same holds in a rollout, where the
+    replicas. If no pod must be removed, all marks and costs are removed. The same holds in a rollout, where the
     Deployment controller would split a scale-in over two ReplicaSets, regardless of the marks. A scale-in to zero needs
     no choice: replicas are set to zero once all pods have drained.
 

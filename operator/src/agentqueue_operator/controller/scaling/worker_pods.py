@@ -149,13 +149,16 @@ def summary_of(pods: Sequence[Object], deployment: Object | None, *, now: dateti
     scheduled = [condition_of(pod, "PodScheduled") for pod in pods]
     unschedulable = sum(one.get("status") == "False" and one.get("reason") == "Unschedulable" for one in scheduled)
     failing = sum(map(_fails, pods))
+    # In a rollout there are pods of two templates, or pods of an older one that have not ended.
+    templates = {(pod["metadata"].get("labels") or {}).get("pod-template-hash") for pod in pods}
+    status: Mapping[str, int] = (deployment or {}).get("status") or {}
     return Pods(
         ready=ready,
         starting=len(pods) - ready - unschedulable - failing,
         unschedulable=unschedulable,
         failing=failing,
         young=sum((now - _made(pod)).total_seconds() < SCALE_UP_RATE_WINDOW_S for pod in pods),
-        rolling_out=_is_rolling_out(deployment, pods),
+        rolling_out=len(templates) > 1 or status.get("replicas", 0) > status.get("updatedReplicas", 0),
     )
 
 
@@ -178,13 +181,6 @@ def start_of(pod: Object) -> timedelta | None:
         return None
     took_s = (_moment(ready["lastTransitionTime"]) - _made(pod)).total_seconds()
     return timedelta(seconds=min(max(took_s, SHORTEST_START_S), LONGEST_START_S))
-
-
-def _is_rolling_out(deployment: Object | None, pods: Iterable[Object]) -> bool:
-    """Return whether there are pods of two templates, or pods of an older one that have not ended."""
-    hashes = {(pod["metadata"].get("labels") or {}).get("pod-template-hash") for pod in pods}
-    status: Mapping[str, int] = (deployment or {}).get("status") or {}
-    return len(hashes) > 1 or status.get("replicas", 0) > status.get("updatedReplicas", 0)
 
 
 def _fails(pod: Object) -> bool:
