@@ -49,23 +49,23 @@ HEAD: Final = """\
 # Metrics
 
 Worker pods and the operator serve these on `/metrics` of their port `http`, in Prometheus' text format or OpenMetrics,
-beside the process's own (`process_*`, `python_*`). [Operations](../operations.md#metrics) says how to have them
-scraped, and which alerts there are.
+beside the process's own (`process_*`, `python_*`). [Operations](../operations.md#metrics) describes how to scrape
+them, and the alerts.
 
-- **Every counter is there from the start, as 0.** Prometheus sees no increase in a series that first
-  appears with the value 50. Only a call or an answer that the operator does not expect begins later.
+- **Every counter exists from the start, as 0.** Prometheus sees no increase in a series that first
+  appears with the value 50. Only series of unexpected calls or responses of the operator appear later.
 - **To count jobs, take the operator's counters** (`agentqueue_queue_…_total`, `agentqueue_queue_wait_seconds`). The
   queue's Redis keeps them, so that nothing is lost when pods come and go. A worker's own counters have the jobs' name
   or priority as a label, but end with the pod: what it did before the first scrape and after the last one is missing.
-  Don't add the two up: they count the same jobs.
-- **The operator's series bear the labels of its pod**, which changes when another replica takes over. Aggregate them
+  Don't add both: they count the same jobs.
+- **The operator's series have the labels of its pod**, which changes when another replica takes over. Aggregate them
   away by `max`, since two replicas may show the same queue for a moment, and take the maximum of a counter before its
   increase:
   `increase(max by (namespace, agentqueue, agent, outcome) (agentqueue_queue_outcomes_total)[15m:30s])`.
-  `last_over_time(…[3m])` bridges the time in which none leads. The alerts of the chart do so.
+  `last_over_time(…[3m])` bridges the time without a leader. The alerts of the chart do both.
 - **Waits** are measured by Redis's clock from when a job is due (its delay, or that of a retry, is over) until a worker
-  claims it. Jobs that came back from another worker are left out: they have their old place in the queue, which does
-  not show when they came back. Whether an agent keeps its `scaling.targetWaitSeconds`, nine jobs of ten:
+  claims it. Jobs that returned from another worker are excluded: they have their old position in the queue, which does
+  not show when they returned. Whether an agent keeps its `scaling.targetWaitSeconds`, nine jobs of ten:
   `histogram_quantile(0.9, increase(max by (namespace, agentqueue, agent, le)
   (agentqueue_queue_wait_seconds_bucket)[15m:30s])) <= max by (namespace, agentqueue, agent)
   (agentqueue_agent_target_wait_seconds)`.
@@ -76,13 +76,13 @@ scraped, and which alerts there are.
 
 """
 WORKER: Final = """\
-## Of a worker
+## Worker
 
 The PodMonitor adds `namespace`, `pod`, `agentqueue` and `agent`.
 
 """
 OPERATOR: Final = """\
-## Of the operator
+## Operator
 
 """
 
