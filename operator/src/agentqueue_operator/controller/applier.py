@@ -185,7 +185,13 @@ class Applier:
                 await self._try(manifest, result, self._apply)
                 result.undone += undone if key_of(manifest) in result.applied else ()
             case HandOver(replicas, manifest):
-                await self._hand_over_replicas(manifest, replicas, result)
+
+                async def hand_over(manifest: Object, result: ApplyResult) -> None:
+                    # Keep the number while the operator gives up the field, or the Deployment would scale to 1.
+                    await self._cluster.apply(handover_manifest(manifest, replicas), manager=HANDOVER)
+                    await self._apply(manifest, result)
+
+                await self._try(manifest, result, hand_over)
             case Grow():
                 await self._grow_storage(action, result)
             case Delete(live):
@@ -262,15 +268,6 @@ class Applier:
             for one in find_drift(live, manifest, ours=OPERATOR_MANAGERS)
             if one.is_ours and not (took_over_replicas and one.field == "spec.replicas")
         ]
-
-    async def _hand_over_replicas(self, manifest: Object, replicas: int, result: ApplyResult) -> None:
-        """Keep the number of replicas while the operator gives up the field, or the Deployment would scale to 1."""
-
-        async def write(manifest: Object, result: ApplyResult) -> None:
-            await self._cluster.apply(handover_manifest(manifest, replicas), manager=HANDOVER)
-            await self._apply(manifest, result)
-
-        await self._try(manifest, result, write)
 
     async def _grow_storage(self, grow: Grow, result: ApplyResult) -> None:
         """Grow the volume claims, then delete the StatefulSet without its pods, so that it can be created again."""

@@ -74,11 +74,6 @@ def _label(text: str) -> str:
     return text
 
 
-def _labels(text: str) -> tuple[str, ...]:
-    names = (name.strip() for name in text.split(","))
-    return tuple(dict.fromkeys(_label(name) for name in names if name))
-
-
 def _image(text: str) -> str:
     if any(char.isspace() for char in text):
         raise ValueError("must be the name of an image, without spaces")
@@ -86,7 +81,7 @@ def _image(text: str) -> str:
 
 
 _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "namespaces": _labels,
+    "namespaces": lambda text: tuple(dict.fromkeys(_label(it.strip()) for it in text.split(",") if it.strip())),
     "namespace": _label,
     "lease_name": _label,
     "identity": str,

@@ -7,7 +7,7 @@ the cache is complete, which objects are gone, and which watch lags behind.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -211,30 +211,21 @@ def is_news(kind: Kind, before: Object, live: Object) -> bool:
 def trimmed(kind: Kind, live: Object) -> Object:
     """Return the object without what nothing reads: most managed fields of others, and most of a pod's spec."""
     metadata = dict(live["metadata"])
-    entries = metadata.pop("managedFields", ())
-    managed = [] if kind in (POD, AGENT_QUEUE) else [kept for entry in entries if (kept := _managed(entry))]
-    if managed:
+    managed = []
+    for entry in metadata.pop("managedFields", ()):  # all fields of ours, and those of others that `find_drift` reads
+        fields = {name: below for name, below in (entry.get("fieldsV1") or {}).items() if name in CONTENT_FIELDS}
+        if entry.get("manager") in OURS:
+            managed.append(entry)
+        elif fields:
+            managed.append({**entry, "fieldsV1": fields})
+    if managed and kind not in (POD, AGENT_QUEUE):
         metadata["managedFields"] = managed
     out = {**live, "metadata": metadata}
     if kind is POD and "spec" in live:
-        out["spec"] = _trimmed_pod(live["spec"])
-    return out
-
-
-def _managed(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what is needed of an entry of managedFields: all of ours, and the fields of others that `drift` reads."""
-    if entry.get("manager") in OURS:
-        return entry
-    fields = {name: below for name, below in (entry.get("fieldsV1") or {}).items() if name in CONTENT_FIELDS}
-    return {**entry, "fieldsV1": fields} if fields else None
-
-
-def _trimmed_pod(spec: Mapping[str, Any]) -> Object:
-    out = {name: value for name, value in spec.items() if name not in UNREAD_OF_PODS}
-    for name in ("containers", "initContainers"):
-        if name in out:
-            out[name] = [
+        spec = out["spec"] = {name: value for name, value in live["spec"].items() if name not in UNREAD_OF_PODS}
+        for name in spec.keys() & {"containers", "initContainers"}:
+            spec[name] = [
                 {field: value for field, value in container.items() if field not in UNREAD_OF_CONTAINERS}
-                for container in out[name]
+                for container in spec[name]
             ]
     return out
