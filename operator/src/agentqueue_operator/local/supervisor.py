@@ -80,9 +80,13 @@ class LocalSupervisor:
         def idle_queues() -> list[str]:
             return [agent.run.queue for agent in self.agents if agent.is_idle()]
 
+        async def wake_on_stop() -> None:
+            await stop.wait()
+            self._wake.set()
+
         listener = asyncio.create_task(listen(lambda: self._queues, idle_queues, self._wake.set))
         housekeeping = asyncio.create_task(self._housekeeper.run())
-        stopping = asyncio.create_task(self._wake_on(stop))
+        stopping = asyncio.create_task(wake_on_stop())
         try:
             while not stop.is_set():
                 for task in (listener, housekeeping):  # They run until cancelled, so one that has ended has failed.
@@ -95,10 +99,6 @@ class LocalSupervisor:
                 task.cancel()
             await asyncio.gather(listener, housekeeping, stopping, return_exceptions=True)
             await self._drain(stop_now)
-
-    async def _wake_on(self, event: asyncio.Event) -> None:
-        await event.wait()
-        self._wake.set()
 
     async def _wait(self) -> None:
         with suppress(TimeoutError):
@@ -231,12 +231,17 @@ class LocalSupervisor:
             self._screen.print_line(gone.worker, f"{how} ({next_start}); its last line: {last}", error=True)
 
     async def _drain(self, stop_now: asyncio.Event) -> None:
+        async def stop_workers_now() -> None:
+            await stop_now.wait()
+            for worker in self._workers():  # A second SIGTERM makes a worker release its running jobs.
+                self._processes.stop(worker.name)
+
         for agent in self.agents:
             agent.wanted = 0
         for worker in self._workers():
             if worker.ended is None:
                 self._stop(worker)
-        forcing = asyncio.create_task(self._stop_now_on(stop_now))
+        forcing = asyncio.create_task(stop_workers_now())
         while self._workers():
             self._revive()  # Jobs that still run have to store their results.
             await self._handle_exits(self._processes.exits())
@@ -250,11 +255,6 @@ class LocalSupervisor:
             if self._workers():
                 await self._wait()
         forcing.cancel()
-
-    async def _stop_now_on(self, event: asyncio.Event) -> None:
-        await event.wait()
-        for worker in self._workers():  # A second SIGTERM makes a worker release its running jobs.
-            self._processes.stop(worker.name)
 
     def _workers(self) -> list[WorkerProcess]:
         return [worker for agent in self.agents for worker in agent.workers.values()]

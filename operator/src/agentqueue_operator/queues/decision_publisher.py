@@ -85,8 +85,13 @@ class Publisher:
         due = {queue: decision for queue, decision in read.items() if self._is_due(queue, decision, at)}
         if not due:
             return
+        records: dict[str, bytes] = {}
+        for queue, decision in due.items():
+            change, now = self._publications[queue].change, self._now()
+            record = PublishedDecision(by=self._by, at_ms=now, decision=decision, change=change, owner=self.owner)
+            records[queue] = encode(record)
         try:
-            before = await queues.publish({queue: self._encode(queue, decision) for queue, decision in due.items()})
+            before = await queues.publish(records)
         except AgentQueueError:
             for queue in due:
                 self._publications[queue].at = float("-inf")
@@ -130,7 +135,3 @@ class Publisher:
             return False
         last.content, last.at = content, at
         return True
-
-    def _encode(self, queue: str, decision: Decision) -> bytes:
-        change, now = self._publications[queue].change, self._now()
-        return encode(PublishedDecision(by=self._by, at_ms=now, decision=decision, change=change, owner=self.owner))
