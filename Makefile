@@ -29,7 +29,7 @@ $(STAMP): constraints.txt pyproject.toml operator/pyproject.toml worker/pyprojec
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import $(STARTED)'
 	touch $@
 
-check: lint types imports drift docs unit ## Format, lint, types, import rules, generated files, documentation, unit tests.
+check: lint types imports drift docs unit ## Check format, lint, types, imports, generated files and documentation; run the unit tests.
 
 format: setup ## Format the code.
 	ruff format .
