@@ -427,7 +427,7 @@ class World:
 
     def write(self, scaled: Scaled) -> None:
         """Apply the Deployment. The cache keeps the object that the API server returned."""
-        lowered = scaled.lowered_from
+        lowered = scaled.lowered_on
         if lowered is not None and lowered["metadata"]["resourceVersion"] != str(self.deployment_version):
             self.note("the write is refused: the Deployment has changed")
             return

@@ -113,16 +113,16 @@ def _decide_auto(terms: Terms, load: Load, memory: Memory, timing: ScalingTiming
         learning_s=max(0.0, timing.learning_s - (snapshot.at - (observed.since or 0.0))),
         added_last_minute=sum(sample.pods for sample in observed.recent_scale_ups),
     )
-    start = _within_bounds(demand.start, snapshot.pods.silent, policy)
+    start_below = _within_bounds(demand.start_below, snapshot.pods.silent, policy)
     keep = _within_bounds(_pods_to_keep(demand, load, terms), snapshot.pods.silent, policy)
     keep_history = append_sample(observed.keep_history, Sample(snapshot.at, keep))
     peak = min(keep_history[0].pods, policy.max_replicas)
     terms, observed = replace(terms, keep_peak=peak), replace(observed, keep_history=keep_history)
-    if start > current:
-        return _scale_up(start, _reason_to_start(demand, terms), terms, observed)
+    if start_below > current:
+        return _scale_up(start_below, _reason_to_start(demand, terms), terms, observed)
     if peak < current:
         return _scale_down(peak, terms, observed)
-    return Hold(_reason_to_hold(demand, load, terms, start=start, keep=keep), terms, observed)
+    return Hold(_reason_to_hold(demand, load, terms, start_below=start_below, keep=keep), terms, observed)
 
 
 def _pods_to_keep(demand: Demand, load: Load, terms: Terms) -> int:
@@ -133,7 +133,7 @@ def _pods_to_keep(demand: Demand, load: Load, terms: Terms) -> int:
     jobs = load.active if load.paused else load.jobs
     useful = min(terms.current, math.ceil(jobs / terms.policy.concurrency))
     if jobs or terms.quiet_s < terms.zero_window_s:
-        return max(demand.keep, useful, 1)
+        return max(demand.remove_above, useful, 1)
     return demand.idle_floor
 
 
@@ -148,18 +148,18 @@ def _within_bounds(pods: int, silent: int, policy: ScalingPolicy) -> int:
 
 def _reason_to_start(demand: Demand, terms: Terms) -> ScalingReason:
     policy = terms.policy
-    if demand.start + terms.snapshot.pods.silent > policy.max_replicas:
+    if demand.start_below + terms.snapshot.pods.silent > policy.max_replicas:
         return ScalingReason.MAX
-    return ScalingReason.MIN if demand.start < policy.min_replicas else demand.reason
+    return ScalingReason.MIN if demand.start_below < policy.min_replicas else demand.reason
 
 
-def _reason_to_hold(demand: Demand, load: Load, terms: Terms, *, start: int, keep: int) -> ScalingReason:
+def _reason_to_hold(demand: Demand, load: Load, terms: Terms, *, start_below: int, keep: int) -> ScalingReason:
     """Return why the number does not change: the rule that prevents a change, or that no change is needed."""
     if keep < terms.current:
         return ScalingReason.COOLING_DOWN
     if load.paused:
         return ScalingReason.PAUSED
-    if start == terms.current:
+    if start_below == terms.current:
         return _reason_to_start(demand, terms)
     if load.backlog and terms.snapshot.pods.starting:
         return ScalingReason.PODS_STARTING

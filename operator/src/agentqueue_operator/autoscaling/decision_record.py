@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 from agentqueue_operator.autoscaling.model import Decision, Hold, Memory, ScaleTo, ScalingReason, Terms
 from agentqueue_operator.autoscaling.wording import counted
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of the JSON form. Records of another version are not read."""
 
 
@@ -57,7 +57,7 @@ class _Record:
         alias_generator=to_camel, validate_by_name=True, ser_json_timedelta="float"
     )
 
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     by: str
     at_ms: int
     replicas: int | None

@@ -214,12 +214,11 @@ def _formula(terms: Terms) -> tuple[str, ...]:
     if demand is None:
         return ()
     backlog = "There is no backlog."
-    if demand.drain:
-        backlog = (
-            f"To clear the backlog in {_seconds(demand.time_left_s)}, {demand.drain:.1f} must run at the same time."
-        )
-    start = f"below {_pods(demand.start)} some are started" if demand.start else "none is started"
-    keep = f"above {_pods(demand.keep)} some may be removed" if demand.keep else "all may be removed"
+    if demand.slots_to_clear:
+        time_left = _seconds(demand.time_left_s)
+        backlog = f"To clear the backlog in {time_left}, {demand.slots_to_clear:.1f} must run at the same time."
+    start = f"below {_pods(demand.start_below)} some are started" if demand.start_below else "none is started"
+    keep = f"above {_pods(demand.remove_above)} some may be removed" if demand.remove_above else "all may be removed"
     floor = f"The running jobs need {_pods(demand.busy_floor)}"
     floor += f", with minIdleSlots {demand.idle_floor}" if demand.idle_floor != demand.busy_floor else ""
     cap: tuple[str, ...] = ()
@@ -289,7 +288,7 @@ _BECAUSE: dict[ScalingReason, Callable[[Terms], str]] = {
 
 def _cooling_down(terms: Terms) -> str:
     left_s = terms.zero_window_s - terms.quiet_s
-    if terms.demand is not None and terms.demand.start == 0 and left_s > 0 and terms.keep_peak == terms.current:
+    if terms.demand is not None and terms.demand.start_below == 0 and left_s > 0 and terms.keep_peak == terms.current:
         return f"the last ones are removed after another {_seconds(left_s)} without a job"
     return f"{terms.keep_peak} were wanted within the last {_seconds(terms.down_window_s)}"
 

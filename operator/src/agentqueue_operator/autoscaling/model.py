@@ -206,7 +206,7 @@ class Demand:
     """Jobs that will be present when a pod requested now is ready."""
     time_left_s: float
     """Time within which the backlog should be cleared, in seconds."""
-    drain: float
+    slots_to_clear: float
     """Jobs that must run at the same time to clear the backlog within that time."""
     wanted: float
     """Jobs that should have a slot: those expected, unless fewer slots clear the backlog in time."""
@@ -218,12 +218,12 @@ class Demand:
     """Pods that the running jobs and minIdleSlots need."""
     rate_cap: int | None
     """Pods that the rate limit can supply with jobs; None without a limit."""
-    start: int
+    start_below: int
     """Pods below which some are started."""
-    keep: int
-    """Pods above which some may go."""
+    remove_above: int
+    """Pods above which some may be removed."""
     reason: ScalingReason
-    """The term that determines `start`."""
+    """The term that determines `start_below`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

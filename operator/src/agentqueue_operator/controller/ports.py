@@ -137,9 +137,9 @@ class Scaled:
     """Another autoscaler of the same queue; empty: none."""
     error: str = ""
     """Why pods could not be annotated for the scale-in. They stay until this is resolved."""
-    lowered_from: Object | None = None
+    lowered_on: Object | None = None
     """The Deployment on which a lower `replicas` was decided. The write is rejected if it has changed since."""
-    lower_before: float = float("inf")
+    lower_deadline: float = float("inf")
     """Latest time of a lower `replicas`, in monotonic seconds. Later, the observation is too old."""
 
     @property
@@ -167,5 +167,5 @@ class Scaler(Protocol):
     async def release_leases(
         self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues
     ) -> Iterable[str]:
-        """Give back what dead worker containers held (rule 4: within 2 s), once per death. Returns their names."""
+        """Release the leases of crashed worker containers within 2 s, once per crash, and return the workers' names."""
         ...

@@ -1,4 +1,7 @@
-"""Reconciles one AgentQueue: observes, decides, applies, deletes and reports. Level-triggered: no state is required."""
+"""Reconciles one AgentQueue: observes, decides, applies, deletes and reports.
+
+Level-triggered: its state is only a cache; a new instance decides the same.
+"""
 
 import asyncio
 import contextlib
@@ -100,7 +103,7 @@ class Dependencies:
     pod_monitors: Callable[[], bool] = lambda: False
     """Returns whether the cluster has the kind PodMonitor."""
     leads: Callable[[], bool] = lambda: True
-    """Returns whether this replica may act. Housekeeping runs between reconciles and asks for itself."""
+    """Returns whether this replica may act. Housekeeping calls this too, because it runs between reconciles."""
     on_observed: Callable[[QueueRef, ResolvedQueue, Mapping[str, Scaled], Mapping[str, AgentFacts]], None] = (
         lambda _ref, _queue, _scaled, _facts: None
     )
@@ -118,8 +121,8 @@ class _Observed:
 
     def child(self, kind: Kind, name: str) -> Object | None:
         """Return an object that the AgentQueue owns, or None."""
-        named = (one for one in self.children if one["kind"] == kind.kind and one["metadata"]["name"] == name)
-        return next((one for one in named if is_owned(one, self.live)), None)
+        named = (child for child in self.children if child["kind"] == kind.kind and child["metadata"]["name"] == name)
+        return next((child for child in named if is_owned(child, self.live)), None)
 
 
 class _ManifestCache:
@@ -168,9 +171,9 @@ class QueueReconciler:
         deps = self._deps = dependencies
         self._ref = ref
         self._resolved: tuple[tuple[str, int], ResolvedQueue] | None = None
-        """The resource at one generation, with the uid and the generation."""
+        """((uid, generation), the resolved resource)."""
         self._manifests = _ManifestCache()
-        self._claim: Object | None = None
+        self._volume_claim: Object | None = None
         """The volume claim of the managed Redis."""
         self._credentials = _Credentials()
         self._scaler = deps.make_scaler(ref)
@@ -241,7 +244,7 @@ class QueueReconciler:
         self._deps.on_observed(self._ref, queue, scaled, {agent.name: agent for agent in facts.agents})
         await self._status.write_status(live, status_of(facts, self._status.last(live), now=self._now()))
         self._listen_for_first_jobs(facts, scaled)
-        delays = [redis.requeue_after_s, applied.requeue_after_s, *(one.requeue_after_s for one in scaled.values())]
+        delays = [redis.requeue_after_s, applied.requeue_after_s, *(agent.requeue_after_s for agent in scaled.values())]
         return min((delay for delay in delays if delay is not None), default=None)
 
     def _resolve(self, live: Object) -> ResolvedQueue:
@@ -276,10 +279,12 @@ class QueueReconciler:
     # --- Observe
 
     async def _load_credentials(self, queue: ResolvedQueue) -> None:
-        """Load the managed Redis's password and the console's token: the user's, or generated once.
+        """Load the managed Redis's password and the console's token.
+
+        Read the user's if the resource names a Secret; otherwise generate one, once.
 
         Raises:
-            ForbiddenReference: a generated one may exist, but the operator may not read it.
+            ForbiddenReference: the Secret could exist, but the operator has no right to read it.
         """
         known = self._credentials
         if isinstance(queue.redis, ManagedRedis):
@@ -325,12 +330,12 @@ class QueueReconciler:
         queues = self._redis.queues
         if queues is not None:
             try:
-                dead = list(await self._scaler.release_leases(observed.queue, agents, queues=queues))
+                crashed_workers = list(await self._scaler.release_leases(observed.queue, agents, queues=queues))
             except AgentQueueError as error:  # the leases expire by themselves, and the next reconcile retries
-                log.warning("lease_release_failed", queue=str(self._ref), error=str(error))
+                log.warning("lease_release_failed", agentqueue=str(self._ref), error=str(error))
             else:
-                if dead:
-                    log.info("workers_died", queue=str(self._ref), workers=dead)
+                if crashed_workers:
+                    log.info("workers_died", agentqueue=str(self._ref), workers=crashed_workers)
         return await self._scaler.scale(observed.queue, agents, queues=queues, at=self._deps.clock())
 
     async def _render(
@@ -351,7 +356,7 @@ class QueueReconciler:
         hashes: dict[str, str] = {}
         missing: dict[str, frozenset[Reference]] = {}
         for part, references in self._manifests.references_of(queue, context).items():
-            readable = {one for one in references if self._deps.read_secrets or one.kind != SECRET}
+            readable = {it for it in references if self._deps.read_secrets or it.kind != SECRET}
             found, absent = await self._secrets.hash(readable)
             if found is None and readable:  # unreadable for now, which is no reason to restart the pods
                 found = last_content_hash(queue.name, part, observed.children)
@@ -360,13 +365,13 @@ class QueueReconciler:
             if absent:
                 missing[part] = absent
         replicas: dict[str, int | None] = {}
-        versions: dict[str, str] = {}  # resourceVersions at which a lower number was decided, by Deployment
-        for name, one in scaled.items():
-            replicas[name] = one.replicas
-            if one.lowered_from is not None and self._deps.clock() < one.lower_before:
-                versions[worker_name(queue.name, name)] = one.lowered_from["metadata"]["resourceVersion"]
-            elif one.lowered_from is not None:  # the observation is too old
-                replicas[name] = replicas_of(one.lowered_from)
+        versions: dict[str, str] = {}  # Deployment -> resourceVersion on which the lower number was decided
+        for name, agent in scaled.items():
+            replicas[name] = agent.replicas
+            if agent.lowered_on is not None and self._deps.clock() < agent.lower_deadline:
+                versions[worker_name(queue.name, name)] = agent.lowered_on["metadata"]["resourceVersion"]
+            elif agent.lowered_on is not None:  # the observation is too old
+                replicas[name] = replicas_of(agent.lowered_on)
         manifests = self._manifests.render(queue, replace(context, content_hashes=hashes, replicas=replicas))
         return with_resource_versions(manifests, versions), missing
 
@@ -381,7 +386,7 @@ class QueueReconciler:
         applied: ApplyResult,
     ) -> Facts:
         queue, last = observed.queue, self._status.last(observed.live) or {}
-        last_scales = {one["name"]: one.get("lastScale") for one in last.get("agents") or ()}
+        last_scales = {agent["name"]: agent.get("lastScale") for agent in last.get("agents") or ()}
         agents = []
         for agent in queue.agents:
             part = observed.parts[agent.name]
@@ -399,7 +404,9 @@ class QueueReconciler:
         watches = [Problem(Reason.WATCHES_DOWN, it, blocking=False) for it in self._deps.cache.watch_problems()]
         reused = await self._reused_volume(observed)
         problems = [*watches, redis.warning, *warnings_of(queue, scaled, missing), *applied.problems, reused]
-        self._templates.forget_all_but(one["metadata"]["uid"] for one in observed.children if "uid" in one["metadata"])
+        self._templates.forget_all_but(
+            child["metadata"]["uid"] for child in observed.children if "uid" in child["metadata"]
+        )
         return Facts(
             generation=observed.live["metadata"].get("generation", 0),
             redis=redis,
@@ -416,9 +423,9 @@ class QueueReconciler:
     def _console_facts(self, observed: _Observed) -> ConsoleFacts:
         deployment = self._newest(observed.child(DEPLOYMENT, console_name(observed.queue.name)))
         pods = [
-            one
-            for one in observed.children
-            if one["kind"] == POD.kind and (one["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == CONSOLE
+            child
+            for child in observed.children
+            if child["kind"] == POD.kind and (child["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == CONSOLE
         ]
         rollout = observe_rollout(deployment, pods, self._templates, now=self._deps.now())
         return ConsoleFacts(
@@ -434,11 +441,12 @@ class QueueReconciler:
         is_managed = isinstance(observed.queue.redis, ManagedRedis)
         if not is_managed or self._deps.now() - created > REUSE_WARNING_FOR:
             return None
-        if self._claim is None:
-            self._claim = await self._applier.get(VOLUME_CLAIM, f"data-{redis_name(observed.queue.name)}-0")
-        if self._claim is None or datetime.fromisoformat(self._claim["metadata"]["creationTimestamp"]) >= created:
+        if self._volume_claim is None:
+            self._volume_claim = await self._applier.get(VOLUME_CLAIM, f"data-{redis_name(observed.queue.name)}-0")
+        claim = self._volume_claim
+        if claim is None or datetime.fromisoformat(claim["metadata"]["creationTimestamp"]) >= created:
             return None
-        message = f"the volume claim {self._claim['metadata']['name']} existed before the AgentQueue"
+        message = f"the volume claim {claim['metadata']['name']} existed before the AgentQueue"
         return Problem(Reason.VOLUME_REUSED, message, blocking=False)
 
     # --- Between reconciles
@@ -451,10 +459,10 @@ class QueueReconciler:
 
     def _on_housekeeping(self, result: HousekeepingResult) -> None:
         if result.released:
-            log.info("leases_reaped", queue=str(self._ref), jobs=result.released)
+            log.info("leases_reaped", agentqueue=str(self._ref), jobs=result.released)
             self._deps.wake(self._ref)
         if result.skipped and result.skipped != self._skipped:
-            log.warning("housekeeping_incomplete", queue=str(self._ref), reasons=dict(result.skipped))
+            log.warning("housekeeping_incomplete", agentqueue=str(self._ref), reasons=dict(result.skipped))
         self._skipped = result.skipped
 
     def _listen_for_first_jobs(self, facts: Facts, scaled: Mapping[str, Scaled]) -> None:

@@ -176,14 +176,14 @@ class WorkQueue:
             return None, None
         except ApiUnavailable as error:
             item.failures += 1
-            log.warning("reconcile_failed", queue=str(ref), error=str(error), failures=item.failures)
+            log.warning("reconcile_failed", agentqueue=str(ref), error=str(error), failures=item.failures)
             return error.retry_after_s, type(error).__name__
         except Exception as error:
             if isinstance(error, ApiRefused) and not self._exists(ref):
-                log.debug("reconcile_abandoned", queue=str(ref), error=str(error))  # it was deleted meanwhile
+                log.debug("reconcile_abandoned", agentqueue=str(ref), error=str(error))  # it was deleted meanwhile
                 return None, None
             item.failures += 1
-            log.exception("reconcile_failed", queue=str(ref), failures=item.failures)
+            log.exception("reconcile_failed", agentqueue=str(ref), failures=item.failures)
             return None, type(error).__name__
         item.failures = 0
         return requeue_after_s, None

@@ -357,8 +357,8 @@ def test_short_jobs_get_what_clears_them_in_time_not_a_slot_each() -> None:
     quick = Rates(service=seconds(1), startup=seconds(10))
     shown = demand(Load(ready=600), quick)
     assert shown.time_left_s == 20
-    assert shown.drain == 30
-    assert shown.start == 30
+    assert shown.slots_to_clear == 30
+    assert shown.start_below == 30
 
 
 def test_the_backlogs_time_shrinks_with_its_age_unless_pods_start() -> None:

@@ -145,8 +145,8 @@ class QueueScaler:
             last_scale=last_scale,
             requeue_after_s=_requeue_after_s(view, decision, pods, actions, result),
             error=result.trouble,
-            lowered_from=result.deployment if result.replicas is not None else None,
-            lower_before=at + LOWER_WITHIN_S,
+            lowered_on=result.deployment if result.replicas is not None else None,
+            lower_deadline=at + LOWER_WITHIN_S,
         )
 
 

@@ -117,12 +117,12 @@ async def test_the_handshake_step_by_step(two_idle: ScalerTestBed) -> None:
     cluster.lags = False
     lowered = await bed.run_pass(after=1.0)
     assert lowered.replicas == 1
-    assert lowered.lowered_from == cluster.deployment
+    assert lowered.lowered_on == cluster.deployment
     assert lowered.last_scale is not None
     assert (lowered.last_scale.from_, lowered.last_scale.to, lowered.last_scale.reason) == (2, 1, "LessWork")
     assert cluster.lower(1) == ["a"]
     after = await bed.run_pass()
-    assert (after.replicas, after.draining, after.last_scale, after.lowered_from) == (1, 0, None, None)
+    assert (after.replicas, after.draining, after.last_scale, after.lowered_on) == (1, 0, None, None)
 
 
 async def test_a_worker_that_works_again_is_unmarked_only_after_its_cost_is_gone(two_idle: ScalerTestBed) -> None:
