@@ -11,20 +11,20 @@ import typer
 from agentqueue.cli.connection import RedisOption, with_client
 from agentqueue.cli.output import (
     AsJson,
-    ago,
-    clean,
-    counted,
+    format_age,
     on_terminal,
     print_fields,
     print_json,
     print_line,
     print_table,
+    printable,
     warn,
 )
 from agentqueue.cli.submit import progress_bar
 from agentqueue.client.known_names import nearest
 from agentqueue.client.suggestions import check_queue_known
 from agentqueue.errors import NotFound, UsageError
+from agentqueue.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,8 @@ def list_dead(
         return
     now = from_ms(now_ms())
     rows = [
-        (it.id, it.name, it.reason, it.attempts, ago(from_ms(it.died_ms), now), it.fingerprint, it.error) for it in page
+        (it.id, it.name, it.reason, it.attempts, format_age(from_ms(it.died_ms), now), it.fingerprint, it.error)
+        for it in page
     ]
     print_table(DEAD_LETTER_COLUMNS, rows, empty=f"no dead letters in {queue}", optional_columns=DEAD_LETTER_OPTIONAL)
     if page.cursor is not None:
@@ -131,7 +132,7 @@ def _list_kinds(queue: str | None, *, as_json: bool, redis: str | None) -> None:
         return
     now = from_ms(now_ms())
     rows = [
-        (it.queue, group.fingerprint, group.count, it.reason, it.name, ago(from_ms(it.died_ms), now), it.error)
+        (it.queue, group.fingerprint, group.count, it.reason, it.name, format_age(from_ms(it.died_ms), now), it.error)
         for group, it in groups
     ]
     # With one queue, its name is the same in all rows, so its column is dropped first.
@@ -185,7 +186,7 @@ def show(
             line = f"attempt {error['attempt']} at {error['at']}: {error['type']}: {error['message']}"
             print_line(line, style="bold")
             if error["traceback"]:
-                print(clean(error["traceback"].rstrip(), lines=True))
+                print(printable(error["traceback"].rstrip(), lines=True))
 
 
 def replay(

@@ -9,14 +9,14 @@ import typer
 from agentqueue.cli.connection import RedisOption, with_client
 from agentqueue.cli.output import (
     AsJson,
-    ago,
-    clean,
-    field_grid,
+    format_age,
+    format_duration,
     print_fields,
     print_json,
     print_line,
     print_table,
-    span,
+    printable,
+    rich_fields,
     to_text,
     warn,
 )
@@ -88,7 +88,7 @@ def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, A
 def due_in(due_at: datetime, now: datetime) -> str:
     """Return the time until a moment, like `in 12s`, or `now` if it has passed on this machine's clock."""
     wait = (due_at - now).total_seconds()
-    return span(-wait) if wait >= 1 else "now"
+    return format_duration(-wait) if wait >= 1 else "now"
 
 
 def progress_text(status: JobStatus) -> str | None:
@@ -112,10 +112,10 @@ def status_grid(status: JobStatus) -> RenderableType:
     from rich.console import Group  # noqa: PLC0415
     from rich.progress_bar import ProgressBar  # noqa: PLC0415
 
-    fields = {k: clean(to_text(v), lines=True) for k, v in status_fields(status).items() if v is not None}
+    fields = {k: printable(to_text(v), lines=True) for k, v in status_fields(status).items() if v is not None}
     percent = status.progress.percent if status.progress else 0
     bar = [ProgressBar(total=100, completed=percent, width=60)] if not status.is_final and percent else []
-    return Group(field_grid(fields), *bar)
+    return Group(rich_fields(fields), *bar)
 
 
 def list_jobs(
@@ -156,7 +156,7 @@ def list_jobs(
             str(it.state),
             it.priority,
             it.attempts,
-            ago(it.enqueued_at, now),
+            format_age(it.enqueued_at, now),
             progress_text(it),
             it.error,
         )

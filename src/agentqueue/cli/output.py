@@ -51,7 +51,10 @@ def print_json(value: Any, *, indent: bool = True) -> None:
 
 
 def encodable_json(text: str, encoding: str) -> str:
-    r"""Return the JSON text with `\u…` for characters that the encoding lacks. Python's own escapes are not JSON."""
+    r"""Return the JSON text with `\u…` for characters that the encoding lacks.
+
+    Python's `backslashreplace` would write invalid JSON.
+    """
     import json  # noqa: PLC0415
 
     try:
@@ -70,7 +73,7 @@ def to_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def clean(text: str, *, lines: bool = False) -> str:
+def printable(text: str, *, lines: bool = False) -> str:
     """Return the text without control characters, which could move the cursor or forge output.
 
     Args:
@@ -82,7 +85,7 @@ def clean(text: str, *, lines: bool = False) -> str:
 
 def cell(value: Any, max_length: int = MAX_CELL) -> str:
     """Return a value as a table shows it: on one line, cut to `max_length` characters."""
-    text = clean(" ".join(to_text(value).split()))
+    text = printable(" ".join(to_text(value).split()))
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
@@ -101,12 +104,12 @@ def print_table(
     if not cells:
         print(empty, file=sys.stderr)
     elif on_terminal():
-        _console().print(table(columns, cells, optional_columns))
+        _console().print(rich_table(columns, cells, optional_columns))
     else:
-        print(aligned(columns, cells))
+        print(plain_table(columns, cells))
 
 
-def table(
+def rich_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], optional_columns: Sequence[str] = ()
 ) -> RenderableType:
     """Return a Rich table that fits the terminal. Numbers are aligned right, and states have colours.
@@ -141,7 +144,7 @@ def column_widths(
     """Return the width of each column that is shown.
 
     If the table is too wide, text columns are folded. If it is still too wide, optional columns are dropped, empty ones
-    first, and those that fit once a wider one is gone are added again.
+    first. Then each dropped column that fits into the space left is added again.
 
     Args:
         columns: The names of the columns.
@@ -150,7 +153,7 @@ def column_widths(
         optional_columns: The columns that can be dropped, the least important one first.
 
     Returns:
-        Widths in characters. All are None, which leaves the choice to Rich, if the table is too wide even so.
+        Widths in characters. If even that does not fit, all widths are None, and Rich decides.
     """
     cells = {name: [row[index] for row in rows] for index, name in enumerate(columns)}
     full = {name: max(map(len, [name, *texts])) for name, texts in cells.items()}
@@ -181,7 +184,7 @@ def column_widths(
     return widths
 
 
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table as plain text, with a header in capitals and two spaces between columns."""
     lines = [[name.upper().replace(" ", "-") for name in columns], *rows]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
@@ -192,16 +195,16 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def print_fields(fields: Mapping[str, Any]) -> None:
     """Print names and values, one per line. A value of None is left out."""
-    shown = {name: clean(to_text(value), lines=True) for name, value in fields.items() if value is not None}
+    shown = {name: printable(to_text(value), lines=True) for name, value in fields.items() if value is not None}
     if on_terminal():
-        _console().print(field_grid(shown))
+        _console().print(rich_fields(shown))
         return
     width = max(map(len, shown)) + 1
     for name, value in shown.items():
         print(f"{name + ':':<{width}} {value}")
 
 
-def field_grid(fields: Mapping[str, str]) -> RenderableType:
+def rich_fields(fields: Mapping[str, str]) -> RenderableType:
     """Return names and values as a Rich grid."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -214,7 +217,7 @@ def field_grid(fields: Mapping[str, str]) -> RenderableType:
 
 def print_line(message: str, *, style: str = "") -> None:
     """Print one line on standard output, in Rich's `style` on a terminal."""
-    text = clean(message)
+    text = printable(message)
     if on_terminal():
         from rich.text import Text  # noqa: PLC0415
 
@@ -225,7 +228,7 @@ def print_line(message: str, *, style: str = "") -> None:
 
 def warn(message: str) -> None:
     """Print one line on standard error."""
-    print(clean(message), file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 def _console() -> Any:
@@ -234,12 +237,12 @@ def _console() -> Any:
     return Console(highlight=False)
 
 
-def ago(moment: datetime | None, now: datetime) -> str:
+def format_age(moment: datetime | None, now: datetime) -> str:
     """Return the time from `moment` to `now`, like `12s`, `3m`, `5h` or `2d`; `-` without a moment."""
-    return "-" if moment is None else span((now - moment).total_seconds())
+    return "-" if moment is None else format_duration((now - moment).total_seconds())
 
 
-def span(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Return a duration in its largest unit, like `3m`; a negative one, for a time in the future, like `in 3m`."""
     if seconds is None:
         return "-"
@@ -248,8 +251,3 @@ def span(seconds: float | None) -> str:
         if rest.total_seconds() >= size:
             return f"{prefix}{int(rest.total_seconds() // size)}{unit}"
     return f"{prefix}{int(rest.total_seconds())}s"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, like `1 job` or `2,000 jobs`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

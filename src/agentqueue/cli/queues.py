@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentqueue.cli.connection import RedisOption, with_client
-from agentqueue.cli.output import AsJson, aligned, cell, print_json, print_line, print_table, span, table
+from agentqueue.cli.output import (
+    AsJson,
+    cell,
+    format_duration,
+    plain_table,
+    print_json,
+    print_line,
+    print_table,
+    rich_table,
+)
 from agentqueue.client.suggestions import check_queue_known
 
 if TYPE_CHECKING:
@@ -57,7 +66,7 @@ def show_stats(
         if as_json:
             print_json(to_json(found), indent=False)
         else:
-            print(aligned(COLUMNS, _cells(found)), flush=True)
+            print(plain_table(COLUMNS, _cells(found)), flush=True)
 
     async def watch_all(client: Client) -> None:
         import asyncio  # noqa: PLC0415
@@ -65,7 +74,7 @@ def show_stats(
         from agentqueue.cli.watch import LiveView  # noqa: PLC0415
 
         with LiveView(
-            lambda found: table(COLUMNS, _cells(found), OPTIONAL_COLUMNS), print_plain, live=not as_json
+            lambda found: rich_table(COLUMNS, _cells(found), OPTIONAL_COLUMNS), print_plain, live=not as_json
         ) as view:
             while True:
                 view.show(await _read(client, queue))
@@ -101,7 +110,7 @@ def _row(stats: QueueStats) -> tuple[Any, ...]:
         f"{stats.active} ({stats.stalled} stalled)" if stats.stalled else stats.active,
         stats.completed,
         stats.dead,
-        span(stats.oldest_waiting_seconds),
+        format_duration(stats.oldest_waiting_seconds),
         f"{stats.completed_per_minute:.0f}",
         f"{stats.busy}/{stats.slots}",
         f"{len(stats.workers)} ({draining} draining)" if draining else len(stats.workers),

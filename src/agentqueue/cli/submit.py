@@ -11,9 +11,10 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentqueue.cli.connection import RedisOption, with_client
-from agentqueue.cli.output import AsJson, counted, on_terminal, print_json, print_line, warn
+from agentqueue.cli.output import AsJson, on_terminal, print_json, print_line, warn
 from agentqueue.client.suggestions import check_job_known, check_queue_known
 from agentqueue.errors import InvalidPayload, NotFound, UsageError
+from agentqueue.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -45,7 +45,7 @@ def broken_rules(data: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
     for path, model, node, was in _walk(AgentQueue, with_defaults(AgentQueue, data), before):
         for rule in rules_on(model):
             if not rule.transition or was is not None:
-                for below in rule.find(node, was or {}):
+                for below in rule.find_breaks(node, was or {}):
                     yield Problem((*path, *below), rule.message_at(node, below))
 
 

@@ -1,7 +1,10 @@
-"""Rules of the resource that types and bounds can't express, each in CEL for the API server and in Python.
+"""Rules of the resource that types and bounds can't express.
 
-The CRD has `cel` and `message`. Offline checks call `find`, which also locates the problem. Tests in tests/cluster
-compare both with the answers of a real API server. Like CEL, `find` sees plain JSON values after defaulting.
+Each rule is written twice: in CEL for the API server, and in Python.
+
+The CRD has `cel` and `message`. Offline checks call `find_breaks`, which also locates the problem. Tests in
+tests/cluster compare both with the answers of a real API server. Like CEL, `find_breaks` sees plain JSON values after
+defaulting.
 """
 
 import json
@@ -19,28 +22,31 @@ from agentqueue.spec.problems import Path
 from agentqueue.spec.quantity import parse_quantity
 
 Node = Mapping[str, Any]
-Find = Callable[[Node, Node], Iterator[Path]]
+FindBreaks = Callable[[Node, Node], Iterator[Path]]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule on every object of the class `on`. `find` yields the paths below that object that break it."""
+    """A rule on every object of the class `on`."""
 
     name: str
     on: type[Model]
     cel: str
     message: str
-    find: Find
-    """Arguments: the object, and its old version, which only transition rules use."""
+    find_breaks: FindBreaks
+    """Yields the path of each field that breaks the rule, relative to the object.
+
+    Arguments: the object, and its old version, which only transition rules use.
+    """
     holds_for: str = ""
-    """CEL that is true for an agent `a` that keeps the rule. Set if `cel` applies it to all agents."""
+    """CEL for one agent `a`. Only for rules that `cel` repeats for every agent."""
 
     @property
     def message_cel(self) -> str | None:
         """CEL of a message that names the first agent that breaks the rule. None if `message` is enough.
 
-        A rule on merged values is attached to `spec`, so the API server's path does not name an agent. A list of all
-        agents is not possible: `filter` and `join` exceed the API server's limit on estimated cost.
+        A rule on merged values is attached to `spec`, so the API server's error path is `spec`, without the agent. A
+        list of all agents is not possible: `filter` and `join` exceed the API server's limit on estimated cost.
         """
         if not self.holds_for:
             return None
@@ -68,29 +74,29 @@ def rules_on(model: type[Model]) -> list[Rule]:
     return [rule for rule in RULES if issubclass(model, rule.on)]
 
 
-def _rule(on: type[Model], cel: str, message: str) -> Callable[[Find], Find]:
-    """Register the decorated function as the `find` of a rule that has the function's name."""
+def _rule(on: type[Model], cel: str, message: str) -> Callable[[FindBreaks], FindBreaks]:
+    """Register the decorated function as the `find_breaks` of a rule that has the function's name."""
 
-    def register(find: Find) -> Find:
-        RULES.append(Rule(find.__name__.strip("_").replace("_", "-"), on, cel, message, find))
-        return find
-
-    return register
-
-
-def _agents_rule(holds_for: str, message: str) -> Callable[[Find], Find]:
-    """Register a rule on the spec for each agent `a`. `find` yields paths that begin with `agents`, INDEX."""
-
-    def register(find: Find) -> Find:
-        _add_agents_rule(find.__name__.strip("_").replace("_", "-"), holds_for, message, find)
-        return find
+    def register(find_breaks: FindBreaks) -> FindBreaks:
+        RULES.append(Rule(find_breaks.__name__.strip("_").replace("_", "-"), on, cel, message, find_breaks))
+        return find_breaks
 
     return register
 
 
-def _add_agents_rule(name: str, holds_for: str, message: str, find: Find) -> None:
+def _agents_rule(holds_for: str, message: str) -> Callable[[FindBreaks], FindBreaks]:
+    """Register a rule on the spec for each agent `a`. `find_breaks` yields paths that begin with `agents`, INDEX."""
+
+    def register(find_breaks: FindBreaks) -> FindBreaks:
+        _add_agents_rule(find_breaks.__name__.strip("_").replace("_", "-"), holds_for, message, find_breaks)
+        return find_breaks
+
+    return register
+
+
+def _add_agents_rule(name: str, holds_for: str, message: str, find_breaks: FindBreaks) -> None:
     cel = f"self.agents.all(a, {holds_for})"
-    RULES.append(Rule(name, resource.AgentQueueSpec, cel, message, find, holds_for))
+    RULES.append(Rule(name, resource.AgentQueueSpec, cel, message, find_breaks, holds_for))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ class _Setting:
         literal = f"'{self.default}'" if isinstance(self.default, str) else str(self.default)
         return f"a.?{optional}.orValue(self.?agentDefaults.?{optional}.orValue({literal}))"
 
-    def of(self, spec: Node, agent: Node) -> Any:
+    def value_for(self, spec: Node, agent: Node) -> Any:
         """Return the value of an agent."""
         own, shared = _get(agent, self.path), _get(spec, f"agentDefaults.{self.path}")
         return own if own is not None else shared if shared is not None else self.default
@@ -116,35 +122,35 @@ class _Setting:
 def _required_with(name: str, switch: _Setting, value: str, path: str, message: str) -> None:
     """Add a rule: an agent whose switch has the value needs the setting at `path`."""
 
-    def find(self: Node, _: Node) -> Iterator[Path]:
-        for place, agent in _agents(self):
-            if switch.of(self, agent) == value and _Setting(path).of(self, agent) is None:
+    def find_breaks(node: Node, _: Node) -> Iterator[Path]:
+        for place, agent in _agents(node):
+            if switch.value_for(node, agent) == value and _Setting(path).value_for(node, agent) is None:
                 yield *place, *path.split(".")[:-1]
 
     given = f"{_given(path)} || {_given(f'agentDefaults.{path}', 'self')}"
-    _add_agents_rule(name, f"{switch.cel} != '{value}' || {given}", message, find)
+    _add_agents_rule(name, f"{switch.cel} != '{value}' || {given}", message, find_breaks)
 
 
 def _only_with(name: str, switch: _Setting, value: str, paths: Sequence[str], message: str) -> None:
     """Add a rule: an agent has the settings at `paths` only if its switch has the value."""
 
-    def find(self: Node, _: Node) -> Iterator[Path]:
-        for place, agent in _agents(self):
-            if switch.of(self, agent) != value:
+    def find_breaks(node: Node, _: Node) -> Iterator[Path]:
+        for place, agent in _agents(node):
+            if switch.value_for(node, agent) != value:
                 yield from ((*place, *path.split(".")) for path in paths if _get(agent, path) is not None)
 
-    _add_agents_rule(name, f"{switch.cel} == '{value}' || !({' || '.join(map(_given, paths))})", message, find)
+    _add_agents_rule(name, f"{switch.cel} == '{value}' || !({' || '.join(map(_given, paths))})", message, find_breaks)
 
 
 def _not_above(name: str, lower: _Setting, upper: _Setting, blamed: _Setting, message: str) -> None:
     """Add a rule: one setting is not above another. The problem is located at `blamed`."""
 
-    def find(self: Node, _: Node) -> Iterator[Path]:
-        for place, agent in _agents(self):
-            if lower.of(self, agent) > upper.of(self, agent):
+    def find_breaks(node: Node, _: Node) -> Iterator[Path]:
+        for place, agent in _agents(node):
+            if lower.value_for(node, agent) > upper.value_for(node, agent):
                 yield *place, *blamed.path.split(".")
 
-    _add_agents_rule(name, f"{lower.cel} <= {upper.cel}", message, find)
+    _add_agents_rule(name, f"{lower.cel} <= {upper.cel}", message, find_breaks)
 
 
 def _given(path: str, of: str = "a") -> str:
@@ -168,8 +174,8 @@ def _agents(spec: Node) -> Iterator[tuple[Path, Node]]:
     "size(self.metadata.name) <= 30",
     "metadata.name must have at most 30 characters, because names of other objects contain it: write a shorter name",
 )
-def _name_is_short(self: Node, _: Node) -> Iterator[Path]:
-    if len(self["metadata"]["name"]) > 30:
+def _name_is_short(node: Node, _: Node) -> Iterator[Path]:
+    if len(node["metadata"]["name"]) > 30:
         yield "metadata", "name"
 
 
@@ -178,8 +184,8 @@ def _name_is_short(self: Node, _: Node) -> Iterator[Path]:
     f"self.metadata.name.matches('{LABEL}')",
     "metadata.name is part of Service names: use only lowercase letters, digits and dashes, and begin with a letter",
 )
-def _name_is_label(self: Node, _: Node) -> Iterator[Path]:
-    if not re.fullmatch(LABEL, self["metadata"]["name"]):
+def _name_is_label(node: Node, _: Node) -> Iterator[Path]:
+    if not re.fullmatch(LABEL, node["metadata"]["name"]):
         yield "metadata", "name"
 
 
@@ -192,8 +198,8 @@ RESERVED_AGENTS = ("redis", "console")
     f"!(self.name in {list(RESERVED_AGENTS)})",
     "the names redis and console are reserved for the queue's own Redis and console: choose another agent name",
 )
-def _agent_name_is_free(self: Node, _: Node) -> Iterator[Path]:
-    if self["name"] in RESERVED_AGENTS:
+def _agent_name_is_free(node: Node, _: Node) -> Iterator[Path]:
+    if node["name"] in RESERVED_AGENTS:
         yield ("name",)
 
 
@@ -208,11 +214,11 @@ _PARTS = "|".join(sorted(RESERVED_PARTS))
     "the queue's keys in Redis would collide with keys of AgentQueue or arq: write a queueName that does not begin "
     "with aq: or arq:job, and use - instead of : before words such as high, low, dead or done",
 )
-def _queue_name_is_free(self: Node, _: Node) -> Iterator[Path]:
+def _queue_name_is_free(node: Node, _: Node) -> Iterator[Path]:
     try:
-        check_queue(self.get("queueName", self["name"]))
+        check_queue(node.get("queueName", node["name"]))
     except InvalidName:
-        yield ("queueName" if "queueName" in self else "name",)
+        yield ("queueName" if "queueName" in node else "name",)
 
 
 @_rule(
@@ -221,8 +227,8 @@ def _queue_name_is_free(self: Node, _: Node) -> Iterator[Path]:
     "podTemplate must not set terminationGracePeriodSeconds for workers, because the drain depends on it: "
     "write terminationGracePeriodSeconds next to podTemplate instead",
 )
-def _grace_period_is_the_agents(self: Node, _: Node) -> Iterator[Path]:
-    if _get(self, "podTemplate.spec.terminationGracePeriodSeconds") is not None:
+def _grace_period_is_the_agents(node: Node, _: Node) -> Iterator[Path]:
+    if _get(node, "podTemplate.spec.terminationGracePeriodSeconds") is not None:
         yield "podTemplate", "spec", "terminationGracePeriodSeconds"
 
 
@@ -233,9 +239,9 @@ _NAME_OF = "(has({0}.queueName) ? {0}.queueName : {0}.name)"
     f"self.agents.exists_one(b, {_NAME_OF.format('b')} == {_NAME_OF.format('a')})",
     "another agent has the same queue: give each agent its own queueName (the default is the agent's name)",
 )
-def _queues_are_unique(self: Node, _: Node) -> Iterator[Path]:
+def _queues_are_unique(node: Node, _: Node) -> Iterator[Path]:
     seen = set()
-    for path, agent in _agents(self):
+    for path, agent in _agents(node):
         name = agent.get("queueName", agent["name"])
         if name in seen:
             yield *path, "queueName" if "queueName" in agent else "name"
@@ -246,9 +252,9 @@ def _queues_are_unique(self: Node, _: Node) -> Iterator[Path]:
     "!has(a.onDeadLetter) || (a.onDeadLetter.agent != a.name && self.agents.exists(b, b.name == a.onDeadLetter.agent))",
     "onDeadLetter.agent must be the name of another agent of this resource",
 )
-def _dead_letters_go_to_another_agent(self: Node, _: Node) -> Iterator[Path]:
-    names = {agent["name"] for agent in self["agents"]}
-    for path, agent in _agents(self):
+def _dead_letters_go_to_another_agent(node: Node, _: Node) -> Iterator[Path]:
+    names = {agent["name"] for agent in node["agents"]}
+    for path, agent in _agents(node):
         if "onDeadLetter" in agent and agent["onDeadLetter"]["agent"] not in names - {agent["name"]}:
             yield *path, "onDeadLetter", "agent"
 
@@ -259,9 +265,9 @@ def _dead_letters_go_to_another_agent(self: Node, _: Node) -> Iterator[Path]:
     "self.agents.exists(b, b.name == self.agentDefaults.onDeadLetter.agent)",
     "agentDefaults.onDeadLetter.agent must be the name of an agent of this resource",
 )
-def _default_dead_letters_go_to_an_agent(self: Node, _: Node) -> Iterator[Path]:
-    target = _get(self, "agentDefaults.onDeadLetter.agent")
-    if target is not None and all(agent["name"] != target for agent in self["agents"]):
+def _default_dead_letters_go_to_an_agent(node: Node, _: Node) -> Iterator[Path]:
+    target = _get(node, "agentDefaults.onDeadLetter.agent")
+    if target is not None and all(agent["name"] != target for agent in node["agents"]):
         yield "agentDefaults", "onDeadLetter", "agent"
 
 
@@ -326,7 +332,7 @@ _only_with(
 
 _DELAY = _Setting("retry.backoff.delaySeconds", agents.BackoffSpec.filled().delay_seconds)
 _MAX_DELAY = _Setting("retry.backoff.maxDelaySeconds", agents.WEEK_S)
-"""Without a maximum `resolve` raises the built-in one to the delay, so here any delay fits."""
+"""If no maximum is given, `resolve` uses at least the delay. So the default here is the largest allowed value."""
 
 _not_above(
     "delay-is-not-above-its-cap",
@@ -344,9 +350,9 @@ _UNAVAILABLE = _Setting("rollout.maxUnavailable", Rollout().max_unavailable)
     "!(" + " && ".join(f"({setting.cel} == 0 || {setting.cel} == '0%')" for setting in (_SURGE, _UNAVAILABLE)) + ")",
     "rollout.maxSurge and maxUnavailable must not both be 0 (maxUnavailable is 0 by default): write 1 for one of them",
 )
-def _rollout_can_move(self: Node, _: Node) -> Iterator[Path]:
-    for path, agent in _agents(self):
-        if {_SURGE.of(self, agent), _UNAVAILABLE.of(self, agent)} <= {0, "0%"}:
+def _rollout_can_move(node: Node, _: Node) -> Iterator[Path]:
+    for path, agent in _agents(node):
+        if {_SURGE.value_for(node, agent), _UNAVAILABLE.value_for(node, agent)} <= {0, "0%"}:
             yield *path, "rollout"
 
 
@@ -355,8 +361,8 @@ def _rollout_can_move(self: Node, _: Node) -> Iterator[Path]:
     "!(has(self.value) && has(self.valueFrom))",
     "a variable has either a value or a valueFrom: remove one of them",
 )
-def _value_or_source(self: Node, _: Node) -> Iterator[Path]:
-    if "value" in self and "valueFrom" in self:
+def _value_or_source(node: Node, _: Node) -> Iterator[Path]:
+    if "value" in node and "valueFrom" in node:
         yield ("valueFrom",)
 
 
@@ -368,20 +374,20 @@ _SOURCES = tuple(str(info.alias) for info in pods.EnvSource.model_fields.values(
     f"[{', '.join(f'has(self.{key})' for key in _SOURCES)}].exists_one(x, x)",
     f"write exactly one of {', '.join(_SOURCES)}",
 )
-def _one_source(self: Node, _: Node) -> Iterator[Path]:
-    if sum(key in self for key in _SOURCES) != 1:
+def _one_source(node: Node, _: Node) -> Iterator[Path]:
+    if sum(key in node for key in _SOURCES) != 1:
         yield ()
 
 
 @_rule(pods.EnvFrom, "has(self.secretRef) != has(self.configMapRef)", "write exactly one of secretRef and configMapRef")
-def _one_ref(self: Node, _: Node) -> Iterator[Path]:
-    if ("secretRef" in self) == ("configMapRef" in self):
+def _one_ref(node: Node, _: Node) -> Iterator[Path]:
+    if ("secretRef" in node) == ("configMapRef" in node):
         yield ()
 
 
 @_rule(pods.PodSpec, "!has(self.restartPolicy)", "podTemplate must not set restartPolicy: remove it")
-def _restart_policy_is_ours(self: Node, _: Node) -> Iterator[Path]:
-    if "restartPolicy" in self:
+def _restart_policy_is_ours(node: Node, _: Node) -> Iterator[Path]:
+    if "restartPolicy" in node:
         yield ("restartPolicy",)
 
 
@@ -395,9 +401,9 @@ PREFIX = f"{resource.GROUP}/"
     f"(!has(self.annotations) || self.annotations.all(k, !k.startsWith('{PREFIX}')))",
     f"labels and annotations that begin with {PREFIX} are reserved for the operator: use another prefix",
 )
-def _our_labels_are_ours(self: Node, _: Node) -> Iterator[Path]:
+def _our_labels_are_ours(node: Node, _: Node) -> Iterator[Path]:
     for kind in ("labels", "annotations"):
-        yield from ((kind, key) for key in self.get(kind, {}) if key.startswith(PREFIX))
+        yield from ((kind, key) for key in node.get(kind, {}) if key.startswith(PREFIX))
 
 
 @_rule(
@@ -405,8 +411,8 @@ def _our_labels_are_ours(self: Node, _: Node) -> Iterator[Path]:
     "has(self.managed) != has(self.external)",
     "write exactly one of managed and external under redis",
 )
-def _managed_or_external(self: Node, _: Node) -> Iterator[Path]:
-    if ("managed" in self) == ("external" in self):
+def _managed_or_external(node: Node, _: Node) -> Iterator[Path]:
+    if ("managed" in node) == ("external" in node):
         yield ()
 
 
@@ -415,8 +421,8 @@ def _managed_or_external(self: Node, _: Node) -> Iterator[Path]:
     "has(self.managed) == has(oldSelf.managed)",
     "redis can't change between managed and external, because jobs would not move: create another AgentQueue",
 )
-def _managed_stays_managed(self: Node, old: Node) -> Iterator[Path]:
-    if ("managed" in self) != ("managed" in old):
+def _managed_stays_managed(node: Node, old: Node) -> Iterator[Path]:
+    if ("managed" in node) != ("managed" in old):
         yield ()
 
 
@@ -425,8 +431,8 @@ def _managed_stays_managed(self: Node, old: Node) -> Iterator[Path]:
     "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
     "storage.size can only grow: write the old size or a larger one",
 )
-def _storage_only_grows(self: Node, old: Node) -> Iterator[Path]:
-    if (parse_quantity(self["size"]) or 0) < (parse_quantity(old["size"]) or 0):
+def _storage_only_grows(node: Node, old: Node) -> Iterator[Path]:
+    if (parse_quantity(node["size"]) or 0) < (parse_quantity(old["size"]) or 0):
         yield ("size",)
 
 
@@ -436,8 +442,8 @@ def _storage_only_grows(self: Node, old: Node) -> Iterator[Path]:
     "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
     "storageClassName can't change, because a volume can't move: write the old one, or create another AgentQueue",
 )
-def _storage_class_stays(self: Node, old: Node) -> Iterator[Path]:
-    if self.get("storageClassName", "") != old.get("storageClassName", ""):
+def _storage_class_stays(node: Node, old: Node) -> Iterator[Path]:
+    if node.get("storageClassName", "") != old.get("storageClassName", ""):
         yield ("storageClassName",)
 
 
@@ -461,8 +467,8 @@ With min-replicas-to-write, a server without replicas never accepts a job.
     "config must not set directives that control durability, access or networking, such as requirepass, dir, "
     "maxmemory-policy, appendfsync or port: write auth, tls or persistence.appendfsync instead, or remove it",
 )
-def _config_leaves_ours(self: Node, _: Node) -> Iterator[Path]:
-    yield from (("config", key) for key in self.get("config", {}) if key in OWN_DIRECTIVES)
+def _config_leaves_ours(node: Node, _: Node) -> Iterator[Path]:
+    yield from (("config", key) for key in node.get("config", {}) if key in OWN_DIRECTIVES)
 
 
 DIRECTIVE = "^[a-z][-a-z0-9]*$"
@@ -474,8 +480,8 @@ DIRECTIVE = "^[a-z][-a-z0-9]*$"
     f"!has(self.config) || self.config.all(k, k.matches('{DIRECTIVE}'))",
     "config's keys are names of redis.conf directives: use lowercase letters, digits and dashes",
 )
-def _config_keys_are_directives(self: Node, _: Node) -> Iterator[Path]:
-    yield from (("config", key) for key in self.get("config", {}) if not re.fullmatch(DIRECTIVE, key))
+def _config_keys_are_directives(node: Node, _: Node) -> Iterator[Path]:
+    yield from (("config", key) for key in node.get("config", {}) if not re.fullmatch(DIRECTIVE, key))
 
 
 @_rule(
@@ -483,8 +489,8 @@ def _config_keys_are_directives(self: Node, _: Node) -> Iterator[Path]:
     "has(self.ipBlock) != (has(self.podSelector) || has(self.namespaceSelector))",
     "write either ipBlock, or podSelector and namespaceSelector (one or both)",
 )
-def _peer_is_pods_or_addresses(self: Node, _: Node) -> Iterator[Path]:
-    if ("ipBlock" in self) == ("podSelector" in self or "namespaceSelector" in self):
+def _peer_is_pods_or_addresses(node: Node, _: Node) -> Iterator[Path]:
+    if ("ipBlock" in node) == ("podSelector" in node or "namespaceSelector" in node):
         yield ()
 
 
@@ -493,8 +499,8 @@ def _peer_is_pods_or_addresses(self: Node, _: Node) -> Iterator[Path]:
     "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
     "write values with the operators In and NotIn, and only with them",
 )
-def _values_go_with_in(self: Node, _: Node) -> Iterator[Path]:
-    if (self["operator"] in ("In", "NotIn")) != bool(self.get("values")):
+def _values_go_with_in(node: Node, _: Node) -> Iterator[Path]:
+    if (node["operator"] in ("In", "NotIn")) != bool(node.get("values")):
         yield ("values",)
 
 
@@ -504,6 +510,6 @@ def _values_go_with_in(self: Node, _: Node) -> Iterator[Path]:
     "maxUnavailable 0 allows no eviction, so a node drain would never end: write 1 or more, or a percentage of at "
     "least 1% (rounded up to a whole worker)",
 )
-def _an_eviction_is_allowed(self: Node, _: Node) -> Iterator[Path]:
-    if self["maxUnavailable"] in (0, "0%"):
+def _an_eviction_is_allowed(node: Node, _: Node) -> Iterator[Path]:
+    if node["maxUnavailable"] in (0, "0%"):
         yield ("maxUnavailable",)

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
+from agentqueue.model.wording import counted
 from agentqueue_operator.autoscaling.model import Decision, Hold, Memory, ScaleTo, ScalingReason, Terms
-from agentqueue_operator.autoscaling.wording import counted
 
 VERSION: Final = 2
 """Version of the JSON form. Records of another version are not read."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import assert_never
 
+from agentqueue.model.wording import counted
 from agentqueue_operator.autoscaling.model import (
     Decision,
     Load,
@@ -17,7 +18,6 @@ from agentqueue_operator.autoscaling.model import (
     ScalingSnapshot,
     Terms,
 )
-from agentqueue_operator.autoscaling.wording import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,14 +131,14 @@ def _of_queue(found: _Found) -> Explanation:
 
 
 def _history(published: PublishedDecision, now_ms: int) -> str:
-    from agentqueue.cli.output import span  # noqa: PLC0415
+    from agentqueue.cli.output import format_duration  # noqa: PLC0415
 
     by = "`agentqueue up`" if published.by == "up" else f"the {published.by}"
-    decided = f"Decided {span(max(0, now_ms - published.at_ms) / 1000)} ago by {by}."
+    decided = f"Decided {format_duration(max(0, now_ms - published.at_ms) / 1000)} ago by {by}."
     change = published.change
     if change is None:
         return f"{decided} It has not changed the number since it started."
-    ago = span(max(0, now_ms - change.at_ms) / 1000)
+    ago = format_duration(max(0, now_ms - change.at_ms) / 1000)
     return f"{decided} The number changed {ago} ago, from {change.before} to {change.after} ({change.reason})."
 
 

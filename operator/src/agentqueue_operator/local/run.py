@@ -13,12 +13,12 @@ from agentqueue.clock import monotonic
 from agentqueue.errors import NotFound, QueueUnavailable
 from agentqueue.local.server import EmbeddedServer
 from agentqueue.local.state import FOLDER, remove_up_state, write_up_state
+from agentqueue.model.wording import counted
 from agentqueue.service import environment
 from agentqueue.spec import Loaded, load_file, resolve
 from agentqueue.spec.redis import ExternalRedis
 from agentqueue.spec.resolve import ResolvedQueue
 from agentqueue.store import Server, ServerOptions, connection_environment
-from agentqueue_operator.autoscaling.wording import counted
 from agentqueue_operator.local.agent import LocalAgent
 from agentqueue_operator.local.agent_runs import agent_runs
 from agentqueue_operator.local.code_watcher import CodeWatcher

@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Final
 
 from agentqueue.errors import AgentQueueError
+from agentqueue.model.wording import counted
 from agentqueue_operator.autoscaling.model import Decision, ScaleTo
 from agentqueue_operator.autoscaling.removal import RequestDrain
-from agentqueue_operator.autoscaling.wording import counted
 from agentqueue_operator.local.agent import HUNG_S, LocalAgent, WorkerProcess
 from agentqueue_operator.local.fleet import Action, CancelDrain, StartWorkers, StopWorker, plan
 from agentqueue_operator.local.plain_screen import UP

@@ -16,7 +16,15 @@ from typer.core import TyperGroup
 from agentqueue.cli import main
 from agentqueue.cli.connection import connection_from_environment
 from agentqueue.cli.jobs import due_in
-from agentqueue.cli.output import ago, aligned, cell, clean, column_widths, counted, encodable_json, span
+from agentqueue.cli.output import (
+    cell,
+    column_widths,
+    encodable_json,
+    format_age,
+    format_duration,
+    plain_table,
+    printable,
+)
 from agentqueue.cli.submit import field_of, number_or_name, open_bulk, read_payload
 from agentqueue.client.known_names import nearest
 from agentqueue.errors import (
@@ -31,6 +39,7 @@ from agentqueue.local.server import Process
 from agentqueue.local.state import find_up_state, read_up_state, remove_up_state, write_up_state
 from agentqueue.model.new_job import NO_PAYLOAD
 from agentqueue.model.times import from_ms
+from agentqueue.model.wording import counted
 from agentqueue.service.environment import REDIS_URL
 from agentqueue.service.error_report import exit_code
 
@@ -323,7 +332,7 @@ class TestSubmitting:
 
 class TestOutput:
     def test_columns_are_aligned_under_capitals(self) -> None:
-        assert aligned(["id", "per min"], [["a", "10"], ["long", "5"]]) == "ID    PER-MIN\na     10\nlong  5"
+        assert plain_table(["id", "per min"], [["a", "10"], ["long", "5"]]) == "ID    PER-MIN\na     10\nlong  5"
 
     @pytest.mark.parametrize(
         ("width", "widths"),
@@ -372,7 +381,7 @@ class TestOutput:
         assert cell(value) == text
 
     def test_lines_may_be_kept(self) -> None:
-        assert clean("a\n\tb\r", lines=True) == "a\n\tb\N{REPLACEMENT CHARACTER}"
+        assert printable("a\n\tb\r", lines=True) == "a\n\tb\N{REPLACEMENT CHARACTER}"
 
     @pytest.mark.parametrize(
         ("seconds", "text"),
@@ -388,12 +397,12 @@ class TestOutput:
         ],
     )
     def test_spans(self, seconds: float | None, text: str) -> None:
-        assert span(seconds) == text
+        assert format_duration(seconds) == text
 
     def test_ages(self) -> None:
         now = from_ms(1_800_000_000_000)
-        assert ago(now - timedelta(minutes=3), now) == "3m"
-        assert ago(None, now) == "-"
+        assert format_age(now - timedelta(minutes=3), now) == "3m"
+        assert format_age(None, now) == "-"
 
     @pytest.mark.parametrize(
         ("wait", "text"),

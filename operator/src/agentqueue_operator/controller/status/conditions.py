@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from agentqueue.model.wording import counted
 from agentqueue.spec import ConditionStatus, ConditionType
-from agentqueue_operator.autoscaling.wording import counted
 from agentqueue_operator.controller.status.reasons import REMEDIES, Problem, Reason
 from agentqueue_operator.resources.kinds import Object
 

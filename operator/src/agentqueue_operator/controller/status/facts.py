@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from agentqueue.model.wording import counted
 from agentqueue.spec import ResolvedAgent, ResolvedQueue, ScalingMode
 from agentqueue_operator.autoscaling.model import Load
-from agentqueue_operator.autoscaling.wording import counted
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.status.conditions import AgentFacts
 from agentqueue_operator.controller.status.pod_problems import problem_of, ready_count
