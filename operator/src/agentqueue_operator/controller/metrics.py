@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from agentqueue.model.wait_histogram import cumulative
 from agentqueue.spec import ResolvedQueue
 from agentqueue_operator.autoscaling.model import CHANGE_REASONS, Decision, ScaleTo
+from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.controller.ports import Scaled
 from agentqueue_operator.controller.status.conditions import AgentFacts
 from agentqueue_operator.resources.kinds import QueueRef
@@ -35,29 +36,60 @@ AGENT_LABELS: Final = ("namespace", "agentqueue", "agent", "queue")
 """Labels of each agent's metrics."""
 Key = tuple[str, str, str, str]
 """Values of `AGENT_LABELS`."""
-Figures = Mapping[str, float]
-"""Gauge -> its value."""
-HELP: Final = {
-    "agentqueue_queue_waiting_jobs": "Ready jobs that wait for a slot",
-    "agentqueue_queue_due_soon_jobs": "Delayed jobs that come due while a pod would start",
-    "agentqueue_queue_active_jobs": "Running jobs",
-    "agentqueue_queue_delayed_jobs": "Jobs whose start time has not come yet",
-    "agentqueue_queue_dead_letters": "Dead letters in the queue",
-    "agentqueue_queue_oldest_waiting_seconds": "How long the oldest ready job has waited",
-    "agentqueue_queue_paused": "1 while the queue is paused",
-    "agentqueue_queue_readable": "1 if the operator could read the queue in its last reconcile",
-    "agentqueue_agent_desired_replicas": "Desired number of worker pods",
-    "agentqueue_agent_ready_replicas": "Ready worker pods",
-    "agentqueue_agent_draining_replicas": "Worker pods that claim no more jobs and will end",
-    "agentqueue_agent_unschedulable_replicas": "Worker pods that no node has room for",
-    "agentqueue_agent_target_wait_seconds": "How long a ready job may wait, by scaling.targetWaitSeconds",
+Gauges = Mapping[str, float]
+"""Name of a gauge -> its value."""
+ReadGauge = Callable[[Scaled, AgentFacts], float | None]
+"""Returns a gauge's value; None: there is no value, and the series is omitted."""
+
+
+def _of_queue(read: Callable[[QueueMetrics], float]) -> ReadGauge:
+    """Return a gauge of the queue. It is omitted, not zero, when the queue could not be read."""
+    return lambda scaled, _facts: None if scaled.metrics is None else read(scaled.metrics)
+
+
+def _target_wait(scaled: Scaled, _facts: AgentFacts) -> float | None:
+    return None if scaled.decision is None else scaled.decision.terms.policy.target_wait.total_seconds()
+
+
+AGENT_GAUGES: Final[Mapping[str, tuple[str, ReadGauge]]] = {
+    "agentqueue_queue_waiting_jobs": ("Ready jobs that wait for a slot", _of_queue(lambda it: it.load.ready)),
+    "agentqueue_queue_due_soon_jobs": (
+        "Delayed jobs that come due while a pod would start",
+        _of_queue(lambda it: it.load.due_soon),
+    ),
+    "agentqueue_queue_active_jobs": ("Running jobs", _of_queue(lambda it: it.load.active + it.load.stalled)),
+    "agentqueue_queue_delayed_jobs": ("Jobs whose start time has not come yet", _of_queue(lambda it: it.delayed)),
+    "agentqueue_queue_dead_letters": ("Dead letters in the queue", _of_queue(lambda it: it.dead)),
+    "agentqueue_queue_oldest_waiting_seconds": (
+        "How long the oldest ready job has waited",
+        _of_queue(lambda it: it.load.oldest_ready.total_seconds()),
+    ),
+    "agentqueue_queue_paused": ("1 while the queue is paused", _of_queue(lambda it: it.load.paused)),
+    "agentqueue_queue_readable": (
+        "1 if the operator could read the queue in its last reconcile",
+        lambda scaled, _: scaled.metrics is not None,
+    ),
+    "agentqueue_agent_desired_replicas": ("Desired number of worker pods", lambda _, facts: facts.desired),
+    "agentqueue_agent_ready_replicas": ("Ready worker pods", lambda _, facts: facts.ready),
+    "agentqueue_agent_draining_replicas": (
+        "Worker pods that claim no more jobs and will end",
+        lambda scaled, _: scaled.draining,
+    ),
+    "agentqueue_agent_unschedulable_replicas": (
+        "Worker pods that no node has room for",
+        lambda scaled, _: scaled.unschedulable,
+    ),
+    "agentqueue_agent_target_wait_seconds": (
+        "How long a ready job may wait, by scaling.targetWaitSeconds",
+        _target_wait,
+    ),
 }
-"""Gauges of each agent -> help text."""
+"""Gauge of each agent -> its help text, and the function that reads its value."""
 OUTCOMES: Final = ("completed", "retried", "dead", "cancelled", "released", "crashed")
 """Outcomes of a job run. Redis counts under the same names."""
 OUTCOMES_METRIC: Final = "agentqueue_queue_outcomes"
 """Counter of job runs by outcome."""
-COUNTED: Final = {
+REDIS_COUNTERS: Final = {
     "enqueued": ("agentqueue_queue_enqueued_jobs", "Jobs that the queue has accepted, replays included"),
     "replayed": ("agentqueue_queue_replayed_jobs", "Dead letters that were replayed"),
     "lost": ("agentqueue_queue_lost_outcomes", "Outcomes dropped because another worker had claimed the job"),
@@ -176,40 +208,21 @@ class Metrics:
         scaled: Mapping[str, Scaled],
         facts: Mapping[str, AgentFacts],
     ) -> None:
-        """Keep the figures of each agent from a reconcile."""
-        gauges: dict[Key, Figures] = {}
+        """Record the gauges and counters of each agent after a reconcile."""
+        gauges: dict[Key, Gauges] = {}
         counters: dict[Key, Mapping[str, int]] = {}
         for agent in queue.agents:
-            key, one = (ref.namespace, ref.name, agent.name, agent.queue_name), scaled[agent.name]
-            gauges[key] = figures(one, facts[agent.name])
-            if one.metrics is not None:
-                counters[key] = {**one.metrics.counters, **one.metrics.waits}
+            key, metrics = (ref.namespace, ref.name, agent.name, agent.queue_name), scaled[agent.name].metrics
+            gauges[key] = agent_gauges(scaled[agent.name], facts[agent.name])
+            if metrics is not None:
+                counters[key] = {**metrics.counters, **metrics.waits}
         self._agents.note(ref, gauges, counters)
 
 
-def figures(scaled: Scaled, facts: AgentFacts) -> dict[str, float]:
-    """Return an agent's gauges. Those of its queue are omitted, not zero, when the queue could not be read."""
-    own = {
-        "agentqueue_queue_readable": float(scaled.metrics is not None),
-        "agentqueue_agent_desired_replicas": float(facts.desired),
-        "agentqueue_agent_ready_replicas": float(facts.ready),
-        "agentqueue_agent_draining_replicas": float(scaled.draining),
-        "agentqueue_agent_unschedulable_replicas": float(scaled.unschedulable),
-    }
-    if scaled.decision is not None:
-        target_wait = scaled.decision.terms.policy.target_wait
-        own["agentqueue_agent_target_wait_seconds"] = target_wait.total_seconds()
-    if (queue := scaled.metrics) is None:
-        return own
-    return own | {
-        "agentqueue_queue_waiting_jobs": float(queue.load.ready),
-        "agentqueue_queue_due_soon_jobs": float(queue.load.due_soon),
-        "agentqueue_queue_active_jobs": float(queue.load.active + queue.load.stalled),
-        "agentqueue_queue_delayed_jobs": float(queue.delayed),
-        "agentqueue_queue_dead_letters": float(queue.dead),
-        "agentqueue_queue_oldest_waiting_seconds": queue.load.oldest_ready.total_seconds(),
-        "agentqueue_queue_paused": float(queue.load.paused),
-    }
+def agent_gauges(scaled: Scaled, facts: AgentFacts) -> Gauges:
+    """Return the values of an agent's gauges after a reconcile."""
+    values = {name: read(scaled, facts) for name, (_, read) in AGENT_GAUGES.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 class _ReadCounter(Collector):
@@ -224,23 +237,25 @@ class _ReadCounter(Collector):
 
 
 class _Agents(Collector):
-    """The latest figures of each agent."""
+    """The latest gauges and counters of each agent."""
 
     def __init__(self) -> None:
-        self._seen: dict[QueueRef, tuple[Mapping[Key, Figures], Mapping[Key, Mapping[str, int]]]] = {}
+        self._seen: dict[QueueRef, tuple[Mapping[Key, Gauges], Mapping[Key, Mapping[str, int]]]] = {}
 
-    def note(self, ref: QueueRef, gauges: Mapping[Key, Figures], counters: Mapping[Key, Mapping[str, int]]) -> None:
-        """Replace the figures of the AgentQueue."""
+    def note(self, ref: QueueRef, gauges: Mapping[Key, Gauges], counters: Mapping[Key, Mapping[str, int]]) -> None:
+        """Replace the gauges and counters of the AgentQueue."""
         self._seen[ref] = gauges, counters
 
     def forget(self, ref: QueueRef) -> None:
-        """Drop the figures of the AgentQueue."""
+        """Drop the gauges and counters of the AgentQueue."""
         self._seen.pop(ref, None)
 
     def collect(self) -> Iterable[Metric]:
         """Return the agents' gauges and counters at a scrape, in the probes' thread."""
         seen = list(self._seen.values())
-        families = {name: GaugeMetricFamily(name, text, labels=AGENT_LABELS) for name, text in HELP.items()}
+        families = {
+            name: GaugeMetricFamily(name, text, labels=AGENT_LABELS) for name, (text, _) in AGENT_GAUGES.items()
+        }
         for gauges, _ in seen:
             for key, numbers in gauges.items():
                 for name, value in numbers.items():
@@ -258,7 +273,9 @@ class _Agents(Collector):
             "Time from when a job was due until a worker claimed it",
             labels=AGENT_LABELS,
         )
-        counted = {it: CounterMetricFamily(name, text, labels=AGENT_LABELS) for it, (name, text) in COUNTED.items()}
+        counted = {
+            it: CounterMetricFamily(name, text, labels=AGENT_LABELS) for it, (name, text) in REDIS_COUNTERS.items()
+        }
         for key, counts in [item for _, counters in seen for item in counters.items()]:
             for outcome in OUTCOMES:
                 outcomes.add_metric((*key, outcome), counts.get(outcome, 0))

@@ -8,7 +8,7 @@ import yaml
 
 from agentqueue.spec import load_file, resolve
 from agentqueue.spec.defaults import ScalingMode
-from agentqueue_operator.controller.metrics import AGENT_LABELS, HELP
+from agentqueue_operator.controller.metrics import AGENT_GAUGES, AGENT_LABELS
 from agentqueue_operator.resources.render import worker_name
 
 SAMPLE = Path(__file__).parents[4] / "manifests/samples/scaledobject.yaml"
@@ -29,6 +29,6 @@ def test_it_counts_waiting_and_running_jobs_by_metrics_that_there_are() -> None:
     (trigger,) = scaled_object()["spec"]["triggers"]
     query = trigger["metadata"]["query"]
     names = set(re.findall(r"agentqueue_\w+", query))
-    assert {"agentqueue_queue_waiting_jobs", "agentqueue_queue_active_jobs"} <= names <= HELP.keys()
+    assert {"agentqueue_queue_waiting_jobs", "agentqueue_queue_active_jobs"} <= names <= AGENT_GAUGES.keys()
     assert set(re.findall(r"(\w+)=", query)) <= set(AGENT_LABELS)
     assert int(trigger["metadata"]["threshold"]) == load_file(SAMPLE).one().spec.agents[0].concurrency
