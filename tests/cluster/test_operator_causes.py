@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from agentqueue_operator.controller.status.reasons import REMEDIES, Reason
+from agentqueue_operator.controller.status.reasons import Reason
 from tests.support.cluster.kube import Kube, Object, has_condition
 from tests.support.cluster.shell import ClusterError
 from tests.support.operator import CODE, Operator, agent, agent_queue, client_of, code, condition, is_ready
@@ -26,7 +26,7 @@ async def until_condition(
 
     found = await kube.until(AQ, "demo", is_reported, timeout=timeout, what=f"{kind}={status} for {reason}: {text}")
     message = str(condition(found, kind)["message"])
-    assert REMEDIES[reason] in message
+    assert reason.remedy in message
     return message
 
 
@@ -150,7 +150,7 @@ async def test_external_redis_without_its_secret_unreachable_and_with_a_wrong_pa
     await until_condition(kube, "RedisReady", Reason.REDIS_UNREACHABLE, text="127.0.0.1:1")
     await kube.apply(secret("redis-url", url=f"redis://:wrong@127.0.0.1:{server.port}/0"))
     message = await until_condition(kube, "Ready", Reason.REDIS_WRONG_PASSWORD)
-    assert "wrong" not in message.removesuffix(REMEDIES[Reason.REDIS_WRONG_PASSWORD]).lower().replace("wrongpass", "")
+    assert "wrong" not in message.removesuffix(Reason.REDIS_WRONG_PASSWORD.remedy).lower().replace("wrongpass", "")
     await kube.apply(secret("redis-url", url=f"redis://:right@127.0.0.1:{server.port}/0"))
     found = await kube.until(AQ, "demo", is_ready)
     assert found["status"]["redis"]["endpoint"] == f"127.0.0.1:{server.port}"

@@ -38,6 +38,9 @@ def worker_environment(agent: ResolvedAgent) -> dict[str, str]:
     """Return the settings of an agent as environment variables, which are the same on a laptop and in a cluster.
 
     The caller adds the address of Redis, the worker's name and the probe port.
+
+    Each variable is a part of the pod template. A new setting whose default is not None adds one to every pod, so an
+    upgrade of the operator restarts all workers. Prefer the default None, which adds no variable.
     """
     backoff, limit, dead_letter = agent.retry.backoff, agent.rate_limit, agent.on_dead_letter
     values = {

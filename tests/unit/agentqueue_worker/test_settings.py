@@ -1,14 +1,21 @@
 """Settings that a worker reads from its environment."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from enum import StrEnum
+from typing import Any
 
 import pytest
 
 from agentqueue.errors import UsageError
 from agentqueue.model.retry_policy import Backoff
 from agentqueue.service import environment as env
+from agentqueue.spec import AgentQueue, ResolvedAgent, resolve
+from agentqueue.spec.defaults import AgentSettings
+from agentqueue.spec.worker_environment import worker_environment
 from agentqueue_worker.app.options import DeadLetterTarget
 from agentqueue_worker.settings import VARIABLES, Settings, default_name, read_settings
+from tests.support import resources
 
 
 def test_nothing_set_gives_the_defaults() -> None:
@@ -54,6 +61,47 @@ def test_everything_the_operator_writes_is_read() -> None:
     engine = options.engine
     assert (engine.rate_max, engine.rate_window_ms, engine.age_limits_ms) == (10, 2_000, (1_000, 2_000, 3_000))
     assert (engine.history_ms, engine.history_count, engine.dead_ms) == (70_000, 80, 90_000)
+
+
+OPERATOR_ONLY = {"scaling", "rollout"}
+"""Fields of AgentSettings that no worker needs."""
+
+
+def full_agent() -> ResolvedAgent:
+    """An agent in which every optional setting of workers is set."""
+    data = resources.agent(rateLimit={"max": 3}, onDeadLetter={"agent": "b"})
+    return resolve(AgentQueue.model_validate(data)).agent("a")
+
+
+def variants(setting: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a copy of a setting for each of its values, in which this value is another, with the value's path."""
+    if is_dataclass(setting) and not isinstance(setting, type):
+        for field in fields(setting):
+            for path, other in variants(getattr(setting, field.name)):
+                yield f".{field.name}{path}", replace(setting, **{field.name: other})
+    elif isinstance(setting, StrEnum):
+        yield "", next(other for other in type(setting) if other is not setting)
+    else:
+        yield "", f"{setting}-2" if isinstance(setting, str) else setting + 1
+
+
+def test_each_setting_of_an_agent_reaches_the_worker_that_needs_it() -> None:
+    agent = full_agent()
+    ignored = {
+        f"{field.name}{path}"
+        for field in fields(AgentSettings)
+        if field.name not in OPERATOR_ONLY
+        for path, other in variants(getattr(agent, field.name))
+        if worker_environment(replace(agent, **{field.name: other})) == worker_environment(agent)
+    }
+    assert ignored == {"on_dead_letter.agent"}, "a worker needs the queue of that agent instead"
+    assert worker_environment(agent)[env.ON_DEAD_LETTER_QUEUE] == "b"
+
+
+def test_each_variable_of_an_agent_s_settings_is_read_by_the_worker() -> None:
+    variables = worker_environment(full_agent())
+    assert variables.keys() <= set(VARIABLES)
+    assert read_settings(variables).given >= {"handler", "agent", "queue", "concurrency", "backoff", "rate_max"}
 
 
 def test_given_names_what_was_set_so_that_it_goes_over_an_arq_programs_own() -> None:

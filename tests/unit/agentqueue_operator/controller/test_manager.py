@@ -1,4 +1,4 @@
-"""Probes, metrics and what counts as healthy."""
+"""Probes, gauges of the operator's parts, and when the operator is healthy."""
 
 import asyncio
 import urllib.error
@@ -11,13 +11,6 @@ import pytest
 
 from agentqueue.errors import UsageError
 from agentqueue.service.probes import Probes
-from agentqueue.spec import AgentQueue, resolve
-from agentqueue_operator.autoscaling.model import (
-    Load,
-    ScalingPolicy,
-    ScalingSnapshot,
-    Terms,
-)
 from agentqueue_operator.controller import manager
 from agentqueue_operator.controller.kubernetes.api import ApiServer
 from agentqueue_operator.controller.kubernetes.cache import StoreCache
@@ -27,19 +20,7 @@ from agentqueue_operator.controller.manager import Heartbeat, Operator, add_gaug
 from agentqueue_operator.controller.metrics import Metrics
 from agentqueue_operator.controller.settings import PORT, Settings
 from agentqueue_operator.controller.work_queue import WorkQueue
-from agentqueue_operator.resources.kinds import AGENT_QUEUE, SECRET, QueueRef
-
-REF = QueueRef("ns", "demo")
-AGENT = {"name": "search", "queueName": "eu:search", "image": "agents:1", "handler": "agents:agent"}
-RESOURCE = {
-    "apiVersion": "agentqueue.dev/v1alpha1",
-    "kind": "AgentQueue",
-    "metadata": {"name": "demo", "namespace": "ns"},
-    "spec": {"redis": {"managed": {}}, "agents": [AGENT]},
-}
-QUEUE = resolve(AgentQueue.model_validate(RESOURCE))
-TERMS = Terms(snapshot=ScalingSnapshot(at=1.0, load=Load()), current=0, policy=ScalingPolicy())
-LABELS = {"namespace": "ns", "agentqueue": "demo", "agent": "search", "queue": "eu:search"}
+from agentqueue_operator.resources.kinds import AGENT_QUEUE, SECRET
 
 
 def operator(

@@ -25,7 +25,7 @@ from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.controller.ports import AgentPods, ApiUnavailable, Scaled
 from agentqueue_operator.controller.reconciler import Dependencies, QueueReconciler
 from agentqueue_operator.controller.referenced_content import TRUST_S
-from agentqueue_operator.controller.status.reasons import REMEDIES, Problem, Reason
+from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.queues.ports import Queues
 from agentqueue_operator.resources.kinds import Object, QueueRef
 from agentqueue_operator.resources.render import Images, redis_name, worker_name
@@ -491,7 +491,7 @@ async def test_settings_beyond_max_replicas_are_reported(world: FakeWorld, scali
     world.redis_up()
     await world.run()
     (warning,) = [one for one in world.status["conditions"] if one["type"] == "ConfigurationWarning"]
-    assert warning["message"].removesuffix(f" {REMEDIES[Reason.OVER_MAX_REPLICAS]}") == said
+    assert warning["message"].removesuffix(f" {Reason.OVER_MAX_REPLICAS.remedy}") == said
 
 
 async def test_another_autoscaler_of_a_queue_is_reported(world: FakeWorld) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from agentqueue.model.wording import counted
 from agentqueue.spec import ConditionStatus, ConditionType
-from agentqueue_operator.controller.status.reasons import REMEDIES, Problem, Reason
+from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.resources.kinds import Object
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -302,7 +302,7 @@ def _failed(problem: Problem) -> Condition:
 def _condition(status: ConditionStatus, reason: Reason, message: str) -> Condition:
     """Return a condition whose message ends with the remedy for its reason."""
     sentence = message if message.endswith((".", "!", "?")) else f"{message}."
-    return Condition(status, reason, f"{sentence} {REMEDIES[reason]}")
+    return Condition(status, reason, f"{sentence} {reason.remedy}")
 
 
 # The status

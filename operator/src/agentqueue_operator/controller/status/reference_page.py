@@ -3,7 +3,7 @@
 from typing import Final
 
 from agentqueue.spec import ConditionType
-from agentqueue_operator.controller.status.reasons import REMEDIES, Reason
+from agentqueue_operator.controller.status.reasons import Reason
 
 MEANINGS: Final = {
     ConditionType.READY: (
@@ -38,7 +38,7 @@ reads users' Secrets and ConfigMaps every minute. An agent requires `minReplicas
 def conditions_page() -> str:
     """Return the text of the page."""
     conditions = [f"| `{kind}` | {MEANINGS[kind]} |" for kind in ConditionType]
-    reasons = [f"| `{reason}` | {REMEDIES[reason]} |" for reason in sorted(Reason)]
+    reasons = [f"| `{reason}` | {reason.remedy} |" for reason in sorted(Reason)]
     lines = [
         HEAD,
         "| Condition | It is True while |",
@@ -47,7 +47,7 @@ def conditions_page() -> str:
         "",
         "## Reasons",
         "",
-        "| Reason | What to do |",
+        "| Reason | Remedy |",
         "|---|---|",
         *reasons,
         "",

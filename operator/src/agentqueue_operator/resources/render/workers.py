@@ -1,6 +1,7 @@
 """Objects of the workers, a Deployment per agent.
 
-No part of a pod template may depend on the operator's version: an upgrade must not restart workers.
+No part of a pod template may depend on the operator's version: an upgrade must not restart workers. For the same
+reason, a new setting in `worker_environment` should have the default None, which adds no variable.
 """
 
 import re

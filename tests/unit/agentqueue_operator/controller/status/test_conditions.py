@@ -22,7 +22,7 @@ from agentqueue_operator.controller.status.conditions import (
 )
 from agentqueue_operator.controller.status.events import events_between
 from agentqueue_operator.controller.status.pod_problems import ORDER
-from agentqueue_operator.controller.status.reasons import REMEDIES, Problem, Reason
+from agentqueue_operator.controller.status.reasons import Problem, Reason
 from agentqueue_operator.resources.plan import Key
 from agentqueue_operator.resources.render import console_name
 from agentqueue_operator.resources.render.console import console_access
@@ -320,7 +320,7 @@ def test_messages_name_the_problem_and_its_remedy() -> None:
     given = facts(agent(ready=0, problem=replace(CRASHING, more=2)))
     said = message(given, "Ready")
     assert said.startswith("agent a: container worker ended with exit code 1 (and 2 more pods).")
-    assert said.endswith(REMEDIES[Reason.CRASH_LOOPING])
+    assert said.endswith(Reason.CRASH_LOOPING.remedy)
     one = facts(agent(ready=0, problem=replace(CRASHING, more=1)))
     assert "(and 1 more pod)" in message(one, "Ready")
     assert message(facts(problems=(Problem(Reason.FORBIDDEN),)), "Ready").startswith("Forbidden.")
@@ -352,7 +352,7 @@ def test_agents_whose_number_does_not_follow_their_queue_are_named() -> None:
     ],
 )
 def test_scaling_is_reported_by_agent(agents: list[AgentFacts], said: str) -> None:
-    assert message(facts(*agents), "Progressing") == f"{said} {REMEDIES[Reason.SCALING]}"
+    assert message(facts(*agents), "Progressing") == f"{said} {Reason.SCALING.remedy}"
 
 
 def test_numbers_and_agents() -> None:
