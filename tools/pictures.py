@@ -131,7 +131,7 @@ JOURNEYS: Final[Mapping[str, Journey]] = {
             Step(
                 "controller",
                 "agentqueue_operator.controller.work_queue:WorkQueue.wake",
-                "Schedule a pass; several events make one pass.",
+                "Schedule a reconcile; several events lead to one.",
             ),
             Step(
                 "controller",

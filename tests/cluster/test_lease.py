@@ -74,7 +74,7 @@ async def test_a_frozen_leader_writes_nothing_when_it_wakes_up(
         second = await operators.started()
         api_proxy.hang(verb="patch", path="/deployments/")
         await kube.create(agent_queue(redis=valkey, agents=[plain_agent(), plain_agent("other")]))
-        async with asyncio.timeout(30):  # it is in the middle of a pass
+        async with asyncio.timeout(30):  # it is in the middle of a reconcile
             while await frozen.total(REQUESTS, verb="patch") < 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         frozen.send(signal.SIGSTOP)

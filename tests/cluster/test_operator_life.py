@@ -75,8 +75,8 @@ async def test_at_rest_nothing_is_written(operator: Operator, kube: Kube) -> Non
     await kube.apply(code(), agent_queue())
     await kube.until(AQ, "demo", is_ready, timeout=60)
     await settled(operator)
-    before, passes = operator.writes(), len(operator.reconciles.seconds)
-    await until(lambda: len(operator.reconciles.seconds) >= passes + 3)
+    before, reconciles = operator.writes(), len(operator.reconciles.seconds)
+    await until(lambda: len(operator.reconciles.seconds) >= reconciles + 3)
     assert operator.writes() == before
 
 
@@ -132,8 +132,8 @@ async def test_pause_annotation_keeps_hands_off(operator: Operator, kube: Kube) 
     await kube.until(AQ, "demo", has_condition("Paused", reason="PausedByAnnotation"))
     await kube.delete("networkpolicy", redis_name("demo"))
     await kube.patch("deployment", GREETINGS, {"spec": {"minReadySeconds": 3}})
-    passes = len(operator.reconciles.seconds)
-    await until(lambda: len(operator.reconciles.seconds) >= passes + 2)
+    reconciles = len(operator.reconciles.seconds)
+    await until(lambda: len(operator.reconciles.seconds) >= reconciles + 2)
     assert await kube.find("networkpolicy", redis_name("demo")) is None
     await kube.patch(AQ, "demo", {"metadata": {"annotations": {"agentqueue.dev/paused": None}}})
     await kube.until("networkpolicy", redis_name("demo"), lambda _: True, what="back")

@@ -198,8 +198,8 @@ async def hands_off(operator: Operator, kube: Kube, shell: Shell) -> None:
     await shell(Shown.HANDS_OFF)
     await kube.until(AQ, "travel", has_condition("Paused", reason="PausedByAnnotation"))
     await kube.patch("deployment", WORKER, {"metadata": {"labels": {label: "changed"}}})
-    passes = len(operator.reconciles.seconds)
-    await until(lambda: len(operator.reconciles.seconds) >= passes + 2)
+    reconciles = len(operator.reconciles.seconds)
+    await until(lambda: len(operator.reconciles.seconds) >= reconciles + 2)
     assert (await kube.get("deployment", WORKER))["metadata"]["labels"][label] == "changed"
     await shell(Shown.HANDS_ON)
     await kube.until("deployment", WORKER, lambda one: one["metadata"]["labels"][label] == "agentqueue")

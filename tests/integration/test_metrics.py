@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def look(server: Server, metrics: Metrics) -> None:
-    """Do what a pass of the operator does for its metrics."""
+    """Do what a reconcile of the operator does for its metrics."""
     looks = await QueueReader(server).read({"search": 20.0})
     snapshot = ScalingSnapshot(at=1.0, load=looks["search"].load)
     decision = ScaleTo(1, ScalingReason.BACKLOG, Terms(snapshot=snapshot, current=0, policy=ScalingPolicy()), Memory())

@@ -105,7 +105,7 @@ async def test_a_change_is_what_was_seen_to_change_and_why_it_was_decided() -> N
 ONE, OTHER = Owner("shop/a", "1"), Owner("shop/b", "2")
 
 
-async def passes(queues: FakeQueues, *publishers: Publisher, at: float) -> None:
+async def publish_in_turn(queues: FakeQueues, *publishers: Publisher, at: float) -> None:
     """Let each publish once, one second after the other, as on a loaded machine."""
     for number, publisher in enumerate(publishers):
         await publisher.publish(queues, {"work": decide()}, at=at + number)
@@ -114,7 +114,7 @@ async def passes(queues: FakeQueues, *publishers: Publisher, at: float) -> None:
 async def test_two_that_scale_one_queue_know_of_each_other() -> None:
     queues, one, other = FakeQueues(), Publisher("operator", owner=ONE), Publisher("operator", owner=OTHER)
     for at in (0.0, 10.0, 20.0):
-        await passes(queues, one, other, at=at)
+        await publish_in_turn(queues, one, other, at=at)
     assert one.shares_with("work", at=20.0) == "the AgentQueue shop/b"
     assert other.shares_with("work", at=21.0) == "the AgentQueue shop/a"
     assert one.shares_with("another", at=20.0) == ""
@@ -135,7 +135,7 @@ async def test_two_that_scale_one_queue_know_of_each_other() -> None:
 async def test_the_other_publisher_is_named(other: Publisher, who: str) -> None:
     queues, one = FakeQueues(), Publisher("operator", owner=ONE)
     for at in (0.0, 10.0, 20.0):
-        await passes(queues, other, one, at=at)
+        await publish_in_turn(queues, other, one, at=at)
     assert one.shares_with("work", at=21.0) == who
 
 
@@ -146,16 +146,16 @@ async def test_what_an_earlier_agent_queue_left_is_nobody_who_shares() -> None:
         Publisher("operator", owner=ONE),
         Publisher("operator", owner=Owner("shop/a", "3")),
     )
-    await passes(queues, before, at=0.0)
+    await publish_in_turn(queues, before, at=0.0)
     for at in (10.0, 20.0, 30.0):
-        await passes(queues, after, at=at)
+        await publish_in_turn(queues, after, at=at)
         assert after.shares_with("work", at=at) == ""
 
 
 async def test_two_sightings_far_apart_are_of_two_that_are_gone() -> None:
     queues, one = FakeQueues(), Publisher("operator", owner=ONE)
     for at in (0.0, SHARED_S + 1):
-        await passes(queues, Publisher("operator", owner=OTHER), one, at=at)
+        await publish_in_turn(queues, Publisher("operator", owner=OTHER), one, at=at)
     assert one.shares_with("work", at=SHARED_S + 2) == ""
 
 
@@ -163,7 +163,7 @@ async def test_a_new_leader_of_the_same_agent_queue_shares_with_nobody() -> None
     queues = FakeQueues()
     for at in (0.0, 10.0, 20.0):
         leader = Publisher("operator", owner=ONE)
-        await passes(queues, leader, at=at)
+        await publish_in_turn(queues, leader, at=at)
         assert leader.shares_with("work", at=at) == ""
 
 
@@ -171,7 +171,7 @@ async def test_a_decision_of_another_version_says_nothing_about_who_shares() -> 
     queues, one = FakeQueues(), Publisher("operator", owner=ONE)
     for at in (0.0, 10.0):
         queues.published["work"] = b"{}"
-        await passes(queues, one, at=at)
+        await publish_in_turn(queues, one, at=at)
     assert one.shares_with("work", at=10.0) == ""
 
 
