@@ -128,7 +128,7 @@ async def _operator() -> Operator:
 
 
 def operator_metrics() -> OperatorMetrics:
-    """Return the operator's metrics after its first pass over an AgentQueue with one agent."""
+    """Return the operator's metrics after its first reconcile of an AgentQueue with one agent."""
     metrics, load = _run(_operator()).metrics, Load()
     policy = ScalingPolicy(target_wait=timedelta(seconds=30))
     decision = Hold(

@@ -136,7 +136,7 @@ JOURNEYS: Final[Mapping[str, Journey]] = {
             Step(
                 "controller",
                 "agentqueue_operator.controller.reconciler:QueueReconciler.run",
-                "Run one pass: read what is there, decide, apply, report.",
+                "Reconcile once: read what is there, decide, apply, report.",
             ),
             Step(
                 "controller",
@@ -171,7 +171,7 @@ JOURNEYS: Final[Mapping[str, Journey]] = {
             Step(
                 "status",
                 "agentqueue_operator.controller.status.conditions:conditions_of",
-                "Decide the conditions from the facts of the pass.",
+                "Decide the conditions from the facts of the reconcile.",
             ),
             Step(
                 "status",

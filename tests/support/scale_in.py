@@ -418,7 +418,7 @@ class World:
 
     async def a_pass(self) -> None:
         """Run one reconcile of the real scaler, and write the result."""
-        self.note(f"pass: wanted {self.wanted}")
+        self.note(f"reconcile: wanted {self.wanted}")
         queue = queue_of(mode="Fixed", replicas=self.wanted)
         agents = {"work": AgentPods(deployment=self.op_deployment, pods=list(self.op_pods.values()))}
         scaled = (await self.scaler.scale(queue, agents, queues=_Redis(self), at=self.now))["work"]
@@ -437,10 +437,10 @@ class World:
             self.deployment_version += 1
             self.op_deployment = self.deployment()
 
-    async def settle(self, passes: int = 40) -> None:
+    async def settle(self, reconciles: int = 40) -> None:
         """Run to the end without faults: no jobs arrive, running ones end, and every watch catches up."""
         self.eager, self.waiting = 0.0, 0
-        for _ in range(passes):
+        for _ in range(reconciles):
             for name in list(self.pods):
                 if is_leaving(self.pods[name]):
                     self.vanish(name)

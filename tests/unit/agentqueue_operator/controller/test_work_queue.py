@@ -114,7 +114,7 @@ async def test_wakes_in_a_burst_are_one_reconcile(world: FakeWorld) -> None:
     assert [round(at, 3) for at in world.times(A)] == [0, 1]
     work_queue.wake(A)
     await asyncio.sleep(0.01)
-    work_queue.wake(A)  # right after a pass: not at once
+    work_queue.wake(A)  # right after a reconcile: not at once
     await asyncio.sleep(1)
     first, second = world.times(A)[-2:]
     assert second - first >= MIN_GAP_S

@@ -16,10 +16,10 @@ from agentqueue_operator.controller.scaling.scale_in import CancelRemoval, Scale
 from tests.support.scale_in import BusyPodRemoved, World
 
 
-async def schedule(rng: random.Random, size: int, wanted: int, eager: float, passes: int = 25) -> World:
+async def schedule(rng: random.Random, size: int, wanted: int, eager: float, reconciles: int = 25) -> World:
     """Run one random schedule, followed by a time without faults."""
     world = World(rng, size, wanted, eager=eager)
-    for _ in range(passes):
+    for _ in range(reconciles):
         world.bustle()
         await world.a_pass()
     await world.settle()
@@ -41,7 +41,7 @@ async def test_no_order_of_events_removes_a_busy_pod_and_each_scale_in_ends(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_long_time_in_one_cluster(seed: int) -> None:
-    world = await schedule(random.Random(seed), 4, 2, 0.6, passes=100)
+    world = await schedule(random.Random(seed), 4, 2, 0.6, reconciles=100)
     assert len(world.removed) > 3
     check_ended(world)
 
