@@ -1,6 +1,6 @@
 """A worker's operations on its queue: finish and claim jobs, renew leases, write notes, release leases."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -193,7 +193,7 @@ class Engine:
                 child_queues.update(job.queue for job in outcome.children)
         args += watch
         script = self._finish_and_claim_strict if child_queues else self._finish_and_claim
-        reply = await self._run(script, args, child_queues)
+        reply = await self._run(script, args, child_queues, run=self.server.run_dedicated)
         lost, claimed, cancel, paused, retry_after, next_due, now, repeated, deleted, skipped = reply
         return FinishAndClaimReply(
             lost=decode_ids(lost),
@@ -254,10 +254,17 @@ class Engine:
         except (QueueUnavailable, UnsupportedServer):  # The work is done and must be reported; the next call fails too.
             return []
 
-    async def _run(self, script: Script, args: Sequence[Any], child_queues: Iterable[str] = ()) -> Any:
+    async def _run(
+        self,
+        script: Script,
+        args: Sequence[Any],
+        child_queues: Iterable[str] = (),
+        *,
+        run: Callable[[Script, str, Sequence[Any]], Awaitable[Any]] | None = None,
+    ) -> Any:
         """Run a script. If a key of the wrong type stops it, find and name the key, which Redis does not."""
         try:
-            return await self.server.run(script, self.keys.queue, args)
+            return await (run or self.server.run)(script, self.keys.queue, args)
         except QueueUnavailable as exc:
             if "WRONGTYPE" not in str(exc):
                 raise
