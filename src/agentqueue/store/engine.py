@@ -99,8 +99,6 @@ def encode_outcome(outcome: Outcome) -> list[Any]:
     args: list[Any]
     match outcome:
         case Completed(id, level, result, keep_ms, run_ms, children):
-            if not children:  # most jobs
-                return ["completed", 7, id, int(level), result, keep_ms, run_ms]
             kind, args = "completed", [id, int(level), result, keep_ms, run_ms, *_encode_children(children)]
         case Rescheduled(id, level, delay_ms, notes):
             kind, args = "rescheduled", [id, int(level), delay_ms, *_flatten(notes)]
@@ -126,19 +124,20 @@ _LEVELS = (Level.URGENT, *Level)  # the scripts count from 1
 _NO_META: Mapping[str, bytes] = {}
 
 
-def _decode_claimed(flat: Sequence[Any]) -> list[Claimed]:
-    return [
-        Claimed(
-            id=flat[i].decode(errors="surrogateescape"),
-            level=_LEVELS[int(flat[i + 1])],
-            score=float(flat[i + 2]),
-            record=flat[i + 3],
-            attempts=number_of(flat[i + 4]),
-            meta=decode_hash(flat[i + 5]) if flat[i + 5] else _NO_META,
-            cancel=bool(flat[i + 6]),
-        )
-        for i in range(0, len(flat), 7)
+def _decode_claimed(reply: Sequence[Any]) -> list[Claimed]:
+    if not reply:
+        return []
+    runs, jobs, details = reply
+    levels = [level for number, count in zip(runs[::2], runs[1::2], strict=True) for level in [_LEVELS[number]] * count]
+    claimed = [
+        Claimed(job_id.decode(errors="surrogateescape"), level, float(score), record, 0, _NO_META, cancel=False)
+        for level, job_id, score, record in zip(levels, jobs[::3], jobs[1::3], jobs[2::3], strict=True)
     ]
+    for position, attempts, meta, cancel in details:
+        job = claimed[position - 1]
+        job.attempts, job.cancel = number_of(attempts), bool(cancel)
+        job.meta = decode_hash(meta) if meta else _NO_META
+    return claimed
 
 
 class Engine:
@@ -185,11 +184,22 @@ class Engine:
             QueueFull: outcomes have children and the server is at `maxmemory`; nothing was done.
             QueueUnavailable: the call may or may not have been carried out; send it again.
         """
-        args: list[Any] = [seq, owner, want, self.settings.lease_ms, aged, *self._limits, len(outcomes), len(watch)]
-        child_queues: set[str] = set()
+        groups: dict[tuple[Level, int], list[Any]] = {}
+        others: list[Outcome] = []
         for outcome in outcomes:
+            if type(outcome) is Completed and not outcome.children:  # most jobs
+                group = groups.setdefault((outcome.level, outcome.keep_ms), [])
+                group += (outcome.id, outcome.result, outcome.run_ms)
+            else:
+                others.append(outcome)
+        args: list[Any] = [seq, owner, want, self.settings.lease_ms, aged, *self._limits]
+        args += (len(groups), len(others), len(watch))
+        for (level, keep_ms), group in groups.items():
+            args += (int(level), keep_ms, len(group) // 3, *group)
+        child_queues: set[str] = set()
+        for outcome in others:
             args += encode_outcome(outcome)
-            if isinstance(outcome, Completed | DeadLettered) and outcome.children:
+            if isinstance(outcome, Completed | DeadLettered):
                 child_queues.update(job.queue for job in outcome.children)
         args += watch
         script = self._finish_and_claim_strict if child_queues else self._finish_and_claim

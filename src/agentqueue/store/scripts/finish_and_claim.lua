@@ -12,9 +12,11 @@
           6-8    age limits of the levels high, normal and low, ms
           9-10   rate limit: starts (0: no limit) per window, ms
           11     completed jobs to keep in the history
-          12     number of outcomes
-          13     number of watched IDs
-          then   outcomes: {kind, number of its arguments, fields}*
+          12     number of groups of completed jobs without children
+          13     number of other outcomes
+          14     number of watched IDs
+          then   groups: {level, keep ms, number of its jobs, {id, result, run ms}*}*
+          then   other outcomes: {kind, number of its arguments, fields}*
                    completed      id, level, result, keep ms, run ms, {queue, id, level, delay ms, record}*
                    rescheduled    id, level, delay ms, {field, value}*
                    dead_lettered  id, level, result, keep ms, fingerprint, dead letter,
@@ -29,7 +31,10 @@
 
   Output
     {IDs of outcomes that were not recorded, since the owner no longer holds these jobs,
-     {id, level, score, record, attempts, meta, cancel requested}* of the claimed jobs,
+     {} if no job was claimed, otherwise
+       {{level, number of jobs in a row that have it}*,
+        {id, score, record}* of the claimed jobs,
+        {position among these from 1, attempts, meta, 1 if somebody asked to cancel it}, a list for each job with any},
      watched IDs that somebody asked to cancel,
      1 if the queue is paused,
      ms until the rate limit or a key of a wrong type allows another claim, or -1,
@@ -51,16 +56,13 @@ local MAX_REAPED = 100 -- expired leases that are released per call
 
 local sequence, owner, want, lease_ms, max_aged = unpack(ARGV, 1, 5)
 local high_age_ms, normal_age_ms, low_age_ms = unpack(ARGV, 6, 8)
-local max_starts, window_ms, history_count, outcome_count, watched_count = unpack(ARGV, 9, 13)
+local max_starts, window_ms, history_count, group_count, other_count, watched_count = unpack(ARGV, 9, 14)
 want, lease_ms, max_aged = tonumber(want), tonumber(lease_ms), tonumber(max_aged)
 max_starts, window_ms, history_count = tonumber(max_starts), tonumber(window_ms), tonumber(history_count)
-outcome_count, watched_count = tonumber(outcome_count), tonumber(watched_count)
-local outcome_ids, outcome_positions, position = {}, {}, 14
-for i = 1, outcome_count do
-  outcome_ids[i], outcome_positions[i] = ARGV[position + 2], position
-  position = position + tonumber(ARGV[position + 1])
-end
-local watched_first = position
+watched_count = tonumber(watched_count)
+local outcome_ids, outcome_positions, groups, watched_first =
+  locate_outcomes(15, tonumber(group_count), tonumber(other_count))
+local outcome_count = #outcome_ids
 
 local has_cancel_requests = redis.call('ZCARD', ABORT) > 0
 
@@ -103,7 +105,7 @@ if is_repeated then
 elseif is_outdated then
   lost, want, outcome_count = outcome_ids, 0, 0
 elseif outcome_count > 0 then
-  lost = record_outcomes(outcome_ids, outcome_positions, owner, has_cancel_requests)
+  lost = record_outcomes(outcome_ids, outcome_positions, groups, owner, has_cancel_requests)
 end
 if want > 0 and not is_paused then
   local ok, err = pcall(function()

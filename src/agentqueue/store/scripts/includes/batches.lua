@@ -18,13 +18,25 @@ local function get_all(prefix, ids)
   return values
 end
 
--- Return whether any of the keys `prefix .. id` exists.
-local function any_exists(prefix, ids)
+-- Return whether any of the keys `prefix .. id` exists, for any of the prefixes.
+local function any_exists(prefixes, ids)
   local keys = {}
-  for i = 1, #ids do keys[i] = prefix .. ids[i] end
+  for _, prefix in ipairs(prefixes) do
+    for i = 1, #ids do keys[#keys + 1] = prefix .. ids[i] end
+  end
   local found = 0
   for_each_batch(keys, function(...) found = found + redis.call('EXISTS', ...) end)
   return found > 0
+end
+
+-- SET a flat list {key, value}*. `keep_ms` is the time until the keys expire; 0 sets nothing, -1 sets them for ever.
+local function set_all(values, keep_ms)
+  if keep_ms == 0 then return end
+  if keep_ms < 0 then
+    for i = 1, #values, 2 do redis.call('SET', values[i], values[i + 1]) end
+    return
+  end
+  for i = 1, #values, 2 do redis.call('SET', values[i], values[i + 1], 'PX', keep_ms) end
 end
 
 -- ZADD a flat list {score, member}*. `flag` is optional, such as 'XX'.

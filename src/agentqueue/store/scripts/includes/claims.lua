@@ -1,7 +1,7 @@
 --! include keys clock batches wrong_types dead_letters leases arq_expiry
 local MAX_CLAIMED_BYTES = 4194304 -- 4 MiB of records; at least one job is claimed
-local CLAIM_BATCH = 32 -- jobs looked at per read of a level
-local MAX_CLAIM_BATCHES = 40 -- per level and call, bounds the time for a level full of jobs that can't be claimed
+local CLAIM_BATCH = 64 -- jobs looked at per read of a level
+local MAX_CLAIM_BATCHES = 20 -- per level and call, bounds the time for a level full of jobs that can't be claimed
 
 -- The jobs that this call claims: flat {id, level, score, record or false}*.
 local claimed, claimed_bytes = {}, 0
@@ -33,7 +33,8 @@ local function claim_candidates(level, candidates, owner, lease_ms)
   local ids = {}
   for i = 1, #candidates, 2 do ids[#ids + 1] = candidates[i] end
   local leases, records = get_all(IN_PROGRESS, ids), get_all(JOB, ids)
-  local lease_scores, expiry, claimed_at = {}, -(now + lease_ms), format_number(now)
+  local held, lease_scores, expiry = {}, {}, format_number(-(now + lease_ms))
+  local lease_head, lease_tail = owner .. '|' .. level .. '|', '|' .. now_text
   local has_room = true
   for i = 1, #ids do
     local id, record = ids[i], records[i]
@@ -45,7 +46,8 @@ local function claim_candidates(level, candidates, owner, lease_ms)
       end
       claimed_bytes = claimed_bytes + size
       local score = candidates[2 * i]
-      redis.call('SET', IN_PROGRESS .. id, owner .. '|' .. level .. '|' .. score .. '|' .. claimed_at, 'PX', DAY_MS)
+      held[#held + 1] = IN_PROGRESS .. id
+      held[#held + 1] = lease_head .. score .. lease_tail
       lease_scores[#lease_scores + 1] = expiry
       lease_scores[#lease_scores + 1] = id
       claimed[#claimed + 1] = id
@@ -54,6 +56,7 @@ local function claim_candidates(level, candidates, owner, lease_ms)
       claimed[#claimed + 1] = record
     end
   end
+  set_all(held, DAY_MS)
   add_scores(level_keys[level], lease_scores, 'XX')
   return has_room
 end
@@ -124,12 +127,17 @@ local function keep_record(id, score)
   end
 end
 
--- Return what the worker needs of the claimed jobs: flat {id, level, score, record, attempts, meta, cancel requested}*.
+-- Return what the worker needs of the claimed jobs, as finish_and_claim.lua lists it.
 local function describe_claimed(has_cancel_requests)
-  local reply, ids, count = {}, {}, claimed_count()
+  local count = claimed_count()
+  if count == 0 then return {} end
+  local levels, jobs, details, ids = {}, {}, {}, {}
   for i = 1, count do ids[i] = claimed[4 * i - 3] end
-  local attempts, has_meta, has_dead_letters = get_all(RETRY, ids), any_exists(META, ids), any_exists(DEAD, ids)
-  local cancel_scores = has_cancel_requests and count > 0 and redis.call('ZMSCORE', ABORT, unpack(ids)) or {}
+  local attempts, has_meta, has_dead_letters = {}, false, false
+  if any_exists({RETRY, META, DEAD}, ids) then
+    attempts, has_meta, has_dead_letters = get_all(RETRY, ids), any_exists({META}, ids), any_exists({DEAD}, ids)
+  end
+  local cancel_scores = has_cancel_requests and redis.call('ZMSCORE', ABORT, unpack(ids)) or {}
   for i = 1, count do
     local at = 4 * i
     local id, level, score, record = ids[i], claimed[at - 2], claimed[at - 1], claimed[at]
@@ -149,11 +157,18 @@ local function describe_claimed(has_cancel_requests)
       end
     end
     if has_dead_letters and record then delete_dead_letter(id) end
-    local last = #reply
-    reply[last + 1], reply[last + 2], reply[last + 3], reply[last + 4] = id, level, score, record
-    reply[last + 5], reply[last + 6], reply[last + 7] = attempts[i], meta, cancel_scores[i] and 1 or 0
+    jobs[3 * i - 2], jobs[3 * i - 1], jobs[3 * i] = id, score, record
+    if levels[#levels - 1] == level then
+      levels[#levels] = levels[#levels] + 1
+    else
+      levels[#levels + 1] = level
+      levels[#levels + 1] = 1
+    end
+    if attempts[i] or cancel_scores[i] or meta and #meta > 0 then
+      details[#details + 1] = {i, attempts[i] or false, meta, cancel_scores[i] and 1 or 0}
+    end
   end
-  return reply
+  return {levels, jobs, details}
 end
 
 -- Return when the next delayed job is due, in ms since the epoch; -1 if there is none.

@@ -6,3 +6,5 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000) -- milliseconds since th
 
 -- Format a number with all its digits. Lua's own `tostring` keeps 14, and scores have more.
 local function format_number(number) return string.format('%.17g', number) end
+
+local now_text = format_number(now)

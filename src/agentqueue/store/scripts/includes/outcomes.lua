@@ -1,32 +1,51 @@
 --! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases
 -- Outcomes of jobs, as the arguments of finish_and_claim.lua list them. An outcome is a run of arguments: its kind, the
--- number of its arguments, and its fields, of which the first two are the job's ID and level.
+-- number of its arguments, and its fields, of which the first two are the job's ID and level. Completed jobs without
+-- children, the most frequent outcome, share their level and keep time in groups.
+
 local args = ARGV -- a local name, since every job reads several of them
+
+-- Decode where outcomes stand.
+-- Returns
+--   ids        IDs of the jobs
+--   positions  of their outcomes in ARGV; for a job of a group, of its ID
+--   groups     {level, keep ms, index in `ids` of its first job, of its last job} of each group
+--   position behind the last outcome
+local function locate_outcomes(first, group_count, count)
+  local ids, positions, groups, position = {}, {}, {}, first
+  for i = 1, group_count do
+    local index_of_last = #ids + tonumber(args[position + 2])
+    groups[i] = {tonumber(args[position]), tonumber(args[position + 1]), #ids + 1, index_of_last}
+    position = position + 3
+    for index = #ids + 1, index_of_last do
+      ids[index], positions[index] = args[position], position
+      position = position + 3
+    end
+  end
+  for index = #ids + 1, #ids + count do
+    ids[index], positions[index] = args[position + 2], position
+    position = position + tonumber(args[position + 1])
+  end
+  return ids, positions, groups, position
+end
 
 local function enqueue_children(first, last)
   for i = first, last, 5 do enqueue_jobs(args[i], {unpack(args, i + 1, i + 4)}, false) end
-end
-
-local function store_result(id, result, keep_ms)
-  if keep_ms > 0 then
-    redis.call('SET', RESULT .. id, result, 'PX', keep_ms)
-  elseif keep_ms < 0 then
-    redis.call('SET', RESULT .. id, result)
-  end
 end
 
 -- Record the outcomes of jobs that the owner still holds. Return the IDs of the others.
 -- ids, positions: the jobs' IDs, and where their outcomes start in ARGV.
 -- The order of writes matters, since a script does not roll back: first the writes that a key of a wrong type may fail
 -- and that may be repeated; last the writes by which a job stops to be held and known.
-local function record_outcomes(ids, positions, owner, has_cancel_requests)
+local function record_outcomes(ids, positions, groups, owner, has_cancel_requests)
   local lost, counters = {}, {}
-  local final_ids, final_fields, completed, removed, deleted, notes = {}, {}, {}, {{}, {}, {}, {}}, {}, {}
+  local final_ids, completed, removed, deleted, notes = {}, {}, {{}, {}, {}, {}}, {}, {}
+  local results = {} -- by keep time: flat {key, result}*
 
   local function add_to_counter(counter, by) counters[counter] = (counters[counter] or 0) + by end
 
-  -- Remove a job that is final. `fields`: position of its first field.
-  local function finish(id, level, fields)
+  -- Remove a job that is final, and keep its result.
+  local function finish(id, level, result, keep_ms)
     deleted[#deleted + 1] = IN_PROGRESS .. id
     deleted[#deleted + 1] = JOB .. id
     deleted[#deleted + 1] = RETRY .. id
@@ -34,7 +53,32 @@ local function record_outcomes(ids, positions, owner, has_cancel_requests)
     local list = removed[level]
     list[#list + 1] = id
     final_ids[#final_ids + 1] = id
-    final_fields[#final_fields + 1] = fields
+    local kept = results[keep_ms] or {}
+    results[keep_ms] = kept
+    kept[#kept + 1] = RESULT .. id
+    kept[#kept + 1] = result
+  end
+
+  local function finish_completed(id, level, result, keep_ms)
+    completed[#completed + 1] = now_text
+    completed[#completed + 1] = id
+    finish(id, level, result, keep_ms)
+  end
+
+  -- Record the completed jobs of a group, of which each has the arguments {id, result, run ms}.
+  local function record_group(leases, level, keep_ms, first, last)
+    local count, run_ms = 0, 0
+    for i = first, last do
+      if is_held_by(leases[i], owner) then
+        local position = positions[i]
+        finish_completed(ids[i], level, args[position + 1], keep_ms)
+        count, run_ms = count + 1, run_ms + tonumber(args[position + 2])
+      else
+        lost[#lost + 1] = ids[i]
+      end
+    end
+    add_to_counter('completed', count)
+    add_to_counter('run_ms', run_ms)
   end
 
   -- One function for each kind of outcome. first, last: positions of its first and its last field.
@@ -42,19 +86,15 @@ local function record_outcomes(ids, positions, owner, has_cancel_requests)
 
   -- id, level, result, keep ms, run ms, {queue, id, level, delay ms, record}* of its children
   function record.completed(first, last)
-    local id, level, run_ms = args[first], tonumber(args[first + 1]), tonumber(args[first + 4])
-    completed[#completed + 1] = now
-    completed[#completed + 1] = id
-    finish(id, level, first)
+    finish_completed(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
     add_to_counter('completed', 1)
-    add_to_counter('run_ms', run_ms)
+    add_to_counter('run_ms', tonumber(args[first + 4]))
     enqueue_children(first + 5, last)
   end
 
   -- id, level, result, keep ms
   function record.cancelled(first)
-    local id, level = args[first], tonumber(args[first + 1])
-    finish(id, level, first)
+    finish(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
     add_to_counter('cancelled', 1)
   end
 
@@ -95,13 +135,18 @@ local function record_outcomes(ids, positions, owner, has_cancel_requests)
     redis.call('ZADD', dead_key, now, id)
     redis.call('HINCRBY', dead_key .. ':fp', fingerprint, 1)
     call_or_reset('ZADD', dead_key .. ':fp:' .. fingerprint, now, id)
-    finish(id, tonumber(level), first)
+    finish(id, tonumber(level), args[first + 2], tonumber(args[first + 3]))
     add_to_counter('dead', 1)
     enqueue_children(first + 6, last)
   end
 
   local leases = get_all(IN_PROGRESS, ids)
-  for i = 1, #ids do
+  local grouped = 0 -- number of jobs in groups
+  for _, group in ipairs(groups) do
+    record_group(leases, unpack(group))
+    grouped = group[4]
+  end
+  for i = grouped + 1, #ids do
     if is_held_by(leases[i], owner) then
       local position = positions[i]
       local kind, size = args[position], tonumber(args[position + 1])
@@ -114,11 +159,7 @@ local function record_outcomes(ids, positions, owner, has_cancel_requests)
   if has_cancel_requests then for_each_batch(final_ids, function(...) redis.call('ZREM', ABORT, ...) end) end
   add_to_counter('lost', #lost)
   for counter, by in pairs(counters) do increment_counter(queue, counter, by) end
-  for i = 1, #final_ids do
-    local fields = final_fields[i]
-    local result, keep_ms = args[fields + 2], tonumber(args[fields + 3])
-    store_result(final_ids[i], result, keep_ms)
-  end
+  for keep_ms, kept in pairs(results) do set_all(kept, keep_ms) end
   -- A level whose key has got a wrong type has none of these jobs. If it comes back, a claim finds that they are final.
   for level = 1, 4 do
     for_each_batch(removed[level], function(...) redis.pcall('ZREM', level_keys[level], ...) end)
