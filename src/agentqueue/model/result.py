@@ -195,6 +195,67 @@ def encode_result(record: ResultRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
     return raw
 
 
+def encode_completed(
+    job: JobRecord,
+    value: Any,
+    *,
+    id: str,  # noqa: A002  # the field's name
+    queue: str,
+    started_ms: int,
+    finished_ms: int,
+    attempt: int,
+    deliveries: int,
+    worker: str,
+    max_bytes: int = MAX_BYTES,
+) -> bytes | None:
+    """Return the JSON of a completed job's result, the same as of `encode_result` and in half the time.
+
+    Args:
+        job: the record of the job, which has no errors and no progress.
+        value: the return value of the handler.
+        id: ID of the job, valid text.
+        queue: queue of the job.
+        started_ms: time of the start, in ms since the epoch.
+        finished_ms: time of the end, in ms since the epoch.
+        attempt: number of the attempt, from 1. It is also the number of attempts.
+        deliveries: number of times that a worker started the job.
+        worker: name of the worker.
+        max_bytes: maximum size of the JSON.
+
+    Returns:
+        None if the result needs `encode_result`: the job has tags or an origin, or the value is not plain JSON.
+    """
+    if job.tags or job.parent is not None or job.tenant is not None or job.trace is not None:
+        return None
+    if find_problem(value, "the result"):
+        return None
+    wire = {
+        "t": attempt,
+        "f": job.name,
+        "et": job.enqueued_ms,
+        "s": True,
+        "st": started_ms,
+        "ft": finished_ms,
+        "q": queue,
+        "id": id,
+        "x": {
+            "state": State.COMPLETED.value,
+            "p": job.priority,
+            "attempts": attempt,
+            "deliveries": deliveries,
+            "worker": worker,
+        },
+        "r": value,
+        "a": job.args,
+        "k": job.kwargs,
+    }
+    try:
+        raw = orjson.dumps(wire)
+    except orjson.JSONEncodeError:
+        return None
+    return raw if len(raw) <= max_bytes else None
+
+
 def _result_wire(record: ResultRecord, value: Any) -> dict[str, Any]:
     extra: dict[str, Any] = {
         "state": record.state,

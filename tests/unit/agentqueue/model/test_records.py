@@ -21,7 +21,14 @@ from agentqueue.model.attempts import (
 )
 from agentqueue.model.dead_letter import DeadLetterReason, decode_dead_letter, fingerprint
 from agentqueue.model.job import JobRecord, State, decode_job, encode_job
-from agentqueue.model.result import MAX_EXCEPTION, ResultRecord, decode_result, encode_exception, encode_result
+from agentqueue.model.result import (
+    MAX_EXCEPTION,
+    ResultRecord,
+    decode_result,
+    encode_completed,
+    encode_exception,
+    encode_result,
+)
 
 
 def result(value: Any = None, *, success: bool = True, args: tuple[Any, ...] = (), **kwargs: Any) -> ResultRecord:
@@ -208,3 +215,50 @@ def test_what_is_no_text_in_a_foreign_record_counts_as_not_there() -> None:
     raw = b'{"aq":1,"t":null,"f":"x","a":[],"k":{},"et":1,"q":"q","p":null,"x":{"tenant":5,"trace":[],"parent":{}}}'
     record = decode_job(raw)
     assert (record.tenant, record.trace, record.parent, record.nonce) == (None, None, None, None)
+
+
+def encode_both(job: JobRecord, value: Any) -> tuple[bytes | None, bytes]:
+    """Return a completed job's result as both functions encode it."""
+    quick = encode_completed(
+        job, value, id="j", queue="q", started_ms=7, finished_ms=9, attempt=2, deliveries=3, worker="w", max_bytes=300
+    )
+    record = ResultRecord.of(
+        job,
+        id="j",
+        queue="q",
+        state=State.COMPLETED,
+        result=value,
+        started_ms=7,
+        finished_ms=9,
+        job_try=2,
+        attempts=2,
+        deliveries=3,
+        worker="w",
+    )
+    return quick, encode_result(record)
+
+
+@pytest.mark.parametrize("value", [None, 7, "ü", [1.5, {"a": []}], {"$exc": "E", "args": []}])
+@pytest.mark.parametrize("priority", [None, 8])
+def test_both_encoders_of_a_completed_job_write_the_same(value: Any, priority: int | None) -> None:
+    quick, thorough = encode_both(JobRecord("search", ({"to": "XYZ"},), {"n": 1}, 5, priority=priority), value)
+    assert quick == thorough
+
+
+@pytest.mark.parametrize(
+    "fields", [{"tags": ["a"]}, {"parent": "p"}, {"tenant": "t"}, {"trace": "00-1"}, {"args": ("x" * 300,)}]
+)
+def test_the_quick_encoder_refuses_a_job_with_an_origin_or_a_large_payload(fields: dict[str, Any]) -> None:
+    quick, _ = encode_both(replace(JobRecord("search", (1,)), **fields), 7)
+    assert quick is None
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {3}, "\ud800", float("nan"), 2**70])
+def test_the_quick_encoder_refuses_a_value_that_is_not_plain_json(value: Any) -> None:
+    job = JobRecord("search", (1,))
+    assert (
+        encode_completed(
+            job, value, id="j", queue="q", started_ms=7, finished_ms=9, attempt=1, deliveries=1, worker="w"
+        )
+        is None
+    )

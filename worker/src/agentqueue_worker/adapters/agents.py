@@ -12,12 +12,13 @@ from agentqueue.agent.definition import Agent, WorkerContext
 from agentqueue.agent.job_definition import CronDefinition, JobDefinition
 from agentqueue.agent.outcomes import Fatal, Retry
 from agentqueue.agent.payload import to_json
+from agentqueue.clock import now_ms
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
 from agentqueue.model.dead_letter import DeadLetterReason
-from agentqueue.model.exceptions import is_a, leaves_of
+from agentqueue.model.exceptions import clean_text, is_a, leaves_of
 from agentqueue.model.job import JobRecord, decode_job, encode_job
 from agentqueue.model.new_job import NO_PAYLOAD
-from agentqueue.model.result import ResultRecord, encode_result
+from agentqueue.model.result import ResultRecord, encode_completed, encode_result
 from agentqueue.model.retry_policy import Backoff, seconds
 from agentqueue.model.times import from_ms
 from agentqueue.service.error_report import summarize
@@ -111,6 +112,20 @@ class AgentCodec:
     """Encodes records as JSON. A handler may return a pydantic model, a dataclass or a date."""
 
     decode_job = staticmethod(decode_job)
+
+    def encode_completed(self, job: RunningJob, value: object, *, queue: str, worker: str) -> bytes | None:
+        """Return the encoded result of a completed job. See the port."""
+        return encode_completed(
+            job.record,
+            value,
+            id=clean_text(job.id),
+            queue=queue,
+            started_ms=job.started_ms,
+            finished_ms=now_ms(),
+            attempt=job.attempt,
+            deliveries=job.delivery,
+            worker=worker,
+        )
 
     def encode_result(self, record: ResultRecord) -> bytes:
         """Return the encoded result. See the port."""

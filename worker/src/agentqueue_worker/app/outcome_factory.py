@@ -43,24 +43,16 @@ class OutcomeFactory:
         Raises:
             InvalidPayload: the value can't be encoded.
         """
-        context, meta = job.context, job.claimed.meta
-        result = ResultRecord.of(  # the hot path: no `_result`, which checks and computes more
-            job.record,
-            id=job.id,
-            queue=self.options.queue,
-            state=State.COMPLETED,
-            result=value,
-            started_ms=job.started_ms,
-            finished_ms=now_ms(),
-            job_try=job.attempt,
-            attempts=job.attempt,
-            deliveries=job.delivery,
-            worker=self.options.identity.name,
-            progress=None if context is None else context.last_progress,
-            errors=errors_of(meta) if meta else (),
-        )
+        context, options, meta = job.context, self.options, job.claimed.meta
+        progress = None if context is None else context.last_progress
+        raw: bytes | None = None
+        if not meta and progress is None:
+            raw = self.codec.encode_completed(job, value, queue=options.queue, worker=options.identity.name)
+        if raw is None:
+            errors = errors_of(meta) if meta else ()
+            result = self._result(job, State.COMPLETED, value, attempts=job.attempt, errors=errors, progress=progress)
+            raw = self.codec.encode_result(result)
         children = () if context is None else context.children
-        raw = self.codec.encode_result(result)
         return Completed(job.id, job.claimed.level, raw, job.handler.keep_ms, round(seconds * 1000), children)
 
     def cancelled(self, job: ClaimedJob[Handler | None]) -> Cancelled:

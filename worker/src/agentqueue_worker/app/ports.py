@@ -20,6 +20,20 @@ class Codec(Protocol):
         """
         ...
 
+    def encode_completed(self, job: RunningJob, value: object, *, queue: str, worker: str) -> bytes | None:
+        """Return the encoded result of a completed job without errors and progress, as most jobs are.
+
+        Args:
+            job: the job.
+            value: the handler's value.
+            queue: queue of the job.
+            worker: name of the worker.
+
+        Returns:
+            None if the result needs `encode_result`.
+        """
+        ...
+
     def encode_result(self, record: ResultRecord) -> bytes:
         """Return the encoded result.
 

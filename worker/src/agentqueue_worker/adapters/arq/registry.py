@@ -24,6 +24,9 @@ class ArqCodec:
         self._worker = worker
         self.decode_job = worker.serializers.decode_job
 
+    def encode_completed(self, job: RunningJob, value: object, *, queue: str, worker: str) -> None:
+        """Return None: the program's serializer needs the result record."""
+
     def encode_result(self, record: ResultRecord) -> bytes:
         """Return the encoded result. See Serializers."""
         if record.started_ms == 0:
