@@ -179,8 +179,6 @@ class ClaimLoop:
             state.waits.add(reply.claimed, reply.now_ms)
             state.started += len(reply.claimed)
             state.claimed += reply.claimed
-            # The jobs start in the loop's next turn. The next step is sent before, so the server works while they run.
-            state.loop.call_soon(self._start_claimed)
         state.claiming = False
         if state.mark and (step.want or step.batch.outcomes):
             state.renew_soon()
@@ -196,6 +194,11 @@ class ClaimLoop:
             self._schedule_claim(step, reply, now)
         elif step.batch.has_children:  # its jobs may have enqueued some for this very queue
             self._is_dry, self._claim_at = False, now
+        if state.want:
+            # The next step is sent before these jobs start, so that the server works while they run.
+            state.loop.call_soon(self._start_claimed)
+        else:
+            self._start_claimed()
 
     def _start_claimed(self) -> None:
         jobs, self._state.claimed = self._state.claimed, []
