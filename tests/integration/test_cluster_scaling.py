@@ -102,7 +102,7 @@ async def test_an_idle_worker_goes_while_a_busy_one_ends_its_job(
             await beats(bed.reader, 2)
             assert await bed.until_lowered() == 1
             assert bed.cluster.costs() == {"w-2"}
-            assert second.state.marked
+            assert second.state.drain_requested
             assert bed.cluster.lower(1) == ["w-2"]
         let_go.set()
         assert (await final(job)).deliveries == 1
@@ -122,7 +122,7 @@ async def test_a_suspended_queue_keeps_its_busy_worker_until_the_job_has_ended(
         await until(lambda: _is_active(client, job.id), what="the job runs")
         await beats(bed.reader, 1)
         await bed.run_pass()
-        await until(lambda: worker.state.marked, what="the worker knows")
+        await until(lambda: worker.state.drain_requested, what="the worker knows")
         for _ in range(60):
             assert (await bed.run_pass()).replicas == 1
         waiting = await client.enqueue("work", "hold")
@@ -139,7 +139,7 @@ async def test_a_worker_whose_mark_is_taken_back_works_again(client: Client, ser
     async with working(agent, server_url, name="w-1", pod_uid="uid-w-1") as worker:
         await beats(bed.reader, 1)
         await bed.run_pass()
-        await until(lambda: worker.state.marked, what="the worker knows")
+        await until(lambda: worker.state.drain_requested, what="the worker knows")
         job = await client.enqueue("work", "hold")
         bed.queue = queue_of(mode="Fixed", replicas=1)
         assert (await bed.run_pass()).replicas == 1
@@ -156,13 +156,13 @@ async def test_a_marked_worker_whose_operator_is_gone_works_again_after_a_while(
     async with working(agent, server_url, name="w-1", pod_uid="uid-w-1") as worker:
         await beats(reader, 1)
         await reader.mark("work", "w-1", drain=True, keep_s=3600.0)
-        await until(lambda: worker.state.marked, what="the worker knows")
+        await until(lambda: worker.state.drain_requested, what="the worker knows")
         job = await client.enqueue("work", "hold")
         await reader.keep_marks("work", None)
         assert (await reader.read({"work": 1.0}))["work"].marked.keys() == {"w-1"}
         await reader.keep_marks("work", 0.2)
         assert (await final(job)).deliveries == 1
-        assert not worker.state.marked
+        assert not worker.state.drain_requested
 
 
 async def test_long_jobs_show_by_their_age(client: Client, server: Server, server_url: str) -> None:

@@ -267,7 +267,7 @@ async def test_a_marked_worker_claims_no_more_and_says_so_until_the_mark_is_take
     async with working(agent, server_url, name="victim", pod_uid="1") as worker:
         await until(lambda: _has_beat(server), what="the worker is live")
         await store.request_drain("q", "victim", at_ms=now_ms())
-        await until(lambda: worker.state.marked, what="the worker knows", deadline=3)
+        await until(lambda: worker.state.drain_requested, what="the worker knows", deadline=3)
 
         async def drained() -> bool:
             (beat,) = (await client.stats("q")).workers

@@ -32,7 +32,7 @@ class EngineSettings:
     """Retention of the history."""
     dead_ms: int = 604_800_000
     """Retention of dead letters."""
-    sweep: int = 200
+    sweep_limit: int = 200
     """Number of jobs per renewal whose records are checked for the expiry that plain arq clients set."""
     stale_ms: int = 60_000
     """Age of a heartbeat at which its worker leaves the list of workers."""
@@ -41,8 +41,8 @@ class EngineSettings:
 HOUSEKEEPING_INTERVAL_S: Final = 2.0
 """Time between two calls of `run_housekeeping`, in seconds: the interval at which a worker renews its leases."""
 RECENT_VISIT_MS: Final = 1_500
-"""A queue that was visited within this time, in milliseconds, is left to the visitor. Less than
-HOUSEKEEPING_INTERVAL_S, so that a caller never mistakes its own last visit for somebody else's."""
+"""A queue that was visited within this time, in milliseconds, is skipped, because somebody else has just done its
+housekeeping. Less than HOUSEKEEPING_INTERVAL_S, so that a caller never skips a queue because of its own last visit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class FinishAndClaimReply:
     """The call had been carried out before, and its reply was lost."""
     wrong_type_keys: Sequence[tuple[str, str]] = ()
     """Keys that hold another Redis type than AgentQueue writes, with that type. Keys of jobs were deleted. Keys of the
-    queue stay, and what needs them is not done until they are gone."""
+    queue are kept; work that needs them waits until somebody deletes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _flatten(pairs: Mapping[str, bytes | str | int]) -> list[Any]:
     return [part for pair in pairs.items() for part in pair]
 
 
-_LEVELS = (Level.URGENT, *Level)  # the scripts count from 1
+_LEVELS = (Level.URGENT, *Level)  # index 0 is a filler: the scripts count from 1
 _NO_META: Mapping[str, bytes] = {}
 
 
@@ -224,7 +224,6 @@ class Engine:
         worker: str,
         heartbeat: bytes,
         held: Iterable[tuple[str, Level]],
-        sweep: bool = True,
         counts: Mapping[str, int] | None = None,
     ) -> RenewReply:
         """Renew leases, write the heartbeat, and do a bounded part of the queue's housekeeping.
@@ -234,11 +233,10 @@ class Engine:
             worker: worker ID.
             heartbeat: JSON.
             held: ID and level of each job whose lease is renewed.
-            sweep: also check retention, stale workers and expiring records.
             counts: what to add to the queue's counters (`agentqueue.model.wait_histogram`).
         """
         s = self.settings
-        args = [owner, worker, heartbeat, s.lease_ms, s.sweep if sweep else 0, s.dead_ms, s.history_ms, s.stale_ms]
+        args = [owner, worker, heartbeat, s.lease_ms, s.sweep_limit, s.dead_ms, s.history_ms, s.stale_ms]
         args += [len(counts or ()), *_flatten(counts or {})]
         for job_id, level in held:
             args += (job_id, int(level))
@@ -362,7 +360,7 @@ async def run_housekeeping(
         QueueUnavailable: the housekeeping may be done for some of the queues, which does no harm.
     """
     calls = {
-        queue: (recent_ms, settings.sweep, settings.dead_ms, settings.history_ms, settings.stale_ms)
+        queue: (recent_ms, settings.sweep_limit, settings.dead_ms, settings.history_ms, settings.stale_ms)
         for queue, settings in queues.items()
     }
     replies = await server.run_each(load("housekeep", allow_oom=True), calls)

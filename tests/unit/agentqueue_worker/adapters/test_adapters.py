@@ -248,7 +248,7 @@ def test_a_lasting_trouble_is_told_now_and_then(capsys: pytest.CaptureFixture[st
     telemetry = WorkerTelemetry(Metrics("q", "a"))
     for _ in range(5):
         telemetry.redis_failed(ConnectionError("refused"))
-        telemetry.blocked(MemoryError("full"))
+        telemetry.redis_full(MemoryError("full"))
         telemetry.renewed(None, 0.1)
     telemetry.redis_answered()
     telemetry.redis_answered()
@@ -261,7 +261,8 @@ def test_a_lasting_trouble_is_told_now_and_then(capsys: pytest.CaptureFixture[st
         1,
     ]
     metrics = telemetry.metrics
-    assert (metrics.redis_errors, metrics.blocked, metrics.renewals_failed, metrics.lost_outcomes) == (5, 5, 5, 2)
+    assert (metrics.redis_errors, metrics.redis_full_refusals) == (5, 5)
+    assert (metrics.renewals_failed, metrics.lost_outcomes) == (5, 2)
 
 
 def test_wrong_type_keys_are_logged_now_and_then_and_forgotten(

@@ -81,7 +81,7 @@ class FakeRegistry:
     async def stop(self) -> None:
         raise AssertionError("a runner stops no registry")
 
-    async def recorded(self, job: RunningJob) -> None:
+    async def on_recorded(self, job: RunningJob) -> None:
         raise AssertionError("it does not want to know")
 
     def find(self, name: str) -> FakeHandler | None:

@@ -249,7 +249,7 @@ class AgentRegistry:
                     "shutdown_failed", hook=getattr(hook, "__qualname__", repr(hook))
                 )
 
-    async def recorded(self, job: RunningJob) -> None:
+    async def on_recorded(self, job: RunningJob) -> None:
         """Do nothing. It is never called, see `wants_recorded`."""
 
 

@@ -82,7 +82,7 @@ class Metrics(Collector):
         self.claimed = 0
         self.lost_outcomes = 0
         self.redis_errors = 0
-        self.blocked = 0
+        self.redis_full_refusals = 0
         self.renewals_failed = 0
         self.reaped = 0
         self.renew_seconds = Histogram(ROUND_TRIP_BUCKETS_S)
@@ -128,7 +128,7 @@ class Metrics(Collector):
                 "Steps that Redis did not answer, refused or found keys of a wrong type in",
                 self.redis_errors,
             ),
-            ("agentqueue_redis_full_refusals", "Steps that a full Redis refused", self.blocked),
+            ("agentqueue_redis_full_refusals", "Steps that a full Redis refused", self.redis_full_refusals),
             ("agentqueue_renewals_failed", "Renewals that Redis did not answer", self.renewals_failed),
             ("agentqueue_leases_reaped", "Jobs of dead workers that this worker released", self.reaped),
         ):
@@ -170,7 +170,7 @@ class Metrics(Collector):
             ("agentqueue_jobs_in_progress", "Jobs running now", len(state.running)),
             ("agentqueue_outcomes_unrecorded", "Ended jobs whose outcome is on its way to Redis", len(state.outbox)),
             ("agentqueue_worker_slots", "Jobs that may run at a time", state.options.concurrency),
-            ("agentqueue_worker_draining", "1 while no jobs are claimed", int(state.draining or state.marked)),
+            ("agentqueue_worker_draining", "1 while no jobs are claimed", int(state.draining or state.drain_requested)),
             ("agentqueue_orphaned_threads", "Threads that run on after their job has ended", state.orphaned_threads),
             ("agentqueue_redis_full", "1 while Redis refuses outcomes with children", int(redis_full)),
             (

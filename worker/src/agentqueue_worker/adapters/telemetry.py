@@ -109,9 +109,9 @@ class WorkerTelemetry:
                 reported[key] = now
                 log.error("wrong_type_key", key=key, type=kind, reason="AgentQueue did not write it")
 
-    def blocked(self, exc: Exception) -> None:
+    def redis_full(self, exc: Exception) -> None:
         """Count the refusal, and log it every 30 seconds. See the port."""
-        self.metrics.blocked += 1
+        self.metrics.redis_full_refusals += 1
         now = monotonic()
         if now - self._reported_full_at >= REPEAT_INTERVAL_S:
             self._reported_full_at = now

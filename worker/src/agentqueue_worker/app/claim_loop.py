@@ -70,9 +70,9 @@ class ClaimLoop:
         """When to claim next, in monotonic seconds. After a full claim or a wake-up that is at once."""
         self._poll_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
-        self._hungry = asyncio.Event()
+        self._wants_wakeup = asyncio.Event()
         """Set while slots are free and the queue has no job for them."""
-        self._is_dry = False
+        self._queue_is_empty = False
         """The last claim found no job, and none will come by itself."""
         state.wake_loop = self.wake_loop
 
@@ -85,11 +85,11 @@ class ClaimLoop:
     async def run(self) -> None:
         """Send steps until the worker drains, or until the queue is empty in burst mode, and all is recorded."""
         state = self._state
-        while not (state.admitted or state.draining):
-            await self._woken()
+        while not (state.heartbeat_is_fresh or state.draining):
+            await self._wait_until_woken()
         while True:
             idle = not (state.running or state.claimed or state.outbox)
-            burst_ended = state.options.burst and (self._is_dry or state.start_limit_reached)
+            burst_ended = state.options.burst and (self._queue_is_empty or state.start_limit_reached)
             if idle and (state.draining or burst_ended):
                 return
             now = monotonic()
@@ -106,11 +106,11 @@ class ClaimLoop:
             until = min(until, state.outbox.blocked_until)
         timer = state.loop.call_later(max(until - now, 0.0005), self.wake_loop)
         try:
-            await self._woken()
+            await self._wait_until_woken()
         finally:
             timer.cancel()
 
-    async def _woken(self) -> None:
+    async def _wait_until_woken(self) -> None:
         self._waiter = self._state.loop.create_future()
         try:
             await self._waiter
@@ -126,7 +126,7 @@ class ClaimLoop:
             reply = await self._send(step)
         except QueueFull as exc:
             # Redis has recorded and claimed nothing. The jobs keep their leases, and their outcomes are sent again.
-            self._telemetry.blocked(exc)
+            self._telemetry.redis_full(exc)
             self._state.claiming = False
             self._state.outbox.refused(step.batch, retry_at=monotonic() + REDIS_FULL_RETRY_DELAY_S)
             return
@@ -162,7 +162,7 @@ class ClaimLoop:
                 self._telemetry.redis_failed(exc)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, MAX_RETRY_DELAY_S)
-                want = 0 if self._state.draining or self._state.mark else want
+                want = 0 if self._state.draining or self._state.drain_requested_ms else want
             else:
                 self._telemetry.redis_answered()
                 return reply
@@ -180,7 +180,7 @@ class ClaimLoop:
             state.started += len(reply.claimed)
             state.claimed += reply.claimed
         state.claiming = False
-        if state.mark and (step.want or step.batch.outcomes):
+        if state.drain_requested_ms and (step.want or step.batch.outcomes):
             state.renew_soon()
         if reply.wrong_type_keys:
             self._telemetry.wrong_type_keys(reply.wrong_type_keys)
@@ -193,7 +193,7 @@ class ClaimLoop:
         if step.want:
             self._schedule_claim(step, reply, now)
         elif step.batch.has_children:  # its jobs may have enqueued some for this very queue
-            self._is_dry, self._claim_at = False, now
+            self._queue_is_empty, self._claim_at = False, now
         if state.want:
             # The next step is sent before these jobs start, so that the server works while they run.
             state.loop.call_soon(self._start_claimed)
@@ -218,7 +218,7 @@ class ClaimLoop:
             for outcome in batch.outcomes:
                 job = unrecorded.pop(outcome.id, None)
                 if job is not None:
-                    state.spawn(self._registry.recorded(job))
+                    state.spawn(self._registry.on_recorded(job))
 
     def _schedule_claim(self, step: Step, reply: FinishAndClaimReply, now: float) -> None:
         """Decide when to claim next."""
@@ -227,7 +227,7 @@ class ClaimLoop:
         if not full:  # a claim that ended at the limit of a step's bytes may have left jobs in the queue
             full = sum(len(job.record or b"") for job in claimed) > MAX_BYTES_PER_CALL - MAX_BYTES
         awaits_due = self._state.options.burst_delayed and reply.next_due_ms is not None
-        self._is_dry = not claimed and reply.retry_after_ms is None and not awaits_due
+        self._queue_is_empty = not claimed and reply.retry_after_ms is None and not awaits_due
         if reply.retry_after_ms is not None:
             self._claim_at = now + reply.retry_after_ms / 1000
         elif full:
@@ -237,21 +237,21 @@ class ClaimLoop:
         else:
             self._claim_at = float("inf")
         if full:
-            self._hungry.clear()
+            self._wants_wakeup.clear()
         else:
-            self._hungry.set()
+            self._wants_wakeup.set()
 
     # --- wake-ups
 
     async def listen(self) -> None:
         """Wait for wake-up tokens while the queue is empty and slots are free, until cancelled."""
         while True:
-            await self._hungry.wait()
+            await self._wants_wakeup.wait()
             try:
                 woken = await self._engine.wait_for_wakeup(WAKE_WAIT_S)
                 if woken and not self._state.want:
                     await self._engine.wake_another_worker()  # a worker with a free slot needs the token
-                    self._hungry.clear()
+                    self._wants_wakeup.clear()
             except (*UNAVAILABLE_ERRORS, QueueFull):
                 await asyncio.sleep(MAX_RETRY_DELAY_S)  # the claim loop reports the error
                 continue

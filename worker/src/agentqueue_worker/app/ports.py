@@ -107,13 +107,13 @@ class Registry(Protocol):
         """Run the shutdown hooks, after the last job."""
         ...
 
-    async def recorded(self, job: RunningJob) -> None:
+    async def on_recorded(self, job: RunningJob) -> None:
         """Handle that a job's outcome is recorded (arq: `after_job_end`). Called only if `wants_recorded`."""
         ...
 
     @property
     def wants_recorded(self) -> bool:
-        """True if `recorded` is called for each job. It costs a task per job, and most registries don't need it."""
+        """True if `on_recorded` is called for each job. It costs a task per job, and most registries don't need it."""
         ...
 
 

@@ -49,8 +49,8 @@ class WorkerState:
         self.outbox = Outbox()
         self.draining = False
         """True after a signal. Running jobs end or are released, and the worker exits."""
-        self.mark = 0
-        """Number of the drain request by which the autoscaler removes this worker. 0 if there is none.
+        self.drain_requested_ms = 0
+        """Time of the request to drain, by which the autoscaler removes this worker. 0 if there is none.
 
         The worker claims no jobs while it is set.
         """
@@ -86,23 +86,23 @@ class WorkerState:
         self._executor: ThreadPoolExecutor | None = None
 
     @property
-    def marked(self) -> bool:
+    def drain_requested(self) -> bool:
         """True if the autoscaler removes this worker."""
-        return self.mark > 0
+        return self.drain_requested_ms > 0
 
     @property
-    def admitted(self) -> bool:
+    def heartbeat_is_fresh(self) -> bool:
         """True if the last heartbeat is recent enough to claim jobs."""
         return monotonic() - self.renewed_at < self.options.engine.lease_ms / 1000
 
     @property
-    def confirmed(self) -> int:
-        """Number of the drain request that the worker follows, once no claim is in flight. 0 if there is none.
+    def drain_confirmed_ms(self) -> int:
+        """Time of the request to drain that the worker follows, once no claim is in flight. 0 if there is none.
 
         Read it before `busy`, from any thread. Claimed jobs are in `leases` before the claim counts as finished.
         """
-        mark = self.mark
-        return 0 if self.claiming else mark
+        requested_ms = self.drain_requested_ms
+        return 0 if self.claiming else requested_ms
 
     @property
     def free(self) -> int:
@@ -113,7 +113,7 @@ class WorkerState:
     @property
     def want(self) -> int:
         """Number of jobs to claim now."""
-        if self.draining or self.mark or not self.admitted:
+        if self.draining or self.drain_requested_ms or not self.heartbeat_is_fresh:
             return 0
         limit = self.options.start_limit
         return max(self.free if limit is None else min(self.free, limit - self.started), 0)

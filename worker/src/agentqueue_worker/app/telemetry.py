@@ -43,7 +43,7 @@ class Telemetry(Protocol):
         """Handle keys that another program wrote. Each comes with its Redis type, which is not the one that we use."""
         ...
 
-    def blocked(self, exc: Exception) -> None:
+    def redis_full(self, exc: Exception) -> None:
         """Handle that a full Redis refused outcomes with children."""
         ...
 

@@ -189,14 +189,14 @@ class Worker:
     def heartbeat(self) -> bytes:
         """Return the heartbeat's JSON, which the operator, the console and the command line read."""
         state = self.state
-        confirmed = state.confirmed  # read before `busy`, see there
+        confirmed_ms = state.drain_confirmed_ms  # read before `busy`, see there
         now = monotonic()
         return orjson.dumps(
             {
                 "busy": state.busy,
                 "slots": self.options.concurrency,
-                "draining": state.draining or state.marked,
-                "drainMark": confirmed,
+                "draining": state.draining or state.drain_requested,
+                "drainMark": confirmed_ms,
                 "jobs": self._jobs,
                 "agent": self.options.agent,
                 "podUid": self.options.identity.pod_uid,
@@ -224,20 +224,20 @@ class Worker:
 
     def _renewed(self, reply: RenewReply, held: dict[str, Claimed], at: float) -> None:
         state = self.state
-        was_admitted, state.renewed_at = state.admitted, at
+        was_fresh, state.renewed_at = state.heartbeat_is_fresh, at
         for job_id in state.leases.confirm_lost(reply.lost, held):
             if job_id in state.running:
                 state.lose(job_id)
         if reply.wrong_type_keys:
             self._telemetry.wrong_type_keys(reply.wrong_type_keys)
-        if reply.drain_requested_ms != state.mark:
-            if bool(reply.drain_requested_ms) is not state.marked:
+        if reply.drain_requested_ms != state.drain_requested_ms:
+            if bool(reply.drain_requested_ms) is not state.drain_requested:
                 event = "drain_requested" if reply.drain_requested_ms else "drain_cancelled"
                 log.info(event, running_jobs=len(state.running), requested_by="autoscaler")
-            state.mark = reply.drain_requested_ms
+            state.drain_requested_ms = reply.drain_requested_ms
             self._renewer.renew_soon()
             state.wake_loop()
-        elif not was_admitted:
+        elif not was_fresh:
             state.wake_loop()
 
     # --- ending

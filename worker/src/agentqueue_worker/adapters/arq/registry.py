@@ -102,7 +102,7 @@ class ArqRegistry:
         if self._owned:
             await self.worker.shut()
 
-    async def recorded(self, job: RunningJob) -> None:
+    async def on_recorded(self, job: RunningJob) -> None:
         """Run after_job_end with the job's context. A job that ended before it got a context is skipped."""
         if job.extra is not None:
             await self.worker.after_job_end(job.extra)  # type: ignore[misc]  # called only if there is one
