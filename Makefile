@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What `agentqueue up` and its workers start with.
 STARTED := uvloop, agentqueue.cli.main, agentqueue_operator.local.run, agentqueue_worker.commands.worker, agentqueue_worker.process, agentqueue_worker.adapters.agents
 # What its unit tests cover to the last branch: the pure part and what others rely on.
-EXACT := */worker/src/*/domain/*,*/autoscaling/*,*/resources/*,*/agentqueue/keys.py,*/agentqueue/model/*,*/agentqueue/spec/*,*/service/environment.py,*/agentqueue/errors.py
+EXACT := */worker/src/*/domain/*,*/autoscaling/*,*/resources/*,*/controller/status/*,*/scaling/scale_in.py,*/scaling/worker_pods.py,*/scaling/crashed_workers.py,*/kubernetes/leader_election.py,*/local/fleet.py,*/local/restart_backoff.py,*/local/variables.py,*/agentqueue/keys.py,*/agentqueue/model/*,*/agentqueue/spec/*,*/service/environment.py,*/agentqueue/errors.py
 # What docker-images builds.
 IMAGES := agentqueue-operator:0.1.0 agentqueue-worker:0.1.0 agentqueue-travel:dev
 STAMP := $(VENV)/.installed

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, assert_never
 
 from agentqueue.keys import Level
 from agentqueue.model.attempts import number_of, returns_of
@@ -120,3 +120,5 @@ def outcome_bytes(outcome: Outcome) -> int:
             return len(result)
         case Rescheduled(notes=notes) | Released(notes=notes):
             return sum(len(str(value)) for value in notes.values())
+        case _ as other:
+            assert_never(other)

@@ -270,3 +270,7 @@ def test_an_id_of_the_producers_own_comes_with_a_nonce() -> None:
 def test_none_is_the_same_as_left_out() -> None:
     assert made(5, **dict.fromkeys(OPTION_NAMES)) == made(5)
     assert set(EnqueueOptions.__annotations__) == OPTION_NAMES
+
+
+def test_a_payload_that_is_left_out_shows_as_such() -> None:
+    assert repr(NO_PAYLOAD) == "NO_PAYLOAD"

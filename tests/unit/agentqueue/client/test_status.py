@@ -1,5 +1,6 @@
 """A job's status and a queue's stats, from what the server says."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from agentqueue.client.status import JobStatus, status_of
 from agentqueue.keys import Level
 from agentqueue.model.attempts import Progress, attempt_error, encode_errors, encode_progress
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, dead_letter_to_json, encode_dead_letter
-from agentqueue.model.job import JobRecord, State, encode_job
+from agentqueue.model.job import OMITTED, JobRecord, State, encode_job
 from agentqueue.model.json import camel
 from agentqueue.model.result import ResultRecord, encode_result
 from agentqueue.model.times import from_ms
@@ -223,6 +224,11 @@ def test_a_dead_letter_as_json() -> None:
         }
     ]
     assert "diedMs" not in wire
+    assert wire["data"] == {"a": 1}
+
+
+def test_a_dead_letter_without_its_payload_as_json() -> None:
+    assert "data" not in dead_letter_to_json(replace(LETTER, data=OMITTED))
 
 
 def queue(**known: Any) -> QueueSnapshot:

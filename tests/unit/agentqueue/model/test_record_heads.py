@@ -83,7 +83,9 @@ def test_a_dead_letter_without_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"[]", b"5", b'"x"', b'{"a":1,}}', b"\x80\x04K\x05.", b'{"f":"x","et":1,nonsense'], ids=repr
+    "raw",
+    [b"[]", b"5", b'"x"', b'{"a":1,}}', b"\x80\x04K\x05.", b'{"f":"x","et":1,nonsense', b'{"f":nonsense,"et":1,"k'],
+    ids=repr,
 )
 def test_what_is_no_record_is_refused(raw: bytes) -> None:
     for decode in (decode_job_head, lambda head: decode_result_head(head, job_id="j")):
