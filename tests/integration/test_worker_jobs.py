@@ -509,6 +509,20 @@ async def test_an_id_of_any_bytes_does_not_stop_the_worker(
     assert (stats.dead, stats.active, stats.waiting) == (1, 0, 0)
 
 
+async def test_a_job_with_an_id_of_any_bytes_completes(
+    client: Client, server_url: str, server: Server, agent: Agent
+) -> None:
+    """Another client may draw such an ID. The result's JSON has it as valid text, the keys have it as it is."""
+    job_id = b"\xff\xfe"
+    record = b'{"t":null,"f":"fine","a":[3],"k":{},"et":1}'
+    await awaited(server.redis.set(b"arq:job:" + job_id, record))
+    await server.redis.zadd("q", {job_id: 1})
+    await work_off(agent, server_url)
+    stats = await client.stats("q")
+    assert (stats.completed, stats.dead, stats.active, stats.waiting) == (1, 0, 0, 0)
+    assert b'"r":3' in (await awaited(server.redis.get(b"arq:result:" + job_id)) or b"")
+
+
 async def test_a_record_that_expired_before_its_turn_is_dead_as_expired(
     client: Client, server_url: str, server: Server, agent: Agent
 ) -> None:
