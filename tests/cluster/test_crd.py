@@ -157,8 +157,8 @@ async def test_kubectl_shows_columns_and_explains_fields(kube: Kube, api: httpx.
     wide = (await kube.kubectl("get", "aq", "-o", "wide")).splitlines()
     assert wide[0].split() == ["NAME", *columns, "REDIS", "WARNING", "CONSOLE", "MESSAGE"]
     assert listed[1].startswith("shown")
-    explained = await kube.kubectl("explain", "aq.spec.agents.scaling.targetWaitSeconds")
-    assert "How long a ready job may wait before it starts" in explained
+    explained = " ".join((await kube.kubectl("explain", "aq.spec.agents.scaling.targetWaitSeconds")).split())
+    assert "Target for the time that a ready job waits before it starts, in seconds." in explained
     assert "Default: 30." in explained
 
 

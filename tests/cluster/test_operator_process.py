@@ -101,7 +101,7 @@ async def test_it_waits_for_the_definition_and_says_so(kube: Kube, operators: Op
     operator = await operators.start()
     await operator.until_logged("watch_failed", timeout=90)
     status, text = await operator.ask("/readyz")
-    assert (status, "install the AgentQueue definition" in text) == (503, True)
+    assert (status, "install the AgentQueue CRD" in text) == (503, True)
     assert (await operator.ask("/healthz"))[0] == 200
     await install_crd(kube)
     await operator.until()

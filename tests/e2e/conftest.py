@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import aq_images, operator  # noqa: F401  # fixtures
+from tests.cluster.conftest import aq_images, operator, scaling_timing  # noqa: F401  # fixtures
 from tests.support.cluster.images import Image
 from tests.support.cluster.kube import Cluster, Kube
 from tests.support.installs import TRAVEL, Helm

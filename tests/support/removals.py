@@ -30,9 +30,9 @@ async def record_event(what: str, job: str) -> None:
 
 @agent.job(timeout=600)
 async def recorded(ctx: Context, seconds: float) -> None:
-    await report("start", ctx.id)
+    await record_event("start", ctx.id)
     await asyncio.sleep(seconds)
-    await report("end", ctx.id)
+    await record_event("end", ctx.id)
 """
 
 
