@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -78,14 +79,18 @@ def has_cluster_option(command: Any) -> bool:
     return any(map(has_cluster_option, children)) or any(parameter.name == "in_" for parameter in command.params)
 
 
-def _cluster_parameters() -> list[Any]:
-    """Return --in and --context as parameters of a parsed command. Only typer can make them, from a signature."""
+@cache
+def _cluster_parameters() -> tuple[Any, ...]:
+    """Return --in and --context as parameters of a parsed command. Only typer can make them, from a signature.
+
+    Commands share them: a parameter has no state of its own, and parsing a signature takes a millisecond.
+    """
 
     def prototype(in_: InOption = None, context: ContextOption = None) -> None: ...
 
     app = typer.Typer(add_completion=False)
     app.command()(prototype)
-    return [parameter for parameter in typer.main.get_command(app).params if parameter.name in ("in_", "context")]
+    return tuple(one for one in typer.main.get_command(app).params if one.name in ("in_", "context"))
 
 
 def cluster_ref() -> ClusterRef | None:
