@@ -100,6 +100,7 @@ async def test_a_job_that_one_runs_is_left_alone_by_the_other(
     assert held.runs + other.runs == 2
 
 
+@pytest.mark.slow
 async def test_a_plain_arq_workers_running_job_is_parked_until_its_key_runs_out(
     server_url: str, redis: ArqRedis
 ) -> None:
@@ -138,6 +139,7 @@ async def test_arqs_abort_of_a_running_job_by_score_does_not_start_it_twice(serv
     assert held.runs == 1
 
 
+@pytest.mark.slow
 async def test_arqs_own_24_h_expiry_of_a_waiting_record_is_cleared(server_url: str, redis: ArqRedis) -> None:
     """arq's client lets records expire 24 h after they are due, in the queue or not: that would lose the job."""
     await redis.enqueue_job("held", _job_id="waits", _defer_by=3_600)

@@ -670,6 +670,7 @@ async def test_an_outage_of_redis_is_logged(start_server: Callable[..., RunningS
     await own.close()
 
 
+@pytest.mark.slow
 def test_health_responds_while_others_keep_connections_half_open(console_process: "subprocess.Popen[str]") -> None:
     """The console has fewer file descriptors than connections."""
     address = started(console_process)

@@ -227,6 +227,7 @@ def test_wrong_input(
     assert said in explain(*arguments, code=code)
 
 
+@pytest.mark.slow
 def test_a_running_up_explains_its_decision(tmp_path: Path) -> None:
     (tmp_path / "handlers.py").write_text(HANDLERS)
     (tmp_path / "agentqueue.yaml").write_text(RESOURCE)

@@ -34,6 +34,7 @@ def _program(folder: Path) -> Path:
 # --- loading
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_loading_is_waited_for(start_server: StartServer) -> None:
     server = start_server()
     work = Work()
@@ -173,6 +174,7 @@ async def test_a_password_that_changes_under_a_running_job_loses_nothing(start_s
 # --- hung
 
 
+@pytest.mark.slow
 async def test_a_server_that_hangs_for_a_while_loses_nothing(start_server: StartServer) -> None:
     """Longer than the renewing thread waits for an answer (2 s)."""
     server = start_server()

@@ -586,6 +586,7 @@ async def test_a_job_whose_workers_died_three_times_is_dead_as_crashed(
     assert [error.message for error in letter.errors[:3]] == [f"worker dying-{n}: OOMKilled" for n in (1, 2, 3)]
 
 
+@pytest.mark.slow
 async def test_a_handler_that_blocks_the_loop_keeps_its_lease(client: Client, server_url: str, server: Server) -> None:
     """Blocked for 30 s, nearly four leases, beside a worker that would take the job."""
     agent, runs, done = Agent("q"), [], threading.Event()

@@ -51,6 +51,7 @@ async def test_an_idle_worker_starts_a_job_at_once_and_not_at_its_next_look(clie
     assert statistics.median(waits) < 0.1, "it looks every 0.5 s by itself; `make bench` measures the 2 ms"
 
 
+@pytest.mark.slow
 async def test_an_idle_worker_sends_under_3_commands_a_second(server: Server, server_url: str) -> None:
     agent = Agent("q")
 
