@@ -188,20 +188,20 @@ async def test_a_waiting_jobs_key_of_a_wrong_type_costs_at_most_that_job(
                 await until_placed(server.redis, job.id)
     ends = {job.id: await place(server.redis, job.id) for job in (*others, *victims.values())}
     assert all(ends.pop(job.id) is State.COMPLETED for job in others)
-    told = [line for line in logs if _names(line, f"{prefix}victim-plain", kind)]
+    reported = [line for line in logs if _names(line, f"{prefix}victim-plain", kind)]
     if prefix == "arq:job:":
         assert set(ends.values()) == {State.DEAD}
         letter = await client.dead_letter("victim-plain")
         assert (letter.reason, letter.replayable) == (DeadLetterReason.GARBAGE, False)
         assert f"arq:job:victim-plain is a {kind}" in letter.errors[-1].message
-        assert [line["event"] for line in told] == ["job_dead"]
+        assert [line["event"] for line in reported] == ["job_dead"]
     else:
         assert [ends[job.id] for job in victims.values()] == [State.COMPLETED, State.COMPLETED, State.DEAD]
         assert runs == Counter({f"victim-{n}": 2 if n == "flaky" else 1 for n in names}) + Counter(
             {f"other-{n}": 1 for n in range(3)}
         )
     if prefix in ("aq:meta:", "aq:dead:"):
-        assert [line["event"] for line in told] == ["wrong_type_key"]
+        assert [line["event"] for line in reported] == ["wrong_type_key"]
     assert (await client.stats("q")).counters.get("lost", 0) == 0
 
 
@@ -274,7 +274,7 @@ async def test_a_queues_key_of_a_wrong_type_is_named_and_waited_for(
             before = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
             await asyncio.sleep(0.5)
             assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - before < 60, "no spin"
-            assert sum(_names(line, key, kind) for line in logs) <= 2, "told once in a while"
+            assert sum(_names(line, key, kind) for line in logs) <= 2, "reported once in a while"
             telemetry = worker._telemetry
             assert isinstance(telemetry, WorkerTelemetry)
             assert telemetry.metrics.redis_errors > 0

@@ -62,7 +62,7 @@ async def by_function(client: Client) -> None:
 
 
 async def one_job(job: Job) -> None:
-    """A handle asks when it is told to."""
+    """The methods of a handle, and the types that they return."""
     assert_type((job.id, job.queue, job.deduplicated), tuple[str, str | None, bool])
     assert_type(await job.status(), JobStatus)
     assert_type(await job.known_status(), JobStatus | None)
