@@ -244,7 +244,7 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
             "Round trips to Redis",
             "How long does a round trip take that reports finished jobs and claims new ones?",
             "s",
-            _quantiles("agentqueue_step_duration_seconds", AGENTS),
+            _quantiles("agentqueue_round_trip_duration_seconds", AGENTS),
         ),
     ),
 }

@@ -101,7 +101,7 @@ JOURNEYS: Final[Mapping[str, Journey]] = {
             Step(
                 "worker domain",
                 "agentqueue_worker.domain.outbox:Outbox.add",
-                "Keep the outcome until the next step takes it along.",
+                "Keep the outcome until the next round trip takes it along.",
             ),
             Step("scripts", "src/agentqueue/store/scripts/finish_and_claim.lua", "Store the result and end the lease."),
             Step(

@@ -32,16 +32,16 @@ async def _calls(server: Server) -> dict[str, int]:
     return {name: calls for name, calls in ours.items() if name not in ("info", "config|resetstat")}
 
 
-async def _cost_of_ten_steps(server: Server, client: Client, waiting: int) -> dict[str, int]:
-    """The first count of a new minute costs an expiry: steps over the turn of a minute are measured again."""
+async def _cost_of_ten_round_trips(server: Server, client: Client, waiting: int) -> dict[str, int]:
+    """The first count of a new minute costs an expiry: round trips over the turn of a minute are measured again."""
     while True:
-        calls, minutes = await _run_ten_steps(server, client, waiting)
+        calls, minutes = await _run_ten_round_trips(server, client, waiting)
         if len(minutes) == 1:
             return calls
 
 
-async def _run_ten_steps(server: Server, client: Client, waiting: int) -> tuple[dict[str, int], set[int]]:
-    """Return the commands of ten steps, and the minutes of the server's clock in which they ran."""
+async def _run_ten_round_trips(server: Server, client: Client, waiting: int) -> tuple[dict[str, int], set[int]]:
+    """Return the commands of ten round trips, and the minutes of the server's clock in which they ran."""
     await server.redis.flushall()
     await client.enqueue_many([{"queue": "q", "name": "job", "data": n} for n in range(waiting)])
     raw_queue = RawQueue(server, "q")
@@ -63,9 +63,9 @@ async def _run_ten_steps(server: Server, client: Client, waiting: int) -> tuple[
 
 async def test_a_job_costs_no_more_commands_with_many_waiting(server: Server) -> None:
     async with Client(server.options.url) as client:
-        await _cost_of_ten_steps(server, client, 600)  # has the scripts loaded
-        few = await _cost_of_ten_steps(server, client, 1_000)
-        many = await _cost_of_ten_steps(server, client, 30_000)
+        await _cost_of_ten_round_trips(server, client, 600)  # has the scripts loaded
+        few = await _cost_of_ten_round_trips(server, client, 1_000)
+        many = await _cost_of_ten_round_trips(server, client, 30_000)
     assert many == few
 
 

@@ -161,8 +161,8 @@ async def test_a_producer_that_sends_again_after_a_cut_has_its_jobs_once(
     assert number > 4
 
 
-async def test_a_step_that_comes_late_after_the_next_one_does_nothing(server: Server, client: Client) -> None:
-    """A copy, held back by the network, of a step that was sent again over a new connection and answered."""
+async def test_a_round_trip_that_comes_late_after_the_next_one_does_nothing(server: Server, client: Client) -> None:
+    """A copy, held back by the network, of a round trip that was sent again over a new connection and answered."""
     job = await client.enqueue("q", "job", priority="urgent")
     await client.enqueue("q", "another")
     engine, owner = Engine(server, "q"), "worker/1"

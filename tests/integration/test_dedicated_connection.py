@@ -1,4 +1,4 @@
-"""The connection of a worker's steps: no reply reaches another call, and the pool's errors and recoveries hold."""
+"""The connection of a worker's round trips: no reply reaches another call; the pool's errors and recoveries hold."""
 
 import asyncio
 import contextlib

@@ -25,7 +25,7 @@ from tests.support.workers import DEADLINE, Work, final, until, worker_for, work
 if TYPE_CHECKING:
     import redis
 
-STEP = load("finish_and_claim", allow_oom=True).sha
+FINISH_AND_CLAIM = load("finish_and_claim", allow_oom=True).sha
 LEASE = 1.0
 HOUR = 3_600.0
 
@@ -38,7 +38,7 @@ async def client(server_url: str) -> AsyncIterator[Client]:
 
 @dataclass
 class Network:
-    """Between a worker and the server. It breaks at the step that takes a waiting job, until it is mended."""
+    """Between a worker and the server. It breaks at the round trip that takes a waiting job, until it is mended."""
 
     breaker: Breaker
     plain: "redis.Redis"
@@ -50,7 +50,7 @@ class Network:
         def choose(command: list[Any]) -> Cut | None:
             if self.broken:
                 return Cut.BEFORE
-            claims = command[0] == b"EVALSHA" and command[1].decode() == STEP and int(command[20]) > 0
+            claims = command[0] == b"EVALSHA" and command[1].decode() == FINISH_AND_CLAIM and int(command[20]) > 0
             if not claims or not self.plain.zcount("q", 0, "+inf"):
                 return None
             self.broken = True
@@ -117,7 +117,7 @@ async def test_an_idle_worker_gives_up_after_a_lease_and_its_lost_claim_runs_els
     assert (status.state, status.attempts, work.runs) == (State.COMPLETED, 1, [job.id])
 
 
-async def test_nothing_is_claimed_after_the_signal_though_the_step_is_sent_again(
+async def test_nothing_is_claimed_after_the_signal_though_the_round_trip_is_sent_again(
     client: Client, server: Server, network: Network
 ) -> None:
     """It was on its way when the signal came, and never arrived; its copy only asks what it had brought."""
@@ -125,7 +125,7 @@ async def test_nothing_is_claimed_after_the_signal_though_the_step_is_sent_again
     async with serving(network, work, 60.0) as (worker, _):
         network.break_at_claim(Cut.BEFORE)
         job = await client.enqueue("q", "job")
-        await until(lambda: network.broken, what="the step is lost")
+        await until(lambda: network.broken, what="the round trip is lost")
         worker.stop(grace=HOUR)
         network.mend()
     assert not await server.redis.exists(f"aq:meta:{job.id}"), "it was not claimed, and so not handed back"

@@ -76,7 +76,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.serial = 0
         self.seq = 0
         self.paused = False
-        self.last_step: tuple[dict[str, Any], list[str], list[str]] | None = None
+        self.last_call: tuple[dict[str, Any], list[str], list[str]] | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -148,7 +148,7 @@ class EngineMachine(RuleBasedStateMachine):
         kinds=st.lists(st.sampled_from("DABCH"), max_size=4),
         data=st.data(),
     )
-    def step(self, worker: str, want: int, kinds: list[str], data: st.DataObject) -> None:
+    def round_trip(self, worker: str, want: int, kinds: list[str], data: st.DataObject) -> None:
         owner = f"{worker}/1"
         mine = [held for held in self.claims if held.owner == owner]
         ended = data.draw(st.lists(st.sampled_from(mine), unique_by=id, max_size=len(kinds))) if mine else []
@@ -175,14 +175,14 @@ class EngineMachine(RuleBasedStateMachine):
             assert claimed.delivery == job.attempts + job.crashes + job.handbacks + 1
             job.state, job.owner, job.lease = State.ACTIVE, owner, self.now + 1
             self.claims.append(Held(claimed.id, owner, claimed.level))
-        # A step that did nothing is not remembered: sent again it may do something.
-        self.last_step = (call, lost, expected) if outcomes or expected else None
+        # A round trip that did nothing is not remembered: sent again it may do something.
+        self.last_call = (call, lost, expected) if outcomes or expected else None
 
     @rule()
-    @precondition(lambda self: self.last_step is not None)
-    def send_the_last_step_again(self) -> None:
-        assert self.last_step is not None
-        call, lost, claimed = self.last_step
+    @precondition(lambda self: self.last_call is not None)
+    def send_the_last_call_again(self) -> None:
+        assert self.last_call is not None
+        call, lost, claimed = self.last_call
         self.redis.delete(f"{QUEUE}:reaped")
         reply = self.run(self.engine.finish_and_claim(**call))
         assert list(reply.lost) == lost
@@ -194,7 +194,7 @@ class EngineMachine(RuleBasedStateMachine):
         owner = f"{worker}/1"
         mine = [held for held in self.claims if held.owner == owner]
         attend(self.redis, QUEUE)
-        self.last_step = None
+        self.last_call = None
         reply = self.run(
             self.engine.renew(
                 owner=owner, worker=worker, heartbeat=b"{}", held=[(held.id, held.level) for held in mine]
@@ -215,13 +215,13 @@ class EngineMachine(RuleBasedStateMachine):
         for job in held:
             crash(job)
         self.claims = [claim for claim in self.claims if claim.owner != f"{worker}/1"]
-        self.last_step = None
+        self.last_call = None
 
     @rule()
     def time_passes(self) -> None:
         travel(self.redis, QUEUE, UNIT)
         self.now += 1
-        self.last_step = None  # its answer would come late by 1,000 s
+        self.last_call = None  # its answer would come late by 1,000 s
 
     @rule()
     def nobody_reaps_right_after_an_outage(self) -> None:

@@ -137,7 +137,7 @@ async def end_all(raw_queue: RawQueue, end: str, jobs: Sequence[Claimed], seq: i
 
 
 async def refusal_of(raw_queue: RawQueue, end: str, jobs: Sequence[Claimed]) -> str:
-    """What a step said that could not record it; '': it could."""
+    """What a round trip said that could not record it; '': it could."""
     try:
         assert not (await end_all(raw_queue, end, jobs)).lost
     except QueueUnavailable as exc:
@@ -297,7 +297,7 @@ def _names(line: Any, key: str, kind: str) -> bool:
 
 @pytest.mark.parametrize("key", [*LEVELS, "q:dead", "q:dead:fp", "q:done", "q:stats", "q:wake", "arq:abort"])
 @pytest.mark.parametrize("end", OUTCOMES)
-async def test_a_step_that_a_key_of_a_wrong_type_refused_is_carried_out_once_when_it_is_mended(
+async def test_a_round_trip_that_a_key_of_a_wrong_type_refused_is_carried_out_once_when_it_is_mended(
     client: Client, server: Server, key: str, end: str
 ) -> None:
     """Nothing of it has been done by halves: no outcome is lost, or counted twice."""
@@ -378,7 +378,7 @@ async def test_what_the_server_refuses_for_another_reason_is_told_with_it(client
     raw_queue = RawQueue(server, "q")
     await server.redis.execute_command("ACL", "SETUSER", "default", "-lpush")
     try:
-        reply = await raw_queue._step(1, ())
+        reply = await raw_queue._round_trip(1, ())
     finally:
         await server.redis.execute_command("ACL", "SETUSER", "default", "+lpush")
     assert len(reply.claimed) == 1

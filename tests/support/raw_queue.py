@@ -28,20 +28,20 @@ class RawQueue:
 
     async def claim(self, want: int = 1) -> Sequence[Claimed]:
         """Start up to `want` jobs."""
-        return (await self._step(want, ())).claimed
+        return (await self._round_trip(want, ())).claimed
 
     async def claim_one(self) -> Claimed:
         """Start the next job."""
         (job,) = await self.claim()
         return job
 
-    async def _step(self, want: int, outcomes: Sequence[Outcome]) -> FinishAndClaimReply:
+    async def _round_trip(self, want: int, outcomes: Sequence[Outcome]) -> FinishAndClaimReply:
         self.seq += 1
         return await self.engine.finish_and_claim(seq=self.seq, owner=self.owner, want=want, outcomes=outcomes)
 
     async def end(self, outcome: Outcome) -> None:
         """Record an outcome."""
-        reply = await self._step(0, [outcome])
+        reply = await self._round_trip(0, [outcome])
         assert not reply.lost
 
     async def complete(self, job: Claimed, result: object = None) -> None:

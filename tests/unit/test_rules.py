@@ -37,7 +37,7 @@ RULES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_worker_that_lost_its_lease_stops_the_job_and_records_nothing",
             "test_the_outcome_of_a_job_that_another_worker_has_is_dropped_and_counted",
         ),
-        f"{INTEGRATION}test_connection_cuts.py": ("test_a_step_that_comes_late_after_the_next_one_does_nothing",),
+        f"{INTEGRATION}test_connection_cuts.py": ("test_a_round_trip_that_comes_late_after_the_next_one_does_nothing",),
     },
     "3: only the handler's failures burn attempts": {
         f"{INTEGRATION}test_worker_jobs.py": ("test_a_job_whose_workers_died_three_times_is_dead_as_crashed",),

@@ -12,7 +12,7 @@ from agentqueue.keys import (
     DECISION,
     IN_PROGRESS,
     JOB,
-    LAST_STEP_KEY,
+    LAST_CALL_KEY,
     META,
     QUEUES,
     RESULT,
@@ -74,7 +74,7 @@ def keys(queues: Sequence[str] = ()) -> list[str]:
     shared = [
         QUEUES,
         ABORT,
-        *(f"{prefix}*" for prefix in (JOB, IN_PROGRESS, RETRY, RESULT, META, DEAD, LAST_STEP_KEY, DECISION)),
+        *(f"{prefix}*" for prefix in (JOB, IN_PROGRESS, RETRY, RESULT, META, DEAD, LAST_CALL_KEY, DECISION)),
     ]
     return [*shared, *(pattern for queue in queues for pattern in (check_queue(queue), f"{queue}:*"))]
 

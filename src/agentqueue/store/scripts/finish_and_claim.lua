@@ -48,8 +48,8 @@
   is claimed without one, so that it becomes a dead letter. If one of the queue's stops an outcome, the call fails before
   any outcome is recorded, so that it may be sent again. If it stops a claim, what the claim took is released.
 ]]
-local LAST_STEP = 'aq:last:'
-local LAST_STEP_KEEP_MS = 3600000
+local LAST_CALL = 'aq:last:'
+local LAST_CALL_KEEP_MS = 3600000
 local RETRY_CLAIM_MS = 1000 -- wait after a claim that failed
 local MAX_TRIMMED = 200 -- entries that leave the history per call
 local MAX_REAPED = 100 -- expired leases that are released per call
@@ -92,16 +92,16 @@ local function trim_history()
   if surplus > 0 then redis.call('ZREMRANGEBYRANK', done_key, 0, surplus - 1) end
 end
 
-local last_step = redis.pcall('GET', LAST_STEP .. owner) -- {sequence number, lost IDs, claimed IDs}
-last_step = type(last_step) == 'string' and cmsgpack.unpack(last_step)
-local is_repeated = last_step and last_step[1] == sequence
+local last_call = redis.pcall('GET', LAST_CALL .. owner) -- {sequence number, lost IDs, claimed IDs}
+last_call = type(last_call) == 'string' and cmsgpack.unpack(last_call)
+local is_repeated = last_call and last_call[1] == sequence
 -- The network held this call back, and the worker has sent it again and gone on over another connection.
-local is_outdated = last_step and not is_repeated and tonumber(last_step[1]) > tonumber(sequence)
+local is_outdated = last_call and not is_repeated and tonumber(last_call[1]) > tonumber(sequence)
 local is_paused = redis.call('EXISTS', paused_key) == 1
 local lost, retry_after_ms, next_due, skipped = {}, -1, -1, ''
 if is_repeated then
-  lost = last_step[2]
-  reclaim(last_step[3], owner)
+  lost = last_call[2]
+  reclaim(last_call[3], owner)
 elseif is_outdated then
   lost, want, outcome_count = outcome_ids, 0, 0
 elseif outcome_count > 0 then
@@ -121,7 +121,7 @@ local claimed_jobs = describe_claimed(has_cancel_requests)
 if not is_repeated and (outcome_count > 0 or claimed_count() > 0) then
   local claimed_ids = {}
   for i = 1, #claimed, 4 do claimed_ids[#claimed_ids + 1] = claimed[i] end
-  redis.call('SET', LAST_STEP .. owner, cmsgpack.pack({sequence, lost, claimed_ids}), 'PX', LAST_STEP_KEEP_MS)
+  redis.call('SET', LAST_CALL .. owner, cmsgpack.pack({sequence, lost, claimed_ids}), 'PX', LAST_CALL_KEEP_MS)
 end
 local cancelled_ids = has_cancel_requests and find_cancel_requests() or {}
 

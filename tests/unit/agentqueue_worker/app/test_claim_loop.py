@@ -21,11 +21,11 @@ from tests.support.workers import until
 RECORD = encode_job(JobRecord("job", enqueued_ms=1))
 SLOTS = 40
 HALF = SLOTS // 2
-"""Jobs that a step claims if there are many slots."""
+"""Jobs that a round trip claims if there are many slots."""
 
 
 class Queue(Engine):
-    """An engine with jobs in it; `asked` is called with each step before its answer is there."""
+    """An engine with jobs in it; `asked` is called with each round trip before its answer is there."""
 
     def __init__(self, jobs: int, asked: Callable[[], None]) -> None:
         self.left = jobs
@@ -75,7 +75,7 @@ async def run(world: World, jobs: int) -> "asyncio.Task[None]":
     return running
 
 
-async def test_the_next_step_is_on_its_way_before_the_jobs_of_the_last_one_start() -> None:
+async def test_the_next_round_trip_is_on_its_way_before_the_jobs_of_the_last_one_start() -> None:
     """So the server works while they run."""
     started: list[int] = []
     world = World(SLOTS, lambda: started.append(len(world.started)))
@@ -92,7 +92,7 @@ async def test_what_is_claimed_takes_its_slot_and_counts_as_busy_before_it_start
 
 
 async def test_a_burst_is_not_over_while_claimed_jobs_have_not_started() -> None:
-    world = World(3)  # fewer than wanted: the queue is dry with the very step that brought them
+    world = World(3)  # fewer than wanted: the queue is dry with the very round trip that brought them
     running = await run(world, 3)
     assert not running.done()
     running.cancel()

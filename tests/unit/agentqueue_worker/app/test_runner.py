@@ -178,7 +178,7 @@ async def test_a_job_that_yields_goes_back_after_its_own_delay() -> None:
     assert await world.outcome() == Released("j", Level.NORMAL, 2_500)
 
 
-async def test_a_job_claimed_by_a_step_that_was_under_way_at_the_signal_goes_back_unrun() -> None:
+async def test_a_job_claimed_by_a_round_trip_that_was_under_way_at_the_signal_goes_back_unrun() -> None:
     world = World(forever)
     world.state.draining = True
     world.start()
@@ -210,7 +210,7 @@ async def test_a_job_that_comes_back_to_its_own_worker_replaces_the_run_that_los
     assert b'"r":2' in outcome.result
 
 
-async def test_a_job_stopped_before_its_first_step_still_has_an_outcome() -> None:
+async def test_a_job_stopped_before_it_first_ran_still_has_an_outcome() -> None:
     world = World(forever)
     world.start()
     world.runner.stop(world.state.running["j"], Ending.DRAIN)

@@ -61,7 +61,7 @@ def claimed(job_id: str = "j", **fields: Any) -> Claimed:
         pytest.param(10_000, 0.0, MAX_JOBS_PER_CALL, id="bounded"),
     ],
 )
-def test_how_many_jobs_a_step_claims(concurrency: int, mean_seconds: float, most: int) -> None:
+def test_how_many_jobs_a_round_trip_claims(concurrency: int, mean_seconds: float, most: int) -> None:
     assert claim_limit(concurrency, mean_seconds) == most
 
 
@@ -412,14 +412,14 @@ def test_what_a_full_server_never_took_can_be_given_up() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "counts"),
     [
-        pytest.param([done(str(n)) for n in range(MAX_JOBS_PER_CALL + 1)], [MAX_JOBS_PER_CALL, 1], id="500-a-step"),
-        pytest.param([done(str(n), 3_000_000) for n in range(3)], [1, 1, 1], id="4-mib-a-step"),
+        pytest.param([done(str(n)) for n in range(MAX_JOBS_PER_CALL + 1)], [MAX_JOBS_PER_CALL, 1], id="500-at-once"),
+        pytest.param([done(str(n), 3_000_000) for n in range(3)], [1, 1, 1], id="4-mib-at-once"),
         pytest.param([done(str(n), 300_000) for n in range(30)], [13, 13, 4], id="4-mib-of-many"),
-        pytest.param([done(str(n), children=400) for n in range(3)], [2, 1], id="1000-children-a-step"),
+        pytest.param([done(str(n), children=400) for n in range(3)], [2, 1], id="1000-children-at-once"),
         pytest.param([Rescheduled(str(n), Level.NORMAL, 1, {"errors": b"x"}) for n in range(20)], [20], id="small"),
     ],
 )
-def test_a_step_is_bounded(outcomes: list[Completed], counts: list[int]) -> None:
+def test_a_round_trip_is_bounded(outcomes: list[Completed], counts: list[int]) -> None:
     box = Outbox()
     for outcome in outcomes:
         box.add(outcome)

@@ -78,7 +78,7 @@ class Metrics(Collector):
         self.agent = agent
         self.state: WorkerState | None = None
         self.jobs: dict[str, JobCounts] = {}
-        self.step_seconds = Histogram(ROUND_TRIP_BUCKETS_S)
+        self.round_trip_seconds = Histogram(ROUND_TRIP_BUCKETS_S)
         self.claimed = 0
         self.lost_outcomes = 0
         self.redis_errors = 0
@@ -125,10 +125,10 @@ class Metrics(Collector):
             ("agentqueue_lost_outcomes", "Outcomes dropped because another worker held the job", self.lost_outcomes),
             (
                 "agentqueue_redis_errors",
-                "Steps that Redis did not answer, refused or found keys of a wrong type in",
+                "Round trips that Redis did not answer, refused or found keys of a wrong type in",
                 self.redis_errors,
             ),
-            ("agentqueue_redis_full_refusals", "Steps that a full Redis refused", self.redis_full_refusals),
+            ("agentqueue_redis_full_refusals", "Round trips that a full Redis refused", self.redis_full_refusals),
             ("agentqueue_renewals_failed", "Renewals that Redis did not answer", self.renewals_failed),
             ("agentqueue_leases_reaped", "Jobs of dead workers that this worker released", self.reaped),
         ):
@@ -136,7 +136,7 @@ class Metrics(Collector):
             counter.add_metric((self.queue,), float(value))
             yield counter
         for name, text, histogram in (
-            ("agentqueue_step_duration_seconds", "Round trips that finish and claim", self.step_seconds),
+            ("agentqueue_round_trip_duration_seconds", "Round trips that finish and claim", self.round_trip_seconds),
             ("agentqueue_renewal_duration_seconds", "Round trips that renew leases", self.renew_seconds),
         ):
             family = HistogramMetricFamily(name, text, labels=("queue",))

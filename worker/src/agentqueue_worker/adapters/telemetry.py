@@ -70,10 +70,10 @@ class WorkerTelemetry:
         self._lines += 1
         log.info("job_completed", **job_fields(job, self.metrics.queue), seconds=round(seconds, 3))
 
-    def stepped(self, seconds: float, outcomes: int, claimed: int) -> None:  # noqa: ARG002  # the port's shape
-        """Count a step. See the port."""
+    def round_trip_made(self, seconds: float, outcomes: int, claimed: int) -> None:  # noqa: ARG002  # the port's shape
+        """Measure a round trip. See the port."""
         metrics = self.metrics
-        metrics.step_seconds.add(seconds)
+        metrics.round_trip_seconds.add(seconds)
         metrics.claimed += claimed
 
     def lost(self, ids: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """The claim loop of a worker.
 
-Each round trip to Redis is a step: it records finished jobs and claims new ones. Only one is in flight at a time.
+Each round trip to Redis records finished jobs and claims new ones. Only one is in flight at a time.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ log = structlog.get_logger("agentqueue.worker")
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RoundTrip:
     """Request of one round trip. It is sent until it is answered, with the same number and arguments.
 
-    Once the worker drains, a step is resent with `want` 0: it returns the jobs that the first send claimed, and claims
+    Once the worker drains, it is resent with `want` 0: it returns the jobs that the first send claimed, and claims
     no new ones.
     """
 
@@ -83,7 +83,7 @@ class ClaimLoop:
             waiter.set_result(None)
 
     async def run(self) -> None:
-        """Send steps until the worker drains, or until the queue is empty in burst mode, and all is recorded."""
+        """Send round trips until the worker drains, or until the queue is empty in burst mode, and all is recorded."""
         state = self._state
         while not (state.heartbeat_is_fresh or state.draining):
             await self._wait_until_woken()
@@ -94,12 +94,12 @@ class ClaimLoop:
                 return
             now = monotonic()
             if state.outbox.ready(now) or now >= self._poll_at or (now >= self._claim_at and state.want > 0):
-                await self._step(now)
+                await self._make_round_trip(now)
             else:
                 await self._sleep(now)
 
     async def _sleep(self, now: float) -> None:
-        """Wait until the next step is due, or until the loop is woken."""
+        """Wait until the next round trip is due, or until the loop is woken."""
         state = self._state
         until = min(self._poll_at, self._claim_at) if state.want else self._poll_at
         if state.outbox and state.outbox.blocked_until is not None:
@@ -117,23 +117,23 @@ class ClaimLoop:
         finally:
             self._waiter = None
 
-    # --- one step
+    # --- one round trip
 
-    async def _step(self, now: float) -> None:
-        step = self._compose(now)
+    async def _make_round_trip(self, now: float) -> None:
+        trip = self._compose(now)
         sent_at = monotonic()
         try:
-            reply = await self._send(step)
+            reply = await self._send(trip)
         except QueueFull as exc:
             # Redis has recorded and claimed nothing. The jobs keep their leases, and their outcomes are sent again.
             self._telemetry.redis_full(exc)
             self._state.claiming = False
-            self._state.outbox.refused(step.batch, retry_at=monotonic() + REDIS_FULL_RETRY_DELAY_S)
+            self._state.outbox.refused(trip.batch, retry_at=monotonic() + REDIS_FULL_RETRY_DELAY_S)
             return
-        self._telemetry.stepped(monotonic() - sent_at, len(step.batch.outcomes), len(reply.claimed))
-        self._handle_reply(step, reply)
+        self._telemetry.round_trip_made(monotonic() - sent_at, len(trip.batch.outcomes), len(reply.claimed))
+        self._handle_reply(trip, reply)
 
-    def _compose(self, now: float) -> Step:
+    def _compose(self, now: float) -> RoundTrip:
         state = self._state
         batch = state.outbox.take(now)
         limit = claim_limit(state.options.concurrency, state.mean_seconds)
@@ -144,19 +144,19 @@ class ClaimLoop:
             watch = tuple(state.running)
         self._seq += 1
         state.claiming = want > 0
-        return Step(self._seq, want, self._credit.offer(want), batch, watch)
+        return RoundTrip(self._seq, want, self._credit.offer(want), batch, watch)
 
-    async def _send(self, step: Step) -> FinishAndClaimReply:
-        delay, want = FIRST_RETRY_DELAY_S, step.want
+    async def _send(self, trip: RoundTrip) -> FinishAndClaimReply:
+        delay, want = FIRST_RETRY_DELAY_S, trip.want
         while True:
             try:
                 reply = await self._engine.finish_and_claim(
-                    seq=step.seq,
+                    seq=trip.seq,
                     owner=self._owner,
                     want=want,
-                    aged=step.aged,
-                    outcomes=step.batch.outcomes,
-                    watch=step.watch,
+                    aged=trip.aged,
+                    outcomes=trip.batch.outcomes,
+                    watch=trip.watch,
                 )
             except UNAVAILABLE_ERRORS as exc:
                 self._telemetry.redis_failed(exc)
@@ -169,10 +169,10 @@ class ClaimLoop:
 
     # --- its reply
 
-    def _handle_reply(self, step: Step, reply: FinishAndClaimReply) -> None:
+    def _handle_reply(self, trip: RoundTrip, reply: FinishAndClaimReply) -> None:
         state, now = self._state, monotonic()
-        if step.batch.outcomes:
-            self._mark_recorded(step.batch, reply.lost)
+        if trip.batch.outcomes:
+            self._mark_recorded(trip.batch, reply.lost)
         if reply.claimed:
             for claimed in reply.claimed:
                 state.leases.take(claimed)
@@ -180,7 +180,7 @@ class ClaimLoop:
             state.started += len(reply.claimed)
             state.claimed += reply.claimed
         state.claiming = False
-        if state.drain_requested_ms and (step.want or step.batch.outcomes):
+        if state.drain_requested_ms and (trip.want or trip.batch.outcomes):
             state.renew_soon()
         if reply.wrong_type_keys:
             self._telemetry.wrong_type_keys(reply.wrong_type_keys)
@@ -189,13 +189,13 @@ class ClaimLoop:
                 if job_id in state.running:
                     self._runner.stop(state.running[job_id], Ending.CANCEL)
         state.paused = reply.paused
-        self._credit.settle(offered=step.aged, started=len(reply.claimed))
-        if step.want:
-            self._schedule_claim(step, reply, now)
-        elif step.batch.has_children:  # its jobs may have enqueued some for this very queue
+        self._credit.settle(offered=trip.aged, started=len(reply.claimed))
+        if trip.want:
+            self._schedule_claim(trip, reply, now)
+        elif trip.batch.has_children:  # its jobs may have enqueued some for this very queue
             self._queue_is_empty, self._claim_at = False, now
         if state.want:
-            # The next step is sent before these jobs start, so that the server works while they run.
+            # The next round trip is sent before these jobs start, so that the server works while they run.
             state.loop.call_soon(self._start_claimed)
         else:
             self._start_claimed()
@@ -220,11 +220,11 @@ class ClaimLoop:
                 if job is not None:
                     state.spawn(self._registry.on_recorded(job))
 
-    def _schedule_claim(self, step: Step, reply: FinishAndClaimReply, now: float) -> None:
+    def _schedule_claim(self, trip: RoundTrip, reply: FinishAndClaimReply, now: float) -> None:
         """Decide when to claim next."""
         claimed = reply.claimed
-        full = len(claimed) >= step.want
-        if not full:  # a claim that ended at the limit of a step's bytes may have left jobs in the queue
+        full = len(claimed) >= trip.want
+        if not full:  # a claim that ended at the limit of a round trip's bytes may have left jobs in the queue
             full = sum(len(job.record or b"") for job in claimed) > MAX_BYTES_PER_CALL - MAX_BYTES
         awaits_due = self._state.options.burst_delayed and reply.next_due_ms is not None
         self._queue_is_empty = not claimed and reply.retry_after_ms is None and not awaits_due

@@ -23,7 +23,7 @@ from agentqueue_worker.domain.wait_counts import Waits
 LEASE_THREAD_TIMEOUT_S: Final = 2.0
 """Seconds that the lease thread waits for a reply, so that several tries fit into a lease."""
 RELEASE_SEQ: Final = 2**52
-"""Number of the first step that releases all jobs. The claim loop counts from 1 and never reaches it."""
+"""Number of the first round trip that releases all jobs. The claim loop counts from 1 and never reaches it."""
 RETRY_DELAY_S: Final = 0.5
 """Seconds until a failed renewal is tried again, so that several tries fit into a lease."""
 log = structlog.get_logger("agentqueue.worker")

@@ -95,7 +95,7 @@ class Runner:
             _report("job_not_started", exc, job_id=claimed.id)
 
     def _start(self, claimed: Claimed) -> None:
-        if self._state.draining:  # a step that was in flight when the signal came has claimed the job
+        if self._state.draining:  # a round trip that was in flight when the signal came has claimed the job
             self._put(Released(claimed.id, claimed.level))
             return
         time_ms, handler = now_ms(), None
@@ -182,7 +182,7 @@ class Runner:
             job.context.stopping = True
         if job.task is not None:
             job.task.cancel()
-            # A task that is cancelled before its first step never enters `_run`.
+            # A task that is cancelled before it first runs never enters `_run`.
             job.task.add_done_callback(lambda _: self._failed(job, asyncio.CancelledError()))
 
     def lose(self, job: RunningJob) -> None:

@@ -43,7 +43,7 @@ class WorkerState:
         self.thread = threading.get_ident()
         self.running: dict[str, RunningJob] = {}
         self.claimed: list[Claimed] = []
-        """Jobs that the last step claimed. They are held, and start in the next turn of the event loop."""
+        """Jobs that the last round trip claimed. They are held, and start in the next turn of the event loop."""
         self.leases = Leases()
         self.waits = Waits()
         self.outbox = Outbox()
@@ -55,7 +55,7 @@ class WorkerState:
         The worker claims no jobs while it is set.
         """
         self.claiming = False
-        """True while a step that claims jobs is in flight. Its jobs are not in `leases` yet."""
+        """True while a round trip that claims jobs is in flight. Its jobs are not in `leases` yet."""
         self.renewed_at = float("inf")
         """Time of the last successful renewal, in monotonic seconds.
 

@@ -23,8 +23,8 @@ class Telemetry(Protocol):
         """
         ...
 
-    def stepped(self, seconds: float, outcomes: int, claimed: int) -> None:
-        """Handle the reply to a step that took `seconds`. `outcomes` and `claimed` are numbers of jobs."""
+    def round_trip_made(self, seconds: float, outcomes: int, claimed: int) -> None:
+        """Handle the reply to a round trip that took `seconds`. `outcomes` and `claimed` are numbers of jobs."""
         ...
 
     def lost(self, ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Outcomes that wait for the next step. Those with children are sent apart from the others."""
+"""Outcomes that wait for the next round trip. Those with children are sent apart from the others."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from agentqueue.model.outcomes import (
     outcome_bytes,
 )
 
-MAX_CHILDREN_PER_STEP: Final = 1_000
-"""Maximum number of children in one step. It bounds the time for which one script keeps the server busy."""
-SMALL_STEP: Final = 16
-"""Number of outcomes up to which a step takes all of them after one check of their size."""
+MAX_CHILDREN_PER_ROUND_TRIP: Final = 1_000
+"""Maximum number of children in one round trip. It bounds the time for which one script keeps the server busy."""
+SMALL_BATCH: Final = 16
+"""Number of outcomes up to which a round trip takes all of them after one check of their size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Outcomes of one step."""
+    """Outcomes of one round trip."""
 
     outcomes: list[Outcome]
     has_children: bool
-    """The outcomes have children. A full server refuses such a step as a whole, so it claims nothing."""
+    """The outcomes have children. A full server refuses such a round trip as a whole, so it claims nothing."""
 
 
 class Outbox:
@@ -52,7 +52,7 @@ class Outbox:
         return 0 if self.blocked_until is None else len(self._with_children)
 
     def add(self, outcome: Outcome) -> None:
-        """Add an outcome that is recorded with one of the next steps."""
+        """Add an outcome that is recorded with one of the next round trips."""
         has_children = isinstance(outcome, Completed | DeadLettered) and outcome.children
         (self._with_children if has_children else self._plain).append(outcome)
 
@@ -64,12 +64,12 @@ class Outbox:
         return bool(self._with_children) and (self.blocked_until is None or now >= self.blocked_until)
 
     def take(self, now: float) -> Batch:
-        """Remove and return the outcomes of the next step, within the limits of a step."""
+        """Remove and return the outcomes of the next round trip, within its limits."""
         self._with_children_next = self._with_children_ready(now) and (self._with_children_next or not self._plain)
         has_children = self._with_children_next
         self._with_children_next = not has_children  # if neither queue is empty, they take turns
         queue = self._with_children if has_children else self._plain
-        if not has_children and len(queue) <= SMALL_STEP and sum(map(outcome_bytes, queue)) <= MAX_BYTES_PER_CALL:
+        if not has_children and len(queue) <= SMALL_BATCH and sum(map(outcome_bytes, queue)) <= MAX_BYTES_PER_CALL:
             outcomes = list(queue)  # the hot path
             queue.clear()
             return Batch(outcomes, has_children=False)
@@ -99,7 +99,7 @@ def _take_bounded(queue: deque[Outcome]) -> list[Outcome]:
         outcome = queue[0]
         size += outcome_bytes(outcome)
         children += len(outcome.children) if isinstance(outcome, Completed | DeadLettered) else 0
-        if outcomes and (size > MAX_BYTES_PER_CALL or children > MAX_CHILDREN_PER_STEP):
+        if outcomes and (size > MAX_BYTES_PER_CALL or children > MAX_CHILDREN_PER_ROUND_TRIP):
             break
         outcomes.append(queue.popleft())
     return outcomes
