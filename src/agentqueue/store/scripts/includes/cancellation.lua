@@ -1,0 +1,24 @@
+--! include keys clock counters
+
+-- Cancel a job of any queue that waits, or ask the worker of a running job to cancel it.
+-- result, keep_ms: the encoded result of the cancelled job, and how long it is kept; 0 stores none.
+-- Return 'cancelled', 'asked' (it runs), 'final' (too late) or 'unknown'.
+local function cancel_job(queue_name, id, result, keep_ms)
+  if redis.call('EXISTS', RESULT .. id, DEAD .. id) > 0 and redis.call('EXISTS', JOB .. id) == 0 then return 'final' end
+  local level_key
+  for level = 1, 4 do
+    local key = queue_name .. LEVEL_SUFFIXES[level]
+    if redis.call('ZSCORE', key, id) then level_key = key end
+  end
+  if not level_key then return redis.call('ZSCORE', queue_name .. ':done', id) and 'final' or 'unknown' end
+  if redis.call('EXISTS', IN_PROGRESS .. id) == 1 then
+    redis.call('ZADD', ABORT, now, id)
+    return 'asked'
+  end
+  redis.call('ZREM', level_key, id)
+  redis.call('DEL', JOB .. id, RETRY .. id, META .. id)
+  redis.call('ZREM', ABORT, id)
+  if keep_ms ~= 0 then redis.call('SET', RESULT .. id, result, 'PX', keep_ms) end
+  increment_counter(queue_name, 'cancelled', 1)
+  return 'cancelled'
+end
