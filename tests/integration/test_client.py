@@ -421,6 +421,14 @@ class TestQueues:
         assert not await client.resume("flights")
         assert len(await raw_queue(client).claim()) == 1
 
+    async def test_text_that_utf_8_cannot_encode_is_no_error(self, client: Client) -> None:
+        """Half of a character, as JSON and cut text may hold it."""
+        await client.enqueue("flights", "search")
+        assert await client.pause("flights", "half a smile: \ud83d")
+        assert (await client.stats("flights")).paused_note == r"half a smile: \ud83d"
+        assert await client.discard("flights", fingerprint="\ud83d") == 0
+        assert list(await client.dead_letters("flights", fingerprint="\ud83d")) == []
+
 
 class TestDeadLetters:
     async def add_dead_letter(self, client: Client, number: int, message: str = "no airport 'A{}'") -> str:

@@ -622,9 +622,9 @@ class Client:
     async def pause(self, queue: str, note: str | None = None) -> bool:
         """Pause a queue: workers start no more of its jobs, and running ones go on. Return False if it was paused.
 
-        `note` is shown with the pause. By default it is the time of the pause.
+        `note` is shown with the pause, with lone surrogates escaped. By default it is the time of the pause.
         """
-        text = note or f"since {from_ms(now_ms()).isoformat(timespec='seconds')}"
+        text = clean_text(note) if note else f"since {from_ms(now_ms()).isoformat(timespec='seconds')}"
         return await self._with_slot(self.store.pause(check_queue(queue), text))
 
     async def resume(self, queue: str) -> bool:

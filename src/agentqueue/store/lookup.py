@@ -8,6 +8,7 @@ import orjson
 
 from agentqueue.errors import InvalidName
 from agentqueue.keys import DEAD, JOB, RESULT, KeySpace, check_queue
+from agentqueue.model.exceptions import clean_text
 from agentqueue.store.jobs import BATCH, Store
 from agentqueue.store.replies import decode_ids
 
@@ -98,7 +99,7 @@ class DeadRange:
     def key(self) -> str:
         """Key of the sorted set that indexes them by the time of death."""
         keys = KeySpace(self.queue)
-        return keys.dead if self.fingerprint is None else keys.fingerprint(self.fingerprint)
+        return keys.dead if self.fingerprint is None else keys.fingerprint(clean_text(self.fingerprint))
 
     async def page(self, store: Store, *, offset: int, limit: int = BATCH) -> list[str]:
         """Return a page of IDs, oldest first."""
