@@ -64,7 +64,13 @@ def plainly(ctx: Context) -> None:
 @agent.job
 async def other(ctx: Context) -> None:
     own.info("said by another")
+
+
+@agent.job
+async def send(ctx: Context) -> None:
+    ctx.enqueue(("talk", "other"), id="child")
 """
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
 def of_job(lines: list[dict[str, Any]], job_id: str) -> dict[str, list[dict[str, Any]]]:
@@ -79,18 +85,19 @@ def of_job(lines: list[dict[str, Any]], job_id: str) -> dict[str, list[dict[str,
 async def test_every_line_of_a_handler_names_its_job(server_url: str, tmp_path: Path) -> None:
     (tmp_path / "talk.py").write_text(PROGRAM)
     async with Client(server_url) as client:
-        speak = await client.enqueue("talk", "speak", True, tenant="acme")
+        speak = await client.enqueue("talk", "speak", True, tenant="acme", trace=TRACE)
         plainly = await client.enqueue("talk", "plainly")
         other = await client.enqueue("talk", "other")
+        send = await client.enqueue("talk", "send")
         with worker_process("talk:agent", tmp_path, server_url) as worker:
-            for job in (speak, plainly, other):
+            for job in (speak, plainly, other, send, client.job("child")):
                 await final(job)
             await worker.said("said by another")
             worker.process.terminate()
             assert await worker.exit() == 0
     lines = [orjson.loads(line) for line in worker.lines]  # each line is one JSON object
     spoken = of_job(lines, speak.id)
-    same = {"job": "speak", "queue": "talk", "tenant": "acme"}
+    same = {"job": "speak", "queue": "talk", "tenant": "acme", "trace": TRACE}
     for event in (
         *("said by logging: 1", "said by structlog", "said by the context", "said by\na library", "said in a task"),
         *("said in a thread", "job_failed"),
@@ -109,7 +116,10 @@ async def test_every_line_of_a_handler_names_its_job(server_url: str, tmp_path: 
     assert plain["said by a plain handler"][0].items() >= {"job": "plainly", "queue": "talk", "attempt": 1}.items()
     assert plain["caught"][0]["exception"].endswith("ValueError: wrong\n")
     assert "in plainly\n" in plain["job_dead"][0]["exception"]
-    assert "tenant" not in plain["job_dead"][0]
+    assert not plain["job_dead"][0].keys() & {"tenant", "trace", "parent"}
+    child = of_job(lines, "child")
+    for event in ("said by another", "job_completed"):
+        assert child[event][0]["parent"] == send.id
     assert list(of_job(lines, other.id)) == ["said by another", "job_completed"]
     (before,) = [line for line in lines if line["event"] == "before the jobs"]
     assert "job_id" not in before

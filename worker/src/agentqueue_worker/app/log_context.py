@@ -11,8 +11,11 @@ import structlog
 from agentqueue_worker.app.job import RunningJob
 
 # These are structlog's own variables. A program with its own structlog set-up gets them from `merge_contextvars`.
-_tokens = contextvars.Context().run(structlog.contextvars.bind_contextvars, job_id="", attempt=1, delivery=1, tenant="")
-_job_id, _attempt, _delivery, _tenant = (_tokens[name].var for name in ("job_id", "attempt", "delivery", "tenant"))
+_tokens = contextvars.Context().run(
+    structlog.contextvars.bind_contextvars, job_id="", attempt=1, delivery=1, tenant="", trace="", parent=""
+)
+_job_id, _attempt, _delivery = (_tokens[name].var for name in ("job_id", "attempt", "delivery"))
+_tenant, _trace, _parent = (_tokens[name].var for name in ("tenant", "trace", "parent"))
 
 
 class JobContexts:
@@ -38,13 +41,19 @@ def bind_job(job: RunningJob) -> None:
     if job.claimed.meta or job.attempt != 1:
         _attempt.set(job.attempt)
         _delivery.set(job.delivery)
-    tenant = job.record.tenant
-    if tenant is not None:
-        _tenant.set(tenant)
+    record = job.record
+    if record.tenant is not None:
+        _tenant.set(record.tenant)
+    if record.trace is not None:
+        _trace.set(record.trace)
+    if record.parent is not None:
+        _parent.set(record.parent)
 
 
 def job_fields(job: RunningJob, queue: str) -> dict[str, Any]:
     """Return the job's fields, for a log line that may be written outside of the job's task."""
-    fields: dict[str, Any] = {"job_id": job.id, "job": job.record.name, "queue": queue}
+    record = job.record
+    fields: dict[str, Any] = {"job_id": job.id, "job": record.name, "queue": queue}
     fields |= {"attempt": job.attempt, "delivery": job.delivery}
-    return fields if job.record.tenant is None else fields | {"tenant": job.record.tenant}
+    origin = {"tenant": record.tenant, "trace": record.trace, "parent": record.parent}
+    return fields | {name: value for name, value in origin.items() if value is not None}
