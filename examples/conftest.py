@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agentqueue.agent.context import Context
+from agentqueue.agent.durable import Durable
 from agentqueue.model.attempts import Progress
 from agentqueue.model.job import JobRecord, decode_job
 
@@ -34,6 +35,9 @@ class Bench:
 
     def checkpoint(self, job_id: str, raw: bytes) -> Coroutine[Any, Any, None]:
         raise AssertionError("no handler of the example keeps checkpoints")
+
+    def durable(self, job_id: str) -> Durable:
+        raise AssertionError("no handler of the example has steps")
 
 
 @pytest.fixture

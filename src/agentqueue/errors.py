@@ -61,6 +61,10 @@ class QueueFull(AgentQueueError):
     """The Redis server is at `maxmemory` and refuses new jobs. Running jobs finish."""
 
 
+class JournalUnreadable(AgentQueueError):
+    """The journal of a job was overwritten by another program. It is kept, since only a person can know what to do."""
+
+
 class UnsupportedServer(AgentQueueError):
     """The server is too old, a cluster, a replica, evicts keys, or is not a Redis server."""
 

@@ -85,6 +85,7 @@ async def work(url: str) -> None:
     @agent.job
     async def fine(ctx: Context) -> int:
         await ctx.progress(50)
+        await ctx.step("sleep", asyncio.sleep, 0)
         ctx.enqueue(fine_too, id=f"child-of-{ctx.id}")
         return 1
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+from agentqueue.agent.durable import Durable
 from agentqueue.model.attempts import Progress
 
 
@@ -30,6 +31,10 @@ class FakeRuntime:
     async def checkpoint(self, job_id: str, raw: bytes) -> None:
         """Keep the checkpoint."""
         self.checkpoints.append((job_id, raw))
+
+    def durable(self, job_id: str) -> Durable:
+        """Refuse durable calls, which need a worker."""
+        raise NotImplementedError
 
     def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         """Run the function in a thread of the event loop's executor."""

@@ -3,11 +3,13 @@
 import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Never, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Final, Never, Protocol, TypeVar, Unpack, overload
 
 import orjson
 
+from agentqueue.agent.durable import StepCall
 from agentqueue.agent.job_definition import JobDefinition, job_of
+from agentqueue.agent.outcomes import DurableError
 from agentqueue.agent.payload import to_json
 from agentqueue.clock import now_ms
 from agentqueue.errors import UsageError
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from agentqueue.agent.durable import Durable
     from agentqueue.model.new_job import EnqueueOptions, NewJob
 
+T = TypeVar("T")
 MAX_CHILDREN: Final = 1_000
 """Maximum number of jobs that one job may enqueue. One script sends them, which blocks the server meanwhile."""
 MAX_CHILDREN_BYTES: Final = 3 * 1024 * 1024
@@ -53,6 +57,10 @@ class Runtime(Protocol):
         """Store a job's checkpoint. Called in the loop's thread."""
         ...
 
+    def durable(self, job_id: str) -> "Durable":
+        """Return the durable calls of a running job. Called in the handler's task or thread."""
+        ...
+
 
 class _Finished:
     """An awaitable that is done. `ctx.progress` returns it, so that `await` is allowed but not required."""
@@ -72,6 +80,7 @@ class Context:
 
     __slots__ = (
         "_checkpoint",
+        "_durable",
         "_log",
         "_record",
         "_resume",
@@ -79,6 +88,7 @@ class Context:
         "attempt",
         "children",
         "delivery",
+        "ended",
         "id",
         "last_progress",
         "stopping",
@@ -98,6 +108,7 @@ class Context:
         self._record = record
         self._resume: Any = resume
         self._checkpoint: bytes | None = resume
+        self._durable: Durable | None = None
         self._log: FilteringBoundLogger | None = None
         self.id = id
         """The job's ID."""
@@ -108,6 +119,8 @@ class Context:
         self.children: list[NewJob] = []
         """Jobs that `enqueue` has collected."""
         self.last_progress: Progress | None = None
+        self.ended = False
+        """True once the job has left its slot."""
         self.stopping = False
         """True if the job was cancelled, timed out or lost its lease. A thread must check it: it cannot be stopped."""
 
@@ -217,6 +230,50 @@ class Context:
 
         asyncio.run_coroutine_threadsafe(runtime.checkpoint(self.id, raw), runtime.loop).result()
         return _FINISHED
+
+    @overload
+    def step(
+        self, name: str, function: Callable[..., Awaitable[T]], /, *args: Any, key: str | None = None, **kwargs: Any
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(
+        self, name: str, function: Callable[..., T], /, *args: Any, key: str | None = None, **kwargs: Any
+    ) -> Awaitable[T]: ...
+    def step(
+        self, name: str, function: Callable[..., Any], /, *args: Any, key: str | None = None, **kwargs: Any
+    ) -> Any:
+        """Run a function once, however often the job runs, and return its value.
+
+        The value is kept as JSON in the job's journal before the call returns. When the job runs again, after a crash,
+        a drain or a failed attempt, the call returns the kept value and does not call the function.
+
+        Args:
+            name: The step's name. A name that is used several times is numbered in the order of its calls.
+            function: An async function, or a plain one, which runs in a thread.
+            args: Its arguments.
+            key: Distinguishes calls of one name that several tasks of the job make, such as the ID of an item.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            DurableError: The call cannot be kept as it is written; the message says what to write instead.
+        """
+        return self._call(self._calls().step(StepCall(name, function, args, kwargs, key)))
+
+    def _calls(self) -> "Durable":
+        if self.ended:
+            raise DurableError(f"job {self.id} has ended; nothing may use its context any more")
+        if self._durable is None:
+            self._durable = self._runtime.durable(self.id)
+        return self._durable
+
+    def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Return the coroutine in the event loop's thread. In the thread of a plain handler wait for its result."""
+        runtime = self._runtime
+        if threading.get_ident() == runtime.thread:
+            return coroutine
+        import asyncio  # noqa: PLC0415  # imported by handlers in threads
+
+        return asyncio.run_coroutine_threadsafe(coroutine, runtime.loop).result()
 
     @property
     def last_checkpoint(self) -> bytes | None:

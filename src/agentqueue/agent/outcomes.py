@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from agentqueue.errors import UsageError
 from agentqueue.model.numbers import plain_number
 from agentqueue.model.retry_policy import Seconds, seconds
 
@@ -24,3 +25,7 @@ class Retry(Exception):
 
 class Fatal(Exception):
     """Raised by a handler to make the job a dead letter at once, because another attempt cannot succeed."""
+
+
+class DurableError(UsageError, Fatal):
+    """A durable call of the context cannot be made as it is written. The job becomes a dead letter at once."""

@@ -27,6 +27,8 @@ class Completed:
     """Retention of the result in ms; 0 stores no result, KEEP_FOREVER one that never expires."""
     run_ms: int
     children: Sequence[NewJob] = ()
+    has_journal: bool = False
+    """The job has a journal, which is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class DeadLettered:
     dead_letter: bytes
     """JSON that says why the job is dead."""
     children: Sequence[NewJob] = ()
+    kept: Mapping[str, bytes | str | int] = field(default_factory=dict)
+    """Fields of the job's meta hash (checkpoint, journal) that stay with the dead letter. A replay gives them back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Cancelled:
     result: bytes
     keep_ms: int
     """Retention of the result in ms; 0 stores no result, KEEP_FOREVER one that never expires."""
+    has_journal: bool = False
+    """The job has a journal, which is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +120,9 @@ def outcome_bytes(outcome: Outcome) -> int:
     match outcome:
         case Completed(result=result, children=children):
             return len(result) + sum(len(job.record) for job in children)
-        case DeadLettered(result=result, dead_letter=dead_letter, children=children):
-            return len(result) + len(dead_letter) + sum(len(job.record) for job in children)
+        case DeadLettered(result=result, dead_letter=dead_letter, children=children, kept=kept):
+            size = len(result) + len(dead_letter) + sum(len(job.record) for job in children)
+            return size + sum(len(str(value)) for value in kept.values())
         case Cancelled(result=result):
             return len(result)
         case Rescheduled(notes=notes) | Released(notes=notes):

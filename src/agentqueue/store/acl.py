@@ -12,11 +12,14 @@ from agentqueue.keys import (
     DECISION,
     IN_PROGRESS,
     JOB,
+    JOURNAL,
     LAST_CALL_KEY,
     META,
     QUEUES,
     RESULT,
     RETRY,
+    RETURNS,
+    SIGNALS,
     check_queue,
 )
 from agentqueue.store.scripts import read_all
@@ -75,6 +78,7 @@ def keys(queues: Sequence[str] = ()) -> list[str]:
         QUEUES,
         ABORT,
         *(f"{prefix}*" for prefix in (JOB, IN_PROGRESS, RETRY, RESULT, META, DEAD, LAST_CALL_KEY, DECISION)),
+        *(f"{prefix}*" for prefix in (JOURNAL, SIGNALS, RETURNS)),
     ]
     return [*shared, *(pattern for queue in queues for pattern in (check_queue(queue), f"{queue}:*"))]
 

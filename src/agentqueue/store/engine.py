@@ -98,15 +98,16 @@ def encode_outcome(outcome: Outcome) -> list[Any]:
     kind: str
     args: list[Any]
     match outcome:
-        case Completed(id, level, result, keep_ms, run_ms, children):
-            kind, args = "completed", [id, int(level), result, keep_ms, run_ms, *_encode_children(children)]
+        case Completed(id, level, result, keep_ms, run_ms, children, has_journal):
+            kind, args = "completed", [id, int(level), result, keep_ms, run_ms, int(has_journal)]
+            args += _encode_children(children)
         case Rescheduled(id, level, delay_ms, notes):
             kind, args = "rescheduled", [id, int(level), delay_ms, *_flatten(notes)]
-        case DeadLettered(id, level, result, keep_ms, fingerprint, dead_letter, children):
-            fields = [id, int(level), result, keep_ms, fingerprint, dead_letter]
+        case DeadLettered(id, level, result, keep_ms, fingerprint, dead_letter, children, kept):
+            fields = [id, int(level), result, keep_ms, fingerprint, dead_letter, len(kept), *_flatten(kept)]
             kind, args = "dead_lettered", [*fields, *_encode_children(children)]
-        case Cancelled(id, level, result, keep_ms):
-            kind, args = "cancelled", [id, int(level), result, keep_ms]
+        case Cancelled(id, level, result, keep_ms, has_journal):
+            kind, args = "cancelled", [id, int(level), result, keep_ms, int(has_journal)]
         case Released(id, level, delay_ms, notes):
             kind, args = "released", [id, int(level), -1 if delay_ms is None else delay_ms, *_flatten(notes)]
     return [kind, len(args) + 2, *args]
@@ -187,7 +188,7 @@ class Engine:
         groups: dict[tuple[Level, int], list[Any]] = {}
         others: list[Outcome] = []
         for outcome in outcomes:
-            if type(outcome) is Completed and not outcome.children:  # most jobs
+            if type(outcome) is Completed and not (outcome.children or outcome.has_journal):  # most jobs
                 group = groups.setdefault((outcome.level, outcome.keep_ms), [])
                 group += (outcome.id, outcome.result, outcome.run_ms)
             else:

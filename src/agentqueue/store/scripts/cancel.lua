@@ -5,7 +5,8 @@
   Input
     ARGV  id, result, keep time of the result in ms (0: no result)
   Keys touched
-    the levels; arq:job:, arq:in-progress:, arq:retry:, arq:result:, aq:meta: and aq:dead: of the job; arq:abort
+    the levels; arq:job:, arq:in-progress:, arq:retry:, arq:result:, aq:meta:, aq:dead: and the journal's of the job;
+    arq:abort
   Output
     'cancelled', 'asked' (it runs), 'final' (too late) or 'unknown'
 ]]

@@ -17,11 +17,13 @@
           14     number of watched IDs
           then   groups: {level, keep ms, number of its jobs, {id, result, run ms}*}*
           then   other outcomes: {kind, number of its arguments, fields}*
-                   completed      id, level, result, keep ms, run ms, {queue, id, level, delay ms, record}*
-                   rescheduled    id, level, delay ms, {field, value}*
-                   dead_lettered  id, level, result, keep ms, fingerprint, dead letter,
+                   completed      id, level, result, keep ms, run ms, 1 if it has a journal,
                                   {queue, id, level, delay ms, record}*
-                   cancelled      id, level, result, keep ms
+                   rescheduled    id, level, delay ms, {field, value}*
+                   dead_lettered  id, level, result, keep ms, fingerprint, dead letter, number of fields that a
+                                  replay gives back, {field, value}* of them,
+                                  {queue, id, level, delay ms, record}*
+                   cancelled      id, level, result, keep ms, 1 if it has a journal
                    released       id, level, delay ms (-1: where the job stood), {field, value}*
                  The keep time of a result is 0 for no result and -1 for ever.
           then   watched IDs: jobs that the worker runs

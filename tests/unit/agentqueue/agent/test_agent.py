@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentqueue import Agent, Backoff, Context, Retry
 from agentqueue.agent.definition import is_async
+from agentqueue.agent.durable import Durable
 from agentqueue.agent.job_definition import JobDefinition, job_of
 from agentqueue.agent.payload import to_json
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
@@ -378,6 +379,9 @@ class FakeRuntime:
 
     async def checkpoint(self, job_id: str, raw: bytes) -> None:
         self.told.append((job_id, raw))
+
+    def durable(self, job_id: str) -> Durable:
+        raise AssertionError(f"{job_id} makes no durable calls")
 
 
 @pytest.fixture

@@ -28,6 +28,19 @@ class Ending(Enum):
     """Another worker holds the job. The outcome of this run is dropped."""
 
 
+class DurableCallsOfJob(Protocol):
+    """The durable calls of a running job, `agentqueue_worker.app.durable_run.DurableRun`."""
+
+    @property
+    def has_journal(self) -> bool:
+        """True if Redis keeps a journal of the job."""
+        ...
+
+    def close(self) -> None:
+        """Let every later call raise, because the job has left its slot."""
+        ...
+
+
 class RunningJob(ClaimedJob["Handler"]):
     """A claimed job that this worker runs.
 
@@ -38,6 +51,7 @@ class RunningJob(ClaimedJob["Handler"]):
         "attempt",
         "context",
         "deadline",
+        "durable",
         "ending",
         "extra",
         "started",
@@ -65,11 +79,18 @@ class RunningJob(ClaimedJob["Handler"]):
         self.task: asyncio.Task[None] | None = None
         self.context: Context | None = None
         """Context that the handler gave to its function. It holds children, progress and checkpoint."""
+        self.durable: DurableCallsOfJob | None = None
+        """The job's durable calls, once it has made one."""
         self.ending: Ending | None = None
         self.unsaved: dict[str, bytes] | None = None
         """Fields (progress, checkpoint) that Redis does not have yet. They are recorded with the outcome."""
         self.extra: Any = None
         """Value that the registry attaches to the job."""
+
+    @property
+    def has_journal(self) -> bool:
+        """True if Redis keeps a journal of the job."""
+        return "journal" in self.claimed.meta if self.durable is None else self.durable.has_journal
 
     @property
     def attempts(self) -> int:

@@ -53,7 +53,9 @@ class OutcomeFactory:
             result = self._result(job, State.COMPLETED, value, attempts=job.attempt, errors=errors, progress=progress)
             raw = self.codec.encode_result(result)
         children = () if context is None else context.children
-        return Completed(job.id, job.claimed.level, raw, job.handler.keep_ms, round(seconds * 1000), children)
+        return Completed(
+            job.id, job.claimed.level, raw, job.handler.keep_ms, round(seconds * 1000), children, job.has_journal
+        )
 
     def cancelled(self, job: ClaimedJob[Handler | None]) -> Cancelled:
         """Return the outcome of a job that was cancelled, before or while it ran."""
@@ -66,7 +68,7 @@ class OutcomeFactory:
             errors=errors_of(claimed.meta),
             progress=None if context is None else context.last_progress,
         )
-        return Cancelled(job.id, claimed.level, self.codec.encode_result(result), self._keep_ms(job))
+        return Cancelled(job.id, claimed.level, self.codec.encode_result(result), self._keep_ms(job), job.has_journal)
 
     def released(self, job: RunningJob, after: float | None) -> Released:
         """Return the outcome of an unfinished job that goes back to the queue. `after`: delay in seconds, or None."""
@@ -114,6 +116,7 @@ class OutcomeFactory:
             dead_letter.fingerprint,
             encode_dead_letter(dead_letter),
             self._notifications(dead_letter),
+            _kept_for_replay(job),
         )
 
     def describe_error(self, job: RunningJob, exc: BaseException) -> AttemptError:
@@ -170,3 +173,11 @@ class OutcomeFactory:
         )
         child = NOTIFICATION_ID_PREFIX + child_id(f"{dead_letter.queue}:{dead_letter.id}", str(dead_letter.died_ms), 0)
         return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_NOTIFICATION_BYTES), Level.NORMAL)]
+
+
+def _kept_for_replay(job: ClaimedJob[Handler | None]) -> dict[str, bytes | str | int]:
+    """Return the fields of the job's meta hash with which a replay goes on where the job has stopped."""
+    context = job.context if isinstance(job, RunningJob) else None
+    checkpoint = job.claimed.meta.get("checkpoint") if context is None else context.last_checkpoint
+    kept: dict[str, bytes | str | int] = {} if checkpoint is None else {"checkpoint": checkpoint}
+    return kept | {"journal": 1} if job.has_journal else kept

@@ -213,6 +213,10 @@ class Runner:
         if running.get(job.id) is not job:
             return False
         del running[job.id]
+        if job.context is not None:
+            job.context.ended = True
+        if job.durable is not None:
+            job.durable.close()
         return True
 
     def _returned(self, job: RunningJob, value: Any) -> None:

@@ -21,6 +21,7 @@ from agentqueue_worker.domain.outbox import Outbox
 from agentqueue_worker.domain.wait_counts import Waits
 
 if TYPE_CHECKING:
+    from agentqueue.agent.durable import Durable
     from agentqueue.model.outcomes import Claimed
     from agentqueue_worker.app.job import RunningJob
 
@@ -81,6 +82,8 @@ class WorkerState:
         """Makes the lease thread renew and send a heartbeat now, because its content has changed."""
         self.on_lost: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
         """Stops a running job whose lease was lost."""
+        self.open_durable: Callable[[RunningJob], Durable]  # set by the worker
+        """Makes the durable calls of a running job."""
         self._progress_writer = notes
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -158,6 +161,10 @@ class WorkerState:
         job = self.running.get(job_id)
         if job is not None and not await self._progress_writer.write(job, "checkpoint", raw):
             self.lose(job_id)
+
+    def durable(self, job_id: str) -> "Durable":
+        """Return the durable calls of a running job."""
+        return self.open_durable(self.running[job_id])
 
     async def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function in a thread. If it is cancelled, it runs on and keeps its slot until it ends."""

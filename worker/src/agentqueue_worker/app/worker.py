@@ -14,10 +14,14 @@ from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.model.outcomes import Claimed
 from agentqueue.store import Engine, RenewReply, Server, Store
+from agentqueue.store.journal import Journals
 from agentqueue_worker.app.claim_loop import FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S, UNAVAILABLE_ERRORS, ClaimLoop
 from agentqueue_worker.app.cron import CronClock
 from agentqueue_worker.app.drain import Drain
+from agentqueue_worker.app.durable_calls import DurableCalls
+from agentqueue_worker.app.durable_run import DurableRun
 from agentqueue_worker.app.forks import Gone, end_in_loop, guarded
+from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.lease_renewer import LeaseRenewer
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
@@ -76,6 +80,13 @@ class Worker:
             failed=lambda exc: self._call_in_loop(self._report_before_first_renewal, exc),
             telemetry=telemetry,
         )
+        journals = Journals(self._server, options.queue)
+
+        def open_durable(job: RunningJob) -> DurableCalls:
+            job.durable = DurableRun(job, journals, options.identity.owner, self.state.lose)
+            return DurableCalls(job.durable)
+
+        self.state.open_durable = open_durable
         self.state.renew_soon = self._renewer.renew_soon
         self._drain = Drain(self.state, self._runner, began=self._renewer.renew_soon)
 

@@ -28,6 +28,11 @@ class ClaimedJob(Generic[Handler_co]):
         self.handler = handler
 
     @property
+    def has_journal(self) -> bool:
+        """True if Redis keeps a journal of the job."""
+        return "journal" in self.claimed.meta
+
+    @property
     def attempts(self) -> int:
         """Number of attempts that ended in success or failure."""
         return self.claimed.attempts

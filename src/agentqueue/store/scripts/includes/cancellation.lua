@@ -1,4 +1,4 @@
---! include keys clock counters
+--! include keys clock counters journal
 
 -- Cancel a job of any queue that waits, or ask the worker of a running job to cancel it.
 -- result, keep_ms: the encoded result of the cancelled job, and how long it is kept; 0 stores none.
@@ -17,6 +17,7 @@ local function cancel_job(queue_name, id, result, keep_ms)
   end
   redis.call('ZREM', level_key, id)
   redis.call('DEL', JOB .. id, RETRY .. id, META .. id)
+  delete_journal(id)
   redis.call('ZREM', ABORT, id)
   if keep_ms ~= 0 then redis.call('SET', RESULT .. id, result, 'PX', keep_ms) end
   increment_counter(queue_name, 'cancelled', 1)

@@ -1,8 +1,9 @@
---! include keys wrong_types
+--! include keys wrong_types journal
 
 -- Delete the dead letter of a job and its index entries. Return the letter's queue, or false if there is no letter.
-local function delete_dead_letter(id)
-  local dead_queue, fingerprint = unpack(call_or_reset('HMGET', DEAD .. id, 'queue', 'fp'))
+-- keep_journal: the job goes on; else the ID may be used for another one, which must not inherit the journal.
+local function delete_dead_letter(id, keep_journal)
+  local dead_queue, fingerprint, has_journal = unpack(call_or_reset('HMGET', DEAD .. id, 'queue', 'fp', 'journal'))
   if dead_queue then
     local index = dead_queue .. ':dead'
     redis.call('ZREM', index, id)
@@ -11,6 +12,7 @@ local function delete_dead_letter(id)
       redis.call('HDEL', index .. ':fp', fingerprint)
     end
     redis.call('DEL', DEAD .. id)
+    if has_journal and not keep_journal then delete_journal(id) end
   end
   return dead_queue
 end

@@ -7,6 +7,7 @@ local queue = KEYS[3]
 -- Prefixes of the keys of a job. The `arq:` keys are named as arq names them.
 local JOB, IN_PROGRESS, RETRY, RESULT = 'arq:job:', 'arq:in-progress:', 'arq:retry:', 'arq:result:'
 local META, DEAD = 'aq:meta:', 'aq:dead:'
+local JOURNAL, SIGNALS, RETURNS = 'aq:journal:', 'aq:signals:', 'aq:returns:'
 
 -- Keys that all queues share.
 local ABORT, QUEUES = 'arq:abort', 'aq:queues'

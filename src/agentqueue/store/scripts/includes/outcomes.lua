@@ -1,4 +1,4 @@
---! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases
+--! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases journal
 -- Outcomes of jobs, as the arguments of finish_and_claim.lua list them. An outcome is a run of arguments: its kind, the
 -- number of its arguments, and its fields, of which the first two are the job's ID and level. Completed jobs without
 -- children, the most frequent outcome, share their level and keep time in groups.
@@ -40,6 +40,7 @@ end
 local function record_outcomes(ids, positions, groups, owner, has_cancel_requests)
   local lost, counters = {}, {}
   local final_ids, completed, removed, deleted, notes = {}, {}, {{}, {}, {}, {}}, {}, {}
+  local with_journal = {} -- IDs of final jobs with a journal
   local results = {} -- by keep time: flat {key, result}*
 
   local function add_to_counter(counter, by) counters[counter] = (counters[counter] or 0) + by end
@@ -84,17 +85,19 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   -- One function for each kind of outcome. first, last: positions of its first and its last field.
   local record = {}
 
-  -- id, level, result, keep ms, run ms, {queue, id, level, delay ms, record}* of its children
+  -- id, level, result, keep ms, run ms, 1 if it has a journal, {queue, id, level, delay ms, record}* of its children
   function record.completed(first, last)
     finish_completed(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
     add_to_counter('completed', 1)
     add_to_counter('run_ms', tonumber(args[first + 4]))
-    enqueue_children(first + 5, last)
+    if args[first + 5] == '1' then with_journal[#with_journal + 1] = args[first] end
+    enqueue_children(first + 6, last)
   end
 
-  -- id, level, result, keep ms
+  -- id, level, result, keep ms, 1 if it has a journal
   function record.cancelled(first)
     finish(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
+    if args[first + 4] == '1' then with_journal[#with_journal + 1] = args[first] end
     add_to_counter('cancelled', 1)
   end
 
@@ -125,11 +128,14 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     add_to_counter('released', 1)
   end
 
-  -- id, level, result, keep ms, fingerprint, dead letter, {queue, id, level, delay ms, record}* of its children
+  -- id, level, result, keep ms, fingerprint, dead letter, number of fields that a replay gives back, {field, value}* of
+  -- them, {queue, id, level, delay ms, record}* of its children
   function record.dead_lettered(first, last)
     local id, level, fingerprint, dead_letter = args[first], args[first + 1], args[first + 4], args[first + 5]
     local job_record = redis.pcall('GET', JOB .. id)
-    delete_dead_letter(id)
+    local children_first = first + 7 + 2 * tonumber(args[first + 6])
+    delete_dead_letter(id, true)
+    if children_first > first + 7 then redis.call('HSET', DEAD .. id, unpack(args, first + 7, children_first - 1)) end
     redis.call('HSET', DEAD .. id, 'dead_letter', dead_letter, 'queue', queue, 'level', level, 'fp', fingerprint)
     if type(job_record) == 'string' then redis.call('HSET', DEAD .. id, 'record', job_record) end
     redis.call('ZADD', dead_key, now, id)
@@ -137,7 +143,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     call_or_reset('ZADD', dead_key .. ':fp:' .. fingerprint, now, id)
     finish(id, tonumber(level), args[first + 2], tonumber(args[first + 3]))
     add_to_counter('dead', 1)
-    enqueue_children(first + 6, last)
+    enqueue_children(children_first, last)
   end
 
   local leases = get_all(IN_PROGRESS, ids)
@@ -165,6 +171,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     for_each_batch(removed[level], function(...) redis.pcall('ZREM', level_keys[level], ...) end)
   end
   for_each_batch(deleted, function(...) redis.call('DEL', ...) end)
+  for i = 1, #with_journal do delete_journal(with_journal[i]) end
   for i = 1, #notes do notes[i]() end
   return lost
 end

@@ -1,0 +1,90 @@
+"""Entries of a job's journal, as JSON: what each of its durable calls has come to.
+
+A field has a namespace, the call's name and how often the run has used the name, such as `step:plan#1`. A script adds
+the state and the time to the body of an entry. The value comes last, so that the rest can be read without it.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+from agentqueue.errors import InvalidPayload
+
+MAX_JOURNAL_BYTES: Final = 16 * 1024 * 1024
+"""Maximum size of a journal, in bytes. Each delivery reads it, and one command returns it."""
+MAX_ENTRIES: Final = 10_000
+"""Maximum number of entries of a journal. Deleting as many takes Redis a few milliseconds."""
+_VALUE: Final = b',"v":'
+
+
+class EntryState(StrEnum):
+    """State of an entry. One that is done or raised has ended, and is never overwritten."""
+
+    DONE = "done"
+    """The call has returned a value."""
+    RAISED = "raised"
+    """The call has raised an error that is its final outcome."""
+    FAILED = "failed"
+    """The call has failed, and runs again."""
+    INTENT = "intent"
+    """The call is about to start. If nothing follows, its outcome is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A decoded entry of a journal."""
+
+    state: EntryState
+    at_ms: int
+    """When the entry was written, in ms since the epoch, by the server's clock."""
+    ms: int = 0
+    """Duration of the call."""
+    delivery: int = 0
+    fingerprint: str | None = None
+    """Fingerprint of the call's arguments. None if they have none."""
+    error: Any = None
+    """JSON of the error of a call that failed."""
+    value: bytes = b"null"
+    """The value as JSON text."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the entry is final."""
+        return self.state in (EntryState.DONE, EntryState.RAISED)
+
+
+def encode_body(
+    *, delivery: int, ms: int = 0, fingerprint: str | None = None, error: Any = None, value: bytes | None = None
+) -> bytes:
+    """Return the body of an entry, to which record_step.lua adds the state and the time. `value` is JSON text."""
+    head: dict[str, Any] = {"ms": ms, "delivery": delivery}
+    if fingerprint is not None:
+        head["fp"] = fingerprint
+    if error is not None:
+        head["e"] = error
+    raw = orjson.dumps(head)
+    return raw if value is None else raw[:-1] + _VALUE + value + b"}"
+
+
+def decode_entry(raw: bytes) -> Entry:
+    """Return an entry of a journal.
+
+    Raises:
+        InvalidPayload: The text is not an entry.
+    """
+    head, separator, value = raw.partition(_VALUE)
+    try:
+        wire = orjson.loads(head + b"}" if separator else raw)
+        return Entry(
+            EntryState(wire["is"]),
+            int(wire["at"]),
+            int(wire.get("ms", 0)),
+            int(wire.get("delivery", 0)),
+            wire.get("fp"),
+            wire.get("e"),
+            value[:-1] if separator else b"null",
+        )
+    except (TypeError, ValueError, KeyError, AttributeError) as exc:  # a JSONDecodeError is a ValueError
+        raise InvalidPayload(f"it is no entry of a journal: {exc} ({raw[:40]!r}…)") from exc

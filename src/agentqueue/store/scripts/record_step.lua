@@ -1,0 +1,18 @@
+--! include keys clock wrong_types journal
+--[[
+  Write an entry of a job's journal, if the delivery goes on. An entry that has ended is never overwritten.
+
+  Input
+    ARGV  in-progress value of the delivery, id, field, state (done, raised, failed or intent), body (JSON),
+          {field, value}* for the job's meta hash
+  Keys touched
+    arq:in-progress:{id}, aq:journal:{id}, aq:meta:{id}
+  Output
+    {} if another delivery has begun, otherwise
+    {server time, ms} if the entry was written, {server time, ms; the entry that stands} if one had ended before
+]]
+local lease, id, field, state, body = unpack(ARGV, 1, 5)
+if not is_delivery(id, lease) then return {} end
+local found = write_entry(id, field, state, body)
+if #ARGV > 5 then call_or_reset('HSET', META .. id, unpack(ARGV, 6)) end
+return found and {now, found} or {now}
