@@ -42,6 +42,7 @@ lint: setup
 
 types: setup
 	mypy
+	basedpyright
 
 imports: setup
 	lint-imports
@@ -68,6 +69,7 @@ quick: setup ## Run the checks and tests of the inner loop: under two minutes on
 	ruff format --check .
 	ruff check .
 	mypy
+	basedpyright
 	pytest --quiet --numprocesses auto tests/unit
 	pytest --quiet --numprocesses 4 --dist worksteal -m "not slow and not second_server" tests/integration
 

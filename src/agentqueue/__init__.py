@@ -9,6 +9,7 @@ from agentqueue.exports import lazy_exports
 
 if TYPE_CHECKING:
     from agentqueue.agent.context import Context
+    from agentqueue.agent.declaration import JobDeclaration, declare
     from agentqueue.agent.definition import Agent, WorkerContext
     from agentqueue.agent.outcomes import Fatal, Retry
     from agentqueue.client import Client, JobStatus, SyncClient
@@ -24,11 +25,13 @@ __all__ = [
     "Client",
     "Context",
     "Fatal",
+    "JobDeclaration",
     "JobStatus",
     "Retry",
     "SyncClient",
     "WorkerContext",
     "__version__",
+    "declare",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name of a module that has `__getattr__`
@@ -41,9 +44,11 @@ if not TYPE_CHECKING:  # a type checker would take any name of a module that has
             "Client": "agentqueue.client",
             "Context": "agentqueue.agent.context",
             "Fatal": "agentqueue.agent.outcomes",
+            "JobDeclaration": "agentqueue.agent.declaration",
             "JobStatus": "agentqueue.client",
             "Retry": "agentqueue.agent.outcomes",
             "SyncClient": "agentqueue.client",
             "WorkerContext": "agentqueue.agent.definition",
+            "declare": "agentqueue.agent.declaration",
         },
     )

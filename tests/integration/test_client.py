@@ -122,7 +122,7 @@ class TestEnqueue:
         assert (status.queue, status.name) == ("flights", "search-flights")
         assert status.data == {"origin": "BER", "passengers": 6}
         with pytest.raises(InvalidPayload, match="passengers"):
-            await client.enqueue(search_flights, {"origin": "BER", "passengers": "many"})
+            await client.enqueue(agent.jobs["search-flights"], {"origin": "BER", "passengers": "many"})
 
     async def test_what_is_refused_is_not_sent(self, client: Client) -> None:
         for data in ({"x": float("nan")}, {"x": object()}, {1: 2}, "x" * 2_000_000, _nested(200)):

@@ -1,5 +1,6 @@
 """docs/write-an-agent.md and docs/migrate-from-bullmq.md, run as they are written."""
 
+import os
 import re
 import subprocess
 import sys
@@ -48,6 +49,16 @@ async def test_the_agent_does_what_the_page_says(folder: Path, server_url: str) 
         completed = client.jobs("flight-search", "completed", fields=["result"])
         (summary,) = [one for one in await completed if one.name == "summarize"]
         assert summary.result == "3 offers"
+
+
+def test_the_page_s_producer_declares_the_job_and_gets_its_result(folder: Path, server_url: str) -> None:
+    with worker_process("search:agent", folder, server_url):
+        environment = os.environ | {"AGENTQUEUE_REDIS_URL": server_url}
+        command = [sys.executable, "producer.py"]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "3 offers\n"), done.stderr
 
 
 def test_the_page_s_dockerfile_is_the_one_that_is_built() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from agentqueue import Agent, Backoff, Client, Context, Retry
+from agentqueue import Agent, Backoff, Client, Context, Retry, SyncClient, declare
 from agentqueue.clock import monotonic
 from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.dead_letter import DeadLetterReason
@@ -365,6 +365,36 @@ async def test_a_child_to_the_agents_own_queue_follows_where_the_agent_is_deploy
     assert await client.job(ids[0]).result() == "eu:flight-search"
 
 
+async def test_a_result_has_the_type_that_the_handler_returns(server_url: str) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def quote(ctx: Context, quotes: Quotes) -> Quotes:
+        return Quotes(prices=[price + 1 for price in quotes.prices])
+
+    declared = declare("q", "quote", Quotes, Quotes)
+    other = declare("q", "quote", Quotes, int)
+    async with Client(server_url) as client:
+        typed = await client.enqueue(quote, Quotes(prices=[1]))
+        same = await client.enqueue(declared, Quotes(prices=[2]))
+        misread = await client.enqueue(other, Quotes(prices=[3]))
+        many = await client.enqueue_many(
+            [{"function": quote, "payload": {"prices": [4]}}, {"queue": "q", "name": "quote", "data": {"prices": [5]}}]
+        )
+        await work_off(agent, server_url)
+        assert (await typed.result(), await same.result()) == (Quotes(prices=[2]), Quotes(prices=[3]))
+        assert [await job.result() for job in many] == [Quotes(prices=[5]), {"prices": [6]}]
+        assert await client.result(typed.id) == await client.job(typed.id).result() == {"prices": [2]}
+        with pytest.raises(InvalidPayload, match=rf"^job {misread.id} is completed, but its result does not fit int"):
+            await misread.result()
+
+    def read_in_a_thread() -> Quotes:
+        with SyncClient(server_url) as client:
+            return client.enqueue(quote, Quotes(prices=[1]), id=typed.id).result()
+
+    assert await asyncio.to_thread(read_in_a_thread) == Quotes(prices=[2])
+
+
 async def test_a_childs_payload_is_checked_where_it_is_enqueued(client: Client, server_url: str) -> None:
     agent = Agent("q")
 
@@ -373,7 +403,7 @@ async def test_a_childs_payload_is_checked_where_it_is_enqueued(client: Client, 
 
     @agent.job(attempts=1)
     async def parent(ctx: Context) -> None:
-        ctx.enqueue(analyze, {"prices": ["cheap"]})
+        ctx.enqueue(agent.jobs["analyze"], {"prices": ["cheap"]})
 
     job = await client.enqueue(parent)
     await work_off(agent, server_url)

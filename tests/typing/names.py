@@ -1,4 +1,4 @@
-"""The packages' names are known to a type checker, and no others. mypy alone reads this folder: nothing here runs."""
+"""The packages' names are known to a type checker, and no others. Nothing here runs."""
 
 import agentqueue
 import agentqueue.client

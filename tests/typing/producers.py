@@ -1,4 +1,4 @@
-"""Producers with an event loop. mypy alone reads this folder: nothing here runs."""
+"""Producers with an event loop. Type checkers alone read this folder: nothing here runs."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -55,7 +55,7 @@ async def by_name(client: Client) -> None:
 
 async def by_function(client: Client) -> None:
     """A decorated function or its definition, and the payload."""
-    assert_type(await client.enqueue(search, Request("Berlin"), id="trip"), Job)
+    assert_type(await client.enqueue(search, Request("Berlin"), id="trip"), Job[list[str]])
     assert_type(await client.enqueue(agent.jobs["search"], Request("Berlin")), Job)
     await client.enqueue(search, Request("Berlin"), prio=5)  # type: ignore[call-overload]
     await client.enqueue(None, Request("Berlin"))  # type: ignore[call-overload]

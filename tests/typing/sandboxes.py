@@ -1,7 +1,7 @@
-"""Tests of agents, as their authors write them. mypy alone reads this folder: nothing here runs."""
+"""Tests of agents, as their authors write them. Type checkers alone read this folder: nothing here runs."""
 
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import assert_type
 
 from agentqueue.client import Client, Job
 from agentqueue.testing import Sandbox
@@ -14,9 +14,9 @@ async def sandboxes() -> None:
         assert_type(box, Sandbox)
         assert_type(box.url, str)
         assert isinstance(box.client, Client)
-        assert_type(await box.client.enqueue(search, Request("Berlin")), Job)
+        assert_type(await box.client.enqueue(search, Request("Berlin")), Job[list[str]])
         job = await box.client.enqueue(search, Request("Berlin"))
-        assert_type(await job.result(timeout=5), Any)
+        assert_type(await job.result(timeout=5), list[str])
         await box.run_until_idle(concurrency=2, timeout=5)
         await box.advance(timedelta(hours=1))
         await box.advance(60)

@@ -1,4 +1,4 @@
-"""Producers without an event loop. mypy alone reads this folder: nothing here runs."""
+"""Producers without an event loop. Type checkers alone read this folder: nothing here runs."""
 
 from datetime import timedelta
 from typing import Any, assert_type
@@ -28,7 +28,7 @@ async def there_is_nothing_to_await(client: SyncClient) -> None:
 def jobs(client: SyncClient) -> None:
     """As of Client."""
     assert_type(client.enqueue("search", "search-flights", {"to": "LIS"}, delay=timedelta(hours=1)), SyncJob)
-    assert_type(client.enqueue(search, Request("Berlin"), priority="urgent"), SyncJob)
+    assert_type(client.enqueue(search, Request("Berlin"), priority="urgent"), SyncJob[list[str]])
     assert_type(client.enqueue(agent.jobs["search"], Request("Berlin")), SyncJob)
     client.enqueue("search")  # type: ignore[call-overload]
     client.enqueue("search", "search-flights", prio=5)  # type: ignore[call-overload]

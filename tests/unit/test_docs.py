@@ -85,6 +85,7 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
     "scaling.md": {"$ agentqueue explain": EXPLAIN},
     "write-an-agent.md": {
         "# search.py": DOCS,
+        "# producer.py": DOCS,
         "# test_search.py": DOCS,
         "pytest test_search.py": DOCS,
         "ARG WORKER": DOCS,

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from agentqueue.agent.declaration import JobDeclaration
     from agentqueue.agent.durable import Durable
     from agentqueue.model.new_job import EnqueueOptions, NewJob
 
 T = TypeVar("T")
+P = TypeVar("P")
 MAX_CHILDREN: Final = 1_000
 """Maximum number of jobs that one job may enqueue. One script sends them, which blocks the server meanwhile."""
 MAX_CHILDREN_BYTES: Final = 3 * 1024 * 1024
@@ -280,17 +282,27 @@ class Context:
         """Return the newest checkpoint as JSON: of this delivery, or the one that it resumed from."""
         return self._checkpoint
 
+    @overload
     def enqueue(
         self,
-        target: Callable[..., Any] | JobDefinition | tuple[str, str],
-        data: Any = NO_PAYLOAD,
-        *more: Never,
+        target: "Callable[[Context, P], Any] | JobDeclaration[P, Any]",
+        data: P,
         **options: "Unpack[EnqueueOptions]",
-    ) -> str:
+    ) -> str: ...
+    @overload
+    def enqueue(
+        self, target: "Callable[[Context], Any] | JobDeclaration[None, Any]", **options: "Unpack[EnqueueOptions]"
+    ) -> str: ...
+    @overload
+    def enqueue(
+        self, target: JobDefinition | tuple[str, str], data: Any = NO_PAYLOAD, **options: "Unpack[EnqueueOptions]"
+    ) -> str: ...
+    def enqueue(self, target: Any, data: Any = NO_PAYLOAD, *more: Never, **options: Any) -> str:
         """Enqueue a child job when this job succeeds. Both are recorded together, and once even if this job reruns.
 
         Args:
-            target: A function decorated with `@agent.job`, its definition in `agent.jobs`, or `(queue, job name)`.
+            target: A function decorated with `@agent.job`, its definition in `agent.jobs`, a `declare`d job, or
+                `(queue, job name)`.
             data: The payload, which the function's annotation checks. None is a payload too. Without a payload the
                 handler runs with its default, or with the context alone.
             more: Not used. It gives a clear error to calls like the clients' `enqueue(queue, name, data)`.

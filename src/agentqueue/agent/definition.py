@@ -17,8 +17,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from agentqueue.agent.context import Context
-from agentqueue.agent.job_definition import CronDefinition, Function, HandlerOptions, JobDefinition, jobs_of
+from agentqueue.agent.job_definition import CronDefinition, HandlerOptions, JobDefinition, jobs_of
 from agentqueue.agent.payload import Payload
+from agentqueue.agent.result import Result
 from agentqueue.agent.signature import name_of, payload_parameter
 from agentqueue.errors import UsageError
 from agentqueue.keys import check_job_name, check_queue
@@ -38,6 +39,8 @@ class WorkerContext:
         self.log = log
 
 
+Function = TypeVar("Function", bound=Callable[[Context], Any] | Callable[[Context, Any], Any])
+"""A handler, `(ctx)` or `(ctx, payload)`."""
 Hook = TypeVar("Hook", bound=Callable[[WorkerContext], Any])
 
 
@@ -150,7 +153,8 @@ class Agent:
             queue=self.queue,
             name=check_job_name(name or getattr(func, "__name__", "").strip("_").replace("_", "-")),
             func=func,
-            payload=Payload(func, payload_parameter(func, Context)),
+            payload=Payload.of(func, payload_parameter(func, Context)),
+            result=Result.of(func),
             is_async=runs_on_loop,
             timeout=None if timeout is None else seconds(timeout, "timeout", least=MIN_TIMEOUT_S, endless=True),
             attempts=check_attempts(attempts),

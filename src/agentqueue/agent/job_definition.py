@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
+from agentqueue.agent.declaration import JobDeclaration
 from agentqueue.agent.payload import Payload
+from agentqueue.agent.result import Result
 from agentqueue.agent.signature import name_of
 from agentqueue.errors import UsageError
 from agentqueue.model.retry_policy import Backoff, Seconds
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -38,6 +38,7 @@ class JobDefinition:
     name: str
     func: Callable[..., Any]
     payload: Payload
+    result: Result
     is_async: bool
     timeout: float | None = None
     """Longest duration of one attempt, in seconds."""
@@ -61,13 +62,15 @@ class CronDefinition:
         return f"{self.job.name}:{self.expression}:{self.timezone}"
 
 
-def job_of(target: Any) -> JobDefinition | None:
-    """Return the definition of a function decorated with `@agent.job`. A definition returns itself, others give None.
+def job_of(target: Any) -> JobDefinition | JobDeclaration[Any, Any] | None:
+    """Return the definition of a function decorated with `@agent.job`.
+
+    A definition and a declaration return themselves, and other values give None.
 
     Raises:
         UsageError: The function is more than one job, of several agents or with several names.
     """
-    if isinstance(target, JobDefinition):
+    if isinstance(target, JobDefinition | JobDeclaration):
         return target
     found = jobs_of(target)
     if len(found) > 1:

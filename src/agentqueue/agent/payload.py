@@ -7,12 +7,13 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
-from agentqueue.agent.signature import Parameter, name_of, place_of, resolve, scope_of
-from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.agent.annotation import Annotation, complete, explain_errors
+from agentqueue.agent.signature import Parameter, name_of
+from agentqueue.errors import InvalidPayload
 from agentqueue.model.json import find_problem
 from agentqueue.model.new_job import NO_PAYLOAD
 from agentqueue.model.numbers import plain_number
@@ -20,62 +21,46 @@ from agentqueue.model.numbers import plain_number
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-_PLAIN_TYPES: Final = (Any, object)
 _MASK: Final = "**********"
 """Text that pydantic writes for a secret."""
 
 
 class Payload:
-    """The payload parameter of a handler. It converts between JSON and the annotated type."""
+    """The payload of a job. It converts between JSON and the annotated type.
 
-    def __init__(self, func: Callable[..., Any], parameter: Parameter | None) -> None:
-        self.func = func
+    Args:
+        owner: Name of the handler, for error messages.
+        parameter: The annotation of the handler's second parameter. None for a handler without a payload.
+        is_optional: The handler has a default for the payload.
+    """
+
+    def __init__(self, owner: str, parameter: Annotation | None, *, is_optional: bool = False) -> None:
+        self.owner = owner
+        self._parameter = parameter
         self.parameter = None if parameter is None else parameter.name
-        self.is_optional = parameter is not None and parameter.default is not parameter.empty
+        self.is_optional = is_optional
         """True if the handler has a default for the payload."""
-        self._annotation = None if parameter is None else parameter.annotation
-        if isinstance(self._annotation, str) and (scope := scope_of(func)):
-            self._resolve_early(scope)
 
-    def _resolve_early(self, scope: Mapping[str, Any]) -> None:
-        """Resolve the annotation now, while the local names of the function around the handler exist."""
-        assert self.parameter is not None
-        try:
-            self._annotation = resolve(self.func, self.parameter, self._annotation, scope)
-        except NameError:
-            return  # the module may define the name later
+    @classmethod
+    def of(cls, func: Callable[..., Any], parameter: Parameter | None) -> Self:
+        """Return the payload of a handler. `parameter` is its second parameter, if it has one."""
+        if parameter is None:
+            return cls(name_of(func), None)
+        annotation = Annotation(func, parameter.name, parameter.annotation, use="payload")
+        return cls(name_of(func), annotation, is_optional=parameter.default is not parameter.empty)
 
-    @functools.cached_property
+    @property
     def annotation(self) -> Any:
         """Return the payload's type: Any without an annotation, None for a handler without a payload.
 
         Raises:
             UsageError: The annotation has an unknown name.
         """
-        if self.parameter is None:
-            return None
-        try:
-            return resolve(self.func, self.parameter, self._annotation, {})
-        except NameError as exc:
-            raise UsageError(
-                f"the annotation of {self.parameter!r} in {name_of(self.func)} names something that is not "
-                f"known where the function is defined ({exc}); define the type at module level, and import it there, "
-                "not under `if TYPE_CHECKING:`"
-            ) from exc
+        return None if self._parameter is None else self._parameter.type
 
     @functools.cached_property
     def _adapter(self) -> "TypeAdapter[Any] | None":
-        if self.annotation in _PLAIN_TYPES:
-            return None
-        from pydantic import TypeAdapter  # noqa: PLC0415  # takes 100 ms and 6 MB, which plain handlers do not need
-        from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError  # noqa: PLC0415
-
-        try:
-            return _complete(TypeAdapter(self.annotation))
-        except (PydanticUserError, PydanticUndefinedAnnotation) as exc:
-            raise UsageError(
-                f"{name_of(self.func)}{place_of(self.func)}: {self.annotation!r} can't be a payload: {_why(exc)}"
-            ) from exc
+        return None if self._parameter is None else self._parameter.adapter
 
     def prepare(self) -> None:
         """Build the validator at the start of a worker, not with the first job.
@@ -83,8 +68,7 @@ class Payload:
         Raises:
             UsageError: The annotation cannot be a payload.
         """
-        if self.parameter is not None:
-            _ = self._adapter
+        _ = self._adapter
 
     def load(self, data: Any) -> Any:
         """Return the handler's argument for the JSON value `data`.
@@ -111,7 +95,7 @@ class Payload:
         if self.parameter is None:
             if value is None or value is NO_PAYLOAD:
                 return NO_PAYLOAD
-            raise InvalidPayload(f"{name_of(self.func)} takes no payload, but one was given")
+            raise InvalidPayload(f"{self.owner} takes no payload, but one was given")
         if value is NO_PAYLOAD:
             if not self.is_optional:
                 self.load(None)
@@ -138,42 +122,20 @@ class Payload:
 
     def schema(self) -> dict[str, Any] | None:
         """Return the payload's JSON schema. None without a payload or an annotation."""
-        if self.parameter is None or self._adapter is None:
+        if self._adapter is None:
             return None
         return self._adapter.json_schema(by_alias=True)
 
     @property
     def _title(self) -> str:
-        return getattr(self.annotation, "__name__", None) or str(self.annotation)
+        return "" if self._parameter is None else self._parameter.title
 
     def _explain(self, exc: ValueError) -> str:
         return (
             f"{self._title}: {exc}"
             if not hasattr(exc, "errors")
-            else f"{self._title} refuses the payload: {_explain_errors(exc)}"
+            else f"{self._title} refuses the payload: {explain_errors(exc)}"
         )
-
-
-def _complete(adapter: "TypeAdapter[Any]") -> "TypeAdapter[Any]":
-    """Return the adapter after a first use. A model with undefined names raises only when it is used."""
-    _ = adapter.validator.title
-    return adapter
-
-
-def _why(exc: Exception) -> str:
-    if getattr(exc, "code", None) == "typed-dict-version":
-        return "pydantic reads typing.TypedDict from Python 3.12 on; import TypedDict from typing_extensions"
-    if getattr(exc, "code", None) == "class-not-fully-defined":
-        return "a type that it names is not defined; define it before, or call model_rebuild() once it is"
-    return "use a pydantic model, a dataclass, a TypedDict or plain JSON types"
-
-
-def _explain_errors(exc: Any) -> str:
-    """Return the message of a ValidationError in one line."""
-    problems = exc.errors(include_url=False, include_context=False)
-    lines = [f"{'.'.join(map(str, p['loc'])) or 'payload'}: {p['msg']}" for p in problems[:10]]
-    more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
-    return "; ".join(lines) + more
 
 
 # Round trip
@@ -200,7 +162,7 @@ def check_comes_back(adapter: "TypeAdapter[Any]", value: Any, data: Any, what: s
             return
         reason = _describe_difference(*difference)
     except ValueError as exc:
-        reason = f"its own JSON is refused: {_explain_errors(exc) if hasattr(exc, 'errors') else exc}"
+        reason = f"its own JSON is refused: {explain_errors(exc) if hasattr(exc, 'errors') else exc}"
     except orjson.JSONEncodeError:  # the encoder of the job names the place
         return
     if find_problem(data) is None:
@@ -365,6 +327,6 @@ def _adapter_of(kind: Any) -> "TypeAdapter[Any] | None":
     from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError  # noqa: PLC0415
 
     try:
-        return _complete(TypeAdapter(kind))
+        return complete(TypeAdapter(kind))
     except (PydanticUserError, PydanticUndefinedAnnotation, NameError):
         return None

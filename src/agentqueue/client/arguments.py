@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from agentqueue.agent.declaration import JobDeclaration
 from agentqueue.agent.job_definition import JobDefinition, job_of
 from agentqueue.agent.payload import to_json
+from agentqueue.agent.result import Result
 from agentqueue.errors import UsageError
 from agentqueue.model.new_job import NO_PAYLOAD
+
+DEFINED: Final = (JobDefinition, JobDeclaration)
+"""Types that stand for a job and cannot be called."""
 
 
 class EnqueueCall(NamedTuple):
@@ -19,15 +24,18 @@ class EnqueueCall(NamedTuple):
     """JSON types, or NO_PAYLOAD."""
     options: dict[str, Any]
     """See `EnqueueOptions`."""
+    result: Result | None = None
+    """The result of a job that was given by its function, definition or declaration."""
 
 
 def is_by_name(args: Sequence[Any], keywords: Mapping[str, Any]) -> bool:
-    """Return whether a call of `enqueue` names the job by queue and name, not by a function or its definition."""
-    return not (_is_function(args) or "function" in keywords)
+    """Return whether the caller wrote the job's name. A function and its definition know theirs."""
+    target = args[0] if _is_function(args) else keywords.get("function")
+    return target is None or isinstance(target, JobDeclaration)
 
 
 def _is_function(args: Sequence[Any]) -> bool:
-    return bool(args) and (callable(args[0]) or isinstance(args[0], JobDefinition))
+    return bool(args) and (callable(args[0]) or isinstance(args[0], DEFINED))
 
 
 def read_call(args: Sequence[Any], keywords: Mapping[str, Any]) -> EnqueueCall:
@@ -65,7 +73,7 @@ def _typed(options: dict[str, Any]) -> EnqueueCall:
     if job is None:
         name = getattr(function, "__qualname__", repr(function))
         raise UsageError(f"{name} is not a job: decorate it with @agent.job, or give queue and job name as strings")
-    return EnqueueCall(job.queue, job.name, job.payload.dump(payload), options)
+    return EnqueueCall(job.queue, job.name, job.payload.dump(payload), options, job.result)
 
 
 def plain(data: Any) -> Any:

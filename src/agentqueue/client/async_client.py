@@ -17,9 +17,12 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, Unpack, cast, overload
 
+from agentqueue.agent.context import Context
+from agentqueue.agent.declaration import JobDeclaration
 from agentqueue.agent.job_definition import JobDefinition
+from agentqueue.agent.result import Result
 from agentqueue.client.arguments import is_by_name, read_call
 from agentqueue.client.bulk import Chunk, chunks_of_each, prepare_each, send_in_order, sent_jobs
 from agentqueue.client.decoding import dead_letter_of, decode_snapshot
@@ -65,8 +68,15 @@ from agentqueue.store.lookup import DeadRange, find_queue
 
 if TYPE_CHECKING:
     import arq.jobs
+    import typing_extensions
+
+    R_co = typing_extensions.TypeVar("R_co", covariant=True, default=Any)
+else:  # PEP 696 is in Python 3.13; type checkers know it without the package
+    R_co = TypeVar("R_co", covariant=True)
 
 T = TypeVar("T")
+P = TypeVar("P")
+R = TypeVar("R")
 ProgressCallback = Callable[[int], None]
 """Called with the number of jobs handled so far."""
 RESULT_KEEP_MS: Final = 3_600_000
@@ -92,10 +102,10 @@ MAX_GROUPS: Final = 500
 """Maximum number of kinds that `dead_groups` returns. It bounds the calls, since each kind takes one."""
 
 
-class Job:
+class Job(Generic[R_co]):
     """A handle on a job: its ID, and the client that reads it. Creating one sends nothing."""
 
-    __slots__ = ("_client", "deduplicated", "id", "queue")
+    __slots__ = ("_client", "_result", "deduplicated", "id", "queue")
 
     def __init__(
         self,
@@ -103,8 +113,10 @@ class Job:
         id: str,  # noqa: A002  # the public name
         queue: str | None = None,
         deduplicated: bool = False,  # noqa: FBT001, FBT002  # made by the client, once per job of a bulk
+        result: Result | None = None,
     ) -> None:
         self._client = client
+        self._result = result
         self.id = id
         self.queue = queue
         """Queue of the job. None: the client looks it up when it needs it."""
@@ -130,9 +142,26 @@ class Job:
         """
         return await self._client.status(self.id, queue=self.queue)
 
-    async def result(self, timeout: float | timedelta | None = None) -> Any:
-        """Wait until the job ends, and return the result of its handler; see `Client.result`."""
-        return await self._client.result(self.id, timeout, queue=self.queue)
+    async def result(self, timeout: float | timedelta | None = None) -> R_co:
+        """Wait until the job ends, and return the result of its handler.
+
+        A job that was enqueued by its function, its definition or a declaration gives a value of the annotated type:
+        a model, a dataclass or a date as the handler returned it. A job that was enqueued by its name gives JSON.
+
+        Args:
+            timeout: Longest wait, in seconds or as a timedelta. None waits without a limit.
+
+        Raises:
+            InvalidPayload: The result does not fit the annotation. `Client.result` returns its JSON.
+            UsageError: The return annotation cannot be used. This is raised before the wait.
+            AgentQueueError: See `Client.result`.
+        """
+        reader = self._result
+        if reader is None:
+            return cast("R_co", await self._client.result(self.id, timeout, queue=self.queue))
+        reader.prepare()
+        value = await self._client.result(self.id, timeout, queue=self.queue)
+        return cast("R_co", reader.load(value, f"job {self.id} is completed, but its result"))
 
     async def cancel(self) -> Cancellation:
         """Cancel the job; see `Client.cancel`."""
@@ -245,16 +274,34 @@ class Client:
     @overload
     async def enqueue(
         self,
-        function: Callable[..., Any] | JobDefinition,
-        payload: Any = NO_PAYLOAD,
+        function: Callable[[Context, P], Awaitable[R]] | JobDeclaration[P, R],
+        payload: P,
         /,
         **options: Unpack[EnqueueOptions],
+    ) -> Job[R]: ...
+    @overload
+    async def enqueue(
+        self,
+        function: Callable[[Context], Awaitable[R]] | JobDeclaration[None, R],
+        /,
+        **options: Unpack[EnqueueOptions],
+    ) -> Job[R]: ...
+    @overload
+    async def enqueue(
+        self, function: Callable[[Context, P], R], payload: P, /, **options: Unpack[EnqueueOptions]
+    ) -> Job[R]: ...
+    @overload
+    async def enqueue(self, function: Callable[[Context], R], /, **options: Unpack[EnqueueOptions]) -> Job[R]: ...
+    @overload
+    async def enqueue(
+        self, function: JobDefinition, payload: Any = NO_PAYLOAD, /, **options: Unpack[EnqueueOptions]
     ) -> Job: ...
     async def enqueue(self, *args: Any, **keywords: Any) -> Job:
         """Enqueue a job.
 
         Call `enqueue(queue, name, data, **options)`, or `enqueue(function, payload, **options)` with a function
-        decorated by `@agent.job`, or its definition `agent.jobs[name]`. Its annotation then checks the payload.
+        decorated by `@agent.job`, its definition `agent.jobs[name]`, or a declaration (see `declare`). Its annotations
+        then check the payload, here and by a type checker, and give `job.result()` its type.
 
         Args:
             args: The queue, the job's name and its payload: JSON types, a pydantic model or a dataclass. None is a
@@ -275,7 +322,7 @@ class Client:
         prepared = self.prepare(args, keywords)
         await self.check_name(prepared)
         known = await self.send([prepared.job], ids_are_random=prepared.id_is_random)
-        return self._handle(prepared.job.id, prepared.job.queue, prepared.job.id in known)
+        return self._handle(prepared.job.id, prepared.job.queue, prepared.job.id in known, prepared.result)
 
     async def enqueue_many(
         self,
@@ -312,12 +359,16 @@ class Client:
     async def send_chunk(self, chunk: Chunk) -> dict[int, Job]:
         """Send a chunk, and return its jobs by position."""
         known = await self.send(chunk.jobs, ids_are_random=chunk.ids_are_random)
-        return {position: self._handle(job_id, chunk.queue, was) for position, job_id, was in sent_jobs(chunk, known)}
+        results = chunk.results
+        return {
+            position: self._handle(job_id, chunk.queue, was, results.get(position))
+            for position, job_id, was in sent_jobs(chunk, known)
+        }
 
     def prepare(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> Prepared:
         """Check and encode one call of `enqueue`. Nothing is sent."""
-        queue, name, data, options = read_call(args, keywords)
-        return prepare_job(
+        queue, name, data, options, result = read_call(args, keywords)
+        prepared = prepare_job(
             queue,
             name,
             data,
@@ -328,6 +379,7 @@ class Client:
             max_bytes=self.max_bytes,
             by_name=is_by_name(args, keywords),
         )
+        return prepared if result is None else prepared._replace(result=result)
 
     def may_send(self, prepared: Prepared) -> bool:
         """Return whether the job can be sent without asking the server for its name."""
@@ -397,9 +449,9 @@ class Client:
         ours, theirs = decode_job(job.record), decode_snapshot(found).result
         return theirs is not None and (theirs.name, theirs.enqueued_ms) == (ours.name, ours.enqueued_ms)
 
-    def _handle(self, job_id: str, queue: str, was_known: bool) -> Job:  # noqa: FBT001  # per job of a bulk
+    def _handle(self, job_id: str, queue: str, was_known: bool, result: Result | None) -> Job:  # noqa: FBT001  # per job of a bulk
         # A known ID may be in another queue, which is looked up when needed.
-        return Job(self, job_id, None if was_known else queue, was_known)
+        return Job(self, job_id, None if was_known else queue, was_known, result)
 
     async def _with_slot(self, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -27,11 +27,15 @@ class Chunk:
     repeated: list[tuple[int, str]] = field(default_factory=list)
     """Position and ID of each job whose ID is in the chunk already."""
     bytes: int = 0
+    results: dict[int, Any] = field(default_factory=dict)
+    """What reads the result of a job that was given by its function, by position."""
     _named: set[str] = field(default_factory=set)
 
     def add(self, position: int, prepared: Prepared) -> None:
         """Add a job."""
         job = prepared.job
+        if prepared.result is not None:
+            self.results[position] = prepared.result
         if not prepared.id_is_random:
             self.ids_are_random = False
             if job.id in self._named:

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
+from agentqueue.agent.context import Context
+from agentqueue.agent.declaration import JobDeclaration
 from agentqueue.agent.job_definition import JobDefinition
 from agentqueue.client.async_client import Client, Job, ProgressCallback
 from agentqueue.client.bulk import chunks_of, prepare_each
@@ -23,7 +25,16 @@ from agentqueue.model.json import MAX_BYTES
 from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, Prepared
 from agentqueue.store import Sentinels, Tls
 
+if TYPE_CHECKING:
+    import typing_extensions
+
+    R_co = typing_extensions.TypeVar("R_co", covariant=True, default=Any)
+else:  # see agentqueue.client.async_client
+    R_co = TypeVar("R_co", covariant=True)
+
 T = TypeVar("T")
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 class _LoopThread:
@@ -94,13 +105,14 @@ def _note(handles: dict[int, Job], found: dict[int, Job], progress: ProgressCall
         progress(len(handles))
 
 
-class SyncJob:
+class SyncJob(Generic[R_co]):
     """A handle on a job, like `Job`, without `await`."""
 
-    __slots__ = ("_client", "deduplicated", "id", "queue")
+    __slots__ = ("_client", "_job", "deduplicated", "id", "queue")
 
-    def __init__(self, client: "SyncClient", job: Job) -> None:
+    def __init__(self, client: "SyncClient", job: Job[R_co]) -> None:
         self._client = client
+        self._job = job
         self.id = job.id
         self.queue = job.queue
         """Queue of the job. None: the client looks it up when it needs it."""
@@ -122,9 +134,9 @@ class SyncJob:
         """Return the status of the job; see `Job.status`."""
         return self._client.status(self.id, queue=self.queue)
 
-    def result(self, timeout: float | timedelta | None = None) -> Any:
-        """Wait until the job ends, and return the result of its handler; see `Client.result`."""
-        return self._client.result(self.id, timeout, queue=self.queue)
+    def result(self, timeout: float | timedelta | None = None) -> R_co:
+        """Wait until the job ends, and return the result of its handler; see `Job.result`."""
+        return self._client._thread.run(self._job.result(timeout))  # noqa: SLF001  # its own
 
     def cancel(self) -> Cancellation:
         """Cancel the job; see `Client.cancel`."""
@@ -195,10 +207,27 @@ class SyncClient:
     @overload
     def enqueue(
         self,
-        function: Callable[..., Any] | JobDefinition,
-        payload: Any = NO_PAYLOAD,
+        function: Callable[[Context, P], Awaitable[R]] | JobDeclaration[P, R],
+        payload: P,
         /,
         **options: Unpack[EnqueueOptions],
+    ) -> SyncJob[R]: ...
+    @overload
+    def enqueue(
+        self,
+        function: Callable[[Context], Awaitable[R]] | JobDeclaration[None, R],
+        /,
+        **options: Unpack[EnqueueOptions],
+    ) -> SyncJob[R]: ...
+    @overload
+    def enqueue(
+        self, function: Callable[[Context, P], R], payload: P, /, **options: Unpack[EnqueueOptions]
+    ) -> SyncJob[R]: ...
+    @overload
+    def enqueue(self, function: Callable[[Context], R], /, **options: Unpack[EnqueueOptions]) -> SyncJob[R]: ...
+    @overload
+    def enqueue(
+        self, function: JobDefinition, payload: Any = NO_PAYLOAD, /, **options: Unpack[EnqueueOptions]
     ) -> SyncJob: ...
     def enqueue(self, *args: Any, **keywords: Any) -> SyncJob:
         """Enqueue a job; see `Client.enqueue`."""

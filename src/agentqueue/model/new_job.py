@@ -92,6 +92,8 @@ class Prepared(NamedTuple):  # costs half of a frozen dataclass; each job of a b
     """True if the ID was drawn at random. The server then skips the check for a known ID."""
     name: str = ""
     """The job's name, if it must be checked against the names that workers know."""
+    result: Any = None
+    """What reads the job's result as the type that its handler returns. None: readers get JSON."""
 
 
 def prepare_job(

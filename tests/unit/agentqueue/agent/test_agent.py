@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentqueue import Agent, Backoff, Context, Retry
+from agentqueue import Agent, Backoff, Context, Retry, declare
 from agentqueue.agent.definition import is_async
 from agentqueue.agent.durable import Durable
 from agentqueue.agent.job_definition import JobDefinition, job_of
@@ -61,7 +61,7 @@ def definition(func: Callable[..., Any]) -> JobDefinition:
 
 def test_a_job_is_named_by_its_function_with_dashes() -> None:
     job = job_of(search_flights)
-    assert job is not None
+    assert isinstance(job, JobDefinition)
     assert (job.name, job.queue, job.timeout, job.attempts, job.is_async) == (
         "search-flights",
         "flight-search",
@@ -255,7 +255,7 @@ def test_a_result_may_stay_for_ever_and_a_job_run_without_a_limit() -> None:
     async def endless(ctx: Context) -> None: ...
 
     job = job_of(endless)
-    assert job is not None
+    assert isinstance(job, JobDefinition)
     assert job.keep_result == job.timeout == float("inf")
 
 
@@ -276,7 +276,7 @@ def test_a_backoff_that_is_a_duration_is_a_fixed_one(given: float | timedelta) -
     async def patient(ctx: Context) -> None: ...
 
     job = job_of(patient)
-    assert job is not None
+    assert isinstance(job, JobDefinition)
     assert job.backoff == Backoff("fixed", delay=30)
 
 
@@ -546,19 +546,27 @@ async def test_children_are_collected_with_ids_that_a_rerun_makes_again(runtime:
     assert (two.queue, decode_job(two.record).tenant) == ("mail", "other")
 
 
+async def test_a_declared_job_of_another_program_may_be_a_child(runtime: FakeRuntime) -> None:
+    ctx = context(runtime)
+    ctx.enqueue(declare("mail", "send", Quote), Quote(1.0))
+    (child,) = ctx.children
+    record = decode_job(child.record)
+    assert (child.queue, record.name, record.args) == ("mail", "send", [{"price": 1.0}])
+
+
 async def test_what_cant_be_a_child_is_refused(runtime: FakeRuntime) -> None:
     ctx = context(runtime)
     with pytest.raises(UsageError, match="is not a job"):
-        ctx.enqueue("mail")  # type: ignore[arg-type]
+        ctx.enqueue("mail")  # type: ignore[call-overload]
     for clients_way in (("mail", "send"), ("mail", "send", {"to": "x"})):
         with pytest.raises(UsageError, match=r'as a tuple: ctx\.enqueue\(\("queue", "job"\), data\)'):
             ctx.enqueue(*clients_way)
     with pytest.raises(UsageError, match="takes one payload"):
-        ctx.enqueue(("mail", "send"), 1, 2)  # type: ignore[arg-type]
+        ctx.enqueue(("mail", "send"), 1, 2)  # type: ignore[call-overload]
     with pytest.raises(InvalidName):
         ctx.enqueue(("a b", "send"))
     with pytest.raises(UsageError, match="has no option 'prio'"):
-        ctx.enqueue(("mail", "send"), prio=1)  # type: ignore[call-arg]
+        ctx.enqueue(("mail", "send"), prio=1)  # type: ignore[call-overload]
     big = "x" * 900_000
     for _ in range(3):
         ctx.enqueue(("mail", "send"), big)

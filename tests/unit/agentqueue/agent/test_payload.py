@@ -44,7 +44,7 @@ def payload_of(kind: Any) -> Payload:
     def handler(ctx: Context, value: Any) -> None: ...
 
     handler.__annotations__["value"] = kind
-    return Payload(handler, payload_parameter(handler, Context))
+    return Payload.of(handler, payload_parameter(handler, Context))
 
 
 class Colour(Enum):

@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from agentqueue.agent.context import Context
+from agentqueue.agent.declaration import declare
 from agentqueue.agent.definition import Agent
-from agentqueue.client.arguments import read_call
+from agentqueue.client.arguments import is_by_name, read_call
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.ids import new_id, new_nonce
 from agentqueue.keys import Level
@@ -222,19 +223,27 @@ def test_the_limits_of_size_and_depth_are_exact() -> None:
 
 class TestCalls:
     def test_queue_name_and_data_by_position_or_keyword(self) -> None:
-        assert read_call(("q", "n", 1), {"id": "a"}) == ("q", "n", 1, {"id": "a"})
-        assert read_call((), {"queue": "q", "name": "n", "data": 1}) == ("q", "n", 1, {})
-        assert read_call(("q", "n"), {}) == ("q", "n", NO_PAYLOAD, {})
-        assert read_call(("q", "n", None), {}) == ("q", "n", None, {})
+        assert read_call(("q", "n", 1), {"id": "a"})[:4] == ("q", "n", 1, {"id": "a"})
+        assert read_call((), {"queue": "q", "name": "n", "data": 1})[:4] == ("q", "n", 1, {})
+        assert read_call(("q", "n"), {})[:4] == ("q", "n", NO_PAYLOAD, {})
+        assert read_call(("q", "n", None), {})[:4] == ("q", "n", None, {})
 
     def test_models_and_dataclasses_are_written_as_json_types(self) -> None:
         assert read_call(("q", "n", Request(origin="BER")), {})[2] == {"origin": "BER"}
         assert read_call(("q", "n", Plain("BER")), {})[2] == {"origin": "BER"}
 
+    def test_a_declared_job_was_named_by_the_caller_and_may_be_mistyped(self) -> None:
+        declared = declare("flights", "search", Request)
+        assert read_call((declared, Request(origin="BER")), {})[:3] == ("flights", "search", {"origin": "BER"})
+        assert (
+            is_by_name((declared,), {}) == is_by_name((), {"function": declared}) == is_by_name(("q", "n"), {}) is True
+        )
+        assert is_by_name((search,), {}) == is_by_name((), {"function": search}) is False
+
     def test_a_function_brings_its_queue_name_and_model(self) -> None:
         for given in (Request(origin="BER"), {"origin": "BER"}):
-            assert read_call((search, given), {"id": "a"}) == ("flights", "search", {"origin": "BER"}, {"id": "a"})
-        assert read_call((tick,), {}) == ("flights", "tick", NO_PAYLOAD, {})
+            assert read_call((search, given), {"id": "a"})[:4] == ("flights", "search", {"origin": "BER"}, {"id": "a"})
+        assert read_call((tick,), {})[:4] == ("flights", "tick", NO_PAYLOAD, {})
         assert read_call((agent.jobs["search"], {"origin": "BER"}), {})[2] == {"origin": "BER"}
         assert read_call((), {"function": search, "payload": {"origin": "BER"}})[2] == {"origin": "BER"}
 
