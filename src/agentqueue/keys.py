@@ -23,7 +23,7 @@ ABORT: Final = "arq:abort"
 """zset ID -> ms: requests to cancel jobs of all queues, as in arq."""
 META: Final = "aq:meta:"
 """+ ID: hash of a job's changing fields (progress, checkpoint, errors, crashes, releases, expires,
-journal)."""
+journal, suspended)."""
 DEAD: Final = "aq:dead:"
 """+ ID: hash of a dead letter."""
 JOURNAL: Final = "aq:journal:"
@@ -82,6 +82,8 @@ RESERVED_PARTS: Final = frozenset(
         "cron",
         "drain",
         "health-check",
+        "suspended",
+        "mailboxes",
     ]
 )
 
@@ -180,6 +182,14 @@ class KeySpace:
     def wake(self) -> str:
         """Return the capped list that wakes up idle workers. It is only a hint."""
         return self.of("wake")
+
+    def wake_of(self, owner: str) -> str:
+        """Return the list of jobs of a worker's process for which something has come while they run."""
+        return f"{self.wake}:{owner}"
+
+    def suspended(self, kind: str) -> str:
+        """Return the zset ID -> until of the suspended jobs of a kind (`agentqueue.model.suspension.KINDS`)."""
+        return f"{self.of('suspended')}:{kind}"
 
     @property
     def stats(self) -> str:

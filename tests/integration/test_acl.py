@@ -18,6 +18,7 @@ from agentqueue.model.job import JobRecord, encode_job
 from agentqueue.model.new_job import NewJob
 from agentqueue.store import Server, ServerOptions, acl
 from agentqueue.store.jobs import Store
+from agentqueue.store.signals import send_signal
 from agentqueue_operator.controller.redis_pool import RedisPool
 from agentqueue_operator.controller.status.reasons import Reason
 from agentqueue_operator.queues.ports import Retention
@@ -122,6 +123,11 @@ async def work(url: str) -> None:
         await client.discard(QUEUE, "five")
         raw_queue = RawQueue(server, QUEUE)
         claimed = await raw_queue.claim(1)
+        await raw_queue.suspend(claimed[0], "approval")
+        store = Store(server)
+        assert await send_signal(store, QUEUE, claimed[0].id, "approval", b"1") == "sent"
+        claimed = await raw_queue.claim(1)
+        assert await send_signal(store, QUEUE, claimed[0].id, "approval", b"2") == "sent"
         reader = QueueReader(server)
         await reader.read({QUEUE: 10.0})
         await reader.mark(QUEUE, "w", drain=True, keep_s=60)
@@ -131,7 +137,6 @@ async def work(url: str) -> None:
         await reader.publish({QUEUE: b"{}"})
         await reader.wait_for_jobs([QUEUE], 0.01)
         assert claimed
-        store = Store(server)
         record = encode_job(JobRecord(name="fine", enqueued_ms=1, queue=QUEUE))
         await store.tick("cron", 1, NewJob(QUEUE, "cron:1", record, Level.NORMAL))
         await client.stats()

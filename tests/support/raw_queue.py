@@ -4,13 +4,15 @@ import itertools
 from collections.abc import Sequence
 
 from agentqueue.clock import now_ms
+from agentqueue.keys import IN_PROGRESS
 from agentqueue.model.attempts import Progress, attempt_error, encode_errors, encode_progress
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, encode_dead_letter, fingerprint
 from agentqueue.model.job import State, decode_job
-from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Rescheduled
+from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Rescheduled, Suspended
 from agentqueue.model.result import ResultRecord, encode_result
 from agentqueue.store import Engine, Server
 from agentqueue.store.engine import FinishAndClaimReply
+from agentqueue.store.signals import Wait, ask_waits
 
 HOUR_MS = 3_600_000
 _incarnations = itertools.count(1)
@@ -77,6 +79,13 @@ class RawQueue:
         """Record that the attempt failed, and that another one follows."""
         notes = {"errors": encode_errors([attempt_error(1, now_ms(), "ValueError", "nope")])}
         await self.end(Rescheduled(job.id, job.level, delay_ms, notes))
+
+    async def suspend(self, job: Claimed, signal: str, *, ends_ms: int | None = None) -> None:
+        """Suspend a claimed job until it gets a signal, or for `ends_ms`."""
+        wait = Wait(f"wait:{signal}#1", "signal", signal, ends_ms)
+        lease = await self.engine.server.redis.get(IN_PROGRESS + job.id)
+        assert await ask_waits(self.engine, lease=lease, job_id=job.id, waits=[wait])
+        await self.end(Suspended(job.id, job.level, 5, [wait.field]))
 
     async def note_progress(self, job: Claimed, percent: float, message: str) -> None:
         """Record the progress that the handler reported."""

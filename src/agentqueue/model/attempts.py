@@ -63,8 +63,8 @@ def number_of(raw: bytes | None) -> int:
 
 
 def returns_of(meta: Mapping[str, bytes]) -> int:
-    """Return how often the job came back without an outcome, because its worker crashed or released it."""
-    return number_of(meta.get("crashes")) + number_of(meta.get("releases"))
+    """Return how often the job came back without an outcome: its worker crashed or released it, or it was suspended."""
+    return sum(number_of(meta.get(name)) for name in ("crashes", "releases", "suspensions"))
 
 
 def attempt_errors_of(meta: Mapping[str, bytes]) -> list[AttemptError]:

@@ -36,6 +36,7 @@ class State(StrEnum):
 
     WAITING = "waiting"
     DELAYED = "delayed"
+    SUSPENDED = "suspended"
     ACTIVE = "active"
     COMPLETED = "completed"
     DEAD = "dead"

@@ -84,7 +84,20 @@ class Released:
     """Fields to write to the job's meta hash."""
 
 
-Outcome = Completed | Rescheduled | DeadLettered | Cancelled | Released
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """Outcome of a job that waits without a slot. No attempt is counted."""
+
+    id: str
+    level: Level
+    run_ms: int
+    waits: Sequence[str]
+    """Fields of the job's journal with its waits. If one has an answer, the job goes back to the queue at once."""
+    notes: Mapping[str, bytes | str | int] = field(default_factory=dict)
+    """Fields to write to the job's meta hash."""
+
+
+Outcome = Completed | Rescheduled | DeadLettered | Cancelled | Released | Suspended
 
 
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
@@ -125,7 +138,7 @@ def outcome_bytes(outcome: Outcome) -> int:
             return size + sum(len(str(value)) for value in kept.values())
         case Cancelled(result=result):
             return len(result)
-        case Rescheduled(notes=notes) | Released(notes=notes):
+        case Rescheduled(notes=notes) | Released(notes=notes) | Suspended(notes=notes):
             return sum(len(str(value)) for value in notes.values())
         case _ as other:
             assert_never(other)

@@ -12,6 +12,7 @@ from agentqueue.model.outcomes import (
     Outcome,
     Released,
     Rescheduled,
+    Suspended,
     outcome_bytes,
 )
 from agentqueue.store.connection import SentinelRedis, close_sentinels, open_client, use_fast_commands
@@ -63,6 +64,7 @@ __all__ = [
     "Snapshot",
     "Store",
     "StoredDeadLetter",
+    "Suspended",
     "Tls",
     "Unreadable",
     "close_sentinels",

@@ -52,6 +52,19 @@ redis-py also sends CLIENT SETINFO and ignores a refusal. Redis 7.0 does not hav
 ARQ: Final = ("DEL", "DBSIZE", "EXEC", "EXISTS", "KEYS", "MULTI", "PING", "PSETEX", "UNWATCH", "WATCH", "ZADD", "ZREM")
 """Commands that arq's own clients and workers call besides."""
 _IN_SCRIPTS: Final = re.compile(r"(?:redis\.p?call\(\s*|redis\.call, |call_or_reset\()'([A-Z]+)'")
+_PREFIXES: Final = (
+    JOB,
+    IN_PROGRESS,
+    RETRY,
+    RESULT,
+    META,
+    DEAD,
+    JOURNAL,
+    SIGNALS,
+    RETURNS,
+    LAST_CALL_KEY,
+    DECISION,
+)
 _NAME: Final = re.compile(r"[^\s>#<~%&+@'\"-][^\s'\"]*")
 
 
@@ -77,8 +90,7 @@ def keys(queues: Sequence[str] = ()) -> list[str]:
     shared = [
         QUEUES,
         ABORT,
-        *(f"{prefix}*" for prefix in (JOB, IN_PROGRESS, RETRY, RESULT, META, DEAD, LAST_CALL_KEY, DECISION)),
-        *(f"{prefix}*" for prefix in (JOURNAL, SIGNALS, RETURNS)),
+        *(f"{prefix}*" for prefix in _PREFIXES),
     ]
     return [*shared, *(pattern for queue in queues for pattern in (check_queue(queue), f"{queue}:*"))]
 

@@ -8,7 +8,16 @@ from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.keys import KeySpace, Level
 from agentqueue.model.attempts import number_of
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Cancelled, Claimed, Completed, DeadLettered, Outcome, Released, Rescheduled
+from agentqueue.model.outcomes import (
+    Cancelled,
+    Claimed,
+    Completed,
+    DeadLettered,
+    Outcome,
+    Released,
+    Rescheduled,
+    Suspended,
+)
 from agentqueue.store.replies import decode_hash, decode_ids, decode_pairs
 from agentqueue.store.scripts import Script, load
 from agentqueue.store.server import Server
@@ -110,6 +119,8 @@ def encode_outcome(outcome: Outcome) -> list[Any]:
             kind, args = "cancelled", [id, int(level), result, keep_ms, int(has_journal)]
         case Released(id, level, delay_ms, notes):
             kind, args = "released", [id, int(level), -1 if delay_ms is None else delay_ms, *_flatten(notes)]
+        case Suspended(id, level, run_ms, waits, notes):
+            kind, args = "suspended", [id, int(level), run_ms, 2 * len(notes), *_flatten(notes), *waits]
     return [kind, len(args) + 2, *args]
 
 

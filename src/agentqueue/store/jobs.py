@@ -8,6 +8,7 @@ from agentqueue.keys import DECISION, QUEUES, KeySpace, Level
 from agentqueue.model.attempts import number_of
 from agentqueue.model.job import State
 from agentqueue.model.new_job import NewJob
+from agentqueue.model.suspension import Suspension, decode_suspension
 from agentqueue.model.times import LAST_MS
 from agentqueue.model.wait_histogram import PREFIX
 from agentqueue.store.replies import decode_hash, decode_ids
@@ -48,10 +49,17 @@ class Snapshot:
         if self.score is not None:
             if self.score < 0 or self.held:
                 return State.ACTIVE
-            return State.DELAYED if self.score >= self.now_ms + 1 else State.WAITING
+            if self.score < self.now_ms + 1:
+                return State.WAITING
+            return State.DELAYED if self.suspension is None else State.SUSPENDED
         if self.dead:
             return State.DEAD
         return State.COMPLETED if self.result or self.done_ms is not None else None
+
+    @property
+    def suspension(self) -> Suspension | None:
+        """What the job waits for. None if it is not suspended, or if its time has come and it waits for a slot."""
+        return None if self.score is None or self.score < self.now_ms + 1 else decode_suspension(self.meta, self.score)
 
 
 WRONG_TYPE: Final = "another program has replaced one of its keys by a key of another Redis type (WRONGTYPE)"
@@ -112,7 +120,7 @@ class QueueSnapshot:
     """Note of who paused the queue; None if it is not paused."""
     counters: dict[str, int]
     """Counters since the beginning: enqueued, completed, retried, dead, cancelled, crashed, released, lost, replayed,
-    run_ms."""
+    suspended, signalled, run_ms."""
     this_minute: dict[str, int]
     last_minute: dict[str, int]
     workers: Sequence[Heartbeat]
@@ -124,6 +132,8 @@ class QueueSnapshot:
     """Running jobs whose lease has expired. They go back to the queue unless their worker renews the lease first."""
     waits: Mapping[str, int] = field(default_factory=dict)
     """Histogram of the time for which jobs waited for a slot, by the fields of `agentqueue.model.wait_histogram`."""
+    suspended: Mapping[str, int] = field(default_factory=dict)
+    """Number of suspended jobs of each kind (`agentqueue.model.suspension.KINDS`). They count as delayed jobs too."""
 
     @property
     def waiting(self) -> int:
@@ -494,7 +504,7 @@ def whole_ms(score: bytes) -> int:
 
 def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
     now, ready, delayed, active, oldest, dead, done, paused, counted, this_minute, last_minute, *rest = reply
-    workers, next_due, draining, due_soon, expired_leases = rest
+    workers, next_due, draining, due_soon, expired_leases, suspended = rest
     counters = _numbers(counted)
     waits = {name: counters.pop(name) for name in list(counters) if name.startswith(PREFIX)}
     return QueueSnapshot(
@@ -516,4 +526,5 @@ def _queue_snapshot(queue: str, reply: Sequence[Any]) -> QueueSnapshot:
         due_soon=due_soon,
         expired_leases=expired_leases,
         waits=waits,
+        suspended=_numbers(suspended),
     )

@@ -3,7 +3,10 @@
 from functools import partial
 from typing import Any
 
-from agentqueue.keys import META, RESULT, KeySpace
+import orjson
+
+from agentqueue.keys import JOURNAL, META, RESULT, SIGNALS, KeySpace
+from agentqueue.model.suspension import KINDS, NEVER_MS, PENDING
 from agentqueue.store.jobs import Store
 
 
@@ -15,11 +18,13 @@ async def advance_time(store: Store, by_ms: int) -> None:
     redis = store.server.redis
     for queue in await store.queues():
         keys = KeySpace(queue)
-        for key in (*keys.levels, keys.dead, keys.done):
+        for key in (*keys.levels, keys.dead, keys.done, *map(keys.suspended, KINDS)):
             await store.server.call(partial(_shift_scores, redis, key, by_ms))
         await store.server.call(partial(_shift_starts, redis, keys.of("limit"), by_ms))
     await store.server.call(partial(_shift_retention, redis, by_ms))
-    await store.server.call(partial(_shift_expiries, redis, by_ms))
+    await store.server.call(partial(_shift_notes, redis, by_ms))
+    await store.server.call(partial(_shift_waits, redis, by_ms))
+    await store.server.call(partial(_shift_signals, redis, by_ms))
 
 
 async def make_due(store: Store, queue: str, job_id: str) -> None:
@@ -34,7 +39,7 @@ async def make_due(store: Store, queue: str, job_id: str) -> None:
 async def _shift_scores(redis: Any, key: str, by_ms: int) -> None:
     """Move the scores of waiting jobs, which stay at 1 or more. Running jobs (negative scores) keep their lease."""
     found = await redis.zrange(key, 0, -1, withscores=True)
-    older = {job_id: max(score - by_ms, 1.0) for job_id, score in found if score >= 0}
+    older = {job_id: max(score - by_ms, 1.0) for job_id, score in found if 0 <= score < NEVER_MS}
     if older:
         await redis.zadd(key, older, xx=True)
 
@@ -54,9 +59,43 @@ async def _shift_retention(redis: Any, by_ms: int) -> None:
             await redis.pexpire(key, max(left - by_ms, 0))
 
 
-async def _shift_expiries(redis: Any, by_ms: int) -> None:
-    """Move the expiries that users have set with arq's `_expires`."""
+async def _shift_notes(redis: Any, by_ms: int) -> None:
+    """Move the times in the notes of jobs: expiries that users have set with arq's `_expires`, and suspensions."""
     async for key in redis.scan_iter(match=f"{META}*", count=1_000):
-        expires = await redis.hget(key, "expires")
-        if expires is not None:
-            await redis.hset(key, "expires", str(int(expires) - by_ms))
+        expires, stood, woken, suspended = await redis.hmget(key, "expires", "stood", "woken", "suspended")
+        moved: dict[str, Any] = {}
+        for name, value in (("expires", expires), ("stood", stood), ("woken", woken)):
+            if value is not None:
+                moved[name] = repr(float(value) - by_ms) if name == "stood" else str(int(value) - by_ms)
+        if suspended is not None:
+            moved["suspended"] = _older(suspended, by_ms)
+        if moved:
+            await redis.hset(key, mapping=moved)
+
+
+async def _shift_waits(redis: Any, by_ms: int) -> None:
+    async for key in redis.scan_iter(match=f"{JOURNAL}*", count=1_000):
+        found = (await redis.hgetall(key)).items()
+        moved = {field: _older(raw, by_ms) for field, raw in found if raw.startswith(PENDING)}
+        if moved:
+            await redis.hset(key, mapping=moved)
+
+
+async def _shift_signals(redis: Any, by_ms: int) -> None:
+    async for key in redis.scan_iter(match=f"{SIGNALS}*", count=1_000):
+        moved: dict[bytes, bytes] = {}
+        for field, raw in (await redis.hgetall(key)).items():
+            if field.startswith(b"in:"):
+                sent, rest = raw.removeprefix(b'"sent":').split(b",", 1)
+                moved[field] = b'"sent":%d,%s' % (int(sent) - by_ms, rest)
+        if moved:
+            await redis.hset(key, mapping=moved)
+
+
+def _older(raw: bytes, by_ms: int) -> bytes:
+    """Return a JSON object with its times `since` and `until` moved. A time that never comes stays."""
+    wire = orjson.loads(raw)
+    for name in ("since", "until"):
+        if wire.get(name, NEVER_MS) < NEVER_MS:
+            wire[name] = int(max(wire[name] - by_ms, 1))
+    return orjson.dumps(wire)

@@ -25,6 +25,8 @@
                                   {queue, id, level, delay ms, record}*
                    cancelled      id, level, result, keep ms, 1 if it has a journal
                    released       id, level, delay ms (-1: where the job stood), {field, value}*
+                   suspended      id, level, run ms, number of values that follow, {field, value}*, fields of the journal
+                                  with its waits
                  The keep time of a result is 0 for no result and -1 for ever.
           then   watched IDs: jobs that the worker runs
 

@@ -16,7 +16,9 @@
     or, if a key of the job has a wrong type, the error's text; if both limits are 0, the call fails with that error
 ]]
 local max_value_bytes, max_reply_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
-local NOTES_IN_LISTS = {progress = true, errors = true, crashes = true, releases = true}
+local NOTES_IN_LISTS = {
+  progress = true, errors = true, crashes = true, releases = true, suspended = true, suspensions = true,
+}
 local reply_bytes = 0
 
 local function read_value(key)

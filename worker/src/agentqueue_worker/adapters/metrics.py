@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from agentqueue.clock import monotonic
 from agentqueue.keys import Level
-from agentqueue.model.outcomes import Cancelled, Completed, DeadLettered, Outcome, Released, Rescheduled
+from agentqueue.model.outcomes import Cancelled, Completed, DeadLettered, Outcome, Released, Rescheduled, Suspended
 from agentqueue.model.wait_histogram import cumulative
 from agentqueue.store import RenewReply
 from agentqueue_worker.app.job import RunningJob
@@ -27,6 +27,7 @@ OUTCOMES: Final = {
     DeadLettered: "dead",
     Cancelled: "cancelled",
     Released: "released",
+    Suspended: "suspended",
 }
 """Label values of the outcomes."""
 LOST: Final = "lost"

@@ -7,7 +7,7 @@ import structlog
 
 from agentqueue.clock import monotonic
 from agentqueue.model.attempts import AttemptError
-from agentqueue.model.outcomes import Completed, DeadLettered, Outcome, Released, Rescheduled
+from agentqueue.model.outcomes import Completed, DeadLettered, Outcome, Released, Rescheduled, Suspended
 from agentqueue.store import RenewReply
 from agentqueue_worker.adapters.metrics import Metrics
 from agentqueue_worker.app.job import RunningJob
@@ -55,6 +55,8 @@ class WorkerTelemetry:
                 log.error("job_dead", **fields)
             case Released():
                 log.info("job_released", **fields)
+            case Suspended():
+                log.info("job_suspended", **fields, waits=outcome.waits)
             case _:
                 log.info("job_cancelled", **fields)
 

@@ -1,4 +1,4 @@
---! include keys clock batches wrong_types dead_letters leases arq_expiry
+--! include keys clock batches wrong_types dead_letters leases arq_expiry suspension
 local MAX_CLAIMED_BYTES = 4194304 -- 4 MiB of records; at least one job is claimed
 local CLAIM_BATCH = 64 -- jobs looked at per read of a level
 local MAX_CLAIM_BATCHES = 20 -- per level and call, bounds the time for a level full of jobs that can't be claimed
@@ -156,6 +156,9 @@ local function describe_claimed(has_cancel_requests)
         meta[#meta + 1] = kind
       end
     end
+    for field = 1, meta and #meta or 0, 2 do
+      if meta[field] == 'suspended' then forget_suspension(queue, id) end
+    end
     if has_dead_letters and record then delete_dead_letter(id) end
     jobs[3 * i - 2], jobs[3 * i - 1], jobs[3 * i] = id, score, record
     if levels[#levels - 1] == level then
@@ -171,11 +174,11 @@ local function describe_claimed(has_cancel_requests)
   return {levels, jobs, details}
 end
 
--- Return when the next delayed job is due, in ms since the epoch; -1 if there is none.
+-- Return when the next delayed job is due, in ms since the epoch; -1 if none will be.
 local function next_due_time()
-  local first, after_now = -1, format_number(now + 1)
+  local first, after_now, until_never = -1, format_number(now + 1), '(' .. format_number(NEVER)
   for level = 1, 4 do
-    local found = find_jobs(level, after_now, '+inf', 1)
+    local found = find_jobs(level, after_now, until_never, 1)
     if found[2] and (first < 0 or tonumber(found[2]) < first) then first = tonumber(found[2]) end
   end
   return math.ceil(first)

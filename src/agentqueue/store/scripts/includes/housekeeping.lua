@@ -1,5 +1,6 @@
---! include keys clock batches errors wakeups dead_letters leases arq_expiry
+--! include keys clock batches errors wakeups dead_letters leases arq_expiry suspension
 local SWEEP_BATCH = 100 -- entries that each sweep looks at per call
+local PLACE_BATCH = 20 -- entries of a sweep that looks for the place of each job, which takes up to four commands
 
 -- Why a part of the work was skipped, or ''. A key with a wrong type must not stop what can be done without it.
 local skipped = ''
@@ -74,6 +75,30 @@ local function sweep_workers(stale_ms)
   end
 end
 
+-- Remove jobs from an index of suspended jobs that are not suspended any more, since an older worker has claimed them or
+-- another program has moved them. Each call looks at another kind and page.
+local function sweep_suspended(kind)
+  local key = suspended_key(queue, kind)
+  local pages = math.max(1, math.ceil(redis.call('ZCARD', key) / PLACE_BATCH))
+  local first = math.floor(now / 1949) % pages * PLACE_BATCH
+  local page = redis.call('ZRANGE', key, first, first + PLACE_BATCH - 1, 'WITHSCORES')
+  for i = 1, #page, 2 do
+    local _, score = find_place(queue, page[i])
+    if score ~= tonumber(page[i + 1]) then redis.call('ZREM', key, page[i]) end
+  end
+end
+
+-- Delete mailboxes of jobs that have ended in a worker that did not know of the signals. The index has jobs that got
+-- their first signal while they ran; the next claim of such a job reads that it has a mailbox.
+local function sweep_mailboxes()
+  local key = queue .. ':mailboxes'
+  for _, id in ipairs(redis.call('ZRANGE', key, 0, PLACE_BATCH - 1)) do
+    local level, score = find_place(queue, id)
+    if not level and redis.call('EXISTS', DEAD .. id) == 0 then redis.call('DEL', SIGNALS .. id) end
+    if not level or score >= 0 then redis.call('ZREM', key, id) end
+  end
+end
+
 -- Run all sweeps; expiry_batch: jobs whose records are checked for arq's expiry, 0 runs none.
 local function sweep(expiry_batch, dead_letters_ms, history_ms, stale_ms)
   if expiry_batch == 0 then return end
@@ -81,4 +106,6 @@ local function sweep(expiry_batch, dead_letters_ms, history_ms, stale_ms)
   try(sweep_retention, history_ms, dead_letters_ms)
   try(sweep_cancel_requests)
   try(sweep_workers, stale_ms)
+  try(sweep_suspended, SUSPENSION_KINDS[math.floor(now / 487) % #SUSPENSION_KINDS + 1])
+  try(sweep_mailboxes)
 end

@@ -1,4 +1,4 @@
---! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases journal
+--! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases journal suspension
 -- Outcomes of jobs, as the arguments of finish_and_claim.lua list them. An outcome is a run of arguments: its kind, the
 -- number of its arguments, and its fields, of which the first two are the job's ID and level. Completed jobs without
 -- children, the most frequent outcome, share their level and keep time in groups.
@@ -126,6 +126,22 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
       if delay_ms <= 0 then pcall(wake_workers, queue, 1) end
     end
     add_to_counter('released', 1)
+  end
+
+  -- id, level, run ms, number of values for the job's meta hash, {field, value}*, fields of its journal with its waits
+  function record.suspended(first, last, lease)
+    local id, level = args[first], tonumber(args[first + 1])
+    local waits_first = first + 4 + tonumber(args[first + 3])
+    local fields = {unpack(args, waits_first, last)}
+    suspend_job(id, level, lease, fields)
+    deleted[#deleted + 1] = IN_PROGRESS .. id
+    notes[#notes + 1] = function()
+      increment_field(META .. id, 'suspensions')
+      if waits_first > first + 4 then redis.call('HSET', META .. id, unpack(args, first + 4, waits_first - 1)) end
+      wake_if_answered(id, level, fields, has_cancel_requests)
+    end
+    add_to_counter('suspended', 1)
+    add_to_counter('run_ms', tonumber(args[first + 2]))
   end
 
   -- id, level, result, keep ms, fingerprint, dead letter, number of fields that a replay gives back, {field, value}* of
