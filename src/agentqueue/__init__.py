@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from agentqueue.agent.context import Context
     from agentqueue.agent.declaration import JobDeclaration, declare
     from agentqueue.agent.definition import Agent, WorkerContext
-    from agentqueue.agent.outcomes import Fatal, Retry
+    from agentqueue.agent.outcomes import Fatal, Retry, Snooze
     from agentqueue.client import Client, JobStatus, SyncClient
     from agentqueue.errors import AgentQueueError
     from agentqueue.model.retry_policy import Backoff
@@ -28,6 +28,7 @@ __all__ = [
     "JobDeclaration",
     "JobStatus",
     "Retry",
+    "Snooze",
     "SyncClient",
     "WorkerContext",
     "__version__",
@@ -47,6 +48,7 @@ if not TYPE_CHECKING:  # a type checker would take any name of a module that has
             "JobDeclaration": "agentqueue.agent.declaration",
             "JobStatus": "agentqueue.client",
             "Retry": "agentqueue.agent.outcomes",
+            "Snooze": "agentqueue.agent.outcomes",
             "SyncClient": "agentqueue.client",
             "WorkerContext": "agentqueue.agent.definition",
             "declare": "agentqueue.agent.declaration",

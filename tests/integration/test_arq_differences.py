@@ -10,8 +10,10 @@ import pytest
 from arq import Retry, cron, func
 from arq.connections import ArqRedis
 from arq.jobs import DeserializationError, Job
+from arq.worker import JobExecutionFailed
 from structlog.testing import capture_logs
 
+from agentqueue import Snooze
 from agentqueue.arq import loads
 from agentqueue.client import Client
 from agentqueue.model.dead_letter import DeadLetterReason, decode_dead_letter
@@ -57,6 +59,33 @@ async def add(ctx: dict[str, Any], one: int, two: int = 0) -> int:
 
 async def fail(ctx: dict[str, Any], *args: Any) -> None:
     raise ValueError(*args)
+
+
+# --- Snooze of AgentQueue -------------------------------------------------------------------------------------------
+
+
+async def test_a_snooze_takes_no_try_and_ends_when_the_job_expires(make_worker: MakeWorker, redis: ArqRedis) -> None:
+    starts: list[int] = []
+
+    async def busy(ctx: dict[str, Any]) -> int:
+        starts.append(ctx["job_try"])
+        if len(starts) < 3:
+            raise Snooze(after=0.1)
+        return len(starts)
+
+    async def always_busy(ctx: dict[str, Any]) -> None:
+        raise Snooze(after=3_600)
+
+    job = await redis.enqueue_job("busy")
+    late = await redis.enqueue_job("always_busy", _expires=0.3)
+    assert job is not None
+    assert late is not None
+    worker = await burst(make_worker([func(busy, name="busy", max_tries=1), func(always_busy, name="always_busy")]))
+    assert await job.result(timeout=5) == 3
+    assert starts == [1, 1, 1]
+    assert worker.jobs_retried == 3
+    with pytest.raises(JobExecutionFailed, match="job expired"):
+        await late.result(timeout=5)
 
 
 # --- JSON is the default -------------------------------------------------------------------------------------------

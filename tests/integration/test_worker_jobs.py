@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from agentqueue import Agent, Backoff, Client, Context, Retry, SyncClient, declare
-from agentqueue.clock import monotonic
+from agentqueue import Agent, Backoff, Client, Context, Retry, Snooze, SyncClient, declare
+from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import State
@@ -410,6 +410,57 @@ async def test_a_childs_payload_is_checked_where_it_is_enqueued(client: Client, 
     letter = await client.dead_letter(job.id)
     assert letter.reason is DeadLetterReason.FAILED, "the parent's own failure, not its payload's"
     assert "prices.0" in letter.error
+
+
+# --- snoozes
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_job_that_snoozes_runs_again_without_an_attempt(
+    client: Client, server_url: str, *, is_async: bool
+) -> None:
+    agent = Agent("q")
+
+    def call_model(ctx: Context) -> tuple[int, int]:
+        if ctx.delivery < 4:
+            raise Snooze("the model is busy", after=0.1)
+        return ctx.attempt, ctx.delivery
+
+    async def call_model_async(ctx: Context) -> tuple[int, int]:
+        return call_model(ctx)
+
+    agent.job(name="call", attempts=1)(call_model_async if is_async else call_model)
+    job = await client.enqueue(agent.jobs["call"])
+
+    async def has_snoozed() -> bool:
+        return (await job.status()).snoozes > 0
+
+    async with working(agent, server_url):
+        await until(has_snoozed, what="the first snooze")
+        status = await job.status()
+        assert (status.snooze, status.attempts, status.error) == ("the model is busy", 0, None)
+        assert await job.result(timeout=30) == (1, 4)
+    assert (await job.status()).deliveries == 4
+
+
+async def test_a_snooze_holds_no_slot_and_says_until_when(client: Client, server_url: str) -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def call(ctx: Context) -> None:
+        raise Snooze("the budget of today is used up", after=3_600)
+
+    job = await client.enqueue(call)
+    await work_off(agent, server_url)
+    status = await job.status()
+    assert (status.state, status.snoozes, status.to_json()["snooze"]) == (
+        State.DELAYED,
+        1,
+        "the budget of today is used up",
+    )
+    assert status.due_at is not None
+    assert 3_500 < status.due_at.timestamp() - now_ms() / 1000 <= 3_600
+    assert (await client.stats("q")).active == 0
 
 
 # --- payloads

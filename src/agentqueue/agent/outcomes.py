@@ -1,10 +1,14 @@
 """Exceptions that a handler raises to control how its job ends."""
 
 from datetime import timedelta
+from typing import Final
 
 from agentqueue.errors import UsageError
 from agentqueue.model.numbers import plain_number
 from agentqueue.model.retry_policy import Seconds, seconds
+
+MIN_SNOOZE_S: Final = 0.1
+"""Shortest snooze, in seconds, so that a job that always snoozes does not keep a worker busy."""
 
 
 class Retry(Exception):
@@ -21,6 +25,24 @@ class Retry(Exception):
             is_past = after < timedelta() if isinstance(after, timedelta) else (plain_number(after) or 0) < 0
             self.after = 0.0 if is_past else seconds(after, "after")
         super().__init__(message or ("try again" if self.after is None else f"try again after {self.after:g} s"))
+
+
+class Snooze(Exception):
+    """Raised by a handler to run the job again later without an attempt or a slot: the job can't go on now.
+
+    It is for causes outside of the job, which end by themselves: a provider that answers 429 or 503, a lock that is
+    taken, a budget that is used up. `Retry(after=)` counts as an attempt, and a snooze does not, so a job may snooze
+    without end. A job that expires (arq's `_expires`) does so at its time.
+
+    Args:
+        message: Why the job can't go on. `agentqueue status` shows it.
+        after: Time until the job runs again, in seconds or as a timedelta. At least 0.1 s.
+    """
+
+    def __init__(self, message: str = "", *, after: Seconds) -> None:
+        is_short = after < timedelta() if isinstance(after, timedelta) else (plain_number(after) or 0) < 0
+        self.after: float = MIN_SNOOZE_S if is_short else max(seconds(after, "after"), MIN_SNOOZE_S)
+        super().__init__(message or f"again in {self.after:g} s")
 
 
 class Fatal(Exception):

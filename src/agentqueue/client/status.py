@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from agentqueue.client.decoding import decode_snapshot
 from agentqueue.keys import Level
-from agentqueue.model.attempts import Progress, decode_progress, errors_of, returns_of
+from agentqueue.model.attempts import Progress, decode_progress, errors_of, returns_of, snoozes_of
 from agentqueue.model.dead_letter import DeadLetter, priority_label
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import OMITTED, JobRecord, State
@@ -60,6 +60,10 @@ class JobStatus:
     """W3C `traceparent` of the job."""
     parent: str | None = None
     """ID of the job that enqueued this one. A dead-letter notification has the ID of the dead job."""
+    snoozes: int = 0
+    """Number of times that the handler raised Snooze. Known until the job ends."""
+    snooze: str | None = None
+    """The reason of the last Snooze. Known until the job ends."""
 
     @property
     def is_final(self) -> bool:
@@ -133,6 +137,7 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
     owner, claimed_ms = _holder(snapshot.held)
     errors = errors_of(snapshot.meta)
     started = snapshot.attempts + returns_of(snapshot.meta)
+    snoozes, snooze = snoozes_of(snapshot.meta)
     return JobStatus(
         id=snapshot.id,
         queue=snapshot.queue,
@@ -150,6 +155,8 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
         result=None,
         error=errors[-1].line if errors else problem,
         worker=owner,
+        snoozes=snoozes,
+        snooze=snooze,
         **_origin(record),
     )
 

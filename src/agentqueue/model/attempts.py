@@ -50,6 +50,10 @@ def encode_errors(errors: Sequence[AttemptError]) -> bytes:
 # it stops neither the job nor the worker.
 
 
+SNOOZES: Final = "snoozes"
+"""Field of a job's meta that holds how often the job has snoozed."""
+SNOOZE_REASON: Final = "snooze"
+"""Field of a job's meta that holds why it did so last."""
 MAX_COUNTER: Final = 1_000_000_000_000_000
 """Largest count that is read from a meta field. Larger ones are cut to it, so that sums stay within 64 bits."""
 
@@ -60,6 +64,12 @@ def number_of(raw: bytes | None) -> int:
         return min(int(raw or 0), MAX_COUNTER)
     except ValueError:
         return 0
+
+
+def snoozes_of(meta: Mapping[str, bytes]) -> tuple[int, str | None]:
+    """Return how often the job has snoozed, and why it did so last."""
+    count, reason = number_of(meta.get(SNOOZES)), meta.get(SNOOZE_REASON)
+    return count, None if reason is None else reason.decode(errors="replace")
 
 
 def returns_of(meta: Mapping[str, bytes]) -> int:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentqueue import Agent, Backoff, Context, Retry, declare
+from agentqueue import Agent, Backoff, Context, Retry, Snooze, declare
 from agentqueue.agent.definition import is_async
 from agentqueue.agent.durable import Durable
 from agentqueue.agent.job_definition import JobDefinition, job_of
@@ -248,6 +248,21 @@ def test_retry_has_a_delay() -> None:
 def test_a_retry_with_an_impossible_delay_fails_in_the_handler_not_in_the_worker(after: Any) -> None:
     with pytest.raises(UsageError, match="from 0 to 315360000"):
         Retry(after=after)
+
+
+@pytest.mark.parametrize(
+    ("after", "waits"), [(5, 5), (timedelta(minutes=1), 60), (Decimal("1.5"), 1.5), (0, 0.1), (-3, 0.1)]
+)
+def test_a_snooze_lasts_at_least_a_tenth_of_a_second(after: Any, waits: float) -> None:
+    assert Snooze(after=after).after == waits
+    assert (str(Snooze(after=after)), str(Snooze("busy", after=after))) == (f"again in {waits:g} s", "busy")
+    assert Snooze(after=timedelta(seconds=-1)).after == 0.1
+
+
+@pytest.mark.parametrize("after", [float("inf"), True, "5", None])
+def test_a_snooze_without_a_possible_end_is_refused(after: Any) -> None:
+    with pytest.raises(UsageError, match="`after` must be a number of seconds"):
+        Snooze(after=after)
 
 
 def test_a_result_may_stay_for_ever_and_a_job_run_without_a_limit() -> None:

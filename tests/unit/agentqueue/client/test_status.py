@@ -203,6 +203,8 @@ def test_json_has_the_public_names_in_order() -> None:
         "tenant",
         "trace",
         "parent",
+        "snoozes",
+        "snooze",
     ]
     assert camel("enqueued_per_minute") == "enqueuedPerMinute"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agentqueue import Agent, Context, Fatal, Retry
+from agentqueue import Agent, Context, Fatal, Retry, Snooze
 from agentqueue.errors import HandlerImportError, UsageError
 from agentqueue.keys import Level
 from agentqueue.model.dead_letter import DeadLetterReason
@@ -19,7 +19,7 @@ from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Histogram, Metrics
 from agentqueue_worker.adapters.telemetry import MAX_COMPLETION_LOGS_PER_S, MAX_REMEMBERED_KEYS, WorkerTelemetry
 from agentqueue_worker.app.job import RunningJob
-from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeless, Verdict, Yielded
+from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeless, Snoozed, Verdict, Yielded
 from agentqueue_worker.settings import Settings
 from tests.support.runtime import FakeRuntime
 
@@ -94,6 +94,13 @@ class SaysItIsFatal(Exception):
         pytest.param(grouped(Retry(after=1)), True, Yielded(1.0), id="group-of-retries-while-draining"),
         pytest.param(grouped(Retry(after=1), ValueError()), True, Failed(1.0), id="mixed-group-while-draining"),
         pytest.param(grouped(asyncio.CancelledError()), False, Failed(), id="group-of-cancelled"),
+        pytest.param(Snooze("busy", after=5), False, Snoozed(5.0, "busy"), id="snooze"),
+        pytest.param(Snooze(after=5), True, Snoozed(5.0, "again in 5 s"), id="snooze-while-draining"),
+        pytest.param(
+            grouped(Snooze("a", after=1), Snooze("b", after=9)), False, Snoozed(9.0, "b"), id="longest-snooze"
+        ),
+        pytest.param(grouped(Snooze(after=1), ValueError()), False, Failed(), id="group-of-snooze-and-another"),
+        pytest.param(grouped(Snooze(after=1), Retry(after=2)), False, Failed(2.0), id="group-of-snooze-and-retry"),
         pytest.param(SaysItIsFatal(), False, Failed(), id="what-says-that-it-is-fatal"),
     ],
 )

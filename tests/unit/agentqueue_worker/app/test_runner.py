@@ -23,7 +23,7 @@ from agentqueue_worker.app.ports import Cron, WorkerRuntime
 from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.runner import Runner, parse_backoff
 from agentqueue_worker.app.state import WorkerState
-from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Verdict, Yielded
+from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Snoozed, Verdict, Yielded
 from tests.support.workers import until
 
 
@@ -176,6 +176,13 @@ async def test_a_job_that_yields_goes_back_after_its_own_delay() -> None:
     world = World(fail, Yielded(after=2.5))
     world.start()
     assert await world.outcome() == Released("j", Level.NORMAL, 2_500)
+
+
+async def test_a_job_that_snoozes_goes_back_without_an_attempt_and_is_counted() -> None:
+    world = World(fail, Snoozed(2.5, "busy"))
+    world.start(meta={"snoozes": b"2"})
+    assert await world.outcome() == Released("j", Level.NORMAL, 2_500, {"snoozes": 3, "snooze": "busy"})
+    assert world.ended[-1][2] is None
 
 
 async def test_a_job_claimed_by_a_round_trip_that_was_under_way_at_the_signal_goes_back_unrun() -> None:

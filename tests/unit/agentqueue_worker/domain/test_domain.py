@@ -39,7 +39,7 @@ from agentqueue_worker.domain.error_record import add_error, describe_failure
 from agentqueue_worker.domain.leases import Leases, renewal_interval_s, to_renew
 from agentqueue_worker.domain.outbox import Batch, Outbox
 from agentqueue_worker.domain.priority_ageing import MAX_CREDIT, AgeCredit
-from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry
+from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry, snooze_ms
 
 NOW = 1_800_000_000_000
 
@@ -99,6 +99,13 @@ def test_the_delay_before_the_next_attempt(
 ) -> None:
     decision = decide_retry(backoff, attempt=attempt, attempts=1_000, after=after, roll=roll)
     assert decision == TryAgain(delay_ms)
+
+
+@pytest.mark.parametrize(
+    ("after", "expires_ms", "delay_ms"), [(2.5, 0, 2_500), (2.5, 9_000, 2_500), (2.5, 6_000, 1_000), (2.5, 4_000, 0)]
+)
+def test_a_snooze_ends_when_the_job_expires(after: float, expires_ms: int, delay_ms: int) -> None:
+    assert snooze_ms(after, now_ms=5_000, expires_ms=expires_ms) == delay_ms
 
 
 @pytest.mark.parametrize(("attempt", "attempts"), [(1, 1), (3, 3), (4, 3)])

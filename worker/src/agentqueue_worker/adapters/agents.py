@@ -10,12 +10,12 @@ import structlog
 from agentqueue.agent.context import Context
 from agentqueue.agent.definition import Agent, WorkerContext
 from agentqueue.agent.job_definition import CronDefinition, JobDefinition
-from agentqueue.agent.outcomes import Fatal, Retry
+from agentqueue.agent.outcomes import Fatal, Retry, Snooze
 from agentqueue.agent.payload import to_json
 from agentqueue.clock import now_ms
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
 from agentqueue.model.dead_letter import DeadLetterReason
-from agentqueue.model.exceptions import clean_text, is_a, leaves_of
+from agentqueue.model.exceptions import clean_text, is_a, leaves_of, name_exception
 from agentqueue.model.job import JobRecord, decode_job, encode_job
 from agentqueue.model.new_job import NO_PAYLOAD
 from agentqueue.model.result import ResultRecord, encode_completed, encode_result
@@ -25,7 +25,7 @@ from agentqueue.service.error_report import summarize
 from agentqueue.store import KEEP_FOREVER
 from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.ports import WorkerRuntime
-from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict, Yielded
+from agentqueue_worker.domain.verdict import Failed, Hopeless, Snoozed, Verdict, Yielded
 from agentqueue_worker.settings import Settings
 
 UNKNOWN_GRACE_MS: Final = 60_000
@@ -87,15 +87,19 @@ class AgentHandler:
             raise PayloadRefused(str(exc)) from None  # the model's message is complete
 
     def judge(self, exc: BaseException, job: RunningJob) -> Verdict:  # noqa: ARG002  # the port's shape
-        """Return how an exception counts. Retry and Fatal have their meaning, a refused payload is final, others fail.
+        """Return how an exception counts: Retry, Snooze and Fatal, a refused payload, which is final, or a failure.
 
-        An exception group counts as Fatal if all its exceptions do. Of several Retry the longest delay is used.
+        An exception group counts as Fatal, or as Snooze, if all its exceptions do. The longest delay counts.
         """
         leaves = leaves_of(exc)
         if is_a(exc, PayloadRefused):
             return Hopeless(DeadLetterReason.INVALID_PAYLOAD)
         if all(is_a(leaf, Fatal) for leaf in leaves):
             return Hopeless(DeadLetterReason.FATAL)
+        snoozes: list[Snooze] = [leaf for leaf in leaves if is_a(leaf, Snooze)]  # type: ignore[misc]  # see is_a
+        if len(snoozes) == len(leaves):
+            last = max(snoozes, key=lambda snooze: snooze.after)
+            return Snoozed(last.after, name_exception(last).message)
         retries: list[Retry] = [leaf for leaf in leaves if is_a(leaf, Retry)]  # type: ignore[misc]  # see is_a
         after = max((seconds(retry.after, "after") for retry in retries if retry.after is not None), default=None)
         if len(retries) == len(leaves) and self.runtime.draining:

@@ -53,6 +53,8 @@ class WorkerTelemetry:
                 log.warning("job_failed", **fields, again_in_ms=delay_ms)
             case DeadLettered():
                 log.error("job_dead", **fields)
+            case Released(delay_ms=delay_ms, notes={"snoozes": count, "snooze": why}):
+                log.info("job_snoozed", **fields, reason=why, snoozes=count, again_in_ms=delay_ms)
             case Released():
                 log.info("job_released", **fields)
             case Suspended():

@@ -8,7 +8,15 @@ import orjson
 
 from agentqueue.clock import now_ms
 from agentqueue.keys import Level
-from agentqueue.model.attempts import AttemptError, Progress, attempt_error, decode_progress, errors_of
+from agentqueue.model.attempts import (
+    SNOOZE_REASON,
+    SNOOZES,
+    AttemptError,
+    Progress,
+    attempt_error,
+    decode_progress,
+    errors_of,
+)
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, dead_letter_to_json, encode_dead_letter
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import JobRecord, State, child_id, encode_job
@@ -21,6 +29,7 @@ from agentqueue_worker.app.ports import Codec
 from agentqueue_worker.domain.claimed_job import ClaimedJob
 from agentqueue_worker.domain.dead_letter import ERROR_TYPES, dead_letter_of
 from agentqueue_worker.domain.error_record import add_error, describe_failure
+from agentqueue_worker.domain.retry import snooze_ms
 
 NOTIFICATION_ID_PREFIX = "dead-letter:"
 """Prefix of the IDs of dead letter notifications, in all queues. It keeps a notification from causing another one."""
@@ -73,6 +82,17 @@ class OutcomeFactory:
     def released(self, job: RunningJob, after: float | None) -> Released:
         """Return the outcome of an unfinished job that goes back to the queue. `after`: delay in seconds, or None."""
         return Released(job.id, job.claimed.level, None if after is None else round(after * 1000), job.unsaved or {})
+
+    def snoozed(self, job: RunningJob, after: float, reason: str) -> Released:
+        """Return the outcome of a job that snoozes: it goes back for `after` seconds, and the snooze is counted."""
+        claimed = job.claimed
+        notes: dict[str, bytes | str | int] = {
+            **(job.unsaved or {}),
+            SNOOZES: claimed.count(SNOOZES) + 1,
+            SNOOZE_REASON: clean_text(reason)[:500],
+        }
+        delay_ms = snooze_ms(after, now_ms=now_ms(), expires_ms=claimed.count("expires"))
+        return Released(job.id, claimed.level, delay_ms, notes)
 
     def rescheduled(self, job: RunningJob, delay_ms: int, error: AttemptError) -> Rescheduled:
         """Return the outcome of a failed attempt that is followed by another one after `delay_ms`."""

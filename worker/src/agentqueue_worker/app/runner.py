@@ -36,7 +36,7 @@ from agentqueue_worker.domain.admission import (
 from agentqueue_worker.domain.claim_size import moving_mean
 from agentqueue_worker.domain.claimed_job import ClaimedJob
 from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry
-from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeless, Verdict, Yielded
+from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeless, Snoozed, Verdict, Yielded
 
 CANCEL_AGAIN_AFTER_S = 5.0
 """Seconds between two cancellations of a handler that swallows them. Cleaning up after one may take a moment."""
@@ -287,6 +287,8 @@ class Runner:
         match verdict:
             case Yielded(after):
                 return make.released(job, after), None
+            case Snoozed(after, reason):
+                return make.snoozed(job, after, reason), None
             case CancelledOnRequest():
                 return make.cancelled(job), None
             case Hopeless(reason):

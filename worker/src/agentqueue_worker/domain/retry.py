@@ -34,6 +34,18 @@ def decide_retry(
     return TryAgain(backoff_ms(backoff, attempt=attempt, roll=roll) if after is None else round(after * 1000))
 
 
+def snooze_ms(after: float, *, now_ms: int, expires_ms: int) -> int:
+    """Return the delay of a job that snoozes in ms. It ends when the job expires, so that it does so at its time.
+
+    Args:
+        after: delay that the handler asked for, in seconds.
+        now_ms: the current time, in ms since the epoch.
+        expires_ms: when the job expires, in ms since the epoch. 0 if it does not.
+    """
+    delay_ms = round(after * 1000)
+    return max(min(delay_ms, expires_ms - now_ms), 0) if expires_ms else delay_ms
+
+
 def backoff_ms(backoff: Backoff, *, attempt: int, roll: float) -> int:
     """Return the delay after that attempt in ms. Jitter only shortens it, so the maximum delay is never exceeded."""
     if backoff.type == "fixed":

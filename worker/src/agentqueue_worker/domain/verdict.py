@@ -28,8 +28,17 @@ class Yielded:
 
 
 @dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The job can't go on now, for a cause outside of it. It counts as no attempt."""
+
+    after: float
+    """Seconds until the job is claimable again."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelledOnRequest:
     """The job was cancelled."""
 
 
-Verdict = Failed | Hopeless | Yielded | CancelledOnRequest
+Verdict = Failed | Hopeless | Yielded | Snoozed | CancelledOnRequest

@@ -7,13 +7,14 @@ from arq import jobs as arq_jobs
 from arq.cron import CronJob
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
+from agentqueue.agent.outcomes import Snooze
 from agentqueue.model.dead_letter import DeadLetterReason
-from agentqueue.model.exceptions import is_a
+from agentqueue.model.exceptions import is_a, name_exception
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME, ArqRecord
 from agentqueue_worker.adapters.arq.worker import keep_ms_of
 from agentqueue_worker.app.job import RunningJob
-from agentqueue_worker.domain.verdict import Failed, Hopeless, Verdict
+from agentqueue_worker.domain.verdict import Failed, Hopeless, Snoozed, Verdict
 
 if TYPE_CHECKING:
     from agentqueue_worker.adapters.arq.worker import ArqWorker
@@ -84,6 +85,8 @@ class ArqHandler:
 
     def judge(self, exc: BaseException, job: RunningJob) -> Verdict:  # noqa: ARG002  # the port's shape
         """Return how an exception counts in arq. Only Retry, RetryJob and CancelledError cause another try."""
+        if is_a(exc, Snooze):  # a program may use it without leaving arq
+            return Snoozed(exc.after, name_exception(exc).message)  # type: ignore[attr-defined]  # see is_a
         if self.worker.retry_jobs and is_a(exc, Retry):
             return Failed(after=(exc.defer_score or 0) / 1000)  # type: ignore[attr-defined]  # see is_a
         if self.worker.retry_jobs and is_a(exc, (RetryJob, asyncio.CancelledError)):

@@ -22,7 +22,7 @@ from agentqueue_worker.adapters.arq.records import Serializers
 from agentqueue_worker.adapters.arq.user_pool import server_like
 from agentqueue_worker.app.job import Ending, RunningJob
 from agentqueue_worker.app.options import WorkerOptions
-from agentqueue_worker.domain.verdict import Failed, Verdict
+from agentqueue_worker.domain.verdict import Failed, Snoozed, Verdict
 
 log = structlog.get_logger("agentqueue.arq")
 
@@ -123,7 +123,7 @@ class ArqWorker(arq_worker.Worker):
                 pass
             case Ending.DRAIN:
                 self.jobs_retried += 1
-            case None if isinstance(verdict, Failed):
+            case None if isinstance(verdict, Failed | Snoozed):
                 self.jobs_retried += 1
             case _:
                 self.jobs_failed += 1
