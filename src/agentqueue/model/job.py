@@ -78,6 +78,10 @@ class JobRecord:
     """W3C `traceparent`."""
     nonce: str | None = None
     """Random text in a job whose ID the producer chose. The ID may be enqueued again later."""
+    parent_queue: str | None = None
+    """Queue of the parent, which waits for this job (`ctx.child`). None if nobody waits for it."""
+    depth: int = 0
+    """Number of jobs that wait for this one: its parent, the parent's parent, and so on."""
 
     @property
     def enqueueing(self) -> str:
@@ -112,6 +116,8 @@ def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
     if extra:
         wire["x"] = extra
     wire |= {"a": record.args, "k": record.kwargs}  # last, since lists read only the beginning
+    if record.parent_queue is not None:  # first, since scripts find it by the beginning of the record
+        wire = {"aq": 1, "up": [record.parent, record.parent_queue, record.depth]} | wire
     one = len(record.args) == 1 and not record.kwargs
     return encode(
         wire,
@@ -135,7 +141,7 @@ def _extra(record: JobRecord) -> dict[str, Any]:
         "attempts": options.attempts,
         "backoff": options.backoff,
         "tags": list(record.tags) or None,
-        "parent": record.parent,
+        "parent": record.parent if record.parent_queue is None else None,
         "tenant": record.tenant,
         "trace": record.trace,
         "nonce": record.nonce,
@@ -153,7 +159,9 @@ def decode_job(raw: bytes) -> JobRecord:
         wire = orjson.loads(raw) if raw.startswith(RECORD_PREFIX) else read_record(raw, "the job's record")
         record = JobRecord(wire["f"], wire["a"], wire["k"], wire["et"], wire.get("t"), wire.get("q"), wire.get("p"))
         _check_job(record)
-        extra = wire.get("x")
+        extra, parent = wire.get("x"), wire.get("up")
+        if parent:
+            record = _with_parent(record, parent)
         return _with_extra(record, extra) if extra else record
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
         raise InvalidPayload(f"the job's record is not valid: {exc} ({raw[:40]!r}…)") from exc
@@ -172,6 +180,12 @@ def _check_job(record: JobRecord) -> None:
         raise TypeError("it needs f (string), a (array), k (object), et (integer); t and p are integers or null")
 
 
+def _with_parent(record: JobRecord, wire: Any) -> JobRecord:
+    if type(wire) is not list or [type(part) for part in wire] != [str, str, int]:
+        raise TypeError("up must be [ID of the parent, queue of the parent, depth]")
+    return replace(record, parent=wire[0], parent_queue=wire[1], depth=wire[2])
+
+
 def _with_extra(record: JobRecord, extra: Mapping[str, Any]) -> JobRecord:
     options = JobOptions(extra.get("timeout"), extra.get("attempts"), extra.get("backoff"))
     if type(options.timeout) not in NUMBER_OR_NONE or type(options.attempts) not in INT_OR_NONE:
@@ -180,7 +194,7 @@ def _with_extra(record: JobRecord, extra: Mapping[str, Any]) -> JobRecord:
         record,
         options=options,
         tags=[tag for tag in extra.get("tags") or () if type(tag) is str],
-        parent=_text_of(extra, "parent"),
+        parent=record.parent or _text_of(extra, "parent"),
         tenant=_text_of(extra, "tenant"),
         trace=_text_of(extra, "trace"),
         nonce=_text_of(extra, "nonce"),

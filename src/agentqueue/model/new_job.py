@@ -107,6 +107,8 @@ def prepare_job(
     draw_nonce: Callable[[], str],
     max_bytes: int = MAX_BYTES,
     parent: str | None = None,
+    parent_queue: str | None = None,
+    depth: int = 0,
     by_name: bool = False,
 ) -> Prepared:
     """Check a job and its options, and encode the job.
@@ -121,6 +123,8 @@ def prepare_job(
         draw_nonce: Returns a random text for a job whose options have an ID.
         max_bytes: Maximum size of the encoded job.
         parent: The ID of the job that enqueues this one.
+        parent_queue: The queue of that job, if it waits for this one.
+        depth: The number of jobs that wait for this one in a row.
         by_name: The caller wrote the job's name, and may have mistyped it.
 
     Raises:
@@ -134,7 +138,9 @@ def prepare_job(
     given = _given(options) if options else options
     unknown_yet = name if by_name and not given.get("force") else ""
     if not given:
-        record = JobRecord(name, args, enqueued_ms=now_ms, queue=queue, parent=parent)
+        record = JobRecord(
+            name, args, enqueued_ms=now_ms, queue=queue, parent=parent, parent_queue=parent_queue, depth=depth
+        )
         return Prepared(
             NewJob(queue, new_id, encode_job(record, max_bytes=max_bytes)), id_is_random=True, name=unknown_yet
         )
@@ -148,6 +154,8 @@ def prepare_job(
         options=_job_options(given),
         tags=_tags(given.get("tags")),
         parent=parent,
+        parent_queue=parent_queue,
+        depth=depth,
         tenant=_short_text(given.get("tenant"), "tenant"),
         trace=_short_text(given.get("trace"), "trace"),
         nonce=draw_nonce() if "id" in given else None,

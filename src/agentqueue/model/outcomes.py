@@ -16,6 +16,17 @@ KEEP_FOREVER: Final = -1
 """`keep_ms` of a result that never expires."""
 
 
+@dataclass(frozen=True, slots=True)
+class ParentReturn:
+    """What a job that ends returns to the parent that waits for it."""
+
+    parent: str
+    queue: str
+    """Queue of the parent."""
+    value: bytes
+    """JSON, see `agentqueue.model.child_return`."""
+
+
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
 class Completed:
     """Outcome of a job whose handler has returned. Its children are enqueued in the same call or not at all."""
@@ -29,6 +40,8 @@ class Completed:
     children: Sequence[NewJob] = ()
     has_journal: bool = False
     """The job has a journal, which is deleted."""
+    returns: ParentReturn | None = None
+    """What the parent that waits for the job gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ class DeadLettered:
     children: Sequence[NewJob] = ()
     kept: Mapping[str, bytes | str | int] = field(default_factory=dict)
     """Fields of the job's meta hash (checkpoint, journal) that stay with the dead letter. A replay gives them back."""
+    returns: ParentReturn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +84,7 @@ class Cancelled:
     """Retention of the result in ms; 0 stores no result, KEEP_FOREVER one that never expires."""
     has_journal: bool = False
     """The job has a journal, which is deleted."""
+    returns: ParentReturn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +146,9 @@ class Claimed:
 def outcome_bytes(outcome: Outcome) -> int:
     """Return about how many bytes an outcome adds to a call."""
     match outcome:
-        case Completed(result=result, children=children):
-            return len(result) + sum(len(job.record) for job in children)
+        case Completed(result=result, children=children, returns=returns):
+            size = len(result) + sum(len(job.record) for job in children)
+            return size if returns is None else size + len(returns.value)
         case DeadLettered(result=result, dead_letter=dead_letter, children=children, kept=kept):
             size = len(result) + len(dead_letter) + sum(len(job.record) for job in children)
             return size + sum(len(str(value)) for value in kept.values())

@@ -8,6 +8,9 @@ from typing import Final
 from agentqueue.errors import UsageError
 from agentqueue.keys import (
     ABORT,
+    CASCADE,
+    CASCADES,
+    CHILDREN,
     DEAD,
     DECISION,
     IN_PROGRESS,
@@ -32,6 +35,7 @@ CALLED: Final = (
     "HDEL",
     "HGET",
     "HGETALL",
+    "HMGET",
     "INFO",  # to refuse servers that would lose jobs: replicas, evicting policies, old versions
     "LPUSH",
     "SADD",
@@ -53,6 +57,9 @@ ARQ: Final = ("DEL", "DBSIZE", "EXEC", "EXISTS", "KEYS", "MULTI", "PING", "PSETE
 """Commands that arq's own clients and workers call besides."""
 _IN_SCRIPTS: Final = re.compile(r"(?:redis\.p?call\(\s*|redis\.call, |call_or_reset\()'([A-Z]+)'")
 _PREFIXES: Final = (
+    CASCADE,
+    CHILDREN,
+    RETURNS,
     JOB,
     IN_PROGRESS,
     RETRY,
@@ -91,6 +98,7 @@ def keys(queues: Sequence[str] = ()) -> list[str]:
         QUEUES,
         ABORT,
         *(f"{prefix}*" for prefix in _PREFIXES),
+        CASCADES,
     ]
     return [*shared, *(pattern for queue in queues for pattern in (check_queue(queue), f"{queue}:*"))]
 

@@ -198,10 +198,13 @@ class Engine:
         """
         groups: dict[tuple[Level, int], list[Any]] = {}
         others: list[Outcome] = []
+        returning: list[Completed | DeadLettered | Cancelled] = []
         for outcome in outcomes:
             if type(outcome) is Completed and not (outcome.children or outcome.has_journal):  # most jobs
                 group = groups.setdefault((outcome.level, outcome.keep_ms), [])
                 group += (outcome.id, outcome.result, outcome.run_ms)
+                if outcome.returns is not None:
+                    returning.append(outcome)
             else:
                 others.append(outcome)
         args: list[Any] = [seq, owner, want, self.settings.lease_ms, aged, *self._limits]
@@ -213,7 +216,12 @@ class Engine:
             args += encode_outcome(outcome)
             if isinstance(outcome, Completed | DeadLettered):
                 child_queues.update(job.queue for job in outcome.children)
+            if isinstance(outcome, Completed | DeadLettered | Cancelled) and outcome.returns is not None:
+                returning.append(outcome)
         args += watch
+        for ended in returning:
+            if ended.returns is not None:
+                args += (ended.id, ended.returns.parent, ended.returns.queue, ended.returns.value)
         script = self._finish_and_claim_strict if child_queues else self._finish_and_claim
         reply = await self._run(script, args, child_queues, run=self.server.run_dedicated)
         lost, claimed, cancel, paused, retry_after, next_due, now, repeated, deleted, skipped = reply

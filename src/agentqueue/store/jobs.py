@@ -258,7 +258,7 @@ class Store:
             for job_id, reply in zip(ids, replies, strict=False)
         ]
 
-    async def cancel(self, queue: str, job_id: str, *, result: bytes, keep_ms: int) -> str:
+    async def cancel(self, queue: str, job_id: str, *, result: bytes, keep_ms: int, cascade: bool = True) -> str:
         """Cancel a waiting job, or ask the worker of a running job to cancel it.
 
         Args:
@@ -266,11 +266,12 @@ class Store:
             job_id: ID of the job.
             result: encoded result of a cancelled job.
             keep_ms: how long the result is kept; 0 stores none.
+            cascade: cancel the children that the job waits for, too.
 
         Returns:
             `cancelled`, `asked` (it runs), `final` (too late) or `unknown`.
         """
-        return str((await self._run("cancel", queue, [job_id, result, keep_ms])).decode())
+        return str((await self._run("cancel", queue, [job_id, result, keep_ms, int(cascade)])).decode())
 
     async def replay(self, queue: str, ids: Sequence[str]) -> ReplayReply:
         """Enqueue the jobs of up to 500 dead letters again, at the end of the queue and without their failures."""

@@ -6,7 +6,7 @@
   Input
     none
   Keys touched
-    all keys of the queue, arq:abort, aq:queues (TYPE only)
+    all keys of the queue, arq:abort, aq:cascades, aq:queues (TYPE only)
   Output
     flat {key, type}*
 ]]
@@ -25,5 +25,6 @@ local function check(key, expected)
 end
 for suffix, expected in pairs(TYPES) do check(queue .. suffix, expected) end
 check(ABORT, 'zset')
+check(CASCADES, 'list')
 check(QUEUES, 'set')
 return found

@@ -29,6 +29,7 @@
                                   with its waits
                  The keep time of a result is 0 for no result and -1 for ever.
           then   watched IDs: jobs that the worker runs
+          then   {ID, ID of its parent, queue of the parent, JSON}* what jobs that end return to parents that wait for them
 
   Keys touched
     all keys of the queue; the keys of the jobs; aq:last:{owner}; arq:abort; keys of the queues of children
@@ -66,7 +67,7 @@ max_starts, window_ms, history_count = tonumber(max_starts), tonumber(window_ms)
 watched_count = tonumber(watched_count)
 local outcome_ids, outcome_positions, groups, watched_first =
   locate_outcomes(15, tonumber(group_count), tonumber(other_count))
-local outcome_count = #outcome_ids
+local outcome_count, returns_first = #outcome_ids, watched_first + watched_count
 
 local has_cancel_requests = redis.call('ZCARD', ABORT) > 0
 
@@ -81,8 +82,8 @@ end
 
 local function find_cancel_requests()
   local found = {}
-  for i = watched_first, watched_first + watched_count - 1, MAX_ARGUMENTS do
-    local ids = {unpack(ARGV, i, math.min(i + MAX_ARGUMENTS, watched_first + watched_count) - 1)}
+  for i = watched_first, returns_first - 1, MAX_ARGUMENTS do
+    local ids = {unpack(ARGV, i, math.min(i + MAX_ARGUMENTS, returns_first) - 1)}
     local scores = redis.call('ZMSCORE', ABORT, unpack(ids))
     for j = 1, #ids do
       if scores[j] then found[#found + 1] = ids[j] end
@@ -110,6 +111,11 @@ elseif is_outdated then
   lost, want, outcome_count = outcome_ids, 0, 0
 elseif outcome_count > 0 then
   lost = record_outcomes(outcome_ids, outcome_positions, groups, owner, has_cancel_requests)
+  if returns_first <= #ARGV then
+    -- It may fail: the outcomes stand, and housekeeping finds children that have ended without a return.
+    local ok, err = pcall(return_to_parents, returns_first, lost)
+    if not ok then skipped = error_text(err) end
+  end
 end
 if want > 0 and not is_paused then
   local ok, err = pcall(function()

@@ -29,6 +29,7 @@ from agentqueue_worker.app.ports import Codec
 from agentqueue_worker.domain.claimed_job import ClaimedJob
 from agentqueue_worker.domain.dead_letter import ERROR_TYPES, dead_letter_of
 from agentqueue_worker.domain.error_record import add_error, describe_failure
+from agentqueue_worker.domain.parent_return import return_cancelled, return_completed, return_dead
 from agentqueue_worker.domain.retry import snooze_ms
 
 NOTIFICATION_ID_PREFIX = "dead-letter:"
@@ -62,8 +63,9 @@ class OutcomeFactory:
             result = self._result(job, State.COMPLETED, value, attempts=job.attempt, errors=errors, progress=progress)
             raw = self.codec.encode_result(result)
         children = () if context is None else context.children
+        run_ms, returns = round(seconds * 1000), return_completed(job.record, raw)
         return Completed(
-            job.id, job.claimed.level, raw, job.handler.keep_ms, round(seconds * 1000), children, job.has_journal
+            job.id, job.claimed.level, raw, job.handler.keep_ms, run_ms, children, job.has_journal, returns
         )
 
     def cancelled(self, job: ClaimedJob[Handler | None]) -> Cancelled:
@@ -77,7 +79,8 @@ class OutcomeFactory:
             errors=errors_of(claimed.meta),
             progress=None if context is None else context.last_progress,
         )
-        return Cancelled(job.id, claimed.level, self.codec.encode_result(result), self._keep_ms(job), job.has_journal)
+        raw, returns = self.codec.encode_result(result), return_cancelled(job.record)
+        return Cancelled(job.id, claimed.level, raw, self._keep_ms(job), job.has_journal, returns)
 
     def released(self, job: RunningJob, after: float | None) -> Released:
         """Return the outcome of an unfinished job that goes back to the queue. `after`: delay in seconds, or None."""
@@ -137,6 +140,7 @@ class OutcomeFactory:
             encode_dead_letter(dead_letter),
             self._notifications(dead_letter),
             _kept_for_replay(job),
+            return_dead(job.record, error, reason),
         )
 
     def describe_error(self, job: RunningJob, exc: BaseException) -> AttemptError:

@@ -1,4 +1,4 @@
---! include keys clock batches errors wakeups dead_letters leases arq_expiry suspension
+--! include keys clock batches errors wakeups dead_letters leases arq_expiry suspension lost_children cancellation children
 local SWEEP_BATCH = 100 -- entries that each sweep looks at per call
 local PLACE_BATCH = 20 -- entries of a sweep that looks for the place of each job, which takes up to four commands
 
@@ -108,4 +108,7 @@ local function sweep(expiry_batch, dead_letters_ms, history_ms, stale_ms)
   try(sweep_workers, stale_ms)
   try(sweep_suspended, SUSPENSION_KINDS[math.floor(now / 487) % #SUSPENSION_KINDS + 1])
   try(sweep_mailboxes)
+  try(sweep_parents)
+  try(continue_cascades)
+  try(wake_parents)
 end

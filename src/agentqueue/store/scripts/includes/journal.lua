@@ -27,5 +27,5 @@ end
 
 -- Delete the journal of a job, the mailbox of its signals and the results of its children.
 local function delete_journal(id)
-  redis.call('UNLINK', JOURNAL .. id, SIGNALS .. id, RETURNS .. id)
+  redis.call('UNLINK', JOURNAL .. id, SIGNALS .. id, CHILDREN .. id, RETURNS .. id)
 end

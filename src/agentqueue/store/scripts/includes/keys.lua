@@ -7,9 +7,9 @@ local queue = KEYS[3]
 -- Prefixes of the keys of a job. The `arq:` keys are named as arq names them.
 local JOB, IN_PROGRESS, RETRY, RESULT = 'arq:job:', 'arq:in-progress:', 'arq:retry:', 'arq:result:'
 local META, DEAD = 'aq:meta:', 'aq:dead:'
-local JOURNAL, SIGNALS, RETURNS = 'aq:journal:', 'aq:signals:', 'aq:returns:'
+local JOURNAL, SIGNALS, CHILDREN, RETURNS = 'aq:journal:', 'aq:signals:', 'aq:children:', 'aq:returns:'
 
 -- Keys that all queues share.
-local ABORT, QUEUES = 'arq:abort', 'aq:queues'
+local ABORT, QUEUES, CASCADES = 'arq:abort', 'aq:queues', 'aq:cascades'
 
 local LEVEL_SUFFIXES = {':urgent', ':high', '', ':low'}

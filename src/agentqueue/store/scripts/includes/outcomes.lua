@@ -1,4 +1,4 @@
---! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases journal suspension
+--! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases journal suspension children cancellation
 -- Outcomes of jobs, as the arguments of finish_and_claim.lua list them. An outcome is a run of arguments: its kind, the
 -- number of its arguments, and its fields, of which the first two are the job's ID and level. Completed jobs without
 -- children, the most frequent outcome, share their level and keep time in groups.
@@ -33,6 +33,18 @@ local function enqueue_children(first, last)
   for i = first, last, 5 do enqueue_jobs(args[i], {unpack(args, i + 1, i + 4)}, false) end
 end
 
+-- Give what jobs have returned to the parents that wait for them, and wake these. A job whose outcome was lost returns
+-- nothing. Call it after all outcomes are recorded: one of them may have suspended or ended the parent.
+-- first: position of the first of {ID, ID of the parent, queue of the parent, what it returns}*
+local function return_to_parents(first, lost)
+  local is_lost = {}
+  for i = 1, #lost do is_lost[lost[i]] = true end
+  for i = first, #args, 4 do
+    if not is_lost[args[i]] then return_to_parent(args[i + 1], args[i + 2], args[i], args[i + 3]) end
+  end
+  wake_parents()
+end
+
 -- Record the outcomes of jobs that the owner still holds. Return the IDs of the others.
 -- ids, positions: the jobs' IDs, and where their outcomes start in ARGV.
 -- The order of writes matters, since a script does not roll back: first the writes that a key of a wrong type may fail
@@ -40,7 +52,7 @@ end
 local function record_outcomes(ids, positions, groups, owner, has_cancel_requests)
   local lost, counters = {}, {}
   local final_ids, completed, removed, deleted, notes = {}, {}, {{}, {}, {}, {}}, {}, {}
-  local with_journal = {} -- IDs of final jobs with a journal
+  local with_journal, cancelled = {}, {} -- IDs of final jobs with a journal, and of those that were cancelled
   local results = {} -- by keep time: flat {key, result}*
 
   local function add_to_counter(counter, by) counters[counter] = (counters[counter] or 0) + by end
@@ -97,7 +109,10 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   -- id, level, result, keep ms, 1 if it has a journal
   function record.cancelled(first)
     finish(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
-    if args[first + 4] == '1' then with_journal[#with_journal + 1] = args[first] end
+    if args[first + 4] == '1' then
+      with_journal[#with_journal + 1] = args[first]
+      cancelled[#cancelled + 1] = args[first]
+    end
     add_to_counter('cancelled', 1)
   end
 
@@ -187,7 +202,9 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     for_each_batch(removed[level], function(...) redis.pcall('ZREM', level_keys[level], ...) end)
   end
   for_each_batch(deleted, function(...) redis.call('DEL', ...) end)
+  for i = 1, #cancelled do begin_cascade(cancelled[i]) end
   for i = 1, #with_journal do delete_journal(with_journal[i]) end
   for i = 1, #notes do notes[i]() end
+  if #cancelled > 0 then pcall(continue_cascades) end
   return lost
 end

@@ -1,0 +1,113 @@
+--! include keys clock batches journal waits children
+--[[
+  Ask for what a gather of a running job has come to. If it is complete, its answer is written to the journal, and stays
+  the same in later deliveries. If not, it becomes a wait in the journal, which the return that completes it changes.
+
+  Input
+    ARGV  1     in-progress value of the parent's delivery
+          2     ID of the parent
+          3     field of the journal
+          4     what the gather waits for, JSON: a string for people
+          5     number of children that must be done
+          6     number of failed children with which the gather has failed; 0: it takes failures along
+          7     ms until it ends by itself, or ''
+          8     number of the delivery
+          then  IDs of the children, as send_children.lua has returned them
+  Keys touched
+    arq:in-progress:, aq:journal: and aq:children: of the parent
+  Output
+    {} if another delivery has begun, otherwise {text of the field}: a wait as includes/children.lua describes it, or
+      {"is":"done","at":ms,"delivery":…,"round":…,"settled":…,"v":VALUE}. A replay of the parent asks again unless it is
+      settled: no failure counted, and it was in time. VALUE is
+        {"all":true}     all children are done, or have ended if failures are taken along
+        {"ended":[…]}    these are (positions from 0), and they are enough
+        {"failed":N}     the child at this position has failed
+        {"late":true}    the time was over
+]]
+local lease, id, field, what, need, limit, end_ms, delivery = unpack(ARGV, 1, 8)
+if not is_delivery(id, lease) then return {} end
+local journal, children = JOURNAL .. id, CHILDREN .. id
+need, limit = tonumber(need), tonumber(limit)
+local takes_failures = limit == 0
+local round = redis.call('HGET', children, '#round') or '0'
+local total = #ARGV - 8
+if takes_failures then limit = total + 1 end
+
+local text = redis.call('HGET', journal, field) or ''
+local is_of_this_round = string.match(text, '"round":(%d+),') == round
+if has_ended(text) and (is_of_this_round or string.find(text, '"settled":true,"v":', 1, true)) then return {text} end
+if not is_of_this_round then
+  redis.call('HDEL', journal, field)
+  text = ''
+end
+
+local states, entries, ended, first_failed = {}, {}, {}, nil
+local done, failed = 0, 0
+for i = 9, #ARGV, MAX_ARGUMENTS do
+  local found = redis.call('HMGET', children, unpack(ARGV, i, math.min(i + MAX_ARGUMENTS - 1, #ARGV)))
+  for j = 1, #found do
+    local position = i + j - 9 -- from 1
+    local entry = found[j] or error('job ' .. id .. ' has not sent child ' .. ARGV[position + 8], 0)
+    entries[position], states[position] = entry, string.match(entry, '^%l+')
+    if states[position] == 'done' then
+      done = done + 1
+    elseif states[position] ~= 'pending' then
+      failed, first_failed = failed + 1, first_failed or position
+    end
+    if states[position] == 'done' or (takes_failures and states[position] ~= 'pending') then
+      ended[#ended + 1] = position - 1
+    end
+  end
+end
+
+local function set_entries(pairs_to_set)
+  for i = 1, #pairs_to_set, MAX_ARGUMENTS do
+    redis.call('HSET', children, unpack(pairs_to_set, i, math.min(i + MAX_ARGUMENTS - 1, #pairs_to_set)))
+  end
+end
+
+-- Note that the parent knows the failure of the child at a position, so that a replay of the child changes nothing.
+local seen = {}
+local function see_failure(position)
+  if states[position] ~= 'failed' then return end
+  seen[#seen + 1] = ARGV[position + 8]
+  seen[#seen + 1] = 'seen' .. string.sub(entries[position], #'failed' + 1)
+end
+
+local function answer(value, is_settled)
+  set_entries(seen)
+  local body = string.format(
+    '{"delivery":%s,"round":%s,"settled":%s,"v":%s}', delivery, round, is_settled and 'true' or 'false', value
+  )
+  write_entry(id, field, 'done', body)
+  return {redis.call('HGET', journal, field)}
+end
+
+local ends = string.match(text, '"until":(%d+),')
+if is_pending(text) and ends and tonumber(ends) <= now then return answer('{"late":true}', false) end
+if failed >= limit then
+  see_failure(first_failed)
+  return answer('{"failed":' .. first_failed - 1 .. '}', false)
+end
+if is_complete(need, limit, total, done, failed) then
+  for position = 1, takes_failures and total or 0 do see_failure(position) end
+  local value = #ended == total and '{"all":true}' or '{"ended":[' .. table.concat(ended, ',') .. ']}'
+  return answer(value, failed == 0 or not takes_failures)
+end
+
+-- Register the gather with the children that have not ended, and with failures, which may be taken back.
+local waiting, mark = {}, '\n' .. field
+for position = 1, total do
+  local entry = entries[position]
+  if (states[position] == 'pending' or states[position] == 'failed') and not string.find(entry .. '\n', mark .. '\n', 1, true) then
+    waiting[#waiting + 1] = ARGV[position + 8]
+    waiting[#waiting + 1] = entry .. mark
+  end
+end
+set_entries(waiting)
+local since = string.match(text, '"since":(%d+),') or now_text
+if not ends and end_ms ~= '' then ends = format_number(now + tonumber(end_ms)) end
+text = PENDING .. '"children","for":' .. what .. ',"since":' .. since .. (ends and ',"until":' .. ends or '')
+  .. string.format(',"round":%s,"need":%d,"limit":%d,"of":%d,"done":%d,"failed":%d}', round, need, limit, total, done, failed)
+redis.call('HSET', journal, field, text)
+return {text}
