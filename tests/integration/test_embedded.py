@@ -143,6 +143,22 @@ def test_a_temporary_server_ends_with_its_parent_however_that_ends() -> None:
         os.kill(int(child), signal.SIGKILL)
 
 
+def test_a_server_of_the_tests_ends_with_a_test_run_that_is_killed() -> None:
+    program = """
+from tests.support.servers import run_server
+with run_server("valkey") as server:
+    print(server.process.pid, server.folder, flush=True)
+    server.process.wait()
+"""
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root) as run:
+        assert run.stdout is not None
+        pid, folder = run.stdout.readline().split()
+        run.kill()
+    wait_for(lambda: start_time(int(pid)) is None, "the server is gone")
+    wait_for(lambda: not Path(folder).exists(), "its folder is gone")
+
+
 def test_a_guard_does_not_kill_a_later_process_with_the_same_id(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as other:
         guard = ChildGuard(other.pid, "1", tmp_path / "gone")

@@ -17,6 +17,9 @@ from urllib.parse import quote
 import pytest
 import redis
 
+from agentqueue.local.server import start_time
+from agentqueue.service.child_guard import ChildGuard
+
 KINDS = ("valkey", pytest.param("redis", marks=pytest.mark.second_server))
 """The servers that a test runs on; `make quick` leaves the second one out."""
 
@@ -53,6 +56,8 @@ class RunningServer:
     """Variables that the server is started with, beside those of the tests."""
     host: str = "127.0.0.1"
     """Where it listens; another address than this needs a password."""
+    guard: ChildGuard | None = None
+    """Ends the server, and removes its folder, where the tests are killed."""
 
     @property
     def url(self) -> str:
@@ -76,6 +81,8 @@ class RunningServer:
                 start_new_session=True,
                 env={**os.environ, **self.environment},
             )
+        self.unguard()
+        self.guard = ChildGuard(self.process.pid, start_time(self.process.pid) or "", self.folder)
         if wait:
             self.wait()
 
@@ -107,6 +114,13 @@ class RunningServer:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(number)
             self.process.wait(20)
+        self.unguard()
+
+    def unguard(self) -> None:
+        """The server has ended."""
+        if self.guard is not None:
+            self.guard.stop()
+            self.guard = None
 
     def freeze(self) -> None:
         """SIGSTOP: it accepts connections and answers nothing."""
