@@ -9,7 +9,7 @@ Needs `agentqueue[embedded]`, and to run handlers `agentqueue-worker`.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
@@ -38,10 +38,24 @@ POLL_S: Final = 0.01
 """Pause between two reads of a job that another task's handlers run, in seconds."""
 
 
+class RunningWorker(Protocol):
+    """A worker that a Sandbox has started."""
+
+    def stop(self, *, grace: float | None = None) -> None:
+        """Drain it: it claims no more jobs, and running ones get `grace` seconds."""
+        ...
+
+    def crash(self) -> None:
+        """End it as by SIGKILL: nothing more reaches the server, and every job stops where it is."""
+        ...
+
+
 class Burst(Protocol):
     """The entry point `burst` of the group `agentqueue.workers`, which the worker's distribution registers."""
 
-    def __call__(self, target: Any, *, url: str, concurrency: int) -> Awaitable[None]:
+    def __call__(
+        self, target: Any, *, url: str, concurrency: int, started: Callable[[RunningWorker], None]
+    ) -> Awaitable[None]:
         """Serve an Agent's queue in this process until no job is ready or running. Delayed jobs stay."""
         ...
 
@@ -92,6 +106,8 @@ class Sandbox:
         self._server = EmbeddedServer() if url is None else None
         self._url = url
         self._driving = asyncio.Lock()
+        self._workers: dict[RunningWorker, asyncio.Event] = {}
+        """Workers that run now, each with an event that is set once it has ended."""
 
     @property
     def url(self) -> str:
@@ -131,7 +147,52 @@ class Sandbox:
         burst = load_burst()
         async with asyncio.timeout(timeout):
             while busy := [agent for agent in self.agents if await self._has_work(agent)]:
-                await asyncio.gather(*(burst(agent, url=self.url, concurrency=concurrency) for agent in busy))
+                await asyncio.gather(*(self._run(burst, agent, concurrency) for agent in busy))
+
+    async def _run(self, burst: Burst, agent: "Agent", concurrency: int) -> None:
+        ended, workers = asyncio.Event(), list[RunningWorker]()
+
+        def started(worker: RunningWorker) -> None:
+            workers.append(worker)
+            self._workers[worker] = ended
+
+        try:
+            await burst(agent, url=self.url, concurrency=concurrency, started=started)
+        finally:
+            ended.set()
+            for worker in workers:
+                del self._workers[worker]
+
+    async def crash(self) -> None:
+        """End the workers that run now as by `kill -9`, as often as a test likes. Their jobs run again on new ones.
+
+        Call it in another task than `run_until_idle` or `job.result()`, which go on with new workers, or within the
+        function that shall be cut: the call does not return there. Three crashes make a job dead. Unlike in a killed
+        process, coroutines run their `finally` blocks, without an effect on the server, and threads run on.
+        """
+        await self._end(lambda worker: worker.crash())
+
+    async def drain(self, *, grace: float = 0.0) -> None:
+        """Drain the workers that run now, as a deployment does by SIGTERM. Jobs that do not end run again on new ones.
+
+        Call it as `crash`.
+
+        Args:
+            grace: Seconds that running jobs get.
+        """
+        await self._end(lambda worker: worker.stop(grace=grace))
+
+    async def _end(self, end: Callable[[RunningWorker], None]) -> None:
+        workers = dict(self._workers)
+        if not workers:
+            raise UsageError(
+                "no worker of this Sandbox runs now: call this in a task beside box.run_until_idle() or job.result(), "
+                "or in a function that a handler calls"
+            )
+        for worker in workers:
+            end(worker)
+        for ended in workers.values():  # a job's own task is cancelled here
+            await ended.wait()
 
     async def run_until_final(self, job_id: str, queue: str | None = None) -> None:
         """Run the agents' handlers until a job ends. Its delays end at once. `job.result()` calls this.

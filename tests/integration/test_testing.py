@@ -1,7 +1,7 @@
 """The sandbox for users' own tests."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -38,7 +38,7 @@ def burst(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """A worker that completes each job and passes a smaller number on to the other agent; its runs."""
     runs: list[tuple[str, int]] = []
 
-    async def run(agent: Agent, *, url: str, concurrency: int) -> None:
+    async def run(agent: Agent, *, url: str, concurrency: int, **_: Any) -> None:
         runs.append((agent.name, concurrency))
         async with Server(ServerOptions(url)) as server, Client(url) as client:
             raw_queue = RawQueue(server, agent.queue)
@@ -237,3 +237,79 @@ def test_without_a_worker_installed_it_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(testing, "entry_points", lambda **_: ())
     with pytest.raises(UsageError, match="pip install agentqueue-worker"):
         testing.load_burst()
+
+
+# --- crashes and drains
+
+
+@pytest.mark.parametrize("end", [Sandbox.crash, Sandbox.drain])
+async def test_a_job_whose_worker_ends_runs_again_and_what_it_has_kept_is_there(
+    end: Callable[[Sandbox], Awaitable[None]],
+) -> None:
+    agent, calls = Agent("q"), list[str]()
+
+    async def plan() -> str:
+        calls.append("plan")
+        return "the plan"
+
+    async def write(text: str) -> str:
+        calls.append("write")
+        if calls.count("write") == 1:
+            await end(sandbox)
+        return f"written from {text}"
+
+    @agent.job(attempts=1)
+    async def report(ctx: Context) -> tuple[str, int]:
+        text = await ctx.step("plan", plan)
+        return await ctx.step("write", write, text), ctx.delivery
+
+    async with Sandbox(agent) as sandbox:
+        job = await sandbox.client.enqueue(report)
+        assert await job.result(timeout=30) == ("written from the plan", 2)
+        assert calls == ["plan", "write", "write"]
+        await sandbox.run_until_idle()
+
+
+async def test_a_worker_is_ended_from_outside_too_and_nothing_of_it_reaches_the_server() -> None:
+    agent, started, cleaned = Agent("q"), asyncio.Queue[int](), list[str]()
+
+    @agent.job
+    async def slow(ctx: Context) -> int:
+        started.put_nowait(ctx.delivery)
+        try:
+            await ctx.checkpoint(ctx.delivery)
+            if ctx.delivery < 3:
+                await asyncio.Event().wait()
+        finally:
+            cleaned.append(f"{ctx.delivery}")
+        return int(ctx.resume)
+
+    async with Sandbox(agent) as sandbox:
+        job = await sandbox.client.enqueue(slow)
+        result = asyncio.create_task(job.result(timeout=30))
+        assert await started.get() == 1
+        await sandbox.crash()
+        assert await started.get() == 2
+        await sandbox.drain()
+        assert await result == 2
+    assert cleaned == ["1", "2", "3"]
+
+
+async def test_a_job_that_crashes_its_workers_is_dead_after_three() -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def deadly(ctx: Context) -> None:
+        await sandbox.crash()
+
+    async with Sandbox(agent) as sandbox:
+        job = await sandbox.client.enqueue(deadly)
+        with pytest.raises(JobFailed, match="3 workers died while they ran it"):
+            await job.result(timeout=30)
+        assert [error.type for error in (await sandbox.client.dead_letter(job.id)).errors][:3] == ["Crashed"] * 3
+
+
+async def test_without_a_running_worker_nothing_can_crash(box: Sandbox) -> None:
+    for end in (box.crash, box.drain):
+        with pytest.raises(UsageError, match="no worker of this Sandbox runs now"):
+            await end()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Never, Self, TypeVar, cast
 
 from redis import asyncio as redis_asyncio
 from redis import exceptions as redis_errors
@@ -51,6 +51,14 @@ class Server:
             await connection.disconnect()
         await self.redis.aclose()
         await self.redis.connection_pool.disconnect()
+
+    def sever(self) -> None:
+        """Refuse every further call, as if this process had ended. For tests of crashes; `close` still works."""
+
+        async def refuse(_: object) -> Never:
+            raise QueueUnavailable(f"the connection to Redis at {self.name} was severed by a test")
+
+        self._timed = refuse  # type: ignore[method-assign, assignment]
 
     async def run(self, script: Script, queue: str, args: Sequence[Any]) -> Any:
         """Run a script on the keys of a queue. A script that the server does not know is loaded first."""

@@ -88,6 +88,9 @@ class Worker:
 
         self.state.open_durable = open_durable
         self.state.renew_soon = self._renewer.renew_soon
+        self.crashed = False
+        """True after `crash`."""
+        self._deadline: asyncio.Task[None] | None = None
         self._drain = Drain(self.state, self._runner, began=self._renewer.renew_soon)
 
     @property
@@ -98,6 +101,18 @@ class Worker:
     def stop(self, *, grace: float | None = None) -> None:
         """Drain the worker. It claims no more jobs, and running ones get `grace` seconds. A second call stops them."""
         self._drain.begin(grace=grace)
+
+    def crash(self) -> None:
+        """End as by SIGKILL, for tests: nothing more reaches Redis, and every job stops where it is.
+
+        Unlike a killed process, a coroutine runs its `finally` blocks, and a thread runs to its end.
+        """
+        self.crashed = True
+        self._server.sever()
+        for job in list(self.state.running.values()):
+            self._runner.lose(job)
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def release_from_thread(self, timeout: float) -> None:
         """Release all jobs within `timeout` seconds although the event loop may be blocked, before the process ends."""
@@ -153,7 +168,7 @@ class Worker:
         self._renewer.start()
         log.info("worker_started", queue=self.options.queue, concurrency=self.options.concurrency, jobs=self._jobs)
         loop_task = asyncio.create_task(self._loop.run(), name="claim-loop")
-        deadline = asyncio.create_task(self._drain.run(), name="drain")
+        self._deadline = deadline = asyncio.create_task(self._drain.run(), name="drain")
         parts: list[tuple[str, Any]] = [("progress", self._progress_writer.run()), ("check", self._check_server())]
         if not self.options.burst:
             parts.append(("listen", self._loop.listen()))
