@@ -463,6 +463,40 @@ async def test_a_snooze_holds_no_slot_and_says_until_when(client: Client, server
     assert (await client.stats("q")).active == 0
 
 
+# --- why a run ends
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [("cancel", "cancelled"), ("timeout", "timeout"), ("drain", "draining"), ("lose", "lease-lost")]
+)
+async def test_a_handler_that_is_stopped_can_tell_a_cancellation_from_what_lets_it_run_again(
+    client: Client, server_url: str, end: str, reason: str
+) -> None:
+    agent, started, endings = Agent("q"), asyncio.Event(), list[str | None]()
+
+    @agent.job(timeout=0.3 if end == "timeout" else 60, attempts=1)
+    async def book(ctx: Context) -> None:
+        endings.append(ctx.ending)
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            endings.append(ctx.ending)
+            raise
+
+    job = await client.enqueue(book)
+    async with working(agent, server_url) as worker:
+        await started.wait()
+        if end == "cancel":
+            await job.cancel()
+        elif end == "drain":
+            worker.stop(grace=0)
+        elif end == "lose":
+            worker.state.lose(job.id)
+        await until(lambda: len(endings) == 2, what="the handler is stopped")
+    assert endings == [None, reason]
+
+
 # --- payloads
 
 

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Never, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Never, Protocol, TypeVar, Unpack, overload
 
 import orjson
 
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = TypeVar("P")
+EndingReason = Literal["cancelled", "draining", "suspended", "timeout", "lease-lost"]
+"""Why the worker ends a run of a job.
+
+Only after "cancelled" is the job over. After "draining", "suspended" and "lease-lost" it runs again, and after
+"timeout" it may. So cleaning up that must not happen in the middle of a job, such as undoing a booking, asks
+`ctx.ending` first.
+"""
 MAX_CHILDREN: Final = 1_000
 """Maximum number of jobs that one job may enqueue. One script sends them, which blocks the server meanwhile."""
 MAX_CHILDREN_BYTES: Final = 3 * 1024 * 1024
@@ -91,6 +98,7 @@ class Context:
         "children",
         "delivery",
         "ended",
+        "ending",
         "id",
         "last_progress",
         "stopping",
@@ -123,6 +131,8 @@ class Context:
         self.last_progress: Progress | None = None
         self.ended = False
         """True once the job has left its slot."""
+        self.ending: EndingReason | None = None
+        """Why the worker ends this run, None while it does not. See `EndingReason`."""
         self.stopping = False
         """True if the job was cancelled, timed out or lost its lease. A thread must check it: it cannot be stopped."""
 

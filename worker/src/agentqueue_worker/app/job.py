@@ -1,7 +1,7 @@
 """A running job, and the handler that runs it."""
 
 from collections.abc import Awaitable
-from enum import Enum, auto
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentqueue.model.job import JobRecord
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from agentqueue.agent.context import Context
 
 
-class Ending(Enum):
-    """Reason why the worker itself ends a running job."""
+class Ending(StrEnum):
+    """Reason why the worker itself ends a running job. Handlers read the value as `ctx.ending`."""
 
-    TIMEOUT = auto()
-    CANCEL = auto()
+    TIMEOUT = "timeout"
+    CANCEL = "cancelled"
     """A client asked to cancel the job."""
-    DRAIN = auto()
+    DRAIN = "draining"
     """The grace period is over. The job is released."""
-    LOST = auto()
+    LOST = "lease-lost"
     """Another worker holds the job. The outcome of this run is dropped."""
 
 

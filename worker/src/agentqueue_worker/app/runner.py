@@ -180,6 +180,7 @@ class Runner:
         job.ending = job.ending or ending
         if job.context is not None:
             job.context.stopping = True
+            job.context.ending = job.ending.value
         if job.task is not None:
             job.task.cancel()
             # A task that is cancelled before it first runs never enters `_run`.
