@@ -126,10 +126,8 @@ async def contexts(ctx: Context) -> None:
     assert_type(ctx.tags, Sequence[str])
     assert_type((ctx.tenant, ctx.trace, ctx.parent), tuple[str | None, str | None, str | None])
     assert_type(ctx.should_yield, bool)
-    if ctx.ending == "canceled":  # type: ignore[comparison-overlap]
-        ctx.log.info("undone")
-    if ctx.ending == "cancelled":
-        ctx.log.info("undone")
+    assert_type(ctx.ending == "cancelled", bool)
+    print(ctx.ending == "canceled")  # type: ignore[comparison-overlap]
     assert_type(ctx.resume, Any)
     assert_type(ctx.state, Any)
     assert_type(ctx.progress(50), Awaitable[None])
