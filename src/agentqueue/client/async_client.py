@@ -163,9 +163,9 @@ class Job(Generic[R_co]):
         value = await self._client.result(self.id, timeout, queue=self.queue)
         return cast("R_co", reader.load(value, f"job {self.id} is completed, but its result"))
 
-    async def cancel(self) -> Cancellation:
+    async def cancel(self, *, cascade: bool = True) -> Cancellation:
         """Cancel the job; see `Client.cancel`."""
-        return await self._client.cancel(self.id, queue=self.queue)
+        return await self._client.cancel(self.id, queue=self.queue, cascade=cascade)
 
 
 class Client:
@@ -521,8 +521,13 @@ class Client:
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, LAST_POLL_S)
 
-    async def cancel(self, id: str, *, queue: str | None = None) -> Cancellation:  # noqa: A002
+    async def cancel(self, id: str, *, queue: str | None = None, cascade: bool = True) -> Cancellation:  # noqa: A002
         """Cancel a job. A job that has not started is cancelled at once, a running one by its worker within a second.
+
+        Args:
+            id: The job's ID.
+            queue: The job's queue, if it is known.
+            cascade: Cancel the children that it waits for, too: 100 at once, the others within seconds.
 
         Raises:
             JobNotFound: The job is not known.
@@ -531,7 +536,9 @@ class Client:
         if found.state is None:
             raise job_not_found(id)
         result = encode_result(cancelled_result(found, now_ms()))
-        done = await self._with_slot(self.store.cancel(found.queue, id, result=result, keep_ms=RESULT_KEEP_MS))
+        done = await self._with_slot(
+            self.store.cancel(found.queue, id, result=result, keep_ms=RESULT_KEEP_MS, cascade=cascade)
+        )
         if done == "unknown":  # it has just ended, and kept no result
             return Cancellation.TOO_LATE
         return {"cancelled": Cancellation.CANCELLED, "asked": Cancellation.REQUESTED}.get(done, Cancellation.TOO_LATE)

@@ -138,9 +138,9 @@ class SyncJob(Generic[R_co]):
         """Wait until the job ends, and return the result of its handler; see `Job.result`."""
         return self._client._thread.run(self._job.result(timeout))  # noqa: SLF001  # its own
 
-    def cancel(self) -> Cancellation:
+    def cancel(self, *, cascade: bool = True) -> Cancellation:
         """Cancel the job; see `Client.cancel`."""
-        return self._client.cancel(self.id, queue=self.queue)
+        return self._client.cancel(self.id, queue=self.queue, cascade=cascade)
 
 
 class SyncClient:
@@ -285,9 +285,9 @@ class SyncClient:
         """Wait until the job ends, and return the result of its handler; see `Client.result`."""
         return self._thread.run(self._client.result(id, timeout, queue=queue))
 
-    def cancel(self, id: str, *, queue: str | None = None) -> Cancellation:  # noqa: A002
+    def cancel(self, id: str, *, queue: str | None = None, cascade: bool = True) -> Cancellation:  # noqa: A002
         """Cancel a job; see `Client.cancel`."""
-        return self._thread.run(self._client.cancel(id, queue=queue))
+        return self._thread.run(self._client.cancel(id, queue=queue, cascade=cascade))
 
     def queues(self) -> list[str]:
         """Return the names of all queues; see `Client.queues`."""

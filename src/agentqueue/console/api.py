@@ -246,7 +246,7 @@ def _errors(snapshot: Snapshot) -> Sequence[AttemptError]:
 async def cancel(request: Request) -> Response:
     """Cancel a job: 200 if it is cancelled, 202 if its worker stops it within a second, 409 if it has already ended."""
     job_id = check_id(request.path_params["id"])
-    done = await client_of(request).cancel(job_id)
+    done = await client_of(request).cancel(job_id, cascade=boolean(request, "cascade", default=True))
     log.info("job_cancelled", id=job_id, cancellation=str(done))
     if done is Cancellation.TOO_LATE:
         raise HttpProblem(HTTPStatus.CONFLICT, f"job {job_id} has already ended; there is nothing to cancel")

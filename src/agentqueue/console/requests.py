@@ -104,13 +104,13 @@ def word_list(request: Request, name: str) -> list[str]:
     return [word for word in request.query_params.get(name, "").split(",") if word]
 
 
-def boolean(request: Request, name: str) -> bool:
-    """Return a query parameter that is `true` or `false`. It is false by default.
+def boolean(request: Request, name: str, *, default: bool = False) -> bool:
+    """Return a query parameter that is `true` or `false`, or `default`.
 
     Raises:
         UsageError: It is neither.
     """
-    text = request.query_params.get(name, "false").lower()
+    text = request.query_params.get(name, str(default)).lower()
     if text not in ("true", "false"):
         raise UsageError(f"?{name}={text:.40} must be true or false")
     return text == "true"
