@@ -1,6 +1,6 @@
 """A worker's operations on the children of its running jobs: the jobs whose results they wait for."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, cast
@@ -109,6 +109,7 @@ class Children:
         rule: GatherRule,
         delivery: int,
         ids: Sequence[str],
+        progress: Mapping[str, bytes | str | int] | None = None,
     ) -> bytes | None:
         """Return the journal's entry of a gather: a wait, or its answer. None if another delivery has begun.
 
@@ -120,9 +121,12 @@ class Children:
             rule: when it is complete.
             delivery: number of the delivery.
             ids: IDs of its children, which `send` has returned.
+            progress: fields to write to the job's meta hash if the gather is complete now.
         """
         timeout_ms = "" if rule.timeout_ms is None else rule.timeout_ms
-        args = [lease, parent, field, what, rule.need, rule.limit, timeout_ms, delivery, *ids]
+        args = [lease, parent, field, what, rule.need, rule.limit, timeout_ms, delivery]
+        meta = [part for pair in (progress or {}).items() for part in pair]
+        args += [len(meta), *meta, *ids]
         reply = await self._server.run(self._gather, self._queue, args)
         return cast("bytes", reply[0]) if reply else None
 

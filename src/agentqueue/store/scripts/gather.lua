@@ -1,4 +1,4 @@
---! include keys clock batches journal waits children
+--! include keys clock batches wrong_types journal waits children
 --[[
   Ask for what a gather of a running job has come to. If it is complete, its answer is written to the journal, and stays
   the same in later deliveries. If not, it becomes a wait in the journal, which the return that completes it changes.
@@ -12,9 +12,11 @@
           6     number of failed children with which the gather has failed; 0: it takes failures along
           7     ms until it ends by itself, or ''
           8     number of the delivery
+          9     number of values for the job's meta hash, if the gather is complete now
+          then  {field, value}* of them
           then  IDs of the children, as send_children.lua has returned them
   Keys touched
-    arq:in-progress:, aq:journal: and aq:children: of the parent
+    arq:in-progress:, aq:journal:, aq:children: and aq:meta: of the parent
   Output
     {} if another delivery has begun, otherwise {text of the field}: a wait as includes/children.lua describes it, or
       {"is":"done","at":ms,"delivery":…,"round":…,"settled":…,"v":VALUE}. A replay of the parent asks again unless it is
@@ -24,13 +26,14 @@
         {"failed":N}     the child at this position has failed
         {"late":true}    the time was over
 ]]
-local lease, id, field, what, need, limit, end_ms, delivery = unpack(ARGV, 1, 8)
+local lease, id, field, what, need, limit, end_ms, delivery, meta_count = unpack(ARGV, 1, 9)
 if not is_delivery(id, lease) then return {} end
 local journal, children = JOURNAL .. id, CHILDREN .. id
 need, limit = tonumber(need), tonumber(limit)
 local takes_failures = limit == 0
 local round = redis.call('HGET', children, '#round') or '0'
-local total = #ARGV - 8
+local before = 9 + tonumber(meta_count) -- position before the first child's ID
+local total = #ARGV - before
 if takes_failures then limit = total + 1 end
 
 local text = redis.call('HGET', journal, field) or ''
@@ -43,11 +46,11 @@ end
 
 local states, entries, ended, first_failed = {}, {}, {}, nil
 local done, failed = 0, 0
-for i = 9, #ARGV, MAX_ARGUMENTS do
+for i = before + 1, #ARGV, MAX_ARGUMENTS do
   local found = redis.call('HMGET', children, unpack(ARGV, i, math.min(i + MAX_ARGUMENTS - 1, #ARGV)))
   for j = 1, #found do
-    local position = i + j - 9 -- from 1
-    local entry = found[j] or error('job ' .. id .. ' has not sent child ' .. ARGV[position + 8], 0)
+    local position = i + j - 1 - before -- from 1
+    local entry = found[j] or error('job ' .. id .. ' has not sent child ' .. ARGV[before + position], 0)
     entries[position], states[position] = entry, string.match(entry, '^%l+')
     if states[position] == 'done' then
       done = done + 1
@@ -70,7 +73,7 @@ end
 local seen = {}
 local function see_failure(position)
   if states[position] ~= 'failed' then return end
-  seen[#seen + 1] = ARGV[position + 8]
+  seen[#seen + 1] = ARGV[before + position]
   seen[#seen + 1] = 'seen' .. string.sub(entries[position], #'failed' + 1)
 end
 
@@ -80,6 +83,7 @@ local function answer(value, is_settled)
     '{"delivery":%s,"round":%s,"settled":%s,"v":%s}', delivery, round, is_settled and 'true' or 'false', value
   )
   write_entry(id, field, 'done', body)
+  if before > 9 then call_or_reset('HSET', META .. id, unpack(ARGV, 10, before)) end
   return {redis.call('HGET', journal, field)}
 end
 
@@ -100,7 +104,7 @@ local waiting, mark = {}, '\n' .. field
 for position = 1, total do
   local entry = entries[position]
   if (states[position] == 'pending' or states[position] == 'failed') and not string.find(entry .. '\n', mark .. '\n', 1, true) then
-    waiting[#waiting + 1] = ARGV[position + 8]
+    waiting[#waiting + 1] = ARGV[before + position]
     waiting[#waiting + 1] = entry .. mark
   end
 end
