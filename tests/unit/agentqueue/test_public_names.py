@@ -11,8 +11,8 @@ import agentqueue.client
 import agentqueue.testing
 
 ROOT = [
-    "Agent", "AgentQueueError", "Backoff", "Client", "Context", "Fatal", "JobStatus", "Retry", "SyncClient",
-    "WorkerContext", "__version__",
+    "Agent", "AgentQueueError", "Backoff", "Client", "Context", "Fatal", "JobDeclaration", "JobStatus", "Retry", "Snooze",
+    "SyncClient", "WorkerContext", "__version__", "declare",
 ]  # fmt: skip
 CLIENT = [
     "OMITTED", "Cancellation", "Client", "DeadGroup", "Job", "JobStatus", "Page", "QueueStats", "Replayed",
