@@ -98,6 +98,6 @@ async def steady(client: Client, seconds: float, *, seed: int = 1) -> int:
     rng, began, count = random.Random(seed), monotonic(), 0
     while monotonic() - began < seconds:
         await asyncio.sleep(min(rng.expovariate(1.0), 5.0))
-        await client.enqueue("work", "recorded", rng.uniform(2.0, 6.0))
+        await client.enqueue("work", "recorded", rng.uniform(2.0, 6.0), force=True)  # its code is being rolled out
         count += 1
     return count
