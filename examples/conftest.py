@@ -33,7 +33,7 @@ class Bench:
     def progress(self, job_id: str, progress: Progress) -> None:
         self.recorded.append(progress)
 
-    def checkpoint(self, job_id: str, raw: bytes) -> Coroutine[Any, Any, None]:
+    def checkpoint(self, job_id: str, raw: bytes, *, strict: bool) -> Coroutine[Any, Any, None]:
         raise AssertionError("no handler of the example keeps checkpoints")
 
     def durable(self, job_id: str) -> Durable:

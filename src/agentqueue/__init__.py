@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from agentqueue.agent.context import Context
     from agentqueue.agent.declaration import JobDeclaration, declare
     from agentqueue.agent.definition import Agent, WorkerContext
-    from agentqueue.agent.outcomes import Fatal, Retry, Snooze
+    from agentqueue.agent.outcomes import DurableError, Fatal, NotDone, OutcomeUnknown, Retry, Snooze, StepFailed
+    from agentqueue.agent.step_function import step
     from agentqueue.client import Client, JobStatus, SyncClient
     from agentqueue.errors import AgentQueueError
     from agentqueue.model.retry_policy import Backoff
@@ -24,15 +25,20 @@ __all__ = [
     "Backoff",
     "Client",
     "Context",
+    "DurableError",
     "Fatal",
     "JobDeclaration",
     "JobStatus",
+    "NotDone",
+    "OutcomeUnknown",
     "Retry",
     "Snooze",
+    "StepFailed",
     "SyncClient",
     "WorkerContext",
     "__version__",
     "declare",
+    "step",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name of a module that has `__getattr__`
@@ -44,11 +50,16 @@ if not TYPE_CHECKING:  # a type checker would take any name of a module that has
             "Backoff": "agentqueue.model.retry_policy",
             "Client": "agentqueue.client",
             "Context": "agentqueue.agent.context",
+            "DurableError": "agentqueue.agent.outcomes",
             "Fatal": "agentqueue.agent.outcomes",
             "JobDeclaration": "agentqueue.agent.declaration",
             "JobStatus": "agentqueue.client",
+            "NotDone": "agentqueue.agent.outcomes",
+            "OutcomeUnknown": "agentqueue.agent.outcomes",
             "Retry": "agentqueue.agent.outcomes",
             "Snooze": "agentqueue.agent.outcomes",
+            "StepFailed": "agentqueue.agent.outcomes",
+            "step": "agentqueue.agent.step_function",
             "SyncClient": "agentqueue.client",
             "WorkerContext": "agentqueue.agent.definition",
             "declare": "agentqueue.agent.declaration",

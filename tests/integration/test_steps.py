@@ -1,16 +1,35 @@
 """Steps: each runs once, and its value comes from the journal when the job runs again. Rule 13."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+import threading
+from collections.abc import AsyncIterator, Callable
+from datetime import date, timedelta
+from typing import Any
 
 import pytest
+from pydantic import BaseModel, SecretStr
 
-from agentqueue import Agent, Backoff, Client, Context, Fatal
+from agentqueue import (
+    Agent,
+    Backoff,
+    Client,
+    Context,
+    DurableError,
+    Fatal,
+    NotDone,
+    OutcomeUnknown,
+    Retry,
+    StepFailed,
+    step,
+)
+from agentqueue.client import JobStatus
 from agentqueue.errors import UsageError
+from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import State
 from agentqueue.store import Server
 from tests.support.replies import field
-from tests.support.workers import final, work_off, working
+from tests.support.workers import final, until, work_off, working
 
 FAST = Backoff("fixed", delay=0.05, jitter=0.0)
 
@@ -21,8 +40,39 @@ async def client(server_url: str) -> AsyncIterator[Client]:
         yield connected
 
 
-async def test_a_step_runs_once_over_failed_attempts(client: Client, server_url: str, server: Server) -> None:
-    agent, calls = Agent("q"), []
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(client: Client, server_url: str) -> Run:
+    """Run one job with a handler, until it is final, and return its status."""
+
+    async def run_job(handler: Callable[..., Any], *data: Any, attempts: int = 3, **settings: Any) -> JobStatus:
+        agent = Agent("q")
+        agent.job(name="job", attempts=attempts, backoff=FAST)(handler)
+        job = await client.enqueue("q", "job", *data, id="the-job")
+        async with working(agent, server_url, **settings):
+            return await final(job)
+
+    return run_job
+
+
+def error_of(status: JobStatus) -> str:
+    assert status.state is State.DEAD
+    assert status.error is not None
+    return status.error
+
+
+class Plan(BaseModel):
+    queries: list[str]
+    due: date | None = None
+
+
+# --- values
+
+
+async def test_a_step_runs_once_over_failed_attempts(run: Run, server: Server) -> None:
+    calls = []
 
     async def plan(topic: str) -> list[str]:
         calls.append(topic)
@@ -32,7 +82,6 @@ async def test_a_step_runs_once_over_failed_attempts(client: Client, server_url:
         calls.append("write")
         return " ".join(parts) + end
 
-    @agent.job(attempts=3, backoff=FAST)
     async def research(ctx: Context, topic: str) -> str:
         parts = await ctx.step("plan", plan, topic)
         if ctx.attempt == 1:
@@ -42,11 +91,571 @@ async def test_a_step_runs_once_over_failed_attempts(client: Client, server_url:
             raise ConnectionError("cut off")
         return text
 
-    job = await client.enqueue(research, "sea")
-    async with working(agent, server_url):
-        assert (await final(job)).result == "sea and more."
+    assert (await run(research, "sea")).result == "sea and more."
     assert calls == ["sea", "write"]
-    assert await server.redis.exists(f"aq:journal:{job.id}", f"aq:meta:{job.id}") == 0
+    assert await server.redis.keys("aq:journal:*") == await server.redis.keys("aq:meta:*") == []
+
+
+async def test_the_first_run_and_a_replay_get_the_same_value(run: Run) -> None:
+    seen: list[Any] = []
+
+    async def plan() -> Plan:
+        return Plan(queries=["a"], due=date(2026, 1, 2))
+
+    async def as_dict() -> Plan:
+        return {"queries": ["b"]}  # type: ignore[return-value]
+
+    async def untyped() -> Any:
+        return Plan(queries=["c"]), {"a": timedelta(seconds=1)}
+
+    async def nothing() -> None: ...
+
+    async def handler(ctx: Context) -> None:
+        values = [await ctx.step("plan", plan), await ctx.step("dict", as_dict), await ctx.step("untyped", untyped)]
+        seen.append([*values, await ctx.step("nothing", nothing), await ctx.step("number", lambda: 1.5)])
+        if ctx.attempt == 1:
+            raise ConnectionError
+
+    assert (await run(handler)).state is State.COMPLETED
+    assert seen[0] == seen[1]
+    assert seen[0] == [
+        Plan(queries=["a"], due=date(2026, 1, 2)),
+        Plan(queries=["b"]),
+        [{"queries": ["c"], "due": None}, {"a": "PT1S"}],
+        None,
+        1.5,
+    ]
+
+
+class Handle:
+    """An object that is not JSON."""
+
+
+async def wrong_type() -> int:
+    return "no number"  # type: ignore[return-value]
+
+
+async def secret() -> SecretStr:
+    return SecretStr("hidden")
+
+
+async def large() -> str:
+    return "x" * 1_100_000
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        (Handle, r'DurableError: the value of step "s#1" is a Handle, not JSON'),
+        (lambda: [float("nan")], r'DurableError: the value of step "s#1": \[0\] is nan'),
+        (wrong_type, r'DurableError: the value of step "s#1" does not fit the return annotation int: .*valid integer'),
+        (secret, r'DurableError: the value of step "s#1" holds a secret'),
+        (
+            large,
+            r'DurableError: the value of step "s#1" has 1,100,002 bytes, over the limit of 1,048,576; store the bulk',
+        ),
+    ],
+    ids=["object", "nan", "annotation", "secret", "large"],
+)
+async def test_a_value_that_can_not_be_kept_is_fatal_at_once(run: Run, function: Any, problem: str) -> None:
+    async def handler(ctx: Context) -> None:
+        await ctx.step("s", function)
+
+    status = await run(handler)
+    assert status.attempts == 1
+    assert re.search(problem, error_of(status))
+
+
+async def test_a_recorded_value_that_no_longer_fits_is_a_named_error(run: Run) -> None:
+    async def old() -> dict[str, int]:
+        return {"pages": 3}
+
+    async def new() -> Plan:
+        raise AssertionError("it is recorded")
+
+    async def handler(ctx: Context) -> None:
+        await ctx.step("plan", old if ctx.attempt == 1 else new)
+        raise ConnectionError
+
+    assert 'step "plan#1": the recorded value no longer fits Plan: queries: Field required' in error_of(
+        await run(handler)
+    )
+
+
+async def test_other_arguments_under_a_known_name_are_a_named_error(run: Run) -> None:
+    async def fetch(item: str) -> str:
+        return item
+
+    async def handler(ctx: Context) -> None:
+        for item in ("a", "b") if ctx.attempt == 1 else ("b", "c"):
+            await ctx.step("fetch", fetch, item)
+        raise ConnectionError
+
+    status = await run(handler)
+    assert status.attempts == 2
+    assert 'step "fetch#1" has other arguments than in delivery 1' in error_of(status)
+
+
+async def test_a_key_keeps_items_apart_whatever_their_order(run: Run) -> None:
+    got, calls = [], []
+
+    async def fetch(item: str) -> str:
+        calls.append(item)
+        return item.upper()
+
+    async def handler(ctx: Context) -> None:
+        items = ("a", "b") if ctx.attempt == 1 else ("b", "c", "a")
+        got.append([await ctx.step("fetch", fetch, item, key=item) for item in items])
+        if ctx.attempt == 1:
+            raise ConnectionError
+
+    assert (await run(handler)).state is State.COMPLETED
+    assert (got, calls) == ([["A", "B"], ["B", "C", "A"]], ["a", "b", "c"])
+
+
+# --- names
+
+
+async def test_calls_of_one_name_that_one_task_makes_are_numbered_by_their_order(run: Run) -> None:
+    async def later(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    async def handler(ctx: Context) -> list[float]:
+        values = await asyncio.gather(*[ctx.step("wait", later, 0.02 / n) for n in (1, 2, 3)])
+        if ctx.attempt == 1:
+            raise ConnectionError
+        return values
+
+    assert (await run(handler)).result == [0.02, 0.01, 0.02 / 3]
+
+
+async def test_a_name_that_two_tasks_use_is_refused_with_advice(run: Run) -> None:
+    async def branch(ctx: Context) -> None:
+        await ctx.step("fetch", asyncio.sleep, 0)
+
+    async def handler(ctx: Context) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(branch(ctx))
+            group.create_task(branch(ctx))
+
+    status = await run(handler)
+    assert status.attempts == 1
+    assert 'step "fetch" is called from two tasks' in error_of(status)
+    assert "give each call a key=" in error_of(status)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a#1", "a/b", 7, "x" * 101])
+async def test_a_step_name_is_checked(run: Run, name: Any) -> None:
+    async def handler(ctx: Context) -> None:
+        await ctx.step(name, asyncio.sleep, 0)
+
+    assert "must have 1 to 100 characters" in error_of(await run(handler))
+
+
+# --- where steps may not be
+
+
+async def test_a_durable_call_inside_a_step_is_refused(run: Run) -> None:
+    async def handler(ctx: Context) -> None:
+        async def outer() -> None:
+            await ctx.step("inner", asyncio.sleep, 0)
+
+        await ctx.step("outer", outer)
+
+    assert 'step "outer#1" calls its job\'s context' in error_of(await run(handler))
+
+
+async def test_a_context_refuses_calls_once_its_job_has_ended(run: Run) -> None:
+    kept: list[Context] = []
+
+    async def handler(ctx: Context) -> None:
+        kept.append(ctx)
+
+    await run(handler)
+    with pytest.raises(UsageError, match="job the-job has ended"):
+        kept[0].step("late", asyncio.sleep, 0)
+    with pytest.raises(UsageError, match="job the-job has ended"):
+        kept[0].checkpoint(1)
+
+
+async def test_a_task_that_outlives_its_job_can_not_take_part_in_the_next_run(run: Run) -> None:
+    problems: list[BaseException] = []
+    go, done = asyncio.Event(), asyncio.Event()
+
+    async def straggler(ctx: Context) -> None:
+        await go.wait()
+        try:
+            await ctx.step("late", asyncio.sleep, 0)
+        except DurableError as exc:
+            problems.append(exc)
+        done.set()
+
+    async def handler(ctx: Context) -> None:
+        if ctx.attempt == 1:
+            straggling.append(asyncio.create_task(straggler(ctx)))
+            raise ConnectionError
+        go.set()
+        await done.wait()
+
+    straggling: list[asyncio.Task[None]] = []
+    assert (await run(handler)).state is State.COMPLETED
+    assert len(problems) == 1
+
+
+async def test_a_foreign_thread_is_refused(run: Run) -> None:
+    async def handler(ctx: Context) -> None:
+        await asyncio.to_thread(ctx.step, "s", asyncio.sleep, 0)
+
+    assert "is used in another thread than the handler's" in error_of(await run(handler))
+
+
+# --- functions
+
+
+async def test_plain_handlers_call_steps_that_wait(run: Run) -> None:
+    def fetch(number: int) -> int:
+        return number + 1
+
+    async def fetch_async(number: int) -> int:
+        await asyncio.sleep(0)
+        return number * 2
+
+    def handler(ctx: Context) -> list[int]:
+        first: Any = ctx.step("one", fetch, 1)
+        second: Any = ctx.step("two", fetch_async, first)
+        if ctx.attempt == 1:
+            raise ConnectionError
+        return [first, second]
+
+    assert (await run(handler)).result == [2, 4]
+
+
+async def test_plain_steps_do_not_need_the_threads_of_plain_handlers(client: Client, server_url: str) -> None:
+    agent = Agent("q")
+
+    @agent.job(timeout=10)
+    def handler(ctx: Context) -> str:
+        name: Any = ctx.step("name", lambda: threading.current_thread().name)
+        return str(name)
+
+    jobs = [await client.enqueue(handler) for _ in range(6)]
+    async with working(agent, server_url, concurrency=2):
+        results = [(await final(job)).result for job in jobs]
+    assert all(str(name).startswith("step") for name in results)
+
+
+async def test_a_decorated_function_is_called_as_a_step(run: Run) -> None:
+    keys = []
+
+    @step
+    async def book(flight: str, *, seats: int) -> str:
+        return f"{flight}:{seats}"
+
+    async def handler(ctx: Context) -> str:
+        @step(name="pay", once=True)
+        def pay(price: int) -> int:
+            keys.append(ctx.idempotency_key)
+            return price
+
+        return f"{await book(ctx, 'LH1', seats=2)} {await pay(ctx, 7)}"
+
+    assert (await run(handler)).result == "LH1:2 7"
+    assert keys == ["the-job:pay#1"]
+
+
+async def test_the_idempotency_key_is_the_same_in_every_run_and_unknown_outside_of_steps(run: Run) -> None:
+    keys = []
+
+    async def handler(ctx: Context) -> None:
+        async def send() -> None:
+            keys.append(ctx.idempotency_key)
+            if ctx.attempt == 1:
+                raise ConnectionError
+
+        with pytest.raises(UsageError, match="inside a step only"):
+            _ = ctx.idempotency_key
+        await ctx.step("send", send, key="ana@example.org")
+
+    await run(handler)
+    assert keys == ["the-job:send/ana@example.org#1"] * 2
+
+
+# --- steps that fail
+
+
+async def test_a_step_is_tried_again_in_place_without_an_attempt_of_the_job(run: Run) -> None:
+    calls = []
+
+    async def flaky() -> str:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Retry(after=0.01)
+        if len(calls) < 4:
+            raise ConnectionError("cut off")
+        return "there"
+
+    async def handler(ctx: Context) -> str:
+        return await ctx.step("flaky", flaky, attempts=4, backoff=0.01)
+
+    status = await run(handler, attempts=1)
+    assert (status.result, status.attempts, len(calls)) == ("there", 1, 4)
+
+
+async def test_a_step_that_failed_runs_again_with_the_next_attempt(run: Run, server: Server) -> None:
+    entries: list[bytes | None] = []
+
+    async def handler(ctx: Context) -> str:
+        async def fetch() -> str:
+            if ctx.attempt == 1:
+                raise ConnectionError("cut off")
+            entries.append(await field(server.redis, "aq:journal:the-job", "step:fetch#1"))
+            return "there"
+
+        return await ctx.step("fetch", fetch)
+
+    assert (await run(handler)).result == "there"
+    assert entries[0] is not None
+    assert b'"is":"failed"' in entries[0]
+    assert b'{"type":"ConnectionError","message":"cut off"}' in entries[0]
+
+
+async def test_a_steps_own_timeout_ends_its_call(run: Run) -> None:
+    async def handler(ctx: Context) -> None:
+        await ctx.step("slow", asyncio.sleep, 30, timeout=0.02)
+
+    assert error_of(await run(handler, attempts=1)) == (
+        'TimeoutError: step "slow#1" took longer than its timeout of 0.02 s'
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"timeout": 0}, "`timeout` must be a number of seconds"),
+        ({"attempts": 0}, "`attempts` must be a whole number"),
+        ({"backoff": "soon"}, "`backoff` must be"),
+        ({"key": ""}, "must have 1 to 200 characters"),
+        ({"once": True, "attempts": 2}, "exclude each other"),
+        ({"verify": asyncio.sleep}, "goes with once=True only"),
+    ],
+)
+async def test_an_options_mistake_is_fatal_at_once(run: Run, options: Any, problem: str) -> None:
+    async def handler(ctx: Context) -> None:
+        await ctx.step("s", lambda: 1, **options)
+
+    status = await run(handler)
+    assert status.attempts == 1
+    assert problem in error_of(status)
+
+
+async def test_a_call_in_place_of_a_function_is_refused(run: Run) -> None:
+    async def handler(ctx: Context) -> None:
+        coroutine: Any = asyncio.sleep(0)
+        try:
+            await ctx.step("s", coroutine)
+        finally:
+            coroutine.close()
+
+    assert "needs a function, not <coroutine" in error_of(await run(handler))
+
+
+# --- once
+
+
+async def test_a_once_step_is_called_once_and_its_exception_is_its_outcome(run: Run) -> None:
+    calls, seen = [], []
+
+    class CardDeclined(Exception):
+        pass
+
+    async def pay() -> None:
+        calls.append(1)
+        raise CardDeclined("no money")
+
+    async def handler(ctx: Context) -> str:
+        try:
+            await ctx.step("pay", pay, once=True)
+        except StepFailed as exc:
+            seen.append((exc.step, exc.type, exc.message))
+            if ctx.attempt == 1:
+                raise ConnectionError from exc
+            return "unpaid"
+        return "paid"
+
+    assert (await run(handler)).result == "unpaid"
+    assert calls == [1]
+    assert seen == [("pay#1", "CardDeclined", "no money")] * 2
+
+
+@pytest.mark.parametrize("exception", [NotDone("not sent"), Retry(after=0.01)])
+async def test_a_once_step_in_which_nothing_has_happened_is_called_again(run: Run, exception: Exception) -> None:
+    calls = []
+
+    async def pay() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise exception
+        return "paid"
+
+    async def handler(ctx: Context) -> str:
+        return await ctx.step("pay", pay, once=True)
+
+    assert (await run(handler)).result == "paid"
+    assert len(calls) == 2
+
+
+async def test_a_fatal_once_step_ends_the_job(run: Run, client: Client, server_url: str) -> None:
+    calls = []
+
+    async def pay() -> str:
+        calls.append(1)
+        raise Fatal("closed")
+
+    async def handler(ctx: Context) -> str:
+        return await ctx.step("pay", pay, once=True)
+
+    assert error_of(await run(handler)) == "Fatal: closed"
+    await client.replay("q", ids=["the-job"])
+    agent = Agent("q")
+    agent.job(name="job")(handler)
+    await work_off(agent, server_url)
+    assert error_of(await client.status("the-job")) == "Fatal: closed"
+    assert calls == [1]
+
+
+async def test_a_once_step_that_was_cut_off_is_not_called_again(
+    client: Client, server_url: str, server: Server
+) -> None:
+    agent, calls = Agent("q"), []
+
+    async def pay() -> str:
+        calls.append(1)
+        raise OutcomeUnknown("the provider did not answer")
+
+    @agent.job(attempts=3, backoff=FAST)
+    async def buy(ctx: Context) -> str:
+        return await ctx.step("pay", pay, once=True)
+
+    job = await client.enqueue(buy)
+    await work_off(agent, server_url)
+    for _ in range(2):
+        status = await job.status()
+        (letter,) = await client.dead_letters("q")
+        assert letter.reason is DeadLetterReason.OUTCOME_UNKNOWN
+        assert f"agentqueue resolve {job.id} pay#1" in error_of(status)
+        assert len(calls) == 1
+        await client.replay("q", ids=[job.id])
+        await work_off(agent, server_url)
+
+
+async def test_verify_finds_out_what_has_become_of_a_call(run: Run) -> None:
+    asked, calls = [], []
+
+    async def verify(key: str) -> Any:
+        asked.append(key)
+        if len(asked) == 1:
+            raise ConnectionError("not now")
+        return NotDone if len(asked) == 2 else "paid before"
+
+    async def pay() -> str:
+        calls.append(1)
+        raise OutcomeUnknown
+
+    async def handler(ctx: Context) -> str:
+        return await ctx.step("pay", pay, once=True, verify=verify)
+
+    assert (await run(handler, attempts=5)).result == "paid before"
+    assert (len(calls), asked) == (2, ["the-job:pay#1"] * 3)
+
+
+async def test_a_once_step_ends_and_is_recorded_although_a_sibling_fails(run: Run) -> None:
+    calls = []
+
+    async def pay() -> str:
+        await asyncio.sleep(0.05)
+        calls.append(1)
+        return "paid"
+
+    async def fail() -> None:
+        await asyncio.sleep(0.01)
+        raise ConnectionError("cut off")
+
+    async def handler(ctx: Context) -> str:
+        if ctx.attempt == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+                group.create_task(_awaited(ctx.step("pay", pay, once=True)))
+        return await ctx.step("pay", pay, once=True)
+
+    async def _awaited(step: Any) -> None:
+        await step
+
+    assert (await run(handler)).result == "paid"
+    assert calls == [1]
+
+
+async def test_a_once_step_ends_and_is_recorded_in_a_drain(client: Client, server_url: str) -> None:
+    agent, calls, started = Agent("q"), [], asyncio.Event()
+
+    async def pay() -> str:
+        started.set()
+        await asyncio.sleep(0.1)
+        calls.append(1)
+        return "paid"
+
+    @agent.job
+    async def buy(ctx: Context) -> str:
+        return await ctx.step("pay", pay, once=True)
+
+    job = await client.enqueue(buy)
+    async with working(agent, server_url) as worker:
+        await started.wait()
+        worker.stop(grace=0.0)
+        await until(lambda: not worker.state.running, what="the job is released")
+    assert (await job.status()).state is State.WAITING
+    await work_off(agent, server_url)
+    assert (await job.status()).result == "paid"
+    assert calls == [1]
+
+
+# --- progress
+
+
+async def test_attempts_count_without_progress(run: Run) -> None:
+    async def handler(ctx: Context) -> str:
+        for number in range(12):
+            await ctx.step("turn", lambda: None)
+            if ctx.attempt <= number:
+                raise ConnectionError("one of the provider's 500s")
+        return "done"
+
+    status = await run(handler, attempts=3)
+    assert (status.result, status.attempts) == ("done", 12)
+
+
+async def test_a_job_that_stands_still_dies_after_its_attempts_without_progress(run: Run) -> None:
+    async def handler(ctx: Context) -> None:
+        await ctx.step("first", lambda: None)
+        if ctx.attempt > 2:
+            await ctx.step("second", lambda: None)
+        raise ConnectionError
+
+    assert (await run(handler, attempts=3)).attempts == 5
+
+
+async def test_progress_has_a_total_bound(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentqueue_worker.domain.retry.TOTAL_FACTOR", 3)
+
+    async def handler(ctx: Context) -> None:
+        for _ in range(ctx.attempt):
+            await ctx.step("turn", lambda: None)
+        raise ConnectionError
+
+    assert (await run(handler, attempts=2)).attempts == 6
+
+
+# --- replays
 
 
 async def test_a_dead_letter_keeps_its_journal_and_a_replay_goes_on_after_the_last_good_step(
@@ -73,34 +682,3 @@ async def test_a_dead_letter_keeps_its_journal_and_a_replay_goes_on_after_the_la
     assert (await job.status()).result == "{'page': 3}"
     assert calls == ["search", "dead"]
     assert await server.redis.exists(f"aq:journal:{job.id}") == 0
-
-
-async def test_a_name_that_two_tasks_use_is_refused_with_advice(client: Client, server_url: str) -> None:
-    agent = Agent("q")
-
-    async def branch(ctx: Context) -> None:
-        await ctx.step("fetch", asyncio.sleep, 0)
-
-    @agent.job(attempts=3, backoff=FAST)
-    async def both(ctx: Context) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(branch(ctx))
-            group.create_task(branch(ctx))
-
-    job = await client.enqueue(both)
-    await work_off(agent, server_url)
-    status = await job.status()
-    assert (status.state, status.attempts) == (State.DEAD, 1)
-
-
-async def test_a_context_refuses_steps_once_its_job_has_ended(client: Client, server_url: str) -> None:
-    agent, kept = Agent("q"), []
-
-    @agent.job
-    async def quick(ctx: Context) -> None:
-        kept.append(ctx)
-
-    await client.enqueue(quick)
-    await work_off(agent, server_url)
-    with pytest.raises(UsageError, match="has ended"):
-        await kept[0].step("late", asyncio.sleep, 0)

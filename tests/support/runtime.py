@@ -28,7 +28,7 @@ class FakeRuntime:
         """Keep the progress."""
         self.reported.append((job_id, progress))
 
-    async def checkpoint(self, job_id: str, raw: bytes) -> None:
+    async def checkpoint(self, job_id: str, raw: bytes, *, strict: bool) -> None:
         """Keep the checkpoint."""
         self.checkpoints.append((job_id, raw))
 

@@ -32,7 +32,7 @@ class Annotation:
         name: str,
         annotation: Any,
         *,
-        use: Literal["payload", "result"],
+        use: Literal["payload", "result", "value"],
         owner: str = "",
     ) -> None:
         self.name = name

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Never, Protocol, TypeVar,
 
 import orjson
 
-from agentqueue.agent.durable import StepCall
+from agentqueue.agent.durable import StepCall, StepOptions, current_step
 from agentqueue.agent.job_definition import JobDefinition, job_of
-from agentqueue.agent.outcomes import DurableError
+from agentqueue.agent.outcomes import DurableError, InvalidCheckpoint
 from agentqueue.agent.payload import to_json
 from agentqueue.clock import now_ms
-from agentqueue.errors import UsageError
+from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.ids import new_nonce
 from agentqueue.keys import check_job_name, check_queue
 from agentqueue.model.attempts import Progress
@@ -62,8 +62,12 @@ class Runtime(Protocol):
         """Record a job's progress, which is written periodically. Called in the loop's thread."""
         ...
 
-    def checkpoint(self, job_id: str, raw: bytes) -> Coroutine[Any, Any, None]:
-        """Store a job's checkpoint. Called in the loop's thread."""
+    def checkpoint(self, job_id: str, raw: bytes, *, strict: bool) -> Coroutine[Any, Any, None]:
+        """Store a job's checkpoint. Called in the loop's thread.
+
+        Raises:
+            QueueUnavailable, UnsupportedServer: `strict` is set, and Redis is unavailable. Otherwise this waits.
+        """
         ...
 
     def durable(self, job_id: str) -> "Durable":
@@ -102,6 +106,7 @@ class Context:
         "id",
         "last_progress",
         "stopping",
+        "thread",
     )
 
     def __init__(
@@ -133,6 +138,8 @@ class Context:
         """True once the job has left its slot."""
         self.ending: EndingReason | None = None
         """Why the worker ends this run, None while it does not. See `EndingReason`."""
+        self.thread = runtime.thread
+        """Identifier of the handler's thread, which alone may make durable calls."""
         self.stopping = False
         """True if the job was cancelled, timed out or lost its lease. A thread must check it: it cannot be stopped."""
 
@@ -224,56 +231,107 @@ class Context:
             runtime.loop.call_soon_threadsafe(runtime.progress, self.id, progress)
         return _FINISHED
 
-    def checkpoint(self, value: Any) -> Awaitable[None]:
+    def checkpoint(self, value: Any, *, strict: bool = False) -> Awaitable[None]:
         """Store a JSON value that survives drains, crashes and retries. The next delivery reads it as `ctx.resume`.
 
         The value is stored when the call has been awaited. In a plain `def` handler the call itself waits. While Redis
-        is unavailable the worker keeps the value and writes it later.
+        is unavailable it waits too, for as long as the job may run.
+
+        Args:
+            value: The value.
+            strict: Raise QueueUnavailable if Redis does not take the value now, instead of waiting.
 
         Raises:
-            InvalidPayload: The value is not JSON, or exceeds 1 MiB.
+            InvalidCheckpoint: The value is not JSON, or exceeds 1 MiB. The job becomes a dead letter at once.
+            QueueUnavailable: See `strict`.
+            DurableError: The job has ended.
         """
-        raw = encode(to_json(value, "the checkpoint"), what=f"the checkpoint of job {self.id}")
+        if self.ended:
+            raise DurableError(f"job {self.id} has ended; nothing may use its context any more")
+        try:
+            raw = encode(to_json(value, "the checkpoint"), what=f"the checkpoint of job {self.id}")
+        except InvalidPayload as exc:
+            raise InvalidCheckpoint(str(exc)) from exc
         self._checkpoint = raw
         runtime = self._runtime
         if threading.get_ident() == runtime.thread:
-            return runtime.checkpoint(self.id, raw)
+            return runtime.checkpoint(self.id, raw, strict=strict)
         import asyncio  # noqa: PLC0415  # imported by handlers in threads
 
-        asyncio.run_coroutine_threadsafe(runtime.checkpoint(self.id, raw), runtime.loop).result()
+        asyncio.run_coroutine_threadsafe(runtime.checkpoint(self.id, raw, strict=strict), runtime.loop).result()
         return _FINISHED
 
     @overload
     def step(
-        self, name: str, function: Callable[..., Awaitable[T]], /, *args: Any, key: str | None = None, **kwargs: Any
+        self, name: str, function: Callable[..., Awaitable[T]], /, *args: Any, **options: Unpack[StepOptions]
     ) -> Awaitable[T]: ...
     @overload
     def step(
-        self, name: str, function: Callable[..., T], /, *args: Any, key: str | None = None, **kwargs: Any
+        self, name: str, function: Callable[..., T], /, *args: Any, **options: Unpack[StepOptions]
     ) -> Awaitable[T]: ...
+    @overload
     def step(
-        self, name: str, function: Callable[..., Any], /, *args: Any, key: str | None = None, **kwargs: Any
-    ) -> Any:
+        self, name: str, function: Callable[..., Awaitable[T]], /, *args: Any, **keywords: Any
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(self, name: str, function: Callable[..., T], /, *args: Any, **keywords: Any) -> Awaitable[T]: ...
+    def step(self, name: str, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
         """Run a function once, however often the job runs, and return its value.
 
         The value is kept as JSON in the job's journal before the call returns. When the job runs again, after a crash,
-        a drain or a failed attempt, the call returns the kept value and does not call the function.
+        a drain or a failed attempt, the call returns the kept value and does not call the function. Both runs get the
+        value as its JSON and the function's return annotation make it. In a plain `def` handler the call itself waits,
+        and returns the value.
+
+        With `once=True` the function is called at most once: the call is recorded before it starts, and an exception
+        is its final outcome, raised as `StepFailed` in this and in every later run (`NotDone` and `Retry` allow another
+        call). A call that was cut off, such as by a crash, is not made again: `verify` finds out what has become of it,
+        or the job becomes a dead letter with the reason `outcome-unknown`.
 
         Args:
-            name: The step's name. A name that is used several times is numbered in the order of its calls.
+            name: The step's name: letters, digits and `_.:-`. Several calls of a name are numbered in their order.
             function: An async function, or a plain one, which runs in a thread.
-            args: Its arguments.
-            key: Distinguishes calls of one name that several tasks of the job make, such as the ID of an item.
-            kwargs: Its keyword arguments.
+            args: Its arguments. A later run must give the same ones.
+            keywords: Options (see `StepOptions`) and the function's keyword arguments. An argument with the name of an
+                option is passed with `functools.partial`.
 
         Raises:
             DurableError: The call cannot be kept as it is written; the message says what to write instead.
+            StepFailed: A step with `once=True` has raised an exception, in this run or in an earlier one.
+            OutcomeUnknown: A step with `once=True` was cut off.
         """
-        return self._call(self._calls().step(StepCall(name, function, args, kwargs, key)))
+        return self._call(self._calls().step(StepCall.of(name, function, args, keywords)))
+
+    @property
+    def idempotency_key(self) -> str:
+        """Return a text that is the same in every call of the step that runs now, for providers that take one.
+
+        Raises:
+            UsageError: No step runs in this task or thread.
+        """
+        step = current_step.get()
+        if step is None:
+            raise UsageError("ctx.idempotency_key is known inside a step only; read it in the step's function")
+        return f"{self.id}:{step}"
 
     def _calls(self) -> "Durable":
+        """Return the worker's part of the durable calls.
+
+        Raises:
+            DurableError: The job has ended, a step runs, or another thread than the handler's calls.
+        """
         if self.ended:
             raise DurableError(f"job {self.id} has ended; nothing may use its context any more")
+        if (step := current_step.get()) is not None:
+            raise DurableError(
+                f'step "{step}" calls its job\'s context, whose calls are kept themselves; '
+                "make the call in the handler, between its steps"
+            )
+        if threading.get_ident() != self.thread:
+            raise DurableError(
+                f"the context of job {self.id} is used in another thread than the handler's; "
+                "make the call in the handler, and pass its value to the thread"
+            )
         if self._durable is None:
             self._durable = self._runtime.durable(self.id)
         return self._durable
@@ -324,7 +382,8 @@ class Context:
 
         Raises:
             InvalidPayload: The payload is refused.
-            UsageError: The target is not a job, or the children exceed 1,000 jobs or 3 MiB.
+            UsageError: The target is not a job.
+            DurableError: The children exceed 1,000 jobs or 3 MiB. The job becomes a dead letter at once.
         """
         queue, name, payload = self._resolve(target, data)
         if more:
@@ -358,6 +417,6 @@ class Context:
 
     def _check_room(self, size: int) -> None:
         if len(self.children) >= MAX_CHILDREN:
-            raise UsageError(f"job {self.id} enqueues more than {MAX_CHILDREN:,} jobs; let children enqueue the rest")
+            raise DurableError(f"job {self.id} enqueues more than {MAX_CHILDREN:,} jobs; let children enqueue the rest")
         if sum(len(job.record) for job in self.children) + size > MAX_CHILDREN_BYTES:
-            raise UsageError(f"the jobs that job {self.id} enqueues are over 3 MiB in all; pass references")
+            raise DurableError(f"the jobs that job {self.id} enqueues are over 3 MiB in all; pass references")

@@ -1,23 +1,112 @@
 """Durable calls, as the context of a job passes them to the worker."""
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self, TypedDict
+
+from agentqueue.agent.outcomes import DurableError
+from agentqueue.agent.return_value import ReturnValue
+from agentqueue.errors import UsageError
+from agentqueue.model.retry_policy import MIN_TIMEOUT_S, Backoff, Seconds, check_attempts, seconds
 
 current_step: Final[ContextVar[str | None]] = ContextVar("current_step", default=None)
-"""The step that runs in this task or thread, as `name#n`; None outside of steps."""
+"""The step that runs in this task or thread, such as `plan#1`; None outside of steps."""
+
+
+_STEP_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}")
+MAX_KEY: Final = 200
+"""Maximum length of a call's key, in characters."""
+
+
+class StepOptions(TypedDict, total=False):
+    """The keywords of `ctx.step` and `@step`."""
+
+    key: str | int | None
+    """Distinguishes calls of one name that several tasks of the job make, such as the ID of an item."""
+    timeout: Seconds | None
+    """Longest duration of one call of the function."""
+    attempts: int | None
+    """Number of calls, including the first, that this run of the job makes while the function raises. One by default.
+    The job counts no attempt, and keeps its slot meanwhile."""
+    backoff: Backoff | Mapping[str, Any] | Seconds | None
+    """Delay between these calls. By default the handler's."""
+    once: bool
+    """Call the function at most once, whatever happens. See `Context.step`."""
+    verify: Callable[[str], Awaitable[Any]] | None
+    """With `once`: asks the provider what has become of a call that was cut off. It gets the idempotency key, and
+    returns the step's value, or `NotDone`."""
+
+
+_STEP_OPTIONS: Final = frozenset(StepOptions.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """A call of `ctx.step`."""
+    """A call of `ctx.step`, checked."""
 
     name: str
     function: Callable[..., Any]
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
-    key: str | None = None
+    value: ReturnValue
+    """The value that the function returns, by its annotation."""
+    key: str | None
+    timeout: float | None
+    """Longest duration of one call of the function, in seconds."""
+    attempts: int
+    backoff: Backoff | None
+    """None: the handler's."""
+    once: bool
+    verify: Callable[[str], Any] | None
+
+    @property
+    def place(self) -> str:
+        """Return the name of the call's place in the journal, which it shares with other calls of the same name."""
+        return self.name if self.key is None else f"{self.name}/{self.key}"
+
+    @classmethod
+    def of(cls, name: str, function: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Self:
+        """Return the call with these arguments of `ctx.step`.
+
+        Args:
+            name: The step's name.
+            function: The step's function.
+            args: Its arguments.
+            keywords: Its keyword arguments, and the options of the step.
+
+        Raises:
+            DurableError: The step cannot be made as it is written. The message says what to write instead.
+        """
+        options = {option: value for option, value in keywords.items() if option in _STEP_OPTIONS}
+        kwargs = {key: value for key, value in keywords.items() if key not in _STEP_OPTIONS}
+        if not (type(name) is str and _STEP_NAME.fullmatch(name)):
+            raise DurableError(
+                f"step name {name!r:.80} must have 1 to 100 characters: letters, digits and _.:-; "
+                "pass what differs from call to call as key="
+            )
+        what, key = f'step "{name}"', options.get("key")
+        if key is not None and not 1 <= len(str(key)) <= MAX_KEY:
+            raise DurableError(f"{what}: its key {key!r:.80} must have 1 to {MAX_KEY} characters")
+        if not callable(function):
+            raise DurableError(f"{what} needs a function, not {function!r:.80}: pass it and its arguments apart")
+        timeout, backoff = options.get("timeout"), options.get("backoff")
+        once, verify = bool(options.get("once")), options.get("verify")
+        try:
+            attempts = check_attempts(options.get("attempts")) or 1
+            timeout = None if timeout is None else seconds(timeout, "timeout", least=MIN_TIMEOUT_S)
+            backoff = None if backoff is None else Backoff.parse(backoff)
+            value = ReturnValue.of(function)
+            value.prepare()
+        except UsageError as exc:
+            raise DurableError(f"{what}: {exc}") from exc
+        if once and attempts > 1:
+            raise DurableError(f"{what}: once=True and attempts= exclude each other; raise NotDone for another call")
+        if verify is not None and not once:
+            raise DurableError(f"{what}: verify= goes with once=True only")
+        key = None if key is None else str(key)
+        return cls(name, function, args, kwargs, value, key, timeout, attempts, backoff, once, verify)
 
 
 class Durable(Protocol):

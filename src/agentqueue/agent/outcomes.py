@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from agentqueue.errors import UsageError
+from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.numbers import plain_number
 from agentqueue.model.retry_policy import Seconds, seconds
 
@@ -47,6 +47,37 @@ class Snooze(Exception):
 
 class Fatal(Exception):
     """Raised by a handler to make the job a dead letter at once, because another attempt cannot succeed."""
+
+
+class NotDone(Exception):
+    """Raised by a step with `once=True`, or returned by its `verify`: nothing has happened, so it may be called again.
+
+    Every other exception of such a step is its final outcome.
+    """
+
+
+class OutcomeUnknown(Exception):
+    """The outcome of a step with `once=True` is not known, since it was cut off. It is not called again by itself.
+
+    The job becomes a dead letter with the reason `outcome-unknown`, and `agentqueue resolve` says how it goes on. A
+    step may raise it too, such as after a timeout of its provider.
+    """
+
+
+class StepFailed(Exception):
+    """A step with `once=True` has raised an exception, which is its final outcome in this and in every later run."""
+
+    def __init__(self, step: str, type: str, message: str) -> None:  # noqa: A002  # the public name
+        self.step = step
+        """Name and number of the step, such as `pay#1`."""
+        self.type = type
+        """Class name of the exception."""
+        self.message = message
+        super().__init__(f'step "{step}" has failed with {type}: {message}')
+
+
+class InvalidCheckpoint(InvalidPayload, Fatal):
+    """A checkpoint is not JSON or too large. The job becomes a dead letter at once, since a rerun would do the same."""
 
 
 class DurableError(UsageError, Fatal):

@@ -21,7 +21,7 @@ from agentqueue.model.numbers import plain_number
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-_MASK: Final = "**********"
+_MASK: Final = b"**********"
 """Text that pydantic writes for a secret."""
 
 
@@ -277,12 +277,21 @@ def to_json(value: Any, what: str = "", *, comes_back: bool = True) -> Any:
     if comes_back:
         for path, model in _models("", value):
             _check_model(model, f"{name}{path} can't be sent")
-    if _MASK in repr(data):
+    refuse_secrets(value, repr(data).encode(errors="replace"), name)
+    return data
+
+
+def refuse_secrets(value: Any, raw: bytes, what: str) -> None:
+    """Refuse a value with a secret, of which its JSON has asterisks.
+
+    Raises:
+        InvalidPayload: The value has a secret. The message names the place.
+    """
+    if _MASK in raw:
         for path in _secrets("", value):
             raise InvalidPayload(
-                f"{name} holds a secret at {path or 'its top'}, whose value is not written: {_REFERENCE}"
+                f"{what} holds a secret at {path or 'its top'}, whose value is not written: {_REFERENCE}"
             )
-    return data
 
 
 def _number_of(value: Any) -> int | float:

@@ -39,6 +39,8 @@ class DeadLetterReason(StrEnum):
     """The handler's annotation refuses its payload."""
     UNKNOWN_JOB = "unknown-job"
     """No worker of the queue knows its name."""
+    OUTCOME_UNKNOWN = "outcome-unknown"
+    """A step with `once=True` was cut off, so that nobody knows what has become of it."""
 
 
 @dataclass(frozen=True, slots=True)

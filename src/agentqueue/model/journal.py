@@ -12,6 +12,8 @@ import orjson
 
 from agentqueue.errors import InvalidPayload
 
+MAX_VALUE_BYTES: Final = 1024 * 1024
+"""Maximum size of the value of one call, in bytes."""
 MAX_JOURNAL_BYTES: Final = 16 * 1024 * 1024
 """Maximum size of a journal, in bytes. Each delivery reads it, and one command returns it."""
 MAX_ENTRIES: Final = 10_000

@@ -392,7 +392,7 @@ class FakeRuntime:
     def progress(self, job_id: str, progress: Progress) -> None:
         self.told.append((job_id, progress.percent, progress.message))
 
-    async def checkpoint(self, job_id: str, raw: bytes) -> None:
+    async def checkpoint(self, job_id: str, raw: bytes, *, strict: bool) -> None:
         self.told.append((job_id, raw))
 
     def durable(self, job_id: str) -> Durable:

@@ -9,7 +9,7 @@ import pytest
 
 from agentqueue.errors import QueueUnavailable
 from agentqueue.keys import Level
-from agentqueue.model.attempts import AttemptError
+from agentqueue.model.attempts import AttemptError, Progress
 from agentqueue.model.job import JobRecord, decode_job, encode_job
 from agentqueue.model.new_job import NewJob
 from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Released, Rescheduled
@@ -257,9 +257,10 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monke
     assert len(cancelled) == 3
 
 
-async def test_progress_that_redis_did_not_take_is_recorded_with_the_outcome() -> None:
+async def test_a_checkpoint_that_redis_did_not_take_is_recorded_with_the_outcome() -> None:
     async def note(job: RunningJob) -> None:
-        await world.state.checkpoint(job.id, b"1")
+        with pytest.raises(QueueUnavailable):
+            await world.state.checkpoint(job.id, b"1", strict=True)
         raise ValueError("no")
 
     world = World(note)
@@ -276,18 +277,44 @@ async def test_progress_that_redis_did_not_take_is_written_later(monkeypatch: py
     world.engine.away = True
     world.start()
     writing = asyncio.create_task(world.progress_writer.run())
-    await world.state.checkpoint("j", b"1")
+    world.state.progress("j", Progress(50))
     await asyncio.sleep(0.03)
     world.engine.away = False
     await until(lambda: world.engine.notes, what="it is written")
-    assert world.engine.notes[0] == {"checkpoint": b"1"}
+    assert list(world.engine.notes[0]) == ["progress"]
     assert world.state.running["j"].unsaved == {}
     writing.cancel()
 
 
+async def test_a_checkpoint_is_kept_when_its_call_returns_although_redis_was_unavailable() -> None:
+    world = World(forever)
+    world.engine.away = True
+    world.start()
+    keeping = asyncio.create_task(world.state.checkpoint("j", b"1", strict=False))
+    await asyncio.sleep(0.02)
+    assert not keeping.done()
+    world.engine.away = False
+    await keeping
+    assert world.engine.notes == [{"checkpoint": b"1"}]
+
+
+async def test_a_new_checkpoint_is_progress_that_attempts_and_crashes_before_it_do_not_count_against() -> None:
+    world = World(forever)
+    world.start(attempts=2, meta={"crashes": b"1", "checkpoint": b"1"})
+    await world.state.checkpoint("j", b"1", strict=False)
+    await world.state.checkpoint("j", b"2", strict=False)
+    await world.state.checkpoint("j", b"3", strict=False)
+    assert world.engine.notes == [
+        {"checkpoint": b"1"},
+        {"checkpoint": b"2", "past_attempts": b"2", "past_crashes": b"1"},
+        {"checkpoint": b"3"},
+    ]
+    assert world.state.running["j"].past_attempts == 2
+
+
 async def test_a_checkpoint_of_a_job_that_has_ended_is_dropped() -> None:
     world = World(forever)
-    await world.state.checkpoint("gone", b"1")
+    await world.state.checkpoint("gone", b"1", strict=False)
     assert world.engine.notes == []
 
 
@@ -296,7 +323,7 @@ async def test_a_lost_lease_that_a_checkpoint_reveals_stops_the_job() -> None:
     world.engine.held = False
     world.start()
     await asyncio.sleep(0)
-    await world.state.checkpoint("j", b"1")
+    await world.state.checkpoint("j", b"1", strict=False)
     assert world.ended == [("j", None, None)]
     assert len(world.state.leases) == 0
 

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Awaitable, Iterable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -10,8 +11,9 @@ import structlog
 from agentqueue.agent.context import Context
 from agentqueue.agent.definition import Agent, WorkerContext
 from agentqueue.agent.job_definition import CronDefinition, JobDefinition
-from agentqueue.agent.outcomes import Fatal, Retry, Snooze
+from agentqueue.agent.outcomes import DurableError, Fatal, OutcomeUnknown, Retry, Snooze
 from agentqueue.agent.payload import to_json
+from agentqueue.agent.step_function import decorated
 from agentqueue.clock import now_ms
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
 from agentqueue.model.dead_letter import DeadLetterReason
@@ -70,7 +72,7 @@ class AgentHandler:
         if self._is_async:
             coroutine: Awaitable[Any] = self._func(*arguments)
             return coroutine
-        return self.runtime.run_in_thread(self._func, *arguments)
+        return self.runtime.run_in_thread(_call_in_thread, self._func, *arguments)
 
     def _payload(self, record: JobRecord) -> Any:
         if not self._takes:
@@ -94,7 +96,9 @@ class AgentHandler:
         leaves = leaves_of(exc)
         if is_a(exc, PayloadRefused):
             return Hopeless(DeadLetterReason.INVALID_PAYLOAD)
-        if all(is_a(leaf, Fatal) for leaf in leaves):
+        if any(is_a(leaf, OutcomeUnknown) for leaf in leaves):
+            return Hopeless(DeadLetterReason.OUTCOME_UNKNOWN)
+        if any(is_a(leaf, DurableError) for leaf in leaves) or all(is_a(leaf, Fatal) for leaf in leaves):
             return Hopeless(DeadLetterReason.FATAL)
         snoozes: list[Snooze] = [leaf for leaf in leaves if is_a(leaf, Snooze)]  # type: ignore[misc]  # see is_a
         if len(snoozes) == len(leaves):
@@ -105,6 +109,11 @@ class AgentHandler:
         if len(retries) == len(leaves) and self.runtime.draining:
             return Yielded(after)
         return Failed(after)
+
+
+def _call_in_thread(func: Callable[..., Any], context: Context, *payload: Any) -> Any:
+    context.thread = threading.get_ident()
+    return func(context, *payload)
 
 
 def keep_ms(seconds: float) -> int:
@@ -223,6 +232,8 @@ class AgentRegistry:
             self.crons: Sequence[AgentCron] = [AgentCron(cron, settings.queue or agent.queue) for cron in agent.crons]
             for job in agent.jobs.values():
                 _prepare_payload(job)
+            for value in decorated:
+                value.prepare()
         except UsageError as exc:
             raise HandlerImportError(f"agent {agent.name!r}: {exc}") from exc
 

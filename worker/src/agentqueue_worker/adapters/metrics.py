@@ -34,6 +34,15 @@ LOST: Final = "lost"
 """Label value of jobs whose lease was lost, so that no outcome is recorded."""
 
 
+REPLAYED: Final = "replayed"
+STEP_OUTCOMES: Final = ("done", "failed", REPLAYED)
+"""Label values of the outcomes of steps."""
+MAX_STEP_NAMES: Final = 200
+"""Maximum number of steps with a series of their own. The names come from the user's code, which may make many."""
+OTHER_STEPS: Final = "other"
+"""Label value of the steps beyond the limit."""
+
+
 class Histogram:
     """Counts per bucket and a sum."""
 
@@ -69,7 +78,7 @@ class JobCounts:
 
 
 class Metrics(Collector):
-    """The metrics of a worker. Their labels are queue, job_name, outcome and priority, which the user's code bounds.
+    """The metrics of a worker. Their labels (queue, job_name, step, outcome, priority) are from bounded sets.
 
     The label is not called `job`, because Prometheus uses that for its scrape jobs and would rename ours.
     """
@@ -80,6 +89,8 @@ class Metrics(Collector):
         self.state: WorkerState | None = None
         self.jobs: dict[str, JobCounts] = {}
         self.round_trip_seconds = Histogram(ROUND_TRIP_BUCKETS_S)
+        self.steps = dict.fromkeys(STEP_OUTCOMES, 0)
+        self.step_seconds: dict[tuple[str, str], Histogram] = {}
         self.claimed = 0
         self.lost_outcomes = 0
         self.redis_errors = 0
@@ -107,6 +118,19 @@ class Metrics(Collector):
         counts.outcomes[LOST if outcome is None else OUTCOMES[type(outcome)]] += 1
         counts.seconds.add(seconds)
 
+    def step_ended(self, job: str, step: str, outcome: str, seconds: float) -> None:
+        """Count a step. Those that were replayed from the journal have no duration."""
+        self.steps[outcome] += 1
+        if outcome == REPLAYED:
+            return
+        name = (job, step)
+        if name not in self.step_seconds and len(self.step_seconds) >= MAX_STEP_NAMES:
+            name = (job, OTHER_STEPS)
+        histogram = self.step_seconds.get(name)
+        if histogram is None:
+            histogram = self.step_seconds[name] = Histogram(RUN_BUCKETS_S)
+        histogram.add(seconds)
+
     def renewed(self, reply: RenewReply | None, seconds: float) -> None:
         """Count a renewal. Only the lease thread calls it and writes these numbers."""
         if reply is None:
@@ -119,6 +143,7 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the metrics. Called at a scrape, in the probes' thread."""
         yield from self._jobs()
+        yield from self._steps()
         if self.state is not None:
             yield from self._gauges(self.state)
         for name, text, value in (
@@ -164,6 +189,19 @@ class Metrics(Collector):
             for level in Level:
                 waits.add_metric((self.queue, level.label), *cumulative(self.state.waits.of(level)))
         return (total, seconds, waits)
+
+    def _steps(self) -> Iterable[Metric]:
+        total = CounterMetricFamily(
+            "agentqueue_steps", "Steps of jobs by how they ended in this worker", labels=("queue", "outcome")
+        )
+        for outcome, count in self.steps.items():
+            total.add_metric((self.queue, outcome), count)
+        seconds = HistogramMetricFamily(
+            "agentqueue_step_duration_seconds", "Duration of the steps of jobs", labels=("queue", "job_name", "step")
+        )
+        for (job, step), histogram in list(self.step_seconds.items()):
+            seconds.add_metric((self.queue, job, step), histogram.buckets(), histogram.total)
+        return (total, seconds)
 
     def _gauges(self, state: "WorkerState") -> Iterable[Metric]:
         redis_full = state.outbox.blocked_until is not None

@@ -74,6 +74,10 @@ class WorkerTelemetry:
         self._lines += 1
         log.info("job_completed", **job_fields(job, self.metrics.queue), seconds=round(seconds, 3))
 
+    def step_ended(self, job: str, step: str, outcome: str, seconds: float) -> None:
+        """Count the step. See the port."""
+        self.metrics.step_ended(job, step, outcome, seconds)
+
     def round_trip_made(self, seconds: float, outcomes: int, claimed: int) -> None:  # noqa: ARG002  # the port's shape
         """Measure a round trip. See the port."""
         metrics = self.metrics

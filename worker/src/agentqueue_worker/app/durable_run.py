@@ -1,22 +1,25 @@
 """The durable calls of one running job: its journal, the places of its calls, and the end of the run."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from agentqueue.agent.outcomes import DurableError
 from agentqueue.clock import monotonic
-from agentqueue.errors import JournalUnreadable, QueueFull, QueueUnavailable, UnsupportedServer
-from agentqueue.model.journal import EntryState
+from agentqueue.errors import InvalidPayload, JournalUnreadable, QueueFull, QueueUnavailable, UnsupportedServer
+from agentqueue.model.journal import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, EntryState, decode_entry
 from agentqueue.store.journal import Journals
 from agentqueue_worker.app.job import Ending, RunningJob
+from agentqueue_worker.app.state import WorkerState
 
 FIRST_RETRY_DELAY_S: Final = 0.05
 """Seconds until a call is sent again while Redis is unavailable. A failover often takes less than a second."""
 MAX_RETRY_DELAY_S: Final = 2.0
 """Maximum seconds between retries of a call while Redis is unavailable or full."""
+REPLAYED_PER_TURN: Final = 100
+"""Number of calls that are answered from the journal before other jobs get a turn of the event loop."""
 NEEDS_RERUN: Final = (Ending.DRAIN, Ending.LOST)
 """Endings after which the handler runs again as if nothing had happened. A durable call of its cleanup would count as
 done in the next run, so it raises. After a timeout or a cancellation the handler may still clean up with steps."""
@@ -25,17 +28,11 @@ T = TypeVar("T")
 
 
 class DurableRun:
-    """One delivery of a job that makes durable calls. It is made at the first of them, and read by all.
+    """One delivery of a job that makes durable calls. It is made at the first of them, and all share it."""
 
-    Args:
-        job: the job.
-        journals: the journals of its queue.
-        owner: owner of the worker's leases.
-        lost: called with the job's ID if another worker has taken it over.
-    """
-
-    def __init__(self, job: RunningJob, journals: Journals, owner: str, lost: Callable[[str], None]) -> None:
+    def __init__(self, job: RunningJob, journals: Journals, state: WorkerState) -> None:
         self.job = job
+        self.state = state
         self.journals = journals
         self.lease = b""
         """In-progress value, by which scripts know this delivery."""
@@ -49,13 +46,17 @@ class DurableRun:
         """Number of steps that run now."""
         self.last_sign_of_life = monotonic()
         """When a step or a wait began or ended, in monotonic seconds."""
-        self._owner = owner
-        self._lost = lost
+        self._size = 0
+        self._replayed = 0
         self._opening: asyncio.Task[None] | None = None
         self._used: dict[str, int] = {}
         """How often the run has used a name with its namespace."""
         self._users: dict[str, object] = {}
         """The task that uses a name."""
+        self._in_thread = False
+        """The handler is a plain function, so that its calls are tasks of the event loop that nobody else cancels."""
+        self._tasks: set[asyncio.Future[Any]] = set()
+        """Tasks that end with the run."""
 
     # --- a call's place in the journal
 
@@ -75,7 +76,7 @@ class DurableRun:
         try:
             user: object = asyncio.current_task()
         except RuntimeError:  # the thread of a plain handler
-            user = None
+            user, self._in_thread = None, True
         if self._users.setdefault(field, user) is not user:
             raise DurableError(
                 f"{what} is called from two tasks of job {self.job.id}, whose order may differ in the next run; "
@@ -93,20 +94,60 @@ class DurableRun:
             DurableError: another program has overwritten the journal.
             CancelledError: the run is being ended, or another worker holds the job.
         """
-        self.check()
+        if self._in_thread:
+            self._keep(asyncio.current_task())
+        await self.check()
         if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open())
-        await asyncio.shield(self._opening)  # several calls wait for it, and each may be cancelled alone
-        self.check()
+            self._opening = self._keep(asyncio.ensure_future(self._open()))
+        if not self._opening.done():
+            await asyncio.shield(self._opening)  # several calls wait for it, and each may be cancelled alone
+            await self.check()
+        self._opening.result()
 
     async def _open(self) -> None:
-        journal = await self.send(lambda: self.journals.open(owner=self._owner, job_id=self.job.id))
+        owner = self.state.options.identity.owner
+        journal = await self.send(lambda: self.journals.open(owner=owner, job_id=self.job.id))
         if journal is None:
             self._stop_as_lost()
         else:
             self.lease, self.entries = journal.lease, dict(journal.entries)
+            self._size = sum(map(len, self.entries.values()))
 
-    async def record(self, field: str, state: EntryState, body: bytes) -> bytes | None:
+    async def find(self, field: str) -> Entry | None:
+        """Return what the journal has of a call.
+
+        Raises:
+            DurableError: another program has overwritten the entry.
+        """
+        raw = self.entries.get(field)
+        if raw is None:
+            return None
+        self._replayed += 1
+        if self._replayed % REPLAYED_PER_TURN == 0:
+            await asyncio.sleep(0)
+        try:
+            return decode_entry(raw)
+        except InvalidPayload as exc:
+            raise DurableError(f"the journal of job {self.job.id} can't be read at {field}: {exc}") from exc
+
+    def check_room(self, size: int = 0) -> None:
+        """Check that another entry fits into the journal, of about that many bytes.
+
+        Raises:
+            DurableError: the journal has too many entries, or they are too large.
+        """
+        if len(self.entries) >= MAX_ENTRIES:
+            raise DurableError(
+                f"the journal of job {self.job.id} has {MAX_ENTRIES:,} entries, the limit; "
+                "make steps of larger parts of the work, or give parts of it to other jobs"
+            )
+        if self._size + size > MAX_JOURNAL_BYTES:
+            raise DurableError(
+                f"the values in the journal of job {self.job.id} are over {MAX_JOURNAL_BYTES >> 20} MiB, the limit; "
+                "store the bulk elsewhere and return references"
+            )
+
+    async def record(self, field: str, state: EntryState, body: bytes) -> Entry | None:
         """Write an entry, and return the earlier one that stands instead, if the call has ended before.
 
         While Redis is unavailable this waits and tries again, so that the call itself is not made again.
@@ -116,6 +157,8 @@ class DurableRun:
             CancelledError: another worker holds the job.
         """
         meta: dict[str, int] = {} if self.has_journal else {"journal": 1}
+        if state is EntryState.DONE:
+            meta |= self.progress_fields()
         recorded = await self.send(
             lambda: self.journals.record(
                 lease=self.lease, job_id=self.job.id, field=field, state=state, body=body, meta=meta
@@ -125,25 +168,40 @@ class DurableRun:
             self._stop_as_lost()
             return None
         self.has_journal = True
-        self.entries[field] = recorded.earlier or b'{"is":"%s","at":%d,%s' % (state.encode(), recorded.now_ms, body[1:])
-        return recorded.earlier
+        if state is EntryState.DONE:
+            self.job.has_progressed = True
+        raw = recorded.earlier or b'{"is":"%s","at":%d,%s' % (state.encode(), recorded.now_ms, body[1:])
+        self._size += len(raw) - len(self.entries.get(field, b""))
+        self.entries[field] = raw
+        return None if recorded.earlier is None else decode_entry(recorded.earlier)
+
+    def progress_fields(self) -> dict[str, int]:
+        """Return the fields of the meta hash that a call which makes progress writes. See `RunningJob`."""
+        return self.job.progress_fields()
 
     async def send(self, call: Callable[[], Awaitable[T]]) -> T:
         """Send a call to Redis until it is answered, and return its reply."""
-        delay = FIRST_RETRY_DELAY_S
-        while True:
-            try:
-                return await call()
-            except JournalUnreadable as exc:
-                raise DurableError(str(exc)) from exc
-            except (QueueUnavailable, QueueFull, UnsupportedServer) as exc:
-                log.warning("durable_call_delayed", job_id=self.job.id, error=str(exc))
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, MAX_RETRY_DELAY_S)
+        delay, failed = FIRST_RETRY_DELAY_S, False
+        try:
+            while True:
+                try:
+                    return await call()
+                except JournalUnreadable as exc:
+                    raise DurableError(str(exc)) from exc
+                except (QueueUnavailable, QueueFull, UnsupportedServer) as exc:
+                    if not failed:
+                        log.warning("durable_call_delayed", job_id=self.job.id, error=str(exc))
+                        self.state.blocked_calls += 1
+                        failed = True
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, MAX_RETRY_DELAY_S)
+        finally:
+            if failed:
+                self.state.blocked_calls -= 1
 
     # --- the end of the run
 
-    def check(self) -> None:
+    async def check(self) -> None:
         """Check that the run may make durable calls.
 
         Raises:
@@ -151,16 +209,44 @@ class DurableRun:
             CancelledError: the run is being ended, and the handler runs again later.
         """
         if self.closed:
-            raise DurableError(f"job {self.job.id} has left its worker's slot; nothing may use its context any more")
+            raise DurableError(f"job {self.job.id} has ended; nothing may use its context any more")
         if self.job.ending in NEEDS_RERUN:
+            await asyncio.sleep(0)  # a handler that calls again and again must not stop the event loop
             raise asyncio.CancelledError(f"job {self.job.id} runs again later; nothing more is recorded in this run")
+
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work that a cancellation must not cut. The cancellation is raised when it is done; a second one cuts.
+
+        It cuts the waiting alone: what is on its way to Redis goes on.
+        """
+        task = self._keep(asyncio.ensure_future(work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                await asyncio.wait([task])
+            raise
 
     def close(self) -> None:
         """Let every later call raise, because the job has left its slot."""
         self.closed = True
-        if self._opening is not None:
-            self._opening.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def _keep(self, task: "asyncio.Task[T] | None") -> "asyncio.Task[T]":
+        """Return a task that is cancelled when the run closes."""
+        assert task is not None
+        self._tasks.add(task)
+
+        def discard(task: "asyncio.Future[Any]") -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()  # the one who waited for it may have been cancelled
+
+        task.add_done_callback(discard)
+        return task
 
     def _stop_as_lost(self) -> None:
-        self._lost(self.job.id)
+        if not self.closed:
+            self.state.lose(self.job.id)
         raise asyncio.CancelledError(f"another worker holds job {self.job.id}")

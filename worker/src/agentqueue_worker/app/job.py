@@ -54,6 +54,7 @@ class RunningJob(ClaimedJob["Handler"]):
         "durable",
         "ending",
         "extra",
+        "has_progressed",
         "started",
         "started_ms",
         "task",
@@ -84,6 +85,8 @@ class RunningJob(ClaimedJob["Handler"]):
         self.ending: Ending | None = None
         self.unsaved: dict[str, bytes] | None = None
         """Fields (progress, checkpoint) that Redis does not have yet. They are recorded with the outcome."""
+        self.has_progressed = False
+        """This run has made progress that counts: a new step, or a checkpoint with another value."""
         self.extra: Any = None
         """Value that the registry attaches to the job."""
 
@@ -91,6 +94,23 @@ class RunningJob(ClaimedJob["Handler"]):
     def has_journal(self) -> bool:
         """True if Redis keeps a journal of the job."""
         return "journal" in self.claimed.meta if self.durable is None else self.durable.has_journal
+
+    @property
+    def past_attempts(self) -> int:
+        """Number of attempts that had failed when the job made progress last."""
+        claimed = self.claimed
+        return claimed.attempts if self.has_progressed else claimed.count("past_attempts")
+
+    def progress_fields(self) -> dict[str, int]:
+        """Return the fields of the meta hash that record progress of this run. Few jobs have failed, so mostly none.
+
+        Nothing is counted down: the limits of attempts and crashes apply to those since then.
+        """
+        claimed = self.claimed
+        if self.has_progressed or not (claimed.attempts or claimed.meta):
+            return {}
+        fields = {"past_attempts": claimed.attempts, "past_crashes": claimed.count("crashes")}
+        return {name: count for name, count in fields.items() if count != claimed.count(name)}
 
     @property
     def attempts(self) -> int:

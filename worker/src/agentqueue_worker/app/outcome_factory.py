@@ -131,6 +131,11 @@ class OutcomeFactory:
             finished_ms=error.at_ms,
             reason=reason,
         )
+        context = job.context if isinstance(job, RunningJob) else None
+        checkpoint = claimed.meta.get("checkpoint") if context is None else context.last_checkpoint
+        kept: dict[str, bytes | str | int] = {} if checkpoint is None else {"checkpoint": checkpoint}
+        if job.has_journal:
+            kept["journal"] = 1
         return DeadLettered(
             job.id,
             claimed.level,
@@ -139,7 +144,7 @@ class OutcomeFactory:
             dead_letter.fingerprint,
             encode_dead_letter(dead_letter),
             self._notifications(dead_letter),
-            _kept_for_replay(job),
+            kept,
             return_dead(job.record, error, reason),
         )
 
@@ -197,11 +202,3 @@ class OutcomeFactory:
         )
         child = NOTIFICATION_ID_PREFIX + child_id(f"{dead_letter.queue}:{dead_letter.id}", str(dead_letter.died_ms), 0)
         return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_NOTIFICATION_BYTES), Level.NORMAL)]
-
-
-def _kept_for_replay(job: ClaimedJob[Handler | None]) -> dict[str, bytes | str | int]:
-    """Return the fields of the job's meta hash with which a replay goes on where the job has stopped."""
-    context = job.context if isinstance(job, RunningJob) else None
-    checkpoint = job.claimed.meta.get("checkpoint") if context is None else context.last_checkpoint
-    kept: dict[str, bytes | str | int] = {} if checkpoint is None else {"checkpoint": checkpoint}
-    return kept | {"journal": 1} if job.has_journal else kept

@@ -1,6 +1,7 @@
 """Writes the progress and the checkpoints of running jobs to Redis."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -11,6 +12,10 @@ from agentqueue_worker.app.job import RunningJob
 
 WRITE_INTERVAL_S: Final = 0.5
 """Seconds between two writes of progress. Handlers may report it in a tight loop, and readers poll about this fast."""
+FIRST_RETRY_DELAY_S: Final = 0.05
+"""Seconds until a checkpoint is sent again while Redis is unavailable. A failover often takes less than a second."""
+MAX_RETRY_DELAY_S: Final = 2.0
+"""Maximum seconds between these retries."""
 MAX_CONNECTIONS: Final = 8
 """Maximum connections that writes use at a time, so that many checkpoints leave connections for claiming jobs."""
 
@@ -32,18 +37,29 @@ class ProgressWriter:
 
     def schedule(self, job: RunningJob, field: str, raw: bytes) -> None:
         """Write the field with the next round of writes. Only the last of several values is written."""
-        _keep(job, field, raw)
+        _keep(job, {field: raw})
         self._pending[job.id] = job
         self._wake.set()
 
-    async def write(self, job: RunningJob, field: str, raw: bytes) -> bool:
-        """Write the field now, or schedule it if Redis is unavailable.
+    async def write(self, job: RunningJob, fields: Mapping[str, bytes], *, strict: bool) -> bool:
+        """Write the fields, and return when they are kept. While Redis is unavailable this tries again and again.
 
         Returns:
             False if another worker holds the job.
+
+        Raises:
+            QueueUnavailable, UnsupportedServer: `strict` is set, and Redis did not take the fields.
         """
-        _keep(job, field, raw)
-        return await self._write_unsaved(job)
+        _keep(job, fields)
+        delay = FIRST_RETRY_DELAY_S
+        while True:
+            try:
+                return await self._write_unsaved(job)
+            except (QueueUnavailable, UnsupportedServer):
+                if strict:
+                    raise
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, MAX_RETRY_DELAY_S)
 
     async def run(self) -> None:
         """Write scheduled fields until cancelled."""
@@ -52,7 +68,11 @@ class ProgressWriter:
             self._wake.clear()
             jobs, self._pending = self._pending, {}
             for job in jobs.values():
-                await self._write_unsaved(job)
+                try:
+                    await self._write_unsaved(job)
+                except (QueueUnavailable, UnsupportedServer):
+                    self._pending.setdefault(job.id, job)
+                    self._wake.set()
             await asyncio.sleep(WRITE_INTERVAL_S)
 
     async def _write_unsaved(self, job: RunningJob) -> bool:
@@ -64,16 +84,12 @@ class ProgressWriter:
                 held = await self._engine.annotate(owner=self._owner, job_id=job.id, notes=fields)
         except (QueueUnavailable, UnsupportedServer) as exc:
             log.warning("progress_write_delayed", job_id=job.id, error=str(exc))
-            self._pending.setdefault(job.id, job)
-            self._wake.set()
-            return True
+            raise
         for field, raw in fields.items():
             if job.unsaved.get(field) is raw:
                 del job.unsaved[field]
         return held
 
 
-def _keep(job: RunningJob, field: str, raw: bytes) -> None:
-    if job.unsaved is None:
-        job.unsaved = {}
-    job.unsaved[field] = raw
+def _keep(job: RunningJob, fields: Mapping[str, bytes]) -> None:
+    job.unsaved = {**(job.unsaved or {}), **fields}

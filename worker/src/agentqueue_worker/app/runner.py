@@ -303,7 +303,9 @@ class Runner:
         backoff = handler.backoff if own is None else parse_backoff(own, handler.backoff)
         attempts = options.attempts or handler.attempts
         roll = random.random()  # noqa: S311  # spreads retries, keeps no secret
-        match decide_retry(backoff, attempt=job.attempt, attempts=attempts, after=after, roll=roll):
+        match decide_retry(
+            backoff, attempt=job.attempt, attempts=attempts, after=after, roll=roll, past=job.past_attempts
+        ):
             case GiveUp():
                 return make.dead_lettered(job, error, DeadLetterReason.FAILED, exc), error
             case TryAgain(delay_ms):

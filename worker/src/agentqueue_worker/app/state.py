@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from agentqueue.model.outcomes import Claimed
     from agentqueue_worker.app.job import RunningJob
 
+STEP_THREADS: Final = 64
+"""Maximum number of plain functions of steps that run at a time. They mostly wait for a network."""
 log = structlog.get_logger("agentqueue.worker")
 
 
@@ -72,6 +74,8 @@ class WorkerState:
         """Number of jobs whose outcome was recorded."""
         self.mean_seconds = 0.0
         """Moving mean of the durations of jobs."""
+        self.blocked_calls = 0
+        """Number of durable calls that wait for Redis, which is unavailable or full."""
         self.orphaned_threads = 0
         """Number of threads that run on after their job has ended. Each keeps a slot."""
         self.orphaned_tasks: set[asyncio.Task[None]] = set()
@@ -87,6 +91,7 @@ class WorkerState:
         self._progress_writer = notes
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
+        self._step_executor: ThreadPoolExecutor | None = None
 
     @property
     def drain_requested(self) -> bool:
@@ -156,10 +161,16 @@ class WorkerState:
         if job is not None:
             self._progress_writer.schedule(job, "progress", encode_progress(progress))
 
-    async def checkpoint(self, job_id: str, raw: bytes) -> None:
-        """Write a job's checkpoint. If Redis is unavailable, it is written later."""
+    async def checkpoint(self, job_id: str, raw: bytes, *, strict: bool) -> None:
+        """Write a job's checkpoint. While Redis is unavailable this waits, or raises if it is strict."""
         job = self.running.get(job_id)
-        if job is not None and not await self._progress_writer.write(job, "checkpoint", raw):
+        if job is None:
+            return
+        fields = {"checkpoint": raw}
+        if raw != job.claimed.meta.get("checkpoint"):
+            fields |= {name: b"%d" % count for name, count in job.progress_fields().items()}
+            job.has_progressed = True
+        if not await self._progress_writer.write(job, fields, strict=strict):
             self.lose(job_id)
 
     def durable(self, job_id: str) -> "Durable":
@@ -170,8 +181,17 @@ class WorkerState:
         """Run a blocking function in a thread. If it is cancelled, it runs on and keeps its slot until it ends."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="handler")
+        return await self._run_in(self._executor, function, args)
+
+    async def run_step_in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking function of a step in a thread. Handlers that wait for steps may hold all handler threads."""
+        if self._step_executor is None:
+            self._step_executor = ThreadPoolExecutor(STEP_THREADS, thread_name_prefix="step")
+        return await self._run_in(self._step_executor, function, args)
+
+    async def _run_in(self, executor: ThreadPoolExecutor, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         context = contextvars.copy_context()
-        future: Future[_Ended] = self._executor.submit(context.run, _call, function, args)
+        future: Future[_Ended] = executor.submit(context.run, _call, function, args)
         try:
             ended = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -211,8 +231,9 @@ class WorkerState:
 
     def close(self) -> None:
         """End the idle threads. Busy ones are not waited for."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._step_executor):
+            if executor is not None:
+                executor.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(slots=True)
@@ -230,7 +251,7 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> _Ended:
     try:
         ended = _Ended(function(*args))
     except StopIteration as exc:  # a coroutine can't raise it
-        stopped = RuntimeError("the handler raised StopIteration")
+        stopped = RuntimeError("the function raised StopIteration")
         stopped.__cause__ = exc
         ended = _Ended(exc=stopped)
     except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone

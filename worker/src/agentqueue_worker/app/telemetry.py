@@ -23,6 +23,10 @@ class Telemetry(Protocol):
         """
         ...
 
+    def step_ended(self, job: str, step: str, outcome: str, seconds: float) -> None:
+        """Handle that a step of a job of that name is done, has failed, or was replayed from the journal."""
+        ...
+
     def round_trip_made(self, seconds: float, outcomes: int, claimed: int) -> None:
         """Handle the reply to a round trip that took `seconds`. `outcomes` and `claimed` are numbers of jobs."""
         ...

@@ -83,8 +83,8 @@ class Worker:
         journals = Journals(self._server, options.queue)
 
         def open_durable(job: RunningJob) -> DurableCalls:
-            job.durable = DurableRun(job, journals, options.identity.owner, self.state.lose)
-            return DurableCalls(job.durable)
+            job.durable = run = DurableRun(job, journals, self.state)
+            return DurableCalls(run, telemetry.step_ended)
 
         self.state.open_durable = open_durable
         self.state.renew_soon = self._renewer.renew_soon
@@ -233,7 +233,7 @@ class Worker:
                 "finished": state.finished,
                 "runningMs": state.running_ms(now),
                 "oldestMs": state.oldest_ms(now),
-                "blocked": "redis full" if state.outbox.blocked_until is not None else None,
+                "blocked": "redis full" if state.outbox.blocked_until is not None or state.blocked_calls else None,
             }
         )
 

@@ -10,6 +10,7 @@ from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import is_pickle
 from agentqueue.model.outcomes import Claimed
 from agentqueue_worker.domain.claimed_job import EARLIEST_TIME_MS, ClaimedJob
+from agentqueue_worker.domain.retry import TOTAL_FACTOR
 
 UNKNOWN_JOB_DELAY_MS: Final = 5_000
 """Delay of a deferred job, in ms. During a rollout it gives a worker of the new version the time to claim the job."""
@@ -59,7 +60,7 @@ class AdmissionRules:
     """Facts about the worker that decide which jobs it starts."""
 
     crash_limit: int
-    """Number of workers that may crash while they run a job. After that the job is rejected."""
+    """Number of workers that may crash while they run a job and it makes no progress. Then the job is rejected."""
     unknown_grace_ms: int
     """Milliseconds for which a job of an unknown name is deferred before it is rejected."""
     cancellable: bool = True
@@ -83,9 +84,10 @@ def admit(job: ClaimedJob[object], rules: AdmissionRules, now_ms: int) -> Admiss
         return DropCancelled()
     if 0 < claimed.count("expires") <= now_ms:
         return Reject(DeadLetterReason.EXPIRED, "its _expires passed before a worker came to it")
-    crashes = claimed.count("crashes")
-    if crashes >= rules.crash_limit:
-        return Reject(DeadLetterReason.CRASHED, f"{crashes} workers died while they ran it")
+    crashes, past_crashes = claimed.count("crashes"), claimed.count("past_crashes")
+    if crashes - past_crashes >= rules.crash_limit or crashes >= rules.crash_limit * TOTAL_FACTOR:
+        without = f", the last {crashes - past_crashes} without any progress of the job" if past_crashes else ""
+        return Reject(DeadLetterReason.CRASHED, f"{crashes} workers died while they ran it{without}")
     if job.handler is not None:
         return START
     since_ms = claimed.count(UNKNOWN_SINCE_FIELD) or now_ms

@@ -1,8 +1,12 @@
 """Decides if and when a failed job is tried again."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from agentqueue.model.retry_policy import Backoff
+
+TOTAL_FACTOR: Final = 20
+"""A job that makes progress before each failure may fail this many times as often as one that makes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +22,20 @@ class GiveUp:
 
 
 def decide_retry(
-    backoff: Backoff, *, attempt: int, attempts: int, after: float | None, roll: float
+    backoff: Backoff, *, attempt: int, attempts: int, after: float | None, roll: float, past: int = 0
 ) -> TryAgain | GiveUp:
     """Decide what follows a failed attempt.
 
     Args:
         backoff: delay between attempts.
         attempt: number of the attempt that failed, from 1.
-        attempts: maximum number of attempts.
+        attempts: maximum number of attempts without progress, such as a new step in the job's journal.
         after: delay that the handler asked for, in seconds. None means the delay of `backoff`.
         roll: random number from 0 to 1, for the jitter.
+        past: number of attempts that had failed when the job made progress last. They count for the backoff and for
+            the total, which is TOTAL_FACTOR times `attempts`.
     """
-    if attempt >= attempts:
+    if attempt - past >= attempts or attempt >= attempts * TOTAL_FACTOR:
         return GiveUp()
     return TryAgain(backoff_ms(backoff, attempt=attempt, roll=roll) if after is None else round(after * 1000))
 
