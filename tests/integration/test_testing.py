@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import redis
 
-from agentqueue import testing
 from agentqueue.agent.context import Context
 from agentqueue.agent.definition import Agent
 from agentqueue.agent.outcomes import Retry
@@ -17,6 +16,7 @@ from agentqueue.errors import JobFailed, QueueUnavailable, ResultTimeout, UsageE
 from agentqueue.model.job import State
 from agentqueue.store import Server, ServerOptions
 from agentqueue.testing import Sandbox
+from agentqueue.testing import sandbox as testing
 from tests.support.raw_queue import RawQueue
 
 first, second = Agent("first"), Agent("second")

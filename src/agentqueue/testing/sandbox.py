@@ -1,12 +1,4 @@
-"""Test your own agents against a real server: run handlers until no job is left, and let time pass.
-
-    async def test_offers_are_ranked():
-        async with Sandbox(agent) as box:
-            job = await box.client.enqueue(search_flights, FlightRequest(...))
-            assert await job.result() == [...]  # runs the handlers, and skips the delays of retries
-
-Needs `agentqueue[embedded]`, and to run handlers `agentqueue-worker`.
-"""
+"""A server for one test, with a client and workers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,8 +16,6 @@ from agentqueue.store.time_travel import advance_time, make_due
 
 if TYPE_CHECKING:
     from agentqueue.agent.definition import Agent
-
-__all__ = ["Burst", "EmbeddedServer", "Sandbox"]
 
 GROUP: Final = "agentqueue.workers"
 """Group of the entry point that the worker's distribution registers."""
