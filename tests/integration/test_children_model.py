@@ -145,12 +145,12 @@ class ChildrenMachine(RuleBasedStateMachine):
         gather = room.gather(
             lease=lease, parent=job.id, field=FIELD, what=b'"all"', rule=gather_rule, delivery=1, ids=ids
         )
-        entry = await self.cut(gather)
-        if entry is None:
+        reply = await self.cut(gather)
+        if reply is None:
             return None
-        if entry.startswith(b'{"wait":'):
+        if reply.entry.startswith(b'{"wait":'):
             return Suspended(job.id, job.level, 5, [FIELD]) if choice != "hold" else None
-        answer = orjson.loads(entry)["v"]
+        answer = orjson.loads(reply.entry)["v"]
         await self.check(job, asked, sent, gather_rule, answer)
         return self.end(job, record, "dead" if "failed" in answer else "completed")
 

@@ -84,14 +84,14 @@ class House:
     async def gather(self, ids: Sequence[str], rule: GatherRule | None = None, *, parent: str = "P") -> Any:
         """Return the value of the gather's answer; None while it has none."""
         rule = rule or GatherRule(len(ids), 1)
-        entry = await self.children.gather(
+        reply = await self.children.gather(
             lease=self.lease(parent), parent=parent, field="children:g#1", what=b'"all"', rule=rule, delivery=1, ids=ids
         )
-        assert entry is not None
-        if entry.startswith(b'{"wait":'):
+        assert reply is not None
+        if reply.entry.startswith(b'{"wait":'):
             return None
-        assert entry.startswith(b'{"is":"done",')
-        return orjson.loads(entry)["v"]
+        assert reply.entry.startswith(b'{"is":"done",')
+        return orjson.loads(reply.entry)["v"]
 
     def suspend(self, job_id: str = "P") -> Suspended:
         return Suspended(job_id, Level.NORMAL, 5, ["children:g#1"])

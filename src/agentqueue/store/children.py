@@ -63,6 +63,16 @@ class GatherRule:
     timeout_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GatherReply:
+    """Reply of `Children.gather`."""
+
+    entry: bytes
+    """The journal's entry: a wait, or its answer, as gather.lua describes them."""
+    now_ms: int
+    """Server time."""
+
+
 class Children:
     """The children of the jobs of one queue. Every method is one round trip."""
 
@@ -110,8 +120,8 @@ class Children:
         delivery: int,
         ids: Sequence[str],
         progress: Mapping[str, bytes | str | int] | None = None,
-    ) -> bytes | None:
-        """Return the journal's entry of a gather: a wait, or its answer. None if another delivery has begun.
+    ) -> GatherReply | None:
+        """Ask for what a gather has come to. None if another delivery has begun.
 
         Args:
             lease: the parent's delivery, see `OpenJournal`.
@@ -128,7 +138,7 @@ class Children:
         meta = [part for pair in (progress or {}).items() for part in pair]
         args += [len(meta), *meta, *ids]
         reply = await self._server.run(self._gather, self._queue, args)
-        return cast("bytes", reply[0]) if reply else None
+        return GatherReply(*reply) if reply else None
 
     async def returns(self, parent: str, ids: Sequence[str]) -> list[bytes | None]:
         """Return what children have returned to their parent, each None if there is nothing.

@@ -40,6 +40,8 @@ class Snapshot:
     done_ms: int | None
     now_ms: int
     cancel_asked: bool
+    children: tuple[int, int] = (0, 0)
+    """Number of children that the job has asked for with `ctx.child`, and number of these that have ended."""
     is_truncated: bool = False
     """Record, result and dead letter may be cut (`agentqueue.model.record_heads`), and `meta` has what lists show."""
 
@@ -469,7 +471,7 @@ class Store:
 
 
 def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_truncated: bool) -> Snapshot:
-    record, held, attempts, result, meta, dead, scores, done, now, abort = reply
+    record, held, attempts, result, meta, dead, scores, done, now, abort, children = reply
     level = next((level for level, score in zip(Level, scores, strict=False) if score is not None), None)
     dead_letter = decode_hash(dead)
     return Snapshot(
@@ -486,6 +488,7 @@ def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_truncated: bo
         done_ms=None if done is None else whole_ms(done),
         now_ms=now,
         cancel_asked=abort is not None,
+        children=(number_of(children[0]), number_of(children[1])) if children else (0, 0),
         is_truncated=is_truncated,
     )
 

@@ -18,7 +18,8 @@
   Keys touched
     arq:in-progress:, aq:journal:, aq:children: and aq:meta: of the parent
   Output
-    {} if another delivery has begun, otherwise {text of the field}: a wait as includes/children.lua describes it, or
+    {} if another delivery has begun, otherwise {text of the field, server time in ms}: a wait as includes/children.lua
+    describes it, or
       {"is":"done","at":ms,"delivery":…,"round":…,"settled":…,"v":VALUE}. A replay of the parent asks again unless it is
       settled: no failure counted, and it was in time. VALUE is
         {"all":true}     all children are done, or have ended if failures are taken along
@@ -38,7 +39,7 @@ if takes_failures then limit = total + 1 end
 
 local text = redis.call('HGET', journal, field) or ''
 local is_of_this_round = string.match(text, '"round":(%d+),') == round
-if has_ended(text) and (is_of_this_round or string.find(text, '"settled":true,"v":', 1, true)) then return {text} end
+if has_ended(text) and (is_of_this_round or string.find(text, '"settled":true,"v":', 1, true)) then return {text, now} end
 if not is_of_this_round then
   redis.call('HDEL', journal, field)
   text = ''
@@ -84,7 +85,7 @@ local function answer(value, is_settled)
   )
   write_entry(id, field, 'done', body)
   if before > 9 then call_or_reset('HSET', META .. id, unpack(ARGV, 10, before)) end
-  return {redis.call('HGET', journal, field)}
+  return {redis.call('HGET', journal, field), now}
 end
 
 local ends = string.match(text, '"until":(%d+),')
@@ -114,4 +115,4 @@ if not ends and end_ms ~= '' then ends = format_number(now + tonumber(end_ms)) e
 text = PENDING .. '"children","for":' .. what .. ',"since":' .. since .. (ends and ',"until":' .. ends or '')
   .. string.format(',"round":%s,"need":%d,"limit":%d,"of":%d,"done":%d,"failed":%d}', round, need, limit, total, done, failed)
 redis.call('HSET', journal, field, text)
-return {text}
+return {text, now}

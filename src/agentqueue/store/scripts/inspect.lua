@@ -7,12 +7,12 @@
           2     bytes of the whole reply after which no further job is read; 0 for no limit
           then  IDs; exactly one if both limits are 0
   Keys touched
-    the levels, {queue}:done, arq:abort; arq:job:, arq:in-progress:, arq:retry:, arq:result:, aq:meta: and aq:dead: of
-    each job
+    the levels, {queue}:done, arq:abort; arq:job:, arq:in-progress:, arq:retry:, arq:result:, aq:meta:, aq:dead: and
+    aq:children: of each job
   Output
     for each ID that was read (at least one)
       {record, in-progress value, attempts, result, {meta}, {dead letter}, {score per level}, finished ms, now ms,
-       cancel requested at ms}
+       cancel requested at ms, {number of children that it waits for, number of these that have ended}}
     or, if a key of the job has a wrong type, the error's text; if both limits are 0, the call fails with that error
 ]]
 local max_value_bytes, max_reply_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -49,6 +49,11 @@ local function read_dead_letter(id)
   return {'dead_letter', string.sub(dead_letter, 1, max_value_bytes), 'queue', dead_queue or ''}
 end
 
+local function count_children(id)
+  if redis.call('HEXISTS', META .. id, 'journal') == 0 then return {} end
+  return redis.call('HMGET', CHILDREN .. id, '#sent', '#ended')
+end
+
 local function inspect(id)
   local scores = {}
   for level = 1, 4 do scores[level] = redis.call('ZSCORE', level_keys[level], id) end
@@ -57,7 +62,7 @@ local function inspect(id)
   for i = 2, #dead_letter, 2 do reply_bytes = reply_bytes + #dead_letter[i] end
   return {
     record, redis.call('GET', IN_PROGRESS .. id), redis.call('GET', RETRY .. id), result, read_notes(id), dead_letter,
-    scores, redis.call('ZSCORE', done_key, id), now, redis.call('ZSCORE', ABORT, id),
+    scores, redis.call('ZSCORE', done_key, id), now, redis.call('ZSCORE', ABORT, id), count_children(id),
   }
 end
 
