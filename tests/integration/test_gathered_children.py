@@ -545,15 +545,17 @@ async def test_a_forgotten_dead_letter_drops_what_its_children_returned(house: H
 
 
 async def test_no_script_of_a_thousand_children_takes_over_5_ms(house: House) -> None:
-    """Judged by the best of many calls and by the number of commands, since other programs may take the processor."""
+    """Judged by the processor time of the server, by the best of several calls, and by the number of commands."""
     best: dict[str, float] = {}
     commands: dict[str, int] = {}
 
     async def timed(name: str, work: Coroutine[Any, Any, T]) -> T:
         house.redis.config_resetstat()
+        before = house.redis.info("cpu")
         result = await work
-        stats = house.redis.info("commandstats")
-        best[name] = min(best.get(name, 1e9), stats["cmdstat_evalsha"]["usec"] / 1000)
+        after, stats = house.redis.info("cpu"), house.redis.info("commandstats")
+        used_s = sum(after[kind] - before[kind] for kind in ("used_cpu_user", "used_cpu_sys"))
+        best[name] = min(best.get(name, 1e9), used_s * 1000)
         commands[name] = max(commands.get(name, 0), sum(each["calls"] for each in stats.values()))
         return result
 
