@@ -110,6 +110,12 @@ QUEUES: Final[Mapping[str, Sequence[Panel]]] = {
             _per_agent("agentqueue_queue_delayed_jobs"),
         ),
         Panel(
+            "Suspended jobs",
+            "How many jobs wait without a slot, for a signal, a time or their children?",
+            "short",
+            _per_agent("agentqueue_queue_suspended_jobs"),
+        ),
+        Panel(
             "Wait before the start",
             "How long had jobs waited at their start? The target is the lowest targetWaitSeconds.",
             "s",

@@ -41,6 +41,14 @@ class JobNotFound(NotFound):
     """A job was never enqueued, or the retention of its result has passed."""
 
 
+class JobEnded(AgentQueueError):
+    """The job has ended, so that it takes no signal any more."""
+
+
+class MailboxFull(AgentQueueError):
+    """The job has got as many signals as a job may get, or they are too large together."""
+
+
 class JobFailed(AgentQueueError):
     """The job whose result was requested is dead. The message has its last error."""
 

@@ -238,3 +238,17 @@ def check_job_name(name: str) -> str:
     if type(name) is str and _JOB_NAME.fullmatch(name):
         return name
     raise InvalidName(f"job name {name!r:.80} must have 1 to 128 characters: letters, digits and _.:-")
+
+
+_SIGNAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}")
+
+
+def check_signal_name(name: str) -> str:
+    """Return the name of a signal after a check.
+
+    Raises:
+        InvalidName: The name is empty, over 100 characters, or outside letters, digits and `_.:-`.
+    """
+    if type(name) is str and _SIGNAL_NAME.fullmatch(name):
+        return name
+    raise InvalidName(f"signal name {name!r:.80} must have 1 to 100 characters: letters, digits and _.:-")

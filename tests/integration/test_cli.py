@@ -344,7 +344,10 @@ class TestReading:
         for name in ("a", "b"):
             client.enqueue("flights", "search", id=name)
         with_raw_queue(lambda raw_queue: raw_queue.claim_one())
-        assert cli("cancel", "a", "b") == "a is running: its worker was asked to cancel it\nb is cancelled\n"
+        assert (
+            cli("cancel", "a", "b")
+            == "a runs, or has steps to undo: its worker was asked to cancel it\nb is cancelled\n"
+        )
         assert cli.json("cancel", "b", code=1) == [{"id": "b", "outcome": "too-late"}]
         cli("cancel", "nobody", code=3)
 

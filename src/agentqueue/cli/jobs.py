@@ -18,6 +18,7 @@ from agentqueue.cli.output import (
     printable,
     rich_fields,
     to_text,
+    user_and_host,
     warn,
 )
 from agentqueue.client.suggestions import check_queue_known
@@ -35,7 +36,7 @@ OPTIONAL_COLUMNS = ("attempts", "priority", "age", "progress", "job", "error")
 """Columns that a narrow terminal drops, the least important one first."""
 CANCELLATION_TEXTS: dict[str, str] = {
     "cancelled": "is cancelled",
-    "requested": "is running: its worker was asked to cancel it",
+    "requested": "runs, or has steps to undo: its worker was asked to cancel it",
     "too-late": "has already ended; see `agentqueue status`",
 }
 """The message for each result of `Client.cancel`."""
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
     app.command("status")(show_status)
     app.command("jobs")(list_jobs)
     app.command("cancel")(cancel)
+    app.command("signal")(signal)
 
 
 def show_status(
@@ -82,6 +84,8 @@ def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, A
     if now is not None and status.due_at is not None:
         fields["dueAt"] += f" ({due_in(status.due_at, now)})"
     fields["tags"] = ", ".join(status.tags) or None
+    if status.waits_for is not None and status.due_at is None:
+        fields["waitsFor"] += ", no timeout"
     return fields | {"progress": progress_text(status), "state": str(status.state)}
 
 
@@ -100,8 +104,9 @@ def progress_text(status: JobStatus) -> str | None:
 
 def status_line(status: JobStatus) -> str:
     """Return a job as one line, for a stream of changes."""
-    due = status.to_json()["dueAt"]
-    parts = [status.id, str(status.state), due and f"due {due}", progress_text(status), status.error]
+    due, waits_for = status.to_json()["dueAt"], status.waits_for
+    parts = [status.id, str(status.state), waits_for and f"waits for {waits_for}", due and f"due {due}"]
+    parts += [progress_text(status), status.error]
     if status.result is not None:
         parts.append(to_text(status.result))
     return "  ".join(part for part in parts if part)
@@ -122,7 +127,9 @@ def list_jobs(
     queue: Annotated[str, typer.Argument(metavar="QUEUE")],
     state: Annotated[
         str | None,
-        typer.Option("--state", "-s", help="active, waiting, delayed, completed or dead. Default: the first three."),
+        typer.Option(
+            "--state", "-s", help="active, waiting, delayed, suspended, completed or dead. Default: the first 4."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Number of jobs, up to 1000.")] = 100,
     cursor: Annotated[str | None, typer.Option("--cursor", help="The cursor at the end of the previous page.")] = None,
@@ -158,7 +165,7 @@ def list_jobs(
             it.attempts,
             format_age(it.enqueued_at, now),
             progress_text(it),
-            it.error,
+            it.error if it.waits_for is None else f"waits for {it.waits_for}",
         )
         for it in page
     ]
@@ -193,3 +200,26 @@ def cancel(
             print_line(f"{job_id} {CANCELLATION_TEXTS[result]}")
     if "too-late" in results.values():
         raise typer.Exit(1)
+
+
+def signal(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the signal, as the handler waits for it.")],
+    data: Annotated[str | None, typer.Argument(metavar="JSON", help="Its data. @FILE reads it from a file.")] = None,
+    sender: Annotated[str | None, typer.Option("--sender", help="Who sends it. Default: you.")] = None,
+    signal_id: Annotated[
+        str | None, typer.Option("--id", help="ID of the signal, which counts once however often it is sent.")
+    ] = None,
+    as_json: AsJson = False,
+    redis: RedisOption = None,
+) -> None:
+    """Send a signal to a job, such as an approval that it waits for."""
+    from agentqueue.cli.submit import read_payload  # noqa: PLC0415
+
+    value = None if data is None else read_payload(data)
+    who = sender or user_and_host()
+    counted = with_client(redis, lambda client: client.signal(job_id, name, value, sender=who, id=signal_id))
+    if as_json:
+        print_json({"id": job_id, "signal": name, "deduplicated": not counted})
+    else:
+        print_line(f"{job_id} got the signal {name}" if counted else f"{job_id} got the signal {signal_id} before")

@@ -20,6 +20,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 COLOURS = {
     "waiting": "yellow",
     "delayed": "blue",
+    "suspended": "blue",
     "active": "cyan",
     "completed": "green",
     "dead": "red",
@@ -251,3 +252,14 @@ def format_duration(seconds: float | None) -> str:
         if rest.total_seconds() >= size:
             return f"{prefix}{int(rest.total_seconds() // size)}{unit}"
     return f"{prefix}{int(rest.total_seconds())}s"
+
+
+def user_and_host() -> str:
+    """Return `user@host`, for the note of a pause and the sender of a signal."""
+    import getpass  # noqa: PLC0415
+    import socket  # noqa: PLC0415
+
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # In many containers, the user ID has no name.
+        return socket.gethostname()

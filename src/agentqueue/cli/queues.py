@@ -16,6 +16,7 @@ from agentqueue.cli.output import (
     print_line,
     print_table,
     rich_table,
+    user_and_host,
 )
 from agentqueue.client.suggestions import check_queue_known
 
@@ -28,6 +29,7 @@ COLUMNS = (
     "queue",
     "waiting",
     "delayed",
+    "suspended",
     "active",
     "completed",
     "dead",
@@ -37,7 +39,7 @@ COLUMNS = (
     "workers",
     "state",
 )
-OPTIONAL_COLUMNS = ("completed", "per min", "slots", "oldest")
+OPTIONAL_COLUMNS = ("completed", "suspended", "per min", "slots", "oldest")
 """Columns that a narrow terminal drops, the least important one first."""
 
 
@@ -107,6 +109,7 @@ def _row(stats: QueueStats) -> tuple[Any, ...]:
         stats.name,
         stats.waiting,
         stats.delayed,
+        stats.suspended,
         f"{stats.active} ({stats.stalled} stalled)" if stats.stalled else stats.active,
         stats.completed,
         stats.dead,
@@ -128,7 +131,7 @@ def pause(
 
     async def pause_known(client: Client) -> bool:
         await check_queue_known(client, queue)
-        return await client.pause(queue, f"by {_user()}" + (f": {note}" if note else ""))
+        return await client.pause(queue, f"by {user_and_host()}" + (f": {note}" if note else ""))
 
     changed = with_client(redis, pause_known)
     if as_json:
@@ -153,14 +156,3 @@ def resume(
         print_json({"queue": queue, "paused": False, "changed": changed})
     else:
         print_line(f"{queue} is resumed" if changed else f"{queue} was not paused")
-
-
-def _user() -> str:
-    """Return `user@host` for the note of a pause."""
-    import getpass  # noqa: PLC0415
-    import socket  # noqa: PLC0415
-
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # In many containers, the user ID has no name.
-        return socket.gethostname()

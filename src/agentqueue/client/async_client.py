@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, Unpack, ca
 from agentqueue.agent.context import Context
 from agentqueue.agent.declaration import JobDeclaration
 from agentqueue.agent.job_definition import JobDefinition
+from agentqueue.agent.payload import to_json
 from agentqueue.agent.result import Result
 from agentqueue.client.arguments import is_by_name, read_call
 from agentqueue.client.bulk import Chunk, chunks_of_each, prepare_each, send_in_order, sent_jobs
@@ -30,7 +31,14 @@ from agentqueue.client.fork_guard import ForkGuard
 from agentqueue.client.known_names import FORCE, KnownNames, unknown_job
 from agentqueue.client.pagination import check_fields, check_limit, moment_in, size_of, split_cursor, states_from
 from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
-from agentqueue.client.results import cancelled_result, check_timeout, job_not_found, replayed_of, result_of
+from agentqueue.client.results import (
+    cancelled_result,
+    check_timeout,
+    job_not_found,
+    replayed_of,
+    result_of,
+    signal_counted,
+)
 from agentqueue.client.stats import QueueStats, stats_of, unreadable_stats
 from agentqueue.client.status import PAYLOADS, JobStatus, select_payloads, status_of, unreadable_status
 from agentqueue.clock import monotonic, now_ms
@@ -43,11 +51,11 @@ from agentqueue.errors import (
     UsageError,
 )
 from agentqueue.ids import new_id, new_nonce
-from agentqueue.keys import KeySpace, Level, check_id, check_queue
+from agentqueue.keys import KeySpace, Level, check_id, check_queue, check_signal_name
 from agentqueue.model.dead_letter import DeadLetter
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import OMITTED, State, decode_job
-from agentqueue.model.json import MAX_BYTES
+from agentqueue.model.json import MAX_BYTES, encode
 from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, prepare_job
 from agentqueue.model.record_heads import DEAD_LETTER_BYTES, HEAD_BYTES, Cut
 from agentqueue.model.result import encode_result
@@ -65,6 +73,7 @@ from agentqueue.store import (
 )
 from agentqueue.store.jobs import BATCH
 from agentqueue.store.lookup import DeadRange, find_queue
+from agentqueue.store.signals import MAX_SIGNAL_BYTES, send_signal
 
 if TYPE_CHECKING:
     import arq.jobs
@@ -98,6 +107,8 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 """Maximum size of a page with payloads, in bytes. A page has at least one job, which may be larger."""
 NO_QUEUE: Final = "any"
 """Queue name for calls that identify a job by its ID alone."""
+MAX_SENDER: Final = 200
+"""Maximum length of a signal's sender, in characters."""
 MAX_GROUPS: Final = 500
 """Maximum number of kinds that `dead_groups` returns. It bounds the calls, since each kind takes one."""
 
@@ -166,6 +177,18 @@ class Job(Generic[R_co]):
     async def cancel(self, *, cascade: bool = True) -> Cancellation:
         """Cancel the job; see `Client.cancel`."""
         return await self._client.cancel(self.id, queue=self.queue, cascade=cascade)
+
+    async def signal(
+        self,
+        name: str,
+        data: Any = None,
+        /,
+        *,
+        sender: str | None = None,
+        id: str | None = None,  # noqa: A002  # the public name
+    ) -> bool:
+        """Send a signal to the job; see `Client.signal`."""
+        return await self._client.signal(self.id, name, data, sender=sender, id=id, queue=self.queue)
 
 
 class Client:
@@ -524,6 +547,9 @@ class Client:
     async def cancel(self, id: str, *, queue: str | None = None, cascade: bool = True) -> Cancellation:  # noqa: A002
         """Cancel a job. A job that has not started is cancelled at once, a running one by its worker within a second.
 
+        A job with steps that does not run, such as a suspended one, is started once more with the request, so that its
+        handler can undo what the steps have done.
+
         Args:
             id: The job's ID.
             queue: The job's queue, if it is known.
@@ -542,6 +568,65 @@ class Client:
         if done == "unknown":  # it has just ended, and kept no result
             return Cancellation.TOO_LATE
         return {"cancelled": Cancellation.CANCELLED, "asked": Cancellation.REQUESTED}.get(done, Cancellation.TOO_LATE)
+
+    async def signal(
+        self,
+        job_id: str,
+        name: str,
+        data: Any = None,
+        /,
+        *,
+        sender: str | None = None,
+        id: str | None = None,  # noqa: A002  # the public name
+        queue: str | None = None,
+    ) -> bool:
+        """Send a signal to a job, which takes it by `ctx.wait_for(name)`. A job that is suspended for it goes on.
+
+        Signals of a name are kept in their order until the job ends. A job may also get them before it waits for them.
+
+        Args:
+            job_id: The job's ID.
+            name: The signal's name.
+            data: JSON types, a pydantic model or a dataclass.
+            sender: Who sends it, for the handler and for people.
+            id: ID of the signal, which counts once however often it is sent. By default each call counts.
+            queue: The job's queue, if it is known.
+
+        Returns:
+            False if a signal with this ID was sent before. Then nothing has changed.
+
+        Raises:
+            JobNotFound: The job is not known.
+            JobEnded: The job has ended. If the signal was sent before with the same ID, that one may have counted.
+            MailboxFull: The job has got 1,000 signals, or 1 MiB of data.
+            InvalidName, InvalidPayload, UsageError: An argument cannot be used.
+        """
+        check_id(job_id)
+        check_signal_name(name)
+        value = to_json(data, "the signal's data")
+        raw = encode(value, what=f"the data of signal {name!r}", max_bytes=MAX_SIGNAL_BYTES)
+        if sender is not None and not (type(sender) is str and 0 < len(sender) <= MAX_SENDER):
+            raise UsageError(f"sender {sender!r:.80} must be a text of 1 to {MAX_SENDER} characters")
+        signal_id = new_id() if id is None else check_id(id)
+        if queue is None:
+            queue = await self._with_slot(find_queue(self.store, job_id))
+            if queue is None:
+                raise job_not_found(job_id)
+        target = check_queue(queue)
+
+        async def send() -> str:
+            return await self._with_slot(
+                send_signal(self.store, target, job_id, name, raw, sender=sender, signal_id=signal_id)
+            )
+
+        try:
+            said = await send()
+        except QueueUnavailable:
+            await asyncio.sleep(RESEND_PAUSE_S)
+            said = await send()
+            if said == "known" and id is None:
+                said = "sent"  # by the first call, whose answer was lost
+        return signal_counted(job_id, name, said)
 
     async def _inspect(self, job_id: str, queue: str | None) -> Snapshot:
         check_id(job_id)

@@ -37,7 +37,7 @@ def decode_snapshot(snapshot: Snapshot) -> DecodedJob:
         Cut: The snapshot holds the heads of records only, and the job must be read whole.
     """
     match snapshot.state:
-        case State.WAITING | State.DELAYED | State.ACTIVE:
+        case State.WAITING | State.DELAYED | State.SUSPENDED | State.ACTIVE:
             return _decode_live(snapshot)
         case State.DEAD:
             stored = StoredDeadLetter(snapshot.id, snapshot.queue, snapshot.dead["dead_letter"])

@@ -7,7 +7,7 @@ from agentqueue.errors import UsageError
 from agentqueue.model.job import State
 from agentqueue.store import Snapshot, Unreadable
 
-LIVE_STATES: Final = (State.ACTIVE, State.WAITING, State.DELAYED)
+LIVE_STATES: Final = (State.ACTIVE, State.WAITING, State.DELAYED, State.SUSPENDED)
 """States of jobs that have not ended, in the order in which they are listed."""
 LISTED_STATES: Final = (*LIVE_STATES, State.COMPLETED, State.DEAD)
 """States whose jobs can be listed."""

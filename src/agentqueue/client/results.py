@@ -8,12 +8,13 @@ from typing import Any
 from agentqueue.client.decoding import decode_snapshot
 from agentqueue.client.responses import Replayed
 from agentqueue.client.status import JobStatus
-from agentqueue.errors import InvalidPayload, JobCancelled, JobFailed, JobNotFound
+from agentqueue.errors import InvalidPayload, JobCancelled, JobEnded, JobFailed, JobNotFound, MailboxFull
 from agentqueue.model.attempts import returns_of
 from agentqueue.model.job import State
 from agentqueue.model.result import ResultRecord
 from agentqueue.model.retry_policy import Seconds, seconds
 from agentqueue.store import Snapshot
+from agentqueue.store.signals import MAX_SIGNAL_BYTES, MAX_SIGNALS
 
 
 def job_not_found(job_id: str) -> JobNotFound:
@@ -59,6 +60,31 @@ def cancelled_result(found: Snapshot, now_ms: int) -> ResultRecord:
         attempts=found.attempts,
         deliveries=found.attempts + returns_of(found.meta),
     )
+
+
+def signal_counted(job_id: str, name: str, answer: str) -> bool:
+    """Return whether a signal counts, by the server's answer. False: one with the same ID was sent before.
+
+    Raises:
+        JobNotFound: The job is not known.
+        JobEnded: The job has ended.
+        MailboxFull: The job can't get more signals.
+    """
+    match answer:
+        case "unknown":
+            raise job_not_found(job_id)
+        case "final":
+            raise JobEnded(
+                f"job {job_id} has ended, so the signal {name!r} was not delivered; if it was sent before with the "
+                "same ID, that one may have counted"
+            )
+        case "full":
+            raise MailboxFull(
+                f"job {job_id} can't get the signal {name!r}: a job gets {MAX_SIGNALS:,} signals at most, and "
+                f"{MAX_SIGNAL_BYTES >> 20} MiB of data; send references instead of data, or start another job"
+            )
+        case _:
+            return answer == "sent"
 
 
 def replayed_of(ids: Sequence[str], answers: Sequence[str]) -> Replayed:

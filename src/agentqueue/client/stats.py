@@ -1,7 +1,7 @@
 """Build `QueueStats`, the numbers of a queue as users see them, from its snapshot. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import orjson
@@ -38,6 +38,7 @@ class QueueStats:
     name: str
     waiting: int
     delayed: int
+    """Number of jobs that a time will make ready. Suspended jobs are not among them."""
     active: int
     """Number of jobs that were started and have not ended."""
     completed: int
@@ -64,6 +65,10 @@ class QueueStats:
     """Counters since the queue was created: enqueued, completed, retried, dead, cancelled, crashed, …"""
     problem: str | None = None
     """Reason why the queue cannot be read. Its numbers are then 0."""
+    suspended: int = 0
+    """Number of jobs that wait without a slot for a signal, a time or their children."""
+    suspended_by_kind: Mapping[str, int] = field(default_factory=dict)
+    """Number of suspended jobs by what they wait for: signal, sleep, children, or several of them."""
 
     @property
     def busy(self) -> int:
@@ -77,7 +82,7 @@ class QueueStats:
 
     def to_json(self) -> dict[str, Any]:
         """Return the stats as JSON types, with camelCase names."""
-        wire = {camel(field.name): getattr(self, field.name) for field in fields(self)}
+        wire = {camel(f.name): getattr(self, f.name) for f in fields(self)}
         workers = [{camel(f.name): getattr(worker, f.name) for f in fields(worker)} for worker in self.workers]
         return wire | {"workers": workers, "busy": self.busy, "slots": self.slots}
 
@@ -86,11 +91,12 @@ def stats_of(snapshot: QueueSnapshot) -> QueueStats:
     """Return the stats of a queue."""
     now = snapshot.now_ms
     heartbeats = live_heartbeats(snapshot)
+    suspended = sum(snapshot.suspended.values())
     workers = tuple(_worker(heartbeat, now) for heartbeat in sorted(heartbeats, key=lambda heartbeat: heartbeat.worker))
     return QueueStats(
         name=snapshot.queue,
         waiting=snapshot.waiting,
-        delayed=sum(snapshot.delayed),
+        delayed=max(sum(snapshot.delayed) - suspended, 0),
         active=sum(snapshot.active),
         completed=snapshot.counters.get("completed", 0),
         dead=snapshot.dead,
@@ -105,6 +111,8 @@ def stats_of(snapshot: QueueSnapshot) -> QueueStats:
         workers=workers,
         stalled=stalled_of(snapshot, slots=sum(worker.slots for worker in workers)),
         counters=snapshot.counters,
+        suspended=suspended,
+        suspended_by_kind=snapshot.suspended,
     )
 
 

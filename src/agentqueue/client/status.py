@@ -42,7 +42,8 @@ class JobStatus:
     """Number of starts, including those that a crash or a drain ended."""
     enqueued_at: datetime | None
     due_at: datetime | None
-    """Time at which a delayed job becomes ready, for a later start or the next attempt. None in any other state."""
+    """Time at which a delayed job becomes ready, for a later start or the next attempt, and at which a suspended one
+    goes on at the latest. None in any other state, and for a suspended job that no time wakes."""
     started_at: datetime | None
     """Time of the last known start."""
     finished_at: datetime | None
@@ -64,6 +65,10 @@ class JobStatus:
     """Number of times that the handler raised Snooze. Known until the job ends."""
     snooze: str | None = None
     """The reason of the last Snooze. Known until the job ends."""
+    waits_for: str | None = None
+    """What a suspended job waits for, such as `the signal approval`. None in any other state."""
+    suspended_at: datetime | None = None
+    """Time since which the job is suspended. None in any other state."""
 
     @property
     def is_final(self) -> bool:
@@ -138,6 +143,8 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
     errors = errors_of(snapshot.meta)
     started = snapshot.attempts + returns_of(snapshot.meta)
     snoozes, snooze = snoozes_of(snapshot.meta)
+    suspension = snapshot.suspension if state is State.SUSPENDED else None
+    has_due_time = state is State.DELAYED or (suspension is not None and suspension.until_ms is not None)
     return JobStatus(
         id=snapshot.id,
         queue=snapshot.queue,
@@ -149,7 +156,7 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
         attempts=snapshot.attempts,
         deliveries=started + (state is State.ACTIVE),
         enqueued_at=moment_of(record.enqueued_ms),
-        due_at=_due(snapshot) if state is State.DELAYED else None,
+        due_at=_due(snapshot) if has_due_time else None,
         started_at=moment_of(claimed_ms),
         finished_at=None,
         result=None,
@@ -157,6 +164,8 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
         worker=owner,
         snoozes=snoozes,
         snooze=snooze,
+        waits_for=None if suspension is None else suspension.text,
+        suspended_at=None if suspension is None else moment_of(suspension.since_ms),
         **_origin(record),
     )
 

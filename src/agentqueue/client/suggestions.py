@@ -23,7 +23,7 @@ async def check_queue_known(client: Client, queue: str, *, next_step: str = "") 
     if not known or queue in known:
         return
     stats = await client.stats(queue)
-    if not (stats.workers or stats.waiting or stats.delayed or stats.active or stats.dead):
+    if not (stats.workers or stats.waiting or stats.delayed or stats.suspended or stats.active or stats.dead):
         raise NotFound(f"no queue {queue!r} is known here; {with_next_step(nearest(queue, known), next_step)}")
 
 

@@ -142,6 +142,18 @@ class SyncJob(Generic[R_co]):
         """Cancel the job; see `Client.cancel`."""
         return self._client.cancel(self.id, queue=self.queue, cascade=cascade)
 
+    def signal(
+        self,
+        name: str,
+        data: Any = None,
+        /,
+        *,
+        sender: str | None = None,
+        id: str | None = None,  # noqa: A002  # the public name
+    ) -> bool:
+        """Send a signal to the job; see `Client.signal`."""
+        return self._client.signal(self.id, name, data, sender=sender, id=id, queue=self.queue)
+
 
 class SyncClient:
     """A client with the methods, arguments and errors of `Client`, without `await`. Its event loop has its own thread.
@@ -288,6 +300,20 @@ class SyncClient:
     def cancel(self, id: str, *, queue: str | None = None, cascade: bool = True) -> Cancellation:  # noqa: A002
         """Cancel a job; see `Client.cancel`."""
         return self._thread.run(self._client.cancel(id, queue=queue, cascade=cascade))
+
+    def signal(
+        self,
+        job_id: str,
+        name: str,
+        data: Any = None,
+        /,
+        *,
+        sender: str | None = None,
+        id: str | None = None,  # noqa: A002  # the public name
+        queue: str | None = None,
+    ) -> bool:
+        """Send a signal to a job; see `Client.signal`."""
+        return self._thread.run(self._client.signal(job_id, name, data, sender=sender, id=id, queue=queue))
 
     def queues(self) -> list[str]:
         """Return the names of all queues; see `Client.queues`."""

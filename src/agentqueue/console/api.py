@@ -205,7 +205,10 @@ def _job_in(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def list_jobs(request: Request) -> Response:
-    """Return a page of jobs: `?state=waiting|delayed|active|completed|dead&cursor=&limit=&fields=data,result`."""
+    """Return a page of jobs: `?state=&cursor=&limit=&fields=data,result`.
+
+    The state is waiting, delayed, suspended, active, completed or dead.
+    """
     client, queue = client_of(request), queue_of(request)
     await check_queue_known(client, queue)
     page = await client.jobs(
@@ -252,6 +255,16 @@ async def cancel(request: Request) -> Response:
         raise HttpProblem(HTTPStatus.CONFLICT, f"job {job_id} has already ended; there is nothing to cancel")
     status = HTTPStatus.OK if done is Cancellation.CANCELLED else HTTPStatus.ACCEPTED
     return Json({"id": job_id, "cancellation": done}, status)
+
+
+async def signal(request: Request) -> Response:
+    """Send a signal to a job: `{"data": …, "sender": "ana", "id": "…"}`. 202, or 409 if the job has ended."""
+    client, job_id, name = client_of(request), check_id(request.path_params["id"]), request.path_params["name"]
+    body = await read_object(request)
+    more = parse_fields(body, data=object, sender=str, id=str)
+    counted = await client.signal(job_id, name, body.get("data"), sender=more.get("sender"), id=more.get("id"))
+    log.info("signal_sent", id=job_id, signal=name, sender=more.get("sender"), deduplicated=not counted)
+    return Json({"id": job_id, "signal": name, "deduplicated": not counted}, HTTPStatus.ACCEPTED)
 
 
 # Dead letters
@@ -337,6 +350,7 @@ def routes() -> list[Route]:
         Route(f"{one}/dead/groups", dead_groups),
         Route(f"{one}/dead/replay", replay, methods=["POST"]),
         Route(f"{one}/dead/discard", discard, methods=["POST"]),
+        Route("/api/jobs/{id:path}/signals/{name}", signal, methods=["POST"]),
         Route("/api/jobs/{id:path}", show_job),
         Route("/api/jobs/{id:path}", cancel, methods=["DELETE"]),
     ]

@@ -28,6 +28,24 @@ class Suspension:
     until_ms: int | None
     """When it goes on at the latest, in ms since the epoch; None if no time wakes it."""
 
+    @property
+    def text(self) -> str:
+        """What the job waits for, as people read it."""
+        return " or ".join(dict.fromkeys(map(_text_of, self.waits_for))) or "what is there already"
+
+
+def _text_of(what: str) -> str:
+    kind, _, name = what.partition(" ")
+    match kind:
+        case "signal":
+            return f"the signal {name}"
+        case "children":
+            return "its children"
+        case "sleep":
+            return "a time"
+        case _:
+            return what
+
 
 def decode_suspension(meta: Mapping[str, bytes], score: float | None) -> Suspension | None:
     """Return the suspension of a job.

@@ -95,6 +95,8 @@ class AgentStatus(StatusModel):
     """Number of pods that finish their jobs and claim no new ones, before they are removed."""
     waiting: Int | None = Field(None, ge=0, le=COUNT)
     """Number of waiting jobs."""
+    suspended: Int | None = Field(None, ge=0, le=COUNT)
+    """Number of jobs that wait for a signal, a time or their children without a slot. They need no pod."""
     dead_letters: Int | None = Field(None, ge=0, le=COUNT)
     """Number of dead letters in the queue."""
     oldest_waiting_seconds: Int | None = Field(None, ge=0, le=COUNT)
@@ -156,5 +158,7 @@ class AgentQueueStatus(StatusModel):
     """Number of dead letters of all agents. Absent while a queue can't be read."""
     waiting: Int | None = Field(None, ge=0, le=COUNT)
     """Number of waiting jobs of all agents. Absent while a queue can't be read."""
+    suspended: Int | None = Field(None, ge=0, le=COUNT)
+    """Number of suspended jobs of all agents. Absent while a queue can't be read."""
     active: Int | None = Field(None, ge=0, le=COUNT)
     """Number of running jobs of all agents. Absent while a queue can't be read."""

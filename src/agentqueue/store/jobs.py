@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from agentqueue.keys import DECISION, QUEUES, KeySpace, Level
 from agentqueue.model.attempts import number_of
 from agentqueue.model.job import State
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.suspension import Suspension, decode_suspension
+from agentqueue.model.suspension import KINDS, Suspension, decode_suspension
 from agentqueue.model.times import LAST_MS
 from agentqueue.model.wait_histogram import PREFIX
 from agentqueue.store.replies import decode_hash, decode_ids
@@ -341,10 +342,12 @@ class Store:
     async def ids(self, queue: str, state: State, *, offset: int = 0, limit: int = 100) -> list[str]:
         """Return a page of the queue's IDs in a state.
 
-        Waiting, delayed and active jobs are sorted by level and due time, dead and completed jobs newest first.
-        Cancelled jobs are not indexed.
+        Waiting, delayed and active jobs are sorted by level and due time, suspended ones by what they wait for and by
+        the time that wakes them, dead and completed jobs newest first. Cancelled jobs are not indexed.
         """
         keys = KeySpace(queue)
+        if state is State.DELAYED and await self._has_suspended(keys):
+            return await self._delayed_ids(keys, offset=offset, limit=limit)
         if state in (State.DEAD, State.COMPLETED):
             key = keys.dead if state is State.DEAD else keys.done
             return decode_ids(
@@ -353,17 +356,56 @@ class Store:
         if state is State.CANCELLED:
             return []
         out: list[str] = []
-        for level_key in keys.levels:
+        for key in map(keys.suspended, KINDS) if state is State.SUSPENDED else keys.levels:
             if len(out) >= limit:
                 break
-            found, offset = await self._page(level_key, state, offset, limit - len(out))
+            found, offset = await self._page(key, state, offset, limit - len(out))
             out += found
         return out
+
+    async def _has_suspended(self, keys: KeySpace) -> bool:
+        redis = self.server.redis
+
+        async def count() -> int:
+            async with redis.pipeline(transaction=False) as pipe:
+                for kind in KINDS:
+                    pipe.zcount(keys.suspended(kind), "1", "+inf")
+                return sum(await pipe.execute())
+
+        return await self.server.call(count) > 0
+
+    async def _delayed_ids(self, keys: KeySpace, *, offset: int, limit: int) -> list[str]:
+        """Return a page of the delayed jobs that are not suspended. Both stand in the same sets."""
+        redis, out = self.server.redis, list[bytes]()
+        due = await self._first_delayed_score()
+
+        async def read(level_key: str, start: int) -> tuple[list[bytes], list[list[float | None]]]:
+            ids: list[Any] = await redis.zrangebyscore(level_key, due, "+inf", start=start, num=BATCH)
+            async with redis.pipeline(transaction=False) as pipe:
+                for kind in KINDS if ids else ():
+                    pipe.zmscore(keys.suspended(kind), ids)
+                return ids, await pipe.execute()
+
+        for level_key in keys.levels:
+            start = 0
+            while len(out) < offset + limit:
+                ids, scores = await self.server.call(partial(read, level_key, start))
+                out += [job_id for job_id, found in zip(ids, zip(*scores, strict=True), strict=True) if not any(found)]
+                start += len(ids)
+                if len(ids) < BATCH:
+                    break
+        return decode_ids(out[offset : offset + limit])
 
     async def _page(self, key: str, state: State, offset: int, limit: int) -> tuple[list[str], int]:
         redis = self.server.redis
         due = await self._first_delayed_score()
-        ranges = {State.ACTIVE: ("-inf", "(0"), State.DELAYED: (str(due), "+inf"), State.WAITING: ("0", f"({due}")}
+        later = (str(due), "+inf")
+        ranges = {
+            State.ACTIVE: ("-inf", "(0"),
+            State.DELAYED: later,
+            State.SUSPENDED: later,
+            State.WAITING: ("0", f"({due}"),
+        }
         low, high = ranges[state]
         total = await self.server.call(lambda: redis.zcount(key, low, high))
         if offset >= total:

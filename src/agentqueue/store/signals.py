@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import orjson
 
+from agentqueue.errors import JournalUnreadable, QueueUnavailable
+from agentqueue.keys import JOURNAL, SIGNALS
 from agentqueue.store.engine import Engine
 from agentqueue.store.jobs import Store
 from agentqueue.store.scripts import load
@@ -89,12 +91,23 @@ async def ask_waits(
 
     Returns:
         None if the worker no longer holds this delivery.
+
+    Raises:
+        JournalUnreadable: another program has written a key of another type in the place of the journal or mailbox.
     """
     notes = [part for pair in (progress or {}).items() for part in pair]
     args: list[Any] = [lease, job_id, choice, len(notes), *notes]
     for wait in waits:
         args += (wait.field, wait.kind, wait.what, "" if wait.ends_ms is None else wait.ends_ms)
-    reply = await engine.server.run(load("wait", allow_oom=True), engine.keys.queue, args)
+    try:
+        reply = await engine.server.run(load("wait", allow_oom=True), engine.keys.queue, args)
+    except QueueUnavailable as exc:
+        if "WRONGTYPE" not in str(exc):
+            raise
+        raise JournalUnreadable(
+            f"the waits of job {job_id} can't be read: {JOURNAL}{job_id} or {SIGNALS}{job_id} holds another Redis "
+            "type, which AgentQueue did not write; restore the key, or delete it and run the job from its start"
+        ) from exc
     if reply is None:
         return None
     now_ms, chosen, texts = reply

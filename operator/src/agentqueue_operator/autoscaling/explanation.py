@@ -41,6 +41,7 @@ class JobState(StrEnum):
 
     WAITING = "waiting"
     DELAYED = "delayed"
+    SUSPENDED = "suspended"
     ACTIVE = "active"
 
 
@@ -53,9 +54,11 @@ class JobFacts:
     ahead: int = 0
     """Ready jobs that start before a waiting job."""
     age: timedelta = timedelta()
-    """Time for which a waiting job has waited, or an active one has run."""
-    due_in: timedelta = timedelta()
-    """Time until a delayed job becomes ready."""
+    """Time for which a waiting job has waited, a suspended one is suspended, or an active one has run."""
+    due_in: timedelta | None = timedelta()
+    """Time until a delayed job becomes ready, or a suspended one goes on at the latest. None: no time wakes it."""
+    waits_for: str = ""
+    """What a suspended job waits for."""
     lease_expired_for: timedelta | None = None
     """Time since the lease of an active job expired; None if it has not expired."""
 
@@ -116,7 +119,11 @@ def explain_job(job: JobFacts, decision: Decision, workers: Workers) -> Explanat
                 )
             return Explanation(headline, ())
         case JobState.DELAYED:
-            return Explanation(f"Job {job.id} is delayed: it becomes ready in {_span(job.due_in)}.", ())
+            return Explanation(f"Job {job.id} is delayed: it becomes ready in {_span(job.due_in or timedelta())}.", ())
+        case JobState.SUSPENDED:
+            latest = "no timeout" if job.due_in is None else f"it goes on in {_span(job.due_in)} at the latest"
+            headline = f"Job {job.id} has waited for {job.waits_for} for {_span(job.age)}, without a slot; {latest}."
+            return Explanation(headline, ())
         case JobState.WAITING:
             before = f"{_jobs(job.ahead)} before it" if job.ahead else "no job before it"
             why = _why_it_waits(job, decision, workers)

@@ -34,6 +34,7 @@ class QueueMetrics:
     marked: Mapping[str, int]
     """Drain marks by worker. A mark is the time in Unix milliseconds at which it was set, so a later one differs."""
     delayed: int
+    """Jobs that a time will make ready, without suspended ones."""
     done: int
     """Jobs completed since the queue was first used."""
     dead: int
@@ -41,13 +42,20 @@ class QueueMetrics:
     arrived: int
     """Jobs that ever became ready."""
     run_ms: int
-    """Sum of the run times of the completed jobs, in milliseconds."""
+    """Sum of the run times of the completed jobs and of the runs that were suspended, in milliseconds."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Counters since the queue was first used, by the engine's names (completed, dead, run_ms, …)."""
     waits: Mapping[str, int] = field(default_factory=dict)
     """Histogram of the wait for a slot since then, by the fields of `agentqueue.model.wait_histogram`."""
+    suspended: Mapping[str, int] = field(default_factory=dict)
+    """Jobs that wait without a slot, by what they wait for (`agentqueue.model.suspension.KINDS`). They need no pod."""
     silent_s: Mapping[str, float] = field(default_factory=dict)
     """Age in seconds of the last heartbeat, for workers whose heartbeat is too old to be live."""
+
+    @property
+    def runs(self) -> int:
+        """Return the number of runs that ended well. A job that was suspended has several, and arrived as often."""
+        return self.done + self.counters.get("suspended", 0)
 
     def confirms(self, worker: str) -> bool:
         """Return whether the heartbeat of a worker confirms its current drain mark, so that it claims no more jobs.
@@ -62,7 +70,7 @@ class QueueMetrics:
         return QueueCounters(
             at=at,
             arrived=self.arrived,
-            ended=self.done,
+            ended=self.runs,
             run=timedelta(milliseconds=self.run_ms),
             active=self.load.active,
             running=tuple(
@@ -70,5 +78,5 @@ class QueueMetrics:
                 for heartbeat in self.heartbeats.values()
                 for group in running_of(heartbeat.busy, total_s=heartbeat.running_s, oldest_s=heartbeat.oldest_s)
             ),
-            failed=self.arrived - self.load.ready - self.load.active - self.load.stalled - self.done,
+            failed=self.arrived - self.load.ready - self.load.active - self.load.stalled - self.runs,
         )

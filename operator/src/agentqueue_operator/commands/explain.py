@@ -168,7 +168,7 @@ def _decision_now(found: _Found) -> Decision:
         decision = found.published.decision
         now = replace(decision.terms.snapshot, load=metrics.load)
         return replace(decision, terms=replace(decision.terms, snapshot=now))
-    rates = Rates(service=timedelta(milliseconds=metrics.run_ms / metrics.done)) if metrics.done else Rates()
+    rates = Rates(service=timedelta(milliseconds=metrics.run_ms / metrics.runs)) if metrics.runs else Rates()
     policy = ScalingPolicy(mode=ScalingMode.EXTERNAL)
     snapshot = ScalingSnapshot(at=0.0, load=metrics.load, pods=Pods(ready=workers), rates=rates)
     return decide_replicas(snapshot, current=workers, policy=policy, memory=Memory())
@@ -194,9 +194,20 @@ def _facts(found: _Found, job: Snapshot, state: JobState) -> JobFacts:
         expired_for = timedelta(milliseconds=job.now_ms + job.score) if job.now_ms + job.score > 0 else None
     if state is JobState.ACTIVE and found.status is not None and found.status.started_at is not None:
         since_ms = found.status.started_at.timestamp() * 1000
-    age = timedelta(milliseconds=max(0.0, job.now_ms - since_ms))
-    due_in = timedelta(milliseconds=max(0.0, since_ms - job.now_ms))
-    return JobFacts(id=job.id, state=state, ahead=found.ahead, age=age, due_in=due_in, lease_expired_for=expired_for)
+    due_in: timedelta | None = timedelta(milliseconds=max(0.0, since_ms - job.now_ms))
+    waits_for = ""
+    if state is JobState.SUSPENDED and job.suspension is not None:
+        due_in = None if job.suspension.until_ms is None else due_in
+        since_ms, waits_for = job.suspension.since_ms, job.suspension.text
+    return JobFacts(
+        id=job.id,
+        state=state,
+        ahead=found.ahead,
+        age=timedelta(milliseconds=max(0.0, job.now_ms - since_ms)),
+        due_in=due_in,
+        waits_for=waits_for,
+        lease_expired_for=expired_for,
+    )
 
 
 def _notes(found: _Found, status: JobStatus) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ outcomes of jobs, so that no count is lost with a pod of a worker or of the oper
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agentqueue.model.suspension import KINDS
 from agentqueue.model.wait_histogram import cumulative
 from agentqueue.spec import ResolvedQueue
 from agentqueue_operator.autoscaling.model import CHANGE_REASONS, Decision, ScaleTo
@@ -85,13 +87,16 @@ AGENT_GAUGES: Final[Mapping[str, tuple[str, ReadGauge]]] = {
     ),
 }
 """Gauge of each agent -> its help text, and the function that reads its value."""
-OUTCOMES: Final = ("completed", "retried", "dead", "cancelled", "released", "crashed")
+SUSPENDED_METRIC: Final = "agentqueue_queue_suspended_jobs"
+"""Gauge of suspended jobs by what they wait for."""
+OUTCOMES: Final = ("completed", "retried", "dead", "cancelled", "released", "suspended", "crashed")
 """Outcomes of a job run. Redis counts under the same names."""
 OUTCOMES_METRIC: Final = "agentqueue_queue_outcomes"
 """Counter of job runs by outcome."""
 REDIS_COUNTERS: Final = {
     "enqueued": ("agentqueue_queue_enqueued_jobs", "Jobs that the queue has accepted, replays included"),
     "replayed": ("agentqueue_queue_replayed_jobs", "Dead letters that were replayed"),
+    "signalled": ("agentqueue_queue_signals", "Signals that jobs of the queue have got"),
     "lost": ("agentqueue_queue_lost_outcomes", "Outcomes dropped because another worker had claimed the job"),
 }
 """Counter in Redis -> name and help text of the metric."""
@@ -211,12 +216,14 @@ class Metrics:
         """Record the gauges and counters of each agent after a reconcile."""
         gauges: dict[Key, Gauges] = {}
         counters: dict[Key, Mapping[str, int]] = {}
+        suspended: dict[Key, Mapping[str, int]] = {}
         for agent in queue.agents:
             key, metrics = (ref.namespace, ref.name, agent.name, agent.queue_name), scaled[agent.name].metrics
             gauges[key] = agent_gauges(scaled[agent.name], facts[agent.name])
             if metrics is not None:
                 counters[key] = {**metrics.counters, **metrics.waits}
-        self._agents.note(ref, gauges, counters)
+                suspended[key] = {kind: metrics.suspended.get(kind, 0) for kind in KINDS}
+        self._agents.note(ref, _Observed(gauges, counters, suspended))
 
 
 def agent_gauges(scaled: Scaled, facts: AgentFacts) -> Gauges:
@@ -236,15 +243,25 @@ class _ReadCounter(Collector):
         return (CounterMetricFamily(self._name, self._text, value=self._read()),)
 
 
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """What the last reconcile of an AgentQueue has observed of its agents."""
+
+    gauges: Mapping[Key, Gauges]
+    counters: Mapping[Key, Mapping[str, int]]
+    suspended: Mapping[Key, Mapping[str, int]]
+    """Suspended jobs by kind."""
+
+
 class _Agents(Collector):
     """The latest gauges and counters of each agent."""
 
     def __init__(self) -> None:
-        self._seen: dict[QueueRef, tuple[Mapping[Key, Gauges], Mapping[Key, Mapping[str, int]]]] = {}
+        self._seen: dict[QueueRef, _Observed] = {}
 
-    def note(self, ref: QueueRef, gauges: Mapping[Key, Gauges], counters: Mapping[Key, Mapping[str, int]]) -> None:
+    def note(self, ref: QueueRef, observed: _Observed) -> None:
         """Replace the gauges and counters of the AgentQueue."""
-        self._seen[ref] = gauges, counters
+        self._seen[ref] = observed
 
     def forget(self, ref: QueueRef) -> None:
         """Drop the gauges and counters of the AgentQueue."""
@@ -256,11 +273,18 @@ class _Agents(Collector):
         families = {
             name: GaugeMetricFamily(name, text, labels=AGENT_LABELS) for name, (text, _) in AGENT_GAUGES.items()
         }
-        for gauges, _ in seen:
-            for key, numbers in gauges.items():
+        for observed in seen:
+            for key, numbers in observed.gauges.items():
                 for name, value in numbers.items():
                     families[name].add_metric(key, value)
         yield from families.values()
+        suspended = GaugeMetricFamily(
+            SUSPENDED_METRIC, "Jobs that wait without a slot, by what they wait for", labels=(*AGENT_LABELS, "kind")
+        )
+        for key, kinds in [item for observed in seen for item in observed.suspended.items()]:
+            for kind, number in kinds.items():
+                suspended.add_metric((*key, kind), number)
+        yield suspended
         # Redis keeps the counters since the queue was first used. An event that has not happened yet counts 0.
         outcomes = CounterMetricFamily(
             OUTCOMES_METRIC, "Job runs by outcome, counted in Redis", labels=(*AGENT_LABELS, "outcome")
@@ -276,7 +300,7 @@ class _Agents(Collector):
         counted = {
             it: CounterMetricFamily(name, text, labels=AGENT_LABELS) for it, (name, text) in REDIS_COUNTERS.items()
         }
-        for key, counts in [item for _, counters in seen for item in counters.items()]:
+        for key, counts in [item for observed in seen for item in observed.counters.items()]:
             for outcome in OUTCOMES:
                 outcomes.add_metric((*key, outcome), counts.get(outcome, 0))
             seconds.add_metric(key, counts.get("run_ms", 0) / 1000)

@@ -207,6 +207,7 @@ class LocalAgent:
             row,
             waiting=load.ready,
             delayed=metrics.delayed,
+            suspended=sum(metrics.suspended.values()),
             active=load.active + load.stalled,
             done=metrics.done - (self.done_before or 0),
             dead=metrics.dead,

@@ -64,5 +64,6 @@ def cells_of(row: Row) -> tuple[str, ...]:
     workers += [f"{row.starting} starting"] if row.starting else []
     workers += [f"{row.draining} draining"] if row.draining else []
     waiting = f"{row.waiting} +{row.delayed} later" if row.delayed else str(row.waiting)
+    waiting += f" +{row.suspended} suspended" if row.suspended else ""
     numbers = (str(row.active), str(row.done), str(row.dead), f"{row.rate_per_s:.1f}/s")
     return (row.agent, ", ".join(workers), waiting, *numbers, row.note)

@@ -68,6 +68,7 @@ class Row:
     wanted: int
     waiting: int = 0
     delayed: int = 0
+    suspended: int = 0
     active: int = 0
     done: int = 0
     """Jobs completed since this `up` started."""

@@ -106,7 +106,7 @@ def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
     """Return the metrics of a queue from its snapshot in Redis."""
     heartbeats = {heartbeat.worker: _decode_heartbeat(heartbeat) for heartbeat in live_heartbeats(snapshot)}
     counters = snapshot.counters
-    ended = sum(counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried"))
+    ended = sum(counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried", "suspended"))
     oldest_ms = 0.0 if snapshot.oldest_ms is None else max(0.0, snapshot.now_ms - snapshot.oldest_ms)
     stalled = stalled_of(snapshot, slots=sum(heartbeat.slots for heartbeat in heartbeats.values()))
     load = Load(  # Each started job counts once: as running, or as stalled if its worker is gone.
@@ -121,11 +121,12 @@ def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
         load=load,
         heartbeats=heartbeats,
         marked=snapshot.draining,
-        delayed=sum(snapshot.delayed),
+        delayed=max(sum(snapshot.delayed) - sum(snapshot.suspended.values()), 0),
+        suspended=snapshot.suspended,
         done=counters.get("completed", 0),
         dead=snapshot.dead,
-        # A delayed job arrives when it becomes due, and a retried one arrives again. The number is the sum of present
-        # jobs and ended attempts, because the enqueue of a plain arq client increments no counter.
+        # A delayed job arrives when it becomes due; a retried or woken one arrives again. The number is the sum of
+        # present jobs and ended runs, because the enqueue of a plain arq client increments no counter.
         arrived=snapshot.waiting + sum(snapshot.active) + ended,
         run_ms=counters.get("run_ms", 0),
         counters=counters,

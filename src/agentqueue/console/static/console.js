@@ -3,7 +3,7 @@
 import { address, decoded, dueText, memberTexts, pretty } from "./text.js";
 
 const main = document.getElementById("main");
-const STATES = ["active", "waiting", "delayed", "completed"];
+const STATES = ["active", "waiting", "delayed", "suspended", "completed"];
 const REFRESH_MS = 2000;
 const HISTORY_MS = 20000;
 const RETRY_MS = 5000;
@@ -320,7 +320,8 @@ function tiles(queue) {
   const levels = Object.entries(queue.byPriority).filter(([, n]) => n).map(([level, n]) => `${count(n)} ${level}`);
   return [
     tile("Waiting", count(queue.waiting), levels.join(", ")), tile("Active", count(queue.active)),
-    tile("Delayed", count(queue.delayed)), tile("Completed", count(queue.completed), `${queue.completedPerMinute}/min`),
+    tile("Delayed", count(queue.delayed)), ...(queue.suspended ? [tile("Suspended", count(queue.suspended))] : []),
+    tile("Completed", count(queue.completed), `${queue.completedPerMinute}/min`),
     tile("Dead", count(queue.dead)),
     tile("Workers", count(queue.workers.length), `${queue.busy} of ${queue.slots} slots busy`),
     tile("Oldest waits", duration(queue.oldestWaitingSeconds)),
@@ -379,7 +380,7 @@ function queueView(name, state) {
     label("Name", job.name || "–", { class: "wrap" }), label("State", badge(job.state)),
     label("Priority", job.priority), label("Attempts", String(job.attempts), { class: "num" }),
     label("When", job.dueAt ? due(job.dueAt) : ago(job.finishedAt ?? job.startedAt ?? job.enqueuedAt)),
-    label("Progress or error", job.error ?? (job.progress ? `${job.progress.percent} % ${job.progress.message ?? ""}` : ""),
+    label("Progress or error", job.error ?? (job.waitsFor && `waits for ${job.waitsFor}`) ?? (job.progress ? `${job.progress.percent} % ${job.progress.message ?? ""}` : ""),
       { class: "wrap full" }));
   more.firstChild.addEventListener("click", () => {
     limit = Math.min(limit + PAGE, MAX_ROWS);
@@ -445,7 +446,7 @@ function facts(job) {
     fact("Queue", h("a", { href: toQueue(job.queue, job.state === "dead" ? "dead" : "") }, job.queue)),
     fact("Job", job.name || "–"), fact("Priority", job.priority),
     fact("Attempts", `${job.attempts} (started ${job.deliveries} time${job.deliveries === 1 ? "" : "s"})`),
-    fact("Enqueued", ago(job.enqueuedAt)), job.dueAt && fact("Due", due(job.dueAt)), fact("Started", ago(job.startedAt)),
+    fact("Enqueued", ago(job.enqueuedAt)), job.dueAt && fact("Due", due(job.dueAt)), job.waitsFor && fact("Waits for", job.waitsFor), fact("Started", ago(job.startedAt)),
     fact("Finished", job.finishedAt ? [ago(job.finishedAt), took === null ? "" : `, took ${duration(took)}`] : "–"),
     fact("Worker", job.worker ?? "–"),
     job.progress && fact("Progress", [

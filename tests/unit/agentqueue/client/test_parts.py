@@ -118,8 +118,8 @@ class TestCursors:
                 moment_in(place)
 
     def test_states_go_on_where_the_cursor_stands(self) -> None:
-        assert states_from(None, "") == (State.ACTIVE, State.WAITING, State.DELAYED)
-        assert states_from(None, "waiting") == (State.WAITING, State.DELAYED)
+        assert states_from(None, "") == (State.ACTIVE, State.WAITING, State.DELAYED, State.SUSPENDED)
+        assert states_from(None, "waiting") == (State.WAITING, State.DELAYED, State.SUSPENDED)
         assert states_from("dead", "dead") == (State.DEAD,)
 
     def test_a_page_is_a_list_that_knows_what_follows(self) -> None:

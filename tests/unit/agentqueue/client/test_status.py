@@ -205,6 +205,8 @@ def test_json_has_the_public_names_in_order() -> None:
         "parent",
         "snoozes",
         "snooze",
+        "waitsFor",
+        "suspendedAt",
     ]
     assert camel("enqueued_per_minute") == "enqueuedPerMinute"
 

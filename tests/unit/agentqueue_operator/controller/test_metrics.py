@@ -110,7 +110,7 @@ def test_the_counters_of_a_queue_are_shown_from_its_first_reconcile() -> None:
         outcomes = {it: value(metrics, "agentqueue_queue_outcomes_total", **LABELS, outcome=it) for it in OUTCOMES}
         others = {
             name: value(metrics, f"agentqueue_queue_{name}_total", **LABELS)
-            for name in ("enqueued_jobs", "replayed_jobs", "lost_outcomes", "run_seconds")
+            for name in ("enqueued_jobs", "replayed_jobs", "signals", "lost_outcomes", "run_seconds")
         }
         return outcomes | others
 
@@ -123,9 +123,11 @@ def test_the_counters_of_a_queue_are_shown_from_its_first_reconcile() -> None:
         "dead": 2.0,
         "cancelled": 0.0,
         "released": 0.0,
+        "suspended": 0.0,
         "crashed": 0.0,
         "enqueued_jobs": 60.0,
         "replayed_jobs": 1.0,
+        "signals": 0.0,
         "lost_outcomes": 4.0,
         "run_seconds": 1.5,
     }

@@ -14,7 +14,7 @@ REWRITE_S: Final = 30.0
 """Seconds between status writes if only `VOLATILE` numbers change. Each write is a revision in etcd."""
 NOTABLE_CHANGE: Final = 0.1
 """Relative change of a volatile number that is written immediately, without waiting for `REWRITE_S`."""
-VOLATILE: Final = frozenset({"waiting", "active", "deadLetters", "busySlots", "oldestWaitingSeconds"})
+VOLATILE: Final = frozenset({"waiting", "suspended", "active", "deadLetters", "busySlots", "oldestWaitingSeconds"})
 """Numbers in the status that change all the time."""
 NO_ROOM: Final = frozenset({Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED})
 """Reasons that keep the autoscaler from adding pods."""
@@ -49,6 +49,8 @@ class AgentFacts:
     read: bool = False
     """The queue could be read, so the numbers below are valid."""
     waiting: int = 0
+    suspended: int = 0
+    """Jobs that wait without a slot. They need no pod."""
     busy: int = 0
     stalled: int = 0
     """Started jobs without a live lease. They return to the queue soon."""
@@ -318,6 +320,7 @@ def status_of(facts: Facts, old: Object | None, *, now: str) -> Object:
     """
     totals = {
         "waiting": sum(agent.waiting for agent in facts.agents),
+        "suspended": sum(agent.suspended for agent in facts.agents),
         "active": sum(agent.busy + agent.stalled for agent in facts.agents),
         "deadLetters": sum(agent.dead for agent in facts.agents),
     }
@@ -348,6 +351,7 @@ def _agent_status(agent: AgentFacts) -> Object:
         status |= {
             "busySlots": agent.busy,
             "waiting": agent.waiting,
+            "suspended": agent.suspended,
             "deadLetters": agent.dead,
             "oldestWaitingSeconds": agent.oldest_s,
         }

@@ -101,6 +101,7 @@ def agent_facts(
         auto=agent.scaling.mode is ScalingMode.AUTO,
         read=scaled.metrics is not None,
         waiting=load.ready,
+        suspended=sum(scaled.metrics.suspended.values()) if scaled.metrics else 0,
         busy=load.active,
         stalled=load.stalled,
         oldest_s=int(load.oldest_ready.total_seconds()),
