@@ -3,7 +3,19 @@
 import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Never, Protocol, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    Never,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    overload,
+)
 
 import orjson
 
@@ -33,6 +45,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = TypeVar("P")
+Q = ParamSpec("Q")
+Ts = TypeVarTuple("Ts")
 EndingReason = Literal["cancelled", "draining", "suspended", "timeout", "lease-lost"]
 """Why the worker ends a run of a job.
 
@@ -261,21 +275,25 @@ class Context:
         asyncio.run_coroutine_threadsafe(runtime.checkpoint(self.id, raw, strict=strict), runtime.loop).result()
         return _FINISHED
 
+    # A type checker knows all arguments of a call without options, by ParamSpec. With options it knows the positional
+    # ones, by TypeVarTuple.
     @overload
     def step(
-        self, name: str, function: Callable[..., Awaitable[T]], /, *args: Any, **options: Unpack[StepOptions]
+        self, name: str, function: Callable[Q, Awaitable[T]], /, *args: Q.args, **kwargs: Q.kwargs
     ) -> Awaitable[T]: ...
     @overload
     def step(
-        self, name: str, function: Callable[..., T], /, *args: Any, **options: Unpack[StepOptions]
+        self, name: str, function: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, **options: Unpack[StepOptions]
     ) -> Awaitable[T]: ...
+    @overload
+    def step(self, name: str, function: Callable[Q, T], /, *args: Q.args, **kwargs: Q.kwargs) -> Awaitable[T]: ...
     @overload
     def step(
-        self, name: str, function: Callable[..., Awaitable[T]], /, *args: Any, **keywords: Any
+        self, name: str, function: Callable[[*Ts], T], /, *args: *Ts, **options: Unpack[StepOptions]
     ) -> Awaitable[T]: ...
-    @overload
-    def step(self, name: str, function: Callable[..., T], /, *args: Any, **keywords: Any) -> Awaitable[T]: ...
-    def step(self, name: str, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
+    def step(  # type: ignore[misc]  # mypy takes *Ts for something that *args can't be
+        self, name: str, function: Callable[..., Any], /, *args: Any, **keywords: Any
+    ) -> Any:
         """Run a function once, however often the job runs, and return its value.
 
         The value is kept as JSON in the job's journal before the call returns. When the job runs again, after a crash,
