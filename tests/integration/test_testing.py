@@ -239,6 +239,30 @@ def test_without_a_worker_installed_it_is_named(monkeypatch: pytest.MonkeyPatch)
         testing.load_burst()
 
 
+# --- signals
+
+
+async def test_a_suspended_job_that_nothing_wakes_is_named_and_goes_on_with_its_signal(box: Sandbox) -> None:
+    job = await box.client.enqueue(hop, 3)
+    queue = RawQueue(box.client.server, "first")
+    await queue.suspend(await queue.claim_one(), "approval")
+    with pytest.raises(UsageError, match=rf"^job {job.id} waits without a slot for the signal approval: .*box.signal"):
+        await job.result(timeout=5)
+    assert await box.signal(job, "approval", {"approved": True}, sender="ana", id="s1")
+    assert not await box.signal(job.id, "approval", {"approved": True}, id="s1")
+    assert await job.result(timeout=30) == 3
+
+
+async def test_a_wait_ends_when_its_time_has_come(box: Sandbox) -> None:
+    job = await box.client.enqueue(hop, 3)
+    queue = RawQueue(box.client.server, "first")
+    await queue.suspend(await queue.claim_one(), "approval", ends_ms=3_600_000)
+    with pytest.raises(UsageError, match=r"box\.advance"):
+        await job.result(timeout=5)
+    await box.advance(timedelta(hours=2))
+    assert await job.result(timeout=30) == 3
+
+
 # --- crashes and drains
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
-from agentqueue.client import Client, JobStatus, QueueStats
+from agentqueue.client import Client, Job, JobStatus, QueueStats
 from agentqueue.client.results import check_timeout
 from agentqueue.errors import ResultTimeout, UsageError
 from agentqueue.local.server import EmbeddedServer
@@ -204,10 +204,27 @@ class Sandbox:
                 await asyncio.sleep(POLL_S)
             elif status.state is State.ACTIVE:
                 return
+            elif status.state is State.SUSPENDED and not await self._can_wake(status):
+                raise UsageError(
+                    f"job {status.id} waits without a slot for {status.waits_for}: call `await box.signal(job, name, "
+                    "data)`, or let the time pass with `await box.advance(seconds)`, before job.result()"
+                )
             else:
                 await self._check_served(status)
                 async with self._driving:
                     await self.run_until_idle()
+
+    async def _can_wake(self, status: JobStatus) -> bool:
+        """Return whether running the handlers may wake a suspended job. Delays of jobs end if it waits for children."""
+        if any([await self._has_work(agent) for agent in self.agents]):
+            return True
+        delayed = 0
+        if "its children" in (status.waits_for or ""):
+            for agent in self.agents:
+                for job in await self.client.jobs(agent.queue, State.DELAYED, limit=1_000):
+                    await make_due(self.client.store, job.queue, job.id)
+                    delayed += 1
+        return delayed > 0
 
     async def _check_served(self, status: JobStatus) -> None:
         served = [agent.queue for agent in self.agents]
@@ -226,8 +243,21 @@ class Sandbox:
         stats: QueueStats = await self.client.stats(agent.queue)
         return not stats.paused and stats.waiting + stats.active > 0
 
+    async def signal(
+        self,
+        job: Job[Any] | str,
+        name: str,
+        data: Any = None,
+        /,
+        *,
+        sender: str | None = None,
+        id: str | None = None,  # noqa: A002  # the public name
+    ) -> bool:
+        """Send a signal to a job, given by its handle or ID, that waits for it now or later; see `Client.signal`."""
+        return await self.client.signal(job if isinstance(job, str) else job.id, name, data, sender=sender, id=id)
+
     async def advance(self, by: float | timedelta) -> None:
-        """Let time pass on the server: delayed jobs and retries become due, retention and rate limits end.
+        """Let time pass on the server: delayed jobs, retries and waits become due, retention and rate limits end.
 
         The stored times move into the past. The machine's clock, which drives crons, does not change.
 
