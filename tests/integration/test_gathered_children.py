@@ -8,6 +8,8 @@ from typing import Any, Final, TypeVar
 import orjson
 import pytest
 
+from agentqueue import Client
+from agentqueue.cli.jobs import status_fields
 from agentqueue.keys import CASCADES, CHILDREN, JOB, JOURNAL, META, RESULT, RETURNS, Level
 from agentqueue.model.child_return import ChildEnd, ChildError, ChildReturn, decode_return, encode_error, encode_value
 from agentqueue.model.job import JobRecord, State, encode_job
@@ -581,3 +583,14 @@ async def test_no_script_of_a_thousand_children_takes_over_5_ms(house: House) ->
     assert commands["send"] < 200 * 3 + 50, commands
     assert commands["return"] < 50 * 10 + 50, commands
     assert max(commands["gather"], commands["answer"], commands["end"]) < 50, commands
+
+
+async def test_a_suspended_parent_says_how_many_of_its_children_have_ended(house: House, server_url: str) -> None:
+    ids = await house.wait_without_slot(3, GatherRule(3, 0))
+    await house.trip(CHILDREN_QUEUE, house.complete(ids[0]), house.bury(ids[1]))
+    async with Client(server_url) as client:
+        parent, child = await client.status("P"), await client.status(ids[2])
+    assert (parent.waits_for, parent.children, parent.children_ended) == ("all (2 of 3 have ended)", 3, 2)
+    assert status_fields(parent)["children"] == "3, of which 2 have ended"
+    assert (child.parent, child.children) == ("P", 0)
+    assert status_fields(child)["children"] is None

@@ -86,6 +86,8 @@ def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, A
     fields["tags"] = ", ".join(status.tags) or None
     if status.waits_for is not None and status.due_at is None:
         fields["waitsFor"] += ", no timeout"
+    ended = fields.pop("childrenEnded")
+    fields["children"] = f"{status.children}, of which {ended} have ended" if status.children else None
     return fields | {"progress": progress_text(status), "state": str(status.state)}
 
 

@@ -69,6 +69,10 @@ class JobStatus:
     """What a suspended job waits for, such as `the signal approval`. None in any other state."""
     suspended_at: datetime | None = None
     """Time since which the job is suspended. None in any other state."""
+    children: int = 0
+    """Number of children that it has asked for with `ctx.child`. Known until the job ends."""
+    children_ended: int = 0
+    """Number of these that have ended."""
 
     @property
     def is_final(self) -> bool:
@@ -166,6 +170,8 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
         snooze=snooze,
         waits_for=None if suspension is None else suspension.text,
         suspended_at=None if suspension is None else moment_of(suspension.since_ms),
+        children=snapshot.children[0],
+        children_ended=snapshot.children[1],
         **_origin(record),
     )
 

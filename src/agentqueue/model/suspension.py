@@ -27,11 +27,15 @@ class Suspension:
     since_ms: int
     until_ms: int | None
     """When it goes on at the latest, in ms since the epoch; None if no time wakes it."""
+    children: tuple[int, int] = (0, 0)
+    """Number of children that the job has asked for, and number of these that have ended."""
 
     @property
     def text(self) -> str:
         """What the job waits for, as people read it."""
-        return " or ".join(dict.fromkeys(map(_text_of, self.waits_for))) or "what is there already"
+        text = " or ".join(dict.fromkeys(map(_text_of, self.waits_for))) or "what is there already"
+        sent, ended = self.children
+        return f"{text} ({ended} of {sent} have ended)" if self.kind == "children" and sent else text
 
 
 def _text_of(what: str) -> str:
@@ -40,19 +44,22 @@ def _text_of(what: str) -> str:
         case "signal":
             return f"the signal {name}"
         case "children":
-            return "its children"
+            return name or "its children"
         case "sleep":
             return "a time"
         case _:
             return what
 
 
-def decode_suspension(meta: Mapping[str, bytes], score: float | None) -> Suspension | None:
+def decode_suspension(
+    meta: Mapping[str, bytes], score: float | None, children: tuple[int, int] = (0, 0)
+) -> Suspension | None:
     """Return the suspension of a job.
 
     Args:
         meta: the job's meta hash.
         score: the job's score in its level. The field of the hash is outdated if it names another one.
+        children: number of its children, and number of these that have ended.
 
     Returns:
         None if the job is not suspended, or another program has written the field.
@@ -68,7 +75,7 @@ def decode_suspension(meta: Mapping[str, bytes], score: float | None) -> Suspens
     if until != score or kind not in KINDS or not isinstance(waits_for, list):
         return None
     named = [what for what in waits_for if isinstance(what, str)]
-    return Suspension(kind, named, since, None if until >= NEVER_MS else until)
+    return Suspension(kind, named, since, None if until >= NEVER_MS else until, children)
 
 
 @dataclass(frozen=True, slots=True)

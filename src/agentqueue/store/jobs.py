@@ -62,7 +62,9 @@ class Snapshot:
     @property
     def suspension(self) -> Suspension | None:
         """What the job waits for. None if it is not suspended, or if its time has come and it waits for a slot."""
-        return None if self.score is None or self.score < self.now_ms + 1 else decode_suspension(self.meta, self.score)
+        if self.score is None or self.score < self.now_ms + 1:
+            return None
+        return decode_suspension(self.meta, self.score, self.children)
 
 
 WRONG_TYPE: Final = "another program has replaced one of its keys by a key of another Redis type (WRONGTYPE)"

@@ -207,6 +207,8 @@ def test_json_has_the_public_names_in_order() -> None:
         "snooze",
         "waitsFor",
         "suspendedAt",
+        "children",
+        "childrenEnded",
     ]
     assert camel("enqueued_per_minute") == "enqueuedPerMinute"
 
