@@ -510,9 +510,9 @@ class TestDeadLetters:
         original = client.store.replay
         sent: list[str] = []
 
-        async def replay(queue: str, ids: Any) -> ReplayReply:
+        async def replay(queue: str, ids: Any, *, start_from: str = "") -> ReplayReply:
             sent.extend(ids)
-            reply = await original(queue, ids)
+            reply = await original(queue, ids, start_from=start_from)
             for job in await worker.claim(10):
                 await worker.add_dead_letter(job)
                 if at_once:

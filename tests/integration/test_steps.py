@@ -24,7 +24,7 @@ from agentqueue import (
     step,
 )
 from agentqueue.client import JobStatus
-from agentqueue.errors import UsageError
+from agentqueue.errors import NotFound, UsageError
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import State
 from agentqueue.store import Server
@@ -682,3 +682,126 @@ async def test_a_dead_letter_keeps_its_journal_and_a_replay_goes_on_after_the_la
     assert (await job.status()).result == "{'page': 3}"
     assert calls == ["search", "dead"]
     assert await server.redis.exists(f"aq:journal:{job.id}") == 0
+
+
+@pytest.fixture
+async def dead_letter(client: Client, server_url: str) -> tuple[Agent, list[str]]:
+    """A dead job with three steps, of which `two` was called twice, its agent, and the calls of its steps."""
+    agent, calls = Agent("q"), list[str]()
+
+    @agent.job(name="job")
+    async def work(ctx: Context) -> str:
+        for name in ("one", "two", "two", "three"):
+            await ctx.step(name, calls.append, name)
+        await ctx.checkpoint(1)
+        if ctx.resume is None and len(calls) == 4:
+            raise Fatal("no")
+        return str(ctx.resume)
+
+    await client.enqueue("q", "job", id="the-job")
+    await work_off(agent, server_url)
+    return agent, calls
+
+
+@pytest.mark.parametrize(
+    ("place", "again", "result"),
+    [
+        ({}, [], "1"),
+        ({"from_start": True}, ["one", "two", "two", "three"], "None"),
+        ({"from_step": "two"}, ["two", "two", "three"], "None"),
+        ({"from_step": "two#2"}, ["two", "three"], "None"),
+    ],
+)
+async def test_a_replay_runs_again_what_it_is_asked_to(
+    dead_letter: tuple[Agent, list[str]], client: Client, server_url: str, *, place: Any, again: list[str], result: str
+) -> None:
+    agent, calls = dead_letter
+    assert (await client.replay("q", "the-job", **place)).count == 1
+    await work_off(agent, server_url)
+    assert (await client.status("the-job")).result == result
+    assert calls[4:] == again
+
+
+async def test_a_replay_from_a_step_that_is_not_there_changes_nothing(
+    dead_letter: tuple[Agent, list[str]], client: Client
+) -> None:
+    assert (await client.replay("q", "the-job", from_step="four")).no_step == ("the-job",)
+    assert (await client.status("the-job")).state is State.DEAD
+    with pytest.raises(UsageError, match="not both"):
+        await client.replay("q", "the-job", from_step="one", from_start=True)
+
+
+@pytest.mark.parametrize("forget", ["enqueue", "discard"])
+async def test_an_id_that_is_used_again_does_not_inherit_the_journal(
+    dead_letter: tuple[Agent, list[str]], client: Client, server_url: str, server: Server, forget: str
+) -> None:
+    agent, calls = dead_letter
+    if forget == "discard":
+        await client.discard("q", "the-job")
+    else:
+        await server.redis.delete("arq:result:the-job")  # its retention has passed
+        await client.enqueue("q", "job", id="the-job")
+    assert await server.redis.exists("aq:journal:the-job") == 0
+    if forget == "enqueue":
+        await work_off(agent, server_url)
+        assert len(calls) == 8
+
+
+# --- resolve
+
+
+@pytest.fixture
+async def unknown(client: Client, server_url: str) -> tuple[Agent, list[int]]:
+    """A dead job whose payment was cut off, its agent, and the calls of the payment."""
+    agent, calls = Agent("q"), list[int]()
+
+    async def pay(price: int) -> str:
+        calls.append(price)
+        if len(calls) == 1:
+            raise OutcomeUnknown("no answer")
+        return "paid now"
+
+    @agent.job(name="job")
+    async def buy(ctx: Context) -> str:
+        return await ctx.step("pay", pay, 7, once=True)
+
+    await client.enqueue("q", "job", id="the-job")
+    await work_off(agent, server_url)
+    return agent, calls
+
+
+async def test_a_person_says_what_the_step_has_returned(
+    unknown: tuple[Agent, list[int]], client: Client, server_url: str
+) -> None:
+    await client.resolve("the-job", "pay", "paid before")
+    await work_off(unknown[0], server_url)
+    assert (await client.status("the-job")).result == "paid before"
+    assert unknown[1] == [7]
+
+
+async def test_a_person_says_that_nothing_has_happened(
+    unknown: tuple[Agent, list[int]], client: Client, server_url: str
+) -> None:
+    await client.resolve("the-job", "pay#1", run_again=True)
+    await work_off(unknown[0], server_url)
+    assert (await client.status("the-job")).result == "paid now"
+    assert unknown[1] == [7, 7]
+
+
+async def test_a_wrong_resolution_changes_nothing(unknown: tuple[Agent, list[int]], client: Client) -> None:
+    assert unknown[1] == [7]
+    with pytest.raises(UsageError, match="the value that the step has returned, or run_again"):
+        await client.resolve("the-job", "pay")
+    with pytest.raises(NotFound, match="has no step 'book'"):
+        await client.resolve("the-job", "book", 1)
+    with pytest.raises(NotFound):
+        await client.resolve("gone", "pay", 1)
+    assert (await client.status("the-job")).state is State.DEAD
+
+
+async def test_an_outcome_that_is_known_can_not_be_resolved(
+    dead_letter: tuple[Agent, list[str]], client: Client
+) -> None:
+    assert len(dead_letter[1]) == 4
+    with pytest.raises(UsageError, match="the outcome of step 'one' is known; nothing was changed"):
+        await client.resolve("the-job", "one", 1)

@@ -194,10 +194,17 @@ def replay(
     ids: IdsArgument = None,
     every: All = False,
     fingerprint: Fingerprint = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Forget their checkpoints and steps: everything runs again.")
+    ] = False,
+    from_step: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Forget this step (`plan`, or `plan#2`) and all that was recorded later."),
+    ] = None,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
-    """Send dead letters again. Their attempts start from zero.
+    """Send dead letters again. Their attempts start from zero, and they go on after their last step.
 
     Without a QUEUE, --all means all queues. Exits with 1 if one could not be sent, with 3 if none was found.
     """
@@ -210,12 +217,16 @@ def replay(
         for name in await _queues(client, queue):
             arguments = await selection.arguments(client, name)
             with progress_bar(f"replaying {name}", show=not as_json) as advance:
-                total += await client.replay(name, **arguments, progress=advance)
+                total += await client.replay(
+                    name, **arguments, from_start=from_start, from_step=from_step, progress=advance
+                )
         return total
 
     replayed = with_client(redis, send)
     if as_json:
         left = {"unknown": replayed.not_found, "live": replayed.already_queued, "bare": replayed.no_record}
+        if replayed.no_step:
+            left["noStep"] = replayed.no_step
         print_json({"replayed": replayed.count, **left})
     else:
         print_line(f"{counted(replayed.count, 'job')} sent again")
@@ -223,6 +234,7 @@ def replay(
             (replayed.not_found, "not a dead letter of this queue (any more)"),
             (replayed.already_queued, "is in the queue again already, under the same ID"),
             (replayed.no_record, "died without a record, so it cannot run: discard it"),
+            (replayed.no_step, f"has no step {from_step} in its journal; `agentqueue status` lists its steps"),
         ):
             for job_id in left_ids[:MAX_SHOWN]:
                 warn(f"{job_id}: {reason}")

@@ -22,6 +22,9 @@ from agentqueue.cli.output import (
     warn,
 )
 from agentqueue.client.suggestions import check_queue_known
+from agentqueue.errors import UsageError
+from agentqueue.model.job import OMITTED
+from agentqueue.model.json_input import read_json
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -48,6 +51,7 @@ def register(app: typer.Typer) -> None:
     app.command("jobs")(list_jobs)
     app.command("cancel")(cancel)
     app.command("signal")(signal)
+    app.command("resolve")(resolve)
 
 
 def show_status(
@@ -225,3 +229,21 @@ def signal(
         print_json({"id": job_id, "signal": name, "deduplicated": not counted})
     else:
         print_line(f"{job_id} got the signal {name}" if counted else f"{job_id} got the signal {signal_id} before")
+
+
+def resolve(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The step, as the job's error names it: `pay#1`.")],
+    value: Annotated[str | None, typer.Option(metavar="JSON", help="The value that the step has returned.")] = None,
+    run_again: Annotated[bool, typer.Option("--run-again", help="Nothing has happened: call the step again.")] = False,
+    redis: RedisOption = None,
+) -> None:
+    """Say what has become of a step whose outcome is not known (`once=True`), and send its job again.
+
+    Find it out first: at the provider, with the idempotency key in the job's error.
+    """
+    if run_again is (value is not None):
+        raise UsageError("give --value JSON, the value that the step has returned, or --run-again")
+    data = OMITTED if value is None else read_json(value.encode(), "--value")
+    with_client(redis, lambda client: client.resolve(job_id, step, data, run_again=run_again))
+    print_line(f"{job_id} is sent again")

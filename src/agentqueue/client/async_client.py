@@ -55,6 +55,7 @@ from agentqueue.keys import KeySpace, Level, check_id, check_queue, check_signal
 from agentqueue.model.dead_letter import DeadLetter
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import OMITTED, State, decode_job
+from agentqueue.model.journal import step_field
 from agentqueue.model.json import MAX_BYTES, encode
 from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, prepare_job
 from agentqueue.model.record_heads import DEAD_LETTER_BYTES, HEAD_BYTES, Cut
@@ -850,26 +851,74 @@ class Client:
         *,
         all: bool = False,  # noqa: A002  # the command line's word
         fingerprint: str | None = None,
+        from_start: bool = False,
+        from_step: str | None = None,
         progress: ProgressCallback | None = None,
     ) -> Replayed:
         """Enqueue dead letters again, at the end of their queue and with their attempts counted from 1.
+
+        They keep their checkpoint and what their steps, waits and children have come to, and go on where they stopped.
 
         Args:
             queue: The queue's name.
             ids: The IDs of the dead letters. Give exactly one of `ids`, `all` and `fingerprint`.
             all: Replay every job that is dead now. A job that dies again meanwhile is replayed once.
             fingerprint: Replay every job that is dead now and has this fingerprint.
+            from_start: Forget the checkpoint and all steps, waits and children: everything runs again.
+            from_step: Name of a step (`plan`, or `plan#2` for its second call): forget it and all that was recorded
+                later, and the checkpoint.
             progress: Called with the number of dead letters handled so far.
+
+        Raises:
+            UsageError: Both `from_start` and `from_step` are given.
         """
+        if from_start and from_step is not None:
+            raise UsageError("replay takes from_start or from_step, not both")
+        start_from = "start" if from_start else "" if from_step is None else step_field(from_step)
         parts: list[Replayed] = []
 
         async def act(chunk: Sequence[str]) -> tuple[int, int]:
-            reply = await self._with_slot(self.store.replay(queue, chunk))
+            reply = await self._with_slot(self.store.replay(queue, chunk, start_from=start_from))
             parts.append(replayed_of(chunk, reply.statuses))
             return parts[-1].count, reply.now_ms
 
         await self._each_chosen(queue, ids, act, everything=all, fingerprint=fingerprint, progress=progress)
         return sum(parts, Replayed())
+
+    async def resolve(
+        self,
+        id: str,  # noqa: A002
+        step: str,
+        value: Any = OMITTED,
+        *,
+        run_again: bool = False,
+    ) -> None:
+        """Say what has become of a step with `once=True` whose outcome is not known, and replay its job.
+
+        Args:
+            id: ID of the job, a dead letter with the reason `outcome-unknown`.
+            step: The step as its error names it, such as `pay#1`, or `pay` for its first call.
+            value: JSON value that the step has returned. Give this or `run_again`.
+            run_again: Nothing has happened, so the step is called again.
+
+        Raises:
+            NotFound: The job is not a dead letter, or has no such step.
+            UsageError: The outcome of the step is known, the job's record is gone, or not exactly one of `value` and
+                `run_again` is given.
+            InvalidPayload: The value is not JSON, or exceeds 1 MiB.
+        """
+        if run_again is (value is not OMITTED):
+            raise UsageError("resolve takes the value that the step has returned, or run_again=True")
+        raw = b"" if run_again else encode(to_json(value, "the value"), what="the value")
+        letter = await self.dead_letter(id)
+        status = await self._with_slot(self.store.resolve(letter.queue, id, step_field(step), raw))
+        if status == "no-step":
+            raise NotFound(f"job {id} has no step {step!r:.80} without an outcome; its error names the step")
+        if status == "unknown":
+            raise NotFound(f"job {id} has no dead letter any more")
+        if status != "replayed":
+            problems = {"ended": f"the outcome of step {step!r:.80} is known", "bare": "its record is gone"}
+            raise UsageError(f"job {id}: {problems.get(status, 'it is enqueued already')}; nothing was changed")
 
     async def discard(
         self,

@@ -49,6 +49,8 @@ class Replayed:
     """IDs that have been enqueued again already."""
     no_record: Sequence[str] = ()
     """IDs of jobs that died without a record, so that there is nothing to run."""
+    no_step: Sequence[str] = ()
+    """IDs of jobs whose journal does not have the step from which they were to run again."""
 
     def __add__(self, other: "Replayed") -> "Replayed":
         return Replayed(
@@ -56,9 +58,10 @@ class Replayed:
             [*self.not_found, *other.not_found],
             [*self.already_queued, *other.already_queued],
             [*self.no_record, *other.no_record],
+            (*self.no_step, *other.no_step),
         )
 
     @property
     def left(self) -> int:
         """Return the number of dead letters that were not replayed."""
-        return len(self.not_found) + len(self.already_queued) + len(self.no_record)
+        return len(self.not_found) + len(self.already_queued) + len(self.no_record) + len(self.no_step)

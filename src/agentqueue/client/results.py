@@ -94,7 +94,7 @@ def replayed_of(ids: Sequence[str], answers: Sequence[str]) -> Replayed:
     def those(answer: str) -> list[str]:
         return [job_id for job_id, said in pairs if said == answer]
 
-    return Replayed(len(those("replayed")), those("unknown"), those("live"), those("bare"))
+    return Replayed(len(those("replayed")), those("unknown"), those("live"), those("bare"), tuple(those("no-step")))
 
 
 def check_timeout(value: Seconds | None) -> float:

@@ -20,7 +20,7 @@ from agentqueue.client.stats import QueueStats
 from agentqueue.client.status import JobStatus
 from agentqueue.errors import AgentQueueError, JobNotFound
 from agentqueue.model.dead_letter import DeadLetter
-from agentqueue.model.job import State
+from agentqueue.model.job import OMITTED, State
 from agentqueue.model.json import MAX_BYTES
 from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, Prepared
 from agentqueue.store import Sentinels, Tls
@@ -377,10 +377,19 @@ class SyncClient:
         *,
         all: bool = False,  # noqa: A002
         fingerprint: str | None = None,
+        from_start: bool = False,
+        from_step: str | None = None,
         progress: ProgressCallback | None = None,
     ) -> Replayed:
         """Enqueue dead letters again; see `Client.replay`."""
-        return self._thread.run(self._client.replay(queue, ids, all=all, fingerprint=fingerprint, progress=progress))
+        replaying = self._client.replay(
+            queue, ids, all=all, fingerprint=fingerprint, from_start=from_start, from_step=from_step, progress=progress
+        )
+        return self._thread.run(replaying)
+
+    def resolve(self, id: str, step: str, value: Any = OMITTED, *, run_again: bool = False) -> None:  # noqa: A002
+        """Say what has become of a step whose outcome is not known; see `Client.resolve`."""
+        self._thread.run(self._client.resolve(id, step, value, run_again=run_again))
 
     def discard(
         self,

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from agentqueue.client import Cancellation, Client, QueueStats
+from agentqueue.client import OMITTED, Cancellation, Client, QueueStats
 from agentqueue.client.results import job_not_found
 from agentqueue.client.status import status_of
 from agentqueue.client.suggestions import check_job_known, check_queue_known
@@ -297,15 +297,37 @@ async def dead_groups(request: Request) -> Response:
 
 
 async def replay(request: Request) -> Response:
-    """Send dead letters again: `{"ids": […]}`, `{"like": "fingerprint"}` or `{"all": true}`."""
+    """Send dead letters again: `{"ids": […]}`, `{"like": "fingerprint"}` or `{"all": true}`.
+
+    They go on after their last step, unless `"fromStart": true` or `"fromStep": "NAME"` is given too.
+    """
     client, queue = client_of(request), queue_of(request)
-    which = _selection(await read_object(request))
+    body = await read_object(request)
+    given = {name: body.pop(name, None) for name in ("fromStart", "fromStep")}
+    place = parse_fields(given, fromStart=bool, fromStep=str)
+    which = _selection(body)
     await check_queue_known(client, queue)
-    done = await client.replay(queue, **which)
-    log.info("dead_letters_replayed", queue=queue, count=done.count, left=done.left, **_selection_for_log(which))
-    return Json(
-        {"replayed": done.count, "unknown": done.not_found, "live": done.already_queued, "bare": done.no_record}
+    done = await client.replay(
+        queue, **which, from_start=place.get("fromStart", False), from_step=place.get("fromStep")
     )
+    log.info("dead_letters_replayed", queue=queue, count=done.count, left=done.left, **_selection_for_log(which))
+    left = {"unknown": done.not_found, "live": done.already_queued, "bare": done.no_record}
+    if done.no_step:
+        left["noStep"] = done.no_step
+    return Json({"replayed": done.count, **left})
+
+
+async def resolve(request: Request) -> Response:
+    """Say what has become of a step: `{"step": "pay#1", "value": …}`, or `"runAgain": true`. The job runs again."""
+    job_id = check_id(request.path_params["id"])
+    body = await read_object(request)
+    value = body.pop("value", OMITTED)
+    given = parse_fields(body, step=str, runAgain=bool)
+    if "step" not in given:
+        raise UsageError('name the step: {"step": "pay#1", "value": …}')
+    await client_of(request).resolve(job_id, given["step"], value, run_again=given.get("runAgain", False))
+    log.info("step_resolved", id=job_id, step=given["step"], run_again=given.get("runAgain", False))
+    return Json({"id": job_id, "step": given["step"]})
 
 
 async def discard(request: Request) -> Response:
@@ -351,6 +373,7 @@ def routes() -> list[Route]:
         Route(f"{one}/dead/replay", replay, methods=["POST"]),
         Route(f"{one}/dead/discard", discard, methods=["POST"]),
         Route("/api/jobs/{id:path}/signals/{name}", signal, methods=["POST"]),
+        Route("/api/jobs/{id:path}/resolve", resolve, methods=["POST"]),
         Route("/api/jobs/{id:path}", show_job),
         Route("/api/jobs/{id:path}", cancel, methods=["DELETE"]),
     ]

@@ -21,6 +21,16 @@ MAX_ENTRIES: Final = 10_000
 _VALUE: Final = b',"v":'
 
 
+def step_field(label: str) -> str:
+    """Return the journal's field of a step, by the step's name and number (`pay#2`). Without a number it is the first.
+
+    >>> step_field("pay"), step_field("pay/ana#2")
+    ('step:pay#1', 'step:pay/ana#2')
+    """
+    number = label.rpartition("#")[2]
+    return f"step:{label}" if "#" in label and number.isdecimal() else f"step:{label}#1"
+
+
 class EntryState(StrEnum):
     """State of an entry. One that is done or raised has ended, and is never overwritten."""
 

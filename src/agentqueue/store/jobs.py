@@ -164,7 +164,8 @@ class ReplayReply:
     now_ms: int
     """Server time of the call. A job that dies again has died at this time or later."""
     statuses: Sequence[str]
-    """For each ID `replayed`, `unknown` (no such dead letter), `live` (enqueued already) or `bare` (no record)."""
+    """For each ID `replayed`, `unknown` (no such dead letter), `live` (enqueued already), `bare` (no record) or
+    `no-step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class Store:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._scripts = {name: load(name) for name in ("enqueue", "replay", "tick")} | {
+        self._scripts = {name: load(name) for name in ("enqueue", "replay", "resolve", "tick")} | {
             name: load(name, allow_oom=True)
             for name in ("cancel", "dead_letters", "discard", "inspect", "pause", "request_drain", "stats")
         }
@@ -278,10 +279,30 @@ class Store:
         """
         return str((await self._run("cancel", queue, [job_id, result, keep_ms, int(cascade)])).decode())
 
-    async def replay(self, queue: str, ids: Sequence[str]) -> ReplayReply:
-        """Enqueue the jobs of up to 500 dead letters again, at the end of the queue and without their failures."""
-        now, statuses = await self._run("replay", queue, ids)
+    async def replay(self, queue: str, ids: Sequence[str], *, start_from: str = "") -> ReplayReply:
+        """Enqueue the jobs of up to 500 dead letters again, at the end of the queue and without their failures.
+
+        Args:
+            queue: the queue's name.
+            ids: IDs of the dead letters.
+            start_from: '' to go on with checkpoint and journal, `start` to run all again, or a field of the journal.
+        """
+        now, statuses = await self._run("replay", queue, [start_from, *ids])
         return ReplayReply(now, [status.decode() for status in statuses])
+
+    async def resolve(self, queue: str, job_id: str, field: str, value: bytes) -> str:
+        """Say what has become of a step, and replay its dead job.
+
+        Args:
+            queue: the queue of the job.
+            job_id: ID of the job.
+            field: the step's field in the journal.
+            value: JSON of the step's value, or empty to run the step again.
+
+        Returns:
+            `replayed`; `no-step` (no such step), `ended` (its outcome is known); or a status of `replay`.
+        """
+        return str((await self._run("resolve", queue, [job_id, field, value])).decode())
 
     async def discard(self, queue: str, ids: Sequence[str]) -> DiscardReply:
         """Delete up to 500 dead letters and the results of their jobs."""

@@ -42,7 +42,7 @@ end
 -- Let a child that has failed before the parent was replayed run again: as a replay, if it is a dead letter. Return its
 -- status, 'sent' if it must be enqueued.
 local function run_again(child, child_queue, has_record)
-  local replayed = replay_job(child_queue, child)
+  local replayed = replay_job(child_queue, child, '')
   local is_live = replayed == 'replayed' or replayed == 'live'
   if not is_live and not has_record then return 'missing' end
   take_back(id, child, redis.call('HGET', children, child), round)

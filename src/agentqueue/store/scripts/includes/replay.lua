@@ -1,16 +1,25 @@
---! include keys counters dead_letters enqueue children
+--! include keys counters dead_letters enqueue children journal journal_cut
 
 -- Replay the dead letter of a job: enqueue it again, at the end of its queue and without its failed attempts. It keeps its
 -- checkpoint and its journal, with which it goes on where it has stopped. Its children that failed run again when it asks
 -- for them. A parent that waits for the job, and does not know yet that it had failed, goes on waiting.
--- Return 'replayed', 'unknown' (this queue has no such dead letter), 'live' (a job with that ID is enqueued already) or
--- 'bare' (the record is gone).
-local function replay_job(queue_name, id)
+-- from: 'start' to run all again, without checkpoint and journal; a field of the journal to run that step and what follows
+-- again, without the checkpoint; '' to go on.
+-- Return 'replayed', 'unknown' (this queue has no such dead letter), 'live' (a job with that ID is enqueued already),
+-- 'bare' (the record is gone) or 'no-step' (its journal has no such field).
+local function replay_job(queue_name, id, from)
   local dead_queue, level, record, checkpoint, has_journal =
     unpack(redis.call('HMGET', DEAD .. id, 'queue', 'level', 'record', 'checkpoint', 'journal'))
   if dead_queue ~= queue_name then return 'unknown' end
   if redis.call('EXISTS', JOB .. id) == 1 then return 'live' end
   if not record then return 'bare' end
+  if from == 'start' then
+    checkpoint, has_journal = false, false
+    delete_journal(id)
+  elseif from ~= '' then
+    checkpoint = false
+    if not cut_journal(id, from) then return 'no-step' end
+  end
   delete_dead_letter(id, true)
   redis.call('DEL', RESULT .. id, RETRY .. id, META .. id)
   if checkpoint then redis.call('HSET', META .. id, 'checkpoint', checkpoint) end
