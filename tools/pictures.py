@@ -74,7 +74,7 @@ JOURNEYS: Final[Mapping[str, Journey]] = {
             Step(
                 "worker app",
                 "agentqueue_worker.app.claim_loop:ClaimLoop.run",
-                "The worker asks for as many jobs as it has free slots.",
+                "The worker asks for jobs for its free slots, and short ones ahead.",
             ),
             Step(
                 "store",

@@ -21,7 +21,18 @@ from agentqueue import keys
 from agentqueue.keys import Level
 from agentqueue.model.job import JobRecord, State, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Cancelled, Completed, DeadLettered, Outcome, Released, Rescheduled
+from agentqueue.model.outcomes import (
+    ENDED_ALONE,
+    RUNS_ALONE,
+    SUSPECT_FIELD,
+    Cancelled,
+    Completed,
+    DeadLettered,
+    Outcome,
+    Released,
+    Rescheduled,
+    Unstarted,
+)
 from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
 from tests.support.replies import plain
 from tests.support.servers import RunningServer
@@ -49,6 +60,10 @@ class Job:
     attempts: int = 0
     crashes: int = 0
     handbacks: int = 0
+    suspect: bool = False
+    """A worker that held it has crashed, and it has not ended since."""
+    started: bool = False
+    """While it is held: it was claimed for a free slot, or as the suspect that runs alone."""
 
 
 @dataclass
@@ -58,6 +73,7 @@ class Held:
     id: str
     owner: str
     level: Level
+    suspect: bool = False
     replaced: bool = field(default=False)
 
 
@@ -145,10 +161,11 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(
         worker=st.sampled_from(WORKERS),
         want=st.integers(0, 4),
-        kinds=st.lists(st.sampled_from("DABCH"), max_size=4),
+        free=st.integers(0, 4),
+        kinds=st.lists(st.sampled_from("DABCHU"), max_size=4),
         data=st.data(),
     )
-    def round_trip(self, worker: str, want: int, kinds: list[str], data: st.DataObject) -> None:
+    def round_trip(self, worker: str, want: int, free: int, kinds: list[str], data: st.DataObject) -> None:
         owner = f"{worker}/1"
         mine = [held for held in self.claims if held.owner == owner]
         ended = data.draw(st.lists(st.sampled_from(mine), unique_by=id, max_size=len(kinds))) if mine else []
@@ -159,7 +176,9 @@ class EngineMachine(RuleBasedStateMachine):
             self.claims.remove(held)
         self.learn_order()
         self.seq += 1
+        is_idle = free > 0 and not mine and data.draw(st.booleans())
         call: dict[str, Any] = {"seq": self.seq, "owner": owner, "want": want, "outcomes": outcomes}
+        call |= {"free": free, "is_idle": is_idle}
         self.redis.delete(f"{QUEUE}:reaped")  # else an idle claim reaps too; `renew` shows reaping
         reply = self.run(self.engine.finish_and_claim(**call))
         lost = [outcome.id for outcome in outcomes if self.jobs[outcome.id].owner != owner]
@@ -167,14 +186,15 @@ class EngineMachine(RuleBasedStateMachine):
         for outcome in outcomes:
             if outcome.id not in lost:
                 self.end(outcome)
-        expected = [] if self.paused else self.ready()[:want]
+        expected = [] if self.paused else self.expect_claim(self.ready()[:want], is_idle=is_idle)
         assert [claimed.id for claimed in reply.claimed] == expected
-        for claimed in reply.claimed:
+        for place, claimed in enumerate(reply.claimed):
             job = self.jobs[claimed.id]
-            assert (claimed.level, claimed.attempts) == (job.level, job.attempts)
+            job.started = is_idle if job.suspect else place < free
+            assert (claimed.level, claimed.attempts, claimed.is_suspect) == (job.level, job.attempts, job.suspect)
             assert claimed.delivery == job.attempts + job.crashes + job.handbacks + 1
             job.state, job.owner, job.lease = State.ACTIVE, owner, self.now + 1
-            self.claims.append(Held(claimed.id, owner, claimed.level))
+            self.claims.append(Held(claimed.id, owner, claimed.level, claimed.is_suspect))
         # A round trip that did nothing is not remembered: sent again it may do something.
         self.last_call = (call, lost, expected) if outcomes or expected else None
 
@@ -188,6 +208,15 @@ class EngineMachine(RuleBasedStateMachine):
         assert list(reply.lost) == lost
         still_held = [job_id for job_id in claimed if self.jobs[job_id].owner == call["owner"]]
         assert [again.id for again in reply.claimed] == still_held
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(held.suspect for held in self.claims))
+    def a_suspect_that_waited_starts(self, data: st.DataObject) -> None:
+        held = data.draw(st.sampled_from([held for held in self.claims if held.suspect]))
+        job, notes = self.jobs[held.id], {SUSPECT_FIELD: RUNS_ALONE}
+        is_held = self.run(self.engine.annotate(owner=held.owner, job_id=held.id, notes=notes))
+        assert is_held is (job.owner == held.owner)
+        job.started = job.started or is_held
 
     @rule(worker=st.sampled_from(WORKERS))
     def renew(self, worker: str) -> None:
@@ -245,6 +274,12 @@ class EngineMachine(RuleBasedStateMachine):
         waiting = [job_id for job_id, job in self.jobs.items() if job.state is State.WAITING]
         return sorted(waiting, key=lambda job_id: (self.jobs[job_id].level, self.order[job_id]))
 
+    def expect_claim(self, ready: list[str], *, is_idle: bool) -> list[str]:
+        """Of the jobs that a claim finds, the one suspect that it takes, and those that it takes beside it."""
+        suspects = [job_id for job_id in ready if self.jobs[job_id].suspect]
+        others = [] if suspects and is_idle else [job_id for job_id in ready if not self.jobs[job_id].suspect]
+        return others + suspects[:1]
+
     def end(self, outcome: Outcome) -> None:
         job = self.jobs[outcome.id]
         job.owner = None
@@ -257,6 +292,9 @@ class EngineMachine(RuleBasedStateMachine):
                 job.state = State.DEAD
             case Rescheduled():
                 job.state, job.due, job.attempts = State.DELAYED, self.now + 1, job.attempts + 1
+                job.suspect = False
+            case Unstarted():
+                job.state = State.WAITING
             case Released(delay_ms=delay):
                 job.handbacks += 1
                 job.state = State.WAITING if delay is None else State.DELAYED
@@ -283,6 +321,14 @@ class EngineMachine(RuleBasedStateMachine):
             assert (seen.held is not None) == (job.state is State.ACTIVE)
 
     @invariant()
+    def only_crashes_of_started_jobs_are_counted(self) -> None:
+        if hasattr(self, "store"):
+            counted = [self.redis.hget(f"{keys.META}{job_id}", "crashes") for job_id in self.jobs]
+            final = (State.COMPLETED, State.CANCELLED, State.DEAD)
+            expected = [0 if job.state in final else job.crashes for job in self.jobs.values()]
+            assert [int(plain(number) or 0) for number in counted] == expected
+
+    @invariant()
     def final_jobs_leave_nothing_behind(self) -> None:
         if not hasattr(self, "store"):
             return
@@ -292,7 +338,8 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 def crash(job: Job) -> None:
-    job.state, job.owner, job.crashes = State.WAITING, None, job.crashes + 1
+    job.state, job.owner, job.suspect = State.WAITING, None, True
+    job.crashes += job.started
 
 
 def make_outcome(kind: str, held: Held) -> Outcome:
@@ -301,11 +348,14 @@ def make_outcome(kind: str, held: Held) -> Outcome:
         case "D":
             return Completed(held.id, held.level, b'{"s":true}', hour, 5)
         case "A":
-            return Rescheduled(held.id, held.level, UNIT * 1000, {"errors": b"[]"})
+            notes: dict[str, bytes | str | int] = {SUSPECT_FIELD: ENDED_ALONE} if held.suspect else {}
+            return Rescheduled(held.id, held.level, UNIT * 1000, {"errors": b"[]", **notes})
         case "B":
             return DeadLettered(held.id, held.level, b'{"s":false}', hour, "f00", b'{"reason":"failed"}')
         case "C":
             return Cancelled(held.id, held.level, b'{"s":false}', hour)
+        case "U":
+            return Unstarted(held.id, held.level)
         case _:
             return Released(held.id, held.level, UNIT * 1000 if len(held.id) % 2 else None)
 

@@ -39,7 +39,10 @@ class RawQueue:
 
     async def _round_trip(self, want: int, outcomes: Sequence[Outcome]) -> FinishAndClaimReply:
         self.seq += 1
-        return await self.engine.finish_and_claim(seq=self.seq, owner=self.owner, want=want, outcomes=outcomes)
+        is_idle = want == 1  # so a suspect starts at once
+        return await self.engine.finish_and_claim(
+            seq=self.seq, owner=self.owner, want=want, is_idle=is_idle, outcomes=outcomes
+        )
 
     async def end(self, outcome: Outcome) -> None:
         """Record an outcome."""

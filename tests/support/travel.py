@@ -23,11 +23,11 @@ def travel(client: "redis.Redis", queue: str, seconds: float) -> None:
 
 
 def _age_old_score(client: "redis.Redis", key: str, ms: float) -> None:
-    """Where a running job goes back to: `owner|level|old score|claimed ms`."""
+    """Where a running job goes back to: `owner|level|old score|claimed ms`, and a mark."""
     value = plain(client.get(key))
     if value is not None and value.count(b"|") >= 3:
-        owner, level, score, claimed = value.decode().rsplit("|", 3)
-        client.set(key, f"{owner}|{level}|{float(score) - ms!r}|{claimed}", keepttl=True)
+        owner, level, score, rest = value.decode().split("|", 3)
+        client.set(key, f"{owner}|{level}|{float(score) - ms!r}|{rest}", keepttl=True)
 
 
 def attend(client: "redis.Redis", queue: str) -> None:

@@ -49,7 +49,7 @@ class QueueStats:
     paused_note: str | None
     """Time and author of the pause."""
     by_priority: Mapping[str, int]
-    """Number of waiting jobs of each priority level."""
+    """Number of waiting jobs of each priority level, without those that a worker has claimed ahead of its slots."""
     oldest_waiting_seconds: float | None
     next_due_seconds: float | None
     """Seconds until the next delayed job is due."""
@@ -93,11 +93,13 @@ def stats_of(snapshot: QueueSnapshot) -> QueueStats:
     heartbeats = live_heartbeats(snapshot)
     suspended = sum(snapshot.suspended.values())
     workers = tuple(_worker(heartbeat, now) for heartbeat in sorted(heartbeats, key=lambda heartbeat: heartbeat.worker))
+    slots = sum(worker.slots for worker in workers)
+    held_ahead = held_ahead_of(snapshot, slots=slots, ahead=sum(ahead_of(heartbeat) for heartbeat in heartbeats))
     return QueueStats(
         name=snapshot.queue,
-        waiting=snapshot.waiting,
+        waiting=snapshot.waiting + held_ahead,
         delayed=max(sum(snapshot.delayed) - suspended, 0),
-        active=sum(snapshot.active),
+        active=sum(snapshot.active) - held_ahead,
         completed=snapshot.counters.get("completed", 0),
         dead=snapshot.dead,
         paused=snapshot.paused is not None,
@@ -109,7 +111,7 @@ def stats_of(snapshot: QueueSnapshot) -> QueueStats:
         completed_per_minute=_rate(snapshot, "completed"),
         failed_per_minute=_rate(snapshot, "retried") + _rate(snapshot, "dead"),
         workers=workers,
-        stalled=stalled_of(snapshot, slots=sum(worker.slots for worker in workers)),
+        stalled=stalled_of(snapshot, slots=slots, held_ahead=held_ahead),
         counters=snapshot.counters,
         suspended=suspended,
         suspended_by_kind=snapshot.suspended,
@@ -121,12 +123,29 @@ def live_heartbeats(snapshot: QueueSnapshot) -> list[Heartbeat]:
     return [heartbeat for heartbeat in snapshot.workers if abs(snapshot.now_ms - heartbeat.seen_ms) < LIVE_MS]
 
 
-def stalled_of(snapshot: QueueSnapshot, *, slots: int) -> int:
-    """Return the number of active jobs that no live worker holds.
+def ahead_of(heartbeat: Heartbeat) -> int:
+    """Return the number of jobs beyond its slots that a worker may hold. They start within milliseconds."""
+    return _count(_content(heartbeat).get("ahead"))
 
-    These are the jobs whose lease has expired, and those that exceed `slots`, the slots of all live workers.
+
+def held_ahead_of(snapshot: QueueSnapshot, *, slots: int, ahead: int) -> int:
+    """Return the number of held jobs that wait for a slot of their worker.
+
+    Args:
+        snapshot: the queue.
+        slots: the slots of all live workers.
+        ahead: how many jobs beyond its slots each of them may hold (`ahead_of`), added up.
     """
-    active = sum(snapshot.active)
+    return max(0, min(sum(snapshot.active) - snapshot.expired_leases - slots, ahead))
+
+
+def stalled_of(snapshot: QueueSnapshot, *, slots: int, held_ahead: int) -> int:
+    """Return the number of held jobs whose worker is gone.
+
+    These are the jobs whose lease has expired, and those that exceed `slots`, the slots of all live workers, and
+    `held_ahead`.
+    """
+    active = sum(snapshot.active) - held_ahead
     return active - min(active - snapshot.expired_leases, slots)
 
 
@@ -161,11 +180,7 @@ def _rate(snapshot: QueueSnapshot, counter: str) -> float:
 
 def _worker(heartbeat: Heartbeat, now_ms: int) -> WorkerStats:
     """Return a worker's stats. A heartbeat that this version cannot read still shows that the worker is alive."""
-    try:
-        content = orjson.loads(heartbeat.raw)
-    except orjson.JSONDecodeError:
-        content = {}
-    content = content if isinstance(content, dict) else {}
+    content = _content(heartbeat)
     jobs, incarnation = content.get("jobs"), content.get("incarnation")
     return WorkerStats(
         name=heartbeat.worker.partition("/")[0],
@@ -176,6 +191,14 @@ def _worker(heartbeat: Heartbeat, now_ms: int) -> WorkerStats:
         jobs=tuple(name for name in jobs if isinstance(name, str)) if isinstance(jobs, list) else (),
         seen_seconds_ago=max(0, now_ms - heartbeat.seen_ms) / 1000,
     )
+
+
+def _content(heartbeat: Heartbeat) -> dict[str, Any]:
+    try:
+        content = orjson.loads(heartbeat.raw)
+    except orjson.JSONDecodeError:
+        content = {}
+    return content if isinstance(content, dict) else {}
 
 
 def _count(value: Any) -> int:

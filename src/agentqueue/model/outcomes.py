@@ -12,6 +12,12 @@ MAX_JOBS_PER_CALL: Final = 500
 """Maximum number of jobs that one call claims or finishes. It bounds the time for which a script blocks the server."""
 MAX_BYTES_PER_CALL: Final = 4 * 1024 * 1024
 """Maximum size of the records that one call claims, and of the outcomes that it records, in bytes."""
+SUSPECT_FIELD: Final = "suspect"
+"""Field of a job's metadata. Scripts set it to WAITS_TO_RUN_ALONE or RUNS_ALONE (includes/leases.lua)."""
+RUNS_ALONE: Final = "alone"
+"""The suspect has started with nothing beside it, so a crash of its worker counts."""
+ENDED_ALONE: Final = ""
+"""The job is no longer a suspect."""
 KEEP_FOREVER: Final = -1
 """`keep_ms` of a result that never expires."""
 
@@ -112,7 +118,15 @@ class Suspended:
     """Fields to write to the job's meta hash."""
 
 
-Outcome = Completed | Rescheduled | DeadLettered | Cancelled | Released | Suspended
+@dataclass(frozen=True, slots=True)
+class Unstarted:
+    """Outcome of a claimed job that never started. It goes back to where it stood, and nothing is counted."""
+
+    id: str
+    level: Level
+
+
+Outcome = Completed | Rescheduled | DeadLettered | Cancelled | Released | Suspended | Unstarted
 
 
 @dataclass(slots=True)  # one per job: freezing makes it three times as slow to make
@@ -128,14 +142,19 @@ class Claimed:
     attempts: int
     """Number of attempts that have failed so far."""
     meta: Mapping[str, bytes]
-    """errors, crashes, `crash:N`, releases, progress, checkpoint, expires, and the notes of outcomes. If the key of the
-    record holds another Redis type, `wrong_type` names that type."""
+    """errors, crashes, `crash:N`, suspect, releases, progress, checkpoint, expires, and notes of outcomes. If the key
+    of the record holds another Redis type, `wrong_type` names that type."""
     cancel: bool
     """Somebody asked to cancel the job before it started."""
 
     def count(self, name: str) -> int:
         """Return a number in `meta`, such as `crashes`; 0 if it is missing."""
         return number_of(self.meta.get(name))
+
+    @property
+    def is_suspect(self) -> bool:
+        """Return True if a worker that held the job has crashed, and the job has not ended since. It runs alone."""
+        return bool(self.meta.get(SUSPECT_FIELD))
 
     @property
     def delivery(self) -> int:
@@ -156,5 +175,7 @@ def outcome_bytes(outcome: Outcome) -> int:
             return len(result)
         case Rescheduled(notes=notes) | Released(notes=notes) | Suspended(notes=notes):
             return sum(len(str(value)) for value in notes.values())
+        case Unstarted():
+            return 0
         case _ as other:
             assert_never(other)

@@ -17,6 +17,7 @@ from agentqueue.model.outcomes import (
     Released,
     Rescheduled,
     Suspended,
+    Unstarted,
 )
 from agentqueue.store.replies import decode_hash, decode_ids, decode_pairs
 from agentqueue.store.scripts import Script, load
@@ -61,6 +62,7 @@ class FinishAndClaimReply:
     lost: Sequence[str]
     """IDs whose outcomes were not recorded, since this worker no longer holds the jobs."""
     claimed: Sequence[Claimed]
+    """A suspect, if any, is the last one."""
     cancel: Sequence[str]
     """Watched IDs that somebody asked to cancel."""
     paused: bool
@@ -71,6 +73,8 @@ class FinishAndClaimReply:
     now_ms: int
     repeated: bool
     """The call had been carried out before, and its reply was lost."""
+    aged: int = 0
+    """How many jobs were claimed by age instead of priority."""
     wrong_type_keys: Sequence[tuple[str, str]] = ()
     """Keys that hold another Redis type than AgentQueue writes, with that type. Keys of jobs were deleted. Keys of the
     queue are kept; work that needs them waits until somebody deletes them."""
@@ -121,6 +125,8 @@ def encode_outcome(outcome: Outcome) -> list[Any]:
             kind, args = "released", [id, int(level), -1 if delay_ms is None else delay_ms, *_flatten(notes)]
         case Suspended(id, level, run_ms, waits, notes):
             kind, args = "suspended", [id, int(level), run_ms, 2 * len(notes), *_flatten(notes), *waits]
+        case Unstarted(id, level):
+            kind, args = "unstarted", [id, int(level)]
     return [kind, len(args) + 2, *args]
 
 
@@ -139,7 +145,7 @@ _NO_META: Mapping[str, bytes] = {}
 def _decode_claimed(reply: Sequence[Any]) -> list[Claimed]:
     if not reply:
         return []
-    runs, jobs, details = reply
+    runs, jobs, details, _ = reply
     levels = [level for number, count in zip(runs[::2], runs[1::2], strict=True) for level in [_LEVELS[number]] * count]
     claimed = [
         Claimed(job_id.decode(errors="surrogateescape"), level, float(score), record, 0, _NO_META, cancel=False)
@@ -175,7 +181,9 @@ class Engine:
         seq: int,
         owner: str,
         want: int,
-        aged: int = 0,
+        age_credit: int = 0,
+        free: int | None = None,
+        is_idle: bool = False,
         outcomes: Sequence[Outcome] = (),
         watch: Sequence[str] = (),
     ) -> FinishAndClaimReply:
@@ -188,7 +196,11 @@ class Engine:
             seq: sequence number; each call of an owner has a higher one than the call before.
             owner: owner of the leases, new for each process.
             want: maximum number of jobs to claim.
-            aged: how many of them may be claimed by age instead of priority.
+            age_credit: credit for claims by age instead of priority, in starts. Each start of this call earns 1, and
+                each claim by age costs 4.
+            free: how many of the claimed jobs start at once. If the worker crashes, that counts for these jobs alone.
+                None means all.
+            is_idle: the worker holds no job, so that a suspect may start alone.
             outcomes: outcomes to record, at most MAX_JOBS_PER_CALL.
             watch: IDs of running jobs; the reply names those that somebody asked to cancel.
 
@@ -207,7 +219,8 @@ class Engine:
                     returning.append(outcome)
             else:
                 others.append(outcome)
-        args: list[Any] = [seq, owner, want, self.settings.lease_ms, aged, *self._limits]
+        args: list[Any] = [seq, owner, want, self.settings.lease_ms, age_credit, want if free is None else free]
+        args += (int(is_idle), *self._limits)
         args += (len(groups), len(others), len(watch))
         for (level, keep_ms), group in groups.items():
             args += (int(level), keep_ms, len(group) // 3, *group)
@@ -228,6 +241,7 @@ class Engine:
         return FinishAndClaimReply(
             lost=decode_ids(lost),
             claimed=_decode_claimed(claimed),
+            aged=claimed[3] if claimed else 0,
             cancel=decode_ids(cancel),
             paused=bool(paused),
             retry_after_ms=retry_after if retry_after >= 0 else None,

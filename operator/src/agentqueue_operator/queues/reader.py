@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from agentqueue.client.stats import live_heartbeats, stalled_of
+from agentqueue.client.stats import ahead_of, held_ahead_of, live_heartbeats, stalled_of
 from agentqueue.clock import now_ms
 from agentqueue.keys import KeySpace
 from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store, run_housekeeping
@@ -104,15 +104,19 @@ def _ms(seconds: float | None) -> int | None:
 
 def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
     """Return the metrics of a queue from its snapshot in Redis."""
-    heartbeats = {heartbeat.worker: _decode_heartbeat(heartbeat) for heartbeat in live_heartbeats(snapshot)}
+    live = live_heartbeats(snapshot)
+    heartbeats = {heartbeat.worker: _decode_heartbeat(heartbeat) for heartbeat in live}
     counters = snapshot.counters
     ended = sum(counters.get(name, 0) for name in ("completed", "dead", "cancelled", "retried", "suspended"))
     oldest_ms = 0.0 if snapshot.oldest_ms is None else max(0.0, snapshot.now_ms - snapshot.oldest_ms)
-    stalled = stalled_of(snapshot, slots=sum(heartbeat.slots for heartbeat in heartbeats.values()))
-    load = Load(  # Each started job counts once: as running, or as stalled if its worker is gone.
-        ready=snapshot.waiting,
+    slots = sum(heartbeat.slots for heartbeat in heartbeats.values())
+    held_ahead = held_ahead_of(snapshot, slots=slots, ahead=sum(map(ahead_of, live)))
+    stalled = stalled_of(snapshot, slots=slots, held_ahead=held_ahead)
+    # Each claimed job counts once: as running, as ready if it waits for a slot, or as stalled if its worker is gone.
+    load = Load(
+        ready=snapshot.waiting + held_ahead,
         due_soon=snapshot.due_soon,
-        active=sum(snapshot.active) - stalled,
+        active=sum(snapshot.active) - held_ahead - stalled,
         stalled=stalled,
         oldest_ready=timedelta(milliseconds=oldest_ms),
         paused=snapshot.paused is not None,

@@ -8,13 +8,16 @@
           2      owner of the leases
           3      number of jobs to claim at most
           4      lease, ms
-          5      how many of these jobs may be claimed by age instead of priority
-          6-8    age limits of the levels high, normal and low, ms
-          9-10   rate limit: starts (0: no limit) per window, ms
-          11     completed jobs to keep in the history
-          12     number of groups of completed jobs without children
-          13     number of other outcomes
-          14     number of watched IDs
+          5      credit for claims by age instead of priority, in starts. Each start of this call earns 1, and each claim
+                 by age costs 4
+          6      how many of these jobs start at once, since slots are free for them
+          7      1 if the worker holds no job, so that a suspect (includes/leases.lua) may start alone
+          8-10   age limits of the levels high, normal and low, ms
+          11-12  rate limit: starts (0: no limit) per window, ms
+          13     completed jobs to keep in the history
+          14     number of groups of completed jobs without children
+          15     number of other outcomes
+          16     number of watched IDs
           then   groups: {level, keep ms, number of its jobs, {id, result, run ms}*}*
           then   other outcomes: {kind, number of its arguments, fields}*
                    completed      id, level, result, keep ms, run ms, 1 if it has a journal,
@@ -27,6 +30,7 @@
                    released       id, level, delay ms (-1: where the job stood), {field, value}*
                    suspended      id, level, run ms, number of values that follow, {field, value}*, fields of the journal
                                   with its waits
+                   unstarted      id, level
                  The keep time of a result is 0 for no result and -1 for ever.
           then   watched IDs: jobs that the worker runs
           then   {ID, ID of its parent, queue of the parent, JSON}* what jobs that end return to parents that wait for them
@@ -39,7 +43,8 @@
      {} if no job was claimed, otherwise
        {{level, number of jobs in a row that have it}*,
         {id, score, record}* of the claimed jobs,
-        {position among these from 1, attempts, meta, 1 if somebody asked to cancel it}, a list for each job with any},
+        {position among these from 1, attempts, meta, 1 if somebody asked to cancel it}, a list for each job with any,
+        how many of them were claimed by age; those that went back at once count too},
      watched IDs that somebody asked to cancel,
      1 if the queue is paused,
      ms until the rate limit or a key of a wrong type allows another claim, or -1,
@@ -59,23 +64,28 @@ local RETRY_CLAIM_MS = 1000 -- wait after a claim that failed
 local MAX_TRIMMED = 200 -- entries that leave the history per call
 local MAX_REAPED = 100 -- expired leases that are released per call
 
-local sequence, owner, want, lease_ms, max_aged = unpack(ARGV, 1, 5)
-local high_age_ms, normal_age_ms, low_age_ms = unpack(ARGV, 6, 8)
-local max_starts, window_ms, history_count, group_count, other_count, watched_count = unpack(ARGV, 9, 14)
-want, lease_ms, max_aged = tonumber(want), tonumber(lease_ms), tonumber(max_aged)
+local sequence, owner, want, lease_ms, age_credit, free, is_idle = unpack(ARGV, 1, 7)
+local high_age_ms, normal_age_ms, low_age_ms = unpack(ARGV, 8, 10)
+local max_starts, window_ms, history_count, group_count, other_count, watched_count = unpack(ARGV, 11, 16)
+want, lease_ms, age_credit, free = tonumber(want), tonumber(lease_ms), tonumber(age_credit), tonumber(free)
 max_starts, window_ms, history_count = tonumber(max_starts), tonumber(window_ms), tonumber(history_count)
 watched_count = tonumber(watched_count)
 local outcome_ids, outcome_positions, groups, watched_first =
-  locate_outcomes(15, tonumber(group_count), tonumber(other_count))
+  locate_outcomes(17, tonumber(group_count), tonumber(other_count))
 local outcome_count, returns_first = #outcome_ids, watched_first + watched_count
 
 local has_cancel_requests = redis.call('ZCARD', ABORT) > 0
 
 local function claim()
   local limit, retry_after_ms = allowed_starts(want, max_starts, window_ms)
-  local aged = math.min(max_aged, limit)
-  local has_room = aged == 0 or claim_aged(aged, {high_age_ms, normal_age_ms, low_age_ms}, owner, lease_ms)
-  if has_room then claim_by_priority(limit, owner, lease_ms) end
+  local max_aged = math.min(math.floor((age_credit + limit - 1) / STARTS_PER_AGED), limit)
+  local has_room = max_aged <= 0 or claim_aged(max_aged, {high_age_ms, normal_age_ms, low_age_ms}, lease_ms)
+  if has_room then claim_by_priority(limit, lease_ms) end
+  if claimed_count() > 0 then
+    spread_aged(age_credit)
+    local suspect_count = set_suspects_apart(is_idle == '1')
+    write_in_progress(owner, free, claimed_count() - suspect_count)
+  end
   record_starts(claimed_count(), max_starts, window_ms)
   return retry_after_ms
 end
@@ -123,20 +133,18 @@ if want > 0 and not is_paused then
     if claimed_count() < want then next_due = next_due_time() end
   end)
   if not ok then
-    if not is_repeated then release_claimed() end
+    if not is_repeated then release_claimed_from(1) end
     retry_after_ms, next_due, skipped = RETRY_CLAIM_MS, -1, error_text(err)
   end
 end
 local claimed_jobs = describe_claimed(has_cancel_requests)
 if not is_repeated and (outcome_count > 0 or claimed_count() > 0) then
-  local claimed_ids = {}
-  for i = 1, #claimed, 4 do claimed_ids[#claimed_ids + 1] = claimed[i] end
-  redis.call('SET', LAST_CALL .. owner, cmsgpack.pack({sequence, lost, claimed_ids}), 'PX', LAST_CALL_KEEP_MS)
+  redis.call('SET', LAST_CALL .. owner, cmsgpack.pack({sequence, lost, claimed_ids()}), 'PX', LAST_CALL_KEEP_MS)
 end
 local cancelled_ids = has_cancel_requests and find_cancel_requests() or {}
 
 -- Housekeeping comes last and may fail: scripts don't roll back, and the work above must stand.
-local has_all = claimed_count() >= want
+local has_all = claimed_count() >= want or has_set_apart
 local ok, err = pcall(function()
   if want > 0 and has_all and not is_paused then wake_workers(queue, 1) end -- There may be more for another worker.
   if outcome_count > 0 then trim_history() end

@@ -14,7 +14,7 @@
 ]]
 local MAX_LOOKED_AT = 500
 local prefix, kept_owner, reason, offset = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local released, looked_at = 0, 0
+local released, crashed, looked_at = 0, 0, 0
 local skip = offset
 for level = 1, 4 do
   local running = redis.call('ZCOUNT', level_keys[level], '-inf', '(0')
@@ -28,7 +28,7 @@ for level = 1, 4 do
       local lease = leases[i]
       local is_theirs = lease and string.sub(lease, 1, #prefix) == prefix
       if is_theirs and not (kept_owner ~= '' and is_held_by(lease, kept_owner)) then
-        release_after_crash(level, ids[i], lease, reason)
+        crashed = crashed + release_after_crash(level, ids[i], lease, reason)
         released = released + 1
       end
     end
@@ -36,7 +36,7 @@ for level = 1, 4 do
     if looked_at >= MAX_LOOKED_AT then break end
   end
 end
-increment_counter(queue, 'crashed', released)
+increment_counter(queue, 'crashed', crashed)
 if released > 0 then wake_workers(queue, released) end
 -- Released jobs are no longer among the running ones.
 return {released, looked_at >= MAX_LOOKED_AT and offset + looked_at - released or -1}

@@ -37,7 +37,9 @@ class Queue(Engine):
         seq: int,
         owner: str,
         want: int,
-        aged: int = 0,
+        age_credit: int = 0,
+        free: int | None = None,
+        is_idle: bool = False,
         outcomes: Sequence[Outcome] = (),
         watch: Sequence[str] = (),
     ) -> FinishAndClaimReply:

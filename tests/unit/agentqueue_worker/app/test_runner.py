@@ -12,7 +12,7 @@ from agentqueue.keys import Level
 from agentqueue.model.attempts import AttemptError, Progress
 from agentqueue.model.job import JobRecord, decode_job, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Released, Rescheduled
+from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Released, Rescheduled, Unstarted
 from agentqueue.model.result import ResultRecord, encode_result
 from agentqueue.model.retry_policy import Backoff
 from agentqueue.store import Engine
@@ -189,7 +189,7 @@ async def test_a_job_claimed_by_a_round_trip_that_was_under_way_at_the_signal_go
     world = World(forever)
     world.state.draining = True
     world.start()
-    assert await world.outcome() == Released("j", Level.NORMAL)
+    assert await world.outcome() == Unstarted("j", Level.NORMAL)
     assert world.ended == []
 
 

@@ -31,14 +31,14 @@ from agentqueue_worker.domain.admission import (
     explain_unknown,
     reject_unreadable,
 )
-from agentqueue_worker.domain.claim_size import claim_limit, moving_mean
+from agentqueue_worker.domain.claim_size import INTERVAL_S, ahead_limit, ahead_size, claim_limit, interval, moving_mean
 from agentqueue_worker.domain.claimed_job import ClaimedJob
 from agentqueue_worker.domain.dead_letter import dead_letter_of
 from agentqueue_worker.domain.drain_plan import plan_drain
 from agentqueue_worker.domain.error_record import add_error, describe_failure
 from agentqueue_worker.domain.leases import Leases, renewal_interval_s, to_renew
 from agentqueue_worker.domain.outbox import Batch, Outbox
-from agentqueue_worker.domain.priority_ageing import MAX_CREDIT, AgeCredit
+from agentqueue_worker.domain.priority_ageing import MAX_CREDIT, STARTS_PER_AGED, AgeCredit
 from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry, snooze_ms
 
 NOW = 1_800_000_000_000
@@ -52,17 +52,44 @@ def claimed(job_id: str = "j", **fields: Any) -> Claimed:
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "mean_seconds", "most"),
+    ("concurrency", "mean_seconds", "ahead", "most"),
     [
-        pytest.param(1, 9.0, 1, id="one-slot"),
-        pytest.param(10, 0.0, 10, id="few-slots"),
-        pytest.param(100, 0.0, 50, id="short-jobs-half"),
-        pytest.param(100, 0.05, 9, id="long-jobs-few"),
-        pytest.param(10_000, 0.0, MAX_JOBS_PER_CALL, id="bounded"),
+        pytest.param(1, 9.0, 0, 1, id="one-slot"),
+        pytest.param(10, 0.0, 0, 10, id="few-slots"),
+        pytest.param(10, 0.0, 32, 21, id="few-slots-and-ahead"),
+        pytest.param(100, 0.0, 0, 50, id="short-jobs-half"),
+        pytest.param(100, 0.0, 100, 100, id="short-jobs-half-and-ahead"),
+        pytest.param(100, 0.05, 0, 9, id="long-jobs-few"),
+        pytest.param(100, 0.05, 6, 15, id="long-jobs-few-and-ahead"),
+        pytest.param(10_000, 0.0, 0, MAX_JOBS_PER_CALL, id="bounded"),
     ],
 )
-def test_how_many_jobs_a_round_trip_claims(concurrency: int, mean_seconds: float, most: int) -> None:
-    assert claim_limit(concurrency, mean_seconds) == most
+def test_how_many_jobs_a_round_trip_claims(concurrency: int, mean_seconds: float, ahead: int, most: int) -> None:
+    assert claim_limit(concurrency, mean_seconds, ahead) == most
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "mean_seconds", "round_trip_seconds", "ahead"),
+    [
+        pytest.param(10, 0.0, 0.001, 0, id="no-mean-yet"),
+        pytest.param(10, 1.0, 0.001, 0, id="long-jobs"),
+        pytest.param(100, 0.05, 0.0005, 6, id="3-ms-of-work"),
+        pytest.param(100, 0.05, 0.003, 9, id="one-and-a-half-round-trips"),
+        pytest.param(100, 0.05, 0.5, 20, id="10-ms-of-work-at-most"),
+        pytest.param(1, 0.0001, 0.0005, 8, id="short-jobs-without-an-interval"),
+        pytest.param(1, 0.00001, 0.001, 32, id="few-slots-bounded"),
+        pytest.param(100, 0.00001, 0.001, 100, id="bounded-by-slots"),
+    ],
+)
+def test_how_many_jobs_are_held_ahead(
+    concurrency: int, mean_seconds: float, round_trip_seconds: float, ahead: int
+) -> None:
+    assert ahead_size(concurrency, mean_seconds, round_trip_seconds) == ahead
+    assert ahead <= ahead_limit(concurrency)
+
+
+def test_round_trips_are_apart_only_if_jobs_are_not_short() -> None:
+    assert (interval(0.05), interval(0.001)) == (INTERVAL_S, 0.0)
 
 
 def test_the_mean_follows_the_newest_jobs() -> None:
@@ -304,27 +331,30 @@ def test_a_job_claimed_again_since_the_renewal_began_is_not_lost() -> None:
 # --- fairness
 
 
-def test_one_claim_in_four_may_go_by_age() -> None:
-    credit, offered = AgeCredit(), 0
-    for _ in range(400):
-        offer = credit.offer(1)
-        offered += offer
-        credit.settle(offered=offer, started=1)
-    assert 95 <= offered <= 100
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_one_start_in_four_may_go_by_age(size: int) -> None:
+    credit, started, by_age = AgeCredit(), 0, 0
+    while started < 400:
+        aged = min((credit.offer() + size - 1) // STARTS_PER_AGED, size)  # as the script does
+        started, by_age = started + size, by_age + aged
+        credit.settle(started=size, aged=aged)
+        assert by_age <= started / STARTS_PER_AGED
+    assert by_age >= started / STARTS_PER_AGED - 2
 
 
-def test_credit_is_bounded_and_never_more_than_wanted() -> None:
+def test_credit_is_bounded_to_one_start_by_age() -> None:
     credit = AgeCredit()
-    credit.settle(offered=0, started=100_000)
-    assert credit.offer(1_000) == MAX_CREDIT
-    assert credit.offer(3) == 3
+    credit.settle(started=100_000, aged=0)
+    assert credit.offer() == MAX_CREDIT == STARTS_PER_AGED
 
 
-def test_an_offer_that_nothing_took_is_not_spent() -> None:
+def test_a_claim_without_jobs_costs_no_credit_and_one_of_old_jobs_alone_is_paid_later() -> None:
     credit = AgeCredit()
-    credit.settle(offered=0, started=8)
-    credit.settle(offered=2, started=0)
-    assert credit.offer(5) == 2
+    credit.settle(started=3, aged=0)
+    credit.settle(started=0, aged=0)
+    assert credit.offer() == 3
+    credit.settle(started=4, aged=4)
+    assert credit.offer() == 3 + 4 - 4 * STARTS_PER_AGED
 
 
 # --- drain

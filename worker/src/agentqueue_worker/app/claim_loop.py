@@ -1,6 +1,7 @@
 """The claim loop of a worker.
 
-Each round trip to Redis records finished jobs and claims new ones. Only one is in flight at a time.
+Each round trip to Redis records finished jobs and claims new ones. Only one is in flight at a time. Short jobs are
+claimed ahead of free slots, so that a slot that becomes free has its next job at once.
 """
 
 import asyncio
@@ -13,14 +14,20 @@ import structlog
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
 from agentqueue.model.json import MAX_BYTES
-from agentqueue.model.outcomes import MAX_BYTES_PER_CALL
+from agentqueue.model.outcomes import MAX_BYTES_PER_CALL, Unstarted
 from agentqueue.store import Engine, FinishAndClaimReply
 from agentqueue_worker.app.job import Ending
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
-from agentqueue_worker.domain.claim_size import claim_limit
+from agentqueue_worker.app.unstarted_jobs import UnstartedJobs
+from agentqueue_worker.domain.claim_size import (
+    ahead_limit,
+    claim_limit,
+    interval,
+    moving_mean,
+)
 from agentqueue_worker.domain.outbox import Batch
 from agentqueue_worker.domain.priority_ageing import AgeCredit
 
@@ -34,6 +41,8 @@ REDIS_FULL_RETRY_DELAY_S: Final = 1.0
 """Seconds until outcomes that a full server refused are sent again. Each try sends up to 4 MiB."""
 WAKE_WAIT_S: Final = 5
 """Seconds that one blocking wait for a wake-up token lasts, so that a dead connection is noticed."""
+FULL_BATCH: Final = 32
+"""Number of outcomes that are sent before the interval between two round trips is over."""
 log = structlog.get_logger("agentqueue.worker")
 
 
@@ -47,7 +56,9 @@ class RoundTrip:
 
     seq: int
     want: int
-    aged: int
+    free: int
+    is_idle: bool
+    age_credit: int
     batch: Batch
     watch: tuple[str, ...]
 
@@ -65,10 +76,14 @@ class ClaimLoop:
         self._telemetry = telemetry
         self._owner = state.options.identity.owner
         self._credit = AgeCredit()
+        self._unstarted = UnstartedJobs(engine, state, runner)
         self._seq = 0
         self._claim_at = 0.0
         """When to claim next, in monotonic seconds. After a full claim or a wake-up that is at once."""
         self._poll_at = 0.0
+        self._hold_until = 0.0
+        """Before this time there is no round trip while no slot waits for a job, in monotonic seconds."""
+        self._is_holding = False
         self._waiter: asyncio.Future[None] | None = None
         self._wants_wakeup = asyncio.Event()
         """Set while slots are free and the queue has no job for them."""
@@ -78,7 +93,11 @@ class ClaimLoop:
 
     def wake_loop(self) -> None:
         """Make the loop check its state now, because a job ended or something changed."""
-        waiter = self._waiter
+        state, waiter = self._state, self._waiter
+        if state.claimed:
+            self._unstarted.start_soon()
+            if self._is_holding and len(state.outbox) < FULL_BATCH and not state.draining:
+                return
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -88,27 +107,51 @@ class ClaimLoop:
         while not (state.heartbeat_is_fresh or state.draining):
             await self._wait_until_woken()
         while True:
-            idle = not (state.running or state.claimed or state.outbox)
+            idle = not (state.running or state.claimed or state.suspect or state.outbox)
             burst_ended = state.options.burst and (self._queue_is_empty or state.start_limit_reached)
             if idle and (state.draining or burst_ended):
                 return
             now = monotonic()
-            if state.outbox.ready(now) or now >= self._poll_at or (now >= self._claim_at and state.want > 0):
+            if self._unstarted.put_back_stale(now):
+                self._queue_is_empty, self._claim_at = False, now
+            if state.suspect_waits:
+                await self._start_suspect()
+            elif self._is_due(now):
                 await self._make_round_trip(now)
             else:
                 await self._sleep(now)
 
+    def _is_due(self, now: float) -> bool:
+        """Return True if there is a reason for a round trip."""
+        state = self._state
+        if now >= self._poll_at:
+            return True
+        if now < self._hold_until and state.claimed and len(state.outbox) < FULL_BATCH and not state.draining:
+            return False
+        return state.outbox.ready(now) or (now >= self._claim_at and state.want > 0)
+
     async def _sleep(self, now: float) -> None:
         """Wait until the next round trip is due, or until the loop is woken."""
         state = self._state
-        until = min(self._poll_at, self._claim_at) if state.want else self._poll_at
-        if state.outbox and state.outbox.blocked_until is not None:
-            until = min(until, state.outbox.blocked_until)
-        timer = state.loop.call_later(max(until - now, 0.0005), self.wake_loop)
+        if state.claimed and now < self._hold_until:
+            self._is_holding = True
+            until = min(self._poll_at, self._hold_until)
+        else:
+            until = min(self._poll_at, self._claim_at) if state.want else self._poll_at
+            if state.outbox and state.outbox.blocked_until is not None:
+                until = min(until, state.outbox.blocked_until)
+            if state.claimed:
+                until = min(until, self._unstarted.stale_at)
+        timer = state.loop.call_later(max(until - now, 0.0005), self._wake)
         try:
             await self._wait_until_woken()
         finally:
+            self._is_holding = False
             timer.cancel()
+
+    def _wake(self) -> None:
+        self._is_holding = False
+        self.wake_loop()
 
     async def _wait_until_woken(self) -> None:
         self._waiter = self._state.loop.create_future()
@@ -130,21 +173,32 @@ class ClaimLoop:
             self._state.claiming = False
             self._state.outbox.refused(trip.batch, retry_at=monotonic() + REDIS_FULL_RETRY_DELAY_S)
             return
-        self._telemetry.round_trip_made(monotonic() - sent_at, len(trip.batch.outcomes), len(reply.claimed))
+        state, seconds = self._state, monotonic() - sent_at
+        before = state.round_trip_seconds
+        state.round_trip_seconds = moving_mean(before, seconds) if before else seconds
+        self._hold_until = sent_at + interval(state.mean_seconds)
+        self._telemetry.round_trip_made(seconds, len(trip.batch.outcomes), len(reply.claimed))
         self._handle_reply(trip, reply)
 
     def _compose(self, now: float) -> RoundTrip:
         state = self._state
         batch = state.outbox.take(now)
-        limit = claim_limit(state.options.concurrency, state.mean_seconds)
+        ahead = state.ahead
+        if ahead and not state.holds_ahead:  # readers of the heartbeat must not take these jobs for stalled ones
+            state.holds_ahead = ahead_limit(state.options.concurrency)
+            state.renew_soon()
+        limit = claim_limit(state.options.concurrency, state.mean_seconds, ahead)
         want = 0 if batch.has_children else min(state.want, limit)
         watch: tuple[str, ...] = ()
         if now >= self._poll_at:
             self._poll_at = now + state.options.poll
-            watch = tuple(state.running)
+            watch = (*state.running, *(claimed.id for claimed in state.unstarted()))
+            if not (ahead or state.claimed):
+                state.holds_ahead = 0
         self._seq += 1
         state.claiming = want > 0
-        return RoundTrip(self._seq, want, self._credit.offer(want), batch, watch)
+        is_idle = not (state.running or state.claimed or state.suspect)
+        return RoundTrip(self._seq, want, max(state.free, 0), is_idle, self._credit.offer(), batch, watch)
 
     async def _send(self, trip: RoundTrip) -> FinishAndClaimReply:
         delay, want = FIRST_RETRY_DELAY_S, trip.want
@@ -154,7 +208,9 @@ class ClaimLoop:
                     seq=trip.seq,
                     owner=self._owner,
                     want=want,
-                    aged=trip.aged,
+                    age_credit=trip.age_credit,
+                    free=trip.free,
+                    is_idle=trip.is_idle,
                     outcomes=trip.batch.outcomes,
                     watch=trip.watch,
                 )
@@ -167,18 +223,20 @@ class ClaimLoop:
                 self._telemetry.redis_answered()
                 return reply
 
+    async def _start_suspect(self) -> None:
+        try:
+            await self._unstarted.start_suspect()
+        except UNAVAILABLE_ERRORS as exc:
+            self._telemetry.redis_failed(exc)
+            await asyncio.sleep(FIRST_RETRY_DELAY_S)
+
     # --- its reply
 
     def _handle_reply(self, trip: RoundTrip, reply: FinishAndClaimReply) -> None:
         state, now = self._state, monotonic()
         if trip.batch.outcomes:
             self._mark_recorded(trip.batch, reply.lost)
-        if reply.claimed:
-            for claimed in reply.claimed:
-                state.leases.take(claimed)
-            state.waits.add(reply.claimed, reply.now_ms)
-            state.started += len(reply.claimed)
-            state.claimed += reply.claimed
+        self._unstarted.take(reply, now)
         state.claiming = False
         if state.drain_requested_ms and (trip.want or trip.batch.outcomes):
             state.renew_soon()
@@ -188,30 +246,29 @@ class ClaimLoop:
             for job_id in reply.cancel:
                 if job_id in state.running:
                     self._runner.stop(state.running[job_id], Ending.CANCEL)
+            self._unstarted.cancel(reply.cancel)
         state.paused = reply.paused
-        self._credit.settle(offered=trip.aged, started=len(reply.claimed))
+        if reply.paused:
+            self._unstarted.put_back()
+        self._credit.settle(started=len(reply.claimed), aged=reply.aged)
         if trip.want:
             self._schedule_claim(trip, reply, now)
         elif trip.batch.has_children:  # its jobs may have enqueued some for this very queue
             self._queue_is_empty, self._claim_at = False, now
         if state.want:
             # The next round trip is sent before these jobs start, so that the server works while they run.
-            state.loop.call_soon(self._start_claimed)
+            self._unstarted.start_soon()
         else:
-            self._start_claimed()
-
-    def _start_claimed(self) -> None:
-        jobs, self._state.claimed = self._state.claimed, []
-        for claimed in jobs:
-            self._runner.start(claimed)
+            self._unstarted.start()
 
     def _mark_recorded(self, batch: Batch, lost: Sequence[str]) -> None:
         state, unrecorded = self._state, self._runner.unrecorded
         state.outbox.accepted(batch)
-        state.finished += len(batch.outcomes)
         leases = state.leases
         for outcome in batch.outcomes:
             leases.drop(outcome.id)
+            if type(outcome) is not Unstarted:
+                state.finished += 1
         if lost:
             self._telemetry.lost(lost)
         if unrecorded:
@@ -223,7 +280,7 @@ class ClaimLoop:
     def _schedule_claim(self, trip: RoundTrip, reply: FinishAndClaimReply, now: float) -> None:
         """Decide when to claim next."""
         claimed = reply.claimed
-        full = len(claimed) >= trip.want
+        full = len(claimed) >= trip.want or self._state.suspect is not None  # beside a suspect, jobs may have gone back
         if not full:  # a claim that ended at the limit of a round trip's bytes may have left jobs in the queue
             full = sum(len(job.record or b"") for job in claimed) > MAX_BYTES_PER_CALL - MAX_BYTES
         awaits_due = self._state.options.burst_delayed and reply.next_due_ms is not None

@@ -6,14 +6,14 @@ A handler that blocks the event loop therefore does not lose its lease.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
 
 from agentqueue.clock import monotonic
 from agentqueue.errors import QueueUnavailable, UnsupportedServer
-from agentqueue.model.outcomes import MAX_JOBS_PER_CALL, Claimed, Released
+from agentqueue.model.outcomes import MAX_JOBS_PER_CALL, Claimed, Released, Unstarted
 from agentqueue.store import Engine, RenewReply
 from agentqueue_worker.app.options import Identity
 from agentqueue_worker.app.telemetry import Telemetry
@@ -37,6 +37,7 @@ class LeaseRenewer:
         open_engine: opens the engine. Called in the thread.
         identity: identity of the worker.
         held: returns the jobs whose leases are renewed. Called in the thread.
+        unstarted: returns those of them that have not started. Called only while the event loop is blocked.
         heartbeat: returns the heartbeat's JSON. Called in the thread.
         waits: wait counts, which Redis adds to the queue's counters with each renewal. Those of a failed renewal are
             sent with the next one. They count twice if Redis had carried it out and its reply was lost.
@@ -51,6 +52,7 @@ class LeaseRenewer:
         identity: Identity,
         *,
         held: Callable[[], dict[str, Claimed]],
+        unstarted: Callable[[], Iterable[Claimed]],
         heartbeat: Callable[[], bytes],
         waits: Waits,
         renewed: OnRenewed,
@@ -60,6 +62,7 @@ class LeaseRenewer:
         self._open_engine = open_engine
         self._identity = identity
         self._held = held
+        self._unstarted = unstarted
         self._heartbeat = heartbeat
         self._waits = waits
         self._renewed = renewed
@@ -100,7 +103,11 @@ class LeaseRenewer:
             loop, engine = self._loop, self._engine
         if loop is None or engine is None or not self._thread.is_alive():
             return
-        outcomes = [Released(claimed.id, claimed.level) for claimed in self._held().values()]
+        unstarted = {claimed.id for claimed in self._unstarted()}
+        outcomes = [
+            (Unstarted if claimed.id in unstarted else Released)(claimed.id, claimed.level)
+            for claimed in self._held().values()
+        ]
 
         async def record() -> None:
             for number, start in enumerate(range(0, len(outcomes), MAX_JOBS_PER_CALL)):

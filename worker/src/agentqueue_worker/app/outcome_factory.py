@@ -21,7 +21,15 @@ from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, dead_lett
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import JobRecord, State, child_id, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Cancelled, Completed, DeadLettered, Released, Rescheduled
+from agentqueue.model.outcomes import (
+    ENDED_ALONE,
+    SUSPECT_FIELD,
+    Cancelled,
+    Completed,
+    DeadLettered,
+    Released,
+    Rescheduled,
+)
 from agentqueue.model.result import ResultRecord
 from agentqueue_worker.app.job import Handler, RunningJob
 from agentqueue_worker.app.options import WorkerOptions
@@ -84,13 +92,16 @@ class OutcomeFactory:
 
     def released(self, job: RunningJob, after: float | None) -> Released:
         """Return the outcome of an unfinished job that goes back to the queue. `after`: delay in seconds, or None."""
-        return Released(job.id, job.claimed.level, None if after is None else round(after * 1000), job.unsaved or {})
+        if after is None:  # a drain ends it before it has ended by itself: a suspect remains one
+            return Released(job.id, job.claimed.level, None, job.unsaved or {})
+        return Released(job.id, job.claimed.level, round(after * 1000), {**(job.unsaved or {}), **_ended(job)})
 
     def snoozed(self, job: RunningJob, after: float, reason: str) -> Released:
         """Return the outcome of a job that snoozes: it goes back for `after` seconds, and the snooze is counted."""
         claimed = job.claimed
         notes: dict[str, bytes | str | int] = {
             **(job.unsaved or {}),
+            **_ended(job),
             SNOOZES: claimed.count(SNOOZES) + 1,
             SNOOZE_REASON: clean_text(reason)[:500],
         }
@@ -99,7 +110,11 @@ class OutcomeFactory:
 
     def rescheduled(self, job: RunningJob, delay_ms: int, error: AttemptError) -> Rescheduled:
         """Return the outcome of a failed attempt that is followed by another one after `delay_ms`."""
-        notes = {**(job.unsaved or {}), "errors": add_error(job.claimed.meta, error)}
+        notes: dict[str, bytes | str | int] = {
+            **(job.unsaved or {}),
+            **_ended(job),
+            "errors": add_error(job.claimed.meta, error),
+        }
         return Rescheduled(job.id, job.claimed.level, delay_ms, notes)
 
     def rejected(self, job: ClaimedJob[Handler | None], reason: DeadLetterReason, message: str) -> DeadLettered:
@@ -202,3 +217,8 @@ class OutcomeFactory:
         )
         child = NOTIFICATION_ID_PREFIX + child_id(f"{dead_letter.queue}:{dead_letter.id}", str(dead_letter.died_ms), 0)
         return [NewJob(target.queue, child, encode_job(record, max_bytes=MAX_NOTIFICATION_BYTES), Level.NORMAL)]
+
+
+def _ended(job: RunningJob) -> dict[str, str]:
+    """Return the notes of a job that ends and runs again later. If it was a suspect, it no longer is one."""
+    return {SUSPECT_FIELD: ENDED_ALONE} if job.claimed.is_suspect else {}

@@ -14,7 +14,7 @@ from agentqueue.model.attempts import AttemptError
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import class_name, describe_traceback, name_exception, traceback_of
 from agentqueue.model.job import UNREADABLE_RECORD
-from agentqueue.model.outcomes import Claimed, Outcome, Released
+from agentqueue.model.outcomes import Claimed, Outcome, Released, Unstarted
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.app.forks import end_child
 from agentqueue_worker.app.job import Ending, Handler, RunningJob
@@ -87,16 +87,19 @@ class Runner:
 
     def start(self, claimed: Claimed) -> None:
         """Start a claimed job, or put the outcome of one that does not start into the outbox."""
+        state = self._state
         try:
             self._start(claimed)
         except BaseException as exc:  # noqa: BLE001
             # Must not happen. Even so, one job must not keep the jobs that were claimed with it from starting.
             self._put(Released(claimed.id, claimed.level, round(FAULT_DELAY_S * 1000)))
             _report("job_not_started", exc, job_id=claimed.id)
+        if claimed is state.suspect and claimed.id not in state.running:
+            state.suspect = None
 
     def _start(self, claimed: Claimed) -> None:
-        if self._state.draining:  # a round trip that was in flight when the signal came has claimed the job
-            self._put(Released(claimed.id, claimed.level))
+        if self._state.draining:  # it was claimed before the signal, or by a round trip that was in flight
+            self._put(Unstarted(claimed.id, claimed.level))
             return
         time_ms, handler = now_ms(), None
         try:
@@ -218,6 +221,8 @@ class Runner:
             job.context.ended = True
         if job.durable is not None:
             job.durable.close()
+        if job.claimed is self._state.suspect:
+            self._state.suspect = None
         return True
 
     def _returned(self, job: RunningJob, value: Any) -> None:
@@ -312,7 +317,8 @@ class Runner:
                 return make.rescheduled(job, delay_ms, error), error
 
     def _finish(self, job: RunningJob, outcome: Outcome, seconds: float, error: AttemptError | None) -> None:
-        self._state.mean_seconds = moving_mean(self._state.mean_seconds, seconds)
+        mean = self._state.mean_seconds
+        self._state.mean_seconds = moving_mean(mean, seconds) if mean else seconds
         if self._wants_recorded:
             self.unrecorded[job.id] = job
         self._put(outcome)

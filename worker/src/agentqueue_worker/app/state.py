@@ -3,7 +3,8 @@
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from agentqueue.model.attempts import Progress, encode_progress
 from agentqueue_worker.app.forks import end_child
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.progress_writer import ProgressWriter
+from agentqueue_worker.domain.claim_size import ahead_size
 from agentqueue_worker.domain.leases import Leases
 from agentqueue_worker.domain.outbox import Outbox
 from agentqueue_worker.domain.wait_counts import Waits
@@ -36,6 +38,13 @@ class WorkerState:
     Handlers see it as their `agentqueue.agent.context.Runtime`.
     """
 
+    suspect: "Claimed | None" = None
+    """A job that runs alone, or waits to start until all other jobs have ended. Nothing is claimed meanwhile."""
+    round_trip_seconds = 0.0
+    """Moving mean of the durations of round trips."""
+    holds_ahead = 0
+    """Number of jobs beyond its slots that this worker may hold, as its heartbeat says. 0 if its jobs are long."""
+
     def __init__(self, options: WorkerOptions, notes: ProgressWriter) -> None:
         self.options = options
         self.queue = options.queue
@@ -45,8 +54,8 @@ class WorkerState:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.running: dict[str, RunningJob] = {}
-        self.claimed: list[Claimed] = []
-        """Jobs that the last round trip claimed. They are held, and start in the next turn of the event loop."""
+        self.claimed: deque[Claimed] = deque()
+        """Claimed jobs that have not started. They start in this order, when slots are free."""
         self.leases = Leases()
         self.waits = Waits()
         self.outbox = Outbox()
@@ -113,18 +122,41 @@ class WorkerState:
         return 0 if self.claiming else requested_ms
 
     @property
+    def open_slots(self) -> int:
+        """Number of slots in which no job runs. Claimed jobs start in them."""
+        return self.options.concurrency - len(self.running) - self.orphaned_threads - self.outbox.blocked
+
+    @property
     def free(self) -> int:
-        """Number of free slots."""
-        taken = len(self.running) + len(self.claimed) + self.orphaned_threads + self.outbox.blocked
-        return self.options.concurrency - taken
+        """Number of slots without a job that runs or is claimed. Negative if jobs were claimed ahead."""
+        return self.open_slots - len(self.claimed)
+
+    @property
+    def ahead(self) -> int:
+        """Number of jobs to hold beyond the slots.
+
+        None with a rate limit, for which a claim counts as a start, and none if slots may stay taken for long, by
+        threads that run on or by outcomes that Redis refuses.
+        """
+        options = self.options
+        if options.engine.rate_max or self.orphaned_threads or self.outbox.blocked:
+            return 0
+        return ahead_size(options.concurrency, self.mean_seconds, self.round_trip_seconds)
 
     @property
     def want(self) -> int:
         """Number of jobs to claim now."""
-        if self.draining or self.drain_requested_ms or not self.heartbeat_is_fresh:
+        if self.draining or self.drain_requested_ms or self.suspect is not None or not self.heartbeat_is_fresh:
             return 0
-        limit = self.options.start_limit
-        return max(self.free if limit is None else min(self.free, limit - self.started), 0)
+        wanted, limit = self.free + self.ahead, self.options.start_limit
+        return max(wanted if limit is None else min(wanted, limit - self.started), 0)
+
+    @property
+    def suspect_waits(self) -> bool:
+        """True if a suspect has not started, and nothing else is left to end before it."""
+        if self.suspect is None or not (self.draining or not (self.running or self.claimed)):
+            return False
+        return not self._runs(self.suspect)
 
     @property
     def start_limit_reached(self) -> bool:
@@ -134,8 +166,13 @@ class WorkerState:
 
     @property
     def busy(self) -> int:
-        """Number of jobs that run or whose outcome is not recorded yet, and of threads that can't be stopped."""
-        return max(len(self.running), len(self.leases)) + self.orphaned_threads
+        """Number of jobs that run or whose outcome is not recorded yet, and of threads that can't be stopped.
+
+        Jobs that were claimed ahead are left out, since they take no slot. They count while the autoscaler waits for
+        this worker to hold nothing.
+        """
+        ahead = 0 if self.drain_requested_ms else max(len(self.claimed) - max(self.open_slots, 0), 0)
+        return max(len(self.running), len(self.leases) - ahead) + self.orphaned_threads
 
     def running_ms(self, now: float) -> int:
         """Return the ages of all running jobs added up, in ms. Long jobs are visible in it before they end.
@@ -154,6 +191,20 @@ class WorkerState:
         job = self.running.get(job_id)
         if job is not None:
             self.on_lost(job)
+        elif any(claimed.id == job_id for claimed in self.claimed):
+            self.claimed = deque(claimed for claimed in self.claimed if claimed.id != job_id)
+        if self.suspect is not None and self.suspect.id == job_id:
+            self.suspect = None
+
+    def unstarted(self) -> "Iterator[Claimed]":
+        """Yield the claimed jobs that have not started."""
+        yield from self.claimed
+        if self.suspect is not None and not self._runs(self.suspect):
+            yield self.suspect
+
+    def _runs(self, claimed: "Claimed") -> bool:
+        job = self.running.get(claimed.id)
+        return job is not None and job.claimed is claimed
 
     def progress(self, job_id: str, progress: Progress) -> None:
         """Write a job's progress within half a second."""

@@ -74,6 +74,7 @@ class Worker:
             lambda: Engine(open_server(True), options.queue, options.engine),  # noqa: FBT003
             options.identity,
             held=self.state.leases.snapshot,
+            unstarted=self.state.unstarted,
             heartbeat=self.heartbeat,
             waits=self.state.waits,
             renewed=lambda reply, held: self._call_in_loop(self._renewed, reply, held, monotonic()),
@@ -221,6 +222,7 @@ class Worker:
             {
                 "busy": state.busy,
                 "slots": self.options.concurrency,
+                "ahead": state.holds_ahead,
                 "draining": state.draining or state.drain_requested,
                 "drainMark": confirmed_ms,
                 "jobs": self._jobs,
@@ -252,7 +254,7 @@ class Worker:
         state = self.state
         was_fresh, state.renewed_at = state.heartbeat_is_fresh, at
         for job_id in state.leases.confirm_lost(reply.lost, held):
-            if job_id in state.running:
+            if job_id in state.running or any(claimed.id == job_id for claimed in state.unstarted()):
                 state.lose(job_id)
         if reply.wrong_type_keys:
             self._telemetry.wrong_type_keys(reply.wrong_type_keys)

@@ -2,27 +2,34 @@
 
 from typing import Final
 
-AGED_SHARE: Final = 0.25
-"""Maximum share of starts that go to jobs which have waited longer than their level's limit.
+STARTS_PER_AGED: Final = 4
+"""Starts that earn one start by age (STARTS_PER_AGED in claims.lua).
 
 Three of four starts follow priorities strictly, and no ready job waits forever.
 """
-MAX_CREDIT: Final = 25.0
-"""Maximum saved credit, in jobs, so that old jobs cannot take every slot after a long run of high-priority jobs."""
+MAX_CREDIT: Final = STARTS_PER_AGED
+"""Maximum saved credit, in starts: one start by age, however long no job was old."""
 
 
 class AgeCredit:
-    """Number of next claims that may go by age before priority. Each start earns a quarter of one."""
+    """Credit for starts by age before priority, in starts. Each start earns one, and a start by age costs four.
+
+    A round trip also spends what its own starts earn: the script puts each job that it claims by age behind the starts
+    that pay for it.
+    """
 
     __slots__ = ("_credit",)
 
     def __init__(self) -> None:
-        self._credit = 0.0
+        self._credit = 0
 
-    def offer(self, want: int) -> int:
-        """Return how many of `want` claims may go by age."""
-        return min(want, int(self._credit))
+    def offer(self) -> int:
+        """Return the credit of the next round trip."""
+        return self._credit
 
-    def settle(self, *, offered: int, started: int) -> None:
-        """Update the credit after a claim. Offered claims cost credit if jobs started, and each start earns some."""
-        self._credit = min(self._credit - min(offered, started) + started * AGED_SHARE, MAX_CREDIT)
+    def settle(self, *, started: int, aged: int) -> None:
+        """Update the credit after a claim of `started` jobs, `aged` of them by age.
+
+        The credit is negative after a claim of fewer jobs than wanted, most of them old. The next starts pay for it.
+        """
+        self._credit = min(self._credit + started - STARTS_PER_AGED * aged, MAX_CREDIT)

@@ -54,6 +54,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   local final_ids, completed, removed, deleted, notes = {}, {}, {{}, {}, {}, {}}, {}, {}
   local with_journal, cancelled = {}, {} -- IDs of final jobs with a journal, and of those that were cancelled
   local results = {} -- by keep time: flat {key, result}*
+  local unstarted = 0
 
   local function add_to_counter(counter, by) counters[counter] = (counters[counter] or 0) + by end
 
@@ -159,6 +160,15 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     add_to_counter('run_ms', tonumber(args[first + 2]))
   end
 
+  -- id, level. The worker has claimed the job and never started it, so nothing is counted.
+  function record.unstarted(first, _, lease)
+    local id, level = args[first], tonumber(args[first + 1])
+    local _, _, old_score = parse_lease(lease)
+    redis.call('ZADD', level_keys[level], released_score(old_score), id)
+    deleted[#deleted + 1] = IN_PROGRESS .. id
+    unstarted = unstarted + 1
+  end
+
   -- id, level, result, keep ms, fingerprint, dead letter, number of fields that a replay gives back, {field, value}* of
   -- them, {queue, id, level, delay ms, record}* of its children
   function record.dead_lettered(first, last)
@@ -206,5 +216,6 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   for i = 1, #with_journal do delete_journal(with_journal[i]) end
   for i = 1, #notes do notes[i]() end
   if #cancelled > 0 then pcall(continue_cascades) end
+  if unstarted > 0 then pcall(wake_workers, queue, unstarted) end
   return lost
 end

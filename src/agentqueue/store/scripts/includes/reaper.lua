@@ -27,7 +27,7 @@ local function reap_expired_leases(max_jobs)
   if now < last_reap then
     for level = 1, 4 do shorten_leases(level, last_reap - now) end
   end
-  local reaped = 0
+  local reaped, crashed = 0, 0
   if now < hold_until then return reaped end
   for level = 1, 4 do
     local ids = redis.call(
@@ -39,13 +39,13 @@ local function reap_expired_leases(max_jobs)
       if arq_ms >= 0 then -- A plain arq worker still holds the job; its keys always expire.
         redis.call('ZADD', level_keys[level], 'XX', -(now + math.max(arq_ms, 1000)), ids[i])
       else
-        release_after_crash(level, ids[i], leases[i], 'the lease expired')
+        crashed = crashed + release_after_crash(level, ids[i], leases[i], 'the lease expired')
         reaped = reaped + 1
       end
     end
     if reaped >= max_jobs then break end
   end
-  increment_counter(queue, 'crashed', reaped)
+  increment_counter(queue, 'crashed', crashed)
   if reaped > 0 then wake_workers(queue, reaped) end
   return reaped
 end
