@@ -13,7 +13,7 @@ KIND_KUBECONFIG := $(CURDIR)/$(VENV)/kind.kubeconfig
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup check quick format lint types imports generated drift unit test coverage test-versions test-cluster cluster-up cluster-down cluster-shell cluster-status \
-  images docker-images kind-images push-images kind-up kind-down demo bench bench-full bench-publish bench-scaling bench-operator docs sbom constraints clean
+  images docker-images kind-images push-images kind-up kind-down demo bench bench-full bench-publish costs bench-scaling bench-operator docs sbom constraints clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -136,6 +136,9 @@ bench-full: setup ## Measure every case beside every peer: hours. The same comma
 bench-publish: setup ## Put the figures of bench-full into docs/benchmarks.md, with a chart and the JSON.
 	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench
 	python -m benchmarks.throughput.publish dist/bench-full.json
+
+costs: setup ## Measure what a job costs in commands, bytes, calls and lines of Lua, and rewrite the record that CI compares with.
+	python -m tests.support.costs
 
 bench-scaling: setup ## Simulate the autoscaler against KEDA; tables and plots go to docs/.
 	uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group bench

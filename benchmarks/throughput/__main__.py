@@ -10,6 +10,7 @@ import importlib.util
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,10 @@ def main() -> None:
     parser.add_argument("--base", help="git reference of a commit to compare with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=Scale().seconds, help="aim for the length of a run")
+    sizes = ", ".join(it.name for it in fields(Scale))
+    parser.add_argument(
+        "--size", action="append", default=[], metavar="NAME=NUMBER", help=f"change a size of the runs: {sizes}"
+    )
     parser.add_argument("--minutes", type=float, default=600.0, help="start no round after this time")
     parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec")
     parser.add_argument("--output", type=Path, help="JSON file; by default dist/bench.json or dist/bench-full.json")
@@ -42,7 +47,7 @@ def main() -> None:
     names = given.sides.split(",") if given.sides else [it for it in SIDES if it != BASE] if given.full else MAIN_SIDES
     sides = _install([*names, *([BASE] if given.base and BASE not in names else [])], given.base)
     cases = _chosen(given.only, full=given.full)
-    scale = Scale(seconds=given.seconds)
+    scale = sized(Scale(seconds=given.seconds), given.size)
     path = given.output or ROOT / "dist" / ("bench-full.json" if given.full else "bench.json")
     settings = settings_of(sides, scale, rounds=given.rounds, fsync=given.fsync, server=server_version())
     results = open_results(path, settings, fresh=given.fresh)
@@ -74,6 +79,17 @@ def _install(names: Sequence[str], base: str | None) -> list[Installed]:
         except (RuntimeError, subprocess.SubprocessError) as exc:
             print(f"without {SIDES[name].title}: {exc}")
     return sides
+
+
+def sized(scale: Scale, sizes: Sequence[str]) -> Scale:
+    """Return the scale with sizes that are given as `name=number`."""
+    kinds = {it.name: type(getattr(scale, it.name)) for it in fields(scale)}
+    for text in sizes:
+        name, _, number = text.partition("=")
+        if name not in kinds:
+            raise SystemExit(f"no such size: {name!r}; known: {', '.join(kinds)}")
+        scale = replace(scale, **{name: kinds[name](float(number))})
+    return scale
 
 
 def _chosen(only: str, *, full: bool) -> list[Case]:

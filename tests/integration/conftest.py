@@ -18,6 +18,7 @@ SLOW = {
     "test_clock_jumps.py",
     "test_cluster_scaling.py",
     "test_connection_cuts.py",
+    "test_costs.py",
     "test_console_fuzz.py",
     "test_docs.py",
     "test_drain_without_redis.py",
