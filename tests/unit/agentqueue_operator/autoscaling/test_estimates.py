@@ -1,6 +1,7 @@
 """Tests of the estimates from observations."""
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from agentqueue_operator.autoscaling.estimates import (
     learn,
     learn_start,
     raise_by_age,
+    raise_by_missing_ends,
     running_of,
 )
 from agentqueue_operator.autoscaling.model import Rates
@@ -169,6 +171,62 @@ def test_one_job_that_hangs_has_a_bounded_say(service_s: float, ages: list[float
     ordered = sorted(hangs)
     bound_s = 2 * 3 * max(service_s, ordered[len(hangs) // 2])
     assert raise_by_age(service_s, [Running(1, age) for age in hangs]) <= max(service_s, bound_s)
+
+
+@pytest.mark.parametrize(
+    ("slot_s", "ages", "raised_s"),
+    [
+        pytest.param(8, [8], 5, id="an-end-may-be-missing-by-chance"),
+        pytest.param(9, [9], 14, id="one-slot"),
+        pytest.param(14, [9, 4, 1], 5, id="among-three-slots-such-a-time-is-more-likely"),
+        pytest.param(15, [10, 4, 1], 20, id="three-slots"),
+        pytest.param(100, [5] * 20, 5, id="all-may-take-5-s"),
+        pytest.param(100, [6] * 16, 12, id="the-oldest-has-half-its-time-behind-it"),
+        pytest.param(600, [600], 50, id="one-job-hangs"),
+        pytest.param(9, [], 5, id="none-runs"),
+    ],
+)
+def test_a_service_time_of_5_s_is_raised_while_no_job_ends(slot_s: float, ages: list[float], raised_s: float) -> None:
+    assert raise_by_missing_ends(5, slot_s, [Running(1, age) for age in ages]) == raised_s
+
+
+@given(services, st.floats(0, 1e6), st.floats(0, 1e4), groups)
+def test_missing_ends_never_lower_the_service_time(
+    service_s: float, slot_s: float, more_s: float, running: list[Running]
+) -> None:
+    raised_s = raise_by_missing_ends(service_s, slot_s, running)
+    assert service_s <= raised_s <= 10 * service_s
+    assert raise_by_missing_ends(service_s, slot_s + more_s, running) >= raised_s
+
+
+SHORT = (seen(0), seen(5, arrived=11, ended=10, run_s=50, active=1, running_s=1))
+"""Ten jobs of 5 s have ended, and one runs."""
+
+
+def test_jobs_that_get_longer_show_while_others_wait() -> None:
+    then = seen(17, arrived=15, ended=10, run_s=50, active=1, running_s=13)
+    assert after(*SHORT, then).rates().service == timedelta(seconds=5 + 12)
+
+
+def test_jobs_that_have_just_started_hide_no_longer_ones() -> None:
+    running = (Running(1, 16), Running(2, 2))
+    more = replace(seen(20, arrived=15, ended=10, run_s=50, active=3), running=running)
+    raised = after(*SHORT, seen(15, arrived=15, ended=10, run_s=50, active=1, running_s=11), more).rates().service
+    assert raised == timedelta(seconds=5 + 10 + 10)
+    assert raise_by_age(5, running) == 5
+
+
+def test_where_no_job_waits_missing_ends_raise_nothing() -> None:
+    then = seen(25, arrived=11, ended=10, run_s=50, active=1, running_s=9)
+    assert after(*SHORT, then).rates().service == timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("how", ["ended", "failed"])
+def test_the_end_of_an_attempt_begins_the_count_again(how: str) -> None:
+    ends = {"ended": 10, "run_s": 50} | ({"ended": 11, "run_s": 55} if how == "ended" else {"failed": 1})
+    known = after(*SHORT, seen(15, arrived=15, active=1, running_s=0, **ends))
+    assert known.slot_s_without_end == 0.0
+    assert known.rates().service == timedelta(seconds=5)
 
 
 def test_before_any_job_has_ended_running_ones_tell() -> None:
