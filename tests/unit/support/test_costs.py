@@ -1,5 +1,7 @@
 """The gate on costs: what counts as a rise, and what it says."""
 
+import pytest
+
 from tests.support.costs.program import CASES
 from tests.support.costs.record import least, read, rises
 
@@ -28,3 +30,8 @@ def test_both_servers_have_a_record_of_every_case() -> None:
     record = read()
     assert record.keys() == {"valkey", "redis"}
     assert all(costs.keys() == CASES.keys() for costs in record.values())
+
+
+@pytest.mark.parametrize(("case", "most"), [("noop-1", 3.0), ("noop-10", 2.3), ("noop-100", 1.4)])
+def test_a_job_takes_few_commands_where_the_server_has_msetex(case: str, most: float) -> None:
+    assert read()["valkey"][case]["commands"] <= most
