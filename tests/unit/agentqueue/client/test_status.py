@@ -295,3 +295,20 @@ def test_live_workers_are_listed_and_odd_heartbeats_still_count() -> None:
     assert (stats.busy, stats.slots) == (2, 5)
     assert (stats.workers[1].jobs, stats.workers[1].draining, stats.workers[1].seen_seconds_ago) == (("a",), True, 1.0)
     assert stats.to_json()["workers"][1]["seenSecondsAgo"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("held", "expired", "heartbeat", "expected"),
+    [
+        pytest.param(3, 0, b'{"slots":2,"ahead":32}', (11, 2, 0), id="one-waits-for-a-slot-of-its-worker"),
+        pytest.param(3, 0, b'{"slots":2}', (10, 3, 1), id="a-worker-of-long-jobs-holds-none-ahead"),
+        pytest.param(5, 1, b'{"slots":1,"ahead":2}', (12, 3, 2), id="beyond-that-their-worker-is-gone"),
+        pytest.param(1, 0, b'{"slots":2,"ahead":32}', (10, 1, 0), id="a-slot-for-each"),
+    ],
+)
+def test_jobs_claimed_ahead_of_slots_are_waiting(
+    held: int, expired: int, heartbeat: bytes, expected: tuple[int, int, int]
+) -> None:
+    workers = [Heartbeat("w", NOW, heartbeat)]
+    stats = stats_of(queue(active=(0, 0, held, 0), expired_leases=expired, workers=workers))
+    assert (stats.waiting, stats.active, stats.stalled) == expected
