@@ -805,3 +805,117 @@ async def test_an_outcome_that_is_known_can_not_be_resolved(
     assert len(dead_letter[1]) == 4
     with pytest.raises(UsageError, match="the outcome of step 'one' is known; nothing was changed"):
         await client.resolve("the-job", "one", 1)
+
+
+# --- what people see
+
+
+async def test_the_steps_of_a_job_are_seen_while_it_lives_when_it_is_dead_and_when_it_is_done(
+    dead_letter: tuple[Agent, list[str]], client: Client, server_url: str
+) -> None:
+    labels = ["one#1", "two#1", "two#2", "three#1"]
+    dead = await client.status("the-job")
+    assert [(it.name, it.outcome, it.delivery) for it in dead.steps] == [(label, "done", 1) for label in labels]
+    await client.replay("q", "the-job")
+    assert [it.name for it in (await client.status("the-job")).steps] == labels
+    await work_off(dead_letter[0], server_url)
+    done = await client.status("the-job")
+    assert done.state is State.COMPLETED
+    assert [it.name for it in done.steps] == labels
+    assert done.to_json()["steps"][0]["outcome"] == "done"
+
+
+async def test_a_journal_that_another_program_has_overwritten_is_a_named_error_and_stays(
+    run: Run, server: Server
+) -> None:
+    calls: list[int] = []
+
+    async def handler(ctx: Context) -> None:
+        await server.redis.set(f"aq:journal:{ctx.id}", "mine")
+        await ctx.step("s", calls.append, 1)
+
+    assert "aq:journal:the-job holds another Redis type, which AgentQueue did not write" in error_of(await run(handler))
+    assert await server.redis.get("aq:journal:the-job") == b"mine"
+    assert calls == []
+
+
+async def test_an_entry_that_another_program_has_written_is_a_named_error(run: Run, server: Server) -> None:
+    async def handler(ctx: Context) -> None:
+        await server.redis.hset(f"aq:journal:{ctx.id}", "step:s#1", "mine")  # type: ignore[misc]  # redis-py's union
+        await ctx.step("s", lambda: 1)
+
+    assert "the journal of job the-job can't be read at step:s#1" in error_of(await run(handler))
+
+
+# --- the fence
+
+
+async def test_a_worker_that_lost_its_lease_adds_no_step(client: Client, server_url: str, server: Server) -> None:
+    agent, stopped = Agent("q"), asyncio.Event()
+
+    @agent.job
+    async def robbed(ctx: Context) -> None:
+        async def rob() -> str:
+            await server.redis.set(f"arq:in-progress:{ctx.id}", "thief/1|3|1|1")
+            return "stolen"
+
+        try:
+            await ctx.step("rob", rob)
+        finally:
+            stopped.set()
+
+    job = await client.enqueue(robbed)
+    async with working(agent, server_url):
+        await stopped.wait()
+    assert await server.redis.exists(f"aq:journal:{job.id}", f"arq:result:{job.id}") == 0
+
+
+async def test_another_delivery_to_the_same_worker_is_another_delivery(
+    client: Client, server_url: str, server: Server
+) -> None:
+    """The owner is the same, but the in-progress value has another time."""
+    agent, stopped = Agent("q"), asyncio.Event()
+
+    @agent.job
+    async def overtaken(ctx: Context) -> None:
+        async def overtake() -> str:
+            value = await server.redis.get(f"arq:in-progress:{ctx.id}")
+            head, _, claimed = value.decode().rpartition("|")
+            await server.redis.set(f"arq:in-progress:{ctx.id}", f"{head}|{int(claimed) + 1}")
+            return "old"
+
+        try:
+            await ctx.step("s", overtake)
+        finally:
+            stopped.set()
+
+    job = await client.enqueue(overtaken)
+    async with working(agent, server_url):
+        await stopped.wait()
+    assert await server.redis.exists(f"aq:journal:{job.id}") == 0
+
+
+# --- costs
+
+
+async def commands(server: Server) -> dict[str, int]:
+    stats = await server.redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): it["calls"] for name, it in stats.items()}
+
+
+async def test_a_step_is_one_round_trip_of_four_commands(client: Client, server_url: str, server: Server) -> None:
+    agent, counts = Agent("q"), list[dict[str, int]]()
+
+    @agent.job
+    async def turns(ctx: Context) -> None:
+        await ctx.step("first", lambda: None)  # it also reads the journal
+        before = await commands(server)
+        for _ in range(200):
+            await ctx.step("turn", lambda: None)
+        after = await commands(server)
+        counts.append({name: count - before.get(name, 0) for name, count in after.items()})
+
+    await client.enqueue(turns)
+    await work_off(agent, server_url)
+    frequent = {name: round(count / 200) for name, count in counts[0].items() if count >= 100}
+    assert frequent == {"evalsha": 1, "time": 1, "mget": 1, "hsetnx": 1}

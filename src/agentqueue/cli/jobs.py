@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from agentqueue.client import Cancellation, Client, JobStatus, Page
+    from agentqueue.model.journal import StepRecord
 
 COLUMNS = ("id", "job", "state", "priority", "attempts", "age", "progress", "error")
 """Columns of `jobs`."""
@@ -90,9 +91,16 @@ def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, A
     fields["tags"] = ", ".join(status.tags) or None
     if status.waits_for is not None and status.due_at is None:
         fields["waitsFor"] += ", no timeout"
+    fields["steps"] = "\n".join(map(step_text, status.steps)) or None
     ended = fields.pop("childrenEnded")
     fields["children"] = f"{status.children}, of which {ended} have ended" if status.children else None
     return fields | {"progress": progress_text(status), "state": str(status.state)}
+
+
+def step_text(step: StepRecord) -> str:
+    """Return a step in one line, like `plan#1: done in 1.20 s, start 1`."""
+    text = f"{step.name}: {step.outcome} in {step.ms / 1000:.2f} s, start {step.delivery}"
+    return text if step.error is None else f"{text}: {step.error}"
 
 
 def due_in(due_at: datetime, now: datetime) -> str:

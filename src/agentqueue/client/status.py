@@ -11,6 +11,7 @@ from agentqueue.model.attempts import Progress, decode_progress, errors_of, retu
 from agentqueue.model.dead_letter import DeadLetter, priority_label
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import OMITTED, JobRecord, State
+from agentqueue.model.journal import StepRecord, step_to_json
 from agentqueue.model.json import camel
 from agentqueue.model.result import ResultRecord
 from agentqueue.model.times import LAST_MS, from_ms, iso, iso_of, moment_of
@@ -74,6 +75,9 @@ class JobStatus:
     children_ended: int = 0
     """Number of these that have ended."""
 
+    steps: Sequence[StepRecord] = ()
+    """The last 200 steps of the job (`ctx.step`), without their values. Empty in lists."""
+
     @property
     def is_final(self) -> bool:
         """Return whether the job has ended."""
@@ -90,7 +94,9 @@ def _json(value: Any) -> Any:
         return iso(value)
     if isinstance(value, Progress):
         return {"percent": value.percent, "message": value.message, "at": iso_of(value.at_ms)}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, StepRecord):
+        return step_to_json(value)
+    return [_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def status_of(snapshot: Snapshot) -> JobStatus | None:
@@ -172,6 +178,7 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
         suspended_at=None if suspension is None else moment_of(suspension.since_ms),
         children=snapshot.children[0],
         children_ended=snapshot.children[1],
+        steps=tuple(snapshot.steps),
         **_origin(record),
     )
 
@@ -194,6 +201,7 @@ def _status_of_dead(snapshot: Snapshot, dead_letter: DeadLetter, result: ResultR
         result=None,
         error=dead_letter.error,
         worker=result.worker if result else None,
+        steps=tuple(snapshot.steps),
         **_origin(dead_letter),
     )
 
@@ -216,6 +224,7 @@ def _status_of_ended(snapshot: Snapshot, result: ResultRecord) -> JobStatus:
         result=result.result if result.success else None,
         error=result.error,
         worker=result.worker,
+        steps=tuple(result.steps),
         **_origin(result),
     )
 

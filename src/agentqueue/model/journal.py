@@ -4,6 +4,7 @@ A field has a namespace, the call's name and how often the run has used the name
 the state and the time to the body of an entry. The value comes last, so that the rest can be read without it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from agentqueue.errors import InvalidPayload
+from agentqueue.model.times import iso_of
 
 MAX_VALUE_BYTES: Final = 1024 * 1024
 """Maximum size of the value of one call, in bytes."""
@@ -18,6 +20,10 @@ MAX_JOURNAL_BYTES: Final = 16 * 1024 * 1024
 """Maximum size of a journal, in bytes. Each delivery reads it, and one command returns it."""
 MAX_ENTRIES: Final = 10_000
 """Maximum number of entries of a journal. Deleting as many takes Redis a few milliseconds."""
+MAX_STEPS_SHOWN: Final = 200
+"""Number of steps that stay with a job's result and that its status shows: the last ones."""
+STEP_PREFIX: Final = "step:"
+"""Namespace of the fields of steps."""
 _VALUE: Final = b',"v":'
 
 
@@ -28,7 +34,7 @@ def step_field(label: str) -> str:
     ('step:pay#1', 'step:pay/ana#2')
     """
     number = label.rpartition("#")[2]
-    return f"step:{label}" if "#" in label and number.isdecimal() else f"step:{label}#1"
+    return f"{STEP_PREFIX}{label}" if "#" in label and number.isdecimal() else f"{STEP_PREFIX}{label}#1"
 
 
 class EntryState(StrEnum):
@@ -100,3 +106,60 @@ def decode_entry(raw: bytes) -> Entry:
         )
     except (TypeError, ValueError, KeyError, AttributeError) as exc:  # a JSONDecodeError is a ValueError
         raise InvalidPayload(f"it is no entry of a journal: {exc} ({raw[:40]!r}…)") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step of a job, without its value."""
+
+    name: str
+    """Name and number of the step, such as `plan#1`."""
+    outcome: str
+    """`done`, `raised` (a step with `once=True`), `failed` (it runs again), or `intent` (its outcome is not known)."""
+    at_ms: int
+    """When the outcome was recorded, in ms since the epoch."""
+    ms: int
+    """Duration of the call, in ms."""
+    delivery: int
+    """Number of the start of the job in which it was called. 0: a person has resolved it."""
+    error: str | None = None
+
+
+def steps_of(entries: Mapping[str, bytes]) -> list[StepRecord]:
+    """Return the last MAX_STEPS_SHOWN steps of a journal, in the order in which they ended.
+
+    Args:
+        entries: Entries by field. They may be cut after some thousand bytes.
+    """
+    steps = []
+    for field, raw in entries.items():
+        if field.startswith(STEP_PREFIX):
+            try:
+                entry = decode_entry(raw)
+            except InvalidPayload:
+                continue  # another program has written it, which the job itself reports
+            error = entry.error if isinstance(entry.error, dict) else {}
+            line = ": ".join(filter(None, (error.get("type"), error.get("message"))))
+            name = field.removeprefix(STEP_PREFIX)
+            steps.append(StepRecord(name, str(entry.state), entry.at_ms, entry.ms, entry.delivery, line or None))
+    return sorted(steps, key=lambda step: step.at_ms)[-MAX_STEPS_SHOWN:]
+
+
+def encode_steps(steps: Sequence[StepRecord]) -> list[list[Any]]:
+    """Return steps as the result of a job holds them."""
+    return [[step.name, step.outcome, step.at_ms, step.ms, step.delivery, step.error] for step in steps]
+
+
+def decode_steps(wire: Any) -> tuple[StepRecord, ...]:
+    """Return the steps in the result of a job.
+
+    Raises:
+        TypeError, ValueError: They cannot be read.
+    """
+    return tuple(StepRecord(*fields) for fields in wire)
+
+
+def step_to_json(step: StepRecord) -> dict[str, Any]:
+    """Return a step as JSON types, with an ISO 8601 time."""
+    wire = {"name": step.name, "outcome": step.outcome, "at": iso_of(step.at_ms), "ms": step.ms}
+    return wire | {"delivery": step.delivery, "error": step.error}

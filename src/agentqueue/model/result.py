@@ -18,6 +18,7 @@ from agentqueue.model.exceptions import (
     name_exception,
 )
 from agentqueue.model.job import JobRecord, State
+from agentqueue.model.journal import StepRecord, decode_steps, encode_steps
 from agentqueue.model.json import MAX_BYTES, find_problem
 from agentqueue.model.json_input import read_record
 from agentqueue.model.record_fields import INT, INT_OR_NONE, LIST, TEXT, TEXT_OR_NONE, check_fields, expect_type
@@ -51,6 +52,7 @@ class ResultRecord:
     reason: DeadLetterReason | None = None
     progress: Progress | None = None
     errors: Sequence[AttemptError] = ()
+    steps: Sequence[StepRecord] = ()
     tags: Sequence[str] = ()
     parent: str | None = None
     tenant: str | None = None
@@ -74,6 +76,7 @@ class ResultRecord:
         reason: DeadLetterReason | None = None,
         progress: Progress | None = None,
         errors: Sequence[AttemptError] = (),
+        steps: Sequence[StepRecord] = (),
     ) -> "ResultRecord":
         """Return the result of a job. The job's record supplies its payload, priority and origin."""
         return cls(
@@ -96,6 +99,7 @@ class ResultRecord:
             reason=reason,
             progress=progress,
             errors=errors,
+            steps=steps,
             tags=job.tags,
             parent=job.parent,
             tenant=job.tenant,
@@ -276,6 +280,8 @@ def _result_wire(record: ResultRecord, value: Any) -> dict[str, Any]:
         extra["tenant"] = record.tenant
     if record.trace is not None:
         extra["trace"] = record.trace
+    if record.steps:
+        extra["steps"] = encode_steps(record.steps)
     if record.errors:
         extra["errors"] = [asdict(error) for error in record.errors]
     return {
@@ -324,6 +330,7 @@ def decode_result(raw: bytes, *, job_id: str = "") -> ResultRecord:
             reason=DeadLetterReason(extra["reason"]) if extra.get("reason") else None,
             progress=progress_of(extra["progress"]) if extra.get("progress") else None,
             errors=tuple(attempt_error_of(error) for error in extra.get("errors", ())),
+            steps=decode_steps(extra.get("steps", ())),
             tags=extra.get("tags") or (),
             parent=extra.get("parent"),
             tenant=extra.get("tenant"),

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar, cast
 from agentqueue.keys import DECISION, QUEUES, KeySpace, Level
 from agentqueue.model.attempts import number_of
 from agentqueue.model.job import State
+from agentqueue.model.journal import StepRecord, steps_of
 from agentqueue.model.new_job import NewJob
 from agentqueue.model.suspension import KINDS, Suspension, decode_suspension
 from agentqueue.model.times import LAST_MS
@@ -43,6 +44,8 @@ class Snapshot:
     cancel_asked: bool
     children: tuple[int, int] = (0, 0)
     """Number of children that the job has asked for with `ctx.child`, and number of these that have ended."""
+    steps: Sequence[StepRecord] = ()
+    """Steps of a job that has not completed, without their values. Lists don't read them."""
     is_truncated: bool = False
     """Record, result and dead letter may be cut (`agentqueue.model.record_heads`), and `meta` has what lists show."""
 
@@ -536,7 +539,7 @@ class Store:
 
 
 def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_truncated: bool) -> Snapshot:
-    record, held, attempts, result, meta, dead, scores, done, now, abort, children = reply
+    record, held, attempts, result, meta, dead, scores, done, now, abort, children, steps = reply
     level = next((level for level, score in zip(Level, scores, strict=False) if score is not None), None)
     dead_letter = decode_hash(dead)
     return Snapshot(
@@ -554,6 +557,7 @@ def _snapshot(queue: str, job_id: str, reply: Sequence[Any], *, is_truncated: bo
         now_ms=now,
         cancel_asked=abort is not None,
         children=(number_of(children[0]), number_of(children[1])) if children else (0, 0),
+        steps=steps_of(decode_hash(steps)),
         is_truncated=is_truncated,
     )
 

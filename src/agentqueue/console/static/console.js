@@ -449,6 +449,7 @@ function facts(job) {
     fact("Enqueued", ago(job.enqueuedAt)), job.dueAt && fact("Due", due(job.dueAt)), job.waitsFor && fact("Waits for", job.waitsFor), fact("Started", ago(job.startedAt)),
     fact("Finished", job.finishedAt ? [ago(job.finishedAt), took === null ? "" : `, took ${duration(took)}`] : "–"),
     fact("Worker", job.worker ?? "–"),
+    job.steps?.length && fact("Steps", h("ol", {}, job.steps.map((step) => h("li", {}, `${step.name}: ${step.outcome}, ${duration(step.ms / 1000)}${step.error ? `, ${step.error}` : ""}`)))),
     job.progress && fact("Progress", [
       h("progress", { max: 100, value: job.progress.percent, "aria-label": "Progress" }),
       ` ${job.progress.percent} % ${job.progress.message ?? ""}`]));

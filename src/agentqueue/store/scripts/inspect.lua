@@ -12,13 +12,15 @@
   Output
     for each ID that was read (at least one)
       {record, in-progress value, attempts, result, {meta}, {dead letter}, {score per level}, finished ms, now ms,
-       cancel requested at ms, {number of children that it waits for, number of these that have ended}}
+       cancel requested at ms, {number of children that it waits for, number of these that have ended},
+       {field, entry without what follows STEP_BYTES}* of its steps, unless the bytes to read are limited}
     or, if a key of the job has a wrong type, the error's text; if both limits are 0, the call fails with that error
 ]]
 local max_value_bytes, max_reply_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local NOTES_IN_LISTS = {
   progress = true, errors = true, crashes = true, releases = true, suspended = true, suspensions = true,
 }
+local STEP_BYTES = 4096 -- An error has some 2,000 characters; a value comes after it.
 local reply_bytes = 0
 
 local function read_value(key)
@@ -54,6 +56,19 @@ local function count_children(id)
   return redis.call('HMGET', CHILDREN .. id, '#sent', '#ended')
 end
 
+local function read_steps(id)
+  if max_value_bytes ~= 0 then return {} end
+  if redis.call('HEXISTS', META .. id, 'journal') + redis.call('HEXISTS', DEAD .. id, 'journal') == 0 then return {} end
+  local entries, steps = redis.call('HGETALL', JOURNAL .. id), {}
+  for i = 1, #entries, 2 do
+    if string.sub(entries[i], 1, 5) == 'step:' then
+      steps[#steps + 1] = entries[i]
+      steps[#steps + 1] = string.sub(entries[i + 1], 1, STEP_BYTES)
+    end
+  end
+  return steps
+end
+
 local function inspect(id)
   local scores = {}
   for level = 1, 4 do scores[level] = redis.call('ZSCORE', level_keys[level], id) end
@@ -63,6 +78,7 @@ local function inspect(id)
   return {
     record, redis.call('GET', IN_PROGRESS .. id), redis.call('GET', RETRY .. id), result, read_notes(id), dead_letter,
     scores, redis.call('ZSCORE', done_key, id), now, redis.call('ZSCORE', ABORT, id), count_children(id),
+    read_steps(id),
   }
 end
 

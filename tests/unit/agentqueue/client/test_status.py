@@ -209,6 +209,7 @@ def test_json_has_the_public_names_in_order() -> None:
         "suspendedAt",
         "children",
         "childrenEnded",
+        "steps",
     ]
     assert camel("enqueued_per_minute") == "enqueuedPerMinute"
 

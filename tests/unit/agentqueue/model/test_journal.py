@@ -4,7 +4,19 @@ import orjson
 import pytest
 
 from agentqueue.errors import InvalidPayload
-from agentqueue.model.journal import Entry, EntryState, decode_entry, encode_body
+from agentqueue.model.journal import (
+    MAX_STEPS_SHOWN,
+    Entry,
+    EntryState,
+    StepRecord,
+    decode_entry,
+    decode_steps,
+    encode_body,
+    encode_steps,
+    step_field,
+    step_to_json,
+    steps_of,
+)
 
 
 def written(state: EntryState, body: bytes) -> bytes:
@@ -34,3 +46,41 @@ def test_an_entry_without_a_value_comes_back() -> None:
 def test_what_is_no_entry_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidPayload, match="no entry of a journal"):
         decode_entry(raw)
+
+
+def test_a_steps_field_is_known_by_its_label() -> None:
+    labels = ["pay", "pay#2", "pay/ana#2", "pay/a#b"]
+    assert [step_field(label) for label in labels] == ["step:pay#1", "step:pay#2", "step:pay/ana#2", "step:pay/a#b#1"]
+
+
+def test_steps_are_shown_in_the_order_in_which_they_ended() -> None:
+    error = {"type": "ConnectionError", "message": "cut off"}
+    entries = {
+        "step:b#1": b'{"is":"failed","at":9.5' + encode_body(delivery=2, ms=3, error=error).replace(b"{", b",", 1),
+        "step:a#1": b'{"is":"done","at":5' + encode_body(delivery=1, value=b'"' + b"x" * 9).replace(b"{", b",", 1),
+        "step:c#1": b"written by another program",
+        "wait:a#1": b'{"is":"done","at":1}',
+    }
+    steps = steps_of(entries)
+    assert steps == [
+        StepRecord("a#1", "done", 5, 0, 1),
+        StepRecord("b#1", "failed", 9, 3, 2, "ConnectionError: cut off"),
+    ]
+    assert list(decode_steps(encode_steps(steps))) == steps
+    assert step_to_json(steps[1]) == {
+        "name": "b#1",
+        "outcome": "failed",
+        "at": "1970-01-01T00:00:00.009Z",
+        "ms": 3,
+        "delivery": 2,
+        "error": "ConnectionError: cut off",
+    }
+
+
+def test_the_last_steps_are_shown() -> None:
+    entries = {f"step:a#{n}": b'{"is":"done","at":%d}' % n for n in range(1, MAX_STEPS_SHOWN + 11)}
+    assert [step.at_ms for step in steps_of(entries)] == list(range(11, MAX_STEPS_SHOWN + 11))
+
+
+def test_an_entry_without_an_error_object_has_no_error_line() -> None:
+    assert steps_of({"step:a#1": b'{"is":"failed","at":1,"e":"x"}'})[0].error is None

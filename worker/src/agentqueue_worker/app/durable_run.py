@@ -9,7 +9,15 @@ import structlog
 from agentqueue.agent.outcomes import DurableError
 from agentqueue.clock import monotonic
 from agentqueue.errors import InvalidPayload, JournalUnreadable, QueueFull, QueueUnavailable, UnsupportedServer
-from agentqueue.model.journal import MAX_ENTRIES, MAX_JOURNAL_BYTES, Entry, EntryState, decode_entry
+from agentqueue.model.journal import (
+    MAX_ENTRIES,
+    MAX_JOURNAL_BYTES,
+    Entry,
+    EntryState,
+    StepRecord,
+    decode_entry,
+    steps_of,
+)
 from agentqueue.store.journal import Journals
 from agentqueue_worker.app.job import Ending, RunningJob
 from agentqueue_worker.app.state import WorkerState
@@ -57,6 +65,11 @@ class DurableRun:
         """The handler is a plain function, so that its calls are tasks of the event loop that nobody else cancels."""
         self._tasks: set[asyncio.Future[Any]] = set()
         """Tasks that end with the run."""
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """Steps of the job, without their values. They stay with its result."""
+        return steps_of(self.entries)
 
     # --- a call's place in the journal
 

@@ -1,10 +1,11 @@
 """A running job, and the handler that runs it."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentqueue.model.job import JobRecord
+from agentqueue.model.journal import StepRecord
 from agentqueue.model.outcomes import Claimed
 from agentqueue.model.retry_policy import Backoff
 from agentqueue_worker.domain.claimed_job import ClaimedJob
@@ -34,6 +35,11 @@ class DurableCallsOfJob(Protocol):
     @property
     def has_journal(self) -> bool:
         """True if Redis keeps a journal of the job."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[StepRecord]:
+        """Steps of the job, without their values."""
         ...
 
     def close(self) -> None:

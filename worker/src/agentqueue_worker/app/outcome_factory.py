@@ -20,6 +20,7 @@ from agentqueue.model.attempts import (
 from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, dead_letter_to_json, encode_dead_letter
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import JobRecord, State, child_id, encode_job
+from agentqueue.model.journal import StepRecord
 from agentqueue.model.new_job import NewJob
 from agentqueue.model.outcomes import (
     ENDED_ALONE,
@@ -64,11 +65,14 @@ class OutcomeFactory:
         context, options, meta = job.context, self.options, job.claimed.meta
         progress = None if context is None else context.last_progress
         raw: bytes | None = None
-        if not meta and progress is None:
+        steps = () if job.durable is None else job.durable.steps
+        if not meta and progress is None and not steps:
             raw = self.codec.encode_completed(job, value, queue=options.queue, worker=options.identity.name)
         if raw is None:
             errors = errors_of(meta) if meta else ()
-            result = self._result(job, State.COMPLETED, value, attempts=job.attempt, errors=errors, progress=progress)
+            result = self._result(
+                job, State.COMPLETED, value, attempts=job.attempt, errors=errors, progress=progress, steps=steps
+            )
             raw = self.codec.encode_result(result)
         children = () if context is None else context.children
         run_ms, returns = round(seconds * 1000), return_completed(job.record, raw)
@@ -179,6 +183,7 @@ class OutcomeFactory:
         attempts: int,
         errors: Sequence[AttemptError],
         progress: Progress | None,
+        steps: Sequence[StepRecord] = (),
         finished_ms: int | None = None,
         reason: DeadLetterReason | None = None,
     ) -> ResultRecord:
@@ -198,6 +203,7 @@ class OutcomeFactory:
             reason=reason,
             progress=progress,
             errors=errors,
+            steps=steps,
         )
 
     def _notifications(self, dead_letter: DeadLetter) -> list[NewJob]:

@@ -9,6 +9,9 @@ local function is_delivery(id, lease)
   return redis.call('MGET', IN_PROGRESS .. id)[1] == lease
 end
 
+-- The time of an entry, in ms with microseconds, so that steps of one millisecond keep their order.
+local at_text = string.format('%s%03d.%03d', time[1], math.floor(time[2] / 1000), time[2] % 1000)
+
 local function has_ended(entry)
   local state = string.match(entry, '^{"is":"(%a+)"')
   return state == 'done' or state == 'raised'
@@ -17,7 +20,7 @@ end
 -- Write an entry of the journal, unless the one that stands there has ended. Return false, or the entry that stands.
 -- body: JSON of the entry without its state and its time, with at least one field.
 local function write_entry(id, field, state, body)
-  local entry = '{"is":"' .. state .. '","at":' .. now_text .. ',' .. string.sub(body, 2)
+  local entry = '{"is":"' .. state .. '","at":' .. at_text .. ',' .. string.sub(body, 2)
   if redis.call('HSETNX', JOURNAL .. id, field, entry) == 1 then return false end
   local found = redis.call('HGET', JOURNAL .. id, field)
   if has_ended(found) then return found end
