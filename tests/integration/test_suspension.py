@@ -178,6 +178,19 @@ async def test_a_suspension_that_is_sent_twice_takes_effect_once(bench: Bench) -
     assert (await bench.store.snapshot("q")).counters["suspended"] == 1
 
 
+async def test_a_job_that_was_in_a_crash_is_no_suspect_once_it_is_suspended(bench: Bench) -> None:
+    await bench.enqueue("a")
+    await bench.round_trip(want=1)
+    await bench.engine.release_owner_leases(owner=OWNER, reason="OOMKilled")
+    await bench.round_trip(want=1)
+    assert bench.claimed["a"].is_suspect
+    await bench.ask("a", APPROVAL)
+    await bench.round_trip(suspend("a"))
+    await bench.signal("a", "approval")
+    await bench.round_trip(want=1)
+    assert (bench.claimed["a"].is_suspect, bench.claimed["a"].count("crashes")) == (False, 1)
+
+
 async def test_only_the_holder_of_the_delivery_can_wait_or_suspend(bench: Bench) -> None:
     await bench.enqueue("a")
     await bench.round_trip(want=1)

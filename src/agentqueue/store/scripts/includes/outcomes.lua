@@ -153,6 +153,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     deleted[#deleted + 1] = IN_PROGRESS .. id
     notes[#notes + 1] = function()
       increment_field(META .. id, 'suspensions')
+      redis.call('HDEL', META .. id, SUSPECT) -- it has left its slot by itself
       if waits_first > first + 4 then redis.call('HSET', META .. id, unpack(args, first + 4, waits_first - 1)) end
       wake_if_answered(id, level, fields, has_cancel_requests)
     end
