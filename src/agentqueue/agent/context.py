@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -14,6 +15,7 @@ from typing import (
     TypeVar,
     TypeVarTuple,
     Unpack,
+    cast,
     overload,
 )
 
@@ -21,8 +23,9 @@ import orjson
 
 from agentqueue.agent.durable import StepCall, StepOptions, current_step
 from agentqueue.agent.job_definition import JobDefinition, job_of
-from agentqueue.agent.outcomes import DurableError, InvalidCheckpoint
+from agentqueue.agent.outcomes import DurableError, InvalidCheckpoint, Suspended
 from agentqueue.agent.payload import to_json
+from agentqueue.agent.waiting import First, Signal, Waiting
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.ids import new_nonce
@@ -33,6 +36,7 @@ from agentqueue.model.job import JobRecord, child_id
 from agentqueue.model.json import encode
 from agentqueue.model.new_job import NO_PAYLOAD, prepare_job
 from agentqueue.model.numbers import plain_number
+from agentqueue.model.retry_policy import Seconds
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -320,6 +324,62 @@ class Context:
         """
         return self._call(self._calls().step(StepCall.of(name, function, args, keywords)))
 
+    def wait_for(self, name: str, *, timeout: Seconds | None = None, key: str | None = None) -> Awaitable[Signal]:
+        """Wait for a signal that somebody sends to the job, for hours or days if need be.
+
+        The next signal of the name that no wait has taken is returned, also one that was sent before. A job that only
+        waits gives up its slot after a moment: `ctx.ending` is "suspended", the handler is cancelled, and when the
+        signal comes it runs from its start. Steps and waits that have ended return what they returned before. So
+        cleanup in `finally` and `async with` runs at each suspension, and asks `ctx.ending` first.
+
+        Args:
+            name: The signal's name, as `Client.signal` gives it.
+            timeout: Longest wait, in seconds or as a timedelta, from the first run that calls. `asyncio.timeout`
+                around the call does not work: it starts again with each run.
+            key: Distinguishes waits for one name that several tasks of the job make.
+
+        Raises:
+            TimeoutError: No signal came within `timeout`. A later one is kept for the next wait.
+            DurableError: The call cannot be kept as it is written; the message says what to write instead.
+        """
+        return self._wait(self._calls().wait_for(name, timeout, key))
+
+    def sleep(self, duration: Seconds, *, key: str | None = None) -> Awaitable[None]:
+        """Sleep without a slot. The time counts from the first run that makes the call, by the clock of Redis.
+
+        Args:
+            duration: Seconds, or a timedelta.
+            key: Distinguishes sleeps of several tasks of the job.
+        """
+        return self._wait(self._calls().sleep(duration, key))
+
+    def first(self, *, key: str | None = None, **waits: Awaitable[Any]) -> Awaitable[First]:
+        """Wait for the first of several waits to end, and return its name and value. The others take no signal.
+
+        The choice is kept: a later run gets the same one. `asyncio.wait` and `as_completed` would decide again in each
+        run. Async handlers only.
+
+        Args:
+            key: Distinguishes choices of several tasks of the job.
+            waits: What `ctx.wait_for` and `ctx.sleep` return, by a name of yours.
+
+        Raises:
+            TimeoutError: The first to end is a `wait_for` whose timeout has passed.
+        """
+        return cast("Awaitable[First]", self._call(self._calls().first(waits, key)))
+
+    def busy(self) -> AbstractAsyncContextManager[None]:
+        """Return a context manager that keeps the run from being suspended: `async with ctx.busy():`.
+
+        A plain await beside a wait of another task would be cut off by the suspension, and run again.
+        """
+        return self._calls().busy()
+
+    def _wait(self, waiting: Waiting[T]) -> Awaitable[T]:
+        if threading.get_ident() == self._runtime.thread:
+            return waiting
+        return cast("Awaitable[T]", self._call(waiting.begin()))
+
     @property
     def idempotency_key(self) -> str:
         """Return a text that is the same in every call of the step that runs now, for providers that take one.
@@ -360,8 +420,14 @@ class Context:
         if threading.get_ident() == runtime.thread:
             return coroutine
         import asyncio  # noqa: PLC0415  # imported by handlers in threads
+        from concurrent.futures import CancelledError  # noqa: PLC0415
 
-        return asyncio.run_coroutine_threadsafe(coroutine, runtime.loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, runtime.loop).result()
+        except CancelledError:  # an Exception, which a handler would take for an error of its call
+            if self.ending == "suspended":
+                raise Suspended(f"job {self.id} waits without a slot, and its handler runs again later") from None
+            raise asyncio.CancelledError(f"job {self.id} is being ended: {self.ending}") from None
 
     @property
     def last_checkpoint(self) -> bytes | None:

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self, TypedDict
 
 from agentqueue.agent.outcomes import DurableError
 from agentqueue.agent.return_value import ReturnValue
+from agentqueue.agent.waiting import First, Signal, Waiting
 from agentqueue.errors import UsageError
 from agentqueue.model.retry_policy import MIN_TIMEOUT_S, Backoff, Seconds, check_attempts, seconds
 
@@ -118,4 +120,20 @@ class Durable(Protocol):
 
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """Run a step, or return its value from the journal. See `Context.step`."""
+        ...
+
+    def wait_for(self, name: str, timeout: Seconds | None, key: str | None) -> Waiting[Signal]:
+        """Return a wait for a signal. See `Context.wait_for`."""
+        ...
+
+    def sleep(self, duration: Seconds, key: str | None) -> Waiting[None]:
+        """Return a wait for a time. See `Context.sleep`."""
+        ...
+
+    def first(self, waits: Mapping[str, Any], key: str | None) -> Coroutine[Any, Any, First]:
+        """Wait for the first of several waits to end. See `Context.first`."""
+        ...
+
+    def busy(self) -> AbstractAsyncContextManager[None]:
+        """Keep the run from being suspended. See `Context.busy`."""
         ...

@@ -45,6 +45,13 @@ class Snooze(Exception):
         super().__init__(message or f"again in {self.after:g} s")
 
 
+class Suspended(BaseException):
+    """Raised in a plain `def` handler by the durable call that waits, when the job goes on to wait without a slot.
+
+    It is no error. Let it pass: the handler runs again later. Async handlers get CancelledError instead.
+    """
+
+
 class Fatal(Exception):
     """Raised by a handler to make the job a dead letter at once, because another attempt cannot succeed."""
 

@@ -18,7 +18,6 @@ from agentqueue.cli.output import (
     printable,
     rich_fields,
     to_text,
-    user_and_host,
     warn,
 )
 from agentqueue.client.suggestions import check_queue_known
@@ -51,7 +50,6 @@ def register(app: typer.Typer) -> None:
     app.command("status")(show_status)
     app.command("jobs")(list_jobs)
     app.command("cancel")(cancel)
-    app.command("signal")(signal)
     app.command("resolve")(resolve)
 
 
@@ -214,29 +212,6 @@ def cancel(
             print_line(f"{job_id} {CANCELLATION_TEXTS[result]}")
     if "too-late" in results.values():
         raise typer.Exit(1)
-
-
-def signal(
-    job_id: Annotated[str, typer.Argument(metavar="ID")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the signal, as the handler waits for it.")],
-    data: Annotated[str | None, typer.Argument(metavar="JSON", help="Its data. @FILE reads it from a file.")] = None,
-    sender: Annotated[str | None, typer.Option("--sender", help="Who sends it. Default: you.")] = None,
-    signal_id: Annotated[
-        str | None, typer.Option("--id", help="ID of the signal, which counts once however often it is sent.")
-    ] = None,
-    as_json: AsJson = False,
-    redis: RedisOption = None,
-) -> None:
-    """Send a signal to a job, such as an approval that it waits for."""
-    from agentqueue.cli.submit import read_payload  # noqa: PLC0415
-
-    value = None if data is None else read_payload(data)
-    who = sender or user_and_host()
-    counted = with_client(redis, lambda client: client.signal(job_id, name, value, sender=who, id=signal_id))
-    if as_json:
-        print_json({"id": job_id, "signal": name, "deduplicated": not counted})
-    else:
-        print_line(f"{job_id} got the signal {name}" if counted else f"{job_id} got the signal {signal_id} before")
 
 
 def resolve(

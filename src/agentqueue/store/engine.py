@@ -106,6 +106,14 @@ class HousekeepingReply:
     """See `FinishAndClaimReply`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """Reply of `Engine.wait_for_wakeup`."""
+
+    job_id: str | None
+    """A running job for which something has come, such as a signal. None for a wake-up token: there may be jobs."""
+
+
 def encode_outcome(outcome: Outcome) -> list[Any]:
     """Return an outcome as arguments of finish_and_claim.lua, which lists the fields of each kind."""
     kind: str
@@ -367,14 +375,23 @@ class Engine:
         redis, key = self.server.redis, self.keys.wake
         await self.server.call(lambda: redis.execute_command("LPUSH", key, "1"))
 
-    async def wait_for_wakeup(self, timeout: float) -> bool:
-        """Wait until there is a wake-up token, or for `timeout` seconds. Return whether it got one.
+    async def wait_for_wakeup(self, timeout: float, owner: str, *, tokens: bool = True) -> Wakeup | None:
+        """Wait until there is a wake-up token or news of a running job, or for `timeout` seconds.
 
         Blocks its connection, so it needs one of its own.
+
+        Args:
+            timeout: seconds; then None is returned.
+            owner: owner of the leases, for the news of its jobs.
+            tokens: False waits for news alone.
         """
-        redis = self.server.redis
-        popped = await self.server.call(lambda: redis.execute_command("BLPOP", self.keys.wake, timeout))
-        return popped is not None
+        redis, news = self.server.redis, self.keys.wake_of(owner)
+        keys = (self.keys.wake, news) if tokens else (news,)
+        popped = await self.server.call(lambda: redis.execute_command("BLPOP", *keys, timeout))
+        if popped is None:
+            return None
+        key, value = popped
+        return Wakeup(value.decode(errors="surrogateescape") if key == news.encode() else None)
 
 
 async def run_housekeeping(

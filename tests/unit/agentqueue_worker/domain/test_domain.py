@@ -143,6 +143,7 @@ def test_no_attempt_after_the_last_even_if_the_handler_asks(attempt: int, attemp
 # --- admission
 
 RULES = AdmissionRules(crash_limit=3, unknown_grace_ms=60_000)
+STEPS = {"journal": b"1", "suspensions": b"1"}
 GIVEN_UP = Reject(DeadLetterReason.UNKNOWN_JOB, "this agent has no job 'sarch'; did you mean 'search'?")
 
 
@@ -154,6 +155,18 @@ GIVEN_UP = Reject(DeadLetterReason.UNKNOWN_JOB, "this agent has no job 'sarch'; 
         pytest.param(claimed(cancel=True), True, RULES, DropCancelled(), id="cancelled"),
         pytest.param(
             claimed(cancel=True), True, AdmissionRules(3, 0, cancellable=False), Start(), id="cancel-not-honoured"
+        ),
+        pytest.param(claimed(cancel=True, meta=STEPS), True, RULES, Start(), id="cancelled-with-steps-to-undo"),
+        pytest.param(claimed(cancel=True, meta=STEPS), False, RULES, DropCancelled(), id="cancelled-and-unknown"),
+        pytest.param(
+            claimed(cancel=True, meta=STEPS | {"crashes": b"3"}),
+            True,
+            RULES,
+            DropCancelled(),
+            id="cancelled-and-crashed",
+        ),
+        pytest.param(
+            claimed(cancel=True, meta={"journal": b"1"}), True, RULES, DropCancelled(), id="cancelled-with-a-mailbox"
         ),
         pytest.param(claimed(meta={"expires": b"%d" % (NOW + 1)}), True, RULES, Start(), id="expires-later"),
         pytest.param(

@@ -85,11 +85,14 @@ class ClaimLoop:
         """Before this time there is no round trip while no slot waits for a job, in monotonic seconds."""
         self._is_holding = False
         self._waiter: asyncio.Future[None] | None = None
+        self._is_full = True
+        """The last claim has filled all slots, so that the worker needs no wake-up."""
         self._wants_wakeup = asyncio.Event()
-        """Set while slots are free and the queue has no job for them."""
+        """Set while the worker listens for wake-ups. See `_listen`."""
         self._queue_is_empty = False
         """The last claim found no job, and none will come by itself."""
         state.wake_loop = self.wake_loop
+        state.listen = self._listen
 
     def wake_loop(self) -> None:
         """Make the loop check its state now, because a job ended or something changed."""
@@ -293,25 +296,41 @@ class ClaimLoop:
             self._claim_at = now + max(reply.next_due_ms - reply.now_ms, 1) / 1000
         else:
             self._claim_at = float("inf")
-        if full:
+        self._is_full = full
+        self._listen()
+
+    # --- wake-ups
+
+    def _listen(self) -> None:
+        """Listen while slots are free and the queue has no job for them, or while a job waits in its slot."""
+        if self._is_full and not self._state.waiting_jobs:
             self._wants_wakeup.clear()
         else:
             self._wants_wakeup.set()
 
-    # --- wake-ups
-
     async def listen(self) -> None:
-        """Wait for wake-up tokens while the queue is empty and slots are free, until cancelled."""
+        """Wait for wake-up tokens and for news of jobs that wait in their slots, until cancelled."""
+        state = self._state
         while True:
             await self._wants_wakeup.wait()
+            tokens = state.want > 0 or not state.waiting_jobs  # a full worker must not take the tokens of others
             try:
-                woken = await self._engine.wait_for_wakeup(WAKE_WAIT_S)
-                if woken and not self._state.want:
+                woken = await self._engine.wait_for_wakeup(
+                    WAKE_WAIT_S if tokens else state.options.poll, self._owner, tokens=tokens
+                )
+                if woken is not None and woken.job_id is None and not state.want:
                     await self._engine.wake_another_worker()  # a worker with a free slot needs the token
-                    self._wants_wakeup.clear()
+                    self._is_full = True
+                    self._listen()
             except (*UNAVAILABLE_ERRORS, QueueFull):
                 await asyncio.sleep(MAX_RETRY_DELAY_S)  # the claim loop reports the error
                 continue
-            if woken:
+            if woken is None:
+                self._listen()
+            elif woken.job_id is None:
                 self._claim_at = 0.0
                 self.wake_loop()
+            else:
+                for job in state.waiting_jobs:
+                    if job.id == woken.job_id and job.durable is not None:
+                        job.durable.hold.tell_news()

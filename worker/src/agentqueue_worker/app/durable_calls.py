@@ -1,21 +1,43 @@
 """The durable calls of a job's context, each in the room that carries it out."""
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from agentqueue.agent.durable import StepCall
+from agentqueue.agent.waiting import First, Signal, Waiting
+from agentqueue.model.retry_policy import Seconds
+from agentqueue.store import Engine
 from agentqueue_worker.app.durable_run import DurableRun
 from agentqueue_worker.app.steps import Steps
+from agentqueue_worker.app.waits import Waits
 
 
 class DurableCalls:
     """Carries out the durable calls of one run. See the port, `agentqueue.agent.durable.Durable`."""
 
-    def __init__(self, run: DurableRun, step_ended: Callable[[str, str, str, float], None]) -> None:
+    def __init__(self, run: DurableRun, engine: Engine, step_ended: Callable[[str, str, str, float], None]) -> None:
         self.run = run
+        self._waits = Waits(run, engine)
         self._steps = Steps(run, functools.partial(step_ended, run.job.handler.name))
 
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """Run a step, or return its value from the journal."""
         return self._steps.step(call)
+
+    def wait_for(self, name: str, timeout: Seconds | None, key: str | None) -> Waiting[Signal]:
+        """Return a wait for a signal."""
+        return self._waits.wait_for(name, timeout, key)
+
+    def sleep(self, duration: Seconds, key: str | None) -> Waiting[None]:
+        """Return a wait for a time."""
+        return self._waits.sleep(duration, key)
+
+    def first(self, waits: Mapping[str, Any], key: str | None) -> Coroutine[Any, Any, First]:
+        """Wait for the first of several waits to end."""
+        return self._waits.first(waits, key)
+
+    def busy(self) -> AbstractAsyncContextManager[None]:
+        """Keep the run from being suspended."""
+        return self.run.hold.busy()

@@ -19,6 +19,7 @@ from agentqueue.model.journal import (
     steps_of,
 )
 from agentqueue.store.journal import Journals
+from agentqueue_worker.app.hold import Hold
 from agentqueue_worker.app.job import Ending, RunningJob
 from agentqueue_worker.app.state import WorkerState
 
@@ -28,9 +29,12 @@ MAX_RETRY_DELAY_S: Final = 2.0
 """Maximum seconds between retries of a call while Redis is unavailable or full."""
 REPLAYED_PER_TURN: Final = 100
 """Number of calls that are answered from the journal before other jobs get a turn of the event loop."""
-NEEDS_RERUN: Final = (Ending.DRAIN, Ending.LOST)
+NEEDS_RERUN: Final = (Ending.DRAIN, Ending.LOST, Ending.SUSPEND)
 """Endings after which the handler runs again as if nothing had happened. A durable call of its cleanup would count as
 done in the next run, so it raises. After a timeout or a cancellation the handler may still clean up with steps."""
+MAX_REFUSED_CALLS: Final = 20
+"""Number of calls of a run that is being ended that raise. Later ones block: a handler that ignores the cancellation
+and calls again and again must not keep the event loop busy."""
 log = structlog.get_logger("agentqueue.worker")
 T = TypeVar("T")
 
@@ -50,8 +54,7 @@ class DurableRun:
         """The job's meta hash says that there is a journal."""
         self.closed = False
         """The job has left its slot. Every call raises."""
-        self.in_flight = 0
-        """Number of steps that run now."""
+        self._in_flight = 0
         self.last_sign_of_life = monotonic()
         """When a step or a wait began or ended, in monotonic seconds."""
         self._size = 0
@@ -61,8 +64,10 @@ class DurableRun:
         """How often the run has used a name with its namespace."""
         self._users: dict[str, object] = {}
         """The task that uses a name."""
-        self._in_thread = False
+        self.in_thread = False
         """The handler is a plain function, so that its calls are tasks of the event loop that nobody else cancels."""
+        self.hold = Hold(self)
+        self._refused = 0
         self._tasks: set[asyncio.Future[Any]] = set()
         """Tasks that end with the run."""
 
@@ -70,6 +75,18 @@ class DurableRun:
     def steps(self) -> list[StepRecord]:
         """Steps of the job, without their values. They stay with its result."""
         return steps_of(self.entries)
+
+    @property
+    def in_flight(self) -> int:
+        """Number of steps that run now, and of calls that are on their way to Redis. None is cut by a suspension."""
+        return self._in_flight
+
+    @in_flight.setter
+    def in_flight(self, number: int) -> None:
+        self._in_flight = number
+        if number == 0:
+            self.last_sign_of_life = monotonic()
+            self.hold.check()
 
     # --- a call's place in the journal
 
@@ -89,7 +106,7 @@ class DurableRun:
         try:
             user: object = asyncio.current_task()
         except RuntimeError:  # the thread of a plain handler
-            user, self._in_thread = None, True
+            user, self.in_thread = None, True
         if self._users.setdefault(field, user) is not user:
             raise DurableError(
                 f"{what} is called from two tasks of job {self.job.id}, whose order may differ in the next run; "
@@ -107,7 +124,7 @@ class DurableRun:
             DurableError: another program has overwritten the journal.
             CancelledError: the run is being ended, or another worker holds the job.
         """
-        if self._in_thread:
+        if self.in_thread:
             self._keep(asyncio.current_task())
         await self.check()
         if self._opening is None:
@@ -121,7 +138,7 @@ class DurableRun:
         owner = self.state.options.identity.owner
         journal = await self.send(lambda: self.journals.open(owner=owner, job_id=self.job.id))
         if journal is None:
-            self._stop_as_lost()
+            self.stop_as_lost()
         else:
             self.lease, self.entries = journal.lease, dict(journal.entries)
             self._size = sum(map(len, self.entries.values()))
@@ -178,7 +195,7 @@ class DurableRun:
             )
         )
         if recorded is None:
-            self._stop_as_lost()
+            self.stop_as_lost()
             return None
         self.has_journal = True
         if state is EntryState.DONE:
@@ -224,8 +241,28 @@ class DurableRun:
         if self.closed:
             raise DurableError(f"job {self.job.id} has ended; nothing may use its context any more")
         if self.job.ending in NEEDS_RERUN:
+            self._refused += 1
             await asyncio.sleep(0)  # a handler that calls again and again must not stop the event loop
+            if self._refused > MAX_REFUSED_CALLS:
+                self._keep(asyncio.current_task())  # cancelled when the run closes
+                await self.state.loop.create_future()
             raise asyncio.CancelledError(f"job {self.job.id} runs again later; nothing more is recorded in this run")
+
+    async def begin_new_call(self) -> None:
+        """Let a cancellation take effect that was requested before this delivery. Call it before what is not recorded.
+
+        The handler has got all that the journal has by then, so that it can undo what its steps have done.
+
+        Raises:
+            CancelledError: somebody has asked to cancel the job.
+        """
+        job = self.job
+        if not (job.claimed.cancel and job.ending is None):
+            return
+        self.state.cancel(job)
+        if not self.in_thread:
+            await self.state.loop.create_future()  # until the cancellation of the job's task gets here
+        raise asyncio.CancelledError(f"somebody has asked to cancel job {job.id}")
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work that a cancellation must not cut. The cancellation is raised when it is done; a second one cuts.
@@ -243,6 +280,7 @@ class DurableRun:
     def close(self) -> None:
         """Let every later call raise, because the job has left its slot."""
         self.closed = True
+        self.hold.cancel()
         for task in tuple(self._tasks):
             task.cancel()
 
@@ -259,7 +297,12 @@ class DurableRun:
         task.add_done_callback(discard)
         return task
 
-    def _stop_as_lost(self) -> None:
+    def stop_as_lost(self) -> None:
+        """Stop the job, because another worker holds it.
+
+        Raises:
+            CancelledError: in every case.
+        """
         if not self.closed:
             self.state.lose(self.job.id)
         raise asyncio.CancelledError(f"another worker holds job {self.job.id}")

@@ -25,8 +25,31 @@ class Ending(StrEnum):
     """A client asked to cancel the job."""
     DRAIN = "draining"
     """The grace period is over. The job is released."""
+    SUSPEND = "suspended"
+    """The handler only waits. The job waits without a slot, and is delivered again."""
     LOST = "lease-lost"
     """Another worker holds the job. The outcome of this run is dropped."""
+
+
+class HoldOfJob(Protocol):
+    """The waits of a running job, `agentqueue_worker.app.hold.Hold`."""
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """Fields of the journal for which the run was suspended."""
+        ...
+
+    def tell_news(self) -> None:
+        """Let every wait ask again, since something has come for the job."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel every wait."""
+        ...
+
+    def awaits(self, task: "asyncio.Task[Any]") -> bool:
+        """Return whether a task does nothing but wait, or has started tasks that do."""
+        ...
 
 
 class DurableCallsOfJob(Protocol):
@@ -40,6 +63,16 @@ class DurableCallsOfJob(Protocol):
     @property
     def steps(self) -> Sequence[StepRecord]:
         """Steps of the job, without their values."""
+        ...
+
+    @property
+    def in_thread(self) -> bool:
+        """True if the handler is a plain function."""
+        ...
+
+    @property
+    def hold(self) -> "HoldOfJob":
+        """The waits of the run."""
         ...
 
     def close(self) -> None:
@@ -64,6 +97,7 @@ class RunningJob(ClaimedJob["Handler"]):
         "started",
         "started_ms",
         "task",
+        "tasks",
         "unsaved",
     )
 
@@ -84,6 +118,8 @@ class RunningJob(ClaimedJob["Handler"]):
         self.deadline: float | None = None
         """When the timeout ends the attempt, in seconds of the monotonic clock."""
         self.task: asyncio.Task[None] | None = None
+        self.tasks: set[asyncio.Task[Any]] | None = None
+        """Tasks that the handler has started and that have not ended, as far as there were any."""
         self.context: Context | None = None
         """Context that the handler gave to its function. It holds children, progress and checkpoint."""
         self.durable: DurableCallsOfJob | None = None

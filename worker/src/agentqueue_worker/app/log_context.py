@@ -18,6 +18,11 @@ _job_id, _attempt, _delivery = (_tokens[name].var for name in ("job_id", "attemp
 _tenant, _trace, _parent = (_tokens[name].var for name in ("tenant", "trace", "parent"))
 
 
+def current_job_id() -> str:
+    """Return the ID of the job whose task or thread this is; empty outside of jobs."""
+    return str(_job_id.get(""))
+
+
 class JobContexts:
     """Makes the context of each job's task. Fields that jobs of one name share are bound only once, to save time."""
 

@@ -30,6 +30,7 @@ from agentqueue.model.outcomes import (
     DeadLettered,
     Released,
     Rescheduled,
+    Suspended,
 )
 from agentqueue.model.result import ResultRecord
 from agentqueue_worker.app.job import Handler, RunningJob
@@ -111,6 +112,12 @@ class OutcomeFactory:
         }
         delay_ms = snooze_ms(after, now_ms=now_ms(), expires_ms=claimed.count("expires"))
         return Released(job.id, claimed.level, delay_ms, notes)
+
+    def suspended(self, job: RunningJob, seconds: float) -> Suspended:
+        """Return the outcome of a run whose handler only waits, after that many seconds. It counts as progress."""
+        waits = () if job.durable is None else job.durable.hold.fields
+        notes: dict[str, bytes | str | int] = {**(job.unsaved or {}), **job.progress_fields()}
+        return Suspended(job.id, job.claimed.level, round(seconds * 1000), waits, notes)
 
     def rescheduled(self, job: RunningJob, delay_ms: int, error: AttemptError) -> Rescheduled:
         """Return the outcome of a failed attempt that is followed by another one after `delay_ms`."""

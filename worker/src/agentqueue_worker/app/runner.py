@@ -40,6 +40,10 @@ from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeles
 
 CANCEL_AGAIN_AFTER_S = 5.0
 """Seconds between two cancellations of a handler that swallows them. Cleaning up after one may take a moment."""
+ABANDON_SUSPENDED_AFTER_S = 5.0
+"""Seconds after which a run that does not end for its suspension is left behind, and its job is suspended anyway."""
+CANCEL_STANDING_AFTER_S = 5.0
+"""Seconds after which a run that began with a request to cancel is cancelled, although it makes no new durable call."""
 FAULT_DELAY_S = 5.0
 """Seconds until a job is claimable again that could not be started or recorded, so that a fault does not spin."""
 NEVER_AWAITABLE = frozenset((type(None), bool, int, float, str, dict, list))
@@ -82,6 +86,8 @@ class Runner:
         self.unrecorded: dict[str, RunningJob] = {}
         """Ended jobs whose registry wants a call once their outcome is recorded."""
         state.on_lost = self.lose
+        state.suspend = self.suspend
+        state.cancel = self.cancel
 
     # --- starting
 
@@ -126,7 +132,10 @@ class Runner:
             if job.deadline < self._timer_at:
                 self._set_timer(job.deadline)
         state.running[job.id] = job
-        job.task = state.loop.create_task(self._run(job), context=self._contexts.context_of(job))
+        # Not the loop's `create_task`, which would ask the task factory: the job's own task is not one of its tasks.
+        job.task = asyncio.Task(self._run(job), loop=state.loop, context=self._contexts.context_of(job))
+        if job.claimed.cancel and self._rules.cancellable:
+            state.loop.call_later(CANCEL_STANDING_AFTER_S, self.cancel, job)
 
     def _outcome_of_unstarted(self, job: ClaimedJob[Handler | None], decision: Admission) -> Outcome:
         facts: dict[str, Any] = {"job_id": job.id, "job": job.record.name, "queue": self._queue}
@@ -180,14 +189,60 @@ class Runner:
 
     def stop(self, job: RunningJob, ending: Ending) -> None:
         """Stop a running job. If it is stopped several times, the first reason counts."""
-        job.ending = job.ending or ending
-        if job.context is not None:
-            job.context.stopping = True
-            job.context.ending = job.ending.value
+        self._note_ending(job, ending)
         if job.task is not None:
             job.task.cancel()
             # A task that is cancelled before it first runs never enters `_run`.
             job.task.add_done_callback(lambda _: self._failed(job, asyncio.CancelledError()))
+
+    def cancel(self, job: RunningJob) -> None:
+        """Cancel a running job on request, unless it is being ended already.
+
+        A plain handler that makes durable calls gets the cancellation from the call that it makes.
+        """
+        if self._state.running.get(job.id) is not job or job.ending is not None:
+            return
+        durable = job.durable
+        if durable is not None and durable.in_thread:
+            self._note_ending(job, Ending.CANCEL)
+            durable.hold.cancel()
+        else:
+            self.stop(job, Ending.CANCEL)
+
+    def suspend(self, job: RunningJob) -> None:
+        """End a run whose handler only waits. Whatever it does then, its job waits without a slot."""
+        if self._state.running.get(job.id) is not job or job.ending is not None:
+            return
+        durable = job.durable
+        assert durable is not None
+        self._note_ending(job, Ending.SUSPEND)
+        others = [task for task in job.tasks or () if not task.done() and not durable.hold.awaits(task)]
+        if others:
+            log.warning(
+                "suspended_with_tasks",
+                job_id=job.id,
+                job=job.record.name,
+                tasks=[str(getattr(task.get_coro(), "__qualname__", task.get_name())) for task in others],
+                reason="these tasks of the job are cut off and run again; make steps of them, or use ctx.busy()",
+            )
+        if durable.in_thread:
+            durable.hold.cancel()
+        elif job.task is not None:
+            job.task.cancel()
+        self._state.loop.call_later(ABANDON_SUSPENDED_AFTER_S, self._abandon_suspended, job)
+
+    def _abandon_suspended(self, job: RunningJob) -> None:
+        if self._state.running.get(job.id) is job:
+            log.warning("job_ignores_suspension", job_id=job.id, job=job.record.name)
+            if job.task is not None:
+                job.task.cancel()
+            self.abandon(job)
+
+    def _note_ending(self, job: RunningJob, ending: Ending) -> None:
+        job.ending = job.ending or ending
+        if job.context is not None:
+            job.context.stopping = True
+            job.context.ending = job.ending.value
 
     def lose(self, job: RunningJob) -> None:
         """Stop the job and discard its result, because another worker owns it now."""
@@ -201,7 +256,11 @@ class Runner:
         """Release a job that does not end, because the process is about to exit."""
         if self._free_slot(job):
             self._track_orphan(job)
-            self._finish(job, self._outcomes.released(job, None), monotonic() - job.started, None)
+            seconds = monotonic() - job.started
+            make = self._outcomes
+            is_suspended = job.ending is Ending.SUSPEND
+            outcome = make.suspended(job, seconds) if is_suspended else make.released(job, None)
+            self._finish(job, outcome, seconds, None)
 
     def _track_orphan(self, job: RunningJob) -> None:
         task, orphans = job.task, self._state.orphaned_tasks
@@ -221,6 +280,8 @@ class Runner:
             job.context.ended = True
         if job.durable is not None:
             job.durable.close()
+            for task in tuple(job.tasks or ()):
+                task.cancel()
         if job.claimed is self._state.suspect:
             self._state.suspect = None
         return True
@@ -229,6 +290,9 @@ class Runner:
         if not self._free_slot(job):
             return
         seconds = monotonic() - job.started
+        if job.ending is Ending.SUSPEND:
+            self._finish(job, self._outcomes.suspended(job, seconds), seconds, None)
+            return
         try:
             outcome = self._outcomes.completed(job, value, seconds)
         except BaseException as exc:  # noqa: BLE001  # the value can't be encoded, or its own code raised this
@@ -240,6 +304,9 @@ class Runner:
         if not self._free_slot(job):
             return
         seconds = monotonic() - job.started
+        if job.ending is Ending.SUSPEND:
+            self._finish(job, self._outcomes.suspended(job, seconds), seconds, None)
+            return
         if job.ending is Ending.TIMEOUT:
             limit = job.record.options.timeout or job.handler.timeout or 0.0
             late = TimeoutError(f"the job took longer than its timeout of {limit:g} s")
@@ -254,7 +321,7 @@ class Runner:
                 return CancelledOnRequest()
             case Ending.DRAIN:
                 return Yielded()
-            case None | Ending.LOST:
+            case None | Ending.LOST | Ending.SUSPEND:
                 pass
             case _ as other:
                 assert_never(other)

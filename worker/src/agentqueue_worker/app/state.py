@@ -15,6 +15,7 @@ import structlog
 from agentqueue.clock import monotonic
 from agentqueue.model.attempts import Progress, encode_progress
 from agentqueue_worker.app.forks import end_child
+from agentqueue_worker.app.job_tasks import running_jobs
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.domain.claim_size import ahead_size
@@ -45,7 +46,7 @@ class WorkerState:
     holds_ahead = 0
     """Number of jobs beyond its slots that this worker may hold, as its heartbeat says. 0 if its jobs are long."""
 
-    def __init__(self, options: WorkerOptions, notes: ProgressWriter) -> None:
+    def __init__(self, options: WorkerOptions, notes: ProgressWriter) -> None:  # noqa: PLR0915  # it only assigns
         self.options = options
         self.queue = options.queue
         self.declared_queue = options.declared_queue or options.queue
@@ -53,7 +54,7 @@ class WorkerState:
         self.state: Any = SimpleNamespace()
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
-        self.running: dict[str, RunningJob] = {}
+        self.running: dict[str, RunningJob] = running_jobs(self.loop)
         self.claimed: deque[Claimed] = deque()
         """Claimed jobs that have not started. They start in this order, when slots are free."""
         self.leases = Leases()
@@ -95,6 +96,14 @@ class WorkerState:
         """Makes the lease thread renew and send a heartbeat now, because its content has changed."""
         self.on_lost: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
         """Stops a running job whose lease was lost."""
+        self.waiting_jobs: set[RunningJob] = set()
+        """Jobs that wait in their slot for a signal, a time or children."""
+        self.listen: Callable[[], None] = lambda: None
+        """Makes the worker listen for news of the jobs that wait in their slots."""
+        self.suspend: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
+        """Ends a run whose handler only waits, so that the job waits without a slot."""
+        self.cancel: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
+        """Cancels a running job on request."""
         self.open_durable: Callable[[RunningJob], Durable]  # set by the worker
         """Makes the durable calls of a running job."""
         self._progress_writer = notes

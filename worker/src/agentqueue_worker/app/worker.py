@@ -85,7 +85,7 @@ class Worker:
 
         def open_durable(job: RunningJob) -> DurableCalls:
             job.durable = run = DurableRun(job, journals, self.state)
-            return DurableCalls(run, telemetry.step_ended)
+            return DurableCalls(run, self._engine, telemetry.step_ended)
 
         self.state.open_durable = open_durable
         self.state.renew_soon = self._renewer.renew_soon

@@ -80,7 +80,7 @@ def admit(job: ClaimedJob[object], rules: AdmissionRules, now_ms: int) -> Admiss
     claimed = job.claimed
     if job.handler is not None and not claimed.meta and not claimed.cancel:
         return START  # the hot path
-    if claimed.cancel and rules.cancellable:
+    if claimed.cancel and rules.cancellable and not _can_undo(job, rules):
         return DropCancelled()
     if 0 < claimed.count("expires") <= now_ms:
         return Reject(DeadLetterReason.EXPIRED, "its _expires passed before a worker came to it")
@@ -94,6 +94,14 @@ def admit(job: ClaimedJob[object], rules: AdmissionRules, now_ms: int) -> Admiss
     if now_ms - since_ms < rules.unknown_grace_ms:
         return Defer(min(UNKNOWN_JOB_DELAY_MS, rules.unknown_grace_ms), since_ms)
     return Reject(DeadLetterReason.UNKNOWN_JOB, explain_unknown(job.record.name, rules.names))
+
+
+def _can_undo(job: ClaimedJob[object], rules: AdmissionRules) -> bool:
+    """Return whether a job that somebody asked to cancel is started once more, to undo what its steps have done."""
+    claimed = job.claimed
+    crashes = claimed.count("crashes") - claimed.count("past_crashes")
+    has_run = "journal" in claimed.meta and claimed.delivery > 1
+    return has_run and job.handler is not None and crashes < rules.crash_limit
 
 
 def explain_unknown(name: str, names: Iterable[str]) -> str:
