@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agentqueue.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from agentqueue.agent.children import Child, ChildFailed
     from agentqueue.agent.context import Context
     from agentqueue.agent.declaration import JobDeclaration, declare
     from agentqueue.agent.definition import Agent, WorkerContext
@@ -23,6 +24,8 @@ __all__ = [
     "Agent",
     "AgentQueueError",
     "Backoff",
+    "Child",
+    "ChildFailed",
     "Client",
     "Context",
     "DurableError",
@@ -48,6 +51,8 @@ if not TYPE_CHECKING:  # a type checker would take any name of a module that has
             "Agent": "agentqueue.agent.definition",
             "AgentQueueError": "agentqueue.errors",
             "Backoff": "agentqueue.model.retry_policy",
+            "Child": "agentqueue.agent.children",
+            "ChildFailed": "agentqueue.agent.children",
             "Client": "agentqueue.client",
             "Context": "agentqueue.agent.context",
             "DurableError": "agentqueue.agent.outcomes",

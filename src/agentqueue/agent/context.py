@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -21,7 +22,8 @@ from typing import (
 
 import orjson
 
-from agentqueue.agent.durable import StepCall, StepOptions, current_step
+from agentqueue.agent.children import MAX_DEPTH, Child, ChildFailed, child_fingerprint
+from agentqueue.agent.durable import MAX_KEY, ChildCall, GatherCall, StepCall, StepOptions, current_step
 from agentqueue.agent.job_definition import JobDefinition, job_of
 from agentqueue.agent.outcomes import DurableError, InvalidCheckpoint, Suspended
 from agentqueue.agent.payload import to_json
@@ -29,14 +31,14 @@ from agentqueue.agent.waiting import First, Signal, Waiting
 from agentqueue.clock import now_ms
 from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.ids import new_nonce
-from agentqueue.keys import check_job_name, check_queue
+from agentqueue.keys import check_id, check_job_name, check_queue
 from agentqueue.model.attempts import Progress
 from agentqueue.model.exceptions import clean_text, describe_value
 from agentqueue.model.job import JobRecord, child_id
 from agentqueue.model.json import encode
 from agentqueue.model.new_job import NO_PAYLOAD, prepare_job
 from agentqueue.model.numbers import plain_number
-from agentqueue.model.retry_policy import Seconds
+from agentqueue.model.retry_policy import Seconds, seconds
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from agentqueue.model.new_job import EnqueueOptions, NewJob
 
 T = TypeVar("T")
+R = TypeVar("R")
 P = TypeVar("P")
 Q = ParamSpec("Q")
 Ts = TypeVarTuple("Ts")
@@ -391,6 +394,160 @@ class Context:
         if step is None:
             raise UsageError("ctx.idempotency_key is known inside a step only; read it in the step's function")
         return f"{self.id}:{step}"
+
+    @overload
+    def child(
+        self,
+        target: "Callable[[Context, P], Awaitable[R]] | JobDeclaration[P, R]",
+        data: P,
+        *,
+        key: str | None = None,
+        **options: "Unpack[EnqueueOptions]",
+    ) -> Child[R]: ...
+    @overload
+    def child(
+        self,
+        target: "Callable[[Context], Awaitable[R]] | JobDeclaration[None, R]",
+        *,
+        key: str | None = None,
+        **options: "Unpack[EnqueueOptions]",
+    ) -> Child[R]: ...
+    @overload
+    def child(
+        self,
+        target: "Callable[[Context, P], R]",
+        data: P,
+        *,
+        key: str | None = None,
+        **options: "Unpack[EnqueueOptions]",
+    ) -> Child[R]: ...
+    @overload
+    def child(
+        self, target: "Callable[[Context], R]", *, key: str | None = None, **options: "Unpack[EnqueueOptions]"
+    ) -> Child[R]: ...
+    @overload
+    def child(
+        self,
+        target: JobDefinition | tuple[str, str],
+        data: Any = NO_PAYLOAD,
+        *,
+        key: str | None = None,
+        **options: "Unpack[EnqueueOptions]",
+    ) -> Child[Any]: ...
+    def child(self, target: Any, data: Any = NO_PAYLOAD, *more: Never, key: str | None = None, **options: Any) -> Any:
+        """Ask for a job whose result this job waits for. It is sent once, however often this job runs.
+
+        `await` the child, or give it to `gather` with others. Nothing is sent before. While this job waits, it needs no
+        slot of a worker.
+
+        Args:
+            target: A function decorated with `@agent.job`, its definition in `agent.jobs`, a `declare`d job, or
+                `(queue, job name)`.
+            data: The payload; see `enqueue`.
+            more: Not used; see `enqueue`.
+            key: Distinguishes children of one target that several tasks of the job ask for, such as the ID of an item.
+            options: See `EnqueueOptions`. `priority`, `tenant` and `trace` are this job's by default. `timeout` is of
+                the child's attempts; the time that this job waits is limited by `gather` and by the child's `result`.
+
+        Raises:
+            DurableError: The target is not a job, the payload is refused, an option is out of range, or too many jobs
+                wait for one another in a row.
+        """
+        if more:
+            raise DurableError("ctx.child takes one payload; put several values into one model or dict")
+        if options.get("id") is not None:
+            raise DurableError("a child's ID is derived from its call; give it a key= instead of an id=")
+        if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+            raise DurableError(f"the key {key!r:.80} of a child must have 1 to {MAX_KEY} printable characters")
+        record, calls = self._record, self._calls()
+        if record.depth >= MAX_DEPTH:
+            raise DurableError(
+                f"job {self.id} is child of {record.depth} jobs that wait for one another, which is the limit; "
+                "does a job ask for itself?"
+            )
+        inherited = {"priority": record.priority, "tenant": record.tenant, "trace": record.trace}
+        try:
+            queue, name, payload = self._resolve(target, data)
+            prepared = prepare_job(
+                queue,
+                name,
+                payload,
+                inherited | options,
+                now_ms=now_ms(),
+                new_id="",
+                draw_nonce=new_nonce,
+                parent=check_id(self.id),
+                parent_queue=self.queue,
+                depth=record.depth + 1,
+            )
+        except UsageError as exc:
+            raise DurableError(f"ctx.child: {exc}") from exc
+        job = job_of(target)
+        load = None if job is None else partial(job.result.load, what=f"the result of {queue}/{name}")
+        call = ChildCall(prepared.job, name, child_fingerprint(queue, name, payload), key, load)
+        calls.child(call)
+        return Child(call, self._gather)
+
+    @overload
+    def gather(
+        self,
+        children: Sequence[Child[R]],
+        *,
+        on_error: Literal["raise"] = "raise",
+        need: int | None = None,
+        timeout: Seconds | None = None,
+        cancel_rest: bool = False,
+    ) -> Awaitable[list[R]]: ...
+    @overload
+    def gather(
+        self,
+        children: Sequence[Child[R]],
+        *,
+        on_error: Literal["collect"],
+        need: int | None = None,
+        timeout: Seconds | None = None,
+        cancel_rest: bool = False,
+    ) -> Awaitable[list[R | ChildFailed]]: ...
+    def gather(
+        self,
+        children: Sequence[Child[Any]],
+        *,
+        on_error: Literal["raise", "collect"] = "raise",
+        need: int | None = None,
+        timeout: Seconds | None = None,
+        cancel_rest: bool = False,
+    ) -> Any:
+        """Send children, and wait for their results. This job needs no slot of a worker meanwhile.
+
+        What a gather has come to is kept in the journal: later runs get the same results, or the same error.
+
+        Args:
+            children: Up to 1,000 children; their results may have 16 MiB in all.
+            on_error: `raise`: the first child that fails is raised. `collect`: failed children are results too.
+            need: Number of children that must complete; all by default. The others go on, and their results are not
+                returned. With `raise`, children may fail as long as so many can complete.
+            timeout: Seconds from the first call. They count while this job is suspended, and in later runs.
+            cancel_rest: Cancel the children that have not ended when the gather is complete, fails or is late.
+
+        Returns:
+            The results, in the order of the children. With `need`, of those that had ended by then.
+
+        Raises:
+            ChildFailed: A child has failed. The others go on unless `cancel_rest` is set.
+            TimeoutError: The time is over. The children go on unless `cancel_rest` is set.
+            DurableError: An argument is out of range.
+        """
+        if on_error not in ("raise", "collect"):
+            raise DurableError(f"on_error={on_error!r} must be 'raise' or 'collect'")
+        count = len(children) if need is None else need
+        if not 0 < count <= len(children) and (children or need is not None):
+            raise DurableError(f"need={need!r} must be a number from 1 to the number of children, {len(children)}")
+        limit = None if timeout is None else seconds(timeout, "timeout")
+        calls = [child.call for child in children]
+        return self._gather(GatherCall(calls, on_error == "collect", count, limit, cancel_rest))
+
+    def _gather(self, call: GatherCall) -> Any:
+        return self._call(self._calls().gather(call))
 
     def _calls(self) -> "Durable":
         """Return the worker's part of the durable calls.

@@ -5,13 +5,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict
 
 from agentqueue.agent.outcomes import DurableError
 from agentqueue.agent.return_value import ReturnValue
 from agentqueue.agent.waiting import First, Signal, Waiting
 from agentqueue.errors import UsageError
 from agentqueue.model.retry_policy import MIN_TIMEOUT_S, Backoff, Seconds, check_attempts, seconds
+
+if TYPE_CHECKING:
+    from agentqueue.model.new_job import NewJob
 
 current_step: Final[ContextVar[str | None]] = ContextVar("current_step", default=None)
 """The step that runs in this task or thread, such as `plan#1`; None outside of steps."""
@@ -111,12 +114,53 @@ class StepCall:
         return cls(name, function, args, kwargs, value, key, timeout, attempts, backoff, once, verify)
 
 
+@dataclass(slots=True, eq=False)
+class ChildCall:
+    """A call of `ctx.child`. The worker fills in what it learns of the child."""
+
+    job: "NewJob"
+    name: str
+    fingerprint: str
+    """Fingerprint of target and payload."""
+    key: str | None
+    load: Callable[[Any], Any] | None
+    """Returns the child's result as its handler's annotation says, from JSON. None: the JSON value is the result."""
+    place: str = ""
+    """The call among those of its run, the same in each run."""
+    id: str | None = None
+    """ID of the child, once it is sent."""
+    is_awaited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatherCall:
+    """A call of `ctx.gather`, or an awaited child."""
+
+    children: Sequence[ChildCall]
+    collect: bool = False
+    """Failed children are results."""
+    need: int = 1
+    timeout: float | None = None
+    """In seconds."""
+    cancel_rest: bool = False
+    of_one: bool = False
+    """A child is awaited: its result is wanted, and not a list."""
+
+
 class Durable(Protocol):
     """The worker's part of a job's durable calls. Its methods are called in the handler's own task or thread.
 
     A method takes its place in the journal when it is called. The coroutine that it returns is awaited in the event
     loop; it raises CancelledError once the run is being ended.
     """
+
+    def child(self, call: ChildCall) -> None:
+        """Take the place of a child that the job asks for. See `Context.child`."""
+        ...
+
+    def gather(self, call: GatherCall) -> Coroutine[Any, Any, Any]:
+        """Send children that are not sent yet, and wait for what they return. See `Context.gather`."""
+        ...
 
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """Run a step, or return its value from the journal. See `Context.step`."""

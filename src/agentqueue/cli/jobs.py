@@ -190,9 +190,9 @@ def list_jobs(
 
 def cancel(
     job_ids: Annotated[list[str], typer.Argument(metavar="ID")],
-    cascade: Annotated[
-        bool, typer.Option("--cascade/--no-cascade", help="Cancel the children that they wait for, too.")
-    ] = True,
+    leave_children: Annotated[
+        bool, typer.Option("--leave-children", help="Let the children that they wait for go on.")
+    ] = False,
     as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
@@ -202,7 +202,7 @@ def cancel(
     """
 
     async def cancel_all(client: Client) -> dict[str, Cancellation]:
-        return {job_id: await client.cancel(job_id, cascade=cascade) for job_id in job_ids}
+        return {job_id: await client.cancel(job_id, cascade=not leave_children) for job_id in job_ids}
 
     results = with_client(redis, cancel_all)
     if as_json:

@@ -42,6 +42,12 @@ MAX_TAG_CHARACTERS: Final = 128
 """Maximum length of a tag."""
 
 
+MAX_CHILDREN_PER_CALL: Final = 200
+"""Maximum number of children that one call sends for a job that waits for them. It blocks the server for under 5 ms."""
+MAX_CHILD_BYTES_PER_CALL: Final = 3 * 1024 * 1024
+"""Maximum size of these children, in bytes."""
+
+
 class EnqueueOptions(TypedDict, total=False):
     """Keywords of `enqueue`. None is the same as leaving one out. Durations are in seconds, or timedeltas."""
 

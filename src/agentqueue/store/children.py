@@ -11,10 +11,6 @@ from agentqueue.store.replies import decode_ids
 from agentqueue.store.scripts import load
 from agentqueue.store.server import Server
 
-MAX_CHILDREN_PER_CALL: Final = 200
-"""Maximum number of children that one call sends. It blocks the server for less than 5 ms."""
-MAX_CHILD_BYTES_PER_CALL: Final = 3 * 1024 * 1024
-"""Maximum size of the children that one call sends, in bytes."""
 MAX_CANCELLED_PER_CALL: Final = 100
 """Maximum number of children that one call cancels."""
 RETURNS_PER_READ: Final = 100

@@ -5,10 +5,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from agentqueue.agent.durable import StepCall
+from agentqueue.agent.durable import ChildCall, GatherCall, StepCall
 from agentqueue.agent.waiting import First, Signal, Waiting
 from agentqueue.model.retry_policy import Seconds
 from agentqueue.store import Engine
+from agentqueue.store.children import Children
+from agentqueue_worker.app.children import ChildCalls
 from agentqueue_worker.app.durable_run import DurableRun
 from agentqueue_worker.app.steps import Steps
 from agentqueue_worker.app.waits import Waits
@@ -21,6 +23,15 @@ class DurableCalls:
         self.run = run
         self._waits = Waits(run, engine)
         self._steps = Steps(run, functools.partial(step_ended, run.job.handler.name))
+        self._children = ChildCalls(run, Children(engine.server, engine.keys.queue))
+
+    def child(self, call: ChildCall) -> None:
+        """Take the place of a child that the job asks for."""
+        self._children.child(call)
+
+    def gather(self, call: GatherCall) -> Coroutine[Any, Any, Any]:
+        """Send children that are not sent yet, and wait for what they return."""
+        return self._children.gather(call)
 
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """Run a step, or return its value from the journal."""

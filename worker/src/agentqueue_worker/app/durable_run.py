@@ -57,6 +57,8 @@ class DurableRun:
         self._in_flight = 0
         self.last_sign_of_life = monotonic()
         """When a step or a wait began or ended, in monotonic seconds."""
+        self.at_close: list[Callable[[], None]] = []
+        """Called when the job leaves its slot."""
         self._size = 0
         self._replayed = 0
         self._opening: asyncio.Task[None] | None = None
@@ -281,6 +283,8 @@ class DurableRun:
         """Let every later call raise, because the job has left its slot."""
         self.closed = True
         self.hold.cancel()
+        for call in self.at_close:
+            call()
         for task in tuple(self._tasks):
             task.cancel()
 
