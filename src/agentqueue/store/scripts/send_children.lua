@@ -35,7 +35,7 @@ end
 local known = #ids > 0 and redis.call('HMGET', children, unpack(ids)) or {}
 local jobs, jobs_queue = {}, nil
 local function enqueue_collected()
-  if #jobs > 0 then enqueue_jobs(jobs_queue, jobs, false) end
+  if #jobs > 0 then enqueue_jobs(jobs_queue, jobs, true) end -- With the salt, the IDs are as good as random.
   jobs = {}
 end
 
