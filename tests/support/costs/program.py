@@ -233,7 +233,7 @@ def _backlog(count: int, name: str = "work") -> list[dict[str, Any]]:
 CASES: Final = {
     "enqueue-one": Case(enqueueing_one_by_one, jobs=300, debugged=10),
     "enqueue-bulk": Case(enqueueing_in_bulk, jobs=1_000, debugged=500),
-    "noop-1": Case(running(1), jobs=300, debugged=20),
+    "noop-1": Case(running(1), jobs=1_000, debugged=20),
     "noop-10": Case(running(10), jobs=1_000, debugged=100),
     "noop-100": Case(running(100), jobs=2_000, debugged=200),
     "delayed": Case(delaying, jobs=300, debugged=50),
