@@ -36,6 +36,7 @@ SLOW = {
     "test_process_one.py",
     "test_secrets_hidden.py",
     "test_sentinel.py",
+    "test_step_faults.py",
     "test_tls.py",
     "test_up.py",
     "test_up_external.py",
