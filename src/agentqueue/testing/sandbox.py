@@ -219,7 +219,7 @@ class Sandbox:
         if any([await self._has_work(agent) for agent in self.agents]):
             return True
         delayed = 0
-        if "its children" in (status.waits_for or ""):
+        if "child" in (status.waits_for or ""):
             for agent in self.agents:
                 for job in await self.client.jobs(agent.queue, State.DELAYED, limit=1_000):
                     await make_due(self.client.store, job.queue, job.id)

@@ -26,7 +26,9 @@ CLIENT = [
     [
         pytest.param(agentqueue, ROOT, id="agentqueue"),
         pytest.param(agentqueue.client, CLIENT, id="client"),
-        pytest.param(agentqueue.testing, ["Burst", "EmbeddedServer", "RunningWorker", "Sandbox"], id="testing"),
+        pytest.param(
+            agentqueue.testing, ["Burst", "EmbeddedServer", "RunningWorker", "Sandbox", "context"], id="testing"
+        ),
     ],
 )
 def test_a_modules_names_are_these_and_each_is_there(module: ModuleType, names: list[str]) -> None:
