@@ -1,13 +1,14 @@
-"""A context for calling handlers by hand, and a data folder of the test's own."""
+"""A context for calling handlers by hand, a data folder of the test's own, and the services of the agents."""
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from assistants.services import Server
 
 from agentqueue.agent.context import Context
 from agentqueue.agent.durable import Durable
@@ -57,3 +58,11 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRAVEL_DATA", str(tmp_path))
     monkeypatch.delenv("SMTP_URL", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The model and the shop that the agents of `examples/agents` call."""
+    with Server() as server:
+        monkeypatch.setenv("SERVICES_URL", server.url)
+        yield server

@@ -1,0 +1,1 @@
+"""Two durable agents, `research` and `buyer`, and the services that they call."""

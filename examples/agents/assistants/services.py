@@ -1,0 +1,205 @@
+"""The services that the agents call, on this machine: a language model and a shop. `python -m assistants.services`.
+
+The model answers as an OpenAI-compatible server (`POST /v1/chat/completions`), at once or as a stream, with text or
+with a tool call. The shop takes payments with an idempotency key. Every request is counted, and faults can be ordered:
+a status such as 429 or 500, or a slow answer.
+"""
+
+import argparse
+import json
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+QUERIES = ("price", "history", "rivals")
+"""What the model wants to be searched for each topic."""
+PRICES = {"laptop": 1_900, "pencil": 2}
+"""Prices of the shop, in euros. Other things cost 100."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of one answer of the model."""
+
+    status: int = 200
+    """Status of the answer. 200: the answer is right, but comes late."""
+    delay: float = 0.0
+    """Seconds until the answer begins."""
+    retry_after: int = 0
+    """Value of the header Retry-After, in seconds."""
+
+
+@dataclass
+class Records:
+    """What the services were asked."""
+
+    prompts: Counter[str] = field(default_factory=Counter)
+    """Number of answers that the model began, by prompt."""
+    model_delay: float = 0.0
+    """Seconds that each answer of the model takes."""
+    payments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Payments by idempotency key."""
+    payment_calls: int = 0
+    payment_delay: float = 0.0
+    """Seconds between a payment and its answer."""
+    faults: deque[Fault] = field(default_factory=deque)
+    """Faults of the next answers of the model."""
+    asked: threading.Condition = field(default_factory=threading.Condition)
+    """Notified at each request."""
+
+    def wait(self, seconds: float = 0.1) -> None:
+        """Wait for the next request, or for that many seconds."""
+        with self.asked:
+            self.asked.wait(seconds)
+
+    @property
+    def model_calls(self) -> int:
+        """Number of requests to the model."""
+        return self.prompts.total()
+
+
+def answer(prompt: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the model's message. The first word of the prompt decides: it is the same for the same prompt."""
+    word, _, rest = prompt.partition(": ")
+    match word:
+        case "Plan":
+            content = json.dumps({"queries": [f"{rest} {query}" for query in QUERIES]})
+        case "Search":
+            content = f"All about {rest}."
+        case "Write":
+            content = f"A report on {rest}"
+        case "Choose" if tools:
+            name = tools[0]["function"]["name"]
+            arguments = json.dumps({"item": rest, "price": PRICES.get(rest, 100)})
+            call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
+            return {"role": "assistant", "content": None, "tool_calls": [call]}
+        case _:
+            content = f"I do not know what to do with {prompt!r}."
+    return {"role": "assistant", "content": content}
+
+
+def chunks_of(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Return a message as the deltas of a stream: its words, or its tool calls."""
+    if message["content"] is None:
+        yield {"tool_calls": [{"index": index, **call} for index, call in enumerate(message["tool_calls"])]}
+        return
+    for word in message["content"].split(" "):
+        yield {"content": f"{word} "}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_POST(self) -> None:
+        """Answer a request to the model or to the shop."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/v1/chat/completions":
+            self._complete(body)
+        elif self.path == "/shop/payments":
+            self._pay(body, self.headers["Idempotency-Key"])
+        else:
+            self._send(404, {"error": {"message": f"no such path: {self.path}"}})
+
+    def do_GET(self) -> None:
+        """Return the payment of an idempotency key."""
+        (key,) = parse_qs(urlsplit(self.path).query)["key"]
+        payment = self.server.records.payments.get(key)
+        self._send(404 if payment is None else 200, payment or {"error": {"message": "no such payment"}})
+
+    def _complete(self, body: Mapping[str, Any]) -> None:
+        records, prompt = self.server.records, body["messages"][-1]["content"]
+        with records.asked:
+            records.prompts[prompt] += 1
+            fault = records.faults.popleft() if records.faults else Fault()
+            records.asked.notify_all()
+        time.sleep(fault.delay or records.model_delay)
+        if fault.status != 200:
+            self._send(fault.status, {"error": {"message": "an ordered fault"}}, retry_after=fault.retry_after)
+            return
+        message = answer(prompt, body.get("tools", []))
+        if body.get("stream"):
+            self._stream(message)
+        else:
+            reason = "tool_calls" if message["content"] is None else "stop"
+            choice = {"index": 0, "message": message, "finish_reason": reason}
+            self._send(200, {"object": "chat.completion", "model": body["model"], "choices": [choice]})
+
+    def _stream(self, message: Mapping[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for delta in chunks_of(message):
+            event = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]}
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _pay(self, body: Mapping[str, Any], key: str) -> None:
+        records = self.server.records
+        with records.asked:
+            records.payment_calls += 1
+            payment = records.payments.setdefault(key, {"id": f"pay-{len(records.payments) + 1}", **body})
+            records.asked.notify_all()
+        time.sleep(records.payment_delay)
+        self._send(200, payment)
+
+    def _send(self, status: int, body: Mapping[str, Any], *, retry_after: int = 0) -> None:
+        raw = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        if retry_after:
+            self.send_header("Retry-After", str(retry_after))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
+        """Log nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """The services in threads of this process: `with Server() as services: services.url`."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.records = Records()
+
+    @property
+    def url(self) -> str:
+        """Return the address, without a path."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore clients that went away, such as a worker that was killed."""
+
+
+def main() -> None:
+    """Serve until the program is interrupted."""
+    parser = argparse.ArgumentParser(description="A language model and a shop, for the agents of this example.")
+    parser.add_argument("--port", type=int, default=8087)
+    server = Server(parser.parse_args().port)
+    print(f"export SERVICES_URL={server.url}", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
