@@ -1,4 +1,4 @@
-"""docs/write-an-agent.md and docs/migrate-from-bullmq.md, run as they are written."""
+"""docs/write-an-agent.md, docs/durable-agents.md and docs/migrate-from-bullmq.md, run as they are written."""
 
 import os
 import re
@@ -16,7 +16,9 @@ from tests.support.pages import Page
 from tests.support.workers import final, until, worker_process
 
 ROOT = Path(__file__).parents[2]
-AGENT, BULLMQ = (Page(ROOT / "docs" / name) for name in ("write-an-agent.md", "migrate-from-bullmq.md"))
+AGENT, DURABLE, BULLMQ = (
+    Page(ROOT / "docs" / name) for name in ("write-an-agent.md", "durable-agents.md", "migrate-from-bullmq.md")
+)
 TOKEN = "a-long-token"
 
 
@@ -26,11 +28,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_agent_s_test_passes_by_the_page_s_command(folder: Path) -> None:
-    (words,) = AGENT.commands
+@pytest.mark.parametrize(("page", "passed"), [(AGENT, 1), (DURABLE, 5)], ids=["write-an-agent", "durable-agents"])
+def test_the_page_s_tests_pass_by_its_command(page: Page, passed: int, tmp_path: Path) -> None:
+    page.write(tmp_path)
+    (words,) = page.commands
     program = str(Path(sys.executable).parent / words[0])
-    done = subprocess.run([program, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+    done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, f"{passed} passed" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 async def test_the_agent_does_what_the_page_says(folder: Path, server_url: str) -> None:

@@ -83,6 +83,13 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
     },
     "security.md": {"agentqueue acl": "tests/integration/test_acl.py"},
     "scaling.md": {"$ agentqueue explain": EXPLAIN},
+    "durable-agents.md": {
+        "# shop.py": DOCS,
+        "# buyer.py": DOCS,
+        "# release.py": DOCS,
+        "# test_buyer.py": DOCS,
+        "pytest test_buyer.py": DOCS,
+    },
     "write-an-agent.md": {
         "# search.py": DOCS,
         "# producer.py": DOCS,
