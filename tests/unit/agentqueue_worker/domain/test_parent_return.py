@@ -3,12 +3,14 @@
 import orjson
 import pytest
 
+from agentqueue.keys import Level
 from agentqueue.model.attempts import AttemptError
 from agentqueue.model.child_return import ChildEnd, ChildError, ChildReturn, decode_return
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import JobRecord, State, decode_job, encode_job
-from agentqueue.model.outcomes import ParentReturn
+from agentqueue.model.outcomes import Completed, ParentReturn
 from agentqueue.model.result import ResultRecord, encode_result
+from agentqueue_worker.domain.outbox import Outbox
 from agentqueue_worker.domain.parent_return import return_cancelled, return_completed, return_dead
 
 CHILD = JobRecord("search", ("LIS",), queue="search", parent="P", parent_queue="agents", depth=3)
@@ -63,3 +65,11 @@ def test_another_parent_is_no_job(up: object) -> None:
     raw = orjson.dumps({"aq": 1, "up": up, "t": None, "f": "job", "a": [], "k": {}, "et": 1})
     with pytest.raises(ValueError, match="up must be"):
         decode_job(raw)
+
+
+def test_a_round_trip_returns_50_jobs_to_parents_at_most() -> None:
+    outbox = Outbox()
+    for number in range(120):
+        returns = ParentReturn("P", "agents", b'{"v":1}')
+        outbox.add(Completed(str(number), Level.NORMAL, b"{}", 0, 5, returns=returns))
+    assert [len(outbox.take(0.0).outcomes) for _ in range(3)] == [50, 50, 20]

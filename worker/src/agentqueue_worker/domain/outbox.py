@@ -7,6 +7,7 @@ from typing import Final
 from agentqueue.model.outcomes import (
     MAX_BYTES_PER_CALL,
     MAX_JOBS_PER_CALL,
+    Cancelled,
     Completed,
     DeadLettered,
     Outcome,
@@ -15,6 +16,8 @@ from agentqueue.model.outcomes import (
 
 MAX_CHILDREN_PER_ROUND_TRIP: Final = 1_000
 """Maximum number of children in one round trip. It bounds the time for which one script keeps the server busy."""
+MAX_RETURNS_PER_ROUND_TRIP: Final = 50
+"""Maximum number of jobs in one round trip that return to a parent. Each takes the server as long as 20 children."""
 SMALL_BATCH: Final = 16
 """Number of outcomes up to which a round trip takes all of them after one check of their size."""
 
@@ -94,12 +97,16 @@ class Outbox:
 
 def _take_bounded(queue: deque[Outcome]) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    size = children = 0
+    size = children = returns = 0
     while queue and len(outcomes) < MAX_JOBS_PER_CALL:
         outcome = queue[0]
         size += outcome_bytes(outcome)
         children += len(outcome.children) if isinstance(outcome, Completed | DeadLettered) else 0
-        if outcomes and (size > MAX_BYTES_PER_CALL or children > MAX_CHILDREN_PER_ROUND_TRIP):
+        returns += isinstance(outcome, Completed | DeadLettered | Cancelled) and outcome.returns is not None
+        is_too_much = (
+            size > MAX_BYTES_PER_CALL or children > MAX_CHILDREN_PER_ROUND_TRIP or returns > MAX_RETURNS_PER_ROUND_TRIP
+        )
+        if outcomes and is_too_much:
             break
         outcomes.append(queue.popleft())
     return outcomes
