@@ -85,6 +85,12 @@ def test_what_the_server_does_not_know_has_no_status() -> None:
     assert status_of(snapshot()) is None
 
 
+def test_a_job_that_has_snoozed_says_how_often_and_why() -> None:
+    found = status(live(score=NOW + 60_000.0, meta={"snoozes": b"3", "snooze": "übervoll".encode()}))
+    assert (found.snoozes, found.snooze) == (3, "übervoll")
+    assert (status(live()).snoozes, status(live()).snooze) == (0, None)
+
+
 @pytest.mark.parametrize(
     ("known", "state"),
     [
