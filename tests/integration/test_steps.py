@@ -23,6 +23,7 @@ from agentqueue import (
     StepFailed,
     step,
 )
+from agentqueue.cli.main import run as run_command
 from agentqueue.client import JobStatus
 from agentqueue.errors import NotFound, UsageError
 from agentqueue.model.dead_letter import DeadLetterReason
@@ -919,3 +920,22 @@ async def test_a_step_is_one_round_trip_of_four_commands(client: Client, server_
     await work_off(agent, server_url)
     frequent = {name: round(count / 200) for name, count in counts[0].items() if count >= 100}
     assert frequent == {"evalsha": 1, "time": 1, "mget": 1, "hsetnx": 1}
+
+
+async def test_the_command_line_replays_from_a_step_and_resolves(
+    unknown: tuple[Agent, list[int]], client: Client, server_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def cli(*words: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(run_command, [*words, "--redis", server_url])
+        out = capsys.readouterr()
+        return code, out.out + out.err
+
+    assert "has no step four in its journal" in (await cli("dead", "replay", "q", "the-job", "--from-step", "four"))[1]
+    assert "pay#1: intent" in (await cli("status", "the-job"))[1]
+    code, text = await cli("resolve", "the-job", "pay#1")
+    assert (code, "or --run-again" in text) == (2, True)
+    code, text = await cli("resolve", "the-job", "pay#1", "--value", "{nonsense")
+    assert (code, "--value" in text) == (2, True)
+    assert await cli("resolve", "the-job", "pay#1", "--value", '"by transfer"') == (0, "the-job is sent again\n")
+    await work_off(unknown[0], server_url)
+    assert (await client.status("the-job")).result == "by transfer"

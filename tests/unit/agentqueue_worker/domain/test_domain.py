@@ -142,6 +142,13 @@ def test_no_attempt_after_the_last_even_if_the_handler_asks(attempt: int, attemp
 
 # --- admission
 
+
+def test_attempts_before_the_last_progress_count_for_the_backoff_and_the_total_alone() -> None:
+    assert decide_retry(DOUBLING, attempt=5, attempts=3, after=1.0, roll=0, past=3) == TryAgain(1000)
+    assert decide_retry(DOUBLING, attempt=6, attempts=3, after=1.0, roll=0, past=3) == GiveUp()
+    assert decide_retry(DOUBLING, attempt=60, attempts=3, after=1.0, roll=0, past=59) == GiveUp()
+
+
 RULES = AdmissionRules(crash_limit=3, unknown_grace_ms=60_000)
 STEPS = {"journal": b"1", "suspensions": b"1"}
 GIVEN_UP = Reject(DeadLetterReason.UNKNOWN_JOB, "this agent has no job 'sarch'; did you mean 'search'?")
@@ -175,6 +182,27 @@ GIVEN_UP = Reject(DeadLetterReason.UNKNOWN_JOB, "this agent has no job 'sarch'; 
             RULES,
             Reject(DeadLetterReason.EXPIRED, "its _expires passed before a worker came to it"),
             id="expired",
+        ),
+        pytest.param(claimed(meta={"crashes": b"4", "past_crashes": b"2"}), True, RULES, Start(), id="progress"),
+        pytest.param(
+            claimed(meta={"crashes": b"5", "past_crashes": b"2"}),
+            True,
+            RULES,
+            Reject(
+                DeadLetterReason.CRASHED,
+                "5 workers died while they ran it, the last 3 without any progress of the job",
+            ),
+            id="crashed-without-progress",
+        ),
+        pytest.param(
+            claimed(meta={"crashes": b"60", "past_crashes": b"60"}),
+            True,
+            RULES,
+            Reject(
+                DeadLetterReason.CRASHED,
+                "60 workers died while they ran it, the last 0 without any progress of the job",
+            ),
+            id="crashed-in-all",
         ),
         pytest.param(
             claimed(meta={"crashes": b"3"}),
