@@ -37,6 +37,7 @@ SLOW = {
     "test_secrets_hidden.py",
     "test_sentinel.py",
     "test_step_faults.py",
+    "test_signals_model.py",
     "test_tls.py",
     "test_up.py",
     "test_up_external.py",
