@@ -16,6 +16,7 @@ from tests.support.workers import until, worker_process
 FOLDER = Path(__file__).parents[2] / "examples" / "agents"
 PARAGRAPHS = 20
 GRACE_S = 10
+"""Longer than a call of the model, so that none is cut off when the worker drains."""
 
 
 @pytest.fixture
