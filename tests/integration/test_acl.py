@@ -12,9 +12,10 @@ import redis
 
 from agentqueue import Agent, Client, Context, Fatal
 from agentqueue.cli.main import run
+from agentqueue.client import Job
 from agentqueue.errors import QueueUnavailable
 from agentqueue.keys import Level
-from agentqueue.model.job import JobRecord, encode_job
+from agentqueue.model.job import JobRecord, State, encode_job
 from agentqueue.model.new_job import NewJob
 from agentqueue.store import Server, ServerOptions, acl
 from agentqueue.store.jobs import Store
@@ -56,6 +57,8 @@ RARE = {
     "HRANDFIELD": "a sweep",
     "ZSCAN": "a sweep",
     "HMGET": "a dead letter that goes",
+    "HSCAN": "a parent that waits for lost children",
+    "HSTRLEN": "a child that is replayed",
 }
 """Commands that the workload below may not reach, and what needs them."""
 
@@ -78,6 +81,14 @@ async def dead(client: Client, count: int) -> bool:
     return (await client.stats(QUEUE)).dead >= count
 
 
+async def is_suspended(job: Job[None]) -> bool:
+    return (await job.status()).state is State.SUSPENDED
+
+
+async def is_final(job: Job[None]) -> bool:
+    return (await job.status()).is_final
+
+
 async def work(url: str) -> None:
     """What clients, workers, commands, the console and the operator do with a queue."""
     agent = Agent(QUEUE)
@@ -93,6 +104,10 @@ async def work(url: str) -> None:
     @agent.job
     async def fine_too(ctx: Context) -> None:
         seen.set()
+
+    @agent.job
+    async def parent(ctx: Context) -> None:
+        await ctx.gather([ctx.child(fine_too), ctx.child(fine, delay=3600)])
 
     @agent.job(attempts=2, backoff=0.0)
     async def bad(ctx: Context) -> None:
@@ -112,6 +127,10 @@ async def work(url: str) -> None:
             await job.result(20)
             await asyncio.wait_for(seen.wait(), 20)
             await until(lambda: dead(client, 2), what="two dead letters")
+            waiting = await client.enqueue(parent, id="parent")
+            await until(lambda: is_suspended(waiting), what="a parent that waits for its children")
+            await waiting.cancel()
+            await until(lambda: is_final(waiting), what="a cancelled parent")
         for job_id in ("one", "two", "three"):
             await client.status(job_id)
         await client.cancel("three")

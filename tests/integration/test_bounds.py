@@ -15,14 +15,6 @@ WORD = r"(?:'[^']*'|[^()'])"
 NESTED = rf"\((?:{WORD}|\((?:{WORD}|\({WORD}*\))*\))*\)"
 CALL = re.compile(rf"redis\.p?call({NESTED})")
 """The arguments of a call of Redis, which may hold other calls."""
-WORD = r"(?:'[^']*'|[^()'])"
-NESTED = rf"\((?:{WORD}|\((?:{WORD}|\({WORD}*\))*\))*\)"
-CALL = re.compile(rf"redis\.p?call({NESTED})")
-"""The arguments of a call of Redis, which may hold other calls."""
-WORD = r"(?:'[^']*'|[^()'])"
-NESTED = rf"\((?:{WORD}|\((?:{WORD}|\({WORD}*\))*\))*\)"
-CALL = re.compile(rf"redis\.p?call({NESTED})")
-"""The arguments of a call of Redis, which may hold other calls."""
 
 
 async def _calls(server: Server) -> dict[str, int]:

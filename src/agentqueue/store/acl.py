@@ -59,7 +59,6 @@ _IN_SCRIPTS: Final = re.compile(r"(?:redis\.p?call\(\s*|redis\.call, |call_or_re
 _PREFIXES: Final = (
     CASCADE,
     CHILDREN,
-    RETURNS,
     JOB,
     IN_PROGRESS,
     RETRY,

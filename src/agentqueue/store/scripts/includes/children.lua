@@ -84,7 +84,8 @@ local function take_back(parent, child, entry, round)
   redis.call('HSET', children, child, encode_child('pending', child_queue, fingerprint, round, call, gathers))
   if state == 'pending' then return end
   redis.call('HINCRBY', children, '#ended', -1)
-  redis.call('HINCRBY', children, '#bytes', -redis.call('HSTRLEN', RETURNS .. parent, child))
+  local size = redis.call('HSTRLEN', RETURNS .. parent, child)
+  redis.call('HINCRBY', children, '#bytes', -size)
   redis.call('HDEL', RETURNS .. parent, child)
   for field in string.gmatch(gathers, '[^\n]+') do count_in_gather(parent, field, 0, -1) end
 end
