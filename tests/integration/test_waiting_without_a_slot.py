@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -11,10 +12,11 @@ from structlog.testing import capture_logs
 from agentqueue import Agent, Client, Context, Fatal
 from agentqueue.errors import JobCancelled, JobFailed
 from agentqueue.model.job import State
+from agentqueue.store import Engine
 from agentqueue.store.time_travel import advance_time
 from agentqueue_worker.domain.hold import HOLD_S
 from tests.support.servers import RunningServer
-from tests.support.workers import until, work_off, working
+from tests.support.workers import until, work_off, worker_for, working
 
 HOUR = timedelta(hours=1)
 
@@ -112,6 +114,33 @@ async def test_waiting_jobs_do_not_keep_others_from_the_slots(client: Client, se
             await client.enqueue(wait)
         assert await (await client.enqueue(short)).result(HOLD_S * 4) == "done"
         await until(lambda: all_suspended(client, 10), what="all are suspended")
+
+
+async def test_a_job_that_runs_alone_after_a_crash_leaves_the_worker_as_soon_as_it_waits(
+    client: Client, server_url: str
+) -> None:
+    """The wait ends before the hold of a worker with free slots does, so only the short hold suspends the job."""
+    agent = Agent("q")
+
+    @agent.job
+    async def wait(ctx: Context) -> int:
+        if ctx.delivery > 1:
+            with suppress(TimeoutError):
+                await ctx.wait_for("approval", timeout=HOLD_S * 0.9)
+            return ctx.delivery
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    job = await client.enqueue(wait)
+    crashing = worker_for(agent, server_url)
+    running = asyncio.create_task(crashing.run())
+    await until(lambda: bool(crashing.state.running), what="the job runs")
+    crashing.crash()
+    await running
+    engine = Engine(client.server, "q")
+    await engine.release_owner_leases(owner=crashing.options.identity.owner, reason="OOMKilled")
+    async with working(agent, server_url):
+        assert await job.result(20) == 3
 
 
 async def all_suspended(client: Client, count: int) -> bool:

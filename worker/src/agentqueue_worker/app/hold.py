@@ -131,6 +131,7 @@ class Hold:
         is_for_time = bool(ends) and not any(wait.needs_event for wait in self._waits)
         hold = hold_seconds(
             free_slots=state.free,
+            has_suspect=state.suspect is not None,
             draining=state.draining or state.drain_requested,
             burst=state.options.burst,
             only_time_from=min(ends) if is_for_time else None,
