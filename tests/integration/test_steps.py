@@ -1,6 +1,7 @@
 """Steps: each runs once, and its value comes from the journal when the job runs again. Rule 13."""
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -936,6 +937,7 @@ async def test_the_command_line_replays_from_a_step_and_resolves(
     assert (code, "or --run-again" in text) == (2, True)
     code, text = await cli("resolve", "the-job", "pay#1", "--value", "{nonsense")
     assert (code, "--value" in text) == (2, True)
-    assert await cli("resolve", "the-job", "pay#1", "--value", '"by transfer"') == (0, "the-job is sent again\n")
+    code, text = await cli("resolve", "the-job", "pay#1", "--value", '"by transfer"', "--json")
+    assert (code, json.loads(text)) == (0, {"id": "the-job", "step": "pay#1", "outcome": "replayed"})
     await work_off(unknown[0], server_url)
     assert (await client.status("the-job")).result == "by transfer"

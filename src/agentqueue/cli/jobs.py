@@ -219,6 +219,7 @@ def resolve(
     step: Annotated[str, typer.Argument(metavar="STEP", help="The step, as the job's error names it: `pay#1`.")],
     value: Annotated[str | None, typer.Option(metavar="JSON", help="The value that the step has returned.")] = None,
     run_again: Annotated[bool, typer.Option("--run-again", help="Nothing has happened: call the step again.")] = False,
+    as_json: AsJson = False,
     redis: RedisOption = None,
 ) -> None:
     """Say what has become of a step whose outcome is not known (`once=True`), and send its job again.
@@ -229,4 +230,7 @@ def resolve(
         raise UsageError("give --value JSON, the value that the step has returned, or --run-again")
     data = OMITTED if value is None else read_json(value.encode(), "--value")
     with_client(redis, lambda client: client.resolve(job_id, step, data, run_again=run_again))
-    print_line(f"{job_id} is sent again")
+    if as_json:
+        print_json({"id": job_id, "step": step, "outcome": "replayed"})
+    else:
+        print_line(f"{job_id} is sent again")

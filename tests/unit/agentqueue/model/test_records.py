@@ -21,6 +21,7 @@ from agentqueue.model.attempts import (
 )
 from agentqueue.model.dead_letter import DeadLetterReason, decode_dead_letter, fingerprint
 from agentqueue.model.job import JobRecord, State, decode_job, encode_job
+from agentqueue.model.journal import StepRecord
 from agentqueue.model.result import (
     MAX_EXCEPTION,
     ResultRecord,
@@ -163,6 +164,13 @@ def test_a_result_keeps_its_history() -> None:
     found = decode_result(encode_result(record))
     assert (list(found.tags), found.parent, found.progress) == (["trip"], "p", Progress(40, "half", 3))
     assert (found.reason, list(found.errors)) == (DeadLetterReason.FAILED, list(record.errors))
+
+
+def test_a_result_keeps_the_steps_of_its_job() -> None:
+    record = replace(
+        result(5), steps=(StepRecord("plan#1", "done", 5, 3, 1), StepRecord("pay#1", "raised", 9, 1, 2, "no"))
+    )
+    assert tuple(decode_result(encode_result(record)).steps) == record.steps
 
 
 def test_failures_of_one_kind_have_one_fingerprint() -> None:

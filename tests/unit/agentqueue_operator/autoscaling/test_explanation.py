@@ -284,6 +284,19 @@ def test_jobs_that_do_not_wait() -> None:
     assert explain_job(delayed, decision, NONE).headline == "Job b is delayed: it becomes ready in 9 min."
 
 
+@pytest.mark.parametrize(
+    ("due_in", "latest"),
+    [(None, "no timeout"), (timedelta(hours=5), "it goes on in 5.0 h at the latest")],
+)
+def test_a_suspended_job_says_what_it_waits_for_and_until_when(due_in: timedelta | None, latest: str) -> None:
+    job = JobFacts(
+        id="s", state=JobState.SUSPENDED, age=timedelta(hours=3), due_in=due_in, waits_for="the signal approval"
+    )
+    assert explain_job(job, decide(Load()), NONE).headline == (
+        f"Job s has waited for the signal approval for 3.0 h, without a slot; {latest}."
+    )
+
+
 def test_what_is_left_of_lost_workers_is_said() -> None:
     explained = explain(decide(Load(ready=1, stalled=2), pods=Pods(ready=1, silent=1))).details
     assert explained[0].endswith("0 running, 2 started by lost workers and soon ready again.")
