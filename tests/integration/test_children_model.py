@@ -68,7 +68,7 @@ class ChildrenMachine(RuleBasedStateMachine):
         self.owners = dict.fromkeys(QUEUES, 0)
         self.held: dict[str, tuple[str, Claimed]] = {}
         self.answers: dict[tuple[str, Any], Any] = {}
-        """What gathers have come to, by parent and number of its replays."""
+        """What gathers have come to: for good, by parent; with a failure, by parent and number of its replays."""
         self.death: str | None = None
         """Whether the worker dies `before` or `after` the next call."""
 
@@ -158,12 +158,13 @@ class ChildrenMachine(RuleBasedStateMachine):
         self, job: Claimed, asked: Sequence[NewChild], sent: Sequence[SentChild], gather_rule: GatherRule, answer: Any
     ) -> None:
         """Check that a gather's answer is right, and the same as before."""
-        round_ = plain(self.redis.hget(f"aq:children:{job.id}", "#round"))
-        settled = self.answers.setdefault((job.id, round_), answer)
-        assert settled == answer
+        round_ = plain(self.redis.hget(f"aq:children:{job.id}", "#round")) if "failed" in answer else None
+        assert round_ is None or (job.id, None) not in self.answers
         queue = next(queue for queue in QUEUES if self.lease(job.id).startswith(f"{queue}/".encode()))
         values = await self.children[queue].returns(job.id, [child.id for child in sent])
         ended = range(len(sent)) if "all" in answer else answer.get("ended", [answer.get("failed")])
+        settled = self.answers.setdefault((job.id, round_), (answer, [values[position] for position in ended]))
+        assert settled == (answer, [values[position] for position in ended])
         done = failed = 0
         for position in ended:
             raw = values[position]

@@ -148,6 +148,40 @@ async def test_a_failure_that_nobody_catches_is_final_and_a_replay_runs_the_chil
     assert sorted(runs) == ["bad", "bad", "good"]
 
 
+async def test_a_collected_failure_stays_the_answer_when_its_dead_parent_is_replayed(
+    client: Client, server_url: str
+) -> None:
+    agent, runs, answers = Agent("q"), list[str](), list[list[str]]()
+
+    @agent.job(attempts=1)
+    async def flaky(ctx: Context, name: str) -> str:
+        runs.append(name)
+        if runs.count(name) == 1:
+            raise ValueError("not yet")
+        return name
+
+    @agent.job(attempts=1)
+    async def plan(ctx: Context) -> str:
+        found = await ctx.gather([ctx.child(flaky, name) for name in ("one", "two")], on_error="collect")
+        answers.append([one.error if isinstance(one, ChildFailed) else one for one in found])
+        if len(answers) == 1:
+            raise Fatal("the parent dies for another reason")
+        return await ctx.child(flaky, "three")
+
+    async with working(agent, server_url):
+        job = await client.enqueue(plan)
+        assert "another reason" in str((await final(job)).error)
+        await client.replay("q", job.id)
+        await until(lambda: runs.count("three") == 1, what="the other child has failed")
+        assert "ValueError: not yet" in str((await final(job)).error)
+        assert sorted(runs) == ["one", "three", "two"]
+        await client.replay("q", job.id)
+        assert await job.result(timeout=10) == "three"
+    assert sorted(runs) == ["one", "three", "three", "two"]
+    assert answers
+    assert all(answer == ["ValueError: not yet"] * 2 for answer in answers)
+
+
 async def test_the_first_results_are_enough_and_the_rest_is_cancelled(client: Client, server_url: str) -> None:
     agent = Agent("q")
     ended: list[str] = []

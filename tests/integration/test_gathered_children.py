@@ -83,11 +83,18 @@ class House:
         assert {child.status for child in sent} <= {SendStatus.SENT, SendStatus.KNOWN}
         return [child.id for child in sent]
 
-    async def gather(self, ids: Sequence[str], rule: GatherRule | None = None, *, parent: str = "P") -> Any:
+    async def gather(
+        self,
+        ids: Sequence[str],
+        rule: GatherRule | None = None,
+        *,
+        parent: str = "P",
+        field: str = "children:g#1",
+    ) -> Any:
         """Return the value of the gather's answer; None while it has none."""
         rule = rule or GatherRule(len(ids), 1)
         reply = await self.children.gather(
-            lease=self.lease(parent), parent=parent, field="children:g#1", what=b'"all"', rule=rule, delivery=1, ids=ids
+            lease=self.lease(parent), parent=parent, field=field, what=b'"all"', rule=rule, delivery=1, ids=ids
         )
         assert reply is not None
         if reply.entry.startswith(b'{"wait":'):
@@ -490,6 +497,57 @@ async def test_a_replay_of_a_dead_parent_sends_its_failed_children_again_and_kee
     assert await house.gather(ids) == {"all": True}
     assert await house.returned(*ids) == [ChildReturn(1), ChildReturn(2), ChildReturn(3), ChildReturn(4)]
     assert house.redis.exists(f"aq:dead:{dead}") == 0
+
+
+async def test_a_failure_that_was_collected_stands_when_parent_and_child_are_replayed(house: House) -> None:
+    collect = GatherRule(2, 0)
+    ids = await house.wait_without_slot(2, collect)
+    await house.trip(CHILDREN_QUEUE, house.complete(ids[0], 1), house.bury(ids[1]))
+    assert await house.woken()
+    assert await house.gather(ids, collect) == {"all": True}
+    await bury_parent(house)
+    await replay(house, CHILDREN_QUEUE, ids[1])
+    await house.trip(CHILDREN_QUEUE, want=1)
+    await house.trip(CHILDREN_QUEUE, house.complete(ids[1], 2))
+    await replay(house, PARENTS, "P")
+    assert await house.woken()
+    assert await house.send(0, 1) == ids
+    assert await house.trip(CHILDREN_QUEUE, want=1) == []
+    assert await house.gather(ids, collect) == {"all": True}
+    assert await house.returned(*ids) == [ChildReturn(1), ChildReturn(error=FAILED)]
+
+
+async def test_a_failure_that_one_gather_has_raised_and_another_collected_stands(house: House) -> None:
+    ids = await house.wait_without_slot(1)
+    await house.trip(CHILDREN_QUEUE, house.bury(ids[0]))
+    assert await house.woken()
+    assert await house.gather(ids) == {"failed": 0}
+    assert await house.gather(ids, GatherRule(1, 0), field="children:h#1") == {"all": True}
+    assert await house.gather(ids, GatherRule(1, 0), field="children:i#1") == {"all": True}
+    await bury_parent(house)
+    await replay(house, PARENTS, "P")
+    assert await house.woken()
+    assert await house.send(0) == ids
+    assert await house.trip(CHILDREN_QUEUE, want=1) == []
+    assert await house.gather(ids) == {"failed": 0}
+    assert await house.gather(ids, GatherRule(1, 0), field="children:h#1") == {"all": True}
+
+
+async def test_a_collected_failure_runs_again_if_a_replay_starts_before_its_gather(house: House) -> None:
+    collect = GatherRule(1, 0)
+    ids = await house.wait_without_slot(1, collect)
+    await house.trip(CHILDREN_QUEUE, house.bury(ids[0]))
+    assert await house.woken()
+    assert await house.gather(ids, collect) == {"all": True}
+    await bury_parent(house)
+    assert (await house.store.replay(PARENTS, ["P"], start_from="children:g#1")).statuses == ["replayed"]
+    assert await house.woken()
+    assert await house.send(0) == ids
+    assert await house.gather(ids, collect) is None
+    assert await house.trip(CHILDREN_QUEUE, want=1) == ids
+    await house.trip(CHILDREN_QUEUE, house.complete(ids[0], 2))
+    assert await house.gather(ids, collect) == {"all": True}
+    assert await house.returned(*ids) == [ChildReturn(2)]
 
 
 async def test_a_replayed_child_takes_its_failure_back_while_the_parent_waits(house: House) -> None:

@@ -22,7 +22,7 @@ MAX_DEPTH: Final = 16
 class ChildFailed(AgentQueueError, Fatal):
     """A child has failed, and stays so when its parent runs again. A parent that lets it pass becomes a dead letter.
 
-    A replay of the parent runs its failed children again.
+    A replay of the parent runs its failed children again, except those whose failures a gather has collected.
     """
 
     def __init__(self, message: str, *, id: str, target: tuple[str, str], error: str, state: str) -> None:  # noqa: A002

@@ -172,13 +172,8 @@ class _Run:
         children = [
             ctx.child((plan.queue, "plain" if plan.is_plain else "run"), plan.model_dump()) for plan in part.plans
         ]
-        if len(children) == 1:
-            try:
-                found = [await _settled(children[0].result())]
-            except ChildFailed as exc:
-                if part.on_error == "raise":
-                    raise
-                found = [exc]
+        if len(children) == 1 and part.on_error == "raise":
+            found = [await _settled(children[0].result())]
         else:
             found = await _settled(ctx.gather(children, on_error=part.on_error))
         values = [{"failed": value.state} if isinstance(value, ChildFailed) else value for value in found]

@@ -21,7 +21,7 @@
     {} if another delivery has begun, otherwise {text of the field, server time in ms}: a wait as includes/children.lua
     describes it, or
       {"is":"done","at":ms,"delivery":…,"round":…,"settled":…,"v":VALUE}. A replay of the parent asks again unless it is
-      settled: no failure counted, and it was in time. VALUE is
+      settled: no child has made it fail, and it was in time. VALUE is
         {"all":true}     all children are done, or have ended if failures are taken along
         {"ended":[…]}    these are (positions from 0), and they are enough
         {"failed":N}     the child at this position has failed
@@ -70,12 +70,17 @@ local function set_entries(pairs_to_set)
   end
 end
 
--- Note that the parent knows the failure of the child at a position, so that a replay of the child changes nothing.
+-- Note that the parent knows the failure of the child at a position, so that a replay of the child changes nothing. As a
+-- result of this gather it stands in a replay of the parent too.
 local seen = {}
 local function see_failure(position)
-  if states[position] ~= 'failed' then return end
+  local state = states[position]
+  if state == 'pending' or state == 'done' or (state ~= 'failed' and not takes_failures) then return end
+  local _, child_queue, fingerprint, child_round, call, gathers = decode_child(entries[position])
+  if takes_failures then gathers = (state == 'kept' and gathers or '') .. '\n' .. field end
+  state = takes_failures and 'kept' or 'seen'
   seen[#seen + 1] = ARGV[before + position]
-  seen[#seen + 1] = 'seen' .. string.sub(entries[position], #'failed' + 1)
+  seen[#seen + 1] = encode_child(state, child_queue, fingerprint, child_round, call, gathers)
 end
 
 local function answer(value, is_settled)
@@ -97,7 +102,7 @@ end
 if is_complete(need, limit, total, done, failed) then
   for position = 1, takes_failures and total or 0 do see_failure(position) end
   local value = #ended == total and '{"all":true}' or '{"ended":[' .. table.concat(ended, ',') .. ']}'
-  return answer(value, failed == 0 or not takes_failures)
+  return answer(value, true)
 end
 
 -- Register the gather with the children that have not ended, and with failures, which may be taken back.

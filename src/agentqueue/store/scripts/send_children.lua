@@ -1,7 +1,8 @@
 --! include keys clock journal mailbox children enqueue replay
 --[[
   Send children of a running job, each once. A child is known by the name of its call, so a call that is sent again, or a
-  later delivery of the parent, sends nothing twice. After a replay of the parent, children that have failed run again.
+  later delivery of the parent, sends nothing twice. After a replay of the parent, children that have failed run again,
+  except if their failures are results of a gather that has its answer.
 
   Input
     KEYS  the keys of the parent's queue
@@ -58,7 +59,7 @@ for i = 1, #ids do
     local state, _, known_fingerprint, child_round = decode_child(known[i])
     if known_fingerprint ~= fingerprint then
       status = 'differs'
-    elseif state == 'done' or child_round == round then
+    elseif state == 'done' or child_round == round or stands(id, known[i]) then
       status = 'known'
     else
       status = run_again(ids[i], child_queue, record ~= '')

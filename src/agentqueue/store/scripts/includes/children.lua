@@ -1,10 +1,10 @@
---! include keys clock wrong_types suspension
+--! include keys clock wrong_types journal suspension
 -- The jobs that a job waits for are its children. They are listed on the parent's side, so that the parent is woken
 -- whatever becomes of a child's record:
 --   aq:children:{parent}, a hash
 --     {child ID}         state, queue, fingerprint, round and call of the child, then the gathers that wait for it (fields
---                        of the journal), each on a line. The state is `pending`, `done`, `failed`, or `seen`: the parent
---                        knows the failure.
+--                        of the journal), each on a line. The state is `pending`, `done`, `failed`, `seen` (the parent
+--                        knows the failure) or `kept`: it is a result of the gathers that follow, which took it along.
 --     #enqueueing, #salt  of which job with this ID the children are, and what makes their IDs unique
 --     #round             number of replays of the parent. A failure of an earlier round does not count any more.
 --     #sent, #ended, #bytes  number of children, number of those that are final, size of what they have returned
@@ -90,12 +90,25 @@ local function take_back(parent, child, entry, round)
   for field in string.gmatch(gathers, '[^\n]+') do count_in_gather(parent, field, 0, -1) end
 end
 
+-- Return whether the failure of a child stands: an answer in the parent's journal has it among its results, so that a
+-- replay of the parent goes on from it.
+local function stands(parent, entry)
+  local state, _, _, _, _, gathers = decode_child(entry)
+  if state ~= 'kept' then return false end
+  for field in string.gmatch(gathers, '[^\n]+') do
+    if has_ended(call_or_reset('HGET', JOURNAL .. parent, field) or '') then return true end
+  end
+  return false
+end
+
 -- Take back the failure of a child that is replayed, unless its parent knows of it. A dead parent knows, but asks again
--- when it is replayed.
+-- when it is replayed, unless the failure stands.
 local function take_back_failure(parent, child)
   local entry = call_or_reset('HGET', CHILDREN .. parent, child)
-  local state, _, _, round = decode_child(entry or '')
-  if state == 'failed' or (state == 'seen' and redis.call('EXISTS', JOB .. parent) == 0) then
+  if not entry then return end
+  local state, _, _, round = decode_child(entry)
+  local is_asked_for_again = state ~= 'pending' and state ~= 'done' and redis.call('EXISTS', JOB .. parent) == 0
+  if state == 'failed' or (is_asked_for_again and not stands(parent, entry)) then
     take_back(parent, child, entry, round)
   end
 end

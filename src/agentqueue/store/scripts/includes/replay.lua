@@ -2,7 +2,8 @@
 
 -- Replay the dead letter of a job: enqueue it again, at the end of its queue and without its failed attempts. It keeps its
 -- checkpoint and its journal, with which it goes on where it has stopped. Its children that failed run again when it asks
--- for them. A parent that waits for the job, and does not know yet that it had failed, goes on waiting.
+-- for them, except those whose failures it has collected. A parent that waits for the job, and does not know yet that it
+-- had failed, goes on waiting.
 -- from: 'start' to run all again, without checkpoint and journal; a field of the journal to run that step and what follows
 -- again, without the checkpoint; '' to go on.
 -- Return 'replayed', 'unknown' (this queue has no such dead letter), 'live' (a job with that ID is enqueued already),
