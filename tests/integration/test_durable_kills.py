@@ -1,4 +1,4 @@
-"""An agent of 20 model calls is killed again and again: only the call that was in flight runs twice. Rule 13."""
+"""An agent of 20 model calls loses its worker again and again: only a call that was cut off runs twice. Rule 13."""
 
 import signal
 from collections import Counter
@@ -51,17 +51,24 @@ async def client(server_url: str) -> AsyncIterator[Client]:
         yield connected
 
 
-async def run_and_kill_workers(client: Client, url: str, folder: Path) -> tuple[Job, Calls]:
-    """Run the agent while one worker after another is killed, each after two more calls or more."""
+async def run_and_end_workers(
+    client: Client, url: str, folder: Path, number: signal.Signals, **options: object
+) -> tuple[Job, Calls]:
+    """Run the agent while a signal ends one worker after another, each after two more calls or more."""
     (folder / "handlers.py").write_text(HANDLERS)
     calls, job = Calls(folder), await client.enqueue("q", "research")
-    pod = {"WORKER_NAME": "pod", "POD_UID": "uid", "LOG_LEVEL": "warning"}  # what it held is released when it is back
+    pod = {
+        "WORKER_NAME": "pod",
+        "POD_UID": "uid",
+        "LOG_LEVEL": "warning",
+        **options,
+    }  # what it held is released when it is back
 
     for _ in range(KILLS):
         before = len(calls.turns())
         with worker_process("handlers:agent", folder, url, **pod) as worker:
             await until(lambda n=before: len(calls.turns()) >= n + 2, what="calls are made", deadline=30)  # type: ignore[misc]
-            worker.send(signal.SIGKILL)
+            worker.send(number)
             await worker.exit()
     with worker_process("handlers:agent", folder, url, **pod):
         await final(job, deadline=30)
@@ -72,10 +79,19 @@ async def test_five_kills_repeat_at_most_the_call_in_flight_and_do_not_bury_the_
     client: Client, server_url: str, tmp_path: Path
 ) -> None:
     """The limit is three workers that crash: each crash comes after new steps, so none counts."""
-    job, calls = await run_and_kill_workers(client, server_url, tmp_path)
+    job, calls = await run_and_end_workers(client, server_url, tmp_path, signal.SIGKILL)
     status = await job.status()
     assert (status.state, status.result) == (State.COMPLETED, ANSWERS)
     assert status.deliveries == KILLS + 1
     repeated = calls.repeated()
     assert sum(repeated.values()) - len(repeated) <= KILLS
     assert len(calls.turns()) <= 20 + KILLS
+
+
+async def test_five_drains_repeat_no_call(client: Client, server_url: str, tmp_path: Path) -> None:
+    job, calls = await run_and_end_workers(
+        client, server_url, tmp_path, signal.SIGTERM, TERMINATION_GRACE_PERIOD_SECONDS=1
+    )
+    status = await job.status()
+    assert (status.result, status.attempts) == (ANSWERS, 1)
+    assert calls.repeated() == {}

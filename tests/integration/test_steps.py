@@ -621,6 +621,136 @@ async def test_a_once_step_ends_and_is_recorded_in_a_drain(client: Client, serve
     assert calls == [1]
 
 
+# --- drains
+
+
+class Drained:
+    """A worker that begins to drain in the middle of a step, with a long grace period, and a second one after it."""
+
+    def __init__(self, client: Client, url: str) -> None:
+        self.client, self.url, self.agent = client, url, Agent("q")
+        self.calls: list[str] = []
+        self.endings: list[str | None] = []
+        self.begin: Callable[[], None] = lambda: None
+
+    async def drain(self) -> str:
+        """Begin the drain, in the first run."""
+        self.calls.append("drain")
+        self.begin()
+        return "drained"
+
+    async def call(self, name: str) -> str:
+        self.calls.append(name)
+        return name
+
+    async def first_run(self, handler: Callable[..., Any]) -> JobStatus:
+        """Return the status of the job once the first worker has nothing left to run."""
+        self.agent.job(name="job", backoff=FAST)(handler)
+        job = await self.client.enqueue("q", "job", id="the-job")
+        async with working(self.agent, self.url) as worker:
+            self.begin = lambda: worker.stop(grace=60.0)
+            await until(lambda: worker.state.draining and not worker.state.running, what="nothing runs", deadline=10)
+        return await job.status()
+
+    async def second_run(self) -> Any:
+        await work_off(self.agent, self.url)
+        return (await self.client.status("the-job", queue="q")).result
+
+
+@pytest.fixture
+def drained(client: Client, server_url: str) -> Drained:
+    return Drained(client, server_url)
+
+
+async def test_a_run_ends_before_its_next_step_once_the_worker_drains(drained: Drained) -> None:
+    async def handler(ctx: Context) -> list[str]:
+        try:
+            return [await ctx.step("drain", drained.drain), await ctx.step("next", drained.call, "next")]
+        finally:
+            drained.endings.append(ctx.ending)
+
+    status = await drained.first_run(handler)
+    assert (status.state, status.attempts, drained.calls) == (State.WAITING, 0, ["drain"])
+    assert await drained.second_run() == ["drained", "next"]
+    assert (drained.calls, drained.endings) == (["drain", "next"], ["draining", None])
+
+
+async def test_a_plain_handler_ends_before_its_next_step_once_the_worker_drains(drained: Drained) -> None:
+    def handler(ctx: Context) -> list[str]:
+        try:
+            return [ctx.step("drain", drained.drain), ctx.step("next", drained.call, "next")]  # type: ignore[list-item]
+        finally:
+            drained.endings.append(ctx.ending)
+
+    assert (await drained.first_run(handler)).state is State.WAITING
+    assert await drained.second_run() == ["drained", "next"]
+    assert (drained.calls, drained.endings) == (["drain", "next"], ["draining", None])
+
+
+async def test_a_handler_that_swallows_the_end_of_its_run_begins_no_step_while_the_worker_drains(
+    drained: Drained,
+) -> None:
+    async def handler(ctx: Context) -> str:
+        await ctx.step("drain", drained.drain)
+        try:
+            await ctx.step("next", drained.call, "next")
+        except asyncio.CancelledError:
+            await ctx.step("cleanup", drained.call, "cleanup")
+        return "done"
+
+    assert (await drained.first_run(handler)).state is State.WAITING
+    assert await drained.second_run() == "done"
+    assert drained.calls == ["drain", "next"]
+
+
+async def test_replayed_steps_do_not_end_a_run_while_its_worker_drains(drained: Drained) -> None:
+    async def handler(ctx: Context) -> list[str]:
+        if ctx.attempt == 2:
+            drained.begin()
+        answers = [await ctx.step("first", drained.call, "first"), await ctx.step("second", drained.call, "second")]
+        if ctx.attempt == 1:
+            raise ConnectionError("cut off")
+        return answers
+
+    status = await drained.first_run(handler)
+    assert status.result == ["first", "second"]
+    assert drained.calls == ["first", "second"]
+
+
+async def test_no_step_in_flight_is_cut_by_a_sibling_that_would_begin_while_the_worker_drains(
+    drained: Drained,
+) -> None:
+    begun = asyncio.Event()
+
+    async def slow() -> str:
+        await begun.wait()
+        return await drained.call("slow")
+
+    async def sibling() -> str:
+        begun.set()
+        return await drained.call("sibling")
+
+    async def branch(ctx: Context) -> list[str]:
+        return [await ctx.step("drain", drained.drain), await ctx.step("sibling", sibling)]
+
+    async def handler(ctx: Context) -> list[Any]:
+        answers = await asyncio.gather(ctx.step("slow", slow), branch(ctx))
+        return [*answers, await ctx.step("last", drained.call, "last")]
+
+    assert (await drained.first_run(handler)).state is State.WAITING
+    assert drained.calls == ["drain", "sibling", "slow"]
+    assert await drained.second_run() == ["slow", ["drained", "sibling"], "last"]
+    assert drained.calls == ["drain", "sibling", "slow", "last"]
+
+
+async def test_a_busy_handler_begins_steps_while_its_worker_drains(drained: Drained) -> None:
+    async def handler(ctx: Context) -> list[str]:
+        async with ctx.busy():
+            return [await ctx.step("drain", drained.drain), await ctx.step("next", drained.call, "next")]
+
+    assert (await drained.first_run(handler)).result == ["drained", "next"]
+
+
 # --- progress
 
 

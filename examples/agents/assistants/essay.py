@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from agentqueue import Agent, Context, Retry
+from agentqueue import Agent, Context
 from assistants.model import ask
 
 agent = Agent("essay")
@@ -22,6 +22,4 @@ async def write_essay(ctx: Context, wish: Wish) -> list[str]:
     for number in range(wish.paragraphs):
         essay.append(await ctx.step("paragraph", ask, f"Write: {wish.topic}, part {number + 1}"))
         await ctx.progress(100 * len(essay) / wish.paragraphs)
-        if ctx.should_yield:  # the worker drains: another one goes on here, and no call is cut off
-            raise Retry("the worker is ending")
     return essay

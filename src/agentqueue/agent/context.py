@@ -374,7 +374,8 @@ class Context:
     def busy(self) -> AbstractAsyncContextManager[None]:
         """Return a context manager that keeps the run from being suspended: `async with ctx.busy():`.
 
-        A plain await beside a wait of another task would be cut off by the suspension, and run again.
+        A plain await beside a wait of another task would be cut off by the suspension, and run again. While the worker
+        drains, steps within it still begin; without it the run is ended before its next step.
         """
         return self._calls().busy()
 

@@ -250,21 +250,33 @@ class DurableRun:
                 await self.state.loop.create_future()
             raise asyncio.CancelledError(f"job {self.job.id} runs again later; nothing more is recorded in this run")
 
-    async def begin_new_call(self) -> None:
-        """Let a cancellation take effect that was requested before this delivery. Call it before what is not recorded.
+    async def begin_new_call(self, *, is_step: bool = False) -> None:
+        """End the run here if it is to end before its next call. Call it before what is not recorded.
 
-        The handler has got all that the journal has by then, so that it can undo what its steps have done.
+        A cancellation that was requested before this delivery takes effect here. The handler has got all that the
+        journal has by then, so that it can undo what its steps have done. And a worker that drains begins no step if
+        the run has nothing else under way: another worker goes on at this place, whereas a step that the end of the
+        grace period cuts off is run again.
+
+        Args:
+            is_step: True if the call would run a function here.
 
         Raises:
-            CancelledError: somebody has asked to cancel the job.
+            CancelledError: somebody has asked to cancel the job, or its worker drains.
         """
         job = self.job
-        if not (job.claimed.cancel and job.ending is None):
+        if job.ending is not None:
             return
-        self.state.cancel(job)
+        if job.claimed.cancel:
+            ending = Ending.CANCEL
+        elif is_step and self.state.draining and not (self._in_flight or self.hold.is_busy):
+            ending = Ending.DRAIN
+        else:
+            return
+        self.state.end_between_calls(job, ending)
         if not self.in_thread:
             await self.state.loop.create_future()  # until the cancellation of the job's task gets here
-        raise asyncio.CancelledError(f"somebody has asked to cancel job {job.id}")
+        raise asyncio.CancelledError(f"job {job.id} is being ended: {ending}")
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work that a cancellation must not cut. The cancellation is raised when it is done; a second one cuts.

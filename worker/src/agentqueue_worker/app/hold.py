@@ -111,6 +111,11 @@ class Hold:
             self._run.last_sign_of_life = monotonic()
             self.check()
 
+    @property
+    def is_busy(self) -> bool:
+        """True while the handler is in `ctx.busy()`."""
+        return self._busy > 0
+
     # --- the rule
 
     def check(self) -> None:

@@ -24,7 +24,7 @@ class Ending(StrEnum):
     CANCEL = "cancelled"
     """A client asked to cancel the job."""
     DRAIN = "draining"
-    """The grace period is over. The job is released."""
+    """The worker drains, and the run was about to begin a step, or the grace period is over. The job is released."""
     SUSPEND = "suspended"
     """The handler only waits. The job waits without a slot, and is delivered again."""
     LOST = "lease-lost"

@@ -87,7 +87,7 @@ class Runner:
         """Ended jobs whose registry wants a call once their outcome is recorded."""
         state.on_lost = self.lose
         state.suspend = self.suspend
-        state.cancel = self.cancel
+        state.end_between_calls = self.end_between_calls
 
     # --- starting
 
@@ -135,7 +135,7 @@ class Runner:
         # Not the loop's `create_task`, which would ask the task factory: the job's own task is not one of its tasks.
         job.task = asyncio.Task(self._run(job), loop=state.loop, context=self._contexts.context_of(job))
         if job.claimed.cancel and self._rules.cancellable:
-            state.loop.call_later(CANCEL_STANDING_AFTER_S, self.cancel, job)
+            state.loop.call_later(CANCEL_STANDING_AFTER_S, self.end_between_calls, job, Ending.CANCEL)
 
     def _outcome_of_unstarted(self, job: ClaimedJob[Handler | None], decision: Admission) -> Outcome:
         facts: dict[str, Any] = {"job_id": job.id, "job": job.record.name, "queue": self._queue}
@@ -195,8 +195,8 @@ class Runner:
             # A task that is cancelled before it first runs never enters `_run`.
             job.task.add_done_callback(lambda _: self._failed(job, asyncio.CancelledError()))
 
-    def cancel(self, job: RunningJob) -> None:
-        """Cancel a running job on request, unless it is being ended already.
+    def end_between_calls(self, job: RunningJob, ending: Ending) -> None:
+        """Stop a running job, unless it is being ended already.
 
         A plain handler that makes durable calls gets the cancellation from the call that it makes.
         """
@@ -204,10 +204,10 @@ class Runner:
             return
         durable = job.durable
         if durable is not None and durable.in_thread:
-            self._note_ending(job, Ending.CANCEL)
+            self._note_ending(job, ending)
             durable.hold.cancel()
         else:
-            self.stop(job, Ending.CANCEL)
+            self.stop(job, ending)
 
     def suspend(self, job: RunningJob) -> None:
         """End a run whose handler only waits. Whatever it does then, its job waits without a slot."""

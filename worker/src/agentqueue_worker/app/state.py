@@ -26,7 +26,7 @@ from agentqueue_worker.domain.wait_counts import Waits
 if TYPE_CHECKING:
     from agentqueue.agent.durable import Durable
     from agentqueue.model.outcomes import Claimed
-    from agentqueue_worker.app.job import RunningJob
+    from agentqueue_worker.app.job import Ending, RunningJob
 
 STEP_THREADS: Final = 64
 """Maximum number of plain functions of steps that run at a time. They mostly wait for a network."""
@@ -102,8 +102,8 @@ class WorkerState:
         """Makes the worker listen for news of the jobs that wait in their slots."""
         self.suspend: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
         """Ends a run whose handler only waits, so that the job waits without a slot."""
-        self.cancel: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
-        """Cancels a running job on request."""
+        self.end_between_calls: Callable[[RunningJob, Ending], None] = lambda job, ending: None  # noqa: ARG005
+        """Ends a run that is about to make a durable call, or waits for one."""
         self.open_durable: Callable[[RunningJob], Durable]  # set by the worker
         """Makes the durable calls of a running job."""
         self._progress_writer = notes

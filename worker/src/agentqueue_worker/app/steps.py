@@ -67,7 +67,7 @@ class Steps:
                 self._ended(step.call.name, "replayed", 0.0)
                 return self._outcome_of(step, entry)
         run.check_room()
-        await run.begin_new_call()
+        await run.begin_new_call(is_step=True)
         run.in_flight += 1
         run.last_sign_of_life = monotonic()
         try:
