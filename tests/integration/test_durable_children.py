@@ -182,6 +182,40 @@ async def test_a_collected_failure_stays_the_answer_when_its_dead_parent_is_repl
     assert all(answer == ["ValueError: not yet"] * 2 for answer in answers)
 
 
+async def test_a_replay_runs_no_children_again_that_an_answer_did_without_until_they_are_asked_for(
+    client: Client, server_url: str
+) -> None:
+    agent, runs, deaths = Agent("q"), list[str](), list[str]()
+
+    @agent.job(attempts=1)
+    async def flaky(ctx: Context, name: str) -> str:
+        runs.append(name)
+        if name == "bad" and runs.count("bad") == 1:
+            raise ValueError("not yet")
+        return name
+
+    @agent.job(attempts=1)
+    async def plan(ctx: Context) -> list[str]:
+        bad, good = ctx.child(flaky, "bad"), ctx.child(flaky, "good")
+        first = await ctx.gather([bad, good], need=1)
+        if len(deaths) < 2:
+            deaths.append(str(bad.id))
+            raise Fatal("the parent dies for another reason")
+        return [*first, await bad]
+
+    async with working(agent, server_url):
+        job = await client.enqueue(plan)
+        assert "another reason" in str((await final(job)).error)
+        await until(lambda: len(runs) == 2, what="both children have run")
+        await client.replay("q", job.id)
+        await until(lambda: len(deaths) == 2, what="the parent has died again")
+        assert "another reason" in str((await final(job)).error)
+        assert (await client.status(deaths[0])).state is State.DEAD
+        await client.replay("q", job.id)
+        assert await job.result(timeout=10) == ["good", "bad"]
+    assert sorted(runs) == ["bad", "bad", "good"]
+
+
 async def test_the_first_results_are_enough_and_the_rest_is_cancelled(client: Client, server_url: str) -> None:
     agent = Agent("q")
     ended: list[str] = []

@@ -80,7 +80,14 @@ class Children:
         self._cancel = load("cancel_children", allow_oom=True)
 
     async def send(
-        self, *, lease: bytes, parent: str, enqueueing: str, children: Sequence[NewChild], with_records: bool = True
+        self,
+        *,
+        lease: bytes,
+        parent: str,
+        enqueueing: str,
+        children: Sequence[NewChild],
+        with_records: bool = True,
+        may_run_again: bool = True,
     ) -> list[SentChild] | None:
         """Send children, each once, whatever is sent again. None if another delivery of the parent has begun.
 
@@ -90,11 +97,13 @@ class Children:
             enqueueing: see `JobRecord.enqueueing`.
             children: at most MAX_CHILDREN_PER_CALL children with MAX_CHILD_BYTES_PER_CALL.
             with_records: False leaves the records out, because an earlier delivery has sent the children.
+            may_run_again: children that failed before the parent was replayed run again. False if their gather has an
+                answer that stands.
 
         Raises:
             QueueFull: the server is at `maxmemory`; nothing was sent.
         """
-        args: list[Any] = [lease, parent, enqueueing]
+        args: list[Any] = [lease, parent, enqueueing, int(may_run_again)]
         for child in children:
             job = child.job
             record = job.record if with_records else b""

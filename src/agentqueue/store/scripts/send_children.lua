@@ -9,6 +9,7 @@
     ARGV  1     in-progress value of the parent's delivery
           2     ID of the parent
           3     enqueueing of the parent: what distinguishes this use of its ID from others
+          4     1 if failed children may run again, 0 if their gather has its answer
           then  {queue, call, fingerprint of target and payload, level, delay ms, record}* of at most 200 children; the
                 record is '' if the journal says that the child was sent before
   Keys touched
@@ -18,7 +19,7 @@
     {} if another delivery has begun, otherwise {ID, status}*; a status is 'sent', 'known', 'missing' (it must be sent with
     its record) or 'differs' (another target or payload was sent under the name of its call, and nothing now)
 ]]
-local lease, id, enqueueing = ARGV[1], ARGV[2], ARGV[3]
+local lease, id, enqueueing, may_run_again = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 if not is_delivery(id, lease) then return {} end
 note_journal(id)
 local children = CHILDREN .. id
@@ -30,7 +31,7 @@ if known_enqueueing ~= enqueueing then -- There are none yet, or an earlier job 
 end
 
 local reply, ids, entries = {}, {}, {}
-for i = 4, #ARGV, 6 do
+for i = 5, #ARGV, 6 do
   ids[#ids + 1] = string.sub(redis.sha1hex(table.concat({id, enqueueing, salt, ARGV[i + 1]}, '\0')), 1, 32)
 end
 local known = #ids > 0 and redis.call('HMGET', children, unpack(ids)) or {}
@@ -53,13 +54,13 @@ local function run_again(child, child_queue, has_record)
 end
 
 for i = 1, #ids do
-  local child_queue, call, fingerprint, level, delay_ms, record = unpack(ARGV, 6 * i - 2, 6 * i + 3)
+  local child_queue, call, fingerprint, level, delay_ms, record = unpack(ARGV, 6 * i - 1, 6 * i + 4)
   local status = 'sent'
   if known[i] then
     local state, _, known_fingerprint, child_round = decode_child(known[i])
     if known_fingerprint ~= fingerprint then
       status = 'differs'
-    elseif state == 'done' or child_round == round or stands(id, known[i]) then
+    elseif state == 'done' or child_round == round or not may_run_again or stands(id, known[i]) then
       status = 'known'
     else
       status = run_again(ids[i], child_queue, record ~= '')

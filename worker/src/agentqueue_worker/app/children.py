@@ -28,6 +28,8 @@ from agentqueue_worker.domain.children import describe_children, gather_name, id
 T = TypeVar("T")
 ENDED: Final = b'{"is":'
 """Beginning of the journal's entry of a gather that has its answer."""
+STANDS: Final = b'"settled":true,"v":'
+"""Part of such an entry that says that a replay keeps the answer."""
 log = structlog.get_logger("agentqueue.worker")
 
 
@@ -38,6 +40,8 @@ class ChildCalls:
         self._run = run
         self._children = children
         self._calls: list[ChildCall] = []
+        self._found: set[ChildCall] = set()
+        """Children that only gathers have asked for whose answers stand, so that failed ones have not run again."""
         run.at_close.append(self._warn_of_forgotten)
 
     def child(self, call: ChildCall) -> None:
@@ -66,13 +70,14 @@ class ChildCalls:
             return []
         run = self._run
         await run.open()
-        if not run.entries.get(field, b"").startswith(ENDED):
+        entry = run.entries.get(field, b"")
+        if not entry.startswith(ENDED):
             await run.begin_new_call()
-        if field in run.entries:  # an earlier run has sent them, except what has failed before a replay
-            for chunk in split_children([child for child in children if child.id is None]):
-                await self._send(chunk, with_records=False)
-        for chunk in split_children([child for child in children if child.id is None]):
-            await self._send(chunk, with_records=True)
+        stands = STANDS in entry
+        for with_records in (False, True) if entry else (True,):  # an earlier run has sent them, except failed ones
+            to_send = [child for child in children if child.id is None or (child in self._found and not stands)]
+            for chunk in split_children(to_send):
+                await self._send(chunk, with_records=with_records, may_run_again=not stands)
         answer = await self._answer(call, children, field, what)
         if call.cancel_rest and "all" not in answer:
             for start in range(0, len(children), MAX_CANCELLED_PER_CALL):
@@ -87,7 +92,7 @@ class ChildCalls:
         results = [found[child] for child in call.children if child in found]
         return results[0] if call.of_one else results
 
-    async def _send(self, chunk: Sequence[ChildCall], *, with_records: bool) -> None:
+    async def _send(self, chunk: Sequence[ChildCall], *, with_records: bool, may_run_again: bool) -> None:
         """Send children, and note their IDs, except of those that must be sent with their records."""
         run = self._run
         new = [NewChild(child.place, child.fingerprint, child.job) for child in chunk]
@@ -98,9 +103,11 @@ class ChildCalls:
                 enqueueing=run.job.record.enqueueing,
                 children=new,
                 with_records=with_records,
+                may_run_again=may_run_again,
             )
         )
         run.has_journal = True
+        self._found = self._found - set(chunk) if may_run_again else self._found | set(chunk)
         for child, found in zip(chunk, sent, strict=True):
             if found.status is SendStatus.DIFFERS:
                 raise DurableError(
