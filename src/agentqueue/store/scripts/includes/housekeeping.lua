@@ -106,9 +106,13 @@ local function sweep(expiry_batch, dead_letters_ms, history_ms, stale_ms)
   try(sweep_retention, history_ms, dead_letters_ms)
   try(sweep_cancel_requests)
   try(sweep_workers, stale_ms)
-  try(sweep_suspended, SUSPENSION_KINDS[math.floor(now / 487) % #SUSPENSION_KINDS + 1])
-  try(sweep_mailboxes)
-  try(sweep_parents)
-  try(continue_cascades)
+  local keys = {queue .. ':mailboxes', CASCADES}
+  for _, kind in ipairs(SUSPENSION_KINDS) do keys[#keys + 1] = suspended_key(queue, kind) end
+  if redis.call('EXISTS', unpack(keys)) > 0 then -- Jobs that never wait without a slot cost no more than this command.
+    try(sweep_suspended, SUSPENSION_KINDS[math.floor(now / 487) % #SUSPENSION_KINDS + 1])
+    try(sweep_mailboxes)
+    try(sweep_parents)
+    try(continue_cascades)
+  end
   try(wake_parents)
 end
