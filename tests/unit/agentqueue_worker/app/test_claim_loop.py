@@ -16,6 +16,7 @@ from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
+from agentqueue_worker.domain.priority_ageing import STARTS_PER_AGED
 from tests.support.workers import until
 
 RECORD = encode_job(JobRecord("job", enqueued_ms=1))
@@ -30,6 +31,8 @@ class Queue(Engine):
     def __init__(self, jobs: int, asked: Callable[[], None]) -> None:
         self.left = jobs
         self.asked = asked
+        self.age_credits: list[int] = []
+        self.retry_after_ms: int | None = None
 
     async def finish_and_claim(
         self,
@@ -44,12 +47,20 @@ class Queue(Engine):
         watch: Sequence[str] = (),
     ) -> FinishAndClaimReply:
         self.asked()
+        self.age_credits.append(age_credit)
         await asyncio.sleep(0)
         ids = range(self.left, self.left - min(want, self.left), -1)
         self.left -= len(ids)
         claimed = [Claimed(str(n), Level.NORMAL, 1.0, RECORD, 0, {}, cancel=False) for n in ids]
         return FinishAndClaimReply(
-            [], claimed, [], paused=False, retry_after_ms=None, next_due_ms=None, now_ms=1, repeated=False
+            [],
+            claimed,
+            [],
+            paused=False,
+            retry_after_ms=self.retry_after_ms,
+            next_due_ms=None,
+            now_ms=1,
+            repeated=False,
         )
 
 
@@ -98,3 +109,21 @@ async def test_a_burst_is_not_over_while_claimed_jobs_have_not_started() -> None
     running = await run(world, 3)
     assert not running.done()
     running.cancel()
+
+
+async def test_claims_by_age_are_left_out_after_a_claim_that_has_left_no_job() -> None:
+    world = World(HALF + 1)
+    running = await run(world, HALF + 1)
+    await until(lambda: len(world.queue.age_credits) >= 3, what="the worker polls")
+    running.cancel()
+    assert world.queue.age_credits[:3] == [0, STARTS_PER_AGED, -(HALF - 1)]
+
+
+async def test_claims_by_age_go_on_under_a_rate_limit() -> None:
+    """A claim that the limit has cut short may have left jobs."""
+    world = World(3)
+    world.queue.retry_after_ms = 1
+    running = await run(world, 3)
+    await until(lambda: len(world.queue.age_credits) >= 2, what="the worker claims again")
+    running.cancel()
+    assert world.queue.age_credits[:2] == [0, 3]

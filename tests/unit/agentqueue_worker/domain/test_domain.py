@@ -376,7 +376,7 @@ def test_a_job_claimed_again_since_the_renewal_began_is_not_lost() -> None:
 def test_one_start_in_four_may_go_by_age(size: int) -> None:
     credit, started, by_age = AgeCredit(), 0, 0
     while started < 400:
-        aged = min((credit.offer() + size - 1) // STARTS_PER_AGED, size)  # as the script does
+        aged = min((credit.offer(size, some_may_be_old=True) + size - 1) // STARTS_PER_AGED, size)  # as the script does
         started, by_age = started + size, by_age + aged
         credit.settle(started=size, aged=aged)
         assert by_age <= started / STARTS_PER_AGED
@@ -386,16 +386,25 @@ def test_one_start_in_four_may_go_by_age(size: int) -> None:
 def test_credit_is_bounded_to_one_start_by_age() -> None:
     credit = AgeCredit()
     credit.settle(started=100_000, aged=0)
-    assert credit.offer() == MAX_CREDIT == STARTS_PER_AGED
+    assert credit.offer(9, some_may_be_old=True) == MAX_CREDIT == STARTS_PER_AGED
 
 
 def test_a_claim_without_jobs_costs_no_credit_and_one_of_old_jobs_alone_is_paid_later() -> None:
     credit = AgeCredit()
     credit.settle(started=3, aged=0)
     credit.settle(started=0, aged=0)
-    assert credit.offer() == 3
+    assert credit.offer(9, some_may_be_old=True) == 3
     credit.settle(started=4, aged=4)
-    assert credit.offer() == 3 + 4 - 4 * STARTS_PER_AGED
+    assert credit.offer(9, some_may_be_old=True) == 3 + 4 - 4 * STARTS_PER_AGED
+
+
+@pytest.mark.parametrize("want", [1, 2, 4, 5, 1_000])
+@pytest.mark.parametrize("started", [0, 1, 10])
+def test_no_start_is_by_age_if_no_job_can_be_old(want: int, started: int) -> None:
+    credit = AgeCredit()
+    credit.settle(started=started, aged=0)
+    offered = credit.offer(want, some_may_be_old=False)
+    assert all((offered + limit - 1) // STARTS_PER_AGED < 0 for limit in range(want + 1)), "as the script counts"
 
 
 # --- drain

@@ -87,6 +87,8 @@ class ClaimLoop:
         self._waiter: asyncio.Future[None] | None = None
         self._is_full = True
         """The last claim has filled all slots, so that the worker needs no wake-up."""
+        self._may_have_left_jobs = True
+        """The last claim may have left jobs that were due. If it has not, no job can have waited for long."""
         self._wants_wakeup = asyncio.Event()
         """Set while the worker listens for wake-ups. See `_listen`."""
         self._queue_is_empty = False
@@ -201,7 +203,8 @@ class ClaimLoop:
         self._seq += 1
         state.claiming = want > 0
         is_idle = not (state.running or state.claimed or state.suspect)
-        return RoundTrip(self._seq, want, max(state.free, 0), is_idle, self._credit.offer(), batch, watch)
+        age_credit = self._credit.offer(want, some_may_be_old=self._may_have_left_jobs)
+        return RoundTrip(self._seq, want, max(state.free, 0), is_idle, age_credit, batch, watch)
 
     async def _send(self, trip: RoundTrip) -> FinishAndClaimReply:
         delay, want = FIRST_RETRY_DELAY_S, trip.want
@@ -297,6 +300,7 @@ class ClaimLoop:
         else:
             self._claim_at = float("inf")
         self._is_full = full
+        self._may_have_left_jobs = full or reply.retry_after_ms is not None
         self._listen()
 
     # --- wake-ups

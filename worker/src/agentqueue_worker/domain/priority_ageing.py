@@ -23,9 +23,13 @@ class AgeCredit:
     def __init__(self) -> None:
         self._credit = 0
 
-    def offer(self) -> int:
-        """Return the credit of the next round trip."""
-        return self._credit
+    def offer(self, want: int, *, some_may_be_old: bool) -> int:
+        """Return the credit of the next round trip, which claims up to `want` jobs.
+
+        If no job can be old, it is a debt that these starts don't pay. So the script does not look for old jobs, which
+        takes three commands, and an idle worker asks twice a second.
+        """
+        return self._credit if some_may_be_old else -want
 
     def settle(self, *, started: int, aged: int) -> None:
         """Update the credit after a claim of `started` jobs, `aged` of them by age.
