@@ -323,7 +323,7 @@ class TestReading:
         with_raw_queue(lambda raw_queue: raw_queue.heartbeat(b'{"busy":1,"slots":5,"draining":true,"jobs":[]}'))
         client.pause("hotels")
         header, flights, hotels = (line.split() for line in cli("stats").splitlines())
-        assert header[:6] == ["QUEUE", "WAITING", "DELAYED", "ACTIVE", "COMPLETED", "DEAD"]
+        assert header[:7] == ["QUEUE", "WAITING", "DELAYED", "SUSPENDED", "ACTIVE", "COMPLETED", "DEAD"]
         assert flights[:2] == ["flights", "1"]
         assert ("1/5" in flights, "draining)" in flights) == (True, True)
         assert (hotels[2], hotels[-1]) == ("1", "paused")
@@ -477,7 +477,7 @@ class TestOnATerminal:
         assert code == 0
         for word in ("queue", "waiting", "delayed", "active", "dead", "workers", "state", "client-data"):
             assert word in shown
-        assert "no room for: completed, per min" in shown
+        assert "no room for: suspended, completed, per min, slots" in shown
         assert "no room" not in on_a_terminal("stats")[1]
 
     @pytest.mark.parametrize(

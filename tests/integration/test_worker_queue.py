@@ -358,7 +358,6 @@ async def test_jobs_go_on_while_the_server_is_away_and_are_recorded_when_it_is_b
         runs.append(ctx.id)
         await go.wait()
         await ctx.progress(50)
-        await ctx.checkpoint({"n": 1})
         return 7
 
     async with Client(server.url) as client, working(agent, server.url) as worker:
