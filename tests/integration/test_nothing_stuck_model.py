@@ -222,7 +222,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
         assert look.load.ready + look.load.active + look.load.stalled + look.delayed == len(self.open)
 
     def everything_ends(self) -> None:
-        """All workers die, the queue is resumed, time passes: a scaler at zero wants pods, and one worker gets all."""
+        """All workers die, the queue is resumed, time passes: a scaler at zero wants pods, and workers get all."""
         self.living, self.run_out = {}, {}
         self.run(self.store.resume(QUEUE))
         for _ in range(3):
@@ -232,8 +232,13 @@ class NothingStuckMachine(RuleBasedStateMachine):
         scaler = QueueScaler(cluster)
         scaling = scaler.scale(queue_of(), cluster.agents, queues=self.reader, at=monotonic())
         assert bool(self.run(scaling)["work"].replicas) == bool(self.open)
-        _, jobs = self.claim(1_000)
-        assert {job_id for job_id, _ in jobs} == self.open
+        started = set[str]()
+        while len(started) < len(self.open):  # a job that was in a crash comes alone
+            _, jobs = self.claim(1_000)
+            assert jobs
+            assert started.isdisjoint(job_id for job_id, _ in jobs)
+            started |= {job_id for job_id, _ in jobs}
+        assert started == self.open
 
 
 def test_nothing_is_stuck_whatever_happens(shared_server: RunningServer) -> None:
