@@ -79,7 +79,7 @@ async def test_the_same_requests_again_send_nothing_twice(data: Path) -> None:
 
 async def test_a_dead_letter_of_another_agent_becomes_an_incident(data: Path) -> None:
     async with Sandbox(*AGENTS) as box:
-        job = await box.client.enqueue(travel.error_monitor.agent.jobs["report-incident"], LETTER)
+        job = await box.client.enqueue(travel.error_monitor.agent.jobs["dead-letter"], LETTER)
         await box.run_until_idle()
         result = await job.result(timeout=5)
     assert (result["job"], result["reason"]) == ("R-7", "fatal")

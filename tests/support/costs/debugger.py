@@ -45,7 +45,11 @@ class LineCountingServer(Server):
             writer.write(_pack("SCRIPT", "DEBUG", "SYNC"))
             assert (allowed := await answer()) == b"OK", allowed
             writer.write(_pack("EVAL", script.source, len(keys), *keys, *args))
-            while END not in await answer():
+            while True:
+                answered = await answer()
+                assert not isinstance(answered, hiredis.ReplyError), answered
+                if END in answered:
+                    break
                 self.lines += 1
                 writer.write(STEP)
             reply = await answer()

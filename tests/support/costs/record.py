@@ -17,9 +17,9 @@ TOLERANCE: Final = 0.03
 """Share by which a figure may exceed its record. Repeated measurements differ by less than 2 %."""
 SLACK: Final = {"bytes_in": 1.0, "bytes_out": 1.0}
 """What a figure may exceed that share by, in its unit; 0.01 for the others. A few bytes are the digits of a number."""
-WIDER_TOLERANCE: Final = {"idle": 0.15, "noop-1": 0.1}
-"""The same for cases that depend on time: `idle` has one poll more or less, and with one slot, the number of jobs that
-are claimed ahead follows the time of a round trip."""
+WIDER_TOLERANCE: Final = {"idle": 0.15, "noop-1": 1.5, "noop-10": 0.15, "retry": 0.1}
+"""The same for cases that depend on time: `idle` has one poll more or less, and with few slots, the number of jobs that
+are claimed ahead follows the time of a round trip. Without claims ahead, `noop-1` costs ten times its record."""
 MEASURE_S: Final = 300.0
 Record = dict[str, dict[str, Costs]]
 """Costs by the kind of server and the case."""
@@ -39,7 +39,10 @@ def write(record: Record) -> None:
 def measure(case: str, url: str) -> Costs:
     """Return the costs of a case on an empty server, as a program of its own counts them."""
     command = [sys.executable, "-m", "tests.support.costs.program", case, url]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=MEASURE_S, check=False)
+    for _ in range(2):  # on a loaded machine, the server's debugger may refuse a session once
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=MEASURE_S, check=False)
+        if done.returncode == 0:
+            break
     assert done.returncode == 0, done.stderr[-3000:]
     costs: Costs = json.loads(done.stdout.splitlines()[-1])
     return {name: round(value, 3) for name, value in costs.items()}
