@@ -9,7 +9,7 @@ from tests.support.costs.record import least, read, rises
 def test_a_rise_names_the_count_with_its_old_and_its_new_value() -> None:
     found = {"commands": 2.8, "script_lines": 100.0}
     recorded = {"commands": 2.5, "script_lines": 98.0}
-    assert rises("noop-10", found, recorded) == ["noop-10: commands per job rose from 2.5 to 2.8"]
+    assert rises("noop-100", found, recorded) == ["noop-100: commands per job rose from 2.5 to 2.8"]
 
 
 def test_an_idle_worker_may_poll_once_more() -> None:
