@@ -4,7 +4,7 @@
 -- such keys. An entry is JSON that starts with `{"is":"STATE","at":MS,`; an entry that is done or raised has ended.
 
 -- Return whether a worker's delivery of a job goes on. A delivery is known by its whole in-progress value: its owner
--- alone would not tell it from a later delivery to the same process.
+-- alone would not distinguish it from a later delivery to the same process.
 local function is_delivery(id, lease)
   return redis.call('MGET', IN_PROGRESS .. id)[1] == lease
 end

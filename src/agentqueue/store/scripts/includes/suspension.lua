@@ -22,7 +22,7 @@ local function find_place(queue_name, id)
   end
 end
 
--- Return whether a job with this score is suspended. If another program has deleted its meta hash, the index tells it.
+-- Return whether a job with this score is suspended. If another program has deleted its meta hash, the index shows it.
 local function is_suspended(queue_name, id, score)
   local text = call_or_reset('HGET', META .. id, 'suspended')
   local is_readable, suspension = pcall(cjson.decode, text or '')
@@ -46,7 +46,7 @@ local function put_back(queue_name, id, level)
   wake_workers(queue_name, 1)
 end
 
--- Wake a job of any queue if it is suspended. If a worker holds it, tell that worker that something has come for the job.
+-- Wake a job of any queue if it is suspended. If a worker holds it, inform that worker that something has come for the job.
 -- Call it after all other writes of the script. Return whether the job was suspended.
 -- signal: wake a job that waits for signals only if it waits for this one; nil wakes it in any case.
 local function wake_suspended(queue_name, id, signal)
