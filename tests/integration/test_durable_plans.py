@@ -13,13 +13,15 @@ from typing import Final
 import pytest
 
 from agentqueue import Client
+from agentqueue.model.job import State
 from tests.support.plans.agents import make_agents
 from tests.support.plans.checks import Report, check
 from tests.support.plans.driver import Driver
-from tests.support.plans.plan import QUEUES, random_plan
+from tests.support.plans.plan import QUEUES, Die, Plan, random_plan
 from tests.support.plans.recorder import Recorder
 from tests.support.plans.workers import InProcessFleet
 from tests.support.servers import RunningServer
+from tests.support.waiting import until
 
 JOBS: Final = int(os.environ.get("PLAN_JOBS", "60"))
 SEED: Final = int(os.environ.get("PLAN_SEED", random.SystemRandom().randrange(1_000_000)))
@@ -49,6 +51,29 @@ async def test_random_plans_repeat_and_lose_nothing_whatever_crashes_or_drains(
         seed += 1
     with capsys.disabled():
         print(f"\nrandom plans on {shared_server.kind}, seeds {SEED} to {seed - 1}: {Report.sum(reports)}")
+
+
+async def test_a_plan_that_dies_just_before_it_is_cancelled_is_replayed_as_if_nobody_had_cancelled_it(
+    client: Client, shared_server: RunningServer, tmp_path: Path
+) -> None:
+    class AtOnce(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return a
+
+    driver = Driver(client, Recorder(tmp_path), AtOnce(1))
+    async with InProcessFleet(make_agents(tmp_path), shared_server.url, {}).running():
+        await driver.send([Plan(path="r0", queue="plans", parts=[Die(name="r0.0")])], cancels=1.0)
+        await until(lambda: is_dead(client, "r0"), what="the plan is dead")
+        await driver.run(deadline=60)
+    assert driver.cancelled == {"r0"}
+    assert driver.ended["r0"].state is State.COMPLETED
+    with shared_server.client() as plain:
+        check(driver, plain)
+
+
+async def is_dead(client: Client, job_id: str) -> bool:
+    """Return whether the job is a dead letter."""
+    return (await client.status(job_id)).state is State.DEAD
 
 
 async def run_plans(client: Client, server: RunningServer, folder: Path, chance: random.Random) -> Report:

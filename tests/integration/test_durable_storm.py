@@ -49,6 +49,7 @@ async def client(server: RunningServer) -> AsyncIterator[Client]:
 async def test_a_storm_of_kills_repeats_and_loses_nothing(
     client: Client, server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    print(f"STORM_SEED={SEED}")  # pytest shows it if the test fails
     chance, record = random.Random(SEED), tmp_path / "record"
     record.mkdir()
     driver = Driver(client, Recorder(record), chance, has_more=True)

@@ -138,7 +138,7 @@ class Driver:
 
     async def _follow(self, path: str) -> None:
         status = await self.again(lambda: self.client.status(path))
-        if status.state is State.DEAD and self.replays[path] < REPLAYS and path not in self.cancelled:
+        if status.state is State.DEAD and self.replays[path] < REPLAYS:  # also if it had died before it was cancelled
             self.replays[path] += 1
             await self.again(lambda: self.client.replay(self.roots[path].queue, ids=[path]))
         elif status.is_final:
