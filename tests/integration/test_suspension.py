@@ -10,7 +10,7 @@ import pytest
 from agentqueue.keys import Level
 from agentqueue.model.job import JobRecord, State, encode_job
 from agentqueue.model.new_job import NewJob
-from agentqueue.model.outcomes import Completed, Outcome, Released, Suspended
+from agentqueue.model.outcomes import Completed, DeadLettered, Outcome, Released, Suspended
 from agentqueue.model.suspension import Answer, Pending, decode_wait
 from agentqueue.store import Engine, Server, Store
 from agentqueue.store.signals import Wait, ask_waits, send_signal
@@ -360,6 +360,23 @@ async def test_the_mailbox_of_a_job_that_ended_without_its_workers_knowledge_is_
     await bench.round_trip(complete("a"))
     await bench.engine.renew(owner=OWNER, worker="w", heartbeat=b"{}", held=[])
     assert bench.redis.keys("aq:signals:*") == bench.redis.keys("q:mailboxes") == []
+
+
+async def test_a_dead_letter_keeps_the_signals_that_its_worker_did_not_know_of(bench: Bench) -> None:
+    await bench.enqueue("replayed", "discarded")
+    await bench.round_trip(want=2)
+    await bench.signal("replayed", "approval", "before it died")
+    await bench.signal("discarded", "approval")
+    await bench.round_trip(
+        *(DeadLettered(name, Level.NORMAL, b"{}", HOUR_MS, "f00", b"{}") for name in ("replayed", "discarded"))
+    )
+    await bench.engine.renew(owner=OWNER, worker="w", heartbeat=b"{}", held=[])
+    await bench.store.replay("q", ["replayed"])
+    await bench.store.discard("q", ["discarded"])
+    assert bench.redis.keys("aq:signals:*") == [b"aq:signals:replayed"]
+    await bench.round_trip(want=1)
+    (answer,) = await bench.ask("replayed", APPROVAL)
+    assert value_of(answer) == "before it died"
 
 
 async def test_a_mailbox_that_an_earlier_job_with_the_id_left_is_not_taken_over(bench: Bench) -> None:

@@ -180,6 +180,8 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     if children_first > first + 7 then redis.call('HSET', DEAD .. id, unpack(args, first + 7, children_first - 1)) end
     redis.call('HSET', DEAD .. id, 'dead_letter', dead_letter, 'queue', queue, 'level', level, 'fp', fingerprint)
     if type(job_record) == 'string' then redis.call('HSET', DEAD .. id, 'record', job_record) end
+    -- The worker does not know of a mailbox that came while the job ran, and a replay deletes one without this note.
+    if call_or_reset('HGET', META .. id, 'journal') then redis.call('HSET', DEAD .. id, 'journal', 1) end
     redis.call('ZADD', dead_key, now, id)
     redis.call('HINCRBY', dead_key .. ':fp', fingerprint, 1)
     call_or_reset('ZADD', dead_key .. ':fp:' .. fingerprint, now, id)
