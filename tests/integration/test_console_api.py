@@ -16,7 +16,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from agentqueue import Agent, Client, Context, OutcomeUnknown
+from agentqueue import Client
 from agentqueue.console.app import create_app
 from agentqueue.console.requests import MAX_BODY
 from agentqueue.errors import UsageError
@@ -24,7 +24,6 @@ from agentqueue.model.job import decode_job
 from agentqueue.store import Server
 from tests.support.raw_queue import RawQueue
 from tests.support.servers import RunningServer, free_port
-from tests.support.workers import work_off
 
 TOKEN = "a-long-token"
 PROBLEM = "application/problem+json"
@@ -520,33 +519,6 @@ async def test_replaying(letters: None, client: Client, api: httpx.AsyncClient) 
     assert (await api.post(path, json={"all": True})).json()["replayed"] == 1
     stats = await client.stats("flights")
     assert (stats.waiting, stats.dead) == (4, 0)
-
-
-async def test_a_person_resolves_a_step_and_replays_from_one(
-    client: Client, api: httpx.AsyncClient, server_url: str
-) -> None:
-    agent = Agent("flights")
-
-    async def pay() -> str:
-        raise OutcomeUnknown
-
-    @agent.job
-    async def book(ctx: Context) -> str:
-        return await ctx.step("pay", pay, once=True)
-
-    await client.enqueue(book, id="j1")
-    await work_off(agent, server_url)
-    replay = "/api/queues/flights/dead/replay"
-    answer = await api.post(replay, json={"ids": ["j1"], "fromStep": "mail"})
-    assert (answer.json()["replayed"], answer.json()["noStep"]) == (0, ["j1"])
-    path = "/api/jobs/j1/resolve"
-    assert 'name the step: {"step": "pay#1"' in problem(await api.post(path, json={}), 400)
-    assert "or run_again" in problem(await api.post(path, json={"step": "pay"}), 400)
-    assert "has no step 'mail'" in problem(await api.post(path, json={"step": "mail", "value": 1}), 404)
-    assert (await api.post(path, json={"step": "pay", "value": "paid"})).json() == {"id": "j1", "step": "pay"}
-    await work_off(agent, server_url)
-    job = (await api.get("/api/jobs/j1")).json()
-    assert (job["state"], job["result"], job["steps"][0]["outcome"]) == ("completed", "paid", "done")
 
 
 async def test_discarding(letters: None, client: Client, api: httpx.AsyncClient) -> None:
