@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import operator
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Self, get_args, get_origin
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import orjson
 
 from agentqueue.agent.annotation import PLAIN_TYPES, Annotation, explain_errors
-from agentqueue.agent.signature import signature_of
+from agentqueue.agent.signature import returned_type
 from agentqueue.errors import InvalidPayload
 
 
@@ -22,10 +22,7 @@ class Result:
     @classmethod
     def of(cls, func: Callable[..., Any]) -> Self:
         """Return the result of a handler, from its return annotation."""
-        returned = signature_of(func).return_annotation
-        if get_origin(returned) in (Awaitable, Coroutine):  # a plain function that returns a coroutine
-            returned = get_args(returned)[-1]
-        return cls(Annotation(func, "return", returned, use="result"))
+        return cls(Annotation(func, "return", returned_type(func), use="result"))
 
     def prepare(self) -> None:
         """Build the validator before a wait for the result.

@@ -1,13 +1,13 @@
 """The value of a function: its JSON, and the object that its return annotation makes of the JSON."""
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, get_args, get_origin
+from collections.abc import Callable
+from typing import Any, Final
 
 import orjson
 
 from agentqueue.agent.annotation import Annotation, explain_errors
 from agentqueue.agent.payload import refuse_secrets, to_json
-from agentqueue.agent.signature import innermost, signature_of
+from agentqueue.agent.signature import innermost, returned_type
 from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.model.json import encode, find_problem
 
@@ -20,11 +20,9 @@ class ReturnValue:
 
     def __init__(self, func: Callable[..., Any]) -> None:
         try:
-            returned = signature_of(func).return_annotation
+            returned = returned_type(func)
         except UsageError:  # a class, or a function of C
             returned = Any
-        if get_origin(returned) in (Awaitable, Coroutine):  # a plain function that returns a coroutine
-            returned = get_args(returned)[-1]
         self._annotation = Annotation(func, "return", returned, use="value")
 
     @classmethod

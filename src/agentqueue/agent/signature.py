@@ -8,7 +8,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from agentqueue.errors import UsageError
@@ -61,6 +61,18 @@ def signature_of(func: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(func)
     except (TypeError, ValueError) as exc:
         raise UsageError(f"{name_of(func)} can't be a handler: {exc}") from exc
+
+
+def returned_type(func: Callable[..., Any]) -> Any:
+    """Return the return annotation of a function: what its value is once it has been awaited.
+
+    Raises:
+        UsageError: The function is a class, or has no signature.
+    """
+    returned = signature_of(func).return_annotation
+    if typing.get_origin(returned) in (Awaitable, Coroutine):  # a plain function that returns a coroutine
+        return typing.get_args(returned)[-1]
+    return returned
 
 
 def _check_context(func: Callable[..., Any], positional: list[Parameter], context: type) -> None:
