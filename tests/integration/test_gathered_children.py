@@ -109,7 +109,7 @@ class House:
         returns = ParentReturn(parent, PARENTS, encode_value(value))
         return Completed(child, Level.NORMAL, b'{"s":true}', HOUR_MS, 5, returns=returns)
 
-    def bury(self, child: str, *, parent: str = "P") -> DeadLettered:
+    def fail_for_good(self, child: str, *, parent: str = "P") -> DeadLettered:
         returns = ParentReturn(parent, PARENTS, encode_error(FAILED))
         letter = orjson.dumps({"reason": "failed", "q": CHILDREN_QUEUE})
         return DeadLettered(child, Level.NORMAL, b'{"s":false}', HOUR_MS, "f00", letter, returns=returns)
@@ -204,7 +204,7 @@ async def test_a_parent_whose_id_is_used_again_gets_new_children(house: House) -
     assert house.redis.hlen(RETURNS + "P") == 0
 
 
-ENDINGS = ("complete", "bury", "drop")
+ENDINGS = ("complete", "fail_for_good", "drop")
 
 
 @pytest.mark.parametrize("orders", [*itertools.product(ENDINGS, repeat=2)])
@@ -231,7 +231,7 @@ async def test_a_parent_is_woken_whatever_the_order_within_one_call(house: House
     ids = [child.id for child in sent]
     assert await house.trip(PARENTS, want=3) == ids
     assert await house.gather(ids, GatherRule(3, 0)) is None
-    outcomes: list[Outcome] = [house.suspend(), house.complete(ids[0]), house.bury(ids[1]), house.drop(ids[2])]
+    outcomes: list[Outcome] = [house.suspend(), house.complete(ids[0]), house.fail_for_good(ids[1]), house.drop(ids[2])]
     await house.trip(PARENTS, *(outcomes[position] for position in order))
     assert await house.woken()
     assert await house.gather(ids, GatherRule(3, 0)) == {"all": True}
@@ -262,13 +262,13 @@ async def test_a_child_whose_lease_was_lost_returns_nothing(house: House) -> Non
 @pytest.mark.parametrize(
     ("rule", "ends", "answer"),
     [
-        (GatherRule(3, 1), ["bury"], {"failed": 0}),
-        (GatherRule(3, 1), ["complete", "bury"], {"failed": 1}),
-        (GatherRule(2, 2), ["bury", "complete", "complete"], {"ended": [1, 2]}),
-        (GatherRule(2, 2), ["bury", "bury"], {"failed": 0}),
+        (GatherRule(3, 1), ["fail_for_good"], {"failed": 0}),
+        (GatherRule(3, 1), ["complete", "fail_for_good"], {"failed": 1}),
+        (GatherRule(2, 2), ["fail_for_good", "complete", "complete"], {"ended": [1, 2]}),
+        (GatherRule(2, 2), ["fail_for_good", "fail_for_good"], {"failed": 0}),
         (GatherRule(1, 3), ["complete"], {"ended": [0]}),
-        (GatherRule(1, 0), ["bury", "complete"], {"ended": [0, 1]}),
-        (GatherRule(1, 0), ["bury", "bury", "bury"], {"all": True}),
+        (GatherRule(1, 0), ["fail_for_good", "complete"], {"ended": [0, 1]}),
+        (GatherRule(1, 0), ["fail_for_good", "fail_for_good", "fail_for_good"], {"all": True}),
         (GatherRule(3, 1), ["complete", "complete", "complete"], {"all": True}),
     ],
 )
@@ -282,7 +282,7 @@ async def test_only_the_child_that_completes_a_gather_wakes_the_parent(
     assert await house.woken()
     assert await house.gather(ids, rule) == answer
     for child in ids[len(ends) :]:  # later ends change nothing
-        await house.trip(CHILDREN_QUEUE, house.bury(child))
+        await house.trip(CHILDREN_QUEUE, house.fail_for_good(child))
     assert await house.gather(ids, rule) == answer
 
 
@@ -324,7 +324,7 @@ async def test_a_final_parent_leaves_nothing_and_drops_late_returns(house: House
     assert await house.woken()
     end = Completed("P", Level.NORMAL, b"{}", HOUR_MS, 5, has_journal=True)
     await house.trip(PARENTS, end)
-    await house.trip(CHILDREN_QUEUE, house.complete(ids[1]), house.bury(ids[2]))
+    await house.trip(CHILDREN_QUEUE, house.complete(ids[1]), house.fail_for_good(ids[2]))
     assert house.redis.exists(CHILDREN + "P", RETURNS + "P", JOURNAL + "P", META + "P") == 0
 
 
@@ -461,7 +461,7 @@ async def test_lost_ones_are_found_among_a_thousand(house: House) -> None:
 # --- replays
 
 
-async def bury_parent(house: House) -> None:
+async def fail_parent_for_good(house: House) -> None:
     letter = DeadLettered("P", Level.NORMAL, b"{}", HOUR_MS, "f01", b'{"reason":"fatal"}', kept={"journal": 1})
     await house.trip(PARENTS, letter)
 
@@ -473,10 +473,10 @@ async def replay(house: House, queue: str, job_id: str) -> None:
 async def test_a_replay_of_a_dead_parent_sends_its_failed_children_again_and_keeps_the_others(house: House) -> None:
     ids = await house.wait_without_slot(4)
     done, dead, running, gone = ids
-    await house.trip(CHILDREN_QUEUE, house.complete(done, 1), house.bury(dead))
+    await house.trip(CHILDREN_QUEUE, house.complete(done, 1), house.fail_for_good(dead))
     assert await house.woken()
     assert await house.gather(ids) == {"failed": 1}
-    await bury_parent(house)
+    await fail_parent_for_good(house)
     await house.trip(CHILDREN_QUEUE, house.complete(running, 3), house.drop(gone))  # still stored
     await replay(house, PARENTS, "P")
     assert await house.woken()
@@ -502,10 +502,10 @@ async def test_a_replay_of_a_dead_parent_sends_its_failed_children_again_and_kee
 async def test_a_failure_that_was_collected_stands_when_parent_and_child_are_replayed(house: House) -> None:
     collect = GatherRule(2, 0)
     ids = await house.wait_without_slot(2, collect)
-    await house.trip(CHILDREN_QUEUE, house.complete(ids[0], 1), house.bury(ids[1]))
+    await house.trip(CHILDREN_QUEUE, house.complete(ids[0], 1), house.fail_for_good(ids[1]))
     assert await house.woken()
     assert await house.gather(ids, collect) == {"all": True}
-    await bury_parent(house)
+    await fail_parent_for_good(house)
     await replay(house, CHILDREN_QUEUE, ids[1])
     await house.trip(CHILDREN_QUEUE, want=1)
     await house.trip(CHILDREN_QUEUE, house.complete(ids[1], 2))
@@ -519,12 +519,12 @@ async def test_a_failure_that_was_collected_stands_when_parent_and_child_are_rep
 
 async def test_a_failure_that_one_gather_has_raised_and_another_collected_stands(house: House) -> None:
     ids = await house.wait_without_slot(1)
-    await house.trip(CHILDREN_QUEUE, house.bury(ids[0]))
+    await house.trip(CHILDREN_QUEUE, house.fail_for_good(ids[0]))
     assert await house.woken()
     assert await house.gather(ids) == {"failed": 0}
     assert await house.gather(ids, GatherRule(1, 0), field="children:h#1") == {"all": True}
     assert await house.gather(ids, GatherRule(1, 0), field="children:i#1") == {"all": True}
-    await bury_parent(house)
+    await fail_parent_for_good(house)
     await replay(house, PARENTS, "P")
     assert await house.woken()
     assert await house.send(0) == ids
@@ -536,10 +536,10 @@ async def test_a_failure_that_one_gather_has_raised_and_another_collected_stands
 async def test_a_collected_failure_runs_again_if_a_replay_starts_before_its_gather(house: House) -> None:
     collect = GatherRule(1, 0)
     ids = await house.wait_without_slot(1, collect)
-    await house.trip(CHILDREN_QUEUE, house.bury(ids[0]))
+    await house.trip(CHILDREN_QUEUE, house.fail_for_good(ids[0]))
     assert await house.woken()
     assert await house.gather(ids, collect) == {"all": True}
-    await bury_parent(house)
+    await fail_parent_for_good(house)
     assert (await house.store.replay(PARENTS, ["P"], start_from="children:g#1")).statuses == ["replayed"]
     assert await house.woken()
     assert await house.send(0) == ids
@@ -552,7 +552,7 @@ async def test_a_collected_failure_runs_again_if_a_replay_starts_before_its_gath
 
 async def test_a_replayed_child_takes_its_failure_back_while_the_parent_waits(house: House) -> None:
     ids = await house.wait_without_slot(2, GatherRule(2, 0))
-    await house.trip(CHILDREN_QUEUE, house.bury(ids[0]))
+    await house.trip(CHILDREN_QUEUE, house.fail_for_good(ids[0]))
     await replay(house, CHILDREN_QUEUE, ids[0])
     await house.trip(CHILDREN_QUEUE, house.complete(ids[1]))
     assert not await house.woken()
@@ -565,7 +565,7 @@ async def test_a_replayed_child_takes_its_failure_back_while_the_parent_waits(ho
 
 async def test_a_failure_that_the_parent_knows_is_not_taken_back(house: House) -> None:
     ids = await house.wait_without_slot(1)
-    await house.trip(CHILDREN_QUEUE, house.bury(ids[0]))
+    await house.trip(CHILDREN_QUEUE, house.fail_for_good(ids[0]))
     assert await house.woken()
     assert await house.gather(ids) == {"failed": 0}
     await replay(house, CHILDREN_QUEUE, ids[0])
@@ -578,10 +578,10 @@ async def test_a_child_that_is_replayed_while_its_parent_is_dead_counts_when_the
     house: House,
 ) -> None:
     ids = await house.wait_without_slot(1)
-    await house.trip(CHILDREN_QUEUE, house.bury(ids[0]))
+    await house.trip(CHILDREN_QUEUE, house.fail_for_good(ids[0]))
     assert await house.woken()
     assert await house.gather(ids) == {"failed": 0}
-    await bury_parent(house)
+    await fail_parent_for_good(house)
     await replay(house, CHILDREN_QUEUE, ids[0])
     await house.trip(CHILDREN_QUEUE, want=1)
     await house.trip(CHILDREN_QUEUE, house.complete(ids[0]))
@@ -593,9 +593,9 @@ async def test_a_child_that_is_replayed_while_its_parent_is_dead_counts_when_the
 
 async def test_a_forgotten_dead_letter_drops_what_its_children_returned(house: House) -> None:
     ids = await house.wait_without_slot(1)
-    await house.trip(CHILDREN_QUEUE, house.bury(ids[0]))
+    await house.trip(CHILDREN_QUEUE, house.fail_for_good(ids[0]))
     assert await house.woken()
-    await bury_parent(house)
+    await fail_parent_for_good(house)
     assert house.redis.exists(CHILDREN + "P", RETURNS + "P") == 2
     assert (await house.store.discard(PARENTS, ["P"])).count == 1
     assert house.redis.exists(CHILDREN + "P", RETURNS + "P", JOURNAL + "P") == 0
@@ -645,7 +645,7 @@ async def test_no_script_of_a_thousand_children_takes_over_5_ms(house: House) ->
 
 async def test_a_suspended_parent_says_how_many_of_its_children_have_ended(house: House, server_url: str) -> None:
     ids = await house.wait_without_slot(3, GatherRule(3, 0))
-    await house.trip(CHILDREN_QUEUE, house.complete(ids[0]), house.bury(ids[1]))
+    await house.trip(CHILDREN_QUEUE, house.complete(ids[0]), house.fail_for_good(ids[1]))
     async with Client(server_url) as client:
         parent, child = await client.status("P"), await client.status(ids[2])
     assert (parent.waits_for, parent.children, parent.children_ended) == ("all (2 of 3 have ended)", 3, 2)

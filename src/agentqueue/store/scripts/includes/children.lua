@@ -12,7 +12,7 @@
 --   aq:returns:{parent}, a hash {child ID} -> {"v": value} or {"e": error}
 -- A gather that has no answer yet is a wait in the journal (includes/waits.lua) with counts at its end. It is complete
 -- with `need` children that are done, with `limit` that failed, or with all `of` them. From then on its text starts with
--- `{"came":`, until gather.lua writes what it has come to.
+-- `{"came":`, until gather.lua writes its answer.
 local MAX_RETURNS_BYTES = 16777216 -- 16 MiB; a parent reads all results of a gather at once
 local TOO_LARGE = '{"e":{"state":"completed","type":"ResultsTooLarge","message":"the results of the children of a job may '
   .. 'have 16 MiB in all; store the bulk elsewhere and return references"}}'
