@@ -39,7 +39,6 @@ PACKAGES: Final = {
     "kopf": "agentqueue-operator",
     "kubernetes": "agentqueue-operator",
     "arq": "agentqueue-worker",
-    "cronsim": "agentqueue-worker",
     "prometheus_client": "agentqueue-worker",
 }
 """The package to install for a missing module."""
