@@ -35,6 +35,7 @@ from agentqueue.keys import check_id, check_job_name, check_queue
 from agentqueue.model.attempts import Progress
 from agentqueue.model.exceptions import clean_text, describe_value
 from agentqueue.model.job import JobRecord, child_id
+from agentqueue.model.journal import idempotency_key
 from agentqueue.model.json import encode
 from agentqueue.model.new_job import NO_PAYLOAD, prepare_job
 from agentqueue.model.numbers import plain_number
@@ -388,13 +389,15 @@ class Context:
     def idempotency_key(self) -> str:
         """Return a text that is the same in every call of the step that runs now, for providers that take one.
 
+        It has letters, digits and `-_.` only, and at most 121 characters. No other step and no other job has it.
+
         Raises:
             UsageError: No step runs in this task or thread.
         """
         step = current_step.get()
         if step is None:
             raise UsageError("ctx.idempotency_key is known inside a step only; read it in the step's function")
-        return f"{self.id}:{step}"
+        return idempotency_key(self.id, step)
 
     @overload
     def child(

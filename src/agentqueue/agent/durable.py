@@ -1,5 +1,6 @@
 """Durable calls, as the context of a job passes them to the worker."""
 
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -70,6 +71,11 @@ class StepCall:
     def place(self) -> str:
         """Return the name of the call's place in the journal, which it shares with other calls of the same name."""
         return self.name if self.key is None else f"{self.name}/{self.key}"
+
+    @property
+    def is_async(self) -> bool:
+        """Return whether the function is an async one. A plain one runs in a thread."""
+        return inspect.iscoroutinefunction(inspect.unwrap(self.function))
 
     @classmethod
     def of(cls, name: str, function: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Self:

@@ -4,6 +4,8 @@ A field has a namespace, the call's name and how often the run has used the name
 the state and the time to the body of an entry. The value comes last, so that the rest can be read without it.
 """
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +26,11 @@ MAX_STEPS_SHOWN: Final = 200
 """Number of steps that stay with a job's result and that its status shows: the last ones."""
 STEP_PREFIX: Final = "step:"
 """Namespace of the fields of steps."""
+MAX_READABLE_KEY: Final = 100
+"""Length of the readable part of an idempotency key, in characters. With its digest the key is far below the limits of
+providers, of which 255 is a common one."""
 _VALUE: Final = b',"v":'
+_NOT_IN_KEYS: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def step_field(label: str) -> str:
@@ -35,6 +41,20 @@ def step_field(label: str) -> str:
     """
     number = label.rpartition("#")[2]
     return f"{STEP_PREFIX}{label}" if "#" in label and number.isdecimal() else f"{STEP_PREFIX}{label}#1"
+
+
+def idempotency_key(job_id: str, label: str) -> str:
+    """Return the idempotency key of a step, by the step's name and number (`pay#2`).
+
+    It is the same in every run of the job, and another one for every other step and job. It has at most 121 characters,
+    letters, digits and `-_.` only, so that it fits into an HTTP header and into the path of a URL. People read the job
+    and the step in it; the digest at its end distinguishes those that would look the same.
+
+    >>> idempotency_key("order-7", "pay#1")
+    'order-7.pay-1.e3ed0ae5581a0a95d3e5'
+    """
+    digest = hashlib.blake2b(f"{job_id}\0{label}".encode(errors="surrogatepass"), digest_size=10).hexdigest()
+    return f"{_NOT_IN_KEYS.sub('-', f'{job_id}.{label}')[:MAX_READABLE_KEY]}.{digest}"
 
 
 class EntryState(StrEnum):

@@ -125,8 +125,8 @@ class _DirectCalls:
 
     async def step(self, call: StepCall) -> Any:
         """Run a step. Its value is what a journal would return."""
-        self._steps[call.name] += 1
-        label = f"{call.name}#{self._steps[call.name]}"
+        self._steps[call.place] += 1
+        label = f"{call.place}#{self._steps[call.place]}"
         token = current_step.set(label)
         try:
             value = call.function(*call.args, **call.kwargs)

@@ -1,7 +1,11 @@
 """Entries of a journal are read as they were written, and others are refused."""
 
+import re
+
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentqueue.errors import InvalidPayload
 from agentqueue.model.journal import (
@@ -13,6 +17,7 @@ from agentqueue.model.journal import (
     decode_steps,
     encode_body,
     encode_steps,
+    idempotency_key,
     step_field,
     step_to_json,
     steps_of,
@@ -51,6 +56,27 @@ def test_what_is_no_entry_is_refused(raw: bytes) -> None:
 def test_a_steps_field_is_known_by_its_label() -> None:
     labels = ["pay", "pay#2", "pay/ana#2", "pay/a#b"]
     assert [step_field(label) for label in labels] == ["step:pay#1", "step:pay#2", "step:pay/ana#2", "step:pay/a#b#1"]
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_an_idempotency_key_fits_into_a_header_and_the_path_of_a_url(job_id: str, label: str) -> None:
+    key = idempotency_key(job_id, label)
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,121}", key, re.ASCII)
+    assert key == idempotency_key(job_id, label)
+
+
+def test_steps_that_look_alike_have_different_idempotency_keys() -> None:
+    calls = [
+        ("a", "b.c#1"),
+        ("a.b", "c#1"),
+        ("a", "b-c#1"),
+        ("a", "b/c#1"),
+        ("a", "b/ü#1"),
+        ("a", "b/ö#1"),
+        *(("a" * 150, f"{'b' * 150}#{n}") for n in (1, 2)),
+    ]
+    assert len({idempotency_key(*call) for call in calls}) == len(calls)
+    assert idempotency_key("order-7", "pay/ana@example.org#2").startswith("order-7.pay-ana-example.org-2.")
 
 
 def test_steps_are_shown_in_the_order_in_which_they_ended() -> None:

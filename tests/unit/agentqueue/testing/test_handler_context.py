@@ -11,6 +11,7 @@ import pytest
 from agentqueue import Agent, Context, NotDone, StepFailed, declare
 from agentqueue.agent.children import ChildFailed
 from agentqueue.errors import InvalidPayload, UsageError
+from agentqueue.model.journal import idempotency_key
 from agentqueue.testing import context
 
 
@@ -51,7 +52,7 @@ async def test_a_step_runs_its_function_and_returns_what_a_journal_would() -> No
     assert await ctx.step("pay", pay, once=True) == (1, "x")
     assert await ctx.step("pay", pay, once=True) == (1, "x")
     assert await ctx.step("set", in_thread) == {1, 2}
-    assert keys == ["j:pay#1", "j:pay#2"]
+    assert keys == [idempotency_key("j", "pay#1"), idempotency_key("j", "pay#2")]
 
 
 async def test_a_step_that_would_fail_on_a_server_fails_here() -> None:

@@ -249,8 +249,8 @@ class ClaimLoop:
         if reply.wrong_type_keys:
             self._telemetry.wrong_type_keys(reply.wrong_type_keys)
         if self._registry.cancellable:
-            for job_id in reply.cancel:
-                if job_id in state.running:
+            for job_id in reply.cancel:  # until the job ends, each poll names it again
+                if job_id in state.running and state.running[job_id].ending is None:
                     self._runner.stop(state.running[job_id], Ending.CANCEL)
             self._unstarted.cancel(reply.cancel)
         state.paused = reply.paused

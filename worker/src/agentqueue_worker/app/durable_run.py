@@ -72,6 +72,9 @@ class DurableRun:
         self._refused = 0
         self._tasks: set[asyncio.Future[Any]] = set()
         """Tasks that end with the run."""
+        self._uncut: set[asyncio.Future[Any]] = set()
+        """Tasks of `finish`."""
+        self._settling = False
 
     @property
     def steps(self) -> list[StepRecord]:
@@ -240,7 +243,7 @@ class DurableRun:
             DurableError: the job has ended; a task that it has started calls its context.
             CancelledError: the run is being ended, and the handler runs again later.
         """
-        if self.closed:
+        if self.closed or self._settling:
             raise DurableError(f"job {self.job.id} has ended; nothing may use its context any more")
         if self.job.ending in NEEDS_RERUN:
             self._refused += 1
@@ -281,15 +284,26 @@ class DurableRun:
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work that a cancellation must not cut. The cancellation is raised when it is done; a second one cuts.
 
-        It cuts the waiting alone: what is on its way to Redis goes on.
+        It cuts the waiting alone: the work goes on until the run closes.
         """
         task = self._keep(asyncio.ensure_future(work))
+        self._uncut.add(task)
+        task.add_done_callback(self._uncut.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.done():
                 await asyncio.wait([task])
             raise
+
+    async def settle(self) -> None:
+        """Wait for the work of `finish` that the handler has left behind, such as the siblings of a failed call.
+
+        The handler has failed, and runs again. That run gets what these calls come to. Later calls of this run raise.
+        """
+        self._settling = True
+        while self._uncut:
+            await asyncio.wait(self._uncut)
 
     def close(self) -> None:
         """Let every later call raise, because the job has left its slot."""

@@ -75,6 +75,10 @@ class DurableCallsOfJob(Protocol):
         """The waits of the run."""
         ...
 
+    async def settle(self) -> None:
+        """Wait for calls that must not be cut, which the handler has left behind when it failed."""
+        ...
+
     def close(self) -> None:
         """Let every later call raise, because the job has left its slot."""
         ...

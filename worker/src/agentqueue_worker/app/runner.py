@@ -39,7 +39,7 @@ from agentqueue_worker.domain.retry import GiveUp, TryAgain, decide_retry
 from agentqueue_worker.domain.verdict import CancelledOnRequest, Failed, Hopeless, Snoozed, Verdict, Yielded
 
 CANCEL_AGAIN_AFTER_S = 5.0
-"""Seconds between two cancellations of a handler that swallows them. Cleaning up after one may take a moment."""
+"""Seconds between two cancellations of a handler that does not end. Cleaning up after one may take a moment."""
 ABANDON_SUSPENDED_AFTER_S = 5.0
 """Seconds after which a run that does not end for its suspension is left behind, and its job is suspended anyway."""
 CANCEL_STANDING_AFTER_S = 5.0
@@ -128,9 +128,7 @@ class Runner:
             self.lose(state.running[job.id])
         timeout = job.record.options.timeout or job.handler.timeout
         if timeout is not None:
-            job.deadline = job.started + timeout
-            if job.deadline < self._timer_at:
-                self._set_timer(job.deadline)
+            self._set_deadline(job, job.started + timeout)
         state.running[job.id] = job
         # Not the loop's `create_task`, which would ask the task factory: the job's own task is not one of its tasks.
         job.task = asyncio.Task(self._run(job), loop=state.loop, context=self._contexts.context_of(job))
@@ -162,12 +160,20 @@ class Runner:
                 value = await value  # a plain function may return a coroutine
         except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
             end_child(exc)
+            if job.durable is not None:
+                with contextlib.suppress(asyncio.CancelledError):  # a second cancellation cuts the waiting
+                    await job.durable.settle()
             self._failed(job, exc)
         else:
             end_child()
             self._returned(job, value)
 
     # --- stopping
+
+    def _set_deadline(self, job: RunningJob, when: float) -> None:
+        job.deadline = when
+        if when < self._timer_at:
+            self._set_timer(when)
 
     def _set_timer(self, when: float) -> None:
         """Set the timer to the earliest deadline. All jobs share it: one for each would cost more than a short job."""
@@ -239,6 +245,9 @@ class Runner:
             self.abandon(job)
 
     def _note_ending(self, job: RunningJob, ending: Ending) -> None:
+        if ending is Ending.CANCEL and job.ending is None:
+            again = monotonic() + CANCEL_AGAIN_AFTER_S
+            self._set_deadline(job, again if job.deadline is None else min(job.deadline, again))
         job.ending = job.ending or ending
         if job.context is not None:
             job.context.stopping = True

@@ -19,7 +19,7 @@ from agentqueue.clock import monotonic
 from agentqueue.errors import InvalidPayload
 from agentqueue.model.arguments import fingerprint_arguments
 from agentqueue.model.exceptions import is_a, name_exception
-from agentqueue.model.journal import MAX_VALUE_BYTES, Entry, EntryState, encode_body
+from agentqueue.model.journal import MAX_VALUE_BYTES, Entry, EntryState, encode_body, idempotency_key
 from agentqueue_worker.app.durable_run import DurableRun
 from agentqueue_worker.domain.retry import backoff_ms
 
@@ -86,19 +86,28 @@ class Steps:
         attempt, backoff = 0, step.call.backoff or self._run.job.handler.backoff
         while True:
             attempt += 1
-            started = monotonic()
             try:
-                value = await self._call(step)
+                if step.call.is_async:
+                    return await self._run_recorded(step)
+                # A thread goes on when its call is cancelled. It would have happened, and the next run would repeat it.
+                return await self._run.finish(self._run_recorded(step))
             except Exception as exc:
-                await self._record_failure(step, exc, started, EntryState.FAILED)
                 if attempt >= step.call.attempts or is_a(exc, (Fatal, Snooze)):
                     raise
                 after = exc.after if isinstance(exc, Retry) else None
                 roll = random.random()  # noqa: S311  # spreads retries, keeps no secret
                 await asyncio.sleep(backoff_ms(backoff, attempt=attempt, roll=roll) / 1000 if after is None else after)
-            else:
-                # From here on a cancellation would make the step run again.
-                return await self._run.finish(self._record_value(step, value, started))
+
+    async def _run_recorded(self, step: _Step) -> Any:
+        """Call the function once, and record its value or its failure."""
+        started = monotonic()
+        try:
+            value = await self._call(step)
+        except Exception as exc:
+            await self._record_failure(step, exc, started, EntryState.FAILED)
+            raise
+        # From here on a cancellation would make the step run again.
+        return await self._run.finish(self._record_value(step, value, started))
 
     # --- steps with once=True
 
@@ -122,7 +131,7 @@ class Steps:
                     raise Retry(
                         f'the outcome of step "{step.label}" is not known ({exc}); the next run verifies it'
                     ) from exc
-                raise _unknown(step, str(exc), self._key_of(step)) from exc
+                raise self._unknown(step, str(exc)) from exc
             return await self._record_exception(step, exc, started)
         except (NotDone, Retry, Snooze) as exc:
             await self._record_failure(step, exc, started, EntryState.FAILED)
@@ -144,12 +153,11 @@ class Steps:
         Raises:
             OutcomeUnknown: there is no `verify`.
         """
-        key = self._key_of(step)
         if step.call.verify is None:
-            raise _unknown(step, "its worker ended, or the job was stopped, while it ran", key)
+            raise self._unknown(step, "its worker ended, or the job was stopped, while it ran")
         token = current_step.set(step.label)
         try:
-            found = step.call.verify(key)
+            found = step.call.verify(idempotency_key(self._run.job.id, step.label))
             while inspect.isawaitable(found):
                 found = await found
         except NotDone:
@@ -166,7 +174,7 @@ class Steps:
         token = current_step.set(step.label)
         try:
             async with asyncio.timeout(step.call.timeout) as limit:
-                if inspect.iscoroutinefunction(inspect.unwrap(step.call.function)):
+                if step.call.is_async:
                     value = function()
                 else:
                     value = await self._run.state.run_step_in_thread(function)
@@ -223,8 +231,13 @@ class Steps:
                 f"`agentqueue dead replay --from-step {step.label}` runs it again"
             ) from exc
 
-    def _key_of(self, step: _Step) -> str:
-        return f"{self._run.job.id}:{step.label}"
+    def _unknown(self, step: _Step, why: str) -> OutcomeUnknown:
+        job_id = self._run.job.id
+        return OutcomeUnknown(
+            f'the outcome of step "{step.label}" is not known: {why}; find out what has become of the call with the '
+            f"idempotency key {idempotency_key(job_id, step.label)}, and then run "
+            f"`agentqueue resolve {job_id} {step.label}` with --value JSON, or with --run-again if nothing has happened"
+        )
 
 
 def _check_arguments(step: _Step, entry: Entry) -> None:
@@ -239,12 +252,4 @@ def _check_arguments(step: _Step, entry: Entry) -> None:
         f'step "{step.label}" has other arguments than in delivery {entry.delivery}, whose outcome is recorded; what '
         "changes from run to run (the time, random values, a list that was read again) belongs into a step of its own, "
         f"and calls for items of a list need key=; `agentqueue dead replay --from-step {step.label}` runs it again"
-    )
-
-
-def _unknown(step: _Step, why: str, key: str) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f'the outcome of step "{step.label}" is not known: {why}; find out what has become of the call with the '
-        f"idempotency key {key}, and then run `agentqueue resolve {key.rpartition(':')[0]} {step.label}` with --value "
-        "JSON, or with --run-again if nothing has happened"
     )
