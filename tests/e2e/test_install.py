@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tests.e2e.conftest import CRD
+from tests.support.approvals import approving
 from tests.support.cluster.kube import Kube, is_ready
 from tests.support.cluster.program import ROOT
 from tests.support.installs import Helm, local_images
@@ -21,6 +22,8 @@ PREVIOUS = Path(__file__).parent / "charts" / "agentqueue-0.0.1.tgz"
 SAMPLE = ROOT / "manifests" / "samples" / "agentqueue.yaml"
 NEW_FIELD = "maxPodsPerMinute"
 REQUESTS = [json.loads(line) for line in (ROOT / "examples" / "travel" / "requests.jsonl").read_text().splitlines()]
+EXPENSIVE = next(one for one in REQUESTS if one["requestId"] == "R-033")
+"""Its proposal waits for an approval."""
 
 Pods = Mapping[str, tuple[str, int]]
 
@@ -75,10 +78,13 @@ async def test_sample_s_jobs_are_done_and_helm_test_passes(
     await kube.apply(*yaml.safe_load_all(SAMPLE.read_text()))
     await kube.until("agentqueue", "travel", is_ready, timeout=120)
     async with client_of(kube, "travel") as client:
-        trips = [await client.enqueue("orchestrator", "plan-trip", one, id=one["requestId"]) for one in REQUESTS[:5]]
+        requests = [*REQUESTS[:5], EXPENSIVE]
+        trips = [await client.enqueue("orchestrator", "plan-trip", one, id=one["requestId"]) for one in requests]
         states = await all_final(client, [trip.id for trip in trips], timeout=90)
         assert set(states.values()) == {"completed"}
-        await until_idle(kube, client)
+        async with approving(client):
+            await until_idle(kube, client)
+        assert len(await client.jobs("communication", "completed")) == len(requests)
     assert "Phase:          Succeeded" in await helm("test", "agentqueue", "--namespace", system, "--timeout", "4m")
     left = await kube.request("GET", f"/api/v1/namespaces/{system}/persistentvolumeclaims")
     assert left["items"] == []
@@ -87,7 +93,7 @@ async def test_sample_s_jobs_are_done_and_helm_test_passes(
 async def until_idle(kube: Kube, client: Any) -> None:
     """Until no queue has a job that is not final: those that jobs sent are done too."""
     async with asyncio.timeout(90):
-        while any(one.waiting + one.active + one.delayed for one in await client.stats()):  # noqa: ASYNC110
+        while any(one.waiting + one.active + one.delayed + one.suspended for one in await client.stats()):  # noqa: ASYNC110
             await asyncio.sleep(0.2)
 
 

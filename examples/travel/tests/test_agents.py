@@ -11,18 +11,18 @@ from typing import Any, ClassVar
 
 import pytest
 from travel.client_data import LAST_TRIPS, add_trip, remember_trip
-from travel.communication import compose, deliver, send_proposal
+from travel.communication import APPROVAL_EUROS, compose, deliver, send_proposal
 from travel.error_monitor import report_incident
 from travel.flight_search import search_flights
 from travel.orchestrator import plan_trip
-from travel.payloads import ClientMessage, DeadJob, FlightRequest, Proposal, Quote, Quotes, Trip, TripRequest
-from travel.proposal_analysis import analyze_quotes
+from travel.payloads import ClientMessage, DeadJob, FlightRequest, Market, Proposal, Quote, Quotes, Trip, TripRequest
+from travel.proposal_analysis import propose
 
 from agentqueue import Context, Fatal
 from agentqueue.agent.job_definition import job_of
 from agentqueue.errors import InvalidPayload
+from agentqueue.testing import context
 
-MakeContext = Callable[..., Context]
 Children = Callable[[Context], list[tuple[str, str, Any]]]
 WHOSE: dict[str, Any] = {"request_id": "R-1", "user_id": "mueller", "priority": "high"}
 MAIL = "anna@nordbank.example"
@@ -38,34 +38,26 @@ def quote(name: str, price: int) -> Quote:
     )
 
 
-def proposal() -> Proposal:
+def proposal(price: int = 9_000) -> Proposal:
     return Proposal(
         **WHOSE,
         proposal_id="P-R-1",
         recipient_email=MAIL,
         summary="Berlin to Lisbon",
-        offers=[quote("Spree Air", 9_000)],
+        offers=[quote("Spree Air", price)],
     )
 
 
-async def test_the_orchestrator_sets_client_data_and_flight_search_to_work(
-    context: MakeContext, children: Children
-) -> None:
+async def test_the_orchestrator_sets_client_data_and_proposal_analysis_to_work(children: Children) -> None:
     ctx = context()
     trip = await plan_trip(ctx, message())
-    (client_queue, client_job, client), (search_queue, search_job, search) = children(ctx)
-    assert (client_queue, client_job, search_queue, search_job) == (
-        "client-data",
-        "remember-trip",
-        "flight-search",
-        "search-flights",
-    )
+    (client_queue, client_job, client), (proposal_queue, proposal_job, requested) = children(ctx)
+    assert (client_queue, client_job) == ("client-data", "remember-trip")
+    assert (proposal_queue, proposal_job) == ("proposal-analysis", "propose")
+    assert client == requested
+    assert client["clientEmail"] == MAIL
     assert client["trip"] == trip.model_dump(mode="json")
-    assert search == {
-        "requestId": "R-1",
-        "userId": "mueller",
-        "priority": "high",
-        "clientEmail": MAIL,
+    assert client["trip"] == {
         "departure": "Berlin",
         "arrival": "Lisbon",
         "passengers": 6,
@@ -75,57 +67,87 @@ async def test_the_orchestrator_sets_client_data_and_flight_search_to_work(
     }
 
 
-async def test_children_have_the_same_ids_on_a_rerun(context: MakeContext) -> None:
+async def test_children_have_the_same_ids_on_a_rerun() -> None:
     first, again = context(), context()
     await plan_trip(first, message())
     await plan_trip(again, message())
     assert [job.id for job in first.children] == [job.id for job in again.children]
 
 
-async def test_a_message_that_can_not_be_served_is_fatal_and_sets_nobody_to_work(context: MakeContext) -> None:
+async def test_a_message_that_can_not_be_served_is_fatal_and_sets_nobody_to_work() -> None:
     ctx = context()
     with pytest.raises(Fatal, match="names no route"):
         await plan_trip(ctx, message("asdf qwer"))
     assert ctx.children == []
 
 
-async def test_flight_search_sends_quotes_to_proposal_analysis(context: MakeContext, children: Children) -> None:
-    ctx = context()
+async def test_flight_search_returns_the_offers_of_a_market() -> None:
     asked = FlightRequest(
-        **WHOSE, client_email=MAIL, departure="Berlin", arrival="Lisbon", passengers=6, date=dt.date(2026, 12, 11)
+        **WHOSE, departure="Berlin", arrival="Lisbon", passengers=6, date=dt.date(2026, 12, 11), market=Market.OVERSEAS
     )
-    await search_flights(ctx, asked)
-    ((queue, job, data),) = children(ctx)
-    assert (queue, job) == ("proposal-analysis", "analyze-quotes")
-    assert data["summary"] == "6 passengers, Berlin (BER) to Lisbon (LIS), Fri 11 Dec 2026"
-    assert {"id", "operatorName", "price"} <= data["quotes"][0].keys()
+    found = await search_flights(context(), asked)
+    assert found.summary == "6 passengers, Berlin (BER) to Lisbon (LIS), Fri 11 Dec 2026"
+    assert {quote.operator_name for quote in found.quotes} == {"Atlantic Crest", "Gulf Meridian"}
 
 
-async def test_flight_search_refuses_an_unknown_airport_for_good(context: MakeContext) -> None:
-    asked = FlightRequest(
-        **WHOSE, client_email=MAIL, departure="Atlantis", arrival="Lisbon", passengers=2, date=dt.date(2026, 12, 3)
+async def test_flight_search_returns_why_it_has_no_offer() -> None:
+    asked = FlightRequest(**WHOSE, departure="Atlantis", arrival="Lisbon", passengers=2, date=dt.date(2026, 12, 3))
+    found = await search_flights(context(), asked)
+    assert found.quotes == []
+    assert "'Atlantis'" in found.refusal
+
+
+def answers(europe: Quotes, overseas: Quotes) -> Context:
+    """Return the context of `propose`, with the results of its children."""
+    found = {Market.EUROPE: europe, Market.OVERSEAS: overseas}
+    return context(children={search_flights: lambda asked: found[asked.market]})
+
+
+async def test_proposal_analysis_sends_the_best_three_of_all_markets(children: Children) -> None:
+    ctx = answers(
+        Quotes(summary="a trip", quotes=[quote("D", 4), quote("B", 2)]),
+        Quotes(summary="a trip", quotes=[quote("A", 1), quote("C", 3)]),
     )
-    with pytest.raises(Fatal, match="'Atlantis'"):
-        await search_flights(context(), asked)
-
-
-async def test_proposal_analysis_sends_the_best_three(context: MakeContext, children: Children) -> None:
-    ctx = context()
-    quotes = [quote("D", 4), quote("B", 2), quote("A", 1), quote("C", 3)]
-    await analyze_quotes(ctx, Quotes(**WHOSE, client_email=MAIL, summary="a trip", quotes=quotes))
+    await propose(ctx, trip_request(1))
     ((queue, job, data),) = children(ctx)
     assert (queue, job) == ("communication", "send-proposal")
-    assert (data["proposalId"], data["recipientEmail"]) == ("P-R-1", MAIL)
+    assert (data["proposalId"], data["recipientEmail"], data["summary"]) == ("P-R-1", MAIL, "a trip")
     assert [offer["id"] for offer in data["offers"]] == ["A", "B", "C"]
 
 
-async def test_a_proposal_goes_out_once(context: MakeContext, data: Path) -> None:
-    receipts = [send_proposal(context(), proposal()) for _ in range(2)]
+async def test_the_offers_of_one_market_are_enough(children: Children) -> None:
+    ctx = answers(Quotes(refusal="nothing flies there"), Quotes(summary="a trip", quotes=[quote("A", 1)]))
+    await propose(ctx, trip_request(1))
+    ((_, _, data),) = children(ctx)
+    assert [offer["id"] for offer in data["offers"]] == ["A"]
+
+
+async def test_a_trip_that_no_market_offers_is_fatal_with_the_reason() -> None:
+    ctx = answers(Quotes(refusal="no airport is named 'Atlantis'"), Quotes(refusal="nothing flies there"))
+    with pytest.raises(Fatal, match="'Atlantis'"):
+        await propose(ctx, trip_request(1))
+    assert ctx.children == []
+
+
+async def test_a_proposal_goes_out_once(data: Path) -> None:
+    receipts = [await send_proposal(context(), proposal()) for _ in range(2)]
     assert [receipt.sent for receipt in receipts] == [True, False]
     (path,) = (data / "outbox").iterdir()
     mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     assert (path.name, mail["To"], mail["Message-ID"]) == ("P-R-1.eml", MAIL, "<P-R-1@jets.example>")
     assert "Spree Air: EUR 9,000" in mail.get_content()
+
+
+async def test_an_expensive_proposal_goes_out_when_a_person_approves(data: Path) -> None:
+    ctx = context(signals={"approval": {"approved": True}})
+    assert (await send_proposal(ctx, proposal(APPROVAL_EUROS + 1))).sent
+
+
+async def test_a_rejected_proposal_is_not_sent(data: Path) -> None:
+    ctx = context(signals={"approval": {"approved": False}})
+    with pytest.raises(Fatal, match="rejected P-R-1"):
+        await send_proposal(ctx, proposal(APPROVAL_EUROS + 1))
+    assert not (data / "outbox").exists()
 
 
 class FakeMailServer:
@@ -170,11 +192,11 @@ def mail_server(monkeypatch: pytest.MonkeyPatch) -> type[FakeMailServer]:
 
 
 async def test_with_a_mail_server_a_proposal_is_mailed_once(
-    context: MakeContext, data: Path, mail_server: type[FakeMailServer], monkeypatch: pytest.MonkeyPatch
+    data: Path, mail_server: type[FakeMailServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMTP_URL", "smtp://desk:p%40ss@mail.example:587")
     for _ in range(2):
-        send_proposal(context(), proposal())
+        await send_proposal(context(), proposal())
     assert mail_server.sent == ["tls ('mail.example', 587)", "login desk p@ss", f"mail {MAIL}"]
 
 
@@ -185,7 +207,6 @@ async def test_smtps_speaks_tls_from_the_start(mail_server: type[FakeMailServer]
 
 @pytest.mark.parametrize(("code", "error"), [(550, Fatal), (450, smtplib.SMTPRecipientsRefused)])
 async def test_a_refused_recipient_is_final_only_if_the_server_says_so(
-    context: MakeContext,
     data: Path,
     mail_server: type[FakeMailServer],
     monkeypatch: pytest.MonkeyPatch,
@@ -195,16 +216,14 @@ async def test_a_refused_recipient_is_final_only_if_the_server_says_so(
     monkeypatch.setenv("SMTP_URL", "smtp://mail.example")
     monkeypatch.setattr(mail_server, "refuse", code)
     with pytest.raises(error):
-        send_proposal(context(), proposal())
+        await send_proposal(context(), proposal())
     assert not (data / "outbox").exists()
 
 
-async def test_a_wrong_smtp_url_says_what_to_write(
-    context: MakeContext, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_wrong_smtp_url_says_what_to_write(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMTP_URL", "mail.example")
     with pytest.raises(Fatal, match="write smtp://"):
-        send_proposal(context(), proposal())
+        await send_proposal(context(), proposal())
 
 
 def trip_request(number: int, day: dt.date = dt.date(2026, 12, 11), departure: str = "Berlin") -> TripRequest:
@@ -213,7 +232,7 @@ def trip_request(number: int, day: dt.date = dt.date(2026, 12, 11), departure: s
 
 
 async def test_client_data_keeps_a_file_per_client_and_a_rerun_changes_nothing(
-    context: MakeContext, data: Path
+    data: Path,
 ) -> None:
     for number in (1, 2, 1):
         result = remember_trip(context(), trip_request(number))
@@ -231,7 +250,7 @@ def test_client_data_forgets_the_oldest_trips() -> None:
     assert "R-4" not in client["trips"]
 
 
-async def test_an_incident_is_written_once_and_tells_what_to_do(context: MakeContext, data: Path) -> None:
+async def test_an_incident_is_written_once_and_tells_what_to_do(data: Path) -> None:
     letter = DeadJob(
         id="R-7",
         queue="flight-search",
@@ -241,7 +260,7 @@ async def test_an_incident_is_written_once_and_tells_what_to_do(context: MakeCon
         data={"requestId": "R-7"},
     )
     for _ in range(2):
-        report_incident(context("abc123"), letter)
+        report_incident(context(id="abc123"), letter)
     (path,) = (data / "incidents").iterdir()
     text = path.read_text()
     assert "Cause: Fatal: no airport" in text

@@ -15,7 +15,7 @@ from travel.routing import distance_km, find_route
 
 
 def request(departure: str, arrival: str, passengers: int = 4, **more: Any) -> FlightRequest:
-    fields = {"request_id": "R-1", "user_id": "u", "client_email": "a@b.example", "date": dt.date(2026, 12, 9)} | more
+    fields = {"request_id": "R-1", "user_id": "u", "date": dt.date(2026, 12, 9)} | more
     return FlightRequest(departure=departure, arrival=arrival, passengers=passengers, **fields)
 
 

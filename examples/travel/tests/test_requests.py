@@ -32,7 +32,7 @@ def requests() -> list[dict[str, Any]]:
 def serve(data: dict[str, Any]) -> int:
     asked = ClientMessage.model_validate(data)
     trip = read_message(asked.message, asked.received_on, atlas())
-    whose = asked.model_dump(include={"request_id", "user_id", "client_email"}, by_alias=False)
+    whose = asked.model_dump(include={"request_id", "user_id"}, by_alias=False)
     return len(search(FlightRequest(**whose, **trip.model_dump(by_alias=False))))
 
 

@@ -1,15 +1,21 @@
 """The six agents together, on a real server: from the file of requests to the outbox."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 import travel.client_data
 import travel.communication
 import travel.error_monitor
 import travel.flight_search
 import travel.orchestrator
 import travel.proposal_analysis
+from travel.communication import APPROVAL
+from travel.fleet import FLEET
+from travel.payloads import FlightRequest, Market, Quote
+from travel.pricing import search
 
 from agentqueue.testing import Sandbox
 
@@ -26,11 +32,19 @@ AGENTS = [
     )
 ]
 BAD = {
-    "R-007": ("flight-search", "fatal"),
+    "R-007": ("proposal-analysis", "fatal"),
     "R-012": ("orchestrator", "fatal"),
     "R-019": ("orchestrator", "fatal"),
-    "R-022": ("flight-search", "fatal"),
+    "R-022": ("proposal-analysis", "fatal"),
     "R-028": ("orchestrator", "invalid-payload"),
+}
+EXPENSIVE = {"R-017", "R-023", "R-026", "R-033", "R-037", "R-039"}
+"""Requests whose proposals a person approves."""
+TRIP = {
+    "requestId": "R-1",
+    "userId": "mueller",
+    "clientEmail": "anna@nordbank.example",
+    "trip": {"departure": "Berlin", "arrival": "Lisbon", "passengers": 6, "date": "2026-12-11"},
 }
 
 
@@ -52,9 +66,15 @@ async def test_every_request_ends_as_a_proposal_or_a_dead_letter_with_its_reason
     async with Sandbox(*AGENTS) as box:
         await box.client.enqueue_many(jobs())
         await box.run_until_idle()
+        waiting = await box.client.jobs("communication", "suspended", limit=100, fields=["data"])
+        assert {job.data["requestId"] for job in waiting} == EXPENSIVE
+        assert not {path.stem.removeprefix("P-") for path in (data / "outbox").iterdir()} & EXPENSIVE
+        for job in waiting:
+            await box.signal(job.id, APPROVAL, {"approved": True}, sender="the desk")
+        await box.run_until_idle()
         dead = [
             letter
-            for queue in ("orchestrator", "flight-search")
+            for queue in ("orchestrator", "proposal-analysis")
             for letter in await box.client.dead_letters(queue, fields=["data"])
         ]
         assert {letter.data["requestId"]: (letter.queue, letter.reason) for letter in dead} == BAD
@@ -97,3 +117,21 @@ LETTER = {
     "diedAt": "2026-12-02T09:00:00.000Z",
     "errors": [],
 }
+
+
+async def test_a_search_that_fails_is_tried_again_and_the_other_market_is_not_asked_twice(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Market | None] = []
+
+    def search_with_one_error(request: FlightRequest) -> list[Quote]:
+        asked.append(request.market)
+        if asked == [Market.EUROPE]:
+            raise ConnectionError("the price list does not answer")
+        return search(request)
+
+    monkeypatch.setattr(travel.flight_search, "search", search_with_one_error)
+    async with Sandbox(*AGENTS) as box:
+        await box.client.enqueue("proposal-analysis", "propose", TRIP, id="proposing")
+        assert (await box.client.result("proposing"))["considered"] == len(FLEET)
+    assert Counter(asked) == {Market.EUROPE: 2, Market.OVERSEAS: 1}

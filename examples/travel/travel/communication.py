@@ -1,16 +1,23 @@
-"""Agent that sends proposals: to the outbox folder, and by SMTP if SMTP_URL is set."""
+"""Agent that sends proposals to the outbox folder, and by SMTP if SMTP_URL is set. A person approves expensive ones."""
 
 import os
 import smtplib
+from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from agentqueue import Agent, Context, Fatal
 from travel.files import data_folder, write_once
 from travel.payloads import Proposal, Quote, Receipt
 
+APPROVAL: Final = "approval"
+"""Name of the signal: `agentqueue signal ID approval '{"approved": true}'`."""
+APPROVAL_EUROS: Final = 100_000
+"""Price of the best offer above which a person approves the proposal before the client gets it."""
+APPROVAL_TIMEOUT: Final = timedelta(days=2)
 SENDER = "Charter Desk <desk@jets.example>"
 SMTP_TIMEOUT = 20.0
 """Seconds for each reply of the mail server. The job's own timeout is 60 s."""
@@ -21,20 +28,15 @@ agent = Agent("communication")
 
 
 @agent.job(timeout=60, attempts=5)
-def send_proposal(ctx: Context, proposal: Proposal) -> Receipt:
-    """Send a proposal once. It is a plain `def`, so it runs in a thread while it waits for the mail server.
-
-    The outbox has one file per proposal, which is written after the mail server has accepted the message. A crash
-    between the two steps sends a second copy with the same Message-ID, which mail programs show once.
-    """
-    path = data_folder() / "outbox" / f"{proposal.proposal_id}.eml"
-    message = compose(proposal)
-    smtp_url = os.environ.get("SMTP_URL")
-    if smtp_url and not path.exists():
-        deliver(message, smtp_url)
-    sent = write_once(path, bytes(message))
-    ctx.log.info("sent" if sent else "sent before", proposal=proposal.proposal_id)
+async def send_proposal(ctx: Context, proposal: Proposal) -> Receipt:
+    """Send a proposal once. One above APPROVAL_EUROS waits for a person, without a slot and without a pod."""
     best = proposal.offers[0]
+    if best.price > APPROVAL_EUROS:
+        answer = await ctx.wait_for(APPROVAL, timeout=APPROVAL_TIMEOUT)
+        if not answer.data["approved"]:
+            raise Fatal(f"{answer.sender or 'somebody'} rejected {proposal.proposal_id} for EUR {best.price:,}")
+    sent = await ctx.step("send", send, proposal)
+    ctx.log.info("sent" if sent else "sent before", proposal=proposal.proposal_id)
     return Receipt(
         proposal_id=proposal.proposal_id,
         recipient_email=proposal.recipient_email,
@@ -42,6 +44,20 @@ def send_proposal(ctx: Context, proposal: Proposal) -> Receipt:
         price=best.price,
         sent=sent,
     )
+
+
+def send(proposal: Proposal) -> bool:
+    """Send a proposal unless its file is in the outbox. As a plain `def`, the step runs in a thread.
+
+    The file is written after the mail server has accepted the message. A crash between the two sends a second copy with
+    the same Message-ID, which mail programs show once.
+    """
+    path = data_folder() / "outbox" / f"{proposal.proposal_id}.eml"
+    message = compose(proposal)
+    smtp_url = os.environ.get("SMTP_URL")
+    if smtp_url and not path.exists():
+        deliver(message, smtp_url)
+    return write_once(path, bytes(message))
 
 
 def compose(proposal: Proposal) -> EmailMessage:

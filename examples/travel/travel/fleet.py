@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from travel.payloads import Market
+
 
 @dataclass(frozen=True, slots=True)
 class Aircraft:
@@ -40,16 +42,21 @@ GULFSTREAM_G650: Final = Aircraft("Gulfstream G650ER", 16, 13_000, 920, 10_800)
 DORNIER_328: Final = Aircraft("Dornier 328JET", 30, 2_700, 740, 6_100)
 ACJ319: Final = Aircraft("Airbus ACJ319", 50, 9_500, 830, 15_500)
 
-FLEET: Final = (
+EUROPE: Final = (
     Operator("Alpenwind Aviation", "ZRH", (PC_24, CITATION_CJ3), 0.12),
-    Operator("Atlantic Crest", "TEB", (CITATION_LATITUDE, CHALLENGER_350, GULFSTREAM_G650), 0.15),
     Operator("Channel Executive", "FAB", (PHENOM_100, PHENOM_300, LEGACY_650), 0.1),
     Operator("Danube Charter", "VIE", (CITATION_LATITUDE, FALCON_2000), 0.11),
-    Operator("Gulf Meridian", "DWC", (LEGACY_650, GLOBAL_6000, ACJ319), 0.18),
     Operator("Iberia Privada", "MAD", (CITATION_CJ3, CHALLENGER_350, DORNIER_328), 0.13),
     Operator("Nordlys Jet", "CPH", (PHENOM_300, CHALLENGER_350), 0.14),
     Operator("Spree Air", "BER", (PHENOM_100, CITATION_CJ3, GLOBAL_6000, DORNIER_328), 0.1),
 )
+OVERSEAS: Final = (
+    Operator("Atlantic Crest", "TEB", (CITATION_LATITUDE, CHALLENGER_350, GULFSTREAM_G650), 0.15),
+    Operator("Gulf Meridian", "DWC", (LEGACY_650, GLOBAL_6000, ACJ319), 0.18),
+)
+MARKETS: Final = {Market.EUROPE: EUROPE, Market.OVERSEAS: OVERSEAS}
+"""Operators by market. `proposal-analysis` lets `flight-search` ask each market."""
+FLEET: Final = (*EUROPE, *OVERSEAS)
 
 TECH_STOPS: Final = (
     *("BGR", "YQX", "YYR", "KEF", "SNN", "PIK", "SMA"),  # the North Atlantic

@@ -1,11 +1,10 @@
-"""Agent that gets a price from every operator."""
+"""Agent that gets prices from the operators of a market."""
 
-from agentqueue import Agent, Context, Fatal, WorkerContext
+from agentqueue import Agent, Context, WorkerContext
 from travel.airports import Airport, atlas
 from travel.errors import CannotServe
 from travel.payloads import FlightRequest, Quotes
 from travel.pricing import search
-from travel.proposal_analysis import analyze_quotes
 
 agent = Agent("flight-search")
 
@@ -18,19 +17,15 @@ async def open_atlas(_ctx: WorkerContext) -> None:
 
 @agent.job(timeout=60, attempts=3)
 async def search_flights(ctx: Context, request: FlightRequest) -> Quotes:
-    """Price a trip with the fleet; `proposal-analysis` ranks the quotes."""
+    """Price a trip with the aircraft of a market.
+
+    A refusal is a result and not an error: the job that asked decides what it means, as another market may have offers.
+    """
     await ctx.progress(10, "looking up airports")
     try:
-        quotes = search(request)
+        return Quotes(quotes=search(request), summary=summarize(request))
     except CannotServe as exc:
-        raise Fatal(str(exc)) from exc
-    found = Quotes(
-        **request.model_dump(include={"request_id", "user_id", "priority", "client_email", "wish"}, by_alias=False),
-        summary=summarize(request),
-        quotes=quotes,
-    )
-    ctx.enqueue(analyze_quotes, found, priority=request.priority)
-    return found
+        return Quotes(refusal=str(exc))
 
 
 def summarize(request: FlightRequest) -> str:

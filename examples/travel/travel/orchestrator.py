@@ -4,9 +4,9 @@ from agentqueue import Agent, Context, Fatal, WorkerContext
 from travel.airports import atlas
 from travel.client_data import remember_trip
 from travel.errors import CannotServe
-from travel.flight_search import search_flights
 from travel.message import read_message
-from travel.payloads import ClientMessage, FlightRequest, Trip, TripRequest
+from travel.payloads import ClientMessage, Trip, TripRequest
+from travel.proposal_analysis import propose
 
 agent = Agent("orchestrator")
 
@@ -19,13 +19,14 @@ async def open_atlas(_ctx: WorkerContext) -> None:
 
 @agent.job(timeout=30)
 async def plan_trip(ctx: Context, request: ClientMessage) -> Trip:
-    """Turn a message into a trip, for `client-data` and `flight-search`."""
+    """Turn a message into a trip, for `client-data` and `proposal-analysis`."""
     try:
         trip = read_message(request.message, request.received_on, atlas())
     except CannotServe as exc:
         raise Fatal(str(exc)) from exc
     whose = request.model_dump(include={"request_id", "user_id", "priority", "client_email"}, by_alias=False)
-    ctx.enqueue(remember_trip, TripRequest(**whose, trip=trip), priority="low")
-    ctx.enqueue(search_flights, FlightRequest(**whose, **trip.model_dump(by_alias=False)), priority=request.priority)
+    requested = TripRequest(**whose, trip=trip)
+    ctx.enqueue(remember_trip, requested, priority="low")
+    ctx.enqueue(propose, requested, priority=request.priority)
     ctx.log.info("planned", departure=trip.departure, arrival=trip.arrival, passengers=trip.passengers)
     return trip

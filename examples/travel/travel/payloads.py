@@ -32,6 +32,13 @@ class Wish(StrEnum):
     NON_STOP = "non-stop"
 
 
+class Market(StrEnum):
+    """A part of the operators, whose price lists one search reads."""
+
+    EUROPE = "europe"
+    OVERSEAS = "overseas"
+
+
 class Payload(BaseModel):
     """The fields and the JSON form of every payload."""
 
@@ -77,7 +84,7 @@ class Trip(Item):
 
 
 class TripRequest(Payload):
-    """Payload for `client-data`: a trip that a client requests."""
+    """Payload for `client-data` and `proposal-analysis`: a trip that a client requests."""
 
     client_email: Email
     trip: Trip
@@ -86,7 +93,8 @@ class TripRequest(Payload):
 class FlightRequest(Payload):
     """Payload for `flight-search`: one way, or there and back."""
 
-    client_email: Email
+    market: Market | None = None
+    """Market whose operators are asked. None: all of them."""
     departure: str
     arrival: str
     passengers: Annotated[int, Field(ge=1, le=10_000)]
@@ -112,14 +120,14 @@ class Quote(Item):
     """Airport codes, as in `BER-LIS` or `LIN-KEF-TEB / TEB-LIN`."""
 
 
-class Quotes(Payload):
-    """Payload for `proposal-analysis`: the operators' offers for a trip."""
+class Quotes(Item):
+    """Result of `flight-search`: the offers of the operators of a market."""
 
-    client_email: Email
-    summary: str
+    summary: str = ""
     """The trip in one line."""
-    wish: Wish = Wish.BALANCED
-    quotes: Annotated[list[Quote], Field(min_length=1)]
+    quotes: list[Quote] = []
+    refusal: str = ""
+    """Why there are none."""
 
 
 class Proposal(Payload):

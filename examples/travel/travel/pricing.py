@@ -7,7 +7,7 @@ from typing import Final
 
 from travel.airports import Airport, atlas
 from travel.errors import CannotServe
-from travel.fleet import FLEET, Aircraft, Operator
+from travel.fleet import FLEET, MARKETS, Aircraft, Operator
 from travel.payloads import FlightRequest, Quote
 from travel.ranking import rank
 from travel.routing import Route, find_route
@@ -32,14 +32,15 @@ class Leg:
 
 
 def search(request: FlightRequest) -> list[Quote]:
-    """Return one offer per operator that can fly the trip, with the aircraft that fits the client's wish best.
+    """Return one offer per operator of the market that can fly the trip, with the aircraft that fits the wish best.
 
     Raises:
         CannotServe: an airport is not known, or no aircraft of the fleet can do it; the message says why.
     """
     legs = _legs(request)
     _check_seats(request.passengers)
-    quotes = [quote for operator in FLEET if (quote := _best_quote(request, operator, legs))]
+    operators = FLEET if request.market is None else MARKETS[request.market]
+    quotes = [quote for operator in operators if (quote := _best_quote(request, operator, legs))]
     if not quotes:
         out = legs[0]
         raise CannotServe(
