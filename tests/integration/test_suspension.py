@@ -311,6 +311,15 @@ async def test_housekeeping_removes_what_is_not_suspended_from_the_index(bench: 
     assert await bench.state("b") is State.SUSPENDED
 
 
+async def test_housekeeping_reads_no_record_of_a_job_that_only_an_event_wakes(bench: Bench) -> None:
+    await suspended_for_approval(bench, *(f"s{number}" for number in range(50)))
+    bench.redis.config_resetstat()
+    await bench.engine.renew(owner=OWNER, worker="w", heartbeat=b"{}", held=[])
+    commands = bench.redis.info("commandstats")
+    assert "cmdstat_zscan" in commands  # it looked at the jobs
+    assert "cmdstat_pttl" not in commands
+
+
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     for _ in range(10_000):
         if await condition():

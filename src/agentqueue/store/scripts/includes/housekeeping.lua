@@ -10,14 +10,14 @@ local function try(act, ...)
 end
 
 -- Clear the expiry that arq's clients put on records, 24 hours after the score, so that a record outlives its job.
--- Each call goes on where the last one stopped.
+-- Each call goes on where the last one stopped. A job that only an event wakes has been claimed, which has cleared it.
 local function sweep_expiries(batch)
   local level, cursor = string.match(redis.call('GET', sweep_key) or '', '^([1-4])|(%d+)$')
   level, cursor = tonumber(level or 1), cursor or '0'
   local next_cursor, page = unpack(redis.call('ZSCAN', level_keys[level], cursor, 'COUNT', batch))
   for i = 1, math.min(#page, 2 * batch), 2 do
     local id, score = page[i], tonumber(page[i + 1])
-    local left_ms = redis.call('PTTL', JOB .. id)
+    local left_ms = score < NEVER and redis.call('PTTL', JOB .. id) or -1
     if left_ms > 0 then
       local start = score
       if score < 0 then
