@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.throughput import measures
+from benchmarks.throughput import durable, measures
 from benchmarks.throughput.measures import Figures, Scale
 from benchmarks.throughput.trial import Trial
 
@@ -21,7 +21,7 @@ class Case:
         processes: worker processes.
         seconds: time that a job sleeps.
         payload_bytes: size of a job's payload.
-        waiting: number of jobs in the backlog, where the case fixes it.
+        waiting: number of jobs in the backlog, of suspended jobs or of children, where the case fixes it.
         bulk: enqueue many jobs a call.
         pace: mean seconds between two sends.
         delay: seconds that jobs are delayed.
@@ -85,6 +85,42 @@ CASES: Final = (
         100,
         seconds=0.05,
         network_ms=3.0,
+    ),
+    *(
+        Case(
+            f"steps-{concurrency}",
+            f"durable steps, {concurrency} at a time",
+            durable.steps,
+            concurrency,
+            needs=("durable",),
+            main=concurrency == 1,
+        )
+        for concurrency in (1, 10)
+    ),
+    Case(
+        "wake",
+        "signal to the start of the handler, suspended jobs",
+        durable.waking,
+        pace=0.015,
+        needs=("durable", "suspension"),
+        main=True,
+    ),
+    Case(
+        "suspended-1k",
+        "idle worker without and with 1,000 suspended jobs",
+        durable.suspended,
+        100,
+        waiting=1_000,
+        needs=("durable", "suspension"),
+        main=True,
+    ),
+    Case(
+        "children-1k",
+        "a job that gathers 1,000 children",
+        durable.children,
+        waiting=1_000,
+        needs=("durable", "suspension"),
+        main=True,
     ),
     Case(
         "network-idle", "enqueue to start, idle worker, network of 3 ms", measures.latency, pace=0.015, network_ms=3.0

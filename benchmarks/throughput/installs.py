@@ -63,6 +63,11 @@ class Installed:
             return [self.interpreter, "-e", "process.exit()"], [self.interpreter, "-e", script]
         return [self.interpreter, "-c", "pass"], [self.interpreter, "-c", f"import {self.side.imports}"]
 
+    def database(self, folder: Path) -> list[str]:
+        """Return the command of the database that the side works on; empty if that is Redis."""
+        arguments = [it.format(module=self.module, folder=folder) for it in self.side.database]
+        return [self.interpreter, *arguments] if arguments else []
+
     def scheduler(self) -> list[str]:
         """Return the command of the process that delayed jobs need; empty if the worker needs none."""
         arguments = [it.format(module=self.module) for it in self.side.scheduler]

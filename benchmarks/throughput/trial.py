@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Any, Final, Self
 
 from benchmarks.throughput.installs import ROOT, Installed
 from benchmarks.throughput.load import ENDS, RECORD, Load, read_journal
@@ -37,6 +37,7 @@ class Counters:
     """Totals of the server and of the workers' processors at one moment."""
 
     commands: int = 0
+    scripts: int = 0
     network_bytes: int = 0
     redis_s: float = 0.0
     memory_bytes: int = 0
@@ -73,8 +74,14 @@ class Worker:
 
     def ends(self) -> set[int]:
         """Return the numbers of the jobs with a sleep that have run to their end, probes left out."""
-        journal = self.journal.with_name(self.journal.name + ENDS)
-        return {n for n, _ in read_journal(journal) if n >= 0}
+        return {n for n, _ in self._end_records() if n >= 0}
+
+    def end_moments(self) -> list[int]:
+        """Return when jobs ended, in nanoseconds of the monotonic clock."""
+        return [at for n, at in self._end_records() if n >= 0]
+
+    def _end_records(self) -> list[tuple[int, int]]:
+        return read_journal(self.journal.with_name(self.journal.name + ENDS))
 
     def processor_s(self) -> float:
         """Return the processor time of all processes of the group so far, in seconds."""
@@ -114,7 +121,7 @@ class Trial:
 
     Args:
         installed: the side.
-        needs: features that the load uses (`priority`, `delay`).
+        needs: features that the load uses, such as `priority`.
         network_ms: delay of the network between the side and the server, in milliseconds.
         fsync: setting `appendfsync` of the server.
     """
@@ -133,6 +140,7 @@ class Trial:
         self._fsync = fsync
         self.workers: list[Worker] = []
         self.sent = 0
+        self._database_url = ""
         self._resources = contextlib.ExitStack()
         self._probe = PROBES
 
@@ -146,6 +154,7 @@ class Trial:
             self.redis = resources.enter_context(Redis.from_url(server.url, decode_responses=True))
             port = resources.enter_context(_network(server.port, self._network_ms)) if self._network_ms else server.port
             self.url = server.url.replace(f":{server.port}/", f":{port}/")
+            self._database_url = resources.enter_context(self._database())
             self._resources = resources.pop_all()
         return self
 
@@ -156,7 +165,32 @@ class Trial:
         """Return the environment of a side's process."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTQUEUE_", "REDIS_"))}
         ours = {"BENCH_URL": self.url, "BENCH_NEEDS": " ".join(self._needs), "PYTHONPATH": str(ROOT)}
+        ours |= {"BENCH_DATABASE": self._database_url, "BENCH_FSYNC": self._fsync}
         return kept | ours | dict(self.installed.environment) | own
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[str]:
+        """Start the database that the side works on, and yield its URL; "" for a side on Redis."""
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)  # the database may run as another user
+            command = self.installed.database(Path(folder))
+            if not command:
+                yield ""
+                return
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+            with subprocess.Popen(command, cwd=ROOT, env=self.environment(), text=True, **pipes) as database:
+                try:
+                    assert database.stdout is not None
+                    url = database.stdout.readline().strip()
+                    if not url:
+                        raise RuntimeError(
+                            f"the database of {self.installed.side.title} did not start: {self._last_errors()}"
+                        )
+                    yield url
+                finally:
+                    assert database.stdin is not None
+                    database.stdin.close()
+                    database.wait(END_S)
 
     def enqueue(self, load: Load) -> Sent:
         """Send a load in a process of its own and wait for its end.
@@ -246,9 +280,10 @@ class Trial:
     def counters(self) -> Counters:
         """Return the totals of now."""
         info = self.redis.info("everything")
-        calls = [int(value["calls"]) for name, value in info.items() if name.startswith("cmdstat_")]
+        calls = {name: int(value["calls"]) for name, value in info.items() if name.startswith("cmdstat_")}
         return Counters(
-            commands=sum(calls),
+            commands=sum(calls.values()),
+            scripts=calls.get("cmdstat_evalsha", 0),
             network_bytes=int(info["total_net_input_bytes"]) + int(info["total_net_output_bytes"]),
             redis_s=float(info["used_cpu_user"]) + float(info["used_cpu_sys"]),
             memory_bytes=int(info["used_memory"]),
