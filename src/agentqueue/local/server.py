@@ -37,6 +37,12 @@ STOP_TIMEOUT: Final = 10.0
 """Time from SIGTERM to SIGKILL, in seconds. The append-only file is complete in both cases."""
 PORT_TRIES: Final = 5
 """Number of free ports to try. Another program can take a port between the check and the start of the server."""
+MALLOC_SETTINGS: Final = "glibc.malloc.tcache_count=4000"
+"""Settings of glibc's malloc for the server (GLIBC_TUNABLES). By default it keeps 7 freed blocks of a size at hand.
+
+A call of a worker allocates and frees hundreds, so with this a job takes a sixth less of the server's processor time.
+Servers with jemalloc, as Valkey's own images are, need no such setting.
+"""
 _HOST = "127.0.0.1"
 """Address of the server. Only this machine can reach it."""
 _STAMP = re.compile(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [-.*#] ")
@@ -226,6 +232,7 @@ class EmbeddedServer:
                 stdout=output,
                 stderr=output,
                 cwd=self._folder,
+                env={"GLIBC_TUNABLES": MALLOC_SETTINGS, **os.environ},
                 start_new_session=True,
             )
         if self.data is None:
