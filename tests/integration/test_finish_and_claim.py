@@ -39,16 +39,21 @@ async def engine(user_url: str) -> AsyncIterator[Engine]:
         yield Engine(server, "q")
 
 
-async def test_each_lease_of_a_batch_expires_in_a_day(engine: Engine, shared_server: RunningServer) -> None:
+async def test_each_lease_of_a_batch_expires_in_a_day_once_it_is_renewed(
+    engine: Engine, shared_server: RunningServer
+) -> None:
     reply = await engine.finish_and_claim(seq=1, owner="w/1", want=COUNT)
     assert [it.id for it in reply.claimed] == [f"job-{number}" for number in range(COUNT)]
     assert {it.level for it in reply.claimed} == {Level.HIGH, Level.NORMAL, Level.LOW}
+    keys = [f"arq:in-progress:{claimed.id}" for claimed in reply.claimed]
     with shared_server.client() as admin:
-        for claimed in reply.claimed:
-            key = f"arq:in-progress:{claimed.id}"
-            assert DAY_MS - 60_000 < admin.pttl(key) <= DAY_MS
+        for key, claimed in zip(keys, reply.claimed, strict=True):
             level = (Level.URGENT, *Level).index(claimed.level)
             assert admin.get(key).decode().startswith(f"w/1|{level}|")
+        assert {admin.pttl(key) for key in keys} == {-1}
+        held = [(claimed.id, claimed.level) for claimed in reply.claimed]
+        await engine.renew(owner="w/1", worker="w", heartbeat=b"{}", held=held)
+        assert all(DAY_MS - 60_000 < admin.pttl(key) <= DAY_MS for key in keys)
 
 
 async def test_msetex_is_used_where_the_server_has_it_and_the_user_may_run_it(
@@ -57,7 +62,9 @@ async def test_msetex_is_used_where_the_server_has_it_and_the_user_may_run_it(
     with shared_server.client() as admin:
         is_known = admin.execute_command("COMMAND INFO", "MSETEX")[0] is not None
         admin.config_resetstat()
-        await engine.finish_and_claim(seq=1, owner="w/1", want=COUNT)
+        claimed = (await engine.finish_and_claim(seq=1, owner="w/1", want=COUNT)).claimed
+        outcomes = [Completed(job.id, job.level, b"{}", 60_000, 7) for job in claimed]
+        await engine.finish_and_claim(seq=2, owner="w/1", want=0, outcomes=outcomes)
         is_used = "cmdstat_msetex" in admin.info("commandstats")
     assert is_used == (is_known and "limited" not in user_url)
 

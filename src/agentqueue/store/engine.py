@@ -153,11 +153,11 @@ _NO_META: Mapping[str, bytes] = {}
 def _decode_claimed(reply: Sequence[Any]) -> list[Claimed]:
     if not reply:
         return []
-    runs, jobs, details, _ = reply
+    runs, ids, scores, records, details, _ = reply
     levels = [level for number, count in zip(runs[::2], runs[1::2], strict=True) for level in [_LEVELS[number]] * count]
     claimed = [
         Claimed(job_id.decode(errors="surrogateescape"), level, float(score), record, 0, _NO_META, cancel=False)
-        for level, job_id, score, record in zip(levels, jobs[::3], jobs[1::3], jobs[2::3], strict=True)
+        for level, job_id, score, record in zip(levels, ids, scores, records, strict=True)
     ]
     for position, attempts, meta, cancel in details:
         job = claimed[position - 1]
@@ -217,11 +217,14 @@ class Engine:
             QueueUnavailable: the call may or may not have been carried out; send it again.
         """
         groups: dict[tuple[Level, int], list[Any]] = {}
+        group, level, keep_ms = [], None, 0
         others: list[Outcome] = []
         returning: list[Completed | DeadLettered | Cancelled] = []
         for outcome in outcomes:
             if type(outcome) is Completed and not (outcome.children or outcome.has_journal):  # most jobs
-                group = groups.setdefault((outcome.level, outcome.keep_ms), [])
+                if outcome.level is not level or outcome.keep_ms != keep_ms:
+                    level, keep_ms = outcome.level, outcome.keep_ms
+                    group = groups.setdefault((level, keep_ms), [])
                 group += (outcome.id, outcome.result, outcome.run_ms)
                 if outcome.returns is not None:
                     returning.append(outcome)
@@ -231,7 +234,8 @@ class Engine:
         args += (int(is_idle), *self._limits)
         args += (len(groups), len(others), len(watch))
         for (level, keep_ms), group in groups.items():
-            args += (int(level), keep_ms, len(group) // 3, *group)
+            args += (int(level), keep_ms, len(group) // 3)
+            args += group
         child_queues: set[str] = set()
         for outcome in others:
             args += encode_outcome(outcome)
@@ -249,7 +253,7 @@ class Engine:
         return FinishAndClaimReply(
             lost=decode_ids(lost),
             claimed=_decode_claimed(claimed),
-            aged=claimed[3] if claimed else 0,
+            aged=claimed[-1] if claimed else 0,
             cancel=decode_ids(cancel),
             paused=bool(paused),
             retry_after_ms=retry_after if retry_after >= 0 else None,

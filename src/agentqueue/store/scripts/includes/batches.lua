@@ -6,26 +6,30 @@ local function for_each_batch(list, act)
   for i = 1, #list, MAX_ARGUMENTS do act(unpack(list, i, math.min(i + MAX_ARGUMENTS - 1, #list))) end
 end
 
+-- Return the keys `prefix .. id`, those of the first prefix first.
+local function keys_of(prefixes, ids)
+  local keys = {}
+  for p = 1, #prefixes do
+    local prefix, offset = prefixes[p], (p - 1) * #ids
+    for i = 1, #ids do keys[offset + i] = prefix .. ids[i] end
+  end
+  return keys
+end
+
 -- Return the values of the keys `prefix .. id`, in the order of the IDs; false for a missing key.
 local function get_all(prefix, ids)
-  local values = {}
-  for i = 1, #ids, MAX_ARGUMENTS do
-    local keys = {}
-    for j = i, math.min(i + MAX_ARGUMENTS - 1, #ids) do keys[#keys + 1] = prefix .. ids[j] end
-    local found = redis.call('MGET', unpack(keys))
-    for j = 1, #keys do values[i + j - 1] = found[j] end
-  end
+  local keys, values = keys_of({prefix}, ids), {}
+  if #keys > 0 and #keys <= MAX_ARGUMENTS then return redis.call('MGET', unpack(keys)) end
+  for_each_batch(keys, function(...)
+    for _, value in ipairs(redis.call('MGET', ...)) do values[#values + 1] = value end
+  end)
   return values
 end
 
 -- Return whether any of the keys `prefix .. id` exists, for any of the prefixes.
 local function any_exists(prefixes, ids)
-  local keys = {}
-  for _, prefix in ipairs(prefixes) do
-    for i = 1, #ids do keys[#keys + 1] = prefix .. ids[i] end
-  end
   local found = 0
-  for_each_batch(keys, function(...) found = found + redis.call('EXISTS', ...) end)
+  for_each_batch(keys_of(prefixes, ids), function(...) found = found + redis.call('EXISTS', ...) end)
   return found > 0
 end
 

@@ -10,7 +10,7 @@ local SUSPECT, WAITS_TO_RUN_ALONE, RUNS_ALONE = 'suspect', 'waits', 'alone'
 
 -- Return whether an in-progress value is a lease of this owner.
 local function is_held_by(value, owner)
-  return value and string.sub(value, 1, #owner + 1) == owner .. '|'
+  return value and string.find(value, owner .. '|', 1, true) == 1
 end
 
 -- Return owner, level, old score, claim time and mark of an in-progress value; nothing if a plain arq worker wrote it.

@@ -51,46 +51,45 @@ end
 -- and that may be repeated; last the writes by which a job stops to be held and known.
 local function record_outcomes(ids, positions, groups, owner, has_cancel_requests)
   local lost, counters = {}, {}
-  local final_ids, completed, removed, deleted, notes = {}, {}, {{}, {}, {}, {}}, {}, {}
+  local final_ids, final_count, completed, removed, released, notes = {}, 0, {}, {{}, {}, {}, {}}, {}, {}
   local with_journal, cancelled = {}, {} -- IDs of final jobs with a journal, and of those that were cancelled
   local results = {} -- by keep time: flat {key, result}*
   local unstarted = 0
 
   local function add_to_counter(counter, by) counters[counter] = (counters[counter] or 0) + by end
 
+  local function results_kept_for(keep_ms)
+    results[keep_ms] = results[keep_ms] or {}
+    return results[keep_ms]
+  end
+
   -- Remove a job that is final, and keep its result.
   local function finish(id, level, result, keep_ms)
-    deleted[#deleted + 1] = IN_PROGRESS .. id
-    deleted[#deleted + 1] = JOB .. id
-    deleted[#deleted + 1] = RETRY .. id
-    deleted[#deleted + 1] = META .. id
-    local list = removed[level]
+    final_count = final_count + 1
+    final_ids[final_count] = id
+    local list, kept = removed[level], results_kept_for(keep_ms)
     list[#list + 1] = id
-    final_ids[#final_ids + 1] = id
-    local kept = results[keep_ms] or {}
-    results[keep_ms] = kept
     kept[#kept + 1] = RESULT .. id
     kept[#kept + 1] = result
   end
 
-  local function finish_completed(id, level, result, keep_ms)
-    completed[#completed + 1] = now_text
-    completed[#completed + 1] = id
-    finish(id, level, result, keep_ms)
-  end
-
-  -- Record the completed jobs of a group, of which each has the arguments {id, result, run ms}.
+  -- Record the completed jobs of a group, of which each has the arguments {id, result, run ms}. This is `finish` for each
+  -- of them, with its counts in variables, since `#` searches a list for its end.
   local function record_group(leases, level, keep_ms, first, last)
-    local count, run_ms = 0, 0
+    local list, kept, mine = removed[level], results_kept_for(keep_ms), owner .. '|'
+    local count, run_ms, list_size, kept_size, completed_size = 0, 0, #list, #kept, #completed
     for i = first, last do
-      if is_held_by(leases[i], owner) then
-        local position = positions[i]
-        finish_completed(ids[i], level, args[position + 1], keep_ms)
+      if string.find(leases[i] or '', mine, 1, true) == 1 then
+        local id, position = ids[i], positions[i]
         count, run_ms = count + 1, run_ms + tonumber(args[position + 2])
+        final_ids[final_count + count], list[list_size + count] = id, id
+        kept[kept_size + 2 * count - 1], kept[kept_size + 2 * count] = RESULT .. id, args[position + 1]
+        completed[completed_size + 2 * count - 1], completed[completed_size + 2 * count] = now_text, id
       else
         lost[#lost + 1] = ids[i]
       end
     end
+    final_count = final_count + count
     add_to_counter('completed', count)
     add_to_counter('run_ms', run_ms)
   end
@@ -100,7 +99,9 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
 
   -- id, level, result, keep ms, run ms, 1 if it has a journal, {queue, id, level, delay ms, record}* of its children
   function record.completed(first, last)
-    finish_completed(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
+    completed[#completed + 1] = now_text
+    completed[#completed + 1] = args[first]
+    finish(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
     add_to_counter('completed', 1)
     add_to_counter('run_ms', tonumber(args[first + 4]))
     if args[first + 5] == '1' then with_journal[#with_journal + 1] = args[first] end
@@ -121,7 +122,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   function record.rescheduled(first, last)
     local id, level, delay_ms = args[first], tonumber(args[first + 1]), tonumber(args[first + 2])
     redis.call('ZADD', level_keys[level], now + delay_ms, id)
-    deleted[#deleted + 1] = IN_PROGRESS .. id
+    released[#released + 1] = IN_PROGRESS .. id
     notes[#notes + 1] = function()
       if type(redis.pcall('INCR', RETRY .. id)) ~= 'number' then redis.call('SET', RETRY .. id, 1) end
       call_or_reset('HSET', META .. id, 'touched', format_number(now), unpack(args, first + 3, last))
@@ -135,7 +136,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     local _, _, old_score = parse_lease(lease)
     local score = delay_ms >= 0 and now + delay_ms or released_score(old_score)
     redis.call('ZADD', level_keys[level], score, id)
-    deleted[#deleted + 1] = IN_PROGRESS .. id
+    released[#released + 1] = IN_PROGRESS .. id
     notes[#notes + 1] = function()
       increment_field(META .. id, 'releases')
       if last >= first + 3 then redis.call('HSET', META .. id, unpack(args, first + 3, last)) end
@@ -150,7 +151,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     local waits_first = first + 4 + tonumber(args[first + 3])
     local fields = {unpack(args, waits_first, last)}
     suspend_job(id, level, lease, fields)
-    deleted[#deleted + 1] = IN_PROGRESS .. id
+    released[#released + 1] = IN_PROGRESS .. id
     notes[#notes + 1] = function()
       increment_field(META .. id, 'suspensions')
       redis.call('HDEL', META .. id, SUSPECT) -- it has left its slot by itself
@@ -166,7 +167,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     local id, level = args[first], tonumber(args[first + 1])
     local _, _, old_score = parse_lease(lease)
     redis.call('ZADD', level_keys[level], released_score(old_score), id)
-    deleted[#deleted + 1] = IN_PROGRESS .. id
+    released[#released + 1] = IN_PROGRESS .. id
     unstarted = unstarted + 1
   end
 
@@ -214,7 +215,8 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   for level = 1, 4 do
     for_each_batch(removed[level], function(...) redis.pcall('ZREM', level_keys[level], ...) end)
   end
-  for_each_batch(deleted, function(...) redis.call('DEL', ...) end)
+  for_each_batch(released, function(...) redis.call('DEL', ...) end)
+  for_each_batch(keys_of({IN_PROGRESS, JOB, RETRY, META}, final_ids), function(...) redis.call('DEL', ...) end)
   for i = 1, #cancelled do begin_cascade(cancelled[i]) end
   for i = 1, #with_journal do delete_journal(with_journal[i]) end
   for i = 1, #notes do notes[i]() end
