@@ -351,10 +351,8 @@ def test_leases_are_renewed_four_times_before_they_run_out() -> None:
 
 def test_what_is_held_is_renewed_with_its_level() -> None:
     leases = Leases()
-    leases.take(claimed("a", level=Level.HIGH))
-    leases.take(claimed("b"))
-    leases.drop("b")
-    leases.drop("never-held")
+    leases.take([claimed("a", level=Level.HIGH), claimed("b")])
+    leases.drop(["b", "never-held"])
     assert to_renew(leases.snapshot()) == [("a", Level.HIGH)]
     assert len(leases) == 1
 
@@ -362,10 +360,10 @@ def test_what_is_held_is_renewed_with_its_level() -> None:
 def test_a_job_claimed_again_since_the_renewal_began_is_not_lost() -> None:
     leases = Leases()
     for name in ("same", "again", "ended"):
-        leases.take(claimed(name))
+        leases.take([claimed(name)])
     renewed = leases.snapshot()
-    leases.take(claimed("again"))
-    leases.drop("ended")
+    leases.take([claimed("again")])
+    leases.drop(["ended"])
     assert leases.confirm_lost(["same", "again", "ended", "foreign"], renewed) == ["same"]
 
 

@@ -270,11 +270,8 @@ class ClaimLoop:
     def _mark_recorded(self, batch: Batch, lost: Sequence[str]) -> None:
         state, unrecorded = self._state, self._runner.unrecorded
         state.outbox.accepted(batch)
-        leases = state.leases
-        for outcome in batch.outcomes:
-            leases.drop(outcome.id)
-            if type(outcome) is not Unstarted:
-                state.finished += 1
+        state.leases.drop([outcome.id for outcome in batch.outcomes])
+        state.finished += len([1 for outcome in batch.outcomes if type(outcome) is not Unstarted])
         if lost:
             self._telemetry.lost(lost)
         if unrecorded:

@@ -76,9 +76,16 @@ class OutcomeFactory:
             )
             raw = self.codec.encode_result(result)
         children = () if context is None else context.children
-        run_ms, returns = round(seconds * 1000), return_completed(job.record, raw)
+        returns = None if job.record.parent_queue is None else return_completed(job.record, raw)
         return Completed(
-            job.id, job.claimed.level, raw, job.handler.keep_ms, run_ms, children, job.has_journal, returns
+            job.id,
+            job.claimed.level,
+            raw,
+            job.handler.keep_ms,
+            round(seconds * 1000),
+            children,
+            job.has_journal,
+            returns,
         )
 
     def cancelled(self, job: ClaimedJob[Handler | None]) -> Cancelled:

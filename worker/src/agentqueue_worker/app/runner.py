@@ -107,20 +107,21 @@ class Runner:
         if self._state.draining:  # it was claimed before the signal, or by a round trip that was in flight
             self._put(Unstarted(claimed.id, claimed.level))
             return
-        time_ms, handler = now_ms(), None
+        time_ms = now_ms()
         try:
             record = self._decode(claimed.record or b"")
         except InvalidPayload as exc:
-            job: ClaimedJob[Handler | None] = ClaimedJob(claimed, UNREADABLE_RECORD, None)
-            decision: Admission = reject_unreadable(claimed, str(exc), now_ms=time_ms)
-        else:
-            handler = self._find(record.name)
+            unreadable: ClaimedJob[Handler | None] = ClaimedJob(claimed, UNREADABLE_RECORD, None)
+            self._put(self._outcome_of_unstarted(unreadable, reject_unreadable(claimed, str(exc), now_ms=time_ms)))
+            return
+        handler = self._find(record.name)
+        if handler is None or claimed.meta or claimed.cancel:  # else nothing speaks against it, as for most jobs
             job = ClaimedJob(claimed, record, handler)
             decision = admit(job, self._rules, time_ms)
-        if handler is not None and isinstance(decision, Start):
-            self._launch(RunningJob(claimed, job.record, handler, started=monotonic(), started_ms=time_ms))
-        else:
-            self._put(self._outcome_of_unstarted(job, decision))
+            if handler is None or not isinstance(decision, Start):
+                self._put(self._outcome_of_unstarted(job, decision))
+                return
+        self._launch(RunningJob(claimed, record, handler, started=monotonic(), started_ms=time_ms))
 
     def _launch(self, job: RunningJob) -> None:
         state = self._state

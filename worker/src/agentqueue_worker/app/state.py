@@ -196,7 +196,7 @@ class WorkerState:
 
     def lose(self, job_id: str) -> None:
         """Stop a job whose lease was lost, if it still runs."""
-        self.leases.drop(job_id)
+        self.leases.drop([job_id])
         job = self.running.get(job_id)
         if job is not None:
             self.on_lost(job)

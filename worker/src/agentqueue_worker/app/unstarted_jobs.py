@@ -29,10 +29,10 @@ class UnstartedJobs:
         if not jobs:
             return
         self._clock_ms = reply.now_ms - 1000 * now
-        for claimed in jobs:
-            state.leases.take(claimed)
-            if claimed.id in state.running:  # its lease ran out, and this worker claimed it a second time
-                self._runner.lose(state.running[claimed.id])
+        state.leases.take(jobs)
+        running = state.running
+        for job_id in [claimed.id for claimed in jobs if claimed.id in running]:
+            self._runner.lose(running[job_id])  # its lease ran out, and this worker claimed it a second time
         state.started += len(jobs)
         if not state.claimed:
             self.stale_at = now + STALE_AFTER_S

@@ -78,8 +78,6 @@ def admit(job: ClaimedJob[object], rules: AdmissionRules, now_ms: int) -> Admiss
         now_ms: the current time, in ms since the epoch.
     """
     claimed = job.claimed
-    if job.handler is not None and not claimed.meta and not claimed.cancel:
-        return START  # the hot path
     if claimed.cancel and rules.cancellable and not _can_undo(job, rules):
         return DropCancelled()
     if 0 < claimed.count("expires") <= now_ms:

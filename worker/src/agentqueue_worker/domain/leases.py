@@ -18,7 +18,7 @@ def renewal_interval_s(lease_ms: int) -> float:
 class Leases:
     """The jobs that this worker holds: running ones, and those whose outcome is not recorded yet.
 
-    The event loop writes it and the lease thread reads it. Each method is one operation on one dict, and so atomic.
+    The event loop writes it and the lease thread reads it. Each access is one operation on one dict, and so atomic.
     """
 
     __slots__ = ("_held",)
@@ -29,13 +29,15 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
-    def take(self, claimed: Claimed) -> None:
-        """Add a job that was claimed."""
-        self._held[claimed.id] = claimed
+    def take(self, jobs: Iterable[Claimed]) -> None:
+        """Add jobs that were claimed."""
+        self._held.update({claimed.id: claimed for claimed in jobs})
 
-    def drop(self, job_id: str) -> None:
-        """Remove a job whose outcome is recorded, or whose lease is lost."""
-        self._held.pop(job_id, None)
+    def drop(self, job_ids: Iterable[str]) -> None:
+        """Remove jobs whose outcomes are recorded, or whose leases are lost."""
+        held = self._held
+        for job_id in job_ids:
+            held.pop(job_id, None)
 
     def snapshot(self) -> dict[str, Claimed]:
         """Return the jobs whose leases are renewed now, by ID."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from agentqueue.model.outcomes import (
@@ -18,8 +19,6 @@ MAX_CHILDREN_PER_ROUND_TRIP: Final = 1_000
 """Maximum number of children in one round trip. It bounds the time for which one script keeps the server busy."""
 MAX_RETURNS_PER_ROUND_TRIP: Final = 50
 """Maximum number of jobs in one round trip that return to a parent. Each takes the server as long as 20 children."""
-SMALL_BATCH: Final = 16
-"""Number of outcomes up to which a round trip takes all of them after one check of their size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,10 @@ class Outbox:
 
     def add(self, outcome: Outcome) -> None:
         """Add an outcome that is recorded with one of the next round trips."""
-        has_children = isinstance(outcome, Completed | DeadLettered) and outcome.children
-        (self._with_children if has_children else self._plain).append(outcome)
+        if (type(outcome) is Completed or type(outcome) is DeadLettered) and outcome.children:
+            self._with_children.append(outcome)
+        else:
+            self._plain.append(outcome)
 
     def ready(self, now: float) -> bool:
         """Return True if an outcome may be sent now. `now` is in monotonic seconds."""
@@ -72,11 +73,7 @@ class Outbox:
         has_children = self._with_children_next
         self._with_children_next = not has_children  # if neither queue is empty, they take turns
         queue = self._with_children if has_children else self._plain
-        if not has_children and len(queue) <= SMALL_BATCH and sum(map(outcome_bytes, queue)) <= MAX_BYTES_PER_CALL:
-            outcomes = list(queue)  # the hot path
-            queue.clear()
-            return Batch(outcomes, has_children=False)
-        return Batch(_take_bounded(queue), has_children)
+        return Batch([queue.popleft() for _ in range(_count_in_bounds(queue))], has_children)
 
     def refused(self, batch: Batch, *, retry_at: float) -> None:
         """Put a batch that a full server refused back to the head of its queue, until `retry_at` (monotonic)."""
@@ -95,18 +92,19 @@ class Outbox:
         return outcomes
 
 
-def _take_bounded(queue: deque[Outcome]) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+def _count_in_bounds(queue: deque[Outcome]) -> int:
+    """Return how many outcomes at the head of the queue fit into one round trip: at least one, if there is any."""
     size = children = returns = 0
-    while queue and len(outcomes) < MAX_JOBS_PER_CALL:
-        outcome = queue[0]
-        size += outcome_bytes(outcome)
-        children += len(outcome.children) if isinstance(outcome, Completed | DeadLettered) else 0
-        returns += isinstance(outcome, Completed | DeadLettered | Cancelled) and outcome.returns is not None
+    for count, outcome in enumerate(islice(queue, MAX_JOBS_PER_CALL)):
+        if type(outcome) is Completed and not outcome.children and outcome.returns is None:  # most jobs
+            size += len(outcome.result)
+        else:
+            size += outcome_bytes(outcome)
+            children += len(outcome.children) if isinstance(outcome, Completed | DeadLettered) else 0
+            returns += isinstance(outcome, Completed | DeadLettered | Cancelled) and outcome.returns is not None
         is_too_much = (
             size > MAX_BYTES_PER_CALL or children > MAX_CHILDREN_PER_ROUND_TRIP or returns > MAX_RETURNS_PER_ROUND_TRIP
         )
-        if outcomes and is_too_much:
-            break
-        outcomes.append(queue.popleft())
-    return outcomes
+        if is_too_much:
+            return max(count, 1)
+    return min(len(queue), MAX_JOBS_PER_CALL)
