@@ -149,7 +149,7 @@ async def large() -> str:
 @pytest.mark.parametrize(
     ("function", "problem"),
     [
-        (Handle, r'DurableError: the value of step "s#1" is a Handle, not JSON'),
+        (Handle, r'DurableError: the value of step "s#1" is of the type Handle, not JSON'),
         (lambda: [float("nan")], r'DurableError: the value of step "s#1": \[0\] is nan'),
         (wrong_type, r'DurableError: the value of step "s#1" does not fit the return annotation int: .*valid integer'),
         (secret, r'DurableError: the value of step "s#1" holds a secret'),

@@ -74,7 +74,7 @@ async def test_a_checkpoint_that_is_not_json_is_refused_at_the_call(client: Clie
 
     @agent.job
     async def paged(ctx: Context) -> None:
-        with pytest.raises(InvalidPayload, match="the checkpoint is a object"):
+        with pytest.raises(InvalidPayload, match="the checkpoint is of the type object"):
             await ctx.checkpoint(object())
         with pytest.raises(UsageError, match="0 to 100"):
             await ctx.progress("101")  # type: ignore[arg-type]

@@ -657,7 +657,7 @@ class Context:
             return check_queue(target[0]), check_job_name(target[1]), to_json(data)
         raise UsageError(
             f"{target!r} is not a job: pass a function decorated with @agent.job, or the queue and the job's name "
-            'as a tuple: ctx.enqueue(("queue", "job"), data)'
+            'as a tuple, such as ("queue", "job")'
         )
 
     def _check_room(self, size: int) -> None:

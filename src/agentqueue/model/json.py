@@ -60,7 +60,7 @@ def find_problem(value: Any, path: str = "", depth: int = 0) -> str | None:
         return None if math.isfinite(value) else f"{name} is {value}, which JSON cannot represent"
     if kind is int:
         return None if MIN_INT <= value <= MAX_INT else f"{name} is an integer over 64 bits; send it as a string"
-    return f"{name} is a {class_name(value)}, not JSON (object, array, string, number, true, false or null)"
+    return f"{name} is of the type {class_name(value)}, not JSON (object, array, string, number, true, false or null)"
 
 
 # Both loops skip plain values without a call, since every enqueued job goes through them.

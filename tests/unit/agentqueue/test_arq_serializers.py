@@ -92,9 +92,9 @@ def test_arguments_that_are_no_list_are_taken_as_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"a": ({1, 2},)}, "is a set", id="set"),
+        pytest.param({"a": ({1, 2},)}, "is of the type set", id="set"),
         pytest.param({"k": {"price": float("nan")}}, "nan", id="nan"),
-        pytest.param({"k": {"x": object()}}, "is a object", id="object"),
+        pytest.param({"k": {"x": object()}}, "is of the type object", id="object"),
         pytest.param({"a": ("x" * 2_000_000,)}, "over the limit", id="too-large"),
     ],
 )

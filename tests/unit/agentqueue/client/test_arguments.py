@@ -192,12 +192,12 @@ def test_bad_names_are_refused(arguments: dict[str, Any]) -> None:
     [
         pytest.param({"x": [1, math.nan]}, r"\.x\[1\] is nan", id="nan"),
         pytest.param({"x": math.inf}, r"\.x is inf", id="infinite"),
-        pytest.param({"x": object()}, r"\.x is a object", id="object"),
-        pytest.param({"x": {1, 2}}, r"\.x is a set", id="set"),
-        pytest.param({"x": datetime(2030, 1, 1, tzinfo=UTC)}, r"\.x is a datetime", id="datetime"),
+        pytest.param({"x": object()}, r"\.x is of the type object", id="object"),
+        pytest.param({"x": {1, 2}}, r"\.x is of the type set", id="set"),
+        pytest.param({"x": datetime(2030, 1, 1, tzinfo=UTC)}, r"\.x is of the type datetime", id="datetime"),
         pytest.param({5: 1}, "keys must be strings", id="key"),
         pytest.param({"x": 2**64}, "over 64 bits", id="int"),
-        pytest.param(b"raw", "is a bytes", id="bytes"),
+        pytest.param(b"raw", "is of the type bytes", id="bytes"),
         pytest.param("\ud800", "not JSON", id="surrogate"),
     ],
 )
