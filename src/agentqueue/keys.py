@@ -40,6 +40,16 @@ CASCADES: Final = "aq:cascades"
 """List of the keys CASCADE that are left, of all queues."""
 LAST_CALL_KEY: Final = "aq:last:"
 """+ owner: number and reply of the owner's last call, so that a call that is sent twice takes effect once."""
+LIMITS: Final = "aq:limits"
+"""Hash name -> definition of the limits of all queues (JSON, `agentqueue.model.limits`)."""
+LIMIT: Final = "aq:limit:"
+"""+ name, and tenant if each has the limit for itself: state of a limit (JSON)."""
+LIMIT_CALLS: Final = "aq:limit-calls:"
+"""+ name, and tenant: hash of the calls that are reserved under a limit."""
+LIMIT_UNITS: Final = "aq:limit-units:"
+"""+ name: histogram of the units of the calls under a limit."""
+LIMIT_LINE: Final = "aq:limit-line:"
+"""+ name: hash of the calls that wait for a limit."""
 DECISION: Final = "aq:decision:"
 """+ queue: the last scaling decision (JSON, kept for a minute)."""
 QUEUES: Final = "aq:queues"
@@ -252,3 +262,20 @@ def check_signal_name(name: str) -> str:
     if type(name) is str and _SIGNAL_NAME.fullmatch(name):
         return name
     raise InvalidName(f"signal name {name!r:.80} must have 1 to 100 characters: letters, digits and _.:-")
+
+
+_LIMIT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def check_limit_name(name: str) -> str:
+    """Return the name of a limit after a check.
+
+    Raises:
+        InvalidName: The name is empty, over 63 characters, or outside lower-case letters, digits and `-`.
+    """
+    if type(name) is str and _LIMIT_NAME.fullmatch(name):
+        return name
+    raise InvalidName(
+        f"limit name {name!r:.80} must have 1 to 63 characters: lower-case letters, digits and -, "
+        "with a letter or digit at both ends"
+    )

@@ -32,6 +32,7 @@ SLOW = {
     "test_wrong_type_keys.py",
     "test_installs.py",
     "test_kills.py",
+    "test_limits_model.py",
     "test_managed_redis.py",
     "test_metrics.py",
     "test_mistakes.py",

@@ -17,6 +17,11 @@ from agentqueue.keys import (
     JOB,
     JOURNAL,
     LAST_CALL_KEY,
+    LIMIT,
+    LIMIT_CALLS,
+    LIMIT_LINE,
+    LIMIT_UNITS,
+    LIMITS,
     META,
     QUEUES,
     RESULT,
@@ -70,6 +75,10 @@ _PREFIXES: Final = (
     RETURNS,
     LAST_CALL_KEY,
     DECISION,
+    LIMIT,
+    LIMIT_CALLS,
+    LIMIT_UNITS,
+    LIMIT_LINE,
 )
 _NAME: Final = re.compile(r"[^\s>#<~%&+@'\"-][^\s'\"]*")
 
@@ -98,6 +107,7 @@ def keys(queues: Sequence[str] = ()) -> list[str]:
         ABORT,
         *(f"{prefix}*" for prefix in _PREFIXES),
         CASCADES,
+        LIMITS,
     ]
     return [*shared, *(pattern for queue in queues for pattern in (check_queue(queue), f"{queue}:*"))]
 

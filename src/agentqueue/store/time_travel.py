@@ -5,7 +5,8 @@ from typing import Any
 
 import orjson
 
-from agentqueue.keys import JOURNAL, META, RESULT, SIGNALS, KeySpace
+from agentqueue.keys import JOURNAL, LIMIT, LIMIT_CALLS, LIMIT_LINE, LIMITS, META, RESULT, SIGNALS, KeySpace
+from agentqueue.model.limits import decode_limit
 from agentqueue.model.suspension import KINDS, NEVER_MS, PENDING
 from agentqueue.store.jobs import Store
 
@@ -25,6 +26,7 @@ async def advance_time(store: Store, by_ms: int) -> None:
     await store.server.call(partial(_shift_notes, redis, by_ms))
     await store.server.call(partial(_shift_waits, redis, by_ms))
     await store.server.call(partial(_shift_signals, redis, by_ms))
+    await store.server.call(partial(_shift_limits, redis, by_ms))
 
 
 async def make_due(store: Store, queue: str, job_id: str) -> None:
@@ -90,6 +92,31 @@ async def _shift_signals(redis: Any, by_ms: int) -> None:
                 moved[field] = b'"sent":%d,%s' % (int(sent) - by_ms, rest)
         if moved:
             await redis.hset(key, mapping=moved)
+
+
+async def _shift_limits(redis: Any, by_ms: int) -> None:
+    """Move the counts, rests and calls of limits, and the tickets of their lines. Counts move by whole counts."""
+    for name, definition in (await redis.hgetall(LIMITS)).items():
+        limit, _ = decode_limit(definition)
+        counts = round(by_ms / limit.bucket_ms)
+        of_tenants = redis.scan_iter(match=f"{LIMIT}{name.decode()}:*", count=1_000)
+        for suffix in (name.decode(), *[key.decode().removeprefix(LIMIT) async for key in of_tenants]):
+            state = orjson.loads(await redis.get(f"{LIMIT}{suffix}") or b"{}")
+            if state:
+                state["buckets"] = [[bucket[0] - counts, *bucket[1:]] for bucket in state.get("buckets") or ()]
+                for field in ("rest_ms", "paced_ms", "probe_ms", "ramp_ms", "swept_ms"):
+                    if field in state:
+                        state[field] = max(state[field] - by_ms, 0)
+                await redis.set(f"{LIMIT}{suffix}", orjson.dumps(state), keepttl=True)
+            for call, raw in (await redis.hgetall(f"{LIMIT_CALLS}{suffix}")).items():
+                at, bucket, rest = raw.split(b"|", 2)
+                moved = b"%d|%d|%s" % (int(at) - by_ms, int(bucket) - counts, rest)
+                await redis.hset(f"{LIMIT_CALLS}{suffix}", call, moved)
+        line = f"{LIMIT_LINE}{name.decode()}"
+        for ticket, raw in (await redis.hgetall(line)).items():
+            level, arrived, rest = raw.split(b"|", 2)  # it goes on to be asked for, so that time stays
+            moved = b"%s|%d|%s" % (level, int(arrived) - 1000 * by_ms, rest)
+            await redis.hset(line, ticket, moved)
 
 
 def _older(raw: bytes, by_ms: int) -> bytes:
