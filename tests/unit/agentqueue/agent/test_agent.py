@@ -574,7 +574,7 @@ async def test_what_cant_be_a_child_is_refused(runtime: FakeRuntime) -> None:
     with pytest.raises(UsageError, match="is not a job"):
         ctx.enqueue("mail")  # type: ignore[call-overload]
     for clients_way in (("mail", "send"), ("mail", "send", {"to": "x"})):
-        with pytest.raises(UsageError, match=r'as a tuple: ctx\.enqueue\(\("queue", "job"\), data\)'):
+        with pytest.raises(UsageError, match=r'as a tuple, such as \("queue", "job"\)'):
             ctx.enqueue(*clients_way)
     with pytest.raises(UsageError, match="takes one payload"):
         ctx.enqueue(("mail", "send"), 1, 2)  # type: ignore[call-overload]
