@@ -96,6 +96,9 @@ RESERVED_PARTS: Final = frozenset(
         "seq",
         "sweep",
         "cron",
+        "schedules",
+        "ticks",
+        "registration",
         "drain",
         "health-check",
         "suspended",
@@ -225,6 +228,21 @@ class KeySpace:
     def drain(self) -> str:
         """Return the hash worker ID -> ms of the workers that must drain before a scale-in."""
         return self.of("drain")
+
+    @property
+    def schedules(self) -> str:
+        """Return the hash name -> definition (JSON) of the queue's schedules."""
+        return self.of("schedules")
+
+    @property
+    def ticks(self) -> str:
+        """Return the hash of what the engine knows of the schedules' ticks (scripts/includes/schedules.lua)."""
+        return self.of("ticks")
+
+    @property
+    def registration(self) -> str:
+        """Return the hash of what the code of the workers has (scripts/register.lua)."""
+        return self.of("registration")
 
     @property
     def fingerprints(self) -> str:

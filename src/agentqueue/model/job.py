@@ -82,6 +82,8 @@ class JobRecord:
     """Queue of the parent, which waits for this job (`ctx.child`). None if nobody waits for it."""
     depth: int = 0
     """Number of jobs that wait for this one: its parent, the parent's parent, and so on."""
+    tick: tuple[str, int] | None = None
+    """Name of the schedule whose tick this job is, and its due time in ms. None for other jobs."""
 
     @property
     def enqueueing(self) -> str:
@@ -116,6 +118,8 @@ def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
     if extra:
         wire["x"] = extra
     wire |= {"a": record.args, "k": record.kwargs}  # last, since lists read only the beginning
+    if record.tick is not None:  # first, as below
+        wire = {"aq": 1, "tick": record.tick} | wire
     if record.parent_queue is not None:  # first, since scripts find it by the beginning of the record
         wire = {"aq": 1, "up": [record.parent, record.parent_queue, record.depth]} | wire
     one = len(record.args) == 1 and not record.kwargs
@@ -162,6 +166,8 @@ def decode_job(raw: bytes) -> JobRecord:
         extra, parent = wire.get("x"), wire.get("up")
         if parent:
             record = _with_parent(record, parent)
+        if "tick" in wire:
+            record.tick = _tick_of(wire["tick"])
         return _with_extra(record, extra) if extra else record
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
         raise InvalidPayload(f"the job's record is not valid: {exc} ({raw[:40]!r}…)") from exc
@@ -184,6 +190,12 @@ def _with_parent(record: JobRecord, wire: Any) -> JobRecord:
     if type(wire) is not list or [type(part) for part in wire] != [str, str, int]:
         raise TypeError("up must be [ID of the parent, queue of the parent, depth]")
     return replace(record, parent=wire[0], parent_queue=wire[1], depth=wire[2])
+
+
+def _tick_of(wire: Any) -> tuple[str, int]:
+    if type(wire) is not list or [type(part) for part in wire] != [str, int]:
+        raise TypeError("tick must be [name of the schedule, due time in ms]")
+    return wire[0], wire[1]
 
 
 def _with_extra(record: JobRecord, extra: Mapping[str, Any]) -> JobRecord:

@@ -35,6 +35,8 @@ from agentqueue.store.options import (
     resolve_url,
     server_options,
 )
+from agentqueue.store.registrations import CodeSet, Registration, Registrations
+from agentqueue.store.schedules import PutReply, Schedules, ScheduleState, TickRun
 from agentqueue.store.server import Server
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "MAX_JOBS_PER_CALL",
     "Cancelled",
     "Claimed",
+    "CodeSet",
     "Completed",
     "DeadLettered",
     "Engine",
@@ -53,10 +56,15 @@ __all__ = [
     "HousekeepingReply",
     "NewJob",
     "Outcome",
+    "PutReply",
     "QueueSnapshot",
+    "Registration",
+    "Registrations",
     "Released",
     "RenewReply",
     "Rescheduled",
+    "ScheduleState",
+    "Schedules",
     "SentinelRedis",
     "Sentinels",
     "Server",
@@ -65,6 +73,7 @@ __all__ = [
     "Store",
     "StoredDeadLetter",
     "Suspended",
+    "TickRun",
     "Tls",
     "Unreadable",
     "close_sentinels",

@@ -20,6 +20,7 @@ from agentqueue.model.outcomes import (
     Unstarted,
 )
 from agentqueue.store.replies import decode_hash, decode_ids, decode_pairs
+from agentqueue.store.schedules import Schedules
 from agentqueue.store.scripts import Script, load
 from agentqueue.store.server import Server
 
@@ -94,6 +95,8 @@ class RenewReply:
     paused: bool
     wrong_type_keys: Sequence[tuple[str, str]] = ()
     """See `FinishAndClaimReply`."""
+    lacks_times: bool = False
+    """A schedule needs due times; `Schedules.tend` computes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +289,9 @@ class Engine:
         args += [len(counts or ()), *_flatten(counts or {})]
         for job_id, level in held:
             args += (job_id, int(level))
-        lost, drain_requested, reaped, now, paused, deleted, skipped = await self._run(self._renew, args)
+        lost, drain_requested, reaped, now, paused, deleted, skipped, lacks_times = await self._run(self._renew, args)
         keys = await self.wrong_type_keys(deleted, skipped) if deleted or skipped else ()
-        return RenewReply(decode_ids(lost), drain_requested, reaped, now, bool(paused), keys)
+        return RenewReply(decode_ids(lost), drain_requested, reaped, now, bool(paused), keys, bool(lacks_times))
 
     async def wrong_type_keys(self, deleted: Sequence[bytes], skipped: bytes) -> list[tuple[str, str]]:
         """Return the keys of a wrong type that a script has met, with their types.
@@ -403,6 +406,8 @@ async def run_housekeeping(
 ) -> dict[str, HousekeepingReply]:
     """Do the housekeeping of queues that may have no worker, in one round trip: release expired leases, and sweep.
 
+    For schedules that hold few due times ahead, it takes two more round trips.
+
     Call it every `HOUSEKEEPING_INTERVAL_S`. Leases are released only in queues that somebody has visited at least every
     4 s for the last 4 s. After an outage, live workers renew theirs first.
 
@@ -420,9 +425,12 @@ async def run_housekeeping(
     }
     replies = await server.run_each(load("housekeep", allow_oom=True), calls)
     out: dict[str, HousekeepingReply] = {}
+    schedules = Schedules(server)
     for queue, reply in zip(calls, replies, strict=True):
         if reply is not None:
-            reaped, deleted, skipped = reply
+            reaped, deleted, skipped, lacks_times = reply
             engine = Engine(server, queue)
             out[queue] = HousekeepingReply(reaped, await engine.wrong_type_keys(deleted, skipped))
+            if lacks_times:
+                await schedules.tend(queue)
     return out

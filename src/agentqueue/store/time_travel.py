@@ -22,6 +22,7 @@ async def advance_time(store: Store, by_ms: int) -> None:
         for key in (*keys.levels, keys.dead, keys.done, *map(keys.suspended, KINDS)):
             await store.server.call(partial(_shift_scores, redis, key, by_ms))
         await store.server.call(partial(_shift_starts, redis, keys.of("limit"), by_ms))
+        await store.server.call(partial(_shift_schedules, redis, keys, by_ms))
     await store.server.call(partial(_shift_retention, redis, by_ms))
     await store.server.call(partial(_shift_notes, redis, by_ms))
     await store.server.call(partial(_shift_waits, redis, by_ms))
@@ -52,6 +53,12 @@ async def _shift_starts(redis: Any, key: str, by_ms: int) -> None:
     if starts:
         await redis.delete(key)
         await redis.rpush(key, *(str(int(start) - by_ms) for start in starts))
+
+
+async def _shift_schedules(redis: Any, keys: KeySpace, by_ms: int) -> None:
+    """Move the clock of the queue's schedules. Their due times are those of the calendar, and do not change."""
+    if await redis.exists(keys.schedules):
+        await redis.hincrby(keys.ticks, "shift", by_ms)
 
 
 async def _shift_retention(redis: Any, by_ms: int) -> None:

@@ -36,7 +36,8 @@
           then   {ID, ID of its parent, queue of the parent, JSON}* what jobs that end return to parents that wait for them
 
   Keys touched
-    all keys of the queue; the keys of the jobs; aq:last:{owner}; arq:abort; keys of the queues of children
+    all keys of the queue; the keys of the jobs; aq:last:{owner}; arq:abort; keys of the queues of children; the jobs of
+    ticks that follow those which are claimed, or are left out
 
   Output
     {IDs of outcomes that were not recorded, since the owner no longer holds these jobs,
@@ -140,6 +141,7 @@ if want > 0 and not is_paused and not has_no_jobs then
   end
 end
 local claimed_jobs = describe_claimed(has_cancel_requests)
+if has_ticks then start_ticks() end
 if not is_repeated and (outcome_count > 0 or claimed_count() > 0) then
   redis.call('SET', LAST_CALL .. owner, cmsgpack.pack({sequence, lost, claimed_ids}), 'PX', LAST_CALL_KEEP_MS)
 end
@@ -155,5 +157,5 @@ end)
 if not ok then skipped = error_text(err) end
 return {
   lost, claimed_jobs, cancelled_ids, is_paused and 1 or 0, retry_after_ms, next_due, now, is_repeated and 1 or 0,
-  wrong_type_keys, skipped,
+  wrong_type_keys, ticks_problem ~= '' and ticks_problem or skipped,
 }

@@ -15,11 +15,12 @@
           then  {counter, increment}* of them
           then  {id, level}* of the jobs that the owner holds
   Keys touched
-    all keys of the queue, aq:queues, arq:abort; arq:in-progress: of the jobs; other keys of jobs that are swept
+    all keys of the queue, aq:queues, arq:abort; arq:in-progress: of the jobs; other keys of jobs that are swept;
+    the jobs of ticks
   Output
     {IDs that the owner no longer holds, time of the drain request in ms or 0, number of expired leases that were
      released, server time in ms, 1 if the queue is paused, {key, type}* of keys of jobs that had a wrong type and were
-     deleted, why a part of the work was skipped, or ''}
+     deleted, why a part of the work was skipped, or '', 1 if a schedule needs due times}
 ]]
 local MAX_REAPED = 100 -- expired leases that are released per call
 
@@ -56,4 +57,5 @@ try(function() reaped = reap_expired_leases(MAX_REAPED) end)
 sweep(tonumber(expiry_batch), tonumber(dead_letters_ms), tonumber(history_ms), tonumber(stale_ms))
 return {
   lost, tonumber(drain_requested_ms) or 0, reaped, now, redis.call('EXISTS', paused_key), wrong_type_keys, skipped,
+  lacks_times and 1 or 0,
 }

@@ -1,96 +1,122 @@
-"""Schedules: when they come, which expressions and time zones are known, and their record."""
+"""Schedules: what is refused, and their record in Redis."""
 
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentqueue.errors import UsageError
-from agentqueue.model.schedule import (
-    Missed,
-    Schedule,
-    Source,
-    check_cron,
-    decode_schedule,
-    encode_schedule,
-    next_tick,
-    zone,
+from agentqueue.keys import Level
+from agentqueue.model.job import decode_job
+from agentqueue.model.new_job import NO_PAYLOAD
+from agentqueue.model.schedule import Missed, Schedule, decode_schedule, encode_schedule, tick_id, tick_record
+
+NIGHTLY = Schedule(
+    name="nightly",
+    cron="0 3 * * *",
+    timezone="Europe/Berlin",
+    job="report",
+    data={"day": [1, None], "text": 'a,0] "et":0, b'},
+    missed=Missed.ALL,
+    suspend=True,
+    priority=Level.HIGH,
 )
-from agentqueue.model.times import LAST_MS
-
-BERLIN = "Europe/Berlin"
+PLAIN = Schedule("plain", cron="* * * * *", job="report")
 
 
-def ms(text: str, timezone: str = "UTC") -> int:
-    """Return a local time, such as `2026-03-29T02:30`, in ms since the epoch."""
-    return round(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(timezone)).timestamp() * 1000)
+def test_a_schedule_has_defaults() -> None:
+    assert (PLAIN.timezone, PLAIN.missed, PLAIN.suspend, PLAIN.priority) == ("UTC", Missed.ONE, False, Level.NORMAL)
+    assert PLAIN.data is NO_PAYLOAD
+
+
+def test_fields_of_the_resource_become_a_schedule() -> None:
+    fields = {
+        "name": "nightly",
+        "cron": "0 3 * * *",
+        "timezone": "Europe/Berlin",
+        "job": "report",
+        "data": NIGHTLY.data,
+        "missed": "all",
+        "suspend": True,
+        "priority": "high",
+    }
+    assert Schedule.parse(fields) == NIGHTLY
+    assert Schedule.parse(NIGHTLY.describe()) == NIGHTLY
+    assert Schedule.parse(PLAIN.describe()) == PLAIN
+    assert Schedule.parse({"name": "plain", "cron": "* * * * *", "job": "report", "timezone": None}) == PLAIN
+
+
+def test_null_is_a_payload() -> None:
+    assert Schedule.parse({"name": "plain", "cron": "* * * * *", "job": "report", "data": None}).data is None
 
 
 @pytest.mark.parametrize(
-    ("cron", "timezone", "after", "due"),
+    ("change", "message"),
     [
-        pytest.param("*/5 * * * *", "UTC", "2026-01-01T00:00", "2026-01-01T00:05", id="the-next-one-is-later"),
-        pytest.param("*/10 * * * * *", "UTC", "2026-01-01T00:00:05", "2026-01-01T00:00:10", id="seconds"),
-        pytest.param("0 9 * * MON-FRI", BERLIN, "2026-07-03T08:00", "2026-07-06T07:00", id="a-weekend-between"),
-        pytest.param("30 2 * * *", BERLIN, "2026-03-29T00:00", "2026-03-29T01:00", id="in-the-gap-of-spring"),
-        pytest.param("30 2 * * *", BERLIN, "2026-10-24T23:00", "2026-10-25T00:30", id="the-first-of-two-in-autumn"),
-        pytest.param("30 2 * * *", BERLIN, "2026-10-25T00:30", "2026-10-26T01:30", id="not-the-second-of-two"),
-        pytest.param("*/30 * * * *", BERLIN, "2026-10-25T00:30", "2026-10-25T01:00", id="each-half-hour-in-autumn"),
-        pytest.param("0 0 29 2 *", "UTC", "2026-01-01T00:00", "2028-02-29T00:00", id="a-leap-day"),
+        ({"name": "a b"}, "schedule name 'a b' must have 1 to 64 characters"),
+        ({"name": "n" * 65}, "must have 1 to 64 characters"),
+        ({"cron": "61 * * * *"}, "schedule 'nightly': '61 * * * *' is not a cron expression that ever comes"),
+        ({"timezone": "Mars/Base"}, "schedule 'nightly': time zone 'Mars/Base' is not known"),
+        ({"job": "a b"}, "schedule 'nightly': job name 'a b' must have"),
+        ({"missed": "both"}, "schedule 'nightly': missed is 'both'; write skip, one, all"),
+        ({"suspend": "yes"}, "schedule 'nightly': suspend is 'yes'; write true or false"),
+        ({"priority": "top"}, "schedule 'nightly': priority 'top' is none of urgent"),
+        ({"timeout": 5}, "schedule 'nightly' has no field 'timeout'; its fields are name, cron, job"),
+        ({"cron": None}, "schedule 'nightly' has no cron; it needs name, cron and job"),
     ],
 )
-def test_the_next_time_follows_the_clock_of_its_zone(cron: str, timezone: str, after: str, due: str) -> None:
-    assert next_tick(cron, timezone, ms(after)) == ms(due)
-    assert Schedule(name="s", cron=cron, timezone=timezone, job="j").next_tick(ms(after)) == ms(due)
-
-
-@pytest.mark.parametrize("after_ms", [-1, LAST_MS])
-def test_there_is_no_next_time_outside_of_the_calendar(after_ms: int) -> None:
-    assert next_tick("* * * * *", "UTC", after_ms) is None
-
-
-@pytest.mark.parametrize(
-    ("cron", "timezone", "message"),
-    [
-        ("61 * * * *", "UTC", "'61 * * * *' is not a cron expression that ever comes (Bad minute); write five fields"),
-        ("0 0 30 2 *", "UTC", "'0 0 30 2 *' is not a cron expression that ever comes (Bad day-of-month)"),
-        ("often", "UTC", "'often' is not a cron expression that ever comes (Wrong number of fields)"),
-        ("* * * * *", "Mars/Base", "time zone 'Mars/Base' is not known; write an IANA name such as Europe/Berlin"),
-        ("* * * * *", "../etc/passwd", "time zone '../etc/passwd' is not known"),
-    ],
-)
-def test_what_never_comes_is_refused_with_what_to_write(cron: str, timezone: str, message: str) -> None:
+def test_a_field_that_is_not_valid_is_refused_with_what_to_write(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as refused:
-        check_cron(cron, timezone)
+        Schedule.parse({"name": "nightly", "cron": "0 3 * * *", "job": "report"} | change)
     assert message in str(refused.value)
 
 
-def test_a_valid_expression_is_accepted() -> None:
-    check_cron("0 9 * * 1-5", BERLIN)
-    assert str(zone(BERLIN)) == BERLIN
+@pytest.mark.parametrize("data", [{"at": object()}, "x" * 70_000])
+def test_data_that_is_no_json_or_too_large_is_refused(data: Any) -> None:
+    with pytest.raises(UsageError, match="schedule 'plain': its data can't be used"):
+        encode_schedule("q", Schedule("plain", cron="* * * * *", job="report", data=data), "code")
+
+
+@pytest.mark.parametrize("schedule", [NIGHTLY, PLAIN], ids=["nightly", "plain"])
+def test_a_schedule_comes_back_as_it_was_written(schedule: Schedule) -> None:
+    text = encode_schedule("reports", schedule, "resource")
+    found = decode_schedule(text)
+    assert (found.schedule, found.source, found.text) == (schedule, "resource", text)
 
 
 @pytest.mark.parametrize(
-    "schedule",
+    "text",
     [
-        Schedule(name="s", cron="* * * * *", job="j"),
-        Schedule(
-            name="nightly",
-            cron="0 3 * * *",
-            timezone=BERLIN,
-            job="report",
-            data={"day": [1, None]},
-            missed=Missed.ALL,
-            suspend=True,
-            source=Source.RESOURCE,
-        ),
+        b"",
+        b"[]",
+        b"{}",
+        b"1",
+        b'{"name":1}',
+        b'{"source":"code","level":3,"record":[]}',
+        encode_schedule("q", PLAIN, "code").replace(b'"code"', b'"someone"'),
     ],
 )
-def test_a_record_comes_back_as_it_was_written(schedule: Schedule) -> None:
-    assert decode_schedule(encode_schedule(schedule)) == schedule
+def test_another_programs_record_is_refused(text: bytes) -> None:
+    with pytest.raises(UsageError):
+        decode_schedule(text)
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b"1", b'{"name": 1}'])
-def test_another_programs_record_is_refused(raw: bytes) -> None:
-    with pytest.raises(ValueError, match="not the record of a schedule"):
-        decode_schedule(raw)
+@given(
+    due=st.integers(1, 9_999_999_999_999),
+    data=st.one_of(st.just(NO_PAYLOAD), st.none(), st.text(), st.dictionaries(st.text(), st.integers(-(2**63), 2**63))),
+)
+def test_a_tick_is_the_parts_of_its_record_with_the_due_time_between(due: int, data: Any) -> None:
+    schedule = Schedule("nightly", cron="0 3 * * *", job="report", data=data, priority=Level.LOW)
+    wire = orjson.loads(encode_schedule("reports", schedule, "code"))
+    record = str(due).join(wire["record"]).encode()
+    assert record == tick_record("reports", schedule, due)
+    job = decode_job(record)
+    assert (job.name, job.enqueued_ms, job.queue, job.tick) == ("report", due, "reports", ("nightly", due))
+    assert list(job.args) == ([] if data is NO_PAYLOAD else [data])
+    assert (wire["level"], job.priority) == (4, 15)
+
+
+def test_the_id_of_a_tick_has_its_queue() -> None:
+    assert tick_id("reports", "nightly", 5) == "tick:reports:nightly:5"

@@ -1,4 +1,4 @@
---! include keys clock counters suspension wakeups journal children
+--! include keys clock counters suspension wakeups journal children schedules
 -- A cancelled job's children are cancelled too. Scripts stay short: the hash of children is renamed and its name put at
 -- the end of the list aq:cascades, which each call that may cancel shortens by up to MAX_CANCELLED children.
 local CASCADE = 'aq:cascade:'
@@ -43,6 +43,8 @@ local function cancel_job(queue_name, id, result, keep_ms)
   redis.call('ZREM', ABORT, id)
   if keep_ms ~= 0 then redis.call('SET', RESULT .. id, result, 'PX', keep_ms) end
   increment_counter(queue_name, 'cancelled', 1)
+  local schedule = tick_of(type(record) == 'string' and record)
+  if schedule then open_schedule(queue_name, schedule).removed(id) end
   local parent, parent_queue = waiting_parent(type(record) == 'string' and record)
   if parent then return_to_parent(parent, parent_queue, id, CANCELLED) end
   return 'cancelled'

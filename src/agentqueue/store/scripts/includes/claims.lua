@@ -1,4 +1,4 @@
---! include keys clock batches wrong_types dead_letters leases arq_expiry suspension
+--! include keys clock batches wrong_types errors dead_letters leases arq_expiry suspension schedules
 local MAX_CLAIMED_BYTES = 4194304 -- 4 MiB of records; at least one job is claimed
 local CLAIM_BATCH = 64 -- jobs looked at per read of a level
 local MAX_CLAIM_BATCHES = 20 -- per level and call, bounds the time for a level full of jobs that can't be claimed
@@ -13,6 +13,8 @@ local claimed_bytes = 0
 local aged_count = 0 -- the first of them were claimed by age
 local has_set_apart = false -- a suspect among them has made the call release others
 local has_foreign_records = false -- plain arq clients wrote some of their records, or somebody has deleted them
+local TICK_MARK = 105 -- byte 11 of the record of a schedule's tick, the `i` of {"aq":1,"tick":
+local has_ticks, ticks_problem = false, '' -- a tick was found; why its schedule could not be read
 
 local function claimed_count() return #claimed_ids end
 
@@ -54,6 +56,25 @@ local function is_claimable(level, id, lease, record, lease_ms)
   return true
 end
 
+-- Return whether a due tick may start, or its schedule leaves it out. If the schedule can't be read, it starts.
+local function may_start_tick(id, record)
+  local name = tick_of(record)
+  if not name then return true end
+  has_ticks = true
+  local ok, may_start = pcall(function() return open_schedule(queue, name).may_start(id) end)
+  if not ok then ticks_problem = error_text(may_start) end
+  return not ok or may_start
+end
+
+-- Let the schedules of the claimed ticks enqueue their next ones.
+local function start_ticks()
+  for i = 1, claimed_count() do
+    local name, due = tick_of(claimed_records[i])
+    local ok, err = pcall(function() if name then open_schedule(queue, name).started(claimed_ids[i], due) end end)
+    if not ok then ticks_problem = error_text(err) end
+  end
+end
+
 -- Claim those of the candidates, flat {id, score}*, that may be claimed. Return false at the limit of bytes.
 -- `write_in_progress` completes the claim. Counts stand in variables, since `#` searches a list for its end.
 local function claim_candidates(level, candidates, lease_ms)
@@ -63,7 +84,8 @@ local function claim_candidates(level, candidates, lease_ms)
   local first, count, lease_scores, has_room = claimed_count(), claimed_count(), {}, true
   for i = 1, #ids do
     local id, record = ids[i], records[i]
-    if (record and not leases[i]) or is_claimable(level, id, leases[i], record, lease_ms) then
+    if ((record and not leases[i]) or is_claimable(level, id, leases[i], record, lease_ms))
+      and (not record or string.byte(record, 11) ~= TICK_MARK or may_start_tick(id, record)) then
       if not record or string.find(record, OWN_RECORD, 1, true) ~= 1 then has_foreign_records = true end
       local size = record and #record or 0
       if claimed_bytes > 0 and claimed_bytes + size > MAX_CLAIMED_BYTES then

@@ -1,5 +1,6 @@
---! include keys clock batches errors wakeups dead_letters leases arq_expiry suspension lost_children cancellation children
+--! include keys clock batches errors wakeups dead_letters leases arq_expiry suspension lost_children cancellation children schedules
 local SWEEP_BATCH = 100 -- entries that each sweep looks at per call
+local lacks_times = false -- a schedule needs due times, which scripts can't compute
 local PLACE_BATCH = 20 -- entries of a sweep that looks for the place of each job, which takes up to four commands
 
 -- Why a part of the work was skipped, or ''. A key with a wrong type must not stop what can be done without it.
@@ -99,6 +100,14 @@ local function sweep_mailboxes()
   end
 end
 
+-- Enqueue the next ticks of schedules that are not in the queue.
+local function sweep_schedules()
+  local page = redis.call('HRANDFIELD', queue .. ':schedules', PLACE_BATCH)
+  for _, name in ipairs(page) do
+    if open_schedule(queue, name).repair() then lacks_times = true end
+  end
+end
+
 -- Run all sweeps; expiry_batch: jobs whose records are checked for arq's expiry, 0 runs none.
 local function sweep(expiry_batch, dead_letters_ms, history_ms, stale_ms)
   if expiry_batch == 0 then return end
@@ -106,13 +115,14 @@ local function sweep(expiry_batch, dead_letters_ms, history_ms, stale_ms)
   try(sweep_retention, history_ms, dead_letters_ms)
   try(sweep_cancel_requests)
   try(sweep_workers, stale_ms)
-  local keys = {queue .. ':mailboxes', CASCADES}
+  local keys = {queue .. ':mailboxes', CASCADES, queue .. ':schedules'}
   for _, kind in ipairs(SUSPENSION_KINDS) do keys[#keys + 1] = suspended_key(queue, kind) end
   if redis.call('EXISTS', unpack(keys)) > 0 then -- Jobs that never wait without a slot cost no more than this command.
     try(sweep_suspended, SUSPENSION_KINDS[math.floor(now / 487) % #SUSPENSION_KINDS + 1])
     try(sweep_mailboxes)
     try(sweep_parents)
     try(continue_cascades)
+    try(sweep_schedules)
   end
   try(wake_parents)
 end

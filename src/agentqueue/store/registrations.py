@@ -1,0 +1,108 @@
+"""What the code of a queue's workers has: its jobs and crons. Known before the first job, and without any worker."""
+
+import hashlib
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import orjson
+
+from agentqueue.errors import UsageError
+from agentqueue.keys import KeySpace
+from agentqueue.model.schedule import Schedule
+from agentqueue.store.scripts import load
+from agentqueue.store.server import Server
+
+MAX_SCHEMA_BYTES: Final = 65_536
+"""Maximum size of the schema of a payload, in bytes. A larger one is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSet:
+    """The jobs and crons that an agent's code has."""
+
+    jobs: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> JSON schema of the payload; None if it has none, or one that is not known."""
+    crons: Sequence[Schedule] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a text that differs between sets."""
+        return hashlib.sha256(orjson.dumps(self._fields(), option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+    def encode(self, *, worker: str, version: str, time_ms: int) -> bytes:
+        """Return the JSON of the registration."""
+        about = {"worker": worker, "timeMs": time_ms, "version": version, "fingerprint": self.fingerprint}
+        return orjson.dumps(about | self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return {"jobs": dict(self.jobs), "crons": [cron.describe() for cron in self.crons]}
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The set that is registered for a queue."""
+
+    worker: str
+    """Name of the worker that has registered it last."""
+    time_ms: int
+    """When that worker started, by its clock."""
+    version: str
+    """Version of AgentQueue of that worker."""
+    fingerprint: str
+    jobs: Mapping[str, Any]
+    """See `CodeSet.jobs`."""
+    crons: Sequence[Schedule]
+    text: bytes
+    """JSON, as it is stored."""
+
+
+class Registrations:
+    """The registrations of the queues of one server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def register(
+        self, queue: str, code: CodeSet, *, worker: str, version: str, time_ms: int, starts: bool
+    ) -> bool:
+        """Register the set of a worker's code.
+
+        Args:
+            queue: the worker's queue.
+            code: the set.
+            worker: name of the worker.
+            version: version of AgentQueue of the worker.
+            time_ms: the time now, by the worker's clock.
+            starts: the worker has just started. Otherwise nothing is written if the set is registered already.
+
+        Returns:
+            False if a live worker has a set that has replaced this one (scripts/register.lua).
+        """
+        args = [code.fingerprint, code.encode(worker=worker, version=version, time_ms=time_ms), int(starts)]
+        is_registered, _ = await self._server.run(load("register", allow_oom=True), queue, args)
+        return bool(is_registered)
+
+    async def read(self, queue: str) -> Registration | None:
+        """Return the registration of a queue. None if no worker has registered, or it can't be read."""
+        redis, key = self._server.redis, KeySpace(queue).registration
+        return decode_registration(
+            await self._server.call(lambda: cast("Awaitable[bytes | None]", redis.hget(key, "current")))
+        )
+
+
+def decode_registration(text: bytes | None) -> Registration | None:
+    """Return a registration from its JSON. None if there is none, or another program has written it."""
+    try:
+        wire = orjson.loads(text or b"null")
+        return Registration(
+            worker=str(wire["worker"]),
+            time_ms=int(wire["timeMs"]),
+            version=str(wire["version"]),
+            fingerprint=str(wire["fingerprint"]),
+            jobs={str(name): schema for name, schema in wire["jobs"].items()},
+            crons=[Schedule.parse(cron) for cron in wire["crons"]],
+            text=text or b"",
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, UsageError):
+        return None
