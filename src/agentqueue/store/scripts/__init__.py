@@ -2,7 +2,8 @@
 
 Every script gets the keys of one queue, in the order of `queue_keys`, before its arguments. Its first line names the
 includes that it uses, such as `--! include keys leases`, and an include may name others in the same way. `load` puts
-each of them before the script once, in the order in which they are named, so a script carries only what it uses.
+each of them before the script once, in the order in which they are named, so a script carries only what it uses. The
+script itself is a function behind them.
 """
 
 import hashlib
@@ -40,8 +41,10 @@ def load(name: str, *, allow_oom: bool = False) -> Script:
         FileNotFoundError: there is no such script, or it names an include that does not exist.
     """
     flags = " flags=allow-oom" if allow_oom else ""
-    parts = dict.fromkeys(_with_includes(name))
-    source = "\n".join((f"#!lua{flags}", *map(_read, parts)))
+    *includes, script = dict.fromkeys(_with_includes(name))
+    # Lua allows 200 local variables per function, and a chunk is one. So the script has a function of its own.
+    parts = (f"#!lua{flags}", *map(_read, includes), "return (function()", _read(script), "end)()")
+    source = "\n".join(parts)
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

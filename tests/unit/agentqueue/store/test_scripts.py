@@ -51,7 +51,7 @@ def test_a_script_compiles_with_each_include_once_and_after_those_that_it_needs(
     for include, place in places.items():
         assert source.count(TEXTS[include]) == 1
         assert all(places[needed] < place for needed in declared_by(include))
-    assert source.endswith(TEXTS[name])
+    assert source.endswith(f"return (function()\n{TEXTS[name]}\nend)()")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
