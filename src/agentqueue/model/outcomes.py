@@ -14,6 +14,8 @@ MAX_BYTES_PER_CALL: Final = 4 * 1024 * 1024
 """Maximum size of the records that one call claims, and of the outcomes that it records, in bytes."""
 SUSPECT_FIELD: Final = "suspect"
 """Field of a job's metadata. Scripts set it to WAITS_TO_RUN_ALONE or RUNS_ALONE (includes/leases.lua)."""
+SUSPENDED_BY: Final = "suspended_by"
+"""Field of a job's metadata: when the run that suspended it last was claimed, in ms (includes/suspension.lua)."""
 RUNS_ALONE: Final = "alone"
 """The suspect has started with nothing beside it, so a crash of its worker counts."""
 ENDED_ALONE: Final = ""

@@ -7,6 +7,7 @@ from typing import Any, Final
 from agentqueue.errors import JournalUnreadable, QueueUnavailable
 from agentqueue.keys import JOURNAL
 from agentqueue.model.journal import EntryState
+from agentqueue.model.suspension import PENDING
 from agentqueue.store.replies import decode_hash
 from agentqueue.store.scripts import Script, load
 from agentqueue.store.server import Server
@@ -45,14 +46,27 @@ class Journals:
         self._record_ended = load("record_step", allow_oom=True)
         self._record_intent = load("record_step")
 
-    async def open(self, *, owner: str, job_id: str) -> OpenJournal | None:
+    async def open(self, *, owner: str, job_id: str, known: Mapping[str, bytes] | None = None) -> OpenJournal | None:
         """Return the journal of a running job. None if this owner no longer holds the job.
+
+        Args:
+            owner: the worker.
+            job_id: ID of the job.
+            known: the journal as it was when this owner suspended the job, if it has been in no other hands since. Then
+                only the answers of its waits are read.
 
         Raises:
             JournalUnreadable: another program has written a key of another type in its place.
         """
-        reply = await self._run(self._open, job_id, [owner, job_id])
-        return OpenJournal(reply[0], reply[1], decode_hash(reply[2])) if reply else None
+        known = {} if known is None else known
+        waits = [field for field, entry in known.items() if entry.startswith(PENDING)]
+        reply = await self._run(self._open, job_id, [owner, job_id, *([len(known), *waits] if known else [])])
+        if not reply:
+            return None
+        lease, now_ms, entries, *changed = reply
+        if changed:
+            return OpenJournal(lease, now_ms, {**known, **dict(zip(waits, changed[0], strict=True))})
+        return OpenJournal(lease, now_ms, decode_hash(entries))
 
     async def record(
         self,

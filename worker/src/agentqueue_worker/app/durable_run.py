@@ -140,8 +140,8 @@ class DurableRun:
         self._opening.result()
 
     async def _open(self) -> None:
-        owner = self.state.options.identity.owner
-        journal = await self.send(lambda: self.journals.open(owner=owner, job_id=self.job.id))
+        owner, known = self.state.options.identity.owner, self.state.journals.take(self.job.claimed)
+        journal = await self.send(lambda: self.journals.open(owner=owner, job_id=self.job.id, known=known))
         if journal is None:
             self.stop_as_lost()
         else:
@@ -309,6 +309,10 @@ class DurableRun:
         """Let every later call raise, because the job has left its slot."""
         self.closed = True
         self.hold.cancel()
+        if self.job.ending is Ending.SUSPEND and self._in_flight == 0:
+            self.state.journals.keep(
+                self.job.id, self.entries, size=self._size, delivery=self.job.delivery, lease=self.lease
+            )
         for call in self.at_close:
             call()
         for task in tuple(self._tasks):

@@ -16,6 +16,7 @@ from agentqueue.clock import monotonic
 from agentqueue.model.attempts import Progress, encode_progress
 from agentqueue_worker.app.forks import end_child
 from agentqueue_worker.app.job_tasks import running_jobs
+from agentqueue_worker.app.journal_cache import JournalCache
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.domain.claim_size import ahead_size
@@ -60,6 +61,7 @@ class WorkerState:
         self.leases = Leases()
         self.waits = Waits()
         self.outbox = Outbox()
+        self.journals = JournalCache()
         self.draining = False
         """True after a signal. Running jobs end or are released, and the worker exits."""
         self.drain_requested_ms = 0

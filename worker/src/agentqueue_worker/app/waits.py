@@ -154,7 +154,11 @@ class Waits:
             run.has_journal = True
             if reply.choice is not None:
                 run.entries[choice] = reply.choice
-            run.entries.update({wait.field: text for wait, text in zip(waits, reply.texts, strict=True) if text})
+            for wait, text in zip(waits, reply.texts, strict=True):
+                if text:
+                    run.entries[wait.field] = text
+                else:  # a choice forgets the waits that were not first
+                    run.entries.pop(wait.field, None)
         finally:
             run.in_flight -= 1
         found = [decode_wait(text) for text in reply.texts if text]

@@ -1,8 +1,9 @@
 --! include keys clock batches wrong_types leases waits wakeups
 -- A suspended job waits without a slot. It is a delayed job that is due when its first wait ends by itself, or NEVER.
 -- Its meta hash has the field `suspended`: {"kind", "for": [what it waits for], "since": ms, "until": its score in the
--- level, "level"}, and `stood`, the score that it had before its first suspension. The queue's sorted sets
--- {queue}:suspended:{kind} list the suspended jobs, ID -> until.
+-- level, "level"}, `stood`, the score that it had before its first suspension, and `suspended_by`, when the run that has
+-- suspended it last was claimed, in ms. The queue's sorted sets {queue}:suspended:{kind} list the suspended jobs,
+-- ID -> until.
 -- Whatever makes a job wait at another score makes the field outdated: it counts only while `until` is the job's score.
 local SUSPENSION_KINDS = {'signal', 'sleep', 'children', 'several'}
 
@@ -84,13 +85,13 @@ local function suspend_job(id, level, lease, fields)
     what[i] = wait.wait .. ' ' .. wait['for']
   end
   kind = kind or 'several'
-  local _, _, old_score = parse_lease(lease)
+  local _, _, old_score, claimed_ms = parse_lease(lease)
   redis.call('ZADD', level_keys[level], format_number(due), id)
   call_or_reset('ZADD', suspended_key(queue, kind), format_number(due), id)
   local waits_for = #what == 0 and '[]' or cjson.encode(what)
   local text = '{"kind":"' .. kind .. '","for":' .. waits_for .. ',"since":' .. now_text
     .. ',"until":' .. format_number(due) .. ',"level":' .. level .. '}'
-  call_or_reset('HSET', META .. id, 'suspended', text)
+  call_or_reset('HSET', META .. id, 'suspended', text, 'suspended_by', claimed_ms)
   redis.call('HSETNX', META .. id, 'stood', format_number(released_score(old_score)))
   redis.call('HDEL', META .. id, 'woken', 'expires') -- It has started, so it no longer expires.
 end
