@@ -24,7 +24,7 @@ async def ask(prompt: str) -> str:
     async with services() as client, client.stream("POST", "/v1/chat/completions", json=body) as response:
         check(response)
         events = [line.removeprefix("data: ") async for line in response.aiter_lines() if line.startswith("data: {")]
-    return "".join(json.loads(event)["choices"][0]["delta"]["content"] for event in events).strip()
+    return "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events).strip()
 
 
 async def choose(prompt: str, tool: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 QUERIES = ("price", "history", "rivals")
 """What the model wants to be searched for each topic."""
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 PRICES = {"laptop": 1_900, "pencil": 2}
 """Prices of the shop, in euros. Other things cost 100."""
 
@@ -42,6 +43,8 @@ class Records:
     """Number of answers that the model began, by prompt."""
     model_delay: float = 0.0
     """Seconds that each answer of the model takes."""
+    word_delay: float = 0.0
+    """Seconds between the words of a streamed answer."""
     payments: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Payments by idempotency key."""
     payment_calls: int = 0
@@ -63,8 +66,25 @@ class Records:
         return self.prompts.total()
 
 
-def answer(prompt: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the model's message. The first word of the prompt decides: it is the same for the same prompt."""
+def conversation_of(messages: list[dict[str, Any]]) -> tuple[str, int]:
+    """Return the last prompt of a conversation, and how many results of tools came after it."""
+    results = 0
+    for message in reversed(messages):
+        if message["role"] == "user":
+            content = message["content"]
+            return content if isinstance(content, str) else "".join(part["text"] for part in content), results
+        results += message["role"] == "tool"
+    return "", results
+
+
+def answer(prompt: str, tools: list[dict[str, Any]], results: int = 0) -> dict[str, Any]:
+    """Return the model's message. The first word of the prompt decides: it is the same for the same prompt.
+
+    Args:
+        prompt: What the model is asked.
+        tools: The tools that it may call.
+        results: How many calls of tools have returned since the prompt.
+    """
     word, _, rest = prompt.partition(": ")
     match word:
         case "Plan":
@@ -74,13 +94,26 @@ def answer(prompt: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
         case "Write":
             content = f"A report on {rest}"
         case "Choose" if tools:
-            name = tools[0]["function"]["name"]
-            arguments = json.dumps({"item": rest, "price": PRICES.get(rest, 100)})
-            call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
-            return {"role": "assistant", "content": None, "tool_calls": [call]}
+            return tool_calls(tools[0], [{"item": rest, "price": PRICES.get(rest, 100)}])
+        case "Visit" if tools and results < len(places := rest.split(", ")):  # one call after the other
+            return tool_calls(tools[0], [{"place": places[results]}], first=results + 1)
+        case "Compare" if tools and not results:  # all calls at once
+            return tool_calls(tools[0], [{"place": place} for place in rest.split(", ")])
+        case "Visit" | "Compare":
+            content = f"I have seen {rest}."
         case _:
             content = f"I do not know what to do with {prompt!r}."
     return {"role": "assistant", "content": content}
+
+
+def tool_calls(tool: Mapping[str, Any], calls: list[dict[str, Any]], first: int = 1) -> dict[str, Any]:
+    """Return a message that calls a tool with each of the arguments."""
+    functions = [{"name": tool["function"]["name"], "arguments": json.dumps(arguments)} for arguments in calls]
+    numbered = [
+        {"id": f"call_{number}", "type": "function", "function": function}
+        for number, function in enumerate(functions, first)
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": numbered}
 
 
 def chunks_of(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -115,33 +148,38 @@ class Handler(BaseHTTPRequestHandler):
         self._send(404 if payment is None else 200, payment or {"error": {"message": "no such payment"}})
 
     def _complete(self, body: Mapping[str, Any]) -> None:
-        records, prompt = self.server.records, body["messages"][-1]["content"]
+        records, (prompt, results) = self.server.records, conversation_of(body["messages"])
         with records.asked:
-            records.prompts[prompt] += 1
+            records.prompts[f"{prompt} #{results}" if results else prompt] += 1
             fault = records.faults.popleft() if records.faults else Fault()
             records.asked.notify_all()
         time.sleep(fault.delay or records.model_delay)
         if fault.status != 200:
             self._send(fault.status, {"error": {"message": "an ordered fault"}}, retry_after=fault.retry_after)
             return
-        message = answer(prompt, body.get("tools", []))
+        message = answer(prompt, body.get("tools", []), results)
+        head = {"id": f"chatcmpl-{records.model_calls}", "created": 1_800_000_000, "model": body["model"]}
+        reason = "tool_calls" if message["content"] is None else "stop"
         if body.get("stream"):
-            self._stream(message)
+            self._stream({**head, "object": "chat.completion.chunk"}, message, reason)
         else:
-            reason = "tool_calls" if message["content"] is None else "stop"
             choice = {"index": 0, "message": message, "finish_reason": reason}
-            self._send(200, {"object": "chat.completion", "model": body["model"], "choices": [choice]})
+            self._send(200, {**head, "object": "chat.completion", "choices": [choice], "usage": USAGE})
 
-    def _stream(self, message: Mapping[str, Any]) -> None:
+    def _stream(self, head: Mapping[str, Any], message: Mapping[str, Any], reason: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
         for delta in chunks_of(message):
-            event = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]}
-            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            self._event({**head, "choices": [{"index": 0, "delta": delta}]})
+            time.sleep(self.server.records.word_delay)
+        self._event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": USAGE})
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
 
     def _pay(self, body: Mapping[str, Any], key: str) -> None:
         records = self.server.records

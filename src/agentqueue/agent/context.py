@@ -114,6 +114,7 @@ class Context:
     """A job, as its handler sees it, and the connection to the worker. Plain `def` handlers may use it too."""
 
     __slots__ = (
+        "__weakref__",  # bridges to frameworks number the runs of a job
         "_checkpoint",
         "_durable",
         "_log",

@@ -1,0 +1,34 @@
+"""The model server of examples/agents, for agents of frameworks that find it by the variables of OpenAI's client."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+
+from assistants.services import Server
+from openai import AsyncOpenAI
+
+MODEL = "mock-1"
+
+
+@contextlib.contextmanager
+def model_server() -> Iterator[Server]:
+    """Run the server while the block runs, and set OPENAI_BASE_URL and OPENAI_API_KEY, also for child processes."""
+    with Server() as server:
+        given = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "none"}
+        before = {name: os.environ.get(name) for name in given}
+        os.environ.update(given)
+        try:
+            yield server
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+@contextlib.asynccontextmanager
+async def openai_client() -> AsyncIterator[AsyncOpenAI]:
+    """Yield a client of the server that makes each request once."""
+    async with AsyncOpenAI(max_retries=0) as client:
+        yield client
