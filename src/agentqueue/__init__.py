@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from agentqueue.agent.context import Context
     from agentqueue.agent.declaration import JobDeclaration, declare
     from agentqueue.agent.definition import Agent, WorkerContext
-    from agentqueue.agent.outcomes import DurableError, Fatal, NotDone, OutcomeUnknown, Retry, Snooze, StepFailed
+    from agentqueue.agent.outcomes import (
+        DurableError,
+        Fatal,
+        NotDone,
+        OutcomeUnknown,
+        Retry,
+        Snooze,
+        StepFailed,
+        Throttled,
+    )
     from agentqueue.agent.step_function import step
     from agentqueue.client import Client, JobStatus, SyncClient
     from agentqueue.errors import AgentQueueError
@@ -38,6 +47,7 @@ __all__ = [
     "Snooze",
     "StepFailed",
     "SyncClient",
+    "Throttled",
     "WorkerContext",
     "__version__",
     "declare",
@@ -66,6 +76,7 @@ if not TYPE_CHECKING:  # a type checker would take any name of a module that has
             "StepFailed": "agentqueue.agent.outcomes",
             "step": "agentqueue.agent.step_function",
             "SyncClient": "agentqueue.client",
+            "Throttled": "agentqueue.agent.outcomes",
             "WorkerContext": "agentqueue.agent.definition",
             "declare": "agentqueue.agent.declaration",
         },

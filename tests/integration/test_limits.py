@@ -64,7 +64,8 @@ class Calls:
 
     async def refuse(self, call: LimitCall, granted: Granted, rest_s: float | None = 20) -> int:
         rest_ms = None if rest_s is None else round(1000 * rest_s)
-        return await self.limits.settle("q", call, granted, refused="429", rest_ms=rest_ms, resting="gpt")
+        settled = await self.limits.settle("q", call, granted, refused="429", rest_ms=rest_ms, resting="gpt")
+        return settled.rests_until_ms
 
     async def pass_time(self, seconds: float) -> None:
         await advance_time(self.store, round(1000 * seconds))

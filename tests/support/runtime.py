@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from agentqueue.agent.durable import Durable
+from agentqueue.agent.limit import LimitCalls
 from agentqueue.model.attempts import Progress
 
 
@@ -31,6 +32,9 @@ class FakeRuntime:
     async def checkpoint(self, job_id: str, raw: bytes, *, strict: bool) -> None:
         """Keep the checkpoint."""
         self.checkpoints.append((job_id, raw))
+
+    def limits(self, job_id: str) -> LimitCalls:
+        raise AssertionError("the job makes no call under a limit")
 
     def durable(self, job_id: str) -> Durable:
         """Refuse durable calls, which need a worker."""

@@ -25,6 +25,7 @@ import orjson
 from agentqueue.agent.children import MAX_DEPTH, Child, ChildFailed, child_fingerprint
 from agentqueue.agent.durable import MAX_KEY, ChildCall, GatherCall, StepCall, StepOptions, current_step
 from agentqueue.agent.job_definition import JobDefinition, job_of
+from agentqueue.agent.limit import LimitBlock, LimitCalls
 from agentqueue.agent.outcomes import DurableError, InvalidCheckpoint, Suspended
 from agentqueue.agent.payload import to_json
 from agentqueue.agent.waiting import First, Signal, Waiting
@@ -37,6 +38,7 @@ from agentqueue.model.exceptions import clean_text, describe_value
 from agentqueue.model.job import JobRecord, child_id
 from agentqueue.model.journal import idempotency_key
 from agentqueue.model.json import encode
+from agentqueue.model.limits import check_limit_names
 from agentqueue.model.new_job import NO_PAYLOAD, prepare_job
 from agentqueue.model.numbers import plain_number
 from agentqueue.model.retry_policy import Seconds, seconds
@@ -96,6 +98,10 @@ class Runtime(Protocol):
         """Return the durable calls of a running job. Called in the handler's task or thread."""
         ...
 
+    def limits(self, job_id: str) -> LimitCalls:
+        """Return a running job's calls under limits. Called in the handler's task or thread, or in one of a step."""
+        ...
+
 
 class _Finished:
     """An awaitable that is done. `ctx.progress` returns it, so that `await` is allowed but not required."""
@@ -117,6 +123,7 @@ class Context:
         "__weakref__",  # bridges to frameworks number the runs of a job
         "_checkpoint",
         "_durable",
+        "_limits",
         "_log",
         "_record",
         "_resume",
@@ -147,6 +154,7 @@ class Context:
         self._resume: Any = resume
         self._checkpoint: bytes | None = resume
         self._durable: Durable | None = None
+        self._limits: LimitCalls | None = None
         self._log: FilteringBoundLogger | None = None
         self.id = id
         """The job's ID."""
@@ -380,6 +388,40 @@ class Context:
         drains, steps within it still begin; without it the run is ended before its next step.
         """
         return self._calls().busy()
+
+    def limit(self, *names: str, units: int | None = None) -> LimitBlock:
+        """Reserve a call under limits that all workers share: `async with ctx.limit("gpt-main", units=1_200) as use:`.
+
+        The block begins when all the limits have room for it, and waits until then. In a plain `def` handler write
+        `with`. In a durable job, make the block in the function of a step, so that a later run does not reserve a call
+        that it does not make.
+
+        Args:
+            names: Names of the limits, which the resource or AGENTQUEUE_LIMITS defines. All are reserved, or none.
+            units: Units that the call may take, such as tokens. By default as many as nine of ten calls have taken. Set
+                `use.units` to the units that the provider has counted; what was reserved too much is free again.
+
+        Raises:
+            DurableError: A limit is not defined, the call is larger than a limit, or a name is wrong.
+            ThrottledTooLong: The provider has refused calls for longer than the limit allows.
+        """
+        if self.ended:
+            raise DurableError(f"job {self.id} has ended; nothing may use its context any more")
+        if units is not None and not (type(units) is int and units >= 0):
+            raise DurableError(f"ctx.limit: units={units!r:.80} must be a whole number from 0 on")
+        try:
+            check_limit_names(names)
+        except UsageError as exc:
+            raise DurableError(f"ctx.limit: {exc}") from exc
+        if self._limits is None:
+            self._limits = self._runtime.limits(self.id)
+        return LimitBlock(self._limits, names, units, self._call_in_loop)
+
+    def _call_in_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        if threading.get_ident() == self._runtime.thread:
+            coroutine.close()
+            raise DurableError('ctx.limit in async code needs "async with"; "with" would block all jobs of the worker')
+        return self._call(coroutine)
 
     def _wait(self, waiting: Waiting[T]) -> Awaitable[T]:
         if threading.get_ident() == self._runtime.thread:

@@ -45,6 +45,26 @@ class Snooze(Exception):
         super().__init__(message or f"again in {self.after:g} s")
 
 
+class Throttled(Snooze):
+    """Raised by a handler inside `ctx.limit`: the provider has refused the call, such as with 429.
+
+    The limit rests for all workers, and the job runs again when the rest is over. It counts as no attempt. A job that
+    is throttled for longer than `maxThrottledSeconds` of the limit becomes a dead letter with the reason `throttled`.
+
+    Args:
+        limit: Name of the limit.
+        retry_after: Time for which the provider asks, in seconds or as a timedelta. By default each rest in a row is
+            twice as long as the one before, from a second to a minute.
+        message: Why the provider has refused the call.
+    """
+
+    def __init__(self, limit: str, *, retry_after: Seconds | None = None, message: str = "429") -> None:
+        self.limit = limit
+        self.message = message
+        self.retry_after = None if retry_after is None else seconds(retry_after, "retry_after")
+        super().__init__(f"limit {limit} rests ({message})", after=self.retry_after or MIN_SNOOZE_S)
+
+
 class Suspended(BaseException):
     """Raised in a plain `def` handler by the durable call that waits, when the job goes on to wait without a slot.
 
@@ -54,6 +74,10 @@ class Suspended(BaseException):
 
 class Fatal(Exception):
     """Raised by a handler to make the job a dead letter at once, because another attempt cannot succeed."""
+
+
+class ThrottledTooLong(Fatal):
+    """A provider has refused a job's calls for longer than its limit allows. The job becomes a dead letter."""
 
 
 class NotDone(Exception):

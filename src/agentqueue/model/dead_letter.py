@@ -41,6 +41,8 @@ class DeadLetterReason(StrEnum):
     """No worker of the queue knows its name."""
     OUTCOME_UNKNOWN = "outcome-unknown"
     """A step with `once=True` was cut off, so that nobody knows what has become of it."""
+    THROTTLED = "throttled"
+    """A provider has refused its calls for longer than the limit allows (`maxThrottledSeconds`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -117,14 +117,23 @@ def parse_limit(given: Mapping[str, Any]) -> Limit:
     return Limit(**{_FIELDS[name]: value for name, value in given.items() if value is not None})
 
 
-def parse_limits(given: Any) -> tuple[dict[str, Limit], tuple[str, ...]]:
-    """Return the definitions and the names in a list of limits, as AGENTQUEUE_LIMITS and `--limits` have it.
+class LimitList(NamedTuple):
+    """A list of limits, as AGENTQUEUE_LIMITS and `--limits` have it."""
+
+    defined: Mapping[str, Limit]
+    """The limits that the list defines, by name."""
+    names: Sequence[str]
+    """The names of all, in their order."""
+
+
+NO_LIMITS: Final = LimitList({}, ())
+
+
+def parse_limits(given: Any) -> LimitList:
+    """Return a list of limits.
 
     Args:
         given: A list. An item is a limit as in the resource, or the name of one that is defined elsewhere.
-
-    Returns:
-        The limits that are defined here, by name, and the names of all, in their order.
 
     Raises:
         UsageError: The value is no such list, or has a name twice.
@@ -143,7 +152,7 @@ def parse_limits(given: Any) -> tuple[dict[str, Limit], tuple[str, ...]]:
                 defined[name] = parse_limit({field: value for field, value in item.items() if field != "name"})
             except UsageError as exc:
                 raise UsageError(f"limit {name!r}: {exc}") from exc
-    return defined, tuple(names)
+    return LimitList(defined, tuple(names))
 
 
 def limit_to_json(limit: Limit) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Granted:
     """Units that are reserved, by the limit."""
     epochs: Mapping[str, int] = field(default_factory=dict)
     """Number of rests of each limit so far. A 429 of this call begins one if the number is still the same."""
+    max_throttled_ms: Mapping[str, int] = field(default_factory=dict)
+    """Time for which refusals may keep a job from going on, by the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,17 @@ class Waits:
     """When the rest of the limit ends, in ms since the epoch; 0 if it does not rest."""
     rest_why: str = ""
     """Why it rests, such as 429."""
+    max_throttled_ms: int = 0
+    """Time for which refusals may keep a job from going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The call is settled."""
+
+    now_ms: int
+    rests_until_ms: int
+    """When the rest of the limit ends that was to rest, in ms since the epoch; 0 if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +133,13 @@ class Limits:
         kind, *rest = await self._server.run(self._reserve, queue, args)
         match kind:
             case b"granted":
-                now_ms, *pairs = rest
-                units = {name: int(float(number)) for name, number in zip(call.names, pairs[::2], strict=True)}
-                epochs = {name: int(number) for name, number in zip(call.names, pairs[1::2], strict=True)}
-                return Granted(now_ms, units, epochs)
+                now_ms, *facts = rest
+                units = {name: int(float(number)) for name, number in zip(call.names, facts[::3], strict=True)}
+                epochs = {name: int(number) for name, number in zip(call.names, facts[1::3], strict=True)}
+                return Granted(now_ms, units, epochs, dict(zip(call.names, facts[2::3], strict=True)))
             case b"waits":
-                now_ms, ask_ms, name, why, rest_ms, rest_why = rest
-                return Waits(now_ms, ask_ms, name.decode(), why.decode(), rest_ms, rest_why.decode())
+                now_ms, ask_ms, name, why, rest_ms, rest_why, max_ms = rest
+                return Waits(now_ms, ask_ms, name.decode(), why.decode(), rest_ms, rest_why.decode(), max_ms)
             case b"large":
                 return Refused(rest[0].decode(), int(float(rest[2])))
             case _:
@@ -142,8 +155,8 @@ class Limits:
         refused: str = "",
         rest_ms: int | None = None,
         resting: str = "",
-    ) -> int:
-        """Settle a call that has ended, and return when the rest ends that it has begun, in ms; 0 if there is none.
+    ) -> Settled:
+        """Settle a call that has ended.
 
         Args:
             queue: queue of the job.
@@ -159,8 +172,7 @@ class Limits:
         args += [refused, "" if rest_ms is None else rest_ms, resting]
         for name in call.names:
             args += (name, granted.epochs.get(name, 0))
-        _, rests_until_ms = await self._server.run(self._settle, queue, args)
-        return int(rests_until_ms)
+        return Settled(*await self._server.run(self._settle, queue, args))
 
     async def leave(self, queue: str, call: LimitCall) -> None:
         """Take a call that waits out of the lines, since its handler no longer waits for it."""

@@ -71,10 +71,11 @@ async def _shift_retention(redis: Any, by_ms: int) -> None:
 async def _shift_notes(redis: Any, by_ms: int) -> None:
     """Move the times in the notes of jobs: expiries that users have set with arq's `_expires`, and suspensions."""
     async for key in redis.scan_iter(match=f"{META}*", count=1_000):
-        expires, stood, woken, suspended = await redis.hmget(key, "expires", "stood", "woken", "suspended")
+        times = ("expires", "stood", "woken", "throttled_since")
+        *values, suspended = await redis.hmget(key, *times, "suspended")
         moved: dict[str, Any] = {}
-        for name, value in (("expires", expires), ("stood", stood), ("woken", woken)):
-            if value is not None:
+        for name, value in zip(times, values, strict=True):
+            if value not in (None, b"0"):
                 moved[name] = repr(float(value) - by_ms) if name == "stood" else str(int(value) - by_ms)
         if suspended is not None:
             moved["suspended"] = _older(suspended, by_ms)

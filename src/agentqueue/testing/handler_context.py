@@ -5,7 +5,7 @@ import functools
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any, Final
@@ -16,6 +16,7 @@ from agentqueue.agent.children import ChildFailed
 from agentqueue.agent.context import Context
 from agentqueue.agent.durable import ChildCall, GatherCall, StepCall, current_step
 from agentqueue.agent.job_definition import job_of
+from agentqueue.agent.limit import LimitUse
 from agentqueue.agent.outcomes import NotDone, Retry, Snooze, StepFailed
 from agentqueue.agent.payload import to_json
 from agentqueue.agent.waiting import First, Signal, Waiting
@@ -44,7 +45,8 @@ def context(
 ) -> Context:
     """Return a context with which a test calls a handler: `await buy(context(), order)`.
 
-    Steps run at once, and nothing is kept. Sleeps end at once. Jobs that the handler enqueues are in `ctx.children`.
+    Steps run at once, and nothing is kept. Sleeps end at once, and limits have room. Jobs that the handler enqueues are
+    in `ctx.children`.
     A plain `def` handler is called in a test without an event loop, or by `asyncio.to_thread`.
 
     Args:
@@ -91,6 +93,22 @@ class _Runtime:
     def durable(self, job_id: str) -> "_DirectCalls":  # noqa: ARG002  # the port's shape
         """Return the durable calls."""
         return self._calls
+
+    def limits(self, job_id: str) -> "_DirectLimits":  # noqa: ARG002  # the port's shape
+        """Return limits that have room for every call."""
+        return _DirectLimits()
+
+
+class _DirectLimits:
+    """Limits with room for every call. See the port, `agentqueue.agent.limit.LimitCalls`."""
+
+    async def enter(self, names: Sequence[str], units: int | None) -> LimitUse:
+        """Reserve nothing."""
+        return LimitUse(names, units)
+
+    async def exit(self, use: LimitUse, exc: BaseException | None) -> None:  # noqa: ARG002  # the port's shape
+        """Check what the handler has set."""
+        use.count()
 
 
 @functools.cache

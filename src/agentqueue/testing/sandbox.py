@@ -1,7 +1,7 @@
 """A server for one test, with a client and workers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
@@ -11,7 +11,9 @@ from agentqueue.client.results import check_timeout
 from agentqueue.errors import ResultTimeout, UsageError
 from agentqueue.local.server import EmbeddedServer
 from agentqueue.model.job import State
+from agentqueue.model.limits import parse_limits
 from agentqueue.model.retry_policy import seconds
+from agentqueue.store.limits import Limits
 from agentqueue.store.time_travel import advance_time, make_due
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ BURST: Final = "burst"
 RUN_TIMEOUT_S: Final = 30.0
 """Longest duration of `run_until_idle`, in seconds. Handlers of tests should take far less."""
 
+LIMITS_SOURCE: Final = "sandbox"
+"""Source of the limits that a test defines."""
 POLL_S: Final = 0.01
 """Pause between two reads of a job that another task's handlers run, in seconds."""
 
@@ -87,12 +91,14 @@ class Sandbox:
     Args:
         agents: The agents whose queues `run_until_idle` serves.
         url: A server to use instead of an embedded one. It is not emptied.
+        limits: Limits for `ctx.limit`, as in the resource: `[{"name": "gpt-main", "requestsPerMinute": 500}]`.
     """
 
     client: SandboxClient
 
-    def __init__(self, *agents: "Agent", url: str | None = None) -> None:
+    def __init__(self, *agents: "Agent", url: str | None = None, limits: Sequence[Mapping[str, Any]] = ()) -> None:
         self.agents = agents
+        self._limits, _ = parse_limits(list(limits))
         self._server = EmbeddedServer() if url is None else None
         self._url = url
         self._driving = asyncio.Lock()
@@ -110,6 +116,8 @@ class Sandbox:
         try:
             self.client = await SandboxClient(self.url).__aenter__()
             self.client.box = self
+            if self._limits:
+                await Limits(self.client.store.server).define(LIMITS_SOURCE, LIMITS_SOURCE, self._limits)
         except BaseException:
             self._stop()
             raise

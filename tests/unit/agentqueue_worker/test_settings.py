@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentqueue.errors import UsageError
+from agentqueue.model.limits import Limit
 from agentqueue.model.retry_policy import Backoff
 from agentqueue.service import environment as env
 from agentqueue.spec import AgentQueue, ResolvedAgent, resolve
@@ -124,6 +125,8 @@ def test_given_names_what_was_set_so_that_it_goes_over_an_arq_programs_own() -> 
         (env.QUEUE, "a b", "queue name"),
         (env.WORKER_NAME, "a/b", "without spaces"),
         (env.LOG_LEVEL, "loud", "debug, info"),
+        (env.LIMITS, "[", "unexpected end"),
+        (env.LIMITS, '[{"name": "gpt"}]', "limit 'gpt': a limit needs requestsPerMinute"),
     ],
 )
 def test_a_bad_value_names_its_variable(name: str, value: str, words: str) -> None:
@@ -168,3 +171,11 @@ def test_a_bad_option_is_named_and_an_empty_one_is_not_absent(
 def test_the_default_name_is_in_the_alphabet_of_worker_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "my host/1|x")
     assert default_name().startswith("my-host-1-x-")
+
+
+def test_limits_are_names_or_definitions() -> None:
+    settings = read_settings({env.LIMITS: '["crm", {"name": "gpt", "concurrent": 2}]'})
+    options = settings.options("q")
+    assert options.limits == ("crm", "gpt")
+    assert options.limit_definitions == {"gpt": Limit(concurrent=2)}
+    assert not read_settings({}).options("q").limits

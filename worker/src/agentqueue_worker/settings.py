@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+import orjson
+
 from agentqueue.errors import UsageError
 from agentqueue.keys import check_queue
+from agentqueue.model.limits import NO_LIMITS, LimitList, parse_limits
 from agentqueue.model.retry_policy import Backoff
 from agentqueue.service import environment as env
 from agentqueue.service import parsing
@@ -40,6 +43,8 @@ class Settings:
     rate_max: int = 0
     """Maximum starts per `rate_duration` over all workers. 0 means no limit."""
     rate_duration: float = 1.0
+    limits: LimitList = NO_LIMITS
+    """Limits that the agent declares, and those among them that this worker defines."""
     result_seconds: float = 3_600.0
     """Seconds that results are kept. Redis holds about this many seconds of finished jobs."""
     completed_seconds: float = 86_400.0
@@ -98,6 +103,8 @@ class Settings:
             drain_margin=self.drain_margin,
             burst=self.burst,
             keep_ms=round(self.result_seconds * 1000),
+            limits=self.limits.names,
+            limit_definitions=self.limits.defined,
             dead_letters=DeadLetterTarget(dead_queue, self.on_dead_letter_job) if dead_queue else None,
             engine=EngineSettings(
                 lease_ms=ms(self.lease),
@@ -128,6 +135,13 @@ def _worker_name(text: str) -> str:
     return text
 
 
+def _limits(text: str) -> LimitList:
+    try:
+        return parse_limits(orjson.loads(text))
+    except (orjson.JSONDecodeError, UsageError) as exc:
+        raise ValueError(str(exc)) from exc
+
+
 _FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     env.HANDLER: ("handler", str),
     env.AGENT: ("agent", str),
@@ -138,6 +152,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     env.RETRY_CRASHES: ("crashes", parsing.whole(1, 1_000)),
     env.RATE_LIMIT_MAX: ("rate_max", parsing.whole(0, 1_000_000)),
     env.RATE_LIMIT_DURATION: ("rate_duration", parsing.seconds(0.001)),
+    env.LIMITS: ("limits", _limits),
     env.RESULT_SECONDS: ("result_seconds", parsing.seconds()),
     env.COMPLETED_SECONDS: ("completed_seconds", parsing.seconds()),
     env.COMPLETED_COUNT: ("completed_count", parsing.whole(0, 1_000_000)),

@@ -15,8 +15,9 @@
     aq:limits; aq:limit:, aq:limit-calls:, aq:limit-units: and aq:limit-line: of the limits; arq:in-progress: of jobs;
     {queue}:wake:{owner} of jobs that wait
   Output
-    {'granted', server time in ms, {units, epoch}* of each limit}
-    {'waits', server time, ms until it should ask again, name of the limit, why, when its rest ends or 0, why it rests}
+    {'granted', server time in ms, {units, epoch, ms for which a job may be throttled}* of each limit}
+    {'waits', server time, ms until it should ask again, name of the limit, why, when its rest ends or 0, why it rests, ms for
+     which a job may be throttled}
     {'unknown', name of the limit}
     {'large', name of the limit, what it has: 'units', how many it may have}
   A call whose reply was lost is sent again with the same number. It is counted once.
@@ -36,6 +37,7 @@ local function granted()
     local _, _, units, epoch = parse_call(redis.call('HGET', limit.calls_key, id))
     reply[#reply + 1] = units or '0'
     reply[#reply + 1] = epoch or '0'
+    reply[#reply + 1] = limit.max_throttled_ms
   end
   return reply
 end
@@ -92,7 +94,10 @@ if obstacle then
   end
   local state = obstacle.state
   local rest_ms = state.rest_ms > now and state.rest_ms or 0
-  return {'waits', now, math.ceil(math.min(wait_ms, ASK_MS)), obstacle.name, why, math.ceil(rest_ms), state.why}
+  return {
+    'waits', now, math.ceil(math.min(wait_ms, ASK_MS)), obstacle.name, why, math.ceil(rest_ms), state.why,
+    obstacle.max_throttled_ms,
+  }
 end
 
 for _, limit in ipairs(limits) do

@@ -20,6 +20,7 @@ from agentqueue import Agent, Backoff, Context, Retry, Snooze, declare
 from agentqueue.agent.definition import is_async
 from agentqueue.agent.durable import Durable
 from agentqueue.agent.job_definition import JobDefinition, job_of
+from agentqueue.agent.limit import LimitCalls
 from agentqueue.agent.payload import to_json
 from agentqueue.errors import InvalidName, InvalidPayload, UsageError
 from agentqueue.keys import Level
@@ -394,6 +395,9 @@ class FakeRuntime:
 
     async def checkpoint(self, job_id: str, raw: bytes, *, strict: bool) -> None:
         self.told.append((job_id, raw))
+
+    def limits(self, job_id: str) -> LimitCalls:
+        raise AssertionError("the job makes no call under a limit")
 
     def durable(self, job_id: str) -> Durable:
         raise AssertionError(f"{job_id} makes no durable calls")

@@ -11,7 +11,7 @@ import structlog
 from agentqueue.agent.context import Context
 from agentqueue.agent.definition import Agent, WorkerContext
 from agentqueue.agent.job_definition import CronDefinition, JobDefinition
-from agentqueue.agent.outcomes import DurableError, Fatal, OutcomeUnknown, Retry, Snooze
+from agentqueue.agent.outcomes import DurableError, Fatal, OutcomeUnknown, Retry, Snooze, ThrottledTooLong
 from agentqueue.agent.payload import to_json
 from agentqueue.agent.step_function import decorated
 from agentqueue.clock import now_ms
@@ -98,6 +98,8 @@ class AgentHandler:
             return Hopeless(DeadLetterReason.INVALID_PAYLOAD)
         if any(is_a(leaf, OutcomeUnknown) for leaf in leaves):
             return Hopeless(DeadLetterReason.OUTCOME_UNKNOWN)
+        if any(is_a(leaf, ThrottledTooLong) for leaf in leaves):
+            return Hopeless(DeadLetterReason.THROTTLED)
         if any(is_a(leaf, DurableError) for leaf in leaves) or all(is_a(leaf, Fatal) for leaf in leaves):
             return Hopeless(DeadLetterReason.FATAL)
         snoozes: list[Snooze] = [leaf for leaf in leaves if is_a(leaf, Snooze)]  # type: ignore[misc]  # see is_a

@@ -16,6 +16,7 @@ from agentqueue.errors import QueueFull, QueueUnavailable, UnsupportedServer
 from agentqueue.model.json import MAX_BYTES
 from agentqueue.model.outcomes import MAX_BYTES_PER_CALL, Unstarted
 from agentqueue.store import Engine, FinishAndClaimReply
+from agentqueue.store.limits import Limits
 from agentqueue_worker.app.job import Ending
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.runner import Runner
@@ -28,6 +29,7 @@ from agentqueue_worker.domain.claim_size import (
     interval,
     moving_mean,
 )
+from agentqueue_worker.domain.gate import RECHECK_S, SETTLING_S, admit_claims
 from agentqueue_worker.domain.outbox import Batch
 from agentqueue_worker.domain.priority_ageing import AgeCredit
 
@@ -75,6 +77,7 @@ class ClaimLoop:
         self._registry = registry
         self._telemetry = telemetry
         self._owner = state.options.identity.owner
+        self._limits = Limits(engine.server) if state.options.limits else None
         self._credit = AgeCredit()
         self._unstarted = UnstartedJobs(engine, state, runner)
         self._seq = 0
@@ -168,7 +171,10 @@ class ClaimLoop:
     # --- one round trip
 
     async def _make_round_trip(self, now: float) -> None:
-        trip = self._compose(now)
+        admitted = None
+        if self._limits is not None and self._state.want:
+            admitted = await self._ask_gate(self._limits)
+        trip = self._compose(now, admitted)
         sent_at = monotonic()
         try:
             reply = await self._send(trip)
@@ -185,7 +191,25 @@ class ClaimLoop:
         self._telemetry.round_trip_made(seconds, len(trip.batch.outcomes), len(reply.claimed))
         self._handle_reply(trip, reply)
 
-    def _compose(self, now: float) -> RoundTrip:
+    async def _ask_gate(self, limits: Limits) -> int:
+        """Return how many jobs may start as far as the agent's limits have room for those that wait."""
+        state = self._state
+        recent = monotonic() - SETTLING_S
+        starting = len(state.claimed) + sum(
+            job.started > recent and not (job.limits is not None and job.limits.has_asked)
+            for job in state.running.values()
+        )
+        try:
+            waiting = await limits.count_waiting(state.queue, state.options.limits)
+            admitted = admit_claims(state.want, waiting, starting)
+        except UNAVAILABLE_ERRORS as exc:
+            self._telemetry.redis_failed(exc)
+            admitted = 0
+        if not admitted:
+            self._queue_is_empty, self._claim_at = False, monotonic() + RECHECK_S
+        return admitted
+
+    def _compose(self, now: float, admitted: int | None) -> RoundTrip:
         state = self._state
         batch = state.outbox.take(now)
         ahead = state.ahead
@@ -194,6 +218,8 @@ class ClaimLoop:
             state.renew_soon()
         limit = claim_limit(state.options.concurrency, state.mean_seconds, ahead)
         want = 0 if batch.has_children else min(state.want, limit)
+        if admitted is not None:
+            want = min(want, admitted)
         watch: tuple[str, ...] = ()
         if now >= self._poll_at:
             self._poll_at = now + state.options.poll
@@ -304,7 +330,7 @@ class ClaimLoop:
 
     def _listen(self) -> None:
         """Listen while slots are free and the queue has no job for them, or while a job waits in its slot."""
-        if self._is_full and not self._state.waiting_jobs:
+        if self._is_full and not self._state.awaits_news:
             self._wants_wakeup.clear()
         else:
             self._wants_wakeup.set()
@@ -314,7 +340,7 @@ class ClaimLoop:
         state = self._state
         while True:
             await self._wants_wakeup.wait()
-            tokens = state.want > 0 or not state.waiting_jobs  # a full worker must not take the tokens of others
+            tokens = state.want > 0 or not state.awaits_news  # a full worker must not take the tokens of others
             try:
                 woken = await self._engine.wait_for_wakeup(
                     WAKE_WAIT_S if tokens else state.options.poll, self._owner, tokens=tokens
@@ -335,3 +361,6 @@ class ClaimLoop:
                 for job in state.waiting_jobs:
                     if job.id == woken.job_id and job.durable is not None:
                         job.durable.hold.tell_news()
+                for job in state.limited_jobs:
+                    if job.id == woken.job_id and job.limits is not None:
+                        job.limits.ask_now()

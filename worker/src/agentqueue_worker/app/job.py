@@ -71,6 +71,11 @@ class DurableCallsOfJob(Protocol):
         ...
 
     @property
+    def in_flight(self) -> int:
+        """Number of steps and calls that a suspension must not cut."""
+        ...
+
+    @property
     def hold(self) -> "HoldOfJob":
         """The waits of the run."""
         ...
@@ -81,6 +86,23 @@ class DurableCallsOfJob(Protocol):
 
     def close(self) -> None:
         """Let every later call raise, because the job has left its slot."""
+        ...
+
+
+class LimitsOfJob(Protocol):
+    """The calls of a running job under limits, `agentqueue_worker.app.limits.JobLimits`."""
+
+    @property
+    def has_asked(self) -> bool:
+        """True once a call has been reserved, or waits in the line."""
+        ...
+
+    def ask_now(self) -> None:
+        """Let the calls that wait ask again, since something has become free."""
+        ...
+
+    def close(self) -> None:
+        """Cancel the calls that wait, because the job has left its slot."""
         ...
 
 
@@ -98,6 +120,7 @@ class RunningJob(ClaimedJob["Handler"]):
         "ending",
         "extra",
         "has_progressed",
+        "limits",
         "started",
         "started_ms",
         "task",
@@ -128,6 +151,8 @@ class RunningJob(ClaimedJob["Handler"]):
         """Context that the handler gave to its function. It holds children, progress and checkpoint."""
         self.durable: DurableCallsOfJob | None = None
         """The job's durable calls, once it has made one."""
+        self.limits: LimitsOfJob | None = None
+        """The job's calls under limits, once it has made one."""
         self.ending: Ending | None = None
         self.unsaved: dict[str, bytes] | None = None
         """Fields (progress, checkpoint) that Redis does not have yet. They are recorded with the outcome."""

@@ -1,7 +1,9 @@
 """Options of the claim loop."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agentqueue.model.limits import Limit
 from agentqueue.store import EngineSettings
 
 
@@ -66,5 +68,9 @@ class WorkerOptions:
     """Maximum number of jobs that the worker starts in burst mode before it ends (arq's `max_burst_jobs`)."""
     keep_ms: int = 3_600_000
     """Milliseconds that results of jobs without a handler are kept."""
+    limits: Sequence[str] = ()
+    """Limits that the agent declares: no job starts while many calls wait for one of them."""
+    limit_definitions: Mapping[str, Limit] = field(default_factory=dict)
+    """Limits that the worker defines before it starts jobs."""
     dead_letters: DeadLetterTarget | None = None
     engine: EngineSettings = field(default_factory=EngineSettings)

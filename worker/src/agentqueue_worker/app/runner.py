@@ -292,6 +292,8 @@ class Runner:
             job.durable.close()
             for task in tuple(job.tasks or ()):
                 task.cancel()
+        if job.limits is not None:
+            job.limits.close()
         if job.claimed is self._state.suspect:
             self._state.suspect = None
         return True

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ from agentqueue_worker.domain.wait_counts import Waits
 
 if TYPE_CHECKING:
     from agentqueue.agent.durable import Durable
+    from agentqueue.agent.limit import LimitCalls
     from agentqueue.model.outcomes import Claimed
     from agentqueue_worker.app.job import Ending, RunningJob
 
@@ -100,6 +102,8 @@ class WorkerState:
         """Stops a running job whose lease was lost."""
         self.waiting_jobs: set[RunningJob] = set()
         """Jobs that wait in their slot for a signal, a time or children."""
+        self.limited_jobs: set[RunningJob] = set()
+        """Jobs that wait in their slot for room under a limit."""
         self.listen: Callable[[], None] = lambda: None
         """Makes the worker listen for news of the jobs that wait in their slots."""
         self.suspend: Callable[[RunningJob], None] = lambda job: None  # noqa: ARG005
@@ -108,6 +112,9 @@ class WorkerState:
         """Ends a run that is about to make a durable call, or waits for one."""
         self.open_durable: Callable[[RunningJob], Durable]  # set by the worker
         """Makes the durable calls of a running job."""
+        self.open_limits: Callable[[RunningJob], LimitCalls]  # set by the worker
+        """Makes the calls of a running job under limits."""
+        self._call_numbers = count(1)
         self._progress_writer = notes
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -146,11 +153,12 @@ class WorkerState:
     def ahead(self) -> int:
         """Number of jobs to hold beyond the slots.
 
-        None with a rate limit, for which a claim counts as a start, and none if slots may stay taken for long, by
+        None with a rate limit, for which a claim counts as a start, none with limits, for which jobs stay in the queue
+        while calls wait, and none if slots may stay taken for long, by
         threads that run on or by outcomes that Redis refuses.
         """
         options = self.options
-        if options.engine.rate_max or self.orphaned_threads or self.outbox.blocked:
+        if options.engine.rate_max or options.limits or self.orphaned_threads or self.outbox.blocked:
             return 0
         return ahead_size(options.concurrency, self.mean_seconds, self.round_trip_seconds)
 
@@ -238,6 +246,19 @@ class WorkerState:
     def durable(self, job_id: str) -> "Durable":
         """Return the durable calls of a running job."""
         return self.open_durable(self.running[job_id])
+
+    def limits(self, job_id: str) -> "LimitCalls":
+        """Return a running job's calls under limits."""
+        return self.open_limits(self.running[job_id])
+
+    def next_call_number(self) -> int:
+        """Return the number of a call under limits. This process uses each once."""
+        return next(self._call_numbers)
+
+    @property
+    def awaits_news(self) -> bool:
+        """True if a job waits in its slot for something that others send news of."""
+        return bool(self.waiting_jobs or self.limited_jobs)
 
     async def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function in a thread. If it is cancelled, it runs on and keeps its slot until it ends."""

@@ -15,6 +15,7 @@ from agentqueue.errors import QueueUnavailable, UnsupportedServer
 from agentqueue.model.outcomes import Claimed
 from agentqueue.store import Engine, RenewReply, Server, Store
 from agentqueue.store.journal import Journals
+from agentqueue.store.limits import Limits
 from agentqueue_worker.app.claim_loop import FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S, UNAVAILABLE_ERRORS, ClaimLoop
 from agentqueue_worker.app.cron import CronClock
 from agentqueue_worker.app.drain import Drain
@@ -23,6 +24,7 @@ from agentqueue_worker.app.durable_run import DurableRun
 from agentqueue_worker.app.forks import Gone, end_in_loop, guarded
 from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.lease_renewer import LeaseRenewer
+from agentqueue_worker.app.limits import JobLimits
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.progress_writer import ProgressWriter
@@ -87,7 +89,12 @@ class Worker:
             job.durable = run = DurableRun(job, journals, self.state)
             return DurableCalls(run, self._engine, telemetry.step_ended)
 
+        def open_limits(job: RunningJob) -> JobLimits:
+            job.limits = limits = JobLimits(job, Limits(self._server), self.state)
+            return limits
+
         self.state.open_durable = open_durable
+        self.state.open_limits = open_limits
         self.state.renew_soon = self._renewer.renew_soon
         self.crashed = False
         """True after `crash`."""
@@ -149,6 +156,8 @@ class Worker:
         while not self.state.draining:
             try:
                 await self._server.check()
+                if definitions := self.options.limit_definitions:
+                    await Limits(self._server).define(self.options.queue, f"worker {self.options.queue}", definitions)
                 if identity.pod_uid is not None:
                     # Only this process knows so early that the earlier process of its container is dead.
                     released = await self._engine.release_worker_leases(

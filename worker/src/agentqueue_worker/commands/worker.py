@@ -44,6 +44,16 @@ def worker(
         float | None,
         typer.Option("--grace", min=0, metavar="SECONDS", help="Time for running jobs after SIGTERM. Default: 60."),
     ] = None,
+    limits: Annotated[
+        Path | None,
+        typer.Option(
+            "--limits",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="JSON file with the agent's limits, a list as spec.limits. Default: AGENTQUEUE_LIMITS.",
+        ),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option("--port", min=0, max=65_535, help="Port of /metrics, /healthz and /readyz. Default: not served."),
@@ -78,6 +88,7 @@ def worker(
         "--name": (env.WORKER_NAME, name),
         "--grace": (env.GRACE_PERIOD, grace),
         "--port": (env.PROBE_PORT, port),
+        "--limits": (env.LIMITS, None if limits is None else limits.read_text()),
         "--log-level": (env.LOG_LEVEL, log_level),
     }
     settings = read_settings(os.environ, options)

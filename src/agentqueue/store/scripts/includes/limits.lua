@@ -96,6 +96,7 @@ local function read_limit(name, tenant)
   limit.key, limit.calls_key, limit.line_key = LIMIT .. suffix, LIMIT_CALLS .. suffix, LIMIT_LINE .. name
   limit.window_ms = 1000 * (limit.windowSeconds or 60)
   limit.bucket_ms = limit.window_ms / WINDOW_BUCKETS
+  limit.max_throttled_ms = math.ceil(1000 * (limit.maxThrottledSeconds or 3600))
   limit.bucket = math.floor(now / limit.bucket_ms)
   function limit.add(state, requests, units)
     local last = state.buckets[#state.buckets]
