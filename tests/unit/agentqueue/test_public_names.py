@@ -13,7 +13,7 @@ import agentqueue.testing
 ROOT = [
     "Agent", "AgentQueueError", "Backoff", "Child", "ChildFailed", "Client", "Context", "DurableError", "Fatal",
     "JobDeclaration", "JobStatus", "NotDone", "OutcomeUnknown", "Retry", "Snooze", "StepFailed", "SyncClient",
-    "WorkerContext", "__version__", "declare", "step",
+    "Throttled", "WorkerContext", "__version__", "declare", "step",
 ]  # fmt: skip
 CLIENT = [
     "OMITTED", "Cancellation", "Client", "DeadGroup", "Job", "JobStatus", "Page", "QueueStats", "Replayed",
