@@ -36,6 +36,11 @@ def scaled(defaults: Mapping[str, Any] | None = None, **scaling: Any) -> Json:
     return agent(None if defaults is None else {"scaling": dict(defaults)}, scaling=scaling)
 
 
+def scheduled(**settings: Any) -> Json:
+    """An AgentQueue whose agent `a` has a schedule of these settings."""
+    return agent(schedules=[{"name": "nightly", "cron": "0 3 * * *", "job": "report", **settings}])
+
+
 def variable(**settings: Any) -> Json:
     """An AgentQueue with an environment variable of these settings."""
     return agent(env=[{"name": "V", **settings}])
@@ -234,6 +239,14 @@ RULES: Mapping[str, RuleCases] = {
             agent({"rollout": {"maxUnavailable": "10%"}}, rollout={"maxSurge": "0%"}),
         ],
     ),
+    "time-zone-is-known": RuleCases(
+        [
+            (scheduled(timezone="Mars/Base"), "spec.agents[0].schedules[0].timezone"),
+            (scheduled(timezone="europe/nowhere"), "spec.agents[0].schedules[0].timezone"),
+        ],
+        [scheduled(timezone=name) for name in ("Europe/Berlin", "UTC", "America/Argentina/Ushuaia", "Etc/GMT+5")]
+        + [scheduled()],
+    ),
     "value-or-source": RuleCases(
         [(variable(value="x", valueFrom={"secretKeyRef": KEY}), "spec.agents[0].env[0].valueFrom")],
         [variable(value=""), variable(valueFrom={"secretKeyRef": KEY}), variable()],
@@ -374,6 +387,9 @@ def many_agents() -> Json:
         "rollout": {"maxSurge": "10%", "maxUnavailable": "0%"},
         "podTemplate": {"metadata": {"labels": wide, "annotations": wide}, "spec": {"priorityClassName": "low"}},
         "env": [{"name": f"V{n}", "valueFrom": {"secretKeyRef": KEY}} for n in range(64)],
+        "schedules": [
+            {"name": f"s-{n}", "cron": "0 3 * * *", "job": "j", "timezone": "Europe/Berlin"} for n in range(32)
+        ],
     }
     agents = [
         {**settings, "name": f"{'a' * 37}-{n:02}", "handler": "m:a", "queueName": f"{'q' * 100}:{n}"} for n in range(64)

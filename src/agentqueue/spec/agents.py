@@ -10,8 +10,20 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from agentqueue.spec import defaults
-from agentqueue.spec.base import HANDLER, AgentName, Image, Int, IntOrPercent, Model, Number, list_map, unique
+from agentqueue.spec.base import (
+    HANDLER,
+    JOB_NAME,
+    AgentName,
+    Image,
+    Int,
+    IntOrPercent,
+    Model,
+    Number,
+    list_map,
+    unique,
+)
 from agentqueue.spec.pods import CodeFrom, Env, EnvFroms, PodTemplate, Resources
+from agentqueue.spec.schedules import Schedules
 
 WEEK_S = 604_800
 """A week, in seconds: the maximum for times that a job may take or wait."""
@@ -103,7 +115,7 @@ class DeadLetterSpec(Overlay):
 
     agent: AgentName
     """Name of the agent. If agentDefaults names it, its own dead letters are excluded."""
-    job: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:-]+$")] | None = None
+    job: Annotated[str, Field(min_length=1, max_length=128, pattern=JOB_NAME)] | None = None
     """Name of the job that the agent receives."""
 
 
@@ -219,6 +231,8 @@ class AgentSpec(AgentDefaults):
     handler: Annotated[str, Field(min_length=3, max_length=253, pattern=HANDLER)]
     """Import path of an Agent or an arq WorkerSettings class, as module:attribute, such as
     travel.flight_search:agent."""
+    schedules: Schedules | None = None
+    """Jobs that the agent runs at given times. Schedules in its code (`@agent.cron`) run beside them."""
 
 
 Agents = Annotated[

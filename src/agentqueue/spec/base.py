@@ -36,6 +36,31 @@ INT_OR_PERCENT = r"^(100|[1-9]?[0-9])%$"
 _WORD = r"[A-Za-z_][A-Za-z0-9_]*"
 HANDLER = rf"^{_WORD}(\.{_WORD})*:{_WORD}(\.{_WORD})*$"
 HOST_PORT = r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[0-9]{1,5}$"
+JOB_NAME = r"^[A-Za-z0-9_.:-]+$"
+TIME_ZONE = r"^[A-Za-z0-9]+([A-Za-z0-9_+/-]*[A-Za-z0-9_])?$"
+
+
+def _cron_field(number: str, *special: str) -> str:
+    """Return the pattern of a field of a cron expression: a list of numbers, ranges, steps and special values."""
+    item = "|".join((rf"(\*|({number})(-({number}))?)(/[1-9][0-9]{{0,2}})?", *special))
+    return f"({item})(,({item}))*"
+
+
+_MINUTE = _cron_field("[0-5]?[0-9]")
+_DAY_OF_WEEK = "[0-7]|SUN|MON|TUE|WED|THU|FRI|SAT"
+CRON = "(?i)^({seconds} +)?{rest}$".format(
+    seconds=_MINUTE,
+    rest=" +".join(
+        (
+            _MINUTE,
+            _cron_field("[01]?[0-9]|2[0-3]"),
+            _cron_field("0?[1-9]|[12][0-9]|3[01]", "LW?"),
+            _cron_field("0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC"),
+            _cron_field(_DAY_OF_WEEK, f"({_DAY_OF_WEEK})#[1-5]", "[0-7]L"),
+        )
+    ),
+)
+"""Pattern of the cron expressions that cronsim reads. Ranges that go backwards, and days that no month has, remain."""
 
 PATTERN_HINTS = {
     LABEL: "lowercase letters, digits and dashes, with a letter first and no dash last, as in flight-search",
@@ -49,6 +74,9 @@ PATTERN_HINTS = {
     INT_OR_PERCENT: 'a whole number or a percentage from 0 to 100, as in 1 or "25%"',
     HANDLER: "module:attribute, as in travel.flight_search:agent",
     HOST_PORT: "host:port, as in sentinel-0.redis:26379",
+    JOB_NAME: "letters, digits, underscores, dots, colons and dashes, as in send-report",
+    TIME_ZONE: "an IANA time zone, as in Europe/Berlin or UTC",
+    CRON: 'a cron expression: minute hour day month weekday, and before them seconds if wanted, as in "30 9 * * 1-5"',
 }
 """Description of each pattern, which errors show instead of the regular expression."""
 

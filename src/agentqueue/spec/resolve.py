@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from agentqueue.model.schedule import Schedule
 from agentqueue.spec.agents import AgentDefaults, AgentSpec, Overlay
 from agentqueue.spec.defaults import AgentSettings, DeadLetterSettings
 from agentqueue.spec.pods import CodeFrom, EnvFrom, EnvVar, PodTemplate
@@ -32,6 +33,7 @@ class ResolvedAgent(AgentSettings):
     limits: Mapping[str, str]
     pod_templates: tuple[PodTemplate, ...] = ()
     """Patches of the rendered pod, in this order."""
+    schedules: tuple[Schedule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ def _agent(agent: AgentSpec, shared: AgentDefaults, queues: Mapping[str, str]) -
         env_from=(*(shared.env_from or ()), *(agent.env_from or ())),
         requests=_amounts(layers, "requests"),
         limits=_amounts(layers, "limits"),
+        schedules=tuple(schedule.resolved() for schedule in agent.schedules or ()),
         pod_templates=tuple(t for t in (shared.pod_template, agent.pod_template) if t is not None),
     )
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentqueue.errors import InvalidName
+from agentqueue.errors import InvalidName, UsageError
 from agentqueue.keys import RESERVED_PARTS, RESERVED_PREFIXES, check_queue
-from agentqueue.spec import agents, pods, redis, resource
+from agentqueue.model.cron_times import check_cron
+from agentqueue.spec import agents, pods, redis, resource, schedules
 from agentqueue.spec.base import LABEL, Model
 from agentqueue.spec.defaults import Fallback, Rollout, Scaling
 from agentqueue.spec.problems import Path
@@ -269,6 +270,18 @@ def _default_dead_letters_go_to_an_agent(node: Node, _: Node) -> Iterator[Path]:
     target = _get(node, "agentDefaults.onDeadLetter.agent")
     if target is not None and all(agent["name"] != target for agent in node["agents"]):
         yield "agentDefaults", "onDeadLetter", "agent"
+
+
+@_rule(
+    schedules.ScheduleSpec,
+    "timestamp('2026-01-01T00:00:00Z').getHours(self.timezone) >= 0",  # an unknown time zone is an error
+    "timezone must be the IANA name of a time zone: write a name such as Europe/Berlin, or UTC",
+)
+def _time_zone_is_known(node: Node, _: Node) -> Iterator[Path]:
+    try:
+        check_cron("0 0 * * *", node["timezone"])
+    except UsageError:
+        yield ("timezone",)
 
 
 _MODE = _Setting("scaling.mode", Scaling().mode.value)

@@ -89,6 +89,8 @@ class AgentStatus(StatusModel):
     """Desired number of pods. More may run until they have finished their jobs."""
     ready_replicas: Int | None = Field(None, ge=0, le=100_000)
     """Number of ready pods."""
+    registered_jobs: Int | None = Field(None, ge=0, le=COUNT)
+    """Number of jobs that the present version of the code has. Absent until one of its workers has registered them."""
     busy_slots: Int | None = Field(None, ge=0, le=COUNT)
     """Number of running jobs."""
     draining: Int | None = Field(None, ge=0, le=100_000)

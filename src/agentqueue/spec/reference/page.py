@@ -81,7 +81,7 @@ def _type(node: Json) -> str:
         return ", ".join(node["enum"])
     if "x-kubernetes-int-or-string" in node:
         return "integer or percentage" if "maximum" in node else "quantity"
-    match node["type"]:
+    match node.get("type", "any JSON"):
         case "array":
             return f"list of {_type(node['items'])}s, {_range('minItems', 'maxItems', node)}"
         case "object" if "additionalProperties" in node:

@@ -75,7 +75,11 @@ def test_an_unknown_key_has_line_path_and_nearest_right_key() -> None:
         ("agentDefaults: {env: {A: b}}", "must be a list, is an object"),
         ("agentDefaults: {env: [{name: 1A}]}", "must be letters, digits, underscores, dots and dashes, not beginning"),
         ("agentDefaults: {env: [{name: A, value: x}, {name: A}]}", 'is twice in the list: "A"'),
-        ("agentDefaults: {onDeadLetter: {agent: a, job: 'a b'}}", 'must be text like ^[A-Za-z0-9_.:-]+$; is "a b"'),
+        (
+            "agentDefaults: {onDeadLetter: {agent: a, job: 'a b'}}",
+            'dots, colons and dashes, as in send-report; is "a b"',
+        ),
+        ("networkPolicy: {redis: {allowFrom: [{ipBlock: {cidr: 'a b c'}}]}}", "must be text like ^[0-9a-fA-F:.]+/"),
         ("agentDefaults: {resources: {limits: {cpu: 0.5}}}", 'is 0.5: write it in quotes, "0.5"'),
         (
             "agentDefaults: {resources: {limits: {cpu: 1cpu}}}",

@@ -141,7 +141,12 @@ def test_the_agents_settings_are_among_what_the_resource_and_agent_defaults_have
     assert settings < set(AgentDefaults.model_fields)
     elsewhere = {"image", "code_from", "env", "env_from", "resources", "pod_template"}
     assert set(AgentDefaults.model_fields) - settings == elsewhere
-    assert set(AgentSpec.model_fields) - set(AgentDefaults.model_fields) == {"name", "queue_name", "handler"}
+    assert set(AgentSpec.model_fields) - set(AgentDefaults.model_fields) == {
+        "name",
+        "queue_name",
+        "handler",
+        "schedules",
+    }
 
 
 @pytest.mark.parametrize("overlay", [*overlays(), AgentDefaults], ids=lambda kind: kind.__name__)
