@@ -225,6 +225,11 @@ class KeySpace:
         return self.of("workers")
 
     @property
+    def templates(self) -> str:
+        """Return the hash of the versions of the workers that have registered (`agentqueue.store.templates`)."""
+        return self.of("registration:templates")
+
+    @property
     def drain(self) -> str:
         """Return the hash worker ID -> ms of the workers that must drain before a scale-in."""
         return self.of("drain")

@@ -140,7 +140,8 @@ async def up_running(url: str, policies: Mapping[str, ScalingPolicy]) -> AsyncIt
     """Run the supervisor of `up` over agents of these queues, and yield a function from queue to agent."""
     stop, no_processes = asyncio.Event(), NoProcesses()
     agents = {
-        q: LocalAgent(AgentRun(name=q, queue=q, policy=policy, retention=KEEPS)) for q, policy in policies.items()
+        q: LocalAgent(AgentRun(name=q, queue=q, policy=policy, retention=KEEPS), registered=0)
+        for q, policy in policies.items()
     }
     async with Server(ServerOptions(url)) as server:
         up = LocalSupervisor(

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentqueue.errors import QueueUnavailable
+from agentqueue.model.schedule import Schedule
+from agentqueue.model.template import KeptTemplate, TemplateState
 from agentqueue.spec import AgentQueue, ResolvedQueue, resolve
 from agentqueue_operator.autoscaling.model import Load
 from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
@@ -64,6 +66,14 @@ class FakeQueues:
     released: list[WorkerCrash] = field(default_factory=list)
     marks: list[tuple[str, bool]] = field(default_factory=list)
     kept_s: float | None = -1.0
+    templates: dict[str, KeptTemplate] | None = None
+    """Versions that have registered, by their digest; None: every version has."""
+    registered: str = "code"
+    """Fingerprint of what is registered at present."""
+    restored: list[str] = field(default_factory=list)
+    schedules: dict[str, Sequence[Schedule]] = field(default_factory=dict)
+    puts: list[str] = field(default_factory=list)
+    """Queues whose schedules were written, in order."""
 
     def confirm(self, worker: str, *, busy: int = 0) -> None:
         """Send a heartbeat in which the worker confirms its present mark."""
@@ -113,6 +123,31 @@ class FakeQueues:
         self.published.update(decisions)
         return before
 
+    async def read_templates(self, templates: Mapping[str, str]) -> Mapping[str, TemplateState]:
+        self._check()
+        known = KeptTemplate(self.registered, 0, jobs=2)
+        return {
+            queue: TemplateState(known if self.templates is None else self.templates.get(template), self.registered)
+            for queue, template in templates.items()
+        }
+
+    async def keep_template(self, queue: str, template: str, fingerprint: str) -> KeptTemplate | None:
+        self._check()
+        assert self.templates is not None
+        self.templates[template] = KeptTemplate(fingerprint, 0, jobs=3)
+        return self.templates[template]
+
+    async def restore_registration(self, queue: str, fingerprint: str) -> bool:
+        self._check()
+        self.restored.append(fingerprint)
+        self.registered = fingerprint
+        return True
+
+    async def put_schedules(self, queue: str, schedules: Sequence[Schedule]) -> None:
+        self._check()
+        self.puts.append(queue)
+        self.schedules[queue] = tuple(schedules)
+
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
         raise NotImplementedError
 
@@ -136,6 +171,10 @@ class FakeCluster:
         self.is_stuck = False
         self.refuses: ApiRefused | NotLeading | None = None
         self.leads = True
+        self.template = "t1"
+        """Template of the Deployment, as a ReplicaSet and the pods have it in their names and labels."""
+        self.reads: list[str] = []
+        """ReplicaSets that were read from the API server."""
         self.patches: list[tuple[str, str | None]] = []
 
     @property
@@ -149,7 +188,7 @@ class FakeCluster:
                 "generation": self.generation,
                 "resourceVersion": "7",
             },
-            "spec": {"replicas": self.replicas},
+            "spec": {"replicas": self.replicas, "template": template_of(self.template)},
             "status": {
                 "observedGeneration": self.observed,
                 "replicas": len(self.pods),
@@ -167,7 +206,7 @@ class FakeCluster:
             "metadata": {"name": f"demo-work-12345-{template}", "namespace": "ns", "generation": 1},
             "spec": {
                 "replicas": count,
-                "template": {"metadata": {"labels": {REMOVABLE_LABEL: NOT_REMOVABLE}}},
+                "template": template_of(template, **{"pod-template-hash": template}),
             },
             "status": {
                 "observedGeneration": 1,
@@ -214,6 +253,7 @@ class FakeCluster:
             return self.deployment
         if kind is POD:
             return self.pods.get(name)
+        self.reads.append(name)
         return self.replica_set(name.rpartition("-")[2])
 
     async def apply(self, manifest: Object, *, manager: str = "agentqueue-operator") -> Object:
@@ -227,6 +267,11 @@ class FakeCluster:
 
     async def record_event(self, regarding: Object, *, reason: str, note: str, warning: bool = False) -> None:
         raise NotImplementedError
+
+
+def template_of(name: str, **labels: str) -> Object:
+    """Return a pod template of that name."""
+    return {"metadata": {"labels": {REMOVABLE_LABEL: NOT_REMOVABLE, **labels}, "annotations": {"name": name}}}
 
 
 def patched(live: Object, changes: Object) -> Object:

@@ -113,8 +113,8 @@ def _decide_auto(terms: Terms, load: Load, memory: Memory, timing: ScalingTiming
         learning_s=max(0.0, timing.learning_s - (snapshot.at - (observed.since or 0.0))),
         added_last_minute=sum(sample.pods for sample in observed.recent_scale_ups),
     )
-    start_below = _within_bounds(demand.start_below, snapshot.pods.silent, policy)
-    keep = _within_bounds(_pods_to_keep(demand, load, terms), snapshot.pods.silent, policy)
+    start_below = _within_bounds(demand.start_below, terms)
+    keep = _within_bounds(_pods_to_keep(demand, load, terms), terms)
     keep_history = append_sample(observed.keep_history, Sample(snapshot.at, keep))
     peak = min(keep_history[0].pods, policy.max_replicas)
     terms, observed = replace(terms, keep_peak=peak), replace(observed, keep_history=keep_history)
@@ -137,30 +137,35 @@ def _pods_to_keep(demand: Demand, load: Load, terms: Terms) -> int:
     return demand.idle_floor
 
 
-def _within_bounds(pods: int, silent: int, policy: ScalingPolicy) -> int:
+def _within_bounds(pods: int, terms: Terms) -> int:
     """Return the pods to request so that `pods` of them work, within minReplicas and maxReplicas.
 
-    Silent pods are added, because they do not work. If no pod is wanted, the silent ones may go too.
+    A version whose workers have not registered yet needs one. Silent pods are added, because they do not work. If no
+    pod is wanted, the silent ones may go too.
     """
-    working = max(policy.min_replicas, pods)
-    return min(working + silent if working else 0, policy.max_replicas)
+    snapshot, policy = terms.snapshot, terms.policy
+    working = max(policy.min_replicas, pods, int(snapshot.registering))
+    return min(working + snapshot.pods.silent if working else 0, policy.max_replicas)
 
 
 def _reason_to_start(demand: Demand, terms: Terms) -> ScalingReason:
     policy = terms.policy
     if demand.start_below + terms.snapshot.pods.silent > policy.max_replicas:
         return ScalingReason.MAX
-    return ScalingReason.MIN if demand.start_below < policy.min_replicas else demand.reason
+    if demand.start_below < policy.min_replicas:
+        return ScalingReason.MIN
+    return ScalingReason.REGISTERING if terms.snapshot.registering and demand.start_below == 0 else demand.reason
 
 
 def _reason_to_hold(demand: Demand, load: Load, terms: Terms, *, start_below: int, keep: int) -> ScalingReason:
     """Return why the number does not change: the rule that prevents a change, or that no change is needed."""
     if keep < terms.current:
         return ScalingReason.COOLING_DOWN
-    if load.paused:
+    reason = _reason_to_start(demand, terms)
+    if load.paused and reason is not ScalingReason.REGISTERING:
         return ScalingReason.PAUSED
     if start_below == terms.current:
-        return _reason_to_start(demand, terms)
+        return reason
     if load.backlog and terms.snapshot.pods.starting:
         return ScalingReason.PODS_STARTING
     return ScalingReason.ENOUGH if load.jobs else ScalingReason.COOLING_DOWN

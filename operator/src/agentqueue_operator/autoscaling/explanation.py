@@ -269,6 +269,7 @@ _BECAUSE: dict[ScalingReason, Callable[[Terms], str]] = {
     ScalingReason.SCALE_TO_ZERO: lambda t: f"there has been no job for {_seconds(t.quiet_s)}",
     ScalingReason.IDLE: lambda _: "there is no job",
     ScalingReason.RATE_LIMITED: lambda t: f"the rate limit can supply no more with jobs{_as_known(t.snapshot.rates)}",
+    ScalingReason.REGISTERING: lambda _: "no worker of this version has registered its jobs and schedules yet",
     ScalingReason.MIN: lambda t: f"minReplicas is {t.policy.min_replicas}",
     ScalingReason.MAX: lambda t: f"maxReplicas is {t.policy.max_replicas}",
     ScalingReason.MAX_PODS_PER_MINUTE: lambda t: f"maxPodsPerMinute is {t.policy.max_pods_per_minute}",

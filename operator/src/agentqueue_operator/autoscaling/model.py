@@ -25,6 +25,7 @@ class ScalingReason(StrEnum):
     SCALE_TO_ZERO = "ScaleToZero"
     IDLE = "Idle"
     RATE_LIMITED = "RateLimited"
+    REGISTERING = "Registering"
     MIN = "MinReplicas"
     MAX = "MaxReplicas"
     MAX_PODS_PER_MINUTE = "MaxPodsPerMinute"
@@ -49,6 +50,7 @@ CHANGE_REASONS = (
     ScalingReason.LESS_WORK,
     ScalingReason.SCALE_TO_ZERO,
     ScalingReason.RATE_LIMITED,
+    ScalingReason.REGISTERING,
     ScalingReason.MIN,
     ScalingReason.MAX,
     ScalingReason.MAX_PODS_PER_MINUTE,
@@ -167,6 +169,8 @@ class ScalingSnapshot:
     """None if the queue could not be read."""
     pods: Pods = Pods()
     rates: Rates = Rates()
+    registering: bool = False
+    """No worker of the present version has registered its jobs and schedules yet. One pod runs until one has."""
 
 
 @dataclass(frozen=True, slots=True)

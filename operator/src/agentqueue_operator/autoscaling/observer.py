@@ -73,7 +73,14 @@ class AgentObserver:
         self.estimates = learn_start(self.estimates, took)
 
     def decide(
-        self, pods: Pods, *, current: int, policy: ScalingPolicy, at: float, has_server: bool = True
+        self,
+        pods: Pods,
+        *,
+        current: int,
+        policy: ScalingPolicy,
+        at: float,
+        has_server: bool = True,
+        registering: bool = False,
     ) -> Decision:
         """Decide on the number of pods from the last read.
 
@@ -84,9 +91,10 @@ class AgentObserver:
             at: monotonic seconds.
             has_server: a server to read from exists. Without one, and before the first successful read, nothing counts
                 as a failure.
+            registering: no worker of the present version has registered yet.
         """
         load = self.metrics.load if self.metrics is not None else None
-        snapshot = ScalingSnapshot(at=at, load=load, pods=pods, rates=self.rates)
+        snapshot = ScalingSnapshot(at=at, load=load, pods=pods, rates=self.rates, registering=registering)
         is_new = self.failed_at is None or at >= self.failed_at + self.failure_interval_s
         counts = load is not None or (is_new and (has_server or self.was_read))
         memory = self.memory if counts else replace(self.memory, failures=max(0, self.memory.failures - 1))

@@ -22,6 +22,8 @@ class WorkerHeartbeat:
     """Sum of the ages of its running jobs, in seconds; 0.0 if the worker reports none."""
     oldest_s: float = 0.0
     """Age of the oldest of them, in seconds; 0.0 if the worker reports none."""
+    registration: str | None = None
+    """Fingerprint of the jobs and schedules that the worker registers; None for a worker that registers none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class QueueMetrics:
     """Histogram of the wait for a slot since then, by the fields of `agentqueue.model.wait_histogram`."""
     suspended: Mapping[str, int] = field(default_factory=dict)
     """Jobs that wait without a slot, by what they wait for (`agentqueue.model.suspension.KINDS`). They need no pod."""
+    next_due_s: float | None = None
+    """Time in seconds until the next delayed job becomes ready; None if there is none."""
     silent_s: Mapping[str, float] = field(default_factory=dict)
     """Age in seconds of the last heartbeat, for workers whose heartbeat is too old to be live."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentqueue.spec import LastScale, ResolvedQueue
+from agentqueue.spec.defaults import ScalingMode
 from agentqueue_operator.autoscaling.model import Decision, ScaleTo
 from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 from agentqueue_operator.queues.ports import Queues
@@ -132,7 +133,9 @@ class Scaled:
     last_scale: LastScale | None = None
     """Change of the number of replicas in this reconcile; None: the status keeps the previous one."""
     requeue_after_s: float | None = None
-    """Delay until the next reconcile while a scale-in is in progress, in seconds; None: the ordinary period."""
+    """Delay until the next reconcile, for a scale-in or a delayed job, in seconds; None: the ordinary period."""
+    registered_jobs: int | None = None
+    """Number of jobs that the present version has registered; None if it has registered nothing."""
     shared_with: str = ""
     """Another autoscaler of the same queue; empty: none."""
     error: str = ""
@@ -141,6 +144,14 @@ class Scaled:
     """The Deployment on which a lower `replicas` was decided. The write is rejected if it has changed since."""
     lower_deadline: float = float("inf")
     """Latest time of a lower `replicas`, in monotonic seconds. Later, the observation is too old."""
+
+    @property
+    def registering(self) -> bool:
+        """Return whether a pod has to run until a worker of the present version has registered."""
+        if self.decision is None:
+            return False
+        terms = self.decision.terms
+        return terms.snapshot.registering and terms.policy.mode is ScalingMode.AUTO and not terms.policy.suspended
 
     @property
     def wanted(self) -> int | None:

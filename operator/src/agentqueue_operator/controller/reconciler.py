@@ -44,6 +44,7 @@ from agentqueue_operator.controller.status.writer import StatusWriter
 from agentqueue_operator.queues.first_job_listener import listen
 from agentqueue_operator.queues.housekeeper import Housekeeper, retention_of
 from agentqueue_operator.queues.ports import HousekeepingResult
+from agentqueue_operator.queues.schedule_writer import ScheduleWriter
 from agentqueue_operator.resources.children import AgentChildren, agent_children, last_content_hash
 from agentqueue_operator.resources.kinds import (
     DEPLOYMENT,
@@ -189,6 +190,7 @@ class QueueReconciler:
         self._housekeeper = Housekeeper(lambda: self._redis.queues, self._on_housekeeping, may_act=deps.leads)
         self._housekeeping: asyncio.Task[None] | None = None
         self._skipped: Mapping[str, str] = {}
+        self._schedules = ScheduleWriter()
 
     async def run(self) -> float | None:
         """Reconcile once, and return the delay until the next reconcile in seconds (None: the ordinary period).
@@ -225,6 +227,7 @@ class QueueReconciler:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._listener = self._housekeeping = None
+        await self._remove_schedules()
         await self._redis.close()
 
     async def _reconcile(self, live: Object, queue: ResolvedQueue) -> float | None:
@@ -235,6 +238,7 @@ class QueueReconciler:
         await self._load_credentials(queue)
         redis = await self._observe_redis(queue, children)
         self._start_housekeeping(queue)
+        await self._write_schedules(observed)
         scaled = await self._scale(observed)
         manifests, missing = await self._render(observed, scaled)
         applied = await self._applier.apply_all(manifests, children, live)
@@ -319,6 +323,30 @@ class QueueReconciler:
             self._credentials.password,
             password_problem=self._credentials.password_problem,
         )
+
+    # --- Schedules
+
+    async def _write_schedules(self, observed: _Observed) -> None:
+        """Write the schedules of the resource to the queues, and remove those of queues that no agent has any more."""
+        queues = self._redis.queues
+        if queues is None:
+            return
+        self._deps.cluster.check_leads()
+        schedules = {agent.queue_name: agent.schedules for agent in observed.queue.agents}
+        before = (self._status.last(observed.live) or {}).get("agents") or ()
+        left = {agent["queueName"] for agent in before if agent.get("queueName")} - schedules.keys()
+        try:
+            await self._schedules.write(queues, schedules, left=left)
+        except AgentQueueError as error:  # the next reconcile retries
+            log.warning("schedules_not_written", agentqueue=str(self._ref), error=str(error))
+
+    async def _remove_schedules(self) -> None:
+        """Remove the schedules of a deleted AgentQueue from an external Redis, which stays."""
+        queues, resolved = self._redis.queues, self._resolved
+        is_gone = self._deps.leads() and self._deps.cache.queue(self._ref) is None
+        if queues is None or resolved is None or not is_gone or isinstance(resolved[1].redis, ManagedRedis):
+            return
+        await self._schedules.remove_all(queues, [agent.queue_name for agent in resolved[1].agents])
 
     # --- Decide
 

@@ -80,6 +80,8 @@ class LocalAgent:
         default_factory=lambda: AgentObserver(estimates=Estimates(startup_s=DEFAULT_START_S))
     )
     note: str = ""
+    registered: int | None = None
+    """Version of the code of which a worker became ready last. A worker registers its jobs and crons before that."""
     done_before: int | None = None
     """Completed jobs of the queue when this `up` started."""
     done_samples: list[tuple[float, int]] = field(default_factory=list)
@@ -107,6 +109,7 @@ class LocalAgent:
         live = [self.workers[name] for name in metrics.heartbeats if name in self.workers]
         became_ready = [worker for worker in live if worker.ready is None and worker.ended is None]
         for worker in became_ready:
+            self.registered = max(worker.version, self.registered or 0)
             worker.ready = worker.idle_since = worker.heard = at
             self.observer.observe_start(timedelta(seconds=at - worker.started))
             self.restarts = after_ready(self.restarts)
@@ -128,7 +131,8 @@ class LocalAgent:
         held_back = at < self.restarts.not_before or self.restarts.on_trial
         missing = max(0, self.wanted - ready - starting) if held_back else 0
         pods = Pods(ready=ready - silent, starting=starting, silent=silent, unschedulable=missing)
-        decision = self.observer.decide(pods, current=self.wanted, policy=policy, at=at)
+        is_registered = self.registered == self.version
+        decision = self.observer.decide(pods, current=self.wanted, policy=policy, at=at, registering=not is_registered)
         if isinstance(decision, ScaleTo):
             self.wanted = decision.replicas
         return decision

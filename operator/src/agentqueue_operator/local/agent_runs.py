@@ -52,6 +52,7 @@ def agent_runs(queue: ResolvedQueue, loaded: Loaded, *, code: Path, data: Path) 
                 environment={**variables, **worker_environment(agent), "PYTHONPATH": path},
                 grace_s=agent.termination_grace_period_seconds,
                 retention=retention_of(agent),
+                schedules=agent.schedules,
             )
         )
     return runs

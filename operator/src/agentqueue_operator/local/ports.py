@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agentqueue.model.schedule import Schedule
 from agentqueue_operator.autoscaling.model import ScalingPolicy
 from agentqueue_operator.queues.ports import Retention
 
@@ -20,6 +21,8 @@ class AgentRun:
     grace_s: float = 60.0
     """Time in seconds from SIGTERM to SIGKILL."""
     retention: Retention = field(default_factory=Retention)
+    schedules: tuple[Schedule, ...] = ()
+    """Schedules of the file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from agentqueue.service import environment
 from agentqueue.spec import Loaded, load_file, resolve
 from agentqueue.spec.redis import ExternalRedis
 from agentqueue.spec.resolve import ResolvedQueue
-from agentqueue.store import Server, ServerOptions, connection_environment
+from agentqueue.store import Server, ServerOptions, Store, connection_environment
 from agentqueue_operator.local.agent import LocalAgent
 from agentqueue_operator.local.agent_runs import agent_runs
 from agentqueue_operator.local.code_watcher import CodeWatcher
@@ -135,6 +135,7 @@ async def _run(location: _Location, queue: ResolvedQueue, loaded: Loaded, screen
             wake=wake,
             code_has_changed=CodeWatcher(location.code).has_changed if watch else lambda: False,
             revive=_Reviver(location.server, screen),
+            left=() if location.server is None else await Store(connection).queues(),
         )
         await supervisor.run(stop, stop_now)
         screen.finish([agent.row() for agent in agents])

@@ -18,10 +18,13 @@ from agentqueue_operator.queues.decision_publisher import Publisher
 from agentqueue_operator.queues.first_job_listener import listen
 from agentqueue_operator.queues.housekeeper import Housekeeper
 from agentqueue_operator.queues.ports import HousekeepingResult, Queues
+from agentqueue_operator.queues.schedule_writer import ScheduleWriter
 
 PERIOD_S: Final = 0.5
 """Interval in seconds between two reads of all queues, which take one round trip. The first job of a queue without
 workers wakes the loop at once."""
+SCHEDULES_S: Final = 5.0
+"""Interval in seconds at which the schedules in Redis are compared with the file, since Redis may have been emptied."""
 KILL_AFTER_S: Final = 5.0
 """Time in seconds after its grace period at which a worker that does not stop is killed. Its leases are released before
 that period ends."""
@@ -41,6 +44,7 @@ class LocalSupervisor:
         wake: event that starts the next iteration, for example because a process has ended. The loop clears it.
         code_has_changed: called in each iteration; returns whether the handlers' code has changed.
         revive: called in each iteration, to restart the embedded server if it has died.
+        left: queues of earlier files, whose schedules are removed.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class LocalSupervisor:
         wake: asyncio.Event,
         code_has_changed: Callable[[], bool] = lambda: False,
         revive: Callable[[], None] = lambda: None,
+        left: Iterable[str] = (),
     ) -> None:
         self.agents = agents
         self._queues = queues
@@ -68,6 +73,11 @@ class LocalSupervisor:
         self._skipped: dict[str, str] = {}
         self._server_problem = ""
         self._publisher = Publisher(UP)
+        self._schedules = ScheduleWriter()
+        self._left = left
+        self._schedules_at = float("-inf")
+        """Time at which the schedules were written last, in monotonic seconds."""
+        self._schedules_problem = ""
 
     async def run(self, stop: asyncio.Event, stop_now: asyncio.Event) -> None:
         """Run until `stop` is set, and then let every worker drain.
@@ -113,9 +123,24 @@ class LocalSupervisor:
                 agent.replace_code()
         await self._handle_exits(self._processes.exits())
         await self._read()
+        await self._write_schedules()
         decisions = {agent.run.queue: await self._scale(agent) for agent in self.agents}
         await self._publisher.publish(self._queues, decisions, at=self._clock())
         self._screen.show(agent.row() for agent in self.agents)
+
+    async def _write_schedules(self) -> None:
+        if self._server_problem or self._clock() < self._schedules_at + SCHEDULES_S:
+            return
+        schedules = {agent.run.queue: agent.run.schedules for agent in self.agents}
+        problem = ""
+        try:
+            await self._schedules.write(self._queues, schedules, left=self._left)
+            self._left = ()
+        except AgentQueueError as error:
+            problem = f"the schedules of the file are not written: {error}"
+            if problem != self._schedules_problem:
+                self._screen.print_line(UP, problem, error=True)
+        self._schedules_problem, self._schedules_at = problem, self._clock()
 
     async def _read(self) -> None:
         """Read all queues, and report the workers that became ready."""

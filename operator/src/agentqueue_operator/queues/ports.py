@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agentqueue.model.schedule import Schedule
+from agentqueue.model.template import KeptTemplate, TemplateState
 from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics
 
 
@@ -93,6 +95,28 @@ class Queues(Protocol):
 
         Queues that a worker has cleaned up a moment ago are skipped.
         """
+        ...
+
+    async def read_templates(self, templates: Mapping[str, str]) -> Mapping[str, TemplateState]:
+        """Return what each queue knows of a version of its workers. `templates`: by queue, the version's digest."""
+        ...
+
+    async def keep_template(self, queue: str, template: str, fingerprint: str) -> KeptTemplate | None:
+        """Keep what a version has registered. Return None if something else is registered.
+
+        Args:
+            queue: name of the queue.
+            template: digest of the version.
+            fingerprint: fingerprint of its registration; empty if its workers register nothing.
+        """
+        ...
+
+    async def restore_registration(self, queue: str, fingerprint: str) -> bool:
+        """Register again what an earlier version has registered. Return False if live workers have newer code."""
+        ...
+
+    async def put_schedules(self, queue: str, schedules: Sequence[Schedule]) -> None:
+        """Replace the schedules that the resource has for a queue, unless they are the same."""
         ...
 
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:

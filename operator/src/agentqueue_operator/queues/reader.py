@@ -9,7 +9,11 @@ import orjson
 from agentqueue.client.stats import ahead_of, held_ahead_of, live_heartbeats, stalled_of
 from agentqueue.clock import now_ms
 from agentqueue.keys import KeySpace
+from agentqueue.model.schedule import Schedule
+from agentqueue.model.template import KeptTemplate, TemplateState
 from agentqueue.store import Engine, EngineSettings, Heartbeat, QueueSnapshot, Server, Store, run_housekeeping
+from agentqueue.store.schedules import Schedules
+from agentqueue.store.templates import Templates
 from agentqueue_operator.autoscaling.model import Load
 from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
 from agentqueue_operator.queues.ports import HousekeepingResult, Retention, WorkerCrash
@@ -24,6 +28,8 @@ class QueueReader:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._store = Store(server)
+        self._templates = Templates(server)
+        self._schedules = Schedules(server)
 
     async def read(self, horizons_s: Mapping[str, float]) -> dict[str, QueueMetrics]:
         """Read all queues in one round trip. A queue that cannot be read does not affect the others."""
@@ -87,6 +93,22 @@ class QueueReader:
             },
         )
 
+    async def read_templates(self, templates: Mapping[str, str]) -> Mapping[str, TemplateState]:
+        """Read the versions of all queues in one round trip."""
+        return await self._templates.read(templates)
+
+    async def keep_template(self, queue: str, template: str, fingerprint: str) -> KeptTemplate | None:
+        """Keep what a version has registered."""
+        return await self._templates.keep(queue, template, fingerprint, at_ms=now_ms())
+
+    async def restore_registration(self, queue: str, fingerprint: str) -> bool:
+        """Register again what an earlier version has registered."""
+        return await self._templates.restore(queue, fingerprint, at_ms=now_ms())
+
+    async def put_schedules(self, queue: str, schedules: Sequence[Schedule]) -> None:
+        """Replace the schedules of the resource, in one round trip if none has changed."""
+        await self._schedules.put(queue, source="resource", schedules=schedules)
+
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
         """Block on the wake-up lists of the queues.
 
@@ -135,6 +157,7 @@ def metrics_of(snapshot: QueueSnapshot) -> QueueMetrics:
         run_ms=counters.get("run_ms", 0),
         counters=counters,
         waits=snapshot.waits,
+        next_due_s=None if snapshot.next_due_ms is None else max(0.0, snapshot.next_due_ms - snapshot.now_ms) / 1000,
         silent_s={
             heartbeat.worker: (snapshot.now_ms - heartbeat.seen_ms) / 1000
             for heartbeat in snapshot.workers
@@ -154,6 +177,7 @@ def _decode_heartbeat(heartbeat: Heartbeat) -> WorkerHeartbeat:
             mark=int(fields.get("drainMark") or 0),
             running_s=int(fields.get("runningMs", 0)) / 1000,
             oldest_s=int(fields.get("oldestMs", 0)) / 1000,
+            registration=str(fields["registration"]) if fields.get("registration") else None,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return WorkerHeartbeat(busy=1, slots=1, draining=False)

@@ -13,7 +13,7 @@
 local TYPES = {
   [''] = 'zset', [':urgent'] = 'zset', [':high'] = 'zset', [':low'] = 'zset', [':dead'] = 'zset', [':done'] = 'zset',
   [':dead:fp'] = 'hash', [':stats'] = 'hash', [':workers'] = 'hash', [':drain'] = 'hash', [':cron'] = 'hash',
-  [':schedules'] = 'hash', [':ticks'] = 'hash', [':registration'] = 'hash',
+  [':schedules'] = 'hash', [':ticks'] = 'hash', [':registration'] = 'hash', [':registration:templates'] = 'hash',
   [':limit'] = 'list', [':wake'] = 'list', [':reaped'] = 'string', [':seq'] = 'string', [':sweep'] = 'string',
 }
 local found = {}

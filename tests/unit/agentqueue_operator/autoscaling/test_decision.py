@@ -41,11 +41,12 @@ def decide(
     rates: Rates | None = None,
     memory: Memory = LONG_KNOWN,
     at: float = 1000.0,
+    registering: bool = False,
     **given: Any,
 ) -> ScaleTo | Hold:
     pods = Pods(ready=current) if pods is None else pods
     rates = Rates(service=seconds(20), startup=seconds(10)) if rates is None else rates
-    snapshot = ScalingSnapshot(at=at, load=load, pods=pods, rates=rates)
+    snapshot = ScalingSnapshot(at=at, load=load, pods=pods, rates=rates, registering=registering)
     return decide_replicas(snapshot, current=current, policy=policy(**given), memory=memory)
 
 
@@ -78,6 +79,28 @@ STEADY_4 = Rates(arrivals_per_s=0.2, busy=4.0, service=seconds(20), startup=seco
             {"load": BUSY_5, "current": 7, "min_idle_slots": 2},
             (None, ScalingReason.MIN_IDLE_SLOTS),
             id="idle-slots-stay",
+        ),
+        pytest.param({"load": Load(), "registering": True}, (1, ScalingReason.REGISTERING), id="one-pod-registers"),
+        pytest.param(
+            {"load": Load(), "registering": True, "current": 1, "pods": Pods(failing=1)},
+            (None, ScalingReason.REGISTERING),
+            id="a-pod-that-fails-to-register-stays-alone",
+        ),
+        pytest.param(
+            {"load": Load(paused=True), "registering": True, "current": 1},
+            (None, ScalingReason.REGISTERING),
+            id="a-paused-queue-registers-too",
+        ),
+        pytest.param(
+            {"load": Load(), "registering": True, "current": 4},
+            (1, ScalingReason.LESS_WORK),
+            id="all-but-one-go-while-it-registers",
+        ),
+        pytest.param(
+            {"load": Load(ready=9), "registering": True}, (9, ScalingReason.BACKLOG), id="jobs-need-more-than-one"
+        ),
+        pytest.param(
+            {"load": Load(), "registering": True, "min_replicas": 2}, (2, ScalingReason.MIN), id="min-registers-anyway"
         ),
         pytest.param({"load": Load(), "min_idle_slots": 2}, (2, ScalingReason.MIN_IDLE_SLOTS), id="idle-slots-at-zero"),
         pytest.param(
@@ -254,6 +277,14 @@ def test_the_last_pod_goes_after_four_starts_without_a_job() -> None:
     assert answer(early) == (None, ScalingReason.COOLING_DOWN)
     assert early.terms.quiet_s == 39.0
     assert answer(decide(Load(), current=1, memory=early.memory, at=1040.0)) == (0, ScalingReason.SCALE_TO_ZERO)
+
+
+def test_a_pod_that_has_registered_goes_as_an_idle_one_does() -> None:
+    began = decide(Load(), registering=True, memory=Memory())
+    assert answer(began) == (1, ScalingReason.REGISTERING)
+    done = decide(Load(), current=1, memory=began.memory, at=1010.0)
+    assert answer(done) == (None, ScalingReason.COOLING_DOWN)
+    assert answer(decide(Load(), current=1, memory=done.memory, at=1061.0)) == (0, ScalingReason.SCALE_TO_ZERO)
 
 
 def test_the_policy_may_say_when_the_last_pod_goes() -> None:

@@ -90,7 +90,13 @@ def pasts(draw: st.DrawFn, policy: ScalingPolicy) -> Memory:
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[ScalingSnapshot, int, ScalingPolicy, Memory]:
     policy = draw(policies())
-    snapshot = ScalingSnapshot(at=draw(st.floats(30, 400)), load=draw(loads), pods=draw(pods), rates=draw(rates))
+    snapshot = ScalingSnapshot(
+        at=draw(st.floats(30, 400)),
+        load=draw(loads),
+        pods=draw(pods),
+        rates=draw(rates),
+        registering=draw(st.booleans()),
+    )
     return snapshot, draw(st.integers(0, 50)), policy, draw(pasts(policy))
 
 
@@ -198,6 +204,31 @@ def test_every_decision_has_a_reason_in_words(
     assert decision.reason in ScalingReason
     assert decision.terms.snapshot == snapshot
     assert explain(decision).headline.endswith(".")
+
+
+@given(situations())
+def test_a_version_that_has_not_registered_gets_one_pod_and_never_more_for_that(
+    situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory],
+) -> None:
+    snapshot, current, policy, memory = situation
+    registering = decide(replace(snapshot, registering=True), current, policy, memory)
+    otherwise = target(decide(replace(snapshot, registering=False), current, policy, memory))
+    one = min(1 + snapshot.pods.silent, policy.max_replicas)
+    assert otherwise <= target(registering)
+    if otherwise != target(registering):
+        assert target(registering) == (current if isinstance(registering, Hold) else one)
+    if registering.reason is ScalingReason.REGISTERING:
+        assert target(registering) == one
+
+
+@given(situations(), st.sampled_from([ScalingMode.FIXED, ScalingMode.EXTERNAL, None]))
+def test_registering_changes_nothing_while_others_set_the_number_or_nothing_may_run(
+    situation: tuple[ScalingSnapshot, int, ScalingPolicy, Memory], mode: ScalingMode | None
+) -> None:
+    snapshot, current, policy, memory = situation
+    policy = replace(policy, suspended=True) if mode is None else replace(policy, mode=mode)
+    first, second = (decide(replace(snapshot, registering=it), current, policy, memory) for it in (True, False))
+    assert (target(first), first.reason) == (target(second), second.reason)
 
 
 @given(situations())

@@ -555,3 +555,91 @@ async def test_the_first_job_of_a_queue_at_zero_wakes_the_loop(world: FakeWorld)
     world.redis.queues.came.set()
     await asyncio.sleep(0.5)
     assert world.redis.queues.listened == []  # workers hear for themselves
+
+
+NIGHTLY: Object = {"name": "nightly", "cron": "0 3 * * *", "job": "report"}
+
+
+def scheduled(*schedules: Object, queue: str | None = None) -> Object:
+    """Return an agent with these schedules."""
+    given = {"name": "a", "handler": "m:agent", "scaling": {"minReplicas": 1}, "schedules": list(schedules)}
+    return given if queue is None else {**given, "queueName": queue}
+
+
+def schedules_in(world: FakeWorld) -> Mapping[str, list[str]]:
+    """Return the names of the schedules in Redis, by queue."""
+    return {queue: [one.name for one in found] for queue, found in world.redis.queues.schedules.items()}
+
+
+async def test_schedules_are_written_again_in_each_pass_and_removed_once(world: FakeWorld) -> None:
+    world.put_queue(agents=[scheduled(NIGHTLY)])
+    world.redis_up()
+    await world.run()
+    world.redis.queues.schedules.clear()  # another server has taken its place
+    await world.run()
+    assert schedules_in(world) == {"a": ["nightly"]}
+    world.put_queue(agents=[scheduled()], generation=2)
+    for _ in range(3):
+        await world.run()
+    assert schedules_in(world) == {"a": []}
+    assert world.redis.queues.puts == ["a", "a", "a"]
+
+
+async def test_schedules_of_a_removed_agent_and_of_a_renamed_queue_are_removed(world: FakeWorld) -> None:
+    other = {"name": "b", "handler": "m:agent", "schedules": [NIGHTLY]}
+    world.put_queue(agents=[scheduled(NIGHTLY, queue="old"), other])
+    world.redis_up()
+    await world.run()
+    assert schedules_in(world) == {"old": ["nightly"], "b": ["nightly"]}
+    world.set_up()  # the operator is replaced, and knows the queues by the status alone
+    world.cluster.queues[REF]["status"] = world.status
+    spec_before = world.cluster.queues[REF]["status"]
+    world.put_queue(agents=[scheduled(NIGHTLY, queue="new")], generation=2)
+    world.cluster.queues[REF]["status"] = spec_before
+    await world.run()
+    assert schedules_in(world) == {"old": [], "b": [], "new": ["nightly"]}
+
+
+async def test_schedules_wait_for_redis(world: FakeWorld) -> None:
+    world.put_queue(agents=[scheduled(NIGHTLY)])
+    world.redis_up()
+    world.redis.queues.down = True
+    await world.run()
+    assert world.redis.queues.schedules == {}
+    world.redis.queues.down = False
+    await world.run()
+    assert schedules_in(world) == {"a": ["nightly"]}
+
+
+@pytest.mark.parametrize(
+    ("leads", "external", "left"), [(True, True, []), (False, True, ["nightly"]), (True, False, ["nightly"])]
+)
+async def test_schedules_of_a_deleted_agent_queue_leave_an_external_redis(
+    world: FakeWorld, leads: bool, external: bool, left: list[str]
+) -> None:
+    world.set_up(leads=lambda: leads)
+    world.put_secret("url", url="redis://r:6379/0")
+    redis = {"external": {"urlSecretRef": {"name": "url"}}} if external else {"managed": {}}
+    world.put_queue(agents=[scheduled(NIGHTLY)], redis=redis)
+    world.redis_up()
+    await world.run()
+    assert schedules_in(world) == {"a": ["nightly"]}
+    del world.cluster.queues[REF]
+    await world.reconciler.close()
+    assert schedules_in(world) == {"a": left}
+
+
+async def test_an_operator_that_ends_leaves_the_schedules(world: FakeWorld) -> None:
+    world.put_secret("url", url="redis://r:6379/0")
+    world.put_queue(agents=[scheduled(NIGHTLY)], redis={"external": {"urlSecretRef": {"name": "url"}}})
+    await world.run()
+    await world.reconciler.close()
+    assert schedules_in(world) == {"a": ["nightly"]}
+
+
+async def test_a_schedule_that_never_comes_is_reported(world: FakeWorld) -> None:
+    """The API server's pattern accepts a day that no month has."""
+    world.put_queue(agents=[scheduled(NIGHTLY | {"cron": "0 0 30 2 *"})])
+    await world.run()
+    assert world.condition("Ready") == ("False", "InvalidSpec")
+    assert "'0 0 30 2 *' is not a cron expression that ever comes" in world.status["conditions"][0]["message"]

@@ -2,15 +2,20 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from agentqueue.errors import QueueUnavailable
+from agentqueue.model.schedule import Schedule
+from agentqueue.model.template import KeptTemplate, TemplateState
 from agentqueue_operator.autoscaling.model import Load, ScalingPolicy
 from agentqueue_operator.autoscaling.queue_metrics import QueueMetrics, WorkerHeartbeat
 from agentqueue_operator.local.agent import LocalAgent, WorkerProcess
 from agentqueue_operator.local.ports import AgentRun, Exit, Row
-from agentqueue_operator.local.supervisor import LocalSupervisor
+from agentqueue_operator.local.supervisor import SCHEDULES_S, LocalSupervisor
 from agentqueue_operator.queues.ports import HousekeepingResult, Retention, WorkerCrash
 
 RUN = AgentRun(name="work", queue="work", policy=ScalingPolicy(min_replicas=3, max_replicas=3))
@@ -70,14 +75,20 @@ class FakeMachine:
         self.silent = False
         self.load = Load()
         self.done = 0
+        self.schedules: dict[str, Sequence[Schedule]] = {}
+        self.marks: dict[str, int] = {}
 
     async def read(self, horizons_s: Mapping[str, float]) -> dict[str, QueueMetrics]:
         heard = () if self.silent else self.running
-        heartbeats = {name: WorkerHeartbeat(busy=0, slots=5, draining=False) for name in heard}
-        seen = METRICS | {"done": self.done}
+        heartbeats = {
+            name: WorkerHeartbeat(busy=0, slots=5, draining=name in self.marks, mark=self.marks.get(name, 0))
+            for name in heard
+        }
+        seen = METRICS | {"done": self.done, "marked": dict(self.marks)}
         return {queue: QueueMetrics(load=self.load, heartbeats=heartbeats, **seen) for queue in horizons_s}
 
-    async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None: ...
+    async def mark(self, queue: str, worker: str, *, drain: bool, keep_s: float | None = None) -> None:
+        self.marks = {name: at for name, at in self.marks.items() if name != worker} | ({worker: 1} if drain else {})
 
     async def keep_marks(self, queue: str, keep_s: float | None) -> None: ...
 
@@ -92,6 +103,18 @@ class FakeMachine:
 
     async def run_housekeeping(self, retentions: Mapping[str, Retention]) -> HousekeepingResult:
         return HousekeepingResult()
+
+    async def read_templates(self, templates: Mapping[str, str]) -> Mapping[str, TemplateState]:
+        raise NotImplementedError
+
+    async def keep_template(self, queue: str, template: str, fingerprint: str) -> KeptTemplate | None:
+        raise NotImplementedError
+
+    async def restore_registration(self, queue: str, fingerprint: str) -> bool:
+        raise NotImplementedError
+
+    async def put_schedules(self, queue: str, schedules: Sequence[Schedule]) -> None:
+        self.schedules[queue] = schedules
 
     async def wait_for_jobs(self, queues: Sequence[str], timeout_s: float) -> bool:
         return False
@@ -290,3 +313,102 @@ async def test_a_worker_that_hangs_in_the_way_of_jobs_is_killed() -> None:
     await up._run_once()
     assert len(machine.running) == 1
     assert machine.running != ["work-1"]
+
+
+IDLE_RUN = AgentRun(name="work", queue="work", policy=ScalingPolicy(scale_to_zero_after=timedelta(seconds=5)))
+
+
+async def test_each_agent_starts_once_registers_and_ends_and_again_when_its_code_changes() -> None:
+    machine, changes = FakeMachine(), [False]
+    idle = LocalAgent(IDLE_RUN)
+    up = LocalSupervisor(
+        [idle],
+        machine,
+        machine,
+        machine,
+        clock=lambda: machine.now,
+        wake=asyncio.Event(),
+        code_has_changed=lambda: changes.pop() if changes else False,
+    )
+    machine.silent = True
+    for _ in range(3):
+        await up._run_once()
+    assert (machine.started, idle.wanted) == (1, 1)
+    assert "scaled to 1 (Registering)" in machine.printed
+    machine.silent = False
+    await until_zero(up, machine)
+    assert machine.started == 1
+    changes.append(True)
+    await up._run_once()
+    assert (machine.started, idle.wanted) == (2, 1)
+    await until_zero(up, machine)
+    assert machine.started == 2
+
+
+async def until_zero(up: LocalSupervisor, machine: FakeMachine) -> None:
+    """Let the time pass until no worker runs. A worker confirms its drain mark at once."""
+    for _ in range(200):
+        machine.now += 1.0
+        await up._run_once()
+        if not machine.running:
+            return
+    raise AssertionError("a worker still runs")
+
+
+async def test_code_that_cannot_be_imported_is_tried_again_with_growing_pauses() -> None:
+    machine = FakeMachine()
+    machine.silent = True
+    up = LocalSupervisor(
+        [LocalAgent(IDLE_RUN)], machine, machine, machine, clock=lambda: machine.now, wake=asyncio.Event()
+    )
+    for _ in range(240):
+        await up._run_once()
+        for name in list(machine.running):
+            machine.kill(name, code=1)
+        machine.now += 0.5
+    assert "ended with 1 (another one in 1 s); its last line: worker_started" in machine.printed
+    assert 5 <= machine.started <= 9  # after 1, 2, 4, 8, 16, 30, 30 s
+
+
+async def test_schedules_are_written_at_the_start_and_compared_every_few_seconds() -> None:
+    machine = FakeMachine()
+    nightly = Schedule("nightly", cron="0 3 * * *", job="report")
+    runs = [replace(IDLE_RUN, schedules=(nightly,)), replace(IDLE_RUN, name="other", queue="other")]
+    up = LocalSupervisor(
+        [*map(LocalAgent, runs)],
+        machine,
+        machine,
+        machine,
+        clock=lambda: machine.now,
+        wake=asyncio.Event(),
+        left=["gone"],
+    )
+    await up._run_once()
+    assert machine.schedules == {"gone": (), "work": (nightly,), "other": ()}
+    machine.schedules.clear()
+    await up._run_once()
+    assert machine.schedules == {}
+    machine.now += SCHEDULES_S
+    await up._run_once()
+    assert machine.schedules == {"work": (nightly,)}
+
+
+async def test_schedules_that_redis_does_not_take_are_reported_once_and_written_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = FakeMachine()
+    up = LocalSupervisor(
+        [LocalAgent(IDLE_RUN)], machine, machine, machine, clock=lambda: machine.now, wake=asyncio.Event()
+    )
+
+    async def put(*_: Any) -> None:
+        raise QueueUnavailable("Redis is full")
+
+    monkeypatch.setattr(machine, "put_schedules", put)
+    for _ in range(3):
+        await up._run_once()
+        machine.now += SCHEDULES_S
+    assert machine.printed.count("the schedules of the file are not written: Redis is full") == 1
+    monkeypatch.undo()
+    await up._run_once()
+    assert machine.schedules == {"work": ()}

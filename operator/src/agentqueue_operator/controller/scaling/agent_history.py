@@ -172,7 +172,16 @@ class AgentHistory:
         ]
         return replace(view, silent=silent)
 
-    def decide(self, view: AgentView, policy: ScalingPolicy, *, at: float, now: datetime, has_server: bool) -> Decision:
+    def decide(
+        self,
+        view: AgentView,
+        policy: ScalingPolicy,
+        *,
+        at: float,
+        now: datetime,
+        has_server: bool,
+        registering: bool = False,
+    ) -> Decision:
         """Decide on the number of pods.
 
         Args:
@@ -181,9 +190,12 @@ class AgentHistory:
             at: monotonic seconds.
             now: wall clock, with which the creation times of pods are compared.
             has_server: there is a Redis to read from. Without one nothing counts as a failure.
+            registering: no worker of the present version has registered yet.
         """
         pods = without_silent(summary_of(view.living, view.deployment, now=now), view.silent)
-        return self.observer.decide(pods, current=view.current, policy=policy, at=at, has_server=has_server)
+        return self.observer.decide(
+            pods, current=view.current, policy=policy, at=at, has_server=has_server, registering=registering
+        )
 
     def worker_pods(self, view: AgentView, metrics: QueueMetrics, *, at: float) -> list[WorkerPod]:
         """Return the living pods as `scale_in` takes them. `at`: monotonic seconds."""

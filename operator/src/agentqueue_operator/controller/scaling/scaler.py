@@ -19,6 +19,7 @@ from agentqueue_operator.controller.ports import AgentPods, Cluster, Scaled
 from agentqueue_operator.controller.scaling.agent_history import AgentHistory, AgentView
 from agentqueue_operator.controller.scaling.drain_handshake import Handshake, HandshakeResult
 from agentqueue_operator.controller.scaling.lease_recovery import LeaseRecovery
+from agentqueue_operator.controller.scaling.registrations import RegistrationObserver
 from agentqueue_operator.controller.scaling.scale_in import (
     SETTLE_S,
     Action,
@@ -40,6 +41,8 @@ ANSWER_POLL_S: Final = 1.0
 """Interval in seconds between reconciles while marked workers are about to confirm. They renew leases every 2 s."""
 ANSWER_POLL_FOR_S: Final = 10.0
 """Time in seconds after which a worker that has not confirmed its mark is polled with the regular reconciles only."""
+START_MARGIN_S: Final = 0.05
+"""Time in seconds that is added before a reconcile for a delayed job, so that the job then counts as due soon."""
 LOWER_WITHIN_S: Final = 20.0
 """Time in seconds after a read within which replicas may be lowered. Drain marks expire 60 s after the read, and the
 write itself takes part of that time."""
@@ -77,6 +80,7 @@ class QueueScaler:
         self._lease_recovery = LeaseRecovery()
         self._publisher = Publisher("operator")
         self._handshake = Handshake(cluster)
+        self._registrations = RegistrationObserver(cluster)
 
     async def scale(
         self, queue: ResolvedQueue, agents: Mapping[str, AgentPods], *, queues: Queues | None, at: float
@@ -93,15 +97,25 @@ class QueueScaler:
                 AgentQueueError
             ):  # The decision has the reason MetricsMissing; the connection reports the error.
                 metrics = await queues.read(horizons_s)
+        registrations = await self._registrations.observe(queue, agents, metrics, queues)
         scaled: dict[str, Scaled] = {}
         decisions: dict[str, Decision] = {}
         for agent in queue.agents:
             history, policy = self._agents[agent.name], policy_of(agent, suspended=queue.suspend)
             view = history.observe(agents.get(agent.name, _NO_PODS), metrics.get(agent.queue_name), at=at)
-            decision = history.decide(view, policy, at=at, now=self._now(), has_server=queues is not None)
+            registration = registrations[agent.name]
+            decision = history.decide(
+                view,
+                policy,
+                at=at,
+                now=self._now(),
+                has_server=queues is not None,
+                registering=registration.registering,
+            )
             self._on_decision(agent.name, decision)
             decisions[agent.queue_name] = decision
-            scaled[agent.name] = await self._carry_out(agent, view, decision, queues, at)
+            carried_out = await self._carry_out(agent, view, decision, queues, at)
+            scaled[agent.name] = replace(carried_out, registered_jobs=registration.jobs)
         self._publisher.owner = Owner(f"{queue.namespace}/{queue.name}", queue.uid or "")
         if queues is not None:
             await self._publisher.publish(queues, decisions, at=at)
@@ -172,7 +186,10 @@ def _requeue_after_s(
     actions: Sequence[Action],
     result: HandshakeResult,
 ) -> float | None:
-    """Return the time in seconds until the next step of a scale-in may be due; None if no scale-in is in progress."""
+    """Return the time in seconds until the next step may be due; None if the ordinary period is soon enough.
+
+    That is a step of a scale-in, or the time at which a pod must be requested for the next delayed job.
+    """
     # The controllers have to catch up before the next step.
     if not view.is_observed and _wanted(view, decision) < view.current:
         return SETTLE_S
@@ -183,5 +200,8 @@ def _requeue_after_s(
     # Workers have to confirm their marks.
     if any(isinstance(action, RequestDrain) for action in actions):
         return ANSWER_POLL_S
-    awaits_answer = any(pod.marked_s is not None and pod.marked_s < ANSWER_POLL_FOR_S for pod in pods)
-    return ANSWER_POLL_S if awaits_answer else None
+    if any(pod.marked_s is not None and pod.marked_s < ANSWER_POLL_FOR_S for pod in pods):
+        return ANSWER_POLL_S
+    due_s = None if view.metrics is None else view.metrics.next_due_s
+    until_start_s = -1.0 if due_s is None else due_s - decision.terms.snapshot.rates.startup.total_seconds()
+    return until_start_s + START_MARGIN_S if until_start_s >= 0 else None

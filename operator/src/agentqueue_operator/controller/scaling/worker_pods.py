@@ -9,8 +9,10 @@ from agentqueue_operator.autoscaling.model import SCALE_UP_RATE_WINDOW_S, Pods
 from agentqueue_operator.autoscaling.removal import Stage
 from agentqueue_operator.controller.scaling.crashed_workers import FINAL_PHASES, WORKER
 from agentqueue_operator.controller.status.pod_problems import CONFIG_REASONS, IMAGE_REASONS, condition_of, last_end
+from agentqueue_operator.controller.status.rollout import REVISION_LABEL
 from agentqueue_operator.resources.kinds import REPLICA_SET, Object
 from agentqueue_operator.resources.render.names import NOT_REMOVABLE, REMOVABLE, REMOVABLE_LABEL
+from agentqueue_operator.resources.render.objects import digest
 
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 LOW_COST: Final = str(-(2**31))
@@ -81,6 +83,17 @@ def replica_sets_of(pods: Iterable[Object]) -> Sequence[str]:
     """Return the names of the ReplicaSets that own these pods."""
     owners = (owner for pod in pods for owner in pod["metadata"].get("ownerReferences") or ())
     return sorted({owner["name"] for owner in owners if owner.get("controller") and owner["kind"] == REPLICA_SET.kind})
+
+
+def template_of(live: Object) -> str:
+    """Return the digest of the pod template of a Deployment or ReplicaSet. They are equal if the first made the second.
+
+    The label by which a ReplicaSet finds its pods is left out, as the Deployment controller does.
+    """
+    template: Object = live["spec"].get("template") or {}
+    metadata = template.get("metadata") or {}
+    labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name != REVISION_LABEL}
+    return digest({**template, "metadata": {**metadata, "labels": labels}})
 
 
 def has_settled(deployment: Object | None, replica_sets: Iterable[Object | None]) -> bool:

@@ -38,6 +38,10 @@ class AgentFacts:
     needed: int = 0
     """Number of pods that the resource promises: minReplicas, or the replicas of mode Fixed."""
     draining: int = 0
+    registering: bool = False
+    """No worker of this version has registered its jobs and schedules yet, and one starts for that."""
+    registered_jobs: int | None = None
+    """Number of jobs that this version has registered; None if it has registered nothing."""
     rolling_out: bool = False
     """Pods of an older version exist, or the Deployment controller has not observed the newest version."""
     problem: Problem | None = None
@@ -81,7 +85,8 @@ class AgentFacts:
     @property
     def is_ready(self) -> bool:
         """Return whether the newest version is rolled out and serves, and the queue can be read."""
-        return self.read and self.serves and not self.rolling_out and self.failure is None
+        serves = self.read and self.serves and not self.registering
+        return serves and not self.rolling_out and self.failure is None
 
     @property
     def is_stranded(self) -> bool:
@@ -183,6 +188,8 @@ def _ready(facts: Facts) -> Condition:
         return _condition(FALSE, Reason.ROLLING_OUT, f"{replaced}: pods are replaced")
     if starting := _starting(facts):
         return _condition(FALSE, Reason.WORKERS_STARTING, f"{starting}: required workers are not ready yet")
+    if registering := _registering(facts):
+        return _condition(FALSE, Reason.REGISTERING, f"{registering}: no worker of this version has registered yet")
     if facts.suspended:
         return _condition(TRUE, Reason.SUSPENDED, "No job starts, because spec.suspend is true")
     return Condition(TRUE, Reason.AVAILABLE, "Redis answers, and every agent has its required workers.")
@@ -213,6 +220,11 @@ def _starting(facts: Facts) -> str:
     return ", ".join(agent.name for agent in facts.agents if not agent.serves)
 
 
+def _registering(facts: Facts) -> str:
+    """Return the names of the agents of which no worker has registered its jobs and schedules yet; empty: none."""
+    return ", ".join(agent.name for agent in facts.agents if agent.registering)
+
+
 def reconciling(ready: Condition, stalled: Condition | None) -> Condition:
     """Return kstatus's Reconciling: not ready, and on the way. It is never True together with Stalled."""
     if ready.status is TRUE:
@@ -234,6 +246,8 @@ def _progressing(facts: Facts) -> Condition:
         return _condition(TRUE, Reason.ROLLING_OUT, f"{replaced}: pods are replaced")
     if starting := _starting(facts):
         return _condition(TRUE, Reason.WORKERS_STARTING, f"{starting}: workers start")
+    if registering := _registering(facts):
+        return _condition(TRUE, Reason.REGISTERING, f"{registering}: a worker starts and registers")
     if changes := _scaling_changes(facts.agents):
         return _condition(TRUE, Reason.SCALING, "; ".join(changes))
     return Condition(FALSE, Reason.STABLE, "Every object is in its desired state.")
@@ -347,6 +361,8 @@ def _agent_status(agent: AgentFacts) -> Object:
         "readyReplicas": agent.ready,
         "draining": agent.draining,
     }
+    if agent.registered_jobs is not None:
+        status["registeredJobs"] = agent.registered_jobs
     if agent.read:
         status |= {
             "busySlots": agent.busy,

@@ -11,7 +11,14 @@ from agentqueue_operator.resources.kinds import Object
 REPORTED: Final = (ConditionType.READY, ConditionType.REDIS_READY, ConditionType.CONFIGURATION_WARNING)
 """Conditions whose changes become events. The other conditions follow from these, or have events of their own."""
 TRANSIENT: Final = frozenset(
-    {Reason.REDIS_STARTING, Reason.WORKERS_STARTING, Reason.ROLLING_OUT, Reason.OBJECTS_PENDING, Reason.UNKNOWN}
+    {
+        Reason.REDIS_STARTING,
+        Reason.WORKERS_STARTING,
+        Reason.REGISTERING,
+        Reason.ROLLING_OUT,
+        Reason.OBJECTS_PENDING,
+        Reason.UNKNOWN,
+    }
 )
 """Reasons that every start and every rollout passes through. They are not worth an event."""
 REQUESTED: Final = frozenset({Reason.SUSPENDED})

@@ -95,6 +95,8 @@ def agent_facts(
             ScalingMode.EXTERNAL: 1,
         }[agent.scaling.mode],
         draining=scaled.draining,
+        registering=scaled.registering,
+        registered_jobs=scaled.registered_jobs,
         rolling_out=rollout.rolling_out,
         problem=rollout.problem or unmounted,
         newest_problem=rollout.newest_problem or unmounted,

@@ -41,6 +41,11 @@ class Reason(StrEnum):
         NOT_FINAL,
     )
     WORKERS_STARTING = ("WorkersStarting", "Wait; the workers start.", NOT_FINAL)
+    REGISTERING = (
+        "Registering",
+        "Wait; one worker of each new version starts, so that its jobs and schedules are known. Then it may end.",
+        NOT_FINAL,
+    )
     OBJECTS_PENDING = (
         "ObjectsPending",
         "Wait; an object is being deleted or has just changed. The next reconcile applies it.",

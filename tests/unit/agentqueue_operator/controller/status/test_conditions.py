@@ -219,6 +219,29 @@ def test_everything_is_ready() -> None:
             id="an-object-is-to-be-applied",
         ),
         pytest.param(
+            facts(agent(desired=1, ready=0, needed=0, registering=True)),
+            {
+                "Ready": ("False", "Registering"),
+                "Reconciling": ("True", "Registering"),
+                "Progressing": ("True", "Registering"),
+                "Stalled": ("False", "ProgressPossible"),
+            },
+            id="a-new-version-registers",
+        ),
+        pytest.param(
+            facts(
+                agent(
+                    desired=1,
+                    ready=0,
+                    needed=0,
+                    registering=True,
+                    problem=Problem(Reason.HANDLER_NOT_IMPORTED, "handler m:agent: SyntaxError"),
+                )
+            ),
+            {"Ready": ("False", "HandlerNotImported"), "Stalled": ("True", "HandlerNotImported")},
+            id="a-new-version-cannot-be-imported",
+        ),
+        pytest.param(
             facts(problems=(Problem(Reason.OBJECT_INVALID, "no such field"),)),
             {"Ready": ("False", "ObjectInvalid"), "Stalled": ("True", "ObjectInvalid")},
             id="an-object-is-refused",
@@ -386,6 +409,14 @@ def test_numbers_and_agents() -> None:
 )
 def test_which_agents_count_as_ready(given: AgentFacts, expected: str) -> None:
     assert status_of(facts(given), None, now=NOW)["readyAgents"] == expected
+
+
+def test_an_agent_that_has_not_registered_is_not_ready_and_shows_its_jobs_later() -> None:
+    before = status_of(facts(agent(registering=True)), None, now=NOW)
+    after = status_of(facts(agent(registered_jobs=7)), before, now=NOW)
+    assert (before["readyAgents"], after["readyAgents"]) == ("0/1", "1/1")
+    assert "registeredJobs" not in before["agents"][0]
+    assert after["agents"][0]["registeredJobs"] == 7
 
 
 def test_the_status_shows_how_the_console_is_reached() -> None:
