@@ -199,6 +199,10 @@ def encode_result(record: ResultRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
     return raw
 
 
+COMPLETED: Final = State.COMPLETED.value
+"""The state of each completed job. Reading the value of an Enum takes longer than reading this."""
+
+
 def encode_completed(
     job: JobRecord,
     value: Any,
@@ -243,7 +247,7 @@ def encode_completed(
         "q": queue,
         "id": id,
         "x": {
-            "state": State.COMPLETED.value,
+            "state": COMPLETED,
             "p": job.priority,
             "attempts": attempt,
             "deliveries": deliveries,

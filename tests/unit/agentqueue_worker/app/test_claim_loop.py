@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from unittest.mock import Mock
 
+from agentqueue.clock import monotonic
 from agentqueue.keys import Level
 from agentqueue.model.job import JobRecord, encode_job
-from agentqueue.model.outcomes import Claimed, Outcome
+from agentqueue.model.outcomes import Claimed, Outcome, Released
 from agentqueue.store import Engine, FinishAndClaimReply
 from agentqueue_worker.app.claim_loop import ClaimLoop
 from agentqueue_worker.app.job import RunningJob
@@ -109,6 +110,18 @@ async def test_a_burst_is_not_over_while_claimed_jobs_have_not_started() -> None
     running = await run(world, 3)
     assert not running.done()
     running.cancel()
+
+
+async def test_an_interval_is_over_with_its_timer_which_may_be_early_by_half_a_millisecond() -> None:
+    world = World(0)
+    loop, state = world.loop, world.state
+    state.claimed.append(Claimed("ahead", Level.NORMAL, 1.0, RECORD, 0, {}, cancel=False))
+    state.outbox.add(Released("ended", Level.NORMAL))
+    loop._poll_at = float("inf")
+    loop._hold_until = monotonic() + 60
+    assert not loop._is_due(monotonic())
+    loop._end_hold()
+    assert loop._is_due(monotonic())
 
 
 async def test_claims_by_age_are_left_out_after_a_claim_that_has_left_no_job() -> None:

@@ -73,8 +73,8 @@ def test_how_many_jobs_a_round_trip_claims(concurrency: int, mean_seconds: float
     [
         pytest.param(10, 0.0, 0.001, 0, id="no-mean-yet"),
         pytest.param(10, 1.0, 0.001, 0, id="long-jobs"),
-        pytest.param(100, 0.05, 0.0005, 6, id="3-ms-of-work"),
-        pytest.param(100, 0.05, 0.003, 9, id="one-and-a-half-round-trips"),
+        pytest.param(100, 0.05, 0.0005, 15, id="7.5-ms-of-work"),
+        pytest.param(100, 0.05, 0.006, 18, id="one-and-a-half-round-trips"),
         pytest.param(100, 0.05, 0.5, 20, id="10-ms-of-work-at-most"),
         pytest.param(1, 0.0001, 0.0005, 8, id="short-jobs-without-an-interval"),
         pytest.param(1, 0.00001, 0.001, 32, id="few-slots-bounded"),

@@ -39,7 +39,10 @@ class WorkerTelemetry:
         """Count and log the end of a job. See the port."""
         self.metrics.ended(job, outcome, seconds)
         if type(outcome) is Completed:
-            self._log_completed(job, seconds)
+            if self._lines >= MAX_COMPLETION_LOGS_PER_S and int(job.started + seconds) == self._second:
+                self._suppressed += 1  # as for most jobs of a busy worker
+            else:
+                self._log_completed(job, seconds)
             return
         if outcome is None:
             reason = "the lease was lost"
@@ -68,9 +71,6 @@ class WorkerTelemetry:
             if self._suppressed:
                 log.info("completion_logs_suppressed", jobs=self._suppressed)
             self._second, self._lines, self._suppressed = second, 0, 0
-        if self._lines >= MAX_COMPLETION_LOGS_PER_S:
-            self._suppressed += 1
-            return
         self._lines += 1
         log.info("job_completed", **job_fields(job, self.metrics.queue), seconds=round(seconds, 3))
 

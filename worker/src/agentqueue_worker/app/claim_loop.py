@@ -143,22 +143,24 @@ class ClaimLoop:
         state = self._state
         if state.claimed and now < self._hold_until:
             self._is_holding = True
-            until = min(self._poll_at, self._hold_until)
+            until, wake = min(self._poll_at, self._hold_until), self._end_hold
         else:
+            wake = self.wake_loop
             until = min(self._poll_at, self._claim_at) if state.want else self._poll_at
             if state.outbox and state.outbox.blocked_until is not None:
                 until = min(until, state.outbox.blocked_until)
             if state.claimed:
                 until = min(until, self._unstarted.stale_at)
-        timer = state.loop.call_later(max(until - now, 0.0005), self._wake)
+        timer = state.loop.call_later(max(until - now, 0.0005), wake)
         try:
             await self._wait_until_woken()
         finally:
             self._is_holding = False
             timer.cancel()
 
-    def _wake(self) -> None:
-        self._is_holding = False
+    def _end_hold(self) -> None:
+        # uvloop rounds delays to milliseconds. Waiting for the rest of one would turn the event loop without a pause.
+        self._is_holding, self._hold_until = False, 0.0
         self.wake_loop()
 
     async def _wait_until_woken(self) -> None:

@@ -116,6 +116,7 @@ class RunningJob(ClaimedJob["Handler"]):
         "attempt",
         "context",
         "deadline",
+        "delivery",
         "durable",
         "ending",
         "extra",
@@ -137,8 +138,11 @@ class RunningJob(ClaimedJob["Handler"]):
         self.claimed = claimed
         self.record = record
         self.handler = handler
-        self.attempt = claimed.attempts + max(record.job_try or 1, 1)
+        first = 1 if record.job_try is None else max(record.job_try, 1)
+        self.attempt = claimed.attempts + first
         """Number of this attempt, from 1. arq's `_job_try` sets the number of the first attempt."""
+        self.delivery = claimed.delivery if claimed.meta else claimed.attempts + 1
+        """Number of this start, from 1. Starts that ended in a crash or a release count too."""
         self.started = started
         """When it started, in seconds of the monotonic clock."""
         self.started_ms = started_ms
@@ -187,12 +191,6 @@ class RunningJob(ClaimedJob["Handler"]):
     def attempts(self) -> int:
         """Number of attempts, this one included."""
         return self.attempt
-
-    @property
-    def delivery(self) -> int:
-        """Number of this start, from 1. Starts that ended in a crash or a release count too."""
-        claimed = self.claimed
-        return claimed.delivery if claimed.meta else claimed.attempts + 1
 
     @property
     def deliveries(self) -> int:

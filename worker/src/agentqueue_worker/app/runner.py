@@ -155,6 +155,7 @@ class Runner:
 
     async def _run(self, job: RunningJob) -> None:
         bind_job(job)
+        job.started = monotonic()  # tasks of jobs that were claimed together come one after the other
         try:
             value = await job.handler.call(job)
             while type(value) not in NEVER_AWAITABLE and hasattr(type(value), "__await__"):
@@ -400,7 +401,8 @@ class Runner:
         self._state.mean_seconds = moving_mean(mean, seconds) if mean else seconds
         if self._wants_recorded:
             self.unrecorded[job.id] = job
-        self._put(outcome)
+        self._state.outbox.add(outcome)
+        self._state.wake_loop()
         self._ended(job, outcome, seconds, error)  # last, since a log that fails must not keep the outcome from Redis
 
     def _put(self, outcome: Outcome) -> None:
