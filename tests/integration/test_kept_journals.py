@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from agentqueue import Agent, Client, Context
-from agentqueue.model.job import State
 from agentqueue.store import Server
 from agentqueue.store.journal import Journals
 from tests.support.workers import until, working

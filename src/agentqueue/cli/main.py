@@ -36,6 +36,7 @@ COMMANDS_OF_PACKAGES: Final = {
     "explain": ("operator", "agentqueue-operator"),
     "render": ("operator", "agentqueue-operator"),
     "worker": ("worker", "agentqueue-worker"),
+    "check": ("worker", "agentqueue-worker"),
 }
 """Commands of other packages: the part of AgentQueue, and the package to install if the command is missing."""
 

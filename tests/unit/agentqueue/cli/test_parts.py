@@ -113,6 +113,7 @@ class TestMain:
             ("explain", "agentqueue-operator"),
             ("render", "agentqueue-operator"),
             ("worker", "agentqueue-worker"),
+            ("check", "agentqueue-worker"),
         ],
     )
     def test_a_command_that_is_not_installed_says_what_to_install(

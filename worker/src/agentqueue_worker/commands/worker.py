@@ -1,4 +1,4 @@
-"""The command `agentqueue worker`, an entry point of group `agentqueue.commands`. Heavy imports wait until it runs."""
+"""The commands of the worker, an entry point of group `agentqueue.commands`. Heavy imports wait until they run."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from agentqueue_worker.commands.check import check
+
 PANEL = "Run"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command("worker", rich_help_panel=PANEL)(worker)
+    app.command("check", rich_help_panel=PANEL)(check)
 
 
 def worker(
