@@ -20,6 +20,7 @@ class FakeRuntime:
         self.queue = self.declared_queue = queue
         self.worker = "w"
         self.state: Any = SimpleNamespace()
+        self.client: Any = None
         self.draining = draining
         self.thread = threading.get_ident()
         self.reported: list[tuple[str, Progress]] = []

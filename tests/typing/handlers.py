@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, assert_type
 
-from agentqueue import Agent, Backoff, Context, Fatal, Retry, WorkerContext
+from agentqueue import Agent, Backoff, Client, Context, Fatal, Retry, WorkerContext
 from agentqueue.agent.job_definition import JobDefinition
 
 
@@ -130,6 +130,8 @@ async def contexts(ctx: Context) -> None:
     print(ctx.ending == "canceled")  # type: ignore[comparison-overlap]
     assert_type(ctx.resume, Any)
     assert_type(ctx.state, Any)
+    client: Client = ctx.client
+    assert_type((await client.stats(ctx.queue)).waiting, int)
     assert_type(ctx.progress(50), Awaitable[None])
     assert_type(ctx.checkpoint({"page": 2}), Awaitable[None])
     await ctx.progress(12.5, "half way")

@@ -82,6 +82,11 @@ class Runtime(Protocol):
     """Identifier of the event loop's thread."""
     loop: "AbstractEventLoop"
 
+    @property
+    def client(self) -> Any:
+        """Return an `agentqueue.Client` of the server that the worker serves."""
+        ...
+
     def progress(self, job_id: str, progress: Progress) -> None:
         """Record a job's progress, which is written periodically. Called in the loop's thread."""
         ...
@@ -208,6 +213,23 @@ class Context:
     def state(self) -> Any:
         """Return the state that `@agent.startup` has set up. All jobs of this worker share it."""
         return self._runtime.state
+
+    @property
+    def client(self) -> Any:
+        """Return a `Client` of the server that the job came from: `client: Client = ctx.client`. Async handlers only.
+
+        All jobs of the worker share it, and the worker closes it. What it does is not kept in the journal: a handler
+        that may run again calls it in a step, and gives the jobs that it enqueues an `id`.
+
+        Raises:
+            UsageError: A plain `def` handler runs in a thread, and needs a `SyncClient` of its own.
+        """
+        if threading.get_ident() != self._runtime.thread:
+            raise UsageError(
+                "ctx.client belongs to the event loop of the worker: write the handler as `async def`, "
+                "or make a SyncClient in it"
+            )
+        return self._runtime.client
 
     @property
     def resume(self) -> Any:

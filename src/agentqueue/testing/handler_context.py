@@ -20,6 +20,7 @@ from agentqueue.agent.limit import LimitUse
 from agentqueue.agent.outcomes import NotDone, Retry, Snooze, StepFailed
 from agentqueue.agent.payload import to_json
 from agentqueue.agent.waiting import First, Signal, Waiting
+from agentqueue.client import Client
 from agentqueue.errors import UsageError
 from agentqueue.model.attempts import Progress
 from agentqueue.model.exceptions import name_exception
@@ -42,6 +43,7 @@ def context(
     delivery: int = 1,
     resume: Any = None,
     state: Any = None,
+    client: Client | None = None,
 ) -> Context:
     """Return a context with which a test calls a handler: `await buy(context(), order)`.
 
@@ -60,11 +62,12 @@ def context(
         delivery: Number of the start.
         resume: The checkpoint of an earlier delivery.
         state: What `@agent.startup` would have set up.
+        client: The client that the handler gets as `ctx.client`, such as that of a Sandbox.
     """
     calls = _DirectCalls(signals or {}, children or {})
     raw = None if resume is None else encode(resume, what="resume")
     record = JobRecord(name=name, queue=queue)
-    made = Context(_Runtime(queue, state, calls), record, id=id, attempt=attempt, delivery=delivery, resume=raw)
+    made = Context(_Runtime(queue, state, calls, client), record, id=id, attempt=attempt, delivery=delivery, resume=raw)
     made.thread = threading.get_ident()
     return made
 
@@ -74,15 +77,23 @@ class _Runtime:
 
     draining = False
 
-    def __init__(self, queue: str, state: Any, calls: "_DirectCalls") -> None:
+    def __init__(self, queue: str, state: Any, calls: "_DirectCalls", client: Client | None) -> None:
         self.queue = self.declared_queue = queue
         self.state = SimpleNamespace() if state is None else state
         self._calls = calls
+        self._client = client
         try:
             self.loop = asyncio.get_running_loop()
             self.thread = threading.get_ident()
         except RuntimeError:
             self.loop, self.thread = _loop_in_thread()
+
+    @property
+    def client(self) -> Client:
+        """Return the client that the test has given."""
+        if self._client is None:
+            raise UsageError("the handler uses ctx.client: give one, context(client=box.client)")
+        return self._client
 
     def progress(self, job_id: str, progress: Progress) -> None:
         """Keep nothing: `ctx.last_progress` has it."""

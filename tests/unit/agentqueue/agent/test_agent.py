@@ -399,6 +399,10 @@ class FakeRuntime:
     def limits(self, job_id: str) -> LimitCalls:
         raise AssertionError("the job makes no call under a limit")
 
+    @property
+    def client(self) -> str:
+        return "the worker's client"
+
     def durable(self, job_id: str) -> Durable:
         raise AssertionError(f"{job_id} makes no durable calls")
 

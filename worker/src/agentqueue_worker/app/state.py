@@ -28,6 +28,7 @@ from agentqueue_worker.domain.wait_counts import Waits
 if TYPE_CHECKING:
     from agentqueue.agent.durable import Durable
     from agentqueue.agent.limit import LimitCalls
+    from agentqueue.client import Client
     from agentqueue.model.outcomes import Claimed
     from agentqueue_worker.app.job import Ending, RunningJob
 
@@ -115,6 +116,10 @@ class WorkerState:
         self.open_limits: Callable[[RunningJob], LimitCalls]  # set by the worker
         """Makes the calls of a running job under limits."""
         self._call_numbers = count(1)
+        self.open_client: Callable[[], Client]  # set by the worker
+        """Makes the client that handlers use."""
+        self.opened_client: Client | None = None
+        """That client, once a handler has used it."""
         self._progress_writer = notes
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -242,6 +247,13 @@ class WorkerState:
             job.has_progressed = True
         if not await self._progress_writer.write(job, fields, strict=strict):
             self.lose(job_id)
+
+    @property
+    def client(self) -> "Client":
+        """Return the client that handlers use. It is made at the first use, and has connections of its own."""
+        if self.opened_client is None:
+            self.opened_client = self.open_client()
+        return self.opened_client
 
     def durable(self, job_id: str) -> "Durable":
         """Return the durable calls of a running job."""

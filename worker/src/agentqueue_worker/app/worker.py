@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import structlog
@@ -31,6 +31,9 @@ from agentqueue_worker.app.progress_writer import ProgressWriter
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from agentqueue.client import Client
 
 SERVER_CHECK_INTERVAL_S: Final = 60.0
 """Seconds between checks that the server keeps jobs. A failover may lead to a replica or to an evicting server."""
@@ -93,8 +96,17 @@ class Worker:
             job.limits = limits = JobLimits(job, Limits(self._server), self.state)
             return limits
 
+        def open_client() -> "Client":
+            from agentqueue.client import Client  # noqa: PLC0415  # most handlers need none
+
+            client = Client.at(self._server.options)
+            if self.crashed:
+                client.server.sever()
+            return client
+
         self.state.open_durable = open_durable
         self.state.open_limits = open_limits
+        self.state.open_client = open_client
         self.state.renew_soon = self._renewer.renew_soon
         self.crashed = False
         """True after `crash`."""
@@ -117,6 +129,8 @@ class Worker:
         """
         self.crashed = True
         self._server.sever()
+        if self.state.opened_client is not None:
+            self.state.opened_client.server.sever()
         for job in list(self.state.running.values()):
             self._runner.lose(job)
         if self._deadline is not None:
@@ -295,5 +309,7 @@ class Worker:
             await self.registry.stop()
         finally:
             self.state.close()
+            if self.state.opened_client is not None:
+                await self.state.opened_client.close()
             await self._server.close()
             log.info("worker_stopped", finished=self.state.finished, left=len(self.state.leases))
