@@ -42,6 +42,7 @@ from agentqueue.model.limits import check_limit_names
 from agentqueue.model.new_job import NO_PAYLOAD, prepare_job
 from agentqueue.model.numbers import plain_number
 from agentqueue.model.retry_policy import Seconds, seconds
+from agentqueue.model.stream import MAX_EVENT_BYTES
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -118,7 +119,8 @@ class _Finished:
         yield
 
 
-_FINISHED: Final = _Finished()
+FINISHED: Final = _Finished()
+"""Result of calls that need not wait."""
 
 
 class Context:
@@ -282,7 +284,7 @@ class Context:
             runtime.progress(self.id, progress)
         else:
             runtime.loop.call_soon_threadsafe(runtime.progress, self.id, progress)
-        return _FINISHED
+        return FINISHED
 
     def checkpoint(self, value: Any, *, strict: bool = False) -> Awaitable[None]:
         """Store a JSON value that survives drains, crashes and retries. The next delivery reads it as `ctx.resume`.
@@ -312,7 +314,40 @@ class Context:
         import asyncio  # noqa: PLC0415  # imported by handlers in threads
 
         asyncio.run_coroutine_threadsafe(runtime.checkpoint(self.id, raw, strict=strict), runtime.loop).result()
-        return _FINISHED
+        return FINISHED
+
+    def emit(self, data: Any) -> Awaitable[None]:
+        """Append an event to the job's stream, which `client.stream` and the console's API pass on while the job runs.
+
+        Events are written in batches, 50 ms after the first of a batch at the latest. The call waits only while the
+        buffer is full. In a plain `def` handler the call itself waits. Steps may emit too, and a step that is not
+        called again, since the journal has its value, emits again what it has emitted. So a run that goes on after a
+        crash or a suspension emits the same text from its beginning, and readers get nothing twice.
+
+        Args:
+            data: A JSON value, a pydantic model or a dataclass. A text may be a part of a longer text, such as a token.
+
+        Raises:
+            InvalidPayload: The value is not JSON, or exceeds 64 KiB.
+            DurableError: The job has ended, or the call comes from a thread that is neither the handler's nor a step's.
+        """
+        if self.ended:
+            raise DurableError(f"job {self.id} has ended; nothing may use its context any more")
+        step = current_step.get()
+        event = encode(to_json(data, "the event"), what=f"an event of job {self.id}", max_bytes=MAX_EVENT_BYTES)
+        runtime = self._runtime
+        thread = threading.get_ident()
+        if step is None and thread != self.thread:
+            self._calls()  # raises
+        if self._durable is None:
+            self._durable = runtime.durable(self.id)
+        if thread == runtime.thread:
+            return self._durable.emit(event, step or "")
+        return cast("Awaitable[None]", self._call(self._emit_in_loop(event, step or "")) or FINISHED)
+
+    async def _emit_in_loop(self, event: bytes, step: str) -> None:
+        assert self._durable is not None
+        await self._durable.emit(event, step)
 
     # A type checker knows all arguments of a call without options, by ParamSpec. With options it knows the positional
     # ones, by TypeVarTuple.

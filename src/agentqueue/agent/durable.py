@@ -184,6 +184,15 @@ class Durable(Protocol):
         """Wait for the first of several waits to end. See `Context.first`."""
         ...
 
+    def emit(self, event: bytes, step: str) -> Awaitable[None]:
+        """Append an event to the job's stream. See `Context.emit`. Called in the event loop's thread.
+
+        Args:
+            event: the event as JSON.
+            step: the step that emits it, such as `plan#1`; empty outside of steps.
+        """
+        ...
+
     def busy(self) -> AbstractAsyncContextManager[None]:
         """Keep the run from being suspended. See `Context.busy`."""
         ...

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentqueue.client.status import JobStatus
     from agentqueue.client.sync_client import SyncClient, SyncJob
     from agentqueue.model.job import OMITTED
+    from agentqueue.model.stream import StreamEvent
 
 __all__ = [
     "OMITTED",
@@ -29,6 +30,7 @@ __all__ = [
     "Page",
     "QueueStats",
     "Replayed",
+    "StreamEvent",
     "SyncClient",
     "SyncJob",
     "WorkerStats",
@@ -47,6 +49,7 @@ if not TYPE_CHECKING:  # a type checker accepts any name of a module with `__get
             "Page": "agentqueue.client.responses",
             "QueueStats": "agentqueue.client.stats",
             "Replayed": "agentqueue.client.responses",
+            "StreamEvent": "agentqueue.model.stream",
             "SyncClient": "agentqueue.client.sync_client",
             "SyncJob": "agentqueue.client.sync_client",
             "WorkerStats": "agentqueue.client.stats",

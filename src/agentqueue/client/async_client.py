@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Awaitable,
@@ -16,6 +17,7 @@ from collections.abc import (
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, Unpack, cast, overload
 
@@ -60,6 +62,7 @@ from agentqueue.model.json import MAX_BYTES, encode
 from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, prepare_job
 from agentqueue.model.record_heads import DEAD_LETTER_BYTES, HEAD_BYTES, Cut
 from agentqueue.model.result import encode_result
+from agentqueue.model.stream import Follower, StreamEvent, events_of
 from agentqueue.model.times import from_ms
 from agentqueue.store import (
     Sentinels,
@@ -75,6 +78,7 @@ from agentqueue.store import (
 from agentqueue.store.jobs import BATCH
 from agentqueue.store.lookup import DeadRange, find_queue
 from agentqueue.store.signals import MAX_SIGNAL_BYTES, send_signal
+from agentqueue.store.streams import StreamReader
 
 if TYPE_CHECKING:
     import arq.jobs
@@ -179,6 +183,10 @@ class Job(Generic[R_co]):
         """Cancel the job; see `Client.cancel`."""
         return await self._client.cancel(self.id, queue=self.queue, cascade=cascade)
 
+    def stream(self, after: str | None = None) -> AsyncGenerator[StreamEvent]:
+        """Read what the job emits, until it ends; see `Client.stream`."""
+        return self._client.stream(self.id, after)
+
     async def signal(
         self,
         name: str,
@@ -190,6 +198,18 @@ class Job(Generic[R_co]):
     ) -> bool:
         """Send a signal to the job; see `Client.signal`."""
         return await self._client.signal(self.id, name, data, sender=sender, id=id, queue=self.queue)
+
+
+async def _through_outage(call: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of a call that is repeated while the server does not answer, for up to 30 s."""
+    deadline = monotonic() + SERVER_OUTAGE_TOLERANCE_S
+    while True:
+        try:
+            return await call()
+        except QueueUnavailable:
+            if monotonic() >= deadline:
+                raise
+            await asyncio.sleep(LAST_POLL_S)
 
 
 class Client:
@@ -544,6 +564,50 @@ class Client:
                 raise ResultTimeout(f"job {id} is still {status.state}; it goes on, ask again later")
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, LAST_POLL_S)
+
+    async def stream(self, id: str, after: str | None = None) -> AsyncGenerator[StreamEvent]:  # noqa: A002
+        """Read what a job emits by `ctx.emit`: all that there is, and then what comes, until the job ends.
+
+        The events may be read before the job starts, while it runs and after its end, by any number of readers, until
+        the retention of the job's result has passed. The stream keeps its last 10,000 events, up to 16 MiB. Reading
+        survives an outage of the server of up to 30 s. Each reader has a connection of its own.
+
+        Args:
+            id: The job's ID.
+            after: ID of the last event that was read; reading goes on behind it. None reads from the beginning.
+
+        Yields:
+            Events, of which the last one has the type `end`. After a `rewind`, as many events stand as its data says,
+            and the reader forgets those that followed: the job runs again, and goes on differently from there.
+
+        Raises:
+            JobNotFound: The job is not known, or no longer known.
+            UsageError: `after` is not the ID of an event.
+        """
+        follower, reader = Follower(after), StreamReader(self.server, check_id(id))
+        self._fork_guard.check(asyncio.get_running_loop())
+        try:
+            state = await _through_outage(reader.state)
+            if state.left_behind:
+                follower = Follower()
+            place = state.left_behind or follower.place
+            is_live = state.is_live
+            while True:
+                found = await _through_outage(partial(reader.next, place, wait=is_live))
+                for place, fields in found:  # where the next call goes on
+                    for event in events_of(follower, place, fields):
+                        yield event
+                        if event.type == "end":
+                            return
+                if not found and not is_live:
+                    break
+                is_live = bool(found) or await _through_outage(reader.is_live)
+            status = await _through_outage(lambda: self.status(id))
+            if not status.is_final:  # it was replayed, or enqueued again, between two calls
+                raise JobNotFound(f"job {id} has begun again while its end was read; read its stream from the start")
+            yield StreamEvent(follower.id, "end", str(status.state))
+        finally:
+            await reader.close()
 
     async def cancel(self, id: str, *, queue: str | None = None, cascade: bool = True) -> Cancellation:  # noqa: A002
         """Cancel a job. A job that has not started is cancelled at once, a running one by its worker within a second.

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from datetime import timedelta
@@ -23,6 +23,7 @@ from agentqueue.model.dead_letter import DeadLetter
 from agentqueue.model.job import OMITTED, State
 from agentqueue.model.json import MAX_BYTES
 from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, Prepared
+from agentqueue.model.stream import StreamEvent
 from agentqueue.store import Sentinels, Tls
 
 if TYPE_CHECKING:
@@ -137,6 +138,10 @@ class SyncJob(Generic[R_co]):
     def result(self, timeout: float | timedelta | None = None) -> R_co:
         """Wait until the job ends, and return the result of its handler; see `Job.result`."""
         return self._client._thread.run(self._job.result(timeout))  # noqa: SLF001  # its own
+
+    def stream(self, after: str | None = None) -> Generator[StreamEvent]:
+        """Read what the job emits, until it ends; see `Client.stream`."""
+        return self._client.stream(self.id, after)
 
     def cancel(self, *, cascade: bool = True) -> Cancellation:
         """Cancel the job; see `Client.cancel`."""
@@ -296,6 +301,19 @@ class SyncClient:
     ) -> Any:
         """Wait until the job ends, and return the result of its handler; see `Client.result`."""
         return self._thread.run(self._client.result(id, timeout, queue=queue))
+
+    def stream(self, id: str, after: str | None = None) -> Generator[StreamEvent]:  # noqa: A002
+        """Read what a job emits, until it ends; see `Client.stream`."""
+        events = self._client.stream(id, after)
+
+        async def read() -> StreamEvent | None:
+            return await anext(events, None)
+
+        try:
+            while (event := self._thread.run(read())) is not None:
+                yield event
+        finally:
+            self._thread.run(events.aclose())
 
     def cancel(self, id: str, *, queue: str | None = None, cascade: bool = True) -> Cancellation:  # noqa: A002
         """Cancel a job; see `Client.cancel`."""

@@ -57,6 +57,15 @@ def idempotency_key(job_id: str, label: str) -> str:
     return f"{_NOT_IN_KEYS.sub('-', f'{job_id}.{label}')[:MAX_READABLE_KEY]}.{digest}"
 
 
+def events_field(field: str) -> str:
+    """Return the journal's field for what a step has emitted to the job's stream, by the field of the step.
+
+    >>> events_field("step:plan#1")
+    'events:plan#1'
+    """
+    return f"events:{field.removeprefix(STEP_PREFIX)}"
+
+
 class EntryState(StrEnum):
     """State of an entry. One that is done or raised has ended, and is never overwritten."""
 

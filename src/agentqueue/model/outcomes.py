@@ -50,6 +50,8 @@ class Completed:
     """The job has a journal, which is deleted."""
     returns: ParentReturn | None = None
     """What the parent that waits for the job gets."""
+    has_stream: bool = False
+    """The job has emitted events. Its stream gets its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Cancelled:
     has_journal: bool = False
     """The job has a journal, which is deleted."""
     returns: ParentReturn | None = None
+    has_stream: bool = False
+    """The job has emitted events. Its stream gets its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from agentqueue.keys import (
     RETRY,
     RETURNS,
     SIGNALS,
+    STREAM,
     check_queue,
 )
 from agentqueue.store.scripts import read_all
@@ -48,6 +49,8 @@ CALLED: Final = (
     "SELECT",  # only for a database other than 0
     "SET",
     "SMEMBERS",
+    "XRANGE",
+    "XREAD",
     "ZCOUNT",
     "ZRANGE",
     "ZREVRANGE",
@@ -73,6 +76,7 @@ _PREFIXES: Final = (
     JOURNAL,
     SIGNALS,
     RETURNS,
+    STREAM,
     LAST_CALL_KEY,
     DECISION,
     LIMIT,

@@ -122,16 +122,16 @@ def encode_outcome(outcome: Outcome) -> list[Any]:
     kind: str
     args: list[Any]
     match outcome:
-        case Completed(id, level, result, keep_ms, run_ms, children, has_journal):
-            kind, args = "completed", [id, int(level), result, keep_ms, run_ms, int(has_journal)]
+        case Completed(id, level, result, keep_ms, run_ms, children, has_journal, has_stream=has_stream):
+            kind, args = "completed", [id, int(level), result, keep_ms, run_ms, has_journal + 2 * has_stream]
             args += _encode_children(children)
         case Rescheduled(id, level, delay_ms, notes):
             kind, args = "rescheduled", [id, int(level), delay_ms, *_flatten(notes)]
         case DeadLettered(id, level, result, keep_ms, fingerprint, dead_letter, children, kept):
             fields = [id, int(level), result, keep_ms, fingerprint, dead_letter, len(kept), *_flatten(kept)]
             kind, args = "dead_lettered", [*fields, *_encode_children(children)]
-        case Cancelled(id, level, result, keep_ms, has_journal):
-            kind, args = "cancelled", [id, int(level), result, keep_ms, int(has_journal)]
+        case Cancelled(id, level, result, keep_ms, has_journal, has_stream=has_stream):
+            kind, args = "cancelled", [id, int(level), result, keep_ms, has_journal + 2 * has_stream]
         case Released(id, level, delay_ms, notes):
             kind, args = "released", [id, int(level), -1 if delay_ms is None else delay_ms, *_flatten(notes)]
         case Suspended(id, level, run_ms, waits, notes):
@@ -224,7 +224,9 @@ class Engine:
         others: list[Outcome] = []
         returning: list[Completed | DeadLettered | Cancelled] = []
         for outcome in outcomes:
-            if type(outcome) is Completed and not (outcome.children or outcome.has_journal):  # most jobs
+            if type(outcome) is Completed and not (
+                outcome.children or outcome.has_journal or outcome.has_stream
+            ):  # most jobs
                 if outcome.level is not level or outcome.keep_ms != keep_ms:
                     level, keep_ms = outcome.level, outcome.keep_ms
                     group = groups.setdefault((level, keep_ms), [])

@@ -77,6 +77,7 @@ class Journals:
         state: EntryState,
         body: bytes,
         meta: Mapping[str, bytes | str | int],
+        events: bytes = b"",
     ) -> Recorded | None:
         """Write an entry, unless the one that stands there has ended. None if another delivery has begun.
 
@@ -87,13 +88,14 @@ class Journals:
             state: the state of the call.
             body: JSON of `agentqueue.model.journal.encode_body`.
             meta: fields to write to the job's meta hash.
+            events: JSON list of the events that the step has emitted; empty for none.
 
         Raises:
             JournalUnreadable: another program has written a key of another type in the journal's place.
             QueueFull: the server is at `maxmemory`, and the entry is an intent. Nothing was done.
         """
         script = self._record_ended if state in _ENDED else self._record_intent
-        args = [lease, job_id, field, str(state), body, *(part for pair in meta.items() for part in pair)]
+        args = [lease, job_id, field, str(state), body, events, *(part for pair in meta.items() for part in pair)]
         reply = await self._run(script, job_id, args)
         return Recorded(reply[0], reply[1] if len(reply) > 1 else None) if reply else None
 

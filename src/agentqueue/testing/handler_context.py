@@ -5,7 +5,7 @@ import functools
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any, Final
@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from agentqueue.agent.children import ChildFailed
-from agentqueue.agent.context import Context
+from agentqueue.agent.context import FINISHED, Context
 from agentqueue.agent.durable import ChildCall, GatherCall, StepCall, current_step
 from agentqueue.agent.job_definition import job_of
 from agentqueue.agent.limit import LimitUse
@@ -44,12 +44,12 @@ def context(
     resume: Any = None,
     state: Any = None,
     client: Client | None = None,
-) -> Context:
+) -> "HandlerContext":
     """Return a context with which a test calls a handler: `await buy(context(), order)`.
 
     Steps run at once, and nothing is kept. Sleeps end at once, and limits have room. Jobs that the handler enqueues are
-    in `ctx.children`.
-    A plain `def` handler is called in a test without an event loop, or by `asyncio.to_thread`.
+    in `ctx.children`, and what it emits is in `ctx.emitted`. A plain `def` handler is called in a test without an event
+    loop, or by `asyncio.to_thread`.
 
     Args:
         signals: Data of each signal by its name, for every wait for it. A wait for another signal times out.
@@ -67,9 +67,20 @@ def context(
     calls = _DirectCalls(signals or {}, children or {})
     raw = None if resume is None else encode(resume, what="resume")
     record = JobRecord(name=name, queue=queue)
-    made = Context(_Runtime(queue, state, calls, client), record, id=id, attempt=attempt, delivery=delivery, resume=raw)
+    runtime = _Runtime(queue, state, calls, client)
+    made = HandlerContext(runtime, record, id=id, attempt=attempt, delivery=delivery, resume=raw)
+    made.emitted = calls.emitted
     made.thread = threading.get_ident()
     return made
+
+
+class HandlerContext(Context):
+    """The context of a handler that a test calls."""
+
+    __slots__ = ("emitted",)
+
+    emitted: list[Any]
+    """What the handler has emitted, as readers of its stream get it."""
 
 
 class _Runtime:
@@ -151,6 +162,7 @@ class _DirectCalls:
         self._signals = signals
         self._results = {_target_of(target): (target, result) for target, result in children.items()}
         self._steps: Counter[str] = Counter()
+        self.emitted: list[Any] = []
 
     async def step(self, call: StepCall) -> Any:
         """Run a step. Its value is what a journal would return."""
@@ -189,6 +201,11 @@ class _DirectCalls:
         """Return the first signal that is given, else the first wait, whose time has passed."""
         name = next((name for name, wait in waits.items() if wait.is_given), next(iter(waits)))
         return First(name, await waits[name].begin())
+
+    def emit(self, event: bytes, step: str) -> Awaitable[None]:  # noqa: ARG002  # the port's shape
+        """Keep an event."""
+        self.emitted.append(orjson.loads(event))
+        return FINISHED
 
     def busy(self) -> AbstractAsyncContextManager[None]:
         """Do nothing."""

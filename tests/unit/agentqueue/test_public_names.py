@@ -17,7 +17,7 @@ ROOT = [
 ]  # fmt: skip
 CLIENT = [
     "OMITTED", "Cancellation", "Client", "DeadGroup", "Job", "JobStatus", "Page", "QueueStats", "Replayed",
-    "SyncClient", "SyncJob", "WorkerStats",
+    "StreamEvent", "SyncClient", "SyncJob", "WorkerStats",
 ]  # fmt: skip
 
 

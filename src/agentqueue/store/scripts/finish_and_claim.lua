@@ -20,13 +20,13 @@
           16     number of watched IDs
           then   groups: {level, keep ms, number of its jobs, {id, result, run ms}*}*
           then   other outcomes: {kind, number of its arguments, fields}*
-                   completed      id, level, result, keep ms, run ms, 1 if it has a journal,
+                   completed      id, level, result, keep ms, run ms, 1 if it has a journal + 2 if it has a stream,
                                   {queue, id, level, delay ms, record}*
                    rescheduled    id, level, delay ms, {field, value}*
                    dead_lettered  id, level, result, keep ms, fingerprint, dead letter, number of fields that a
                                   replay gives back, {field, value}* of them,
                                   {queue, id, level, delay ms, record}*
-                   cancelled      id, level, result, keep ms, 1 if it has a journal
+                   cancelled      id, level, result, keep ms, 1 if it has a journal + 2 if it has a stream
                    released       id, level, delay ms (-1: where the job stood), {field, value}*
                    suspended      id, level, run ms, number of values that follow, {field, value}*, fields of the journal
                                   with its waits

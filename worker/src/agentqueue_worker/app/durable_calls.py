@@ -1,7 +1,7 @@
 """The durable calls of a job's context, each in the room that carries it out."""
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -10,8 +10,10 @@ from agentqueue.agent.waiting import First, Signal, Waiting
 from agentqueue.model.retry_policy import Seconds
 from agentqueue.store import Engine
 from agentqueue.store.children import Children
+from agentqueue.store.streams import Streams
 from agentqueue_worker.app.children import ChildCalls
 from agentqueue_worker.app.durable_run import DurableRun
+from agentqueue_worker.app.emitter import Emitter
 from agentqueue_worker.app.steps import Steps
 from agentqueue_worker.app.waits import Waits
 
@@ -22,7 +24,8 @@ class DurableCalls:
     def __init__(self, run: DurableRun, engine: Engine, step_ended: Callable[[str, str, str, float], None]) -> None:
         self.run = run
         self._waits = Waits(run, engine)
-        self._steps = Steps(run, functools.partial(step_ended, run.job.handler.name))
+        self._emitter = Emitter(run, Streams(engine.server, engine.keys.queue))
+        self._steps = Steps(run, self._emitter, functools.partial(step_ended, run.job.handler.name))
         self._children = ChildCalls(run, Children(engine.server, engine.keys.queue))
 
     def child(self, call: ChildCall) -> None:
@@ -48,6 +51,10 @@ class DurableCalls:
     def first(self, waits: Mapping[str, Any], key: str | None) -> Coroutine[Any, Any, First]:
         """Wait for the first of several waits to end."""
         return self._waits.first(waits, key)
+
+    def emit(self, event: bytes, step: str) -> Awaitable[None]:
+        """Append an event to the job's stream."""
+        return self._emitter.emit(event, step)
 
     def busy(self) -> AbstractAsyncContextManager[None]:
         """Keep the run from being suspended."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -16,6 +16,7 @@ from agentqueue.model.journal import (
     EntryState,
     StepRecord,
     decode_entry,
+    events_field,
     steps_of,
 )
 from agentqueue.store.journal import Journals
@@ -39,6 +40,23 @@ log = structlog.get_logger("agentqueue.worker")
 T = TypeVar("T")
 
 
+class EmitterOfRun(Protocol):
+    """The events that a run emits, `agentqueue_worker.app.emitter.Emitter`."""
+
+    @property
+    def has_stream(self) -> bool:
+        """Return whether the job has a stream."""
+        ...
+
+    async def flush(self) -> None:
+        """Write what the run has emitted so far."""
+        ...
+
+    async def finish(self) -> None:
+        """Write all that the run has emitted, and drop what earlier runs have emitted besides."""
+        ...
+
+
 class DurableRun:
     """One delivery of a job that makes durable calls. It is made at the first of them, and all share it."""
 
@@ -48,6 +66,10 @@ class DurableRun:
         self.journals = journals
         self.lease = b""
         """In-progress value, by which scripts know this delivery."""
+        self.opened_ms = 0
+        """When this run read the journal, in ms since the epoch, by the server's clock."""
+        self.emitter: EmitterOfRun | None = None
+        """Writes the events that the run emits, once it has emitted one."""
         self.entries: dict[str, bytes] = {}
         """The journal's entries by field: those of earlier deliveries, and those that this one has added."""
         self.has_journal = "journal" in job.claimed.meta
@@ -75,6 +97,11 @@ class DurableRun:
         self._uncut: set[asyncio.Future[Any]] = set()
         """Tasks of `finish`."""
         self._settling = False
+
+    @property
+    def has_stream(self) -> bool:
+        """Return whether the job has a stream."""
+        return self.emitter is not None and self.emitter.has_stream
 
     @property
     def steps(self) -> list[StepRecord]:
@@ -130,10 +157,10 @@ class DurableRun:
             CancelledError: the run is being ended, or another worker holds the job.
         """
         if self.in_thread:
-            self._keep(asyncio.current_task())
+            self.keep(asyncio.current_task())
         await self.check()
         if self._opening is None:
-            self._opening = self._keep(asyncio.ensure_future(self._open()))
+            self._opening = self.keep(asyncio.ensure_future(self._open()))
         if not self._opening.done():
             await asyncio.shield(self._opening)  # several calls wait for it, and each may be cancelled alone
             await self.check()
@@ -146,6 +173,7 @@ class DurableRun:
             self.stop_as_lost()
         else:
             self.lease, self.entries = journal.lease, dict(journal.entries)
+            self.opened_ms = journal.now_ms
             self._size = sum(map(len, self.entries.values()))
 
     async def find(self, field: str) -> Entry | None:
@@ -182,10 +210,16 @@ class DurableRun:
                 "store the bulk elsewhere and return references"
             )
 
-    async def record(self, field: str, state: EntryState, body: bytes) -> Entry | None:
+    async def record(self, field: str, state: EntryState, body: bytes, *, events: bytes = b"") -> Entry | None:
         """Write an entry, and return the earlier one that stands instead, if the call has ended before.
 
         While Redis is unavailable this waits and tries again, so that the call itself is not made again.
+
+        Args:
+            field: the journal's field.
+            state: the state of the call.
+            body: JSON of `agentqueue.model.journal.encode_body`.
+            events: JSON list of the events that the step has emitted; empty for none.
 
         Raises:
             DurableError: another program has overwritten the journal.
@@ -196,7 +230,7 @@ class DurableRun:
             meta |= self.progress_fields()
         recorded = await self.send(
             lambda: self.journals.record(
-                lease=self.lease, job_id=self.job.id, field=field, state=state, body=body, meta=meta
+                lease=self.lease, job_id=self.job.id, field=field, state=state, body=body, meta=meta, events=events
             )
         )
         if recorded is None:
@@ -206,8 +240,10 @@ class DurableRun:
         if state is EntryState.DONE:
             self.job.has_progressed = True
         raw = recorded.earlier or b'{"is":"%s","at":%d,%s' % (state.encode(), recorded.now_ms, body[1:])
-        self._size += len(raw) - len(self.entries.get(field, b""))
+        self._size += len(raw) + len(events) - len(self.entries.get(field, b""))
         self.entries[field] = raw
+        if events and recorded.earlier is None:
+            self.entries[events_field(field)] = b'{"is":"done","at":%d,"v":%s}' % (recorded.now_ms, events)
         return None if recorded.earlier is None else decode_entry(recorded.earlier)
 
     def progress_fields(self) -> dict[str, int]:
@@ -249,7 +285,7 @@ class DurableRun:
             self._refused += 1
             await asyncio.sleep(0)  # a handler that calls again and again must not stop the event loop
             if self._refused > MAX_REFUSED_CALLS:
-                self._keep(asyncio.current_task())  # cancelled when the run closes
+                self.keep(asyncio.current_task())  # cancelled when the run closes
                 await self.state.loop.create_future()
             raise asyncio.CancelledError(f"job {self.job.id} runs again later; nothing more is recorded in this run")
 
@@ -286,7 +322,7 @@ class DurableRun:
 
         It cuts the waiting alone: the work goes on until the run closes.
         """
-        task = self._keep(asyncio.ensure_future(work))
+        task = self.keep(asyncio.ensure_future(work))
         self._uncut.add(task)
         task.add_done_callback(self._uncut.discard)
         try:
@@ -318,7 +354,7 @@ class DurableRun:
         for task in tuple(self._tasks):
             task.cancel()
 
-    def _keep(self, task: "asyncio.Task[T] | None") -> "asyncio.Task[T]":
+    def keep(self, task: "asyncio.Task[T] | None") -> "asyncio.Task[T]":
         """Return a task that is cancelled when the run closes."""
         assert task is not None
         self._tasks.add(task)

@@ -52,8 +52,33 @@ class HoldOfJob(Protocol):
         ...
 
 
+class EmitterOfJob(Protocol):
+    """The events that a running job emits, `agentqueue_worker.app.emitter.Emitter`."""
+
+    async def flush(self) -> None:
+        """Write what the run has emitted so far."""
+        ...
+
+    async def finish(self) -> None:
+        """Write all that the run has emitted, and drop what earlier runs have emitted besides."""
+        ...
+
+
 class DurableCallsOfJob(Protocol):
     """The durable calls of a running job, `agentqueue_worker.app.durable_run.DurableRun`."""
+
+    closed: bool
+    """The job has left its slot."""
+
+    @property
+    def emitter(self) -> EmitterOfJob | None:
+        """Writes the events that the run emits."""
+        ...
+
+    @property
+    def has_stream(self) -> bool:
+        """True if the job has emitted events."""
+        ...
 
     @property
     def has_journal(self) -> bool:
@@ -169,6 +194,11 @@ class RunningJob(ClaimedJob["Handler"]):
     def has_journal(self) -> bool:
         """True if Redis keeps a journal of the job."""
         return "journal" in self.claimed.meta if self.durable is None else self.durable.has_journal
+
+    @property
+    def has_stream(self) -> bool:
+        """True if the job has emitted events."""
+        return "stream" in self.claimed.meta or (self.durable is not None and self.durable.has_stream)
 
     @property
     def past_attempts(self) -> int:

@@ -77,6 +77,7 @@ class OutcomeFactory:
             raw = self.codec.encode_result(result)
         children = () if context is None else context.children
         returns = None if job.record.parent_queue is None else return_completed(job.record, raw)
+        has_stream = (job.durable is not None or bool(meta)) and job.has_stream
         return Completed(
             job.id,
             job.claimed.level,
@@ -86,6 +87,7 @@ class OutcomeFactory:
             children,
             job.has_journal,
             returns,
+            has_stream,
         )
 
     def cancelled(self, job: ClaimedJob[Handler | None]) -> Cancelled:
@@ -100,7 +102,7 @@ class OutcomeFactory:
             progress=None if context is None else context.last_progress,
         )
         raw, returns = self.codec.encode_result(result), return_cancelled(job.record)
-        return Cancelled(job.id, claimed.level, raw, self._keep_ms(job), job.has_journal, returns)
+        return Cancelled(job.id, claimed.level, raw, self._keep_ms(job), job.has_journal, returns, job.has_stream)
 
     def released(self, job: RunningJob, after: float | None) -> Released:
         """Return the outcome of an unfinished job that goes back to the queue. `after`: delay in seconds, or None."""

@@ -44,6 +44,8 @@ ABANDON_SUSPENDED_AFTER_S = 5.0
 """Seconds after which a run that does not end for its suspension is left behind, and its job is suspended anyway."""
 CANCEL_STANDING_AFTER_S = 5.0
 """Seconds after which a run that began with a request to cancel is cancelled, although it makes no new durable call."""
+FLUSH_AT_END_S = 1.0
+"""Seconds for which the end of a run that failed or was stopped waits until its last events are written."""
 FAULT_DELAY_S = 5.0
 """Seconds until a job is claimable again that could not be started or recorded, so that a fault does not spin."""
 NEVER_AWAITABLE = frozenset((type(None), bool, int, float, str, dict, list))
@@ -160,15 +162,39 @@ class Runner:
             value = await job.handler.call(job)
             while type(value) not in NEVER_AWAITABLE and hasattr(type(value), "__await__"):
                 value = await value  # a plain function may return a coroutine
+            if job.durable is not None or job.claimed.meta:
+                await self._finish_stream(job)
         except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
             end_child(exc)
             if job.durable is not None:
                 with contextlib.suppress(asyncio.CancelledError):  # a second cancellation cuts the waiting
                     await job.durable.settle()
+                await self._flush_stream(job)
             self._failed(job, exc)
         else:
             end_child()
             self._returned(job, value)
+
+    async def _finish_stream(self, job: RunningJob) -> None:
+        """Complete the stream of a job whose handler has returned, before its outcome."""
+        if job.durable is None and job.has_stream:  # an earlier run has emitted, and this one has made no durable call
+            self._state.open_durable(job)
+        durable = job.durable
+        if durable is None or durable.emitter is None or durable.closed:
+            return
+        if job.ending is None:
+            await durable.emitter.finish()
+        else:
+            await self._flush_stream(job)
+
+    async def _flush_stream(self, job: RunningJob) -> None:
+        """Write what a job has emitted whose run ends early, if Redis takes it at once: nothing may delay the end."""
+        durable = job.durable
+        if durable is None or durable.emitter is None or durable.closed:
+            return
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            async with asyncio.timeout(FLUSH_AT_END_S):
+                await durable.emitter.flush()
 
     # --- stopping
 

@@ -21,6 +21,7 @@ from agentqueue.model.arguments import fingerprint_arguments
 from agentqueue.model.exceptions import is_a, name_exception
 from agentqueue.model.journal import MAX_VALUE_BYTES, Entry, EntryState, encode_body, idempotency_key
 from agentqueue_worker.app.durable_run import DurableRun
+from agentqueue_worker.app.emitter import Emitter
 from agentqueue_worker.domain.retry import backoff_ms
 
 NAMESPACE: Final = "step"
@@ -44,11 +45,13 @@ class Steps:
 
     Args:
         run: the run.
+        emitter: the events that the run emits.
         ended: called with the name, the outcome (`done`, `failed` or `replayed`) and the seconds of each step.
     """
 
-    def __init__(self, run: DurableRun, ended: Callable[[str, str, float], None]) -> None:
+    def __init__(self, run: DurableRun, emitter: Emitter, ended: Callable[[str, str, float], None]) -> None:
         self._run = run
+        self._emitter = emitter
         self._ended = ended
 
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
@@ -64,6 +67,7 @@ class Steps:
         if entry is not None:
             _check_arguments(step, entry)
             if entry.has_ended:
+                await self._emitter.emit_again(step.label)
                 self._ended(step.call.name, "replayed", 0.0)
                 return self._outcome_of(step, entry)
         run.check_room()
@@ -97,6 +101,7 @@ class Steps:
                 after = exc.after if isinstance(exc, Retry) else None
                 roll = random.random()  # noqa: S311  # spreads retries, keeps no secret
                 await asyncio.sleep(backoff_ms(backoff, attempt=attempt, roll=roll) / 1000 if after is None else after)
+                await self._emitter.take_back(step.label)
 
     async def _run_recorded(self, step: _Step) -> Any:
         """Call the function once, and record its value or its failure."""
@@ -204,7 +209,8 @@ class Steps:
         run.check_room(len(raw))
         took = monotonic() - started
         body = encode_body(delivery=run.job.delivery, ms=round(1000 * took), fingerprint=step.fingerprint, value=raw)
-        earlier = await run.record(step.field, EntryState.DONE, body)
+        events = await self._emitter.take_events(step.label)
+        earlier = await run.record(step.field, EntryState.DONE, body, events=events)
         self._ended(step.call.name, "done", took)
         return loaded if earlier is None else self._outcome_of(step, earlier)
 
@@ -214,7 +220,8 @@ class Steps:
         if is_a(exc, Fatal):
             error["fatal"] = "1"
         body = encode_body(delivery=run.job.delivery, ms=round(1000 * took), fingerprint=step.fingerprint, error=error)
-        await run.record(step.field, state, body)
+        events = await self._emitter.take_events(step.label) if state is EntryState.RAISED else b""
+        await run.record(step.field, state, body, events=events)
         self._ended(step.call.name, "failed", took)
 
     def _outcome_of(self, step: _Step, entry: Entry) -> Any:

@@ -33,6 +33,11 @@ class ClaimedJob(Generic[Handler_co]):
         return "journal" in self.claimed.meta
 
     @property
+    def has_stream(self) -> bool:
+        """True if the job has emitted events."""
+        return "stream" in self.claimed.meta
+
+    @property
     def attempts(self) -> int:
         """Number of attempts that ended in success or failure."""
         return self.claimed.attempts

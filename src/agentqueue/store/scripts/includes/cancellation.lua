@@ -1,4 +1,4 @@
---! include keys clock counters suspension wakeups journal children schedules
+--! include keys clock counters suspension wakeups journal children schedules streams
 -- A cancelled job's children are cancelled too. Scripts stay short: the hash of children is renamed and its name put at
 -- the end of the list aq:cascades, which each call that may cancel shortens by up to MAX_CANCELLED children.
 local CASCADE = 'aq:cascade:'
@@ -36,11 +36,13 @@ local function cancel_job(queue_name, id, result, keep_ms)
     return 'asked'
   end
   local record = redis.pcall('GETRANGE', JOB .. id, 0, 1023)
+  local has_stream = redis.pcall('HEXISTS', META .. id, 'stream') == 1
   redis.call('ZREM', level_key, id)
   redis.call('DEL', JOB .. id, RETRY .. id, META .. id)
   begin_cascade(id)
   delete_journal(id)
   redis.call('ZREM', ABORT, id)
+  if has_stream then end_stream(id, 'cancelled', keep_ms) end
   if keep_ms ~= 0 then redis.call('SET', RESULT .. id, result, 'PX', keep_ms) end
   increment_counter(queue_name, 'cancelled', 1)
   local schedule = tick_of(type(record) == 'string' and record)

@@ -8,6 +8,7 @@ local queue = KEYS[3]
 local JOB, IN_PROGRESS, RETRY, RESULT = 'arq:job:', 'arq:in-progress:', 'arq:retry:', 'arq:result:'
 local META, DEAD = 'aq:meta:', 'aq:dead:'
 local JOURNAL, SIGNALS, CHILDREN, RETURNS = 'aq:journal:', 'aq:signals:', 'aq:children:', 'aq:returns:'
+local STREAM = 'aq:stream:'
 
 -- Keys that all queues share.
 local ABORT, QUEUES, CASCADES = 'arq:abort', 'aq:queues', 'aq:cascades'

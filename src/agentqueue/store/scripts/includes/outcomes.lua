@@ -1,4 +1,4 @@
---! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases journal suspension children cancellation
+--! include keys clock batches wrong_types counters wakeups dead_letters enqueue leases journal suspension children cancellation streams
 -- Outcomes of jobs, as the arguments of finish_and_claim.lua list them. An outcome is a run of arguments: its kind, the
 -- number of its arguments, and its fields, of which the first two are the job's ID and level. Completed jobs without
 -- children, the most frequent outcome, share their level and keep time in groups.
@@ -53,6 +53,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   local lost, counters = {}, {}
   local final_ids, final_count, completed, removed, released, notes = {}, 0, {}, {{}, {}, {}, {}}, {}, {}
   local with_journal, cancelled = {}, {} -- IDs of final jobs with a journal, and of those that were cancelled
+  local streams = {} -- {ID, state, keep ms} of final jobs with a stream
   local results = {} -- by keep time: flat {key, result}*
   local unstarted = 0
 
@@ -71,6 +72,12 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     list[#list + 1] = id
     kept[#kept + 1] = RESULT .. id
     kept[#kept + 1] = result
+  end
+
+  -- Note what a final job leaves behind. flags: 1 for a journal, 2 for a stream, 3 for both, 0 for neither.
+  local function note_keys(id, flags, state, keep_ms)
+    if flags == '1' or flags == '3' then with_journal[#with_journal + 1] = id end
+    if flags == '2' or flags == '3' then streams[#streams + 1] = {id, state, tonumber(keep_ms)} end
   end
 
   -- Record the completed jobs of a group, of which each has the arguments {id, result, run ms}. This is `finish` for each
@@ -97,24 +104,22 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   -- One function for each kind of outcome. first, last: positions of its first and its last field.
   local record = {}
 
-  -- id, level, result, keep ms, run ms, 1 if it has a journal, {queue, id, level, delay ms, record}* of its children
+  -- id, level, result, keep ms, run ms, flags (see note_keys), {queue, id, level, delay ms, record}* of its children
   function record.completed(first, last)
     completed[#completed + 1] = now_text
     completed[#completed + 1] = args[first]
     finish(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
     add_to_counter('completed', 1)
     add_to_counter('run_ms', tonumber(args[first + 4]))
-    if args[first + 5] == '1' then with_journal[#with_journal + 1] = args[first] end
+    note_keys(args[first], args[first + 5], 'completed', args[first + 3])
     enqueue_children(first + 6, last)
   end
 
-  -- id, level, result, keep ms, 1 if it has a journal
+  -- id, level, result, keep ms, flags (see note_keys)
   function record.cancelled(first)
     finish(args[first], tonumber(args[first + 1]), args[first + 2], tonumber(args[first + 3]))
-    if args[first + 4] == '1' then
-      with_journal[#with_journal + 1] = args[first]
-      cancelled[#cancelled + 1] = args[first]
-    end
+    note_keys(args[first], args[first + 4], 'cancelled', args[first + 3])
+    if with_journal[#with_journal] == args[first] then cancelled[#cancelled + 1] = args[first] end
     add_to_counter('cancelled', 1)
   end
 
@@ -182,7 +187,9 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
     redis.call('HSET', DEAD .. id, 'dead_letter', dead_letter, 'queue', queue, 'level', level, 'fp', fingerprint)
     if type(job_record) == 'string' then redis.call('HSET', DEAD .. id, 'record', job_record) end
     -- The worker does not know of a mailbox that came while the job ran, and a replay deletes one without this note.
-    if call_or_reset('HGET', META .. id, 'journal') then redis.call('HSET', DEAD .. id, 'journal', 1) end
+    local has_journal, has_stream = unpack(call_or_reset('HMGET', META .. id, 'journal', 'stream'))
+    if has_journal then redis.call('HSET', DEAD .. id, 'journal', 1) end
+    if has_stream then note_keys(id, '2', 'dead', args[first + 3]) end
     redis.call('ZADD', dead_key, now, id)
     redis.call('HINCRBY', dead_key .. ':fp', fingerprint, 1)
     call_or_reset('ZADD', dead_key .. ':fp:' .. fingerprint, now, id)
@@ -219,6 +226,7 @@ local function record_outcomes(ids, positions, groups, owner, has_cancel_request
   for_each_batch(keys_of({IN_PROGRESS, JOB, RETRY, META}, final_ids), function(...) redis.call('DEL', ...) end)
   for i = 1, #cancelled do begin_cascade(cancelled[i]) end
   for i = 1, #with_journal do delete_journal(with_journal[i]) end
+  for i = 1, #streams do end_stream(unpack(streams[i])) end
   for i = 1, #notes do notes[i]() end
   if #cancelled > 0 then pcall(continue_cascades) end
   if unstarted > 0 then pcall(wake_workers, queue, unstarted) end

@@ -1,4 +1,4 @@
---! include keys counters dead_letters enqueue children journal journal_cut
+--! include keys counters dead_letters enqueue children journal journal_cut streams
 
 -- Replay the dead letter of a job: enqueue it again, at the end of its queue and without its failed attempts. It keeps its
 -- checkpoint and its journal, with which it goes on where it has stopped. Its children that failed run again when it asks
@@ -23,6 +23,7 @@ local function replay_job(queue_name, id, from)
   end
   delete_dead_letter(id, true)
   redis.call('DEL', RESULT .. id, RETRY .. id, META .. id)
+  reopen_stream(id)
   if checkpoint then redis.call('HSET', META .. id, 'checkpoint', checkpoint) end
   if has_journal then
     redis.call('HSET', META .. id, 'journal', 1)
