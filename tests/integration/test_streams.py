@@ -13,6 +13,7 @@ from agentqueue.errors import InvalidPayload, JobNotFound, UsageError
 from agentqueue.model.job import State
 from agentqueue.model.stream import MAX_EVENT_BYTES, MAX_EVENTS
 from agentqueue.store import Server, ServerOptions
+from agentqueue.testing import Sandbox, context
 from tests.support.servers import RunningServer
 from tests.support.streams import Page, read_all, read_some
 from tests.support.workers import final, until, work_off, worker_for, working
@@ -317,7 +318,7 @@ async def test_nothing_is_emitted_after_the_job_has_ended(run: Run) -> None:
     [
         ("x" * MAX_EVENT_BYTES, "an event of job the-job has 65,538 bytes, over the limit of 65,536"),
         (float("nan"), "an event of job the-job: .* is nan, which JSON cannot represent"),
-        (object(), "the event is a object, not JSON"),
+        (object(), "the event is of the type object, not JSON"),
     ],
 )
 async def test_an_event_that_cant_be_stored_is_refused_where_it_is_emitted(run: Run, value: Any, message: str) -> None:
@@ -573,3 +574,21 @@ async def test_a_job_that_never_emits_pays_no_command_and_a_flush_costs_few(
         "xinfo|stream": 1,
     }
     assert many["xadd"] == one["xadd"]
+
+
+async def test_a_sandbox_runs_the_handlers_while_it_reads() -> None:
+    agent = Agent("q")
+
+    @agent.job
+    async def talk(ctx: Context, word: str) -> None:
+        await ctx.emit(word)
+
+    async with Sandbox(agent) as box:
+        job = await box.client.enqueue(talk, "hello")
+        assert [event.data async for event in job.stream()] == ["hello", "completed"]
+        other = await box.client.enqueue("other", "talk")
+        with pytest.raises(UsageError, match="which no agent of this Sandbox serves"):
+            await read_all(box.client, other)
+    ctx = context()
+    await talk(ctx, "alone")
+    assert ctx.emitted == ["alone"]

@@ -6,7 +6,7 @@ from typing import assert_type
 from agentqueue import Context
 from agentqueue.agent.children import Child, ChildFailed
 from agentqueue.agent.waiting import First, Signal
-from agentqueue.testing import context
+from agentqueue.testing import HandlerContext, context
 from tests.typing.results import Found, Query, agent, count, find, find_in_thread, plain_search, tidy
 
 
@@ -31,6 +31,7 @@ async def waits(ctx: Context) -> None:
     assert_type(await ctx.first(yes=ctx.wait_for("yes"), late=ctx.sleep(60)), First)
     async with ctx.busy():
         pass
+    await ctx.emit({"tokens": ["a"]})
 
 
 async def mistakes(ctx: Context) -> None:
@@ -51,5 +52,5 @@ async def mistakes(ctx: Context) -> None:
 
 def unit_tests() -> None:
     """A context for handlers alone."""
-    assert_type(context(signals={"go": 1}, children={find: Found([]), agent.jobs["tidy"]: None}), Context)
+    assert_type(context(signals={"go": 1}, children={find: Found([]), agent.jobs["tidy"]: None}), HandlerContext)
     context(signal={"go": 1})  # type: ignore[call-arg]

@@ -321,7 +321,7 @@ class Context:
 
         Events are written in batches, 50 ms after the first of a batch at the latest. The call waits only while the
         buffer is full. In a plain `def` handler the call itself waits. Steps may emit too, and a step that is not
-        called again, since the journal has its value, emits again what it has emitted. So a run that goes on after a
+        called again, since the journal has its value, emits the same again. So a run that goes on after a
         crash or a suspension emits the same text from its beginning, and readers get nothing twice.
 
         Args:

@@ -14,10 +14,10 @@ from agentqueue.exports import lazy_exports
 
 if TYPE_CHECKING:
     from agentqueue.local.server import EmbeddedServer
-    from agentqueue.testing.handler_context import context
+    from agentqueue.testing.handler_context import HandlerContext, context
     from agentqueue.testing.sandbox import Burst, RunningWorker, Sandbox
 
-__all__ = ["Burst", "EmbeddedServer", "RunningWorker", "Sandbox", "context"]
+__all__ = ["Burst", "EmbeddedServer", "HandlerContext", "RunningWorker", "Sandbox", "context"]
 
 if not TYPE_CHECKING:  # a type checker accepts any name of a module with `__getattr__`
     __getattr__, __dir__ = lazy_exports(
@@ -25,6 +25,7 @@ if not TYPE_CHECKING:  # a type checker accepts any name of a module with `__get
         {
             "Burst": "agentqueue.testing.sandbox",
             "EmbeddedServer": "agentqueue.local.server",
+            "HandlerContext": "agentqueue.testing.handler_context",
             "RunningWorker": "agentqueue.testing.sandbox",
             "Sandbox": "agentqueue.testing.sandbox",
             "context": "agentqueue.testing.handler_context",

@@ -1,7 +1,7 @@
 """A server for one test, with a client and workers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
@@ -13,6 +13,7 @@ from agentqueue.local.server import EmbeddedServer
 from agentqueue.model.job import State
 from agentqueue.model.limits import parse_limits
 from agentqueue.model.retry_policy import seconds
+from agentqueue.model.stream import StreamEvent
 from agentqueue.store.limits import Limits
 from agentqueue.store.time_travel import advance_time, make_due
 
@@ -83,6 +84,32 @@ class SandboxClient(Client):
                         raise
                     raise ResultTimeout(f"job {id} has not ended yet; it goes on, ask again later") from exc
         return await super().result(id, timeout, queue=queue)
+
+    async def stream(self, id: str, after: str | None = None) -> AsyncGenerator[StreamEvent]:  # noqa: A002
+        """Run the handlers until the job ends, and read what it emits meanwhile; see `Client.stream`.
+
+        Raises:
+            UsageError: Nothing will ever run the job. The message has the call that is missing.
+        """
+        events = super().stream(id, after)
+        driving = asyncio.ensure_future(self.box.run_until_final(id) if self.box.agents else asyncio.sleep(0))
+        try:
+            while True:
+                reading = asyncio.ensure_future(anext(events, None))
+                try:
+                    await asyncio.wait({reading, driving}, return_when=asyncio.FIRST_COMPLETED)
+                    if driving.done():
+                        driving.result()
+                    event = await reading
+                finally:
+                    reading.cancel()
+                if event is None:
+                    return
+                yield event
+        finally:
+            driving.cancel()
+            await asyncio.gather(driving, return_exceptions=True)
+            await events.aclose()
 
 
 class Sandbox:

@@ -27,7 +27,9 @@ CLIENT = [
         pytest.param(agentqueue, ROOT, id="agentqueue"),
         pytest.param(agentqueue.client, CLIENT, id="client"),
         pytest.param(
-            agentqueue.testing, ["Burst", "EmbeddedServer", "RunningWorker", "Sandbox", "context"], id="testing"
+            agentqueue.testing,
+            ["Burst", "EmbeddedServer", "HandlerContext", "RunningWorker", "Sandbox", "context"],
+            id="testing",
         ),
     ],
 )

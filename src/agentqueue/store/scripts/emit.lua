@@ -1,4 +1,4 @@
---! include keys clock wrong_types errors journal streams
+--! include keys wrong_types errors journal streams
 --[[
   Add events to the stream of a running job, if its delivery goes on. A call that is sent again adds nothing twice.
 

@@ -17,6 +17,7 @@ from agentqueue.model.journal import (
     decode_steps,
     encode_body,
     encode_steps,
+    events_field,
     idempotency_key,
     step_field,
     step_to_json,
@@ -110,3 +111,7 @@ def test_the_last_steps_are_shown() -> None:
 
 def test_an_entry_without_an_error_object_has_no_error_line() -> None:
     assert steps_of({"step:a#1": b'{"is":"failed","at":1,"e":"x"}'})[0].error is None
+
+
+def test_what_a_step_has_emitted_has_a_field_beside_the_step() -> None:
+    assert events_field("step:plan/ana#2") == "events:plan/ana#2"

@@ -167,9 +167,10 @@ class Runner:
         except BaseException as exc:  # noqa: BLE001  # what the user's code raises (sys.exit too) ends this job alone
             end_child(exc)
             if job.durable is not None:
+                await self._flush_stream(job)
                 with contextlib.suppress(asyncio.CancelledError):  # a second cancellation cuts the waiting
                     await job.durable.settle()
-                await self._flush_stream(job)
+                await self._flush_stream(job)  # what a step has emitted that was waited for
             self._failed(job, exc)
         else:
             end_child()
