@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What `agentqueue up` and its workers start with.
 STARTED := uvloop, agentqueue.cli.main, agentqueue_operator.local.run, agentqueue_worker.commands.worker, agentqueue_worker.process, agentqueue_worker.adapters.agents
+# What the tests of agent frameworks start workers with.
+FRAMEWORKS := agentqueue.integrations.langgraph, agentqueue.integrations.openai_agents, agentqueue.integrations.pydantic_ai, pydantic_ai.models.openai
 # What its unit tests cover to the last branch: the pure part and what others rely on.
 EXACT := */worker/src/*/domain/*,*/autoscaling/*,*/resources/*,*/controller/status/*,*/scaling/scale_in.py,*/scaling/worker_pods.py,*/scaling/crashed_workers.py,*/kubernetes/leader_election.py,*/local/fleet.py,*/local/restart_backoff.py,*/local/variables.py,*/agentqueue/keys.py,*/agentqueue/model/*,*/agentqueue/spec/*,*/service/environment.py,*/agentqueue/errors.py
 # What docker-images builds.
@@ -26,7 +28,7 @@ $(STAMP): constraints.txt pyproject.toml operator/pyproject.toml worker/pyprojec
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --group dev --editable . --editable operator --editable worker
 	@# uv leaves byte code to the first import: six workers that start at a time would compile it six times, and each
 	@# time where Python may not write it.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import $(STARTED)'
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import $(STARTED), $(FRAMEWORKS)'
 	touch $@
 
 check: lint types imports drift docs unit ## Check format, lint, types, imports, generated files and documentation; run the unit tests.

