@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -11,8 +12,10 @@ import pytest
 import yaml
 
 from agentqueue import Client
+from agentqueue.clock import monotonic
 from agentqueue.console.app import create_app
 from tests.support.pages import Page
+from tests.support.servers import free_port
 from tests.support.workers import final, until, worker_process
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +34,42 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("page", "passed"), [(AGENT, 1), (DURABLE, 5)], ids=["write-an-agent", "durable-agents"])
 def test_the_page_s_tests_pass_by_its_command(page: Page, passed: int, tmp_path: Path) -> None:
     page.write(tmp_path)
-    (words,) = page.commands
+    (words,) = page.commands_of("pytest")
     program = str(Path(sys.executable).parent / words[0])
     done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, f"{passed} passed" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_the_buyer_waits_for_its_approval_by_the_page_s_commands(tmp_path: Path) -> None:
+    DURABLE.write(tmp_path)
+    up, check, submit, status, explain, signal, last = DURABLE.commands_of("agentqueue")
+    assert last == status
+
+    def run(words: Sequence[str]) -> str:
+        program = [str(Path(sys.executable).parent / words[0]), *words[1:]]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout + done.stderr
+
+    def wait_for(words: Sequence[str], text: str) -> str:
+        deadline = monotonic() + 60
+        while text not in (said := run(words)):
+            assert monotonic() < deadline, f"{words} never said {text!r}: {said}"
+        return said
+
+    assert run(check) == "buyer:agent: queue buyer, jobs: buy, get-offer\n"
+    command = [str(Path(sys.executable).parent / up[0]), *up[1:], "--port", str(free_port()), "--quiet"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(["agentqueue", "stats"], "buyer")
+            run(submit)
+            said = wait_for(status, "suspended")
+            assert "the signal approval" in said
+            assert "sellers#1: done" in said
+            assert "has waited for the signal approval" in run(explain)
+            run(signal)
+            assert "payment 1 of" in wait_for(status, "completed")
+        finally:
+            process.terminate()
 
 
 async def test_the_agent_does_what_the_page_says(folder: Path, server_url: str) -> None:

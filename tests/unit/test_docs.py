@@ -92,6 +92,9 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
     "durable-agents.md": {
         "# shop.py": DOCS,
         "# buyer.py": DOCS,
+        "# agentqueue.yaml": DOCS,
+        "agentqueue up agentqueue.yaml": DOCS,
+        "agentqueue check": DOCS,
         "# release.py": DOCS,
         "# test_buyer.py": DOCS,
         "pytest test_buyer.py": DOCS,
