@@ -24,6 +24,7 @@ SLOW = {
     "test_drain_without_redis.py",
     "test_durable_cuts.py",
     "test_durable_kills.py",
+    "test_durable_model.py",
     "test_durable_plans.py",
     "test_durable_storm.py",
     "test_engine_model.py",

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, note, settings
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -32,6 +32,7 @@ from agentqueue.model.outcomes import (
 from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
 from agentqueue.store.children import Children, GatherRule, NewChild, SentChild
 from agentqueue.store.engine import run_housekeeping
+from tests.support.model_size import model_settings
 from tests.support.replies import plain
 from tests.support.servers import RunningServer
 
@@ -298,17 +299,12 @@ class ChildrenMachine(RuleBasedStateMachine):
         assert self.redis.keys("*:suspended:*") == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(7_200)
 def test_no_parent_waits_for_ever(shared_server: RunningServer) -> None:
     class Machine(ChildrenMachine):
         server_ = shared_server
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=100,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-        ),
+        settings=model_settings(100, steps=30),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, note, settings
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -34,6 +34,7 @@ from agentqueue.model.outcomes import (
     Unstarted,
 )
 from agentqueue.store import Engine, EngineSettings, Server, ServerOptions, Store
+from tests.support.model_size import model_settings
 from tests.support.replies import plain
 from tests.support.servers import RunningServer
 from tests.support.travel import attend, travel
@@ -360,17 +361,12 @@ def make_outcome(kind: str, held: Held) -> Outcome:
             return Released(held.id, held.level, UNIT * 1000 if len(held.id) % 2 else None)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(7_200)
 def test_the_engine_does_what_the_model_does(shared_server: RunningServer) -> None:
     class Machine(EngineMachine):
         server_ = shared_server
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=60,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        ),
+        settings=model_settings(60, steps=40),
     )

@@ -9,7 +9,8 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import orjson
-from hypothesis import HealthCheck, note, settings
+import pytest
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -31,6 +32,7 @@ from agentqueue.store.engine import HOUSEKEEPING_INTERVAL_S
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
 from agentqueue_operator.queues.ports import Retention
 from agentqueue_operator.queues.reader import QueueReader
+from tests.support.model_size import model_settings
 from tests.support.replies import plain
 from tests.support.scaling import FakeCluster, queue_of
 from tests.support.servers import RunningServer
@@ -241,16 +243,12 @@ class NothingStuckMachine(RuleBasedStateMachine):
         assert started == self.open
 
 
+@pytest.mark.timeout(7_200)
 def test_nothing_is_stuck_whatever_happens(shared_server: RunningServer) -> None:
     class Machine(NothingStuckMachine):
         server_ = shared_server
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        ),
+        settings=model_settings(40, steps=30),
     )

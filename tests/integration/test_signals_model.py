@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -25,6 +24,7 @@ from agentqueue.model.suspension import Answer, decode_wait
 from agentqueue.store import Engine, Server, ServerOptions, Store
 from agentqueue.store.signals import Wait, ask_waits, send_signal
 from agentqueue.store.time_travel import advance_time
+from tests.support.model_size import model_settings
 from tests.support.replies import plain
 from tests.support.servers import RunningServer
 
@@ -230,17 +230,12 @@ class SignalMachine(RuleBasedStateMachine):
             assert sum(counted.values()) == states.count(State.SUSPENDED)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(7_200)
 def test_signals_do_what_the_model_does(shared_server: RunningServer) -> None:
     class Machine(SignalMachine):
         server_ = shared_server
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=20,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        ),
+        settings=model_settings(20, steps=25),
     )
