@@ -152,7 +152,7 @@ def test_the_offline_check_and_the_api_server_agree_on_every_mutation(api: httpx
 async def test_kubectl_shows_columns_and_explains_fields(kube: Kube, api: httpx.Client) -> None:
     await kube.apply(resources.resource("shown"))
     listed = (await kube.kubectl("get", "aq")).splitlines()
-    columns = ["READY", "STATUS", "AGENTS", "PODS", "WAITING", "ACTIVE", "DEAD", "AGE"]
+    columns = ["READY", "STATUS", "AGENTS", "PODS", "WAITING", "SUSPENDED", "ACTIVE", "DEAD", "AGE"]
     assert listed[0].split() == ["NAME", *columns]
     wide = (await kube.kubectl("get", "aq", "-o", "wide")).splitlines()
     assert wide[0].split() == ["NAME", *columns, "REDIS", "WARNING", "CONSOLE", "MESSAGE"]

@@ -374,6 +374,10 @@ async def give_an_id(ctx: Context, leaf: Any) -> Any:
     return await ctx.child(leaf, 1, id="mine")
 
 
+async def give_a_key_of_two_lines(ctx: Context, leaf: Any) -> Any:
+    return await ctx.child(leaf, 1, key="a\nb")
+
+
 async def need_too_many(ctx: Context, leaf: Any) -> Any:
     return await ctx.gather([ctx.child(leaf, 1)], need=2)
 
@@ -395,6 +399,7 @@ async def ask_without_end(ctx: Context, leaf: Any) -> Any:
     [
         (gather_from_two_tasks, "give each call a key="),
         (give_an_id, "give it a key= instead of an id="),
+        (give_a_key_of_two_lines, "ctx.child: its key 'a\\nb' must have 1 to 200 printable characters"),
         (need_too_many, "need=2 must be a number from 1"),
         (mistype_on_error, "must be 'raise' or 'collect'"),
         (ask_for_nothing, "is not a job"),

@@ -429,6 +429,9 @@ async def test_the_timeout_of_a_job_counts_each_run(client: Client, server_url: 
     [
         (lambda ctx: ctx.wait_for("no good"), "signal name 'no good'"),
         (lambda ctx: ctx.wait_for("x", timeout=-1), "`timeout` must be"),
+        (lambda ctx: ctx.wait_for("x", key=""), "ctx.wait_for: its key '' must have 1 to 200 printable characters"),
+        (lambda ctx: ctx.sleep(1, key="x" * 201), "ctx.sleep: its key"),
+        (lambda ctx: ctx.first(a=ctx.sleep(1), key="\n"), "ctx.first: its key"),
         (lambda ctx: ctx.sleep("soon"), "`duration` must be"),
         (lambda ctx: ctx.first(), "1 to 100 waits by name"),
         (lambda ctx: ctx.first(now=7), "now is no wait"),

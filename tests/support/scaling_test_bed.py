@@ -52,12 +52,12 @@ class ScalingTestBed:
     kube: Kube
     server: RunningServer
 
-    async def apply(self, **given: Any) -> None:
-        """Apply the AgentQueue with these fields of its agent."""
+    async def apply(self, *, program: str = CODE, **given: Any) -> None:
+        """Apply the AgentQueue with this program and these fields of its agent."""
         suspend = given.pop("suspend", False)
         redis = {"external": {"urlSecretRef": {"name": "redis", "key": "url"}}}
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}}
-        await self.kube.apply(secret | {"stringData": {"url": f"{self.server.url}/0"}}, code(CODE))
+        await self.kube.apply(secret | {"stringData": {"url": f"{self.server.url}/0"}}, code(program))
         one = agent(AGENT, **{"terminationGracePeriodSeconds": 30} | given)
         await self.kube.apply(agent_queue(agents=[one], redis=redis, suspend=suspend))
 

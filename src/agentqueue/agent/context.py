@@ -23,7 +23,7 @@ from typing import (
 import orjson
 
 from agentqueue.agent.children import MAX_DEPTH, Child, ChildFailed, child_fingerprint
-from agentqueue.agent.durable import MAX_KEY, ChildCall, GatherCall, StepCall, StepOptions, current_step
+from agentqueue.agent.durable import ChildCall, GatherCall, StepCall, StepOptions, check_key, current_step
 from agentqueue.agent.job_definition import JobDefinition, job_of
 from agentqueue.agent.limit import LimitBlock, LimitCalls
 from agentqueue.agent.outcomes import DurableError, InvalidCheckpoint, Suspended
@@ -412,7 +412,7 @@ class Context:
             TimeoutError: No signal came within `timeout`. A later one is kept for the next wait.
             DurableError: The call cannot be kept as it is written; the message says what to write instead.
         """
-        return self._wait(self._calls().wait_for(name, timeout, key))
+        return self._wait(self._calls().wait_for(name, timeout, check_key(key, "ctx.wait_for")))
 
     def sleep(self, duration: Seconds, *, key: str | None = None) -> Awaitable[None]:
         """Sleep without a slot. The time counts from the first run that makes the call, by the clock of Redis.
@@ -421,7 +421,7 @@ class Context:
             duration: Seconds, or a timedelta.
             key: Distinguishes sleeps of several tasks of the job.
         """
-        return self._wait(self._calls().sleep(duration, key))
+        return self._wait(self._calls().sleep(duration, check_key(key, "ctx.sleep")))
 
     def first(self, *, key: str | None = None, **waits: Awaitable[Any]) -> Awaitable[First]:
         """Wait for the first of several waits to end, and return its name and value. The others take no signal.
@@ -436,7 +436,7 @@ class Context:
         Raises:
             TimeoutError: The first to end is a `wait_for` whose timeout has passed.
         """
-        return cast("Awaitable[First]", self._call(self._calls().first(waits, key)))
+        return cast("Awaitable[First]", self._call(self._calls().first(waits, check_key(key, "ctx.first"))))
 
     def busy(self) -> AbstractAsyncContextManager[None]:
         """Return a context manager that keeps the run from being suspended: `async with ctx.busy():`.
@@ -561,8 +561,7 @@ class Context:
             raise DurableError("ctx.child takes one payload; put several values into one model or dict")
         if options.get("id") is not None:
             raise DurableError("a child's ID is derived from its call; give it a key= instead of an id=")
-        if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
-            raise DurableError(f"the key {key!r:.80} of a child must have 1 to {MAX_KEY} printable characters")
+        key = check_key(key, "ctx.child")
         record, calls = self._record, self._calls()
         if record.depth >= MAX_DEPTH:
             raise DurableError(

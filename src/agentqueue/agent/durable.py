@@ -26,6 +26,18 @@ MAX_KEY: Final = 200
 """Maximum length of a call's key, in characters."""
 
 
+def check_key(key: str | int | None, what: str) -> str | None:
+    """Return the key of a call as text, after a check.
+
+    Raises:
+        DurableError: It is empty, too long, or has characters that people can't see. The message begins with `what`.
+    """
+    text = None if key is None else str(key)
+    if text is not None and not (1 <= len(text) <= MAX_KEY and text.isprintable()):
+        raise DurableError(f"{what}: its key {text!r:.80} must have 1 to {MAX_KEY} printable characters")
+    return text
+
+
 class StepOptions(TypedDict, total=False):
     """The keywords of `ctx.step` and `@step`."""
 
@@ -97,9 +109,8 @@ class StepCall:
                 f"step name {name!r:.80} must have 1 to 100 characters: letters, digits and _.:-; "
                 "pass what differs from call to call as key="
             )
-        what, key = f'step "{name}"', options.get("key")
-        if key is not None and not 1 <= len(str(key)) <= MAX_KEY:
-            raise DurableError(f"{what}: its key {key!r:.80} must have 1 to {MAX_KEY} characters")
+        what = f'step "{name}"'
+        key = check_key(options.get("key"), what)
         if not callable(function):
             raise DurableError(f"{what} needs a function, not {function!r:.80}: pass it and its arguments apart")
         timeout, backoff = options.get("timeout"), options.get("backoff")
@@ -116,7 +127,6 @@ class StepCall:
             raise DurableError(f"{what}: once=True and attempts= exclude each other; raise NotDone for another call")
         if verify is not None and not once:
             raise DurableError(f"{what}: verify= goes with once=True only")
-        key = None if key is None else str(key)
         return cls(name, function, args, kwargs, value, key, timeout, attempts, backoff, once, verify)
 
 

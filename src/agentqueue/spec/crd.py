@@ -24,6 +24,7 @@ COLUMNS = (
     ("Agents", "string", ".status.readyAgents", 0),
     ("Pods", "string", ".status.pods", 0),
     ("Waiting", "integer", ".status.waiting", 0),
+    ("Suspended", "integer", ".status.suspended", 0),
     ("Active", "integer", ".status.active", 0),
     ("Dead", "integer", ".status.deadLetters", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),

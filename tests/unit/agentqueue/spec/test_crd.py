@@ -67,7 +67,7 @@ def test_names_columns_and_subresource() -> None:
     assert (version["name"], version["served"], version["storage"]) == ("v1alpha1", True, True)
     assert version["subresources"] == {"status": {}}
     usual = [column["name"] for column in version["additionalPrinterColumns"] if "priority" not in column]
-    assert usual == ["Ready", "Status", "Agents", "Pods", "Waiting", "Active", "Dead", "Age"]
+    assert usual == ["Ready", "Status", "Agents", "Pods", "Waiting", "Suspended", "Active", "Dead", "Age"]
 
 
 def test_every_node_is_structural() -> None:
