@@ -143,14 +143,10 @@ class TestSubmit:
         cli("submit", "flight-serch", "search", "--force")
         assert client.queues() == ["flight-search", "flight-serch"]
 
-    def test_a_mistyped_job_is_refused_with_the_nearest_that_a_worker_knows(
+    def test_a_mistyped_job_is_refused_with_the_nearest_that_is_registered(
         self, cli: Cli, client: SyncClient, with_raw_queue: Callable[..., Any]
     ) -> None:
-        with_raw_queue(
-            lambda raw_queue: raw_queue.heartbeat(
-                b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}'
-            )
-        )
+        with_raw_queue(lambda raw_queue: raw_queue.register("search-flights", "tick"))
         cli("submit", "flights", "serch-flights", code=3)
         assert "did you mean 'search-flights'?" in cli.err
         cli("submit", "flights", "search-flights")

@@ -373,11 +373,11 @@ async def test_an_unknown_job(api: httpx.AsyncClient, method: str) -> None:
     problem(await api.request(method, "/api/jobs/a%20b"), 422)
 
 
-async def test_a_mistyped_job_is_refused_with_the_nearest_that_a_worker_knows(
+async def test_a_mistyped_job_is_refused_with_the_nearest_that_is_registered(
     client: Client, api: httpx.AsyncClient
 ) -> None:
     async with raw_queue(client) as worker:
-        await worker.heartbeat(b'{"busy":0,"slots":5,"draining":false,"jobs":["search-flights","tick"]}')
+        await worker.register("search-flights", "tick")
     answer = await api.post("/api/queues/flights/jobs", json={"name": "serch-flights"})
     assert "did you mean 'search-flights'? Send it anyway with ?force=true." in problem(answer, 404)
     forced = await api.post("/api/queues/flights/jobs?force=true", json={"name": "serch-flights"})

@@ -13,6 +13,7 @@ from agentqueue import Agent, Backoff, Client, Context
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import QueueFull, UnsupportedServer
 from agentqueue.model.job import State
+from agentqueue.model.times import from_ms
 from agentqueue.store import Server, Store
 from tests.support.replies import awaited
 from tests.support.servers import RunningServer
@@ -225,16 +226,18 @@ async def test_ten_a_second_means_ten_with_five_workers(client: Client, server_u
 
 
 async def test_a_cron_ticks_once_over_all_workers(client: Client, server_url: str) -> None:
-    agent, ticks = Agent("q"), []
+    agent, ticks, due = Agent("q"), [], []
 
-    @agent.cron("* * * * * *")
+    @agent.cron("* * * * * *", missed="all")
     async def tidy(ctx: Context) -> None:
         ticks.append(ctx.id)
+        due.append(ctx.scheduled_for)
 
     async with working(agent, server_url), working(agent, server_url):
         await until(lambda: len(ticks) >= 3, what="three ticks")
     assert len(ticks) == len(set(ticks))
-    seconds = [int(tick.removeprefix("cron:q:tidy:")) for tick in ticks]
+    seconds = sorted(int(tick.removeprefix("tick:q:tidy:")) for tick in ticks)
+    assert set(due) == {from_ms(ms) for ms in seconds}
     assert [later - sooner for sooner, later in itertools.pairwise(seconds)] == [1000] * (len(ticks) - 1)
 
 
@@ -244,9 +247,9 @@ async def test_crons_of_one_name_in_two_queues_have_their_own_ticks(client: Clie
     def agent_of(queue: str) -> Agent:
         agent = Agent(queue)
 
-        @agent.cron("* * * * * *")
+        @agent.cron("* * * * * *", missed="all")
         async def tidy(ctx: Context) -> None:
-            ticks[ctx.queue].append(ctx.id.removeprefix(f"cron:{queue}:tidy:"))
+            ticks[ctx.queue].append(ctx.id.removeprefix(f"tick:{queue}:tidy:"))
 
         return agent
 

@@ -10,7 +10,7 @@ from agentqueue.model.dead_letter import DeadLetter, DeadLetterReason, encode_de
 from agentqueue.model.job import State, decode_job
 from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Rescheduled, Suspended
 from agentqueue.model.result import ResultRecord, encode_result
-from agentqueue.store import Engine, Server
+from agentqueue.store import CodeSet, Engine, Registrations, Server
 from agentqueue.store.engine import FinishAndClaimReply
 from agentqueue.store.signals import Wait, ask_waits
 
@@ -98,6 +98,13 @@ class RawQueue:
     async def heartbeat(self, raw: bytes) -> None:
         """Write a heartbeat."""
         await self.engine.renew(owner=self.owner, worker=self.worker, heartbeat=raw, held=())
+
+    async def register(self, *jobs: str) -> None:
+        """Register the names of the queue's jobs, as a worker does when it starts."""
+        code = CodeSet(dict.fromkeys(jobs))
+        await Registrations(self.engine.server).register(
+            self.queue, code, worker=self.worker, version="0", time_ms=now_ms(), starts=True
+        )
 
     def _result(self, job: Claimed, *, success: bool, result: object, state: State) -> ResultRecord:
         record = decode_job(job.record or b"")

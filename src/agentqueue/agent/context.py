@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from functools import partial
 from typing import (
     TYPE_CHECKING,
@@ -43,6 +44,7 @@ from agentqueue.model.new_job import NO_PAYLOAD, prepare_job
 from agentqueue.model.numbers import plain_number
 from agentqueue.model.retry_policy import Seconds, seconds
 from agentqueue.model.stream import MAX_EVENT_BYTES
+from agentqueue.model.times import from_ms
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -210,6 +212,12 @@ class Context:
     def parent(self) -> str | None:
         """Return the ID of the job that enqueued this one with `ctx.enqueue`."""
         return self._record.parent
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """Return the due time of the tick that this job is, in UTC; see `Agent.cron`. None for other jobs."""
+        tick = self._record.tick
+        return None if tick is None else from_ms(tick[1])
 
     @property
     def state(self) -> Any:

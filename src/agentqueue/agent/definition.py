@@ -13,8 +13,9 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count, islice
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from agentqueue.agent.context import Context
 from agentqueue.agent.job_definition import CronDefinition, HandlerOptions, JobDefinition, jobs_of
@@ -24,6 +25,7 @@ from agentqueue.agent.signature import name_of, payload_parameter
 from agentqueue.errors import UsageError
 from agentqueue.keys import check_job_name, check_queue
 from agentqueue.model.retry_policy import MIN_TIMEOUT_S, Backoff, Seconds, check_attempts, seconds
+from agentqueue.model.schedule import Missed, check_schedule_name
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -87,17 +89,31 @@ class Agent:
         return register if func is None else register(func)
 
     def cron(
-        self, expression: str, *, timezone: str = "UTC", **options: Unpack[HandlerOptions]
+        self,
+        expression: str,
+        *,
+        timezone: str = "UTC",
+        schedule: str | None = None,
+        missed: Literal["skip", "one", "all"] = "one",
+        **options: Unpack[HandlerOptions],
     ) -> Callable[[Function], Function]:
         """Run a handler without payload at the times of a cron expression, once per tick over all workers.
+
+        The next tick stands in the queue as a delayed job, so that it also comes while no worker runs.
+        `ctx.scheduled_for` is its due time.
 
         Args:
             expression: Five fields, or six with the seconds first, in the format of cronsim.
             timezone: An IANA name, such as `Europe/Berlin`.
+            schedule: Name of the schedule, at most 64 characters. By default the job's name; further crons of a job
+                have a number behind it.
+            missed: What happens to ticks that could not start near their time: `skip` runs none of them, `one` runs
+                the last one, `all` runs each of the last 100.
             options: See `HandlerOptions`. A function that is a job already takes none.
 
         Raises:
-            UsageError: The expression or the time zone is not a text. Workers check both when they start.
+            UsageError: The expression or the time zone is not a text (workers check both when they start), the name is
+                taken or not valid, or `missed` is unknown.
         """
         for what, text in (("expression", expression), ("time zone", timezone)):
             if not isinstance(text, str):
@@ -105,6 +121,13 @@ class Agent:
                     f"agent {self.name!r}: a cron's {what} must be a text, not {text!r:.80}; "
                     'write @agent.cron("0 3 * * *", timezone="Europe/Berlin")'
                 )
+
+        try:
+            rule = Missed(missed)
+        except ValueError as exc:
+            raise UsageError(
+                f"agent {self.name!r}: a cron's missed is {missed!r:.80}; write {', '.join(Missed)}"
+            ) from exc
 
         def register(function: Function) -> Function:
             known = next((job for job in jobs_of(function) if self.jobs.get(job.name) is job), None)
@@ -114,10 +137,22 @@ class Agent:
                     f"{name_of(function)} needs a payload, and a cron's job has none: take (ctx) alone, "
                     f"or give {job.payload.parameter!r} a default"
                 )
-            self.crons.append(CronDefinition(job, expression, timezone))
+            self.crons.append(CronDefinition(job, expression, timezone, self._schedule_name(schedule, job), rule))
             return function
 
         return register
+
+    def _schedule_name(self, given: str | None, job: JobDefinition) -> str:
+        taken = {cron.name for cron in self.crons}
+        if given is None:
+            numbered = (f"{job.name}-{number}" for number in count(2))
+            given = next(name for name in (job.name, *islice(numbered, len(taken) + 1)) if name not in taken)
+        if given in taken:
+            raise UsageError(f"agent {self.name!r} has a schedule {given!r} already; give one of them schedule=...")
+        try:
+            return check_schedule_name(given)
+        except UsageError as exc:
+            raise UsageError(f"agent {self.name!r}: {exc}; write @agent.cron(..., schedule=NAME)") from exc
 
     def startup(self, func: Hook) -> Hook:
         """Run a function before the first job, to open resources that handlers share. It takes a WorkerContext.

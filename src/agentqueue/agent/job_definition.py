@@ -10,6 +10,7 @@ from agentqueue.agent.result import Result
 from agentqueue.agent.signature import name_of
 from agentqueue.errors import UsageError
 from agentqueue.model.retry_policy import Backoff, Seconds
+from agentqueue.model.schedule import Missed
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -50,16 +51,14 @@ class JobDefinition:
 
 @dataclass(frozen=True, slots=True)
 class CronDefinition:
-    """A job that is enqueued at the times of a cron expression, once per tick over all workers."""
+    """A schedule that the code defines: a job that is enqueued at the times of a cron expression."""
 
     job: JobDefinition
     expression: str
     timezone: str
-
-    @property
-    def name(self) -> str:
-        """Return the name that distinguishes this cron from others of the queue."""
-        return f"{self.job.name}:{self.expression}:{self.timezone}"
+    name: str
+    """Name of the schedule."""
+    missed: Missed = Missed.ONE
 
 
 def job_of(target: Any) -> JobDefinition | JobDeclaration[Any, Any] | None:

@@ -121,10 +121,15 @@ class Payload:
         return data
 
     def schema(self) -> dict[str, Any] | None:
-        """Return the payload's JSON schema. None without a payload or an annotation."""
+        """Return the payload's JSON schema. None without a payload, an annotation, or a schema for its type."""
         if self._adapter is None:
             return None
-        return self._adapter.json_schema(by_alias=True)
+        from pydantic.errors import PydanticUserError  # noqa: PLC0415  # the adapter has imported pydantic
+
+        try:
+            return self._adapter.json_schema(by_alias=True)
+        except PydanticUserError:
+            return None
 
     @property
     def _title(self) -> str:

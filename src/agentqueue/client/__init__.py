@@ -14,6 +14,7 @@ from agentqueue.exports import lazy_exports
 if TYPE_CHECKING:
     from agentqueue.client.async_client import Client, Job
     from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
+    from agentqueue.client.schedules import LastRun, ScheduleStatus
     from agentqueue.client.stats import QueueStats, WorkerStats
     from agentqueue.client.status import JobStatus
     from agentqueue.client.sync_client import SyncClient, SyncJob
@@ -27,9 +28,11 @@ __all__ = [
     "DeadGroup",
     "Job",
     "JobStatus",
+    "LastRun",
     "Page",
     "QueueStats",
     "Replayed",
+    "ScheduleStatus",
     "StreamEvent",
     "SyncClient",
     "SyncJob",
@@ -45,11 +48,13 @@ if not TYPE_CHECKING:  # a type checker accepts any name of a module with `__get
             "DeadGroup": "agentqueue.client.responses",
             "Job": "agentqueue.client.async_client",
             "JobStatus": "agentqueue.client.status",
+            "LastRun": "agentqueue.client.schedules",
             "OMITTED": "agentqueue.model.job",
             "Page": "agentqueue.client.responses",
             "QueueStats": "agentqueue.client.stats",
             "Replayed": "agentqueue.client.responses",
             "StreamEvent": "agentqueue.model.stream",
+            "ScheduleStatus": "agentqueue.client.schedules",
             "SyncClient": "agentqueue.client.sync_client",
             "SyncJob": "agentqueue.client.sync_client",
             "WorkerStats": "agentqueue.client.stats",

@@ -41,6 +41,7 @@ from agentqueue.client.results import (
     result_of,
     signal_counted,
 )
+from agentqueue.client.schedules import ScheduleStatus, schedule_status
 from agentqueue.client.stats import QueueStats, stats_of, unreadable_stats
 from agentqueue.client.status import PAYLOADS, JobStatus, select_payloads, status_of, unreadable_status
 from agentqueue.clock import monotonic, now_ms
@@ -62,9 +63,13 @@ from agentqueue.model.json import MAX_BYTES, encode
 from agentqueue.model.new_job import NO_PAYLOAD, EnqueueOptions, NewJob, Prepared, prepare_job
 from agentqueue.model.record_heads import DEAD_LETTER_BYTES, HEAD_BYTES, Cut
 from agentqueue.model.result import encode_result
+from agentqueue.model.schedule import tick_record
 from agentqueue.model.stream import Follower, StreamEvent, events_of
 from agentqueue.model.times import from_ms
 from agentqueue.store import (
+    Registrations,
+    Schedules,
+    ScheduleState,
     Sentinels,
     Server,
     ServerOptions,
@@ -359,7 +364,8 @@ class Client:
             InvalidPayload: The payload is not JSON, has NaN, is too deep or too large, or is refused by the annotation.
             InvalidName: The queue, job name, ID, priority or a tag is outside its alphabet or range.
             UsageError: Another option is out of range.
-            NotFound: Live workers serve the queue, and none knows a job of that name. `force=True` sends it anyway.
+            NotFound: The code that serves the queue has no job of that name (see `job_names`). `force=True` sends it
+                anyway.
             QueueFull: The server is at `maxmemory`. Nothing was enqueued.
             QueueUnavailable: Two tries got no answer. Send the job again with the same ID: it is enqueued once.
         """
@@ -433,17 +439,23 @@ class Client:
         """Refuse a job whose name was mistyped. It takes one command for each name that is new to this client.
 
         Raises:
-            NotFound: Live workers serve the queue, and none knows the job. The message has the nearest known name.
+            NotFound: The code that serves the queue has no such job. The message has the nearest known name.
         """
         if self.may_send(prepared):
             return
         queue, name = prepared.job.queue, prepared.name
-        workers = (await self.stats(queue)).workers
-        known = {job for worker in workers for job in worker.jobs}
+        known = await self.job_names(queue)
         self._names.note(queue, known)
         if known and name not in known:
             where = "" if position is None else f"jobs[{position}]: "
             raise NotFound(f"{where}{unknown_job(queue, name, known, next_step=FORCE)}")
+
+    async def job_names(self, queue: str) -> list[str]:
+        """Return the names of the jobs that the code of a queue's workers has, sorted.
+
+        A worker registers them when it starts, and they stay when there is no worker. Empty if none has registered.
+        """
+        return await self._with_slot(Registrations(self.server).job_names(check_queue(queue)))
 
     async def _prepare_many(
         self, jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
@@ -839,6 +851,57 @@ class Client:
     async def resume(self, queue: str) -> bool:
         """Resume a paused queue. Return False if it was not paused."""
         return await self._with_slot(self.store.resume(check_queue(queue)))
+
+    # Schedules
+
+    async def schedules(self, queue: str) -> list[ScheduleStatus]:
+        """Return the schedules of a queue, sorted by name, each with its next time and its last run."""
+        states = await self._with_slot(Schedules(self.server).read(check_queue(queue)))
+        return [schedule_status(queue, state, await self._state_of_last(queue, state)) for state in states]
+
+    async def _state_of_last(self, queue: str, state: ScheduleState) -> str | None:
+        """Return the state of a schedule's last job. None if its end was noted, or nothing is known of it."""
+        if state.last is None or state.last.state is not None:
+            return None
+        with suppress(JobNotFound):
+            return str((await self.status(state.last.id, queue=queue)).state)
+        return None
+
+    async def pause_schedule(self, queue: str, name: str, note: str | None = None) -> bool:
+        """Pause a schedule: none of its ticks comes until `resume_schedule`, and they are not missed ones.
+
+        Args:
+            queue: The queue's name.
+            name: The schedule's name.
+            note: Is shown with the pause. By default it is the time of the pause.
+
+        Returns:
+            False if it was paused already.
+
+        Raises:
+            NotFound: The queue has no such schedule.
+        """
+        text = clean_text(note) if note else f"since {from_ms(now_ms()).isoformat(timespec='seconds')}"
+        return await self._with_slot(Schedules(self.server).pause(check_queue(queue), name, text))
+
+    async def resume_schedule(self, queue: str, name: str) -> bool:
+        """Resume a paused schedule, which goes on with its next time. Return False if it was not paused.
+
+        Raises:
+            NotFound: The queue has no such schedule.
+        """
+        return await self._with_slot(Schedules(self.server).resume(check_queue(queue), name))
+
+    async def run_schedule(self, queue: str, name: str) -> Job:
+        """Enqueue the job of a schedule now, also of one that is paused. Its next tick does not change.
+
+        Raises:
+            NotFound: The queue has no such schedule.
+        """
+        schedule = await self._with_slot(Schedules(self.server).find(check_queue(queue), name))
+        job = NewJob(queue, new_id(), tick_record(queue, schedule, now_ms()), schedule.priority)
+        await self.send([job], ids_are_random=True)
+        return Job(self, job.id, queue)
 
     # Dead letters
 

@@ -1,4 +1,4 @@
-"""Known job names. A mistyped name is refused if live workers serve the queue and none of them knows it."""
+"""Known job names. A mistyped name is refused once a worker has registered the queue's jobs."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,25 +7,25 @@ from typing import Final
 from agentqueue.clock import monotonic
 
 QUIET_S: Final = 10.0
-"""Pause before a queue without live workers is asked again, in seconds. Without workers no name can be checked."""
-FORCE: Final = "If workers that know it are being rolled out, send it with force=True."
+"""Pause before a queue without a registration is asked again, in seconds. Without one no name can be checked."""
+FORCE: Final = "If a version of the code that has it is being rolled out, send it with force=True."
 
 
 class KnownNames:
-    """A cache of the job names that workers know. A known name is never looked up again."""
+    """A cache of the job names that are registered. A known name is never looked up again."""
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
         self._quiet_until: dict[str, float] = {}
 
     def may_send(self, queue: str, name: str) -> bool:
-        """Return whether the name is known, or the queue had no live workers in the last QUIET_S seconds."""
+        """Return whether the name is known, or the queue had no registration in the last QUIET_S seconds."""
         if (queue, name) in self._known:
             return True
         return bool(self._quiet_until) and monotonic() < self._quiet_until.get(queue, 0.0)
 
     def note(self, queue: str, names: Iterable[str]) -> None:
-        """Remember the names that the live workers of a queue know. Without names there are no live workers."""
+        """Remember the names that are registered for a queue. Without names nothing is registered."""
         pairs = {(queue, name) for name in names}
         if pairs:
             self._known |= pairs
@@ -35,8 +35,10 @@ class KnownNames:
 
 
 def unknown_job(queue: str, name: str, known: Iterable[str], *, next_step: str = "") -> str:
-    """Return the error message for a job that no worker of the queue knows. It has the nearest known name."""
-    return f"no live worker of queue {queue!r} knows a job {name!r}; {with_next_step(nearest(name, known), next_step)}"
+    """Return the error message for a job that the code of the queue does not have. It has the nearest known name."""
+    return (
+        f"the code that serves queue {queue!r} has no job {name!r}; {with_next_step(nearest(name, known), next_step)}"
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

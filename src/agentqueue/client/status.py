@@ -75,6 +75,10 @@ class JobStatus:
     children_ended: int = 0
     """Number of these that have ended."""
 
+    schedule: str | None = None
+    """Name of the schedule whose tick this job is. Known until the job ends."""
+    scheduled_for: datetime | None = None
+    """Due time of the tick. Known until the job ends."""
     steps: Sequence[StepRecord] = ()
     """The last 200 steps of the job (`ctx.step`), without their values. Empty in lists."""
 
@@ -178,6 +182,8 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
         suspended_at=None if suspension is None else moment_of(suspension.since_ms),
         children=snapshot.children[0],
         children_ended=snapshot.children[1],
+        schedule=None if record.tick is None else record.tick[0],
+        scheduled_for=None if record.tick is None else moment_of(record.tick[1]),
         steps=tuple(snapshot.steps),
         **_origin(record),
     )

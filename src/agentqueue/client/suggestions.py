@@ -28,12 +28,11 @@ async def check_queue_known(client: Client, queue: str, *, next_step: str = "") 
 
 
 async def check_job_known(client: Client, queue: str, name: str, *, next_step: str = "") -> None:
-    """Refuse a job name that no live worker of the queue knows. Without live workers every name is accepted.
+    """Refuse a job name that the registered code of the queue does not have. Without a registration, accept every name.
 
     Raises:
         NotFound: The name is not known. The message has the nearest known name, and `next_step`.
     """
-    workers = (await client.stats(queue)).workers
-    known = {job for worker in workers for job in worker.jobs}
+    known = await client.job_names(queue)
     if known and name not in known:
         raise NotFound(unknown_job(queue, name, known, next_step=next_step))

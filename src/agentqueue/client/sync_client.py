@@ -16,6 +16,7 @@ from agentqueue.client.async_client import Client, Job, ProgressCallback
 from agentqueue.client.bulk import chunks_of, prepare_each
 from agentqueue.client.fork_guard import ForkGuard
 from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
+from agentqueue.client.schedules import ScheduleStatus
 from agentqueue.client.stats import QueueStats
 from agentqueue.client.status import JobStatus
 from agentqueue.errors import AgentQueueError, JobNotFound
@@ -366,6 +367,27 @@ class SyncClient:
     def resume(self, queue: str) -> bool:
         """Resume a queue; see `Client.resume`."""
         return self._thread.run(self._client.resume(queue))
+
+    def schedules(self, queue: str) -> list[ScheduleStatus]:
+        """Return the schedules of a queue; see `Client.schedules`."""
+        return self._thread.run(self._client.schedules(queue))
+
+    def pause_schedule(self, queue: str, name: str, note: str | None = None) -> bool:
+        """Pause a schedule; see `Client.pause_schedule`."""
+        return self._thread.run(self._client.pause_schedule(queue, name, note))
+
+    def resume_schedule(self, queue: str, name: str) -> bool:
+        """Resume a schedule; see `Client.resume_schedule`."""
+        return self._thread.run(self._client.resume_schedule(queue, name))
+
+    def run_schedule(self, queue: str, name: str) -> "SyncJob":
+        """Enqueue the job of a schedule now; see `Client.run_schedule`."""
+        job = self._thread.run(self._client.run_schedule(queue, name))
+        return self.job(job.id, queue=queue)
+
+    def job_names(self, queue: str) -> list[str]:
+        """Return the names of the jobs that are registered for a queue; see `Client.job_names`."""
+        return self._thread.run(self._client.job_names(queue))
 
     def dead_letters(
         self,

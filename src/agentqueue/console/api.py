@@ -164,6 +164,47 @@ async def resume(request: Request) -> Response:
     return Json({"paused": False, "changed": changed})
 
 
+# Schedules
+
+
+async def list_schedules(request: Request) -> Response:
+    """Return the schedules of a queue, each with its next time and its last run."""
+    client, queue = client_of(request), queue_of(request)
+    await check_queue_known(client, queue)
+    return Json({"schedules": [schedule.to_json() for schedule in await client.schedules(queue)]})
+
+
+async def run_schedule(request: Request) -> Response:
+    """Enqueue the job of a schedule now: 202, with its address in Location. The next tick does not change."""
+    client, queue, name = client_of(request), queue_of(request), request.path_params["name"]
+    parse_fields(await read_object(request))
+    await check_queue_known(client, queue)
+    job = await client.run_schedule(queue, name)
+    log.info("schedule_run", queue=queue, schedule=name, id=job.id)
+    headers = {"Location": f"/api/jobs/{quote(job.id, safe='')}"}
+    return Json({"queue": queue, "schedule": name, "id": job.id}, HTTPStatus.ACCEPTED, headers)
+
+
+async def pause_schedule(request: Request) -> Response:
+    """Pause a schedule: none of its ticks comes."""
+    client, queue, name = client_of(request), queue_of(request), request.path_params["name"]
+    note = parse_fields(await read_object(request), note=str).get("note")
+    await check_queue_known(client, queue)
+    changed = await client.pause_schedule(queue, name, (note or "")[:200] or None)
+    log.info("schedule_paused", queue=queue, schedule=name, changed=changed, note=note)
+    return Json({"paused": True, "changed": changed})
+
+
+async def resume_schedule(request: Request) -> Response:
+    """Resume a paused schedule, which goes on with its next time."""
+    client, queue, name = client_of(request), queue_of(request), request.path_params["name"]
+    parse_fields(await read_object(request))
+    await check_queue_known(client, queue)
+    changed = await client.resume_schedule(queue, name)
+    log.info("schedule_resumed", queue=queue, schedule=name, changed=changed)
+    return Json({"paused": False, "changed": changed})
+
+
 # Jobs
 
 
@@ -366,6 +407,10 @@ def routes() -> list[Route]:
         Route(f"{one}/history", history),
         Route(f"{one}/pause", pause, methods=["POST"]),
         Route(f"{one}/resume", resume, methods=["POST"]),
+        Route(f"{one}/schedules", list_schedules),
+        Route(f"{one}/schedules/{{name}}/run", run_schedule, methods=["POST"]),
+        Route(f"{one}/schedules/{{name}}/pause", pause_schedule, methods=["POST"]),
+        Route(f"{one}/schedules/{{name}}/resume", resume_schedule, methods=["POST"]),
         Route(f"{one}/jobs", list_jobs),
         Route(f"{one}/jobs", enqueue, methods=["POST"]),
         Route(f"{one}/dead", list_dead),

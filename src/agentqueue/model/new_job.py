@@ -72,7 +72,7 @@ class EnqueueOptions(TypedDict, total=False):
     trace: str | None
     """W3C `traceparent`. The job's children inherit it."""
     force: bool | None
-    """Clients only: send the job even if live workers serve the queue and none knows a job of that name."""
+    """Clients only: send the job even if the code that serves the queue has no job of that name."""
 
 
 OPTION_NAMES: Final = frozenset(EnqueueOptions.__annotations__)
@@ -97,7 +97,7 @@ class Prepared(NamedTuple):  # costs half of a frozen dataclass; each job of a b
     id_is_random: bool
     """True if the ID was drawn at random. The server then skips the check for a known ID."""
     name: str = ""
-    """The job's name, if it must be checked against the names that workers know."""
+    """The job's name, if it must be checked against the registered names."""
     result: Any = None
     """What reads the job's result as the type that its handler returns. None: readers get JSON."""
 

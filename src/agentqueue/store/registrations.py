@@ -1,7 +1,7 @@
 """What the code of a queue's workers has: its jobs and crons. Known before the first job, and without any worker."""
 
 import hashlib
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -15,6 +15,9 @@ from agentqueue.store.server import Server
 
 MAX_SCHEMA_BYTES: Final = 65_536
 """Maximum size of the schema of a payload, in bytes. A larger one is left out."""
+
+ANY_TIME: Final = 2
+"""Mode of register.lua that registers a set whatever stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,23 @@ class Registrations:
         Returns:
             False if a live worker has a set that has replaced this one (scripts/register.lua).
         """
-        args = [code.fingerprint, code.encode(worker=worker, version=version, time_ms=time_ms), int(starts)]
+        text = code.encode(worker=worker, version=version, time_ms=time_ms)
+        return await self.write(queue, code.fingerprint, text, code.jobs, mode=int(starts))
+
+    async def write(self, queue: str, fingerprint: str, text: bytes, jobs: Iterable[str], *, mode: int) -> bool:
+        """Write a registration. Return False if it is refused; see scripts/register.lua for the modes."""
+        args = [fingerprint, text, mode, orjson.dumps(list(jobs))]
         is_registered, _ = await self._server.run(load("register", allow_oom=True), queue, args)
         return bool(is_registered)
+
+    async def job_names(self, queue: str) -> list[str]:
+        """Return the names of the jobs that are registered for a queue, sorted. Empty if none are."""
+        redis, key = self._server.redis, KeySpace(queue).registration
+        text = await self._server.call(lambda: cast("Awaitable[bytes | None]", redis.hget(key, "names")))
+        try:
+            return sorted(name for name in orjson.loads(text or b"[]") if type(name) is str)
+        except (orjson.JSONDecodeError, TypeError):  # another program has written it
+            return []
 
     async def read(self, queue: str) -> Registration | None:
         """Return the registration of a queue. None if no worker has registered, or it can't be read."""

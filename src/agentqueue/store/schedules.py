@@ -9,7 +9,7 @@ from agentqueue.keys import KeySpace
 from agentqueue.model.attempts import number_of
 from agentqueue.model.cron_times import plan_times
 from agentqueue.model.schedule import Schedule, Source, StoredSchedule, decode_schedule, encode_schedule
-from agentqueue.store.registrations import decode_registration
+from agentqueue.store.registrations import ANY_TIME, Registrations, decode_registration
 from agentqueue.store.scripts import load
 from agentqueue.store.server import Server
 
@@ -195,13 +195,21 @@ class Schedules:
         registration = decode_registration(text)
         if registration is None:
             raise UsageError(f"the registration can't be read: {text[:60]!r}…")
-        await self._server.run(load("register", allow_oom=True), queue, [registration.fingerprint, text, 2])
+        await Registrations(self._server).write(queue, registration.fingerprint, text, registration.jobs, mode=ANY_TIME)
         await self.put(queue, source="code", schedules=registration.crons)
 
     async def read(self, queue: str) -> list[ScheduleState]:
         """Return the schedules of a queue, sorted by name. One that can't be read is left out."""
         found = await self._read(queue)
         return [found.state(stored) for _, stored in sorted(found.stored.items())]
+
+    async def find(self, queue: str, name: str) -> Schedule:
+        """Return a schedule of a queue.
+
+        Raises:
+            NotFound: there is no such schedule.
+        """
+        return _stored(await self._read(queue), name).schedule
 
     async def tend(self, queue: str) -> int:
         """Compute due times for the schedules that hold few. Return the number of missed ticks that were left out."""
@@ -259,10 +267,7 @@ class Schedules:
     async def _change(self, queue: str, name: str, make: Any) -> bool:
         for _ in range(TRIES):
             found = await self._read(queue)
-            if name not in found.stored:
-                known = ", ".join(sorted(found.stored)) or "none"
-                raise NotFound(f"queue {queue!r} has no schedule {name!r:.80}; it has {known}")
-            change = make(found, found.stored[name].schedule)
+            change = make(found, _stored(found, name).schedule)
             if change is None:
                 return False
             if await self._apply(found, [change]):
@@ -293,6 +298,13 @@ class Schedules:
                 args += (change.operation, change.name, found.texts.get(change.name, b""), change.first, change.second)
             is_done = all(await self._server.run(script, found.queue, args)) and is_done
         return is_done
+
+
+def _stored(found: _Snapshot, name: str) -> StoredSchedule:
+    if name in found.stored:
+        return found.stored[name]
+    known = ", ".join(sorted(found.stored)) or "none"
+    raise NotFound(f"queue {found.queue!r} has no schedule {name!r:.80}; it has {known}")
 
 
 def _wanted(

@@ -12,7 +12,9 @@ from agentqueue.cli.connection import RedisOption, with_client
 from agentqueue.cli.output import AsJson, print_json, print_line
 
 if TYPE_CHECKING:
-    from agentqueue.client import Client, JobStatus
+    from datetime import datetime
+
+    from agentqueue.client import Client, JobStatus, ScheduleStatus
     from agentqueue.client.stats import QueueStats
     from agentqueue.store import Snapshot
     from agentqueue_operator.autoscaling.decision_record import PublishedDecision
@@ -80,6 +82,8 @@ class _Found:
     job: Snapshot | None = None
     status: JobStatus | None = None
     ahead: int = 0
+    schedule: ScheduleStatus | None = None
+    """The schedule whose tick the job is."""
 
 
 async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
@@ -104,7 +108,7 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
         published = None if raw is None else decode(raw)
     except ValueError as error:
         note = f"The last decision is {error}. Use the version of agentqueue that published it."
-    job, status, ahead = None, None, 0
+    job, status, ahead, schedule = None, None, 0, None
     if job_id is not None:
         check_id(job_id)
         owner = await find_queue(client.store, job_id)
@@ -114,7 +118,10 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
         job = await client.store.inspect(queue, job_id)
         if job.level is not None and job.score is not None and status.state == "waiting":
             ahead = await client.store.count_ahead(queue, job.level, job.score)
-    return _Found(metrics_of(snapshot), stats_of(snapshot), snapshot.now_ms, published, note, job, status, ahead)
+        if status.schedule is not None:
+            schedule = next((it for it in await client.schedules(queue) if it.name == status.schedule), None)
+    metrics = metrics_of(snapshot)
+    return _Found(metrics, stats_of(snapshot), snapshot.now_ms, published, note, job, status, ahead, schedule)
 
 
 def _of_queue(found: _Found) -> Explanation:
@@ -210,9 +217,23 @@ def _facts(found: _Found, job: Snapshot, state: JobState) -> JobFacts:
     )
 
 
+def _tick_note(name: str, due: datetime, schedule: ScheduleStatus | None) -> str:
+    tick = f"It is the tick of schedule {name} for {due.isoformat(timespec='seconds')}"
+    if schedule is None:
+        return f"{tick}. The schedule has been removed since."
+    rules = {
+        "skip": "if it can't start near its time, it does not run",
+        "one": "of several that could not start near their time, the last one runs",
+        "all": "it runs however late it starts",
+    }
+    return f"{tick} ({schedule.cron}, {schedule.timezone}); {rules[schedule.missed]}."
+
+
 def _notes(found: _Found, status: JobStatus) -> tuple[str, ...]:
     """Return further reasons for which a job does not complete."""
     notes = []
+    if status.schedule is not None and status.scheduled_for is not None:
+        notes.append(_tick_note(status.schedule, status.scheduled_for, found.schedule))
     if status.error:
         times = "once" if status.deliveries == 1 else f"{status.deliveries} times"
         notes.append(f"It was started {times}, and {status.attempts} of these failed; the last error: {status.error}.")

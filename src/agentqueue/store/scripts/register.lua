@@ -11,8 +11,9 @@
           2  JSON (agentqueue.store.registrations)
           3  1 if the worker starts, so that its name and the time are written even if the set is registered already;
              2 to register the set whatever stands; else 0
+          4  JSON list of the names of its jobs
   Keys touched
-    {queue}:registration: the fields `current` (JSON), `fingerprint`, `at` (ms) and `replaced:{fingerprint}` (ms) of sets
+    {queue}:registration: the fields `current` (JSON), `names`, `fingerprint`, `at` (ms) and `replaced:{fingerprint}` (ms) of sets
     that were replaced; {queue}:workers
   Output
     {1 if the set is registered now, else 0, fingerprint of the registered set}
@@ -20,7 +21,7 @@
 local LIVE_MS = 15000 -- A live worker writes its heartbeat every 2 s, and the first one after it has registered.
 local REMEMBERED_MS = 30 * DAY_MS -- A rollout that lasts longer than this is none.
 
-local fingerprint, text, mode = unpack(ARGV, 1, 3)
+local fingerprint, text, mode, names = unpack(ARGV, 1, 4)
 local key = queue .. ':registration'
 
 local function has_live_worker(set, registered_ms)
@@ -47,6 +48,6 @@ if current and current ~= fingerprint then
   redis.call('HSET', key, 'replaced:' .. current, now_text)
   redis.call('HDEL', key, 'replaced:' .. fingerprint)
 end
-redis.call('HSET', key, 'current', text, 'fingerprint', fingerprint, 'at', now_text)
+redis.call('HSET', key, 'current', text, 'names', names, 'fingerprint', fingerprint, 'at', now_text)
 redis.call('SADD', QUEUES, queue)
 return {1, fingerprint}

@@ -28,6 +28,7 @@ from agentqueue.model.attempts import Progress
 from agentqueue.model.job import JobRecord, child_id, decode_job
 from agentqueue.model.new_job import NO_PAYLOAD
 from agentqueue.model.retry_policy import check_attempts, seconds
+from agentqueue.model.schedule import Missed
 from tests.support.nasty import RudeText
 
 
@@ -228,7 +229,24 @@ def test_a_cron_makes_a_job_or_takes_one() -> None:
         ("report", "0 17 * * *", "UTC"),
         ("report", "0 9 * * *", "Europe/Berlin"),
     ]
-    assert own.crons[0].name == "report:0 17 * * *:UTC"
+    assert [cron.name for cron in own.crons] == ["report", "report-2"]
+
+
+def test_a_cron_has_the_name_and_the_rule_for_missed_ticks_that_it_is_given() -> None:
+    own = Agent("q")
+
+    @own.cron("0 9 * * *", schedule="morning", missed="all")
+    async def daily(ctx: Context) -> None: ...
+
+    own.cron("0 12 * * *")(daily)
+    assert [(cron.name, cron.missed) for cron in own.crons] == [("morning", Missed.ALL), ("daily", Missed.ONE)]
+    with pytest.raises(UsageError, match=r"agent 'q' has a schedule 'morning' already; give one of them schedule="):
+        own.cron("0 13 * * *", schedule="morning")(daily)
+    with pytest.raises(UsageError, match="must have 1 to 64 characters"):
+        own.cron("0 13 * * *", schedule="n" * 65)(daily)
+    with pytest.raises(UsageError, match="a cron's missed is 'some'; write skip, one, all"):
+        own.cron("0 13 * * *", missed="some")  # type: ignore[arg-type]
+    assert len(own.crons) == 2
 
 
 @pytest.mark.parametrize(("value", "out"), [(5, 5.0), (0.5, 0.5), (timedelta(minutes=2), 120.0)])

@@ -3,10 +3,11 @@
 import asyncio
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from pydantic import Field
 
 from agentqueue import Agent, Context, Fatal, Retry, Snooze
 from agentqueue.errors import HandlerImportError, UsageError
@@ -14,6 +15,7 @@ from agentqueue.keys import Level
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.job import JobRecord
 from agentqueue.model.outcomes import Cancelled, Claimed, Completed, DeadLettered, Released, Rescheduled
+from agentqueue.model.schedule import Schedule
 from agentqueue_worker.adapters.agents import AgentHandler, AgentRegistry, PayloadRefused, keep_ms
 from agentqueue_worker.adapters.loader import load_target
 from agentqueue_worker.adapters.metrics import Histogram, Metrics
@@ -160,27 +162,27 @@ async def test_shutdown_functions_run_in_reverse_and_each_though_one_fails() -> 
     assert order == ["second", "first"]
 
 
-# --- cron
+# --- what is registered
 
 
-def test_ticks_of_a_cron() -> None:
-    (cron,) = AgentRegistry(agent_with_crons("*/15 * * * *"), Settings()).crons
-    tick = cron.next_tick(HOUR_MS)
-    assert tick == HOUR_MS + 15 * 60_000
-    assert cron.next_tick(tick - 1) == tick
-    assert cron.job_id(tick) == f"cron:q:tidy:{tick}"
-    assert b'"et":%d' % tick in cron.record(tick)
+def test_an_agent_registers_its_jobs_with_their_schemas_and_its_crons() -> None:
+    agent = agent_with_crons("0 9 * * *", timezone="Europe/Berlin")
+
+    @agent.job
+    async def greet(ctx: Context, name: str) -> None: ...
+
+    code = AgentRegistry(agent, Settings()).code
+    assert code.jobs == {"tidy": None, "greet": {"type": "string"}}
+    assert code.crons == [Schedule("tidy", cron="0 9 * * *", job="tidy", timezone="Europe/Berlin")]
 
 
-def test_a_cron_goes_by_its_time_zone() -> None:
-    (cron,) = AgentRegistry(agent_with_crons("0 9 * * *", timezone="Europe/Berlin"), Settings()).crons
-    summer = 1_783_000_000_000  # July 2026
-    assert cron.next_tick(summer) % 86_400_000 == 7 * HOUR_MS
+def test_a_schema_that_is_too_large_is_left_out() -> None:
+    agent = Agent("q")
 
+    @agent.job
+    async def choose(ctx: Context, option: Annotated[str, Field(description="x" * 70_000)]) -> None: ...
 
-def test_two_crons_of_one_job_are_told_apart() -> None:
-    one, other = AgentRegistry(agent_with_crons("0 9 * * *", "0 17 * * *"), Settings()).crons
-    assert one.name != other.name
+    assert AgentRegistry(agent, Settings()).code.jobs == {"choose": None}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from agentqueue.model.new_job import NewJob
 from agentqueue.model.outcomes import Claimed, Completed, DeadLettered, Outcome, Released, Rescheduled, Unstarted
 from agentqueue.model.result import ResultRecord, encode_result
 from agentqueue.model.retry_policy import Backoff
-from agentqueue.store import Engine
+from agentqueue.store import CodeSet, Engine
 from agentqueue_worker.app.drain import Drain
 from agentqueue_worker.app.job import Ending, RunningJob
 from agentqueue_worker.app.options import Identity, WorkerOptions
@@ -66,6 +66,7 @@ class FakeRegistry:
     """One handler for every name; results that are the word `unwritable` can't be written, nor can cancellations."""
 
     crons: Sequence[Cron] = ()
+    code = CodeSet()
     names, unknown_grace_ms, cancellable, wants_recorded = ("job",), 60_000, True, False
 
     def __init__(self, handler: FakeHandler) -> None:

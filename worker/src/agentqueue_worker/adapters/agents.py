@@ -6,6 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
+import orjson
 import structlog
 
 from agentqueue.agent.context import Context
@@ -16,17 +17,19 @@ from agentqueue.agent.payload import to_json
 from agentqueue.agent.step_function import decorated
 from agentqueue.clock import now_ms
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
+from agentqueue.model.cron_times import check_cron
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import clean_text, is_a, leaves_of, name_exception
-from agentqueue.model.job import JobRecord, decode_job, encode_job
+from agentqueue.model.job import JobRecord, decode_job
 from agentqueue.model.new_job import NO_PAYLOAD
 from agentqueue.model.result import ResultRecord, encode_completed, encode_result
 from agentqueue.model.retry_policy import Backoff, seconds
-from agentqueue.model.times import from_ms
+from agentqueue.model.schedule import Schedule
 from agentqueue.service.error_report import summarize
-from agentqueue.store import KEEP_FOREVER
+from agentqueue.store import KEEP_FOREVER, CodeSet
+from agentqueue.store.registrations import MAX_SCHEMA_BYTES
 from agentqueue_worker.app.job import RunningJob
-from agentqueue_worker.app.ports import WorkerRuntime
+from agentqueue_worker.app.ports import Cron, WorkerRuntime
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Snoozed, Verdict, Yielded
 from agentqueue_worker.settings import Settings
 
@@ -153,46 +156,19 @@ class AgentCodec:
             return encode_result(record)
 
 
-class AgentCron:
-    """Ticks of a cron expression."""
-
-    def __init__(self, cron: CronDefinition, queue: str) -> None:
-        from cronsim import CronSim, CronSimError  # noqa: PLC0415  # agents without crons don't need it
-
-        self._cron = cron
-        self._queue = queue
-        self._simulate = CronSim
-        self.name = cron.name
-        try:
-            self._zone = _zone(cron.timezone)
-            next(CronSim(cron.expression, from_ms(0).astimezone(self._zone)))
-        except (CronSimError, StopIteration) as exc:
-            raise UsageError(
-                f"cron {cron.expression!r} of job {cron.job.name!r} is not a cron expression that ever comes ({exc}); "
-                "write five fields: minute hour day month weekday"
-            ) from exc
-
-    def next_tick(self, after_ms: int) -> int:
-        """Return the first tick after that time. See the port."""
-        moment = from_ms(after_ms).astimezone(self._zone)
-        return round(next(self._simulate(self._cron.expression, moment)).timestamp() * 1000)
-
-    def job_id(self, tick_ms: int) -> str:
-        """Return the job's ID, the same on every worker. It has the queue's name, since IDs are unique per server."""
-        return f"cron:{self._queue}:{self._cron.job.name}:{tick_ms}"
-
-    def record(self, tick_ms: int) -> bytes:
-        """Return the encoded job, with its tick as the time it was enqueued."""
-        return encode_job(JobRecord(name=self._cron.job.name, enqueued_ms=tick_ms, queue=self._queue))
+def _code_of(agent: Agent) -> CodeSet:
+    """Return what the code of an Agent has. It needs the prepared payloads."""
+    schemas = {name: job.payload.schema() for name, job in agent.jobs.items()}
+    jobs = {name: schema if len(orjson.dumps(schema)) <= MAX_SCHEMA_BYTES else None for name, schema in schemas.items()}
+    return CodeSet(jobs, [_schedule_of(cron) for cron in agent.crons])
 
 
-def _zone(name: str) -> Any:
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415
-
+def _schedule_of(cron: CronDefinition) -> Schedule:
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise UsageError(f"time zone {name!r} is not known; write an IANA name such as Europe/Berlin, or UTC") from exc
+        check_cron(cron.expression, cron.timezone)
+    except UsageError as exc:
+        raise UsageError(f"cron {cron.expression!r} of job {cron.job.name!r}: {exc}") from exc
+    return Schedule(cron.name, cron=cron.expression, job=cron.job.name, timezone=cron.timezone, missed=cron.missed)
 
 
 def _prepare_payload(job: JobDefinition) -> None:
@@ -224,6 +200,7 @@ class AgentRegistry:
     unknown_grace_ms = UNKNOWN_GRACE_MS
     cancellable = True
     wants_recorded = False
+    crons: Sequence[Cron] = ()
 
     def __init__(self, agent: Agent, settings: Settings) -> None:
         self._agent = agent
@@ -231,11 +208,11 @@ class AgentRegistry:
         self.find = self._handlers.get
         self._context: WorkerContext | None = None
         try:
-            self.crons: Sequence[AgentCron] = [AgentCron(cron, settings.queue or agent.queue) for cron in agent.crons]
             for job in agent.jobs.values():
                 _prepare_payload(job)
             for value in decorated:
                 value.prepare()
+            self.code = _code_of(agent)
         except UsageError as exc:
             raise HandlerImportError(f"agent {agent.name!r}: {exc}") from exc
 

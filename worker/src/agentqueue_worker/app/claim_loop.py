@@ -305,8 +305,12 @@ class ClaimLoop:
         if unrecorded:
             for outcome in batch.outcomes:
                 job = unrecorded.pop(outcome.id, None)
-                if job is not None:
+                if job is None:
+                    continue
+                if self._registry.wants_recorded:
                     state.spawn(self._registry.on_recorded(job))
+                if job.record.tick is not None and job.id not in lost:
+                    state.tick_ended(job, outcome)
 
     def _schedule_claim(self, trip: RoundTrip, reply: FinishAndClaimReply, now: float) -> None:
         """Decide when to claim next."""

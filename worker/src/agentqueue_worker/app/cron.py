@@ -1,4 +1,4 @@
-"""Enqueues the ticks of crons. Every worker of the queue tries, and the server accepts the first one."""
+"""Enqueues the ticks of an arq program's crons. Every worker tries, and the server accepts the first one."""
 
 import asyncio
 from typing import Final

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from agentqueue.agent.context import Runtime
 from agentqueue.model.job import JobRecord
 from agentqueue.model.result import ResultRecord
+from agentqueue.store import CodeSet
 from agentqueue_worker.app.job import Handler, RunningJob
 
 
@@ -47,7 +48,7 @@ class Codec(Protocol):
 
 
 class Cron(Protocol):
-    """A job that is enqueued at the times of a schedule."""
+    """A cron of an arq program, whose live workers enqueue its ticks."""
 
     @property
     def name(self) -> str:
@@ -77,7 +78,12 @@ class Registry(Protocol):
 
     @property
     def crons(self) -> Sequence[Cron]:
-        """Crons that this worker enqueues."""
+        """Crons of an arq program. Those of an Agent are schedules, see `code`."""
+        ...
+
+    @property
+    def code(self) -> CodeSet:
+        """What is registered for the queue: the jobs, and an Agent's crons."""
         ...
 
     @property

@@ -86,7 +86,7 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self.unrecorded: dict[str, RunningJob] = {}
-        """Ended jobs whose registry wants a call once their outcome is recorded."""
+        """Ended jobs that need a call once their outcome is recorded: the registry's, or that of a schedule's tick."""
         state.on_lost = self.lose
         state.suspend = self.suspend
         state.end_between_calls = self.end_between_calls
@@ -426,7 +426,7 @@ class Runner:
     def _finish(self, job: RunningJob, outcome: Outcome, seconds: float, error: AttemptError | None) -> None:
         mean = self._state.mean_seconds
         self._state.mean_seconds = moving_mean(mean, seconds) if mean else seconds
-        if self._wants_recorded:
+        if self._wants_recorded or job.record.tick is not None:
             self.unrecorded[job.id] = job
         self._state.outbox.add(outcome)
         self._state.wake_loop()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agentqueue.agent.durable import Durable
     from agentqueue.agent.limit import LimitCalls
     from agentqueue.client import Client
-    from agentqueue.model.outcomes import Claimed
+    from agentqueue.model.outcomes import Claimed, Outcome
     from agentqueue_worker.app.job import Ending, RunningJob
 
 STEP_THREADS: Final = 64
@@ -111,6 +111,8 @@ class WorkerState:
         """Ends a run whose handler only waits, so that the job waits without a slot."""
         self.end_between_calls: Callable[[RunningJob, Ending], None] = lambda job, ending: None  # noqa: ARG005
         """Ends a run that is about to make a durable call, or waits for one."""
+        self.tick_ended: Callable[[RunningJob, Outcome], None] = lambda job, outcome: None  # noqa: ARG005
+        """Notes how the job of a schedule's tick has ended, once its outcome is recorded."""
         self.open_durable: Callable[[RunningJob], Durable]  # set by the worker
         """Makes the durable calls of a running job."""
         self.open_limits: Callable[[RunningJob], LimitCalls]  # set by the worker

@@ -28,6 +28,7 @@ from agentqueue_worker.app.limits import JobLimits
 from agentqueue_worker.app.options import WorkerOptions
 from agentqueue_worker.app.ports import Registry
 from agentqueue_worker.app.progress_writer import ProgressWriter
+from agentqueue_worker.app.registrar import Registrar
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.app.telemetry import Telemetry
@@ -72,6 +73,8 @@ class Worker:
         self._progress_writer = ProgressWriter(self._engine, options.identity.owner)
         self.state = WorkerState(options, self._progress_writer)
         self._runner = Runner(self.state, registry, ended=telemetry.ended, hidden=hidden)
+        self._registrar = Registrar(self._server, options.queue, options.identity.name, registry.code)
+        self.state.tick_ended = lambda job, outcome: self.state.spawn(self._registrar.note_end(job, outcome))
         self._loop = ClaimLoop(self._engine, self.state, self._runner, registry, telemetry)
         self._started_ms = now_ms()
         self._jobs = sorted(registry.names)[:100]
@@ -180,6 +183,7 @@ class Worker:
                     if released:
                         reason = "an earlier process of this container held them"
                         log.warning("jobs_released", jobs=released, reason=reason)
+                await self._registrar.register(starts=True)
                 return True
             except QueueUnavailable as exc:
                 self._telemetry.redis_failed(exc)
@@ -193,7 +197,11 @@ class Worker:
         log.info("worker_started", queue=self.options.queue, concurrency=self.options.concurrency, jobs=self._jobs)
         loop_task = asyncio.create_task(self._loop.run(), name="claim-loop")
         self._deadline = deadline = asyncio.create_task(self._drain.run(), name="drain")
-        parts: list[tuple[str, Any]] = [("progress", self._progress_writer.run()), ("check", self._check_server())]
+        parts: list[tuple[str, Any]] = [
+            ("progress", self._progress_writer.run()),
+            ("check", self._check_server()),
+            ("registration", self._registrar.run()),
+        ]
         if not self.options.burst:
             parts.append(("listen", self._loop.listen()))
         store = Store(self._server)
@@ -254,6 +262,7 @@ class Worker:
                 "incarnation": self.options.identity.incarnation,
                 "pid": os.getpid(),
                 "version": __version__,
+                "registration": self._registrar.fingerprint,
                 "startedMs": self._started_ms,
                 "finished": state.finished,
                 "runningMs": state.running_ms(now),
@@ -281,6 +290,8 @@ class Worker:
                 state.lose(job_id)
         if reply.wrong_type_keys:
             self._telemetry.wrong_type_keys(reply.wrong_type_keys)
+        if reply.lacks_times:
+            state.spawn(self._registrar.tend())
         if reply.drain_requested_ms != state.drain_requested_ms:
             if bool(reply.drain_requested_ms) is not state.drain_requested:
                 event = "drain_requested" if reply.drain_requested_ms else "drain_cancelled"

@@ -7,6 +7,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from agentqueue.model.result import ResultRecord
+from agentqueue.store import CodeSet
 from agentqueue_worker.adapters.arq.crons import ArqCron
 from agentqueue_worker.adapters.arq.functions import ArqHandler, UnreadableHandler
 from agentqueue_worker.adapters.arq.records import UNREADABLE_JOB_NAME
@@ -55,6 +56,7 @@ class ArqRegistry:
         crons = [(job, ArqCron(job, worker.timezone, worker.serializers)) for job in worker.cron_jobs]
         self.crons: Sequence[Cron] = [cron for job, cron in crons if job.unique or job.job_id]
         self._plain_crons = [cron for job, cron in crons if not (job.unique or job.job_id)]
+        self.code = CodeSet(dict.fromkeys(self._handlers))
         self.codec: Codec = ArqCodec(worker)
         self.cancellable: bool = worker.allow_abort_jobs
         self.wants_recorded = worker.after_job_end is not None
