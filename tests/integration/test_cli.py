@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import pytest
 from agentqueue.cli.main import run
 from agentqueue.client import SyncClient
 from agentqueue.model.job import decode_job
-from agentqueue.store import Server, ServerOptions
+from agentqueue.model.schedule import Schedule
+from agentqueue.store import Schedules, Server, ServerOptions
 from tests.support.raw_queue import RawQueue
 
 Act = Callable[[RawQueue], Awaitable[Any]]
@@ -636,6 +638,32 @@ class TestAsAProcess:
             command(), env=os.environ | asked, capture_output=True, text=True, check=False, timeout=30
         )
         assert done.stdout.split() == ["status", "stats"]
+
+    def test_schedules_are_listed_run_paused_and_resumed(self, cli: Cli, with_raw_queue: Callable[..., Any]) -> None:
+        async def put(raw_queue: RawQueue, *, suspend: bool = False) -> None:
+            nightly = Schedule("nightly", cron="0 3 * * *", timezone="Europe/Berlin", job="report", suspend=suspend)
+            await Schedules(raw_queue.engine.server).put("flights", source="resource", schedules=[nightly])
+
+        assert "there are no schedules" in cli("schedules", "list") + cli.err
+        with_raw_queue(put)
+        for word in ("nightly", "0 3 * * * Europe/Berlin", "report", "in "):
+            assert word in cli("schedules", "list")
+        (listed,) = cli.json("schedules", "list", "flights")["schedules"]
+        assert (listed["name"], listed["missed"], listed["last"]) == ("nightly", "one", None)
+        job_id = cli("schedules", "run", "flights", "nightly").strip()
+        assert cli.json("status", job_id)["schedule"] == "nightly"
+        assert cli.json("schedules", "run", "flights", "nightly")["schedule"] == "nightly"
+        assert cli("schedules", "pause", "flights", "nightly", "--note", "no flights") == "nightly is paused\n"
+        assert "was paused already" in cli("schedules", "pause", "flights", "nightly")
+        assert "no flights" in cli.json("schedules", "list", "flights")["schedules"][0]["paused"]
+        assert "paused" in cli("schedules", "list", "flights")
+        assert cli("schedules", "resume", "flights", "nightly") == "nightly is resumed\n"
+        with_raw_queue(partial(put, suspend=True))
+        out = cli("schedules", "resume", "flights", "nightly")
+        assert "the resource suspends it: write suspend: false there" in out
+        assert cli.json("schedules", "resume", "flights", "nightly")["suspended"] is True
+        cli("schedules", "run", "flights", "weekly", code=3)
+        assert "queue 'flights' has no schedule 'weekly'; it has nightly" in cli.err
 
     def test_a_server_that_is_away_is_1(self, cli: Cli) -> None:
         cli("stats", "--redis", "redis://127.0.0.1:1", code=1)

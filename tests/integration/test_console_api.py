@@ -21,7 +21,8 @@ from agentqueue.console.app import create_app
 from agentqueue.console.requests import MAX_BODY
 from agentqueue.errors import UsageError
 from agentqueue.model.job import decode_job
-from agentqueue.store import Server
+from agentqueue.model.schedule import Schedule
+from agentqueue.store import Schedules, Server
 from tests.support.raw_queue import RawQueue
 from tests.support.servers import RunningServer, free_port
 
@@ -231,9 +232,37 @@ async def test_pause_and_resume(client: Client, api: httpx.AsyncClient) -> None:
     assert (await api.post("/api/queues/flights/resume")).json() == {"paused": False, "changed": False}
 
 
+async def test_schedules(client: Client, api: httpx.AsyncClient) -> None:
+    nightly = Schedule("nightly", cron="0 3 * * *", timezone="Europe/Berlin", job="report", data={"day": 1})
+    await Schedules(client.server).put("flights", source="resource", schedules=[nightly])
+    at = "/api/queues/flights/schedules"
+    (found,) = (await api.get(at)).json()["schedules"]
+    assert (found["name"], found["cron"], found["timezone"], found["data"]) == (
+        "nightly",
+        "0 3 * * *",
+        "Europe/Berlin",
+        {"day": 1},
+    )
+    assert found["nextAt"].endswith(":00:00.000Z")
+    paused = await api.post(f"{at}/nightly/pause", json={"note": "no flights"})
+    assert paused.json() == {"paused": True, "changed": True}
+    (found,) = (await api.get(at)).json()["schedules"]
+    assert (found["paused"], found["nextAt"]) == ("no flights", None)
+    run = await api.post(f"{at}/nightly/run")
+    assert run.status_code == 202
+    job = (await api.get(run.headers["Location"])).json()
+    assert (job["id"], job["name"], job["schedule"]) == (run.json()["id"], "report", "nightly")
+    assert (await api.post(f"{at}/nightly/resume")).json() == {"paused": False, "changed": True}
+    assert "no schedule 'weekly'; it has nightly" in problem(await api.post(f"{at}/weekly/run"), 404)
+
+
 QUEUE_CALLS = [
     ("GET", ""),
     ("GET", "/history"),
+    ("GET", "/schedules"),
+    ("POST", "/schedules/nightly/run"),
+    ("POST", "/schedules/nightly/pause"),
+    ("POST", "/schedules/nightly/resume"),
     ("GET", "/jobs"),
     ("GET", "/dead"),
     ("GET", "/dead/groups"),

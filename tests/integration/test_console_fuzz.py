@@ -43,6 +43,7 @@ STRANGE = ["\0", "\n", "\r\nX: y", "%", "%00", "%E0%A4%A", "<b>", "'", '"', "*",
 TEXTS = st.one_of(st.sampled_from([*NUMBERS, *CURSORS, *NAMES, *STRANGE]), st.text(max_size=20))
 PARAMETERS = st.sampled_from(["state", "cursor", "limit", "like", "minutes", "force", "fields", "x"])
 OF_A_QUEUE = ["", "/history", "/pause", "/resume", "/jobs", "/dead", "/dead/groups", "/dead/replay", "/dead/discard"]
+OF_A_QUEUE += ["/schedules", *(f"/schedules/nightly/{word}" for word in ("run", "pause", "resume"))]
 PLACES = ["/", "/healthz", "/api/health/queue", "/api/queue/stats", "/api/queues", "/api/queues/"]
 PATHS = st.one_of(
     st.sampled_from(PLACES),

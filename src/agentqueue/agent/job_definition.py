@@ -9,8 +9,9 @@ from agentqueue.agent.payload import Payload
 from agentqueue.agent.result import Result
 from agentqueue.agent.signature import name_of
 from agentqueue.errors import UsageError
+from agentqueue.model.cron_times import check_cron
 from agentqueue.model.retry_policy import Backoff, Seconds
-from agentqueue.model.schedule import Missed
+from agentqueue.model.schedule import Missed, Schedule
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -59,6 +60,18 @@ class CronDefinition:
     name: str
     """Name of the schedule."""
     missed: Missed = Missed.ONE
+
+    def schedule(self) -> Schedule:
+        """Return the schedule.
+
+        Raises:
+            UsageError: The expression or the time zone is not valid.
+        """
+        try:
+            check_cron(self.expression, self.timezone)
+        except UsageError as exc:
+            raise UsageError(f"cron {self.expression!r} of job {self.job.name!r}: {exc}") from exc
+        return Schedule(self.name, self.expression, self.job.name, self.timezone, missed=self.missed)
 
 
 def job_of(target: Any) -> JobDefinition | JobDeclaration[Any, Any] | None:

@@ -14,6 +14,7 @@ from agentqueue.model.job import State
 from agentqueue.model.limits import parse_limits
 from agentqueue.model.retry_policy import seconds
 from agentqueue.model.stream import StreamEvent
+from agentqueue.store import Schedules
 from agentqueue.store.limits import Limits
 from agentqueue.store.time_travel import advance_time, make_due
 
@@ -145,6 +146,11 @@ class Sandbox:
             self.client.box = self
             if self._limits:
                 await Limits(self.client.store.server).define(LIMITS_SOURCE, LIMITS_SOURCE, self._limits)
+            schedules = Schedules(self.client.server)
+            for agent in self.agents:
+                if agent.crons:
+                    crons = [cron.schedule() for cron in agent.crons]
+                    await schedules.put(agent.queue, source="code", schedules=crons)
         except BaseException:
             self._stop()
             raise
@@ -292,9 +298,10 @@ class Sandbox:
         return await self.client.signal(job if isinstance(job, str) else job.id, name, data, sender=sender, id=id)
 
     async def advance(self, by: float | timedelta) -> None:
-        """Let time pass on the server: delayed jobs, retries and waits become due, retention and rate limits end.
+        """Let time pass on the server: delayed jobs, retries, waits and ticks become due; retention and rates end.
 
-        The stored times move into the past. The machine's clock, which drives crons, does not change.
+        The stored times move into the past; the machine's clock does not change. Time jumps: of several ticks of a cron
+        that become due, those run that its rule for missed ticks says, as after an outage.
 
         Args:
             by: A number of seconds, or a timedelta.

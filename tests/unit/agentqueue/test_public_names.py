@@ -16,8 +16,8 @@ ROOT = [
     "Throttled", "WorkerContext", "__version__", "declare", "step",
 ]  # fmt: skip
 CLIENT = [
-    "OMITTED", "Cancellation", "Client", "DeadGroup", "Job", "JobStatus", "Page", "QueueStats", "Replayed",
-    "StreamEvent", "SyncClient", "SyncJob", "WorkerStats",
+    "OMITTED", "Cancellation", "Client", "DeadGroup", "Job", "JobStatus", "LastRun", "Page", "QueueStats", "Replayed",
+    "ScheduleStatus", "StreamEvent", "SyncClient", "SyncJob", "WorkerStats",
 ]  # fmt: skip
 
 

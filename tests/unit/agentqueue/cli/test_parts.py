@@ -214,7 +214,8 @@ def test_every_reading_command_has_json() -> None:
     click_app = main.build_command(extensions=False)
     assert isinstance(click_app, TyperGroup)
     commands: dict[str, Any] = dict(click_app.commands)
-    commands |= {f"dead {name}": command for name, command in commands.pop("dead").commands.items()}
+    for group in ("dead", "schedules"):
+        commands |= {f"{group} {name}": command for name, command in commands.pop(group).commands.items()}
     without = {n for n, c in commands.items() if not any("--json" in p.opts for p in c.params)}
     assert without == {"version"}
 

@@ -215,6 +215,8 @@ def test_json_has_the_public_names_in_order() -> None:
         "suspendedAt",
         "children",
         "childrenEnded",
+        "schedule",
+        "scheduledFor",
         "steps",
     ]
     assert camel("enqueued_per_minute") == "enqueuedPerMinute"

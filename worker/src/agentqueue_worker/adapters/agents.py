@@ -11,20 +11,18 @@ import structlog
 
 from agentqueue.agent.context import Context
 from agentqueue.agent.definition import Agent, WorkerContext
-from agentqueue.agent.job_definition import CronDefinition, JobDefinition
+from agentqueue.agent.job_definition import JobDefinition
 from agentqueue.agent.outcomes import DurableError, Fatal, OutcomeUnknown, Retry, Snooze, ThrottledTooLong
 from agentqueue.agent.payload import to_json
 from agentqueue.agent.step_function import decorated
 from agentqueue.clock import now_ms
 from agentqueue.errors import HandlerImportError, InvalidPayload, UsageError
-from agentqueue.model.cron_times import check_cron
 from agentqueue.model.dead_letter import DeadLetterReason
 from agentqueue.model.exceptions import clean_text, is_a, leaves_of, name_exception
 from agentqueue.model.job import JobRecord, decode_job
 from agentqueue.model.new_job import NO_PAYLOAD
 from agentqueue.model.result import ResultRecord, encode_completed, encode_result
 from agentqueue.model.retry_policy import Backoff, seconds
-from agentqueue.model.schedule import Schedule
 from agentqueue.service.error_report import summarize
 from agentqueue.store import KEEP_FOREVER, CodeSet
 from agentqueue.store.registrations import MAX_SCHEMA_BYTES
@@ -160,15 +158,7 @@ def _code_of(agent: Agent) -> CodeSet:
     """Return what the code of an Agent has. It needs the prepared payloads."""
     schemas = {name: job.payload.schema() for name, job in agent.jobs.items()}
     jobs = {name: schema if len(orjson.dumps(schema)) <= MAX_SCHEMA_BYTES else None for name, schema in schemas.items()}
-    return CodeSet(jobs, [_schedule_of(cron) for cron in agent.crons])
-
-
-def _schedule_of(cron: CronDefinition) -> Schedule:
-    try:
-        check_cron(cron.expression, cron.timezone)
-    except UsageError as exc:
-        raise UsageError(f"cron {cron.expression!r} of job {cron.job.name!r}: {exc}") from exc
-    return Schedule(cron.name, cron=cron.expression, job=cron.job.name, timezone=cron.timezone, missed=cron.missed)
+    return CodeSet(jobs, [cron.schedule() for cron in agent.crons])
 
 
 def _prepare_payload(job: JobDefinition) -> None:
