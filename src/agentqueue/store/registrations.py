@@ -28,6 +28,12 @@ class CodeSet:
     """Name -> JSON schema of the payload; None if it has none, or one that is not known."""
     crons: Sequence[Schedule] = ()
 
+    @classmethod
+    def of(cls, schemas: Mapping[str, Any], crons: Sequence[Schedule]) -> "CodeSet":
+        """Return the set of jobs with these schemas, without those that exceed MAX_SCHEMA_BYTES."""
+        small = {name for name, schema in schemas.items() if len(orjson.dumps(schema)) <= MAX_SCHEMA_BYTES}
+        return cls({name: schema if name in small else None for name, schema in schemas.items()}, crons)
+
     @property
     def fingerprint(self) -> str:
         """Return a text that differs between sets."""

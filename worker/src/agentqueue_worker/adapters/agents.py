@@ -6,7 +6,6 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
-import orjson
 import structlog
 
 from agentqueue.agent.context import Context
@@ -25,7 +24,6 @@ from agentqueue.model.result import ResultRecord, encode_completed, encode_resul
 from agentqueue.model.retry_policy import Backoff, seconds
 from agentqueue.service.error_report import summarize
 from agentqueue.store import KEEP_FOREVER, CodeSet
-from agentqueue.store.registrations import MAX_SCHEMA_BYTES
 from agentqueue_worker.app.job import RunningJob
 from agentqueue_worker.app.ports import Cron, WorkerRuntime
 from agentqueue_worker.domain.verdict import Failed, Hopeless, Snoozed, Verdict, Yielded
@@ -154,13 +152,6 @@ class AgentCodec:
             return encode_result(record)
 
 
-def _code_of(agent: Agent) -> CodeSet:
-    """Return what the code of an Agent has. It needs the prepared payloads."""
-    schemas = {name: job.payload.schema() for name, job in agent.jobs.items()}
-    jobs = {name: schema if len(orjson.dumps(schema)) <= MAX_SCHEMA_BYTES else None for name, schema in schemas.items()}
-    return CodeSet(jobs, [cron.schedule() for cron in agent.crons])
-
-
 def _prepare_payload(job: JobDefinition) -> None:
     """Build the model that checks the job's payloads.
 
@@ -202,7 +193,8 @@ class AgentRegistry:
                 _prepare_payload(job)
             for value in decorated:
                 value.prepare()
-            self.code = _code_of(agent)
+            schemas = {name: job.payload.schema() for name, job in agent.jobs.items()}
+            self.code = CodeSet.of(schemas, [cron.schedule() for cron in agent.crons])
         except UsageError as exc:
             raise HandlerImportError(f"agent {agent.name!r}: {exc}") from exc
 
