@@ -1,5 +1,6 @@
 """Agents of the OpenAI Agents SDK as jobs: what is a step, what is not made again, and what a busy provider does."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from agentqueue import Agent, Context
 from agentqueue.errors import JobFailed
 from agentqueue.integrations.openai_agents import durable
 from agentqueue.testing import Sandbox, context
-from tests.support.models import MODEL, model_server, openai_client
+from tests.support.models import MODEL, model_server, openai_client, read_text
 
 set_tracing_disabled(True)
 
@@ -129,6 +130,27 @@ async def test_a_busy_provider_lets_the_job_snooze_and_the_runner_s_retries_are_
     assert (status.attempts, status.deliveries) == (1, 4)
     assert looked == ["Rome"]
     assert services.records.prompts == {"Visit: Rome": 1, "Visit: Rome #1": 4}
+
+
+async def test_the_text_is_emitted_while_it_comes_and_once(
+    services: Services, model: OpenAIChatCompletionsModel
+) -> None:
+    services.records.word_delay = 0.05
+
+    async def run(ctx: Context, prompt: str) -> str:
+        assistant = Assistant("assistant", model=model, tools=[look_up_in([])])
+        result = Runner.run_streamed(durable(ctx, assistant, emit=True), prompt)
+        async for _ in result.stream_events():
+            pass
+        return str(result.final_output).strip()
+
+    agent, plan = planner(run)
+    async with Sandbox(agent) as box:
+        job = await box.client.enqueue(plan, "Visit: Rome")
+        reader = asyncio.create_task(read_text(job.stream()))
+        assert await job.result() == "I have seen Rome."
+        assert await reader == await read_text(job.stream()) == "I have seen Rome. "
+    assert set(services.records.prompts.values()) == {1}
 
 
 async def test_the_agents_that_it_hands_over_to_are_durable_too(

@@ -21,7 +21,7 @@ from agentqueue import Agent, Context
 from agentqueue.errors import JobFailed, UsageError
 from agentqueue.integrations.pydantic_ai import AgentQueueDurability
 from agentqueue.testing import Sandbox, context
-from tests.support.models import MODEL, model_server, openai_client
+from tests.support.models import MODEL, model_server, openai_client, read_text
 
 
 @pytest.fixture
@@ -279,6 +279,45 @@ async def test_a_stream_gets_the_answer_once_it_is_whole(services: Services, mod
         assert (await job.result()).strip() == "I have seen Rome."
     assert set(services.records.prompts.values()) == {1}
     assert looked == ["Rome"]
+
+
+async def test_the_text_is_emitted_while_it_comes_and_once(services: Services, model: OpenAIChatModel) -> None:
+    services.records.word_delay = 0.05
+
+    async def run(ctx: Context, prompt: str) -> str:
+        assistant = assistant_with(model, [])
+        return (await assistant.run(prompt, capabilities=[AgentQueueDurability(ctx, emit=True)])).output
+
+    agent, plan = planner(run)
+    async with Sandbox(agent) as box:
+        job = await box.client.enqueue(plan, "Visit: Rome")
+        reader = asyncio.create_task(read_text(job.stream()))
+        assert (await job.result()).strip() == "I have seen Rome."
+        assert await reader == await read_text(job.stream()) == "I have seen Rome. "
+    assert set(services.records.prompts.values()) == {1}
+
+
+async def test_a_worker_that_is_killed_in_the_middle_of_a_text_doubles_none(
+    services: Services, model: OpenAIChatModel
+) -> None:
+    services.records.word_delay = 0.2
+    agent = Agent("planner")
+
+    @agent.job(timeout=60, attempts=3)
+    async def plan(ctx: Context, prompt: str) -> str:
+        assistant = assistant_with(model, [])
+        return (await assistant.run(prompt, capabilities=[AgentQueueDurability(ctx, emit=True)])).output
+
+    async with Sandbox(agent) as box:
+        job = await box.client.enqueue(plan, "Write: tea, coffee and water")
+        result = asyncio.create_task(job.result())
+        async for event in job.stream():
+            if event.type == "data":
+                break
+        await box.crash()
+        assert (await result).strip() == "A report on tea, coffee and water"
+        assert await read_text(job.stream()) == "A report on tea, coffee and water "
+    assert services.records.prompts == {"Write: tea, coffee and water": 2}
 
 
 async def test_toolsets_of_a_run_are_refused_since_their_calls_would_be_no_steps(

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from assistants.services import Server
 from openai import AsyncOpenAI
 
+from agentqueue.model.stream import StreamEvent
+
 MODEL = "mock-1"
 
 
@@ -32,3 +34,14 @@ async def openai_client() -> AsyncIterator[AsyncOpenAI]:
     """Yield a client of the server that makes each request once."""
     async with AsyncOpenAI(max_retries=0) as client:
         yield client
+
+
+async def read_text(events: AsyncIterator[StreamEvent]) -> str:
+    """Return the text of a job's stream, as a reader has it at its end."""
+    texts: list[str] = []
+    async for event in events:
+        if event.type == "data":
+            texts.append(event.data)
+        elif event.type == "rewind":
+            del texts[event.data :]
+    return "".join(texts)

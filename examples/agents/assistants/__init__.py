@@ -1,1 +1,1 @@
-"""Two durable agents, `research` and `buyer`, and the services that they call."""
+"""Durable agents, and the services that they call."""

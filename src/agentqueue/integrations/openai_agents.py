@@ -55,6 +55,7 @@ def durable(
     ctx: Context,
     agent: Agent[ContextT],
     *,
+    emit: bool = False,
     inline: Iterable[str] = (),
     provider: ModelProvider | None = None,
 ) -> Agent[ContextT]:
@@ -67,17 +68,20 @@ def durable(
     Args:
         ctx: The context of the job, whose handler is `async def`.
         agent: The agent. The agents that it hands over to are copied too.
+        emit: Pass the text of the model's answers to `ctx.emit` while it comes, if the run is streamed
+            (`Runner.run_streamed`).
         inline: Names of tools that are no steps, such as one that calls `ctx.wait_for` itself.
         provider: Finds models by name. By default the SDK's `MultiProvider`.
     """
-    return _Run(ctx, inline=frozenset(inline), provider=provider).wrap(agent)
+    return _Run(ctx, emit=emit, inline=frozenset(inline), provider=provider).wrap(agent)
 
 
 class _Run:
     """One run of an agent and of those that it hands over to."""
 
-    def __init__(self, ctx: Context, *, inline: frozenset[str], provider: ModelProvider | None) -> None:
+    def __init__(self, ctx: Context, *, emit: bool, inline: frozenset[str], provider: ModelProvider | None) -> None:
         self.job = ctx
+        self.emit = emit
         self.inline = inline
         self.provider = provider
         self._copies: dict[int, Agent[Any]] = {}
@@ -177,11 +181,15 @@ class _DurableModel(Model):
         *more: Any,
         **options: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
-        """Yield the events that make up the model's answer, once it is whole."""
+        """Yield the events that make up the model's answer, once it is whole. Its text is emitted while it comes."""
 
         async def call(_: object) -> Any:
-            events = self._found().stream_response(system_instructions, input, *more, **options)
-            kept: list[TResponseStreamEvent] = [event async for event in events if event.type in KEPT_EVENTS]
+            kept: list[TResponseStreamEvent] = []
+            async for event in self._found().stream_response(system_instructions, input, *more, **options):
+                if event.type in KEPT_EVENTS:
+                    kept.append(event)
+                elif event.type == "response.output_text.delta" and self._calls.run.emit:
+                    await self._calls.run.job.emit(event.delta)
             return _EVENTS.dump_python(kept, mode="json", exclude_unset=True)
 
         self._calls.turn += 1

@@ -8,7 +8,7 @@ toolsets; here is what a unit of work is in AgentQueue. It needs the extra `agen
 
 import asyncio
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
 from agentqueue.agent.context import Context
@@ -44,6 +44,7 @@ with needs_extra("pydantic-ai"):
         conversation_id_from_run_id,
         durable_unit_scope,
     )
+    from pydantic_ai.messages import AgentStreamEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
     from pydantic_ai.models import Model
     from pydantic_ai.run import AgentRunResult
     from pydantic_ai.tools import AgentDepsT
@@ -66,6 +67,7 @@ class AgentQueueDurability(BaseDurabilityCapability[AgentDepsT]):
 
     Args:
         ctx: The context of the job, whose handler is `async def`.
+        emit: Pass the text of the model's answers to `ctx.emit` while it comes.
         name: First part of the steps' names. By default the agent's name. Runs of one agent at the same time need one
             each.
         models: Further models by name, for runs that choose another than the agent's.
@@ -82,14 +84,16 @@ class AgentQueueDurability(BaseDurabilityCapability[AgentDepsT]):
         tool_config_key=METADATA_KEY,
     )
 
-    def __init__(self, ctx: Context, *, name: str | None = None, models: Mapping[str, Model] | None = None) -> None:
+    def __init__(
+        self, ctx: Context, *, emit: bool = False, name: str | None = None, models: Mapping[str, Model] | None = None
+    ) -> None:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             raise UsageError(
                 "AgentQueueDurability needs an async handler: write `async def`, and `await agent.run(...)`"
             ) from None
-        super().__init__(models=models, name=name)
+        super().__init__(models=models, event_stream_handler=self._emit_text if emit else None, name=name)
         self.job = ctx
 
     def for_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> AbstractCapability[AgentDepsT]:
@@ -121,6 +125,19 @@ class AgentQueueDurability(BaseDurabilityCapability[AgentDepsT]):
         """Let the job snooze if the run fails because a provider is busy."""
         snooze_if_busy(self.job, error)
         return await super().on_run_error(ctx, error=error)
+
+    async def _emit_text(self, ctx: RunContext[AgentDepsT], events: AsyncIterable[AgentStreamEvent]) -> None:  # noqa: ARG002
+        """Emit the text of a model's answer, within the step of its request."""
+        async for event in events:
+            match event:
+                case (
+                    PartStartEvent(part=TextPart(content=text))
+                    | PartDeltaEvent(delta=TextPartDelta(content_delta=text))
+                ):
+                    if text:
+                        await self.job.emit(text)
+                case _:
+                    pass
 
 
 class _Steps(DurableOperationBackend[StepOptions]):
