@@ -11,6 +11,8 @@ from agentqueue.agent.result import Result
 from agentqueue.errors import UsageError
 from agentqueue.model.new_job import NO_PAYLOAD
 
+JSON_TYPES: Final = frozenset((dict, list, tuple, str, int, float, bool, type(None)))
+"""Types of most payloads, which are no models."""
 DEFINED: Final = (JobDefinition, JobDeclaration)
 """Types that stand for a job and cannot be called."""
 
@@ -49,17 +51,18 @@ def read_call(args: Sequence[Any], keywords: Mapping[str, Any]) -> EnqueueCall:
         UsageError: An argument is missing or surplus, or the function is not a job.
     """
     options = dict(keywords)
-    names = ("function", "payload") if _is_function(args) else ("queue", "name", "data")
-    if len(args) > len(names):
-        raise UsageError(f"enqueue takes {', '.join(names)} and keywords, but {len(args)} arguments were given")
-    for name, value in zip(names, args, strict=False):
-        if name in options:
-            raise UsageError(f"enqueue got {name!r} twice")
-        options[name] = value
+    if args:  # the jobs of a bulk have keywords alone
+        names = ("function", "payload") if _is_function(args) else ("queue", "name", "data")
+        if len(args) > len(names):
+            raise UsageError(f"enqueue takes {', '.join(names)} and keywords, but {len(args)} arguments were given")
+        for name, value in zip(names, args, strict=False):
+            if name in options:
+                raise UsageError(f"enqueue got {name!r} twice")
+            options[name] = value
     if "function" in options:
         return _typed(options)
-    missing = [name for name in ("queue", "name") if name not in options]
-    if missing:
+    if "queue" not in options or "name" not in options:
+        missing = [name for name in ("queue", "name") if name not in options]
         raise UsageError(
             f"enqueue needs {' and '.join(missing)}: enqueue(queue, name, data), or a function and a payload"
         )
@@ -84,4 +87,6 @@ def plain(data: Any) -> Any:
     Raises:
         InvalidPayload: The model has a value that JSON cannot represent.
     """
+    if type(data) in JSON_TYPES:
+        return data
     return to_json(data) if hasattr(type(data), "model_dump") or is_dataclass(data) else data

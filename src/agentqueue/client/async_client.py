@@ -475,7 +475,8 @@ class Client:
         for count, prepared in enumerate(each):
             if count % ENCODE_BATCH == 0:
                 await asyncio.sleep(0)  # the previous chunk is sent meanwhile
-            await self.check_name(prepared, count)
+            if not self.may_send(prepared):
+                await self.check_name(prepared, count)
             yield prepared
 
     async def check_names(self, jobs: Sequence[Prepared]) -> None:

@@ -83,7 +83,7 @@ def prepare_each(
 ) -> Iterator[Prepared]:
     """Prepare each job of a bulk. An error names the job by its position, counted from `first`."""
     for index, item in enumerate(items, first):
-        if not isinstance(item, Mapping):
+        if type(item) is not dict and not isinstance(item, Mapping):
             raise UsageError(f"jobs[{index}] must be a mapping with queue, name and data, not {item!r:.80}")
         try:
             yield prepare((), item)

@@ -112,12 +112,18 @@ def encode_job(record: JobRecord, *, max_bytes: int = MAX_BYTES) -> bytes:
         InvalidPayload: The payload is not JSON, has NaN or infinity, is too deep, or the record exceeds `max_bytes`.
             The message names the path.
     """
-    wire: dict[str, Any] = {"aq": 1, "t": record.job_try, "f": record.name, "et": record.enqueued_ms}
-    wire |= {"q": record.queue, "p": record.priority}
+    wire: dict[str, Any] = {
+        "aq": 1,
+        "t": record.job_try,
+        "f": record.name,
+        "et": record.enqueued_ms,
+        "q": record.queue,
+        "p": record.priority,
+    }
     extra = _extra(record)
     if extra:
         wire["x"] = extra
-    wire |= {"a": record.args, "k": record.kwargs}  # last, since lists read only the beginning
+    wire["a"], wire["k"] = record.args, record.kwargs  # last, since lists read only the beginning
     if record.tick is not None:  # first, as below
         wire = {"aq": 1, "tick": record.tick} | wire
     if record.parent_queue is not None:  # first, since scripts find it by the beginning of the record

@@ -143,14 +143,20 @@ def prepare_job(
     args = () if data is NO_PAYLOAD else (data,)
     given = _given(options) if options else options
     unknown_yet = name if by_name and not given.get("force") else ""
-    if not given:
-        record = JobRecord(
-            name, args, enqueued_ms=now_ms, queue=queue, parent=parent, parent_queue=parent_queue, depth=depth
-        )
-        return Prepared(
-            NewJob(queue, new_id, encode_job(record, max_bytes=max_bytes)), id_is_random=True, name=unknown_yet
-        )
     level, number = _priority(given.get("priority"))
+    if len(given) <= ("priority" in given):  # no other option, as for most jobs
+        record = JobRecord(
+            name,
+            args,
+            enqueued_ms=now_ms,
+            queue=queue,
+            priority=number,
+            parent=parent,
+            parent_queue=parent_queue,
+            depth=depth,
+        )
+        new = NewJob(queue, new_id, encode_job(record, max_bytes=max_bytes), level)
+        return Prepared(new, id_is_random=True, name=unknown_yet)
     record = JobRecord(
         name=name,
         args=args,
