@@ -132,6 +132,33 @@ async def test_a_busy_provider_lets_the_job_snooze_and_the_runner_s_retries_are_
     assert services.records.prompts == {"Visit: Rome": 1, "Visit: Rome #1": 4}
 
 
+@pytest.mark.parametrize(
+    "prompt", ["Visit: Rome, Bonn, Lima", "Compare: Rome, Bonn, Lima"], ids=["in a row", "parallel"]
+)
+async def test_a_drain_ends_the_run_between_its_steps_and_repeats_none(
+    services: Services, model: OpenAIChatCompletionsModel, prompt: str
+) -> None:
+    services.records.model_delay = 0.3
+    looked: list[str] = []
+    agent = Agent("planner")
+
+    @agent.job(timeout=60, attempts=1)
+    async def plan(ctx: Context, prompt: str) -> str:
+        assistant = Assistant("assistant", model=model, tools=[look_up_in(looked)])
+        return str((await Runner.run(durable(ctx, assistant), prompt)).final_output)
+
+    async with Sandbox(agent) as box:
+        job = await box.client.enqueue(plan, prompt)
+        result = asyncio.create_task(job.result())
+        while services.records.model_calls == 0:
+            await asyncio.to_thread(services.records.wait)
+        await box.drain(grace=10)
+        assert await result == "I have seen Rome, Bonn, Lima."
+        assert (await job.status()).deliveries == 2
+    assert sorted(looked) == ["Bonn", "Lima", "Rome"]
+    assert set(services.records.prompts.values()) == {1}
+
+
 async def test_the_text_is_emitted_while_it_comes_and_once(
     services: Services, model: OpenAIChatCompletionsModel
 ) -> None:

@@ -281,6 +281,32 @@ async def test_a_stream_gets_the_answer_once_it_is_whole(services: Services, mod
     assert looked == ["Rome"]
 
 
+@pytest.mark.parametrize(
+    "prompt", ["Visit: Rome, Bonn, Lima", "Compare: Rome, Bonn, Lima"], ids=["in a row", "parallel"]
+)
+async def test_a_drain_ends_the_run_between_its_steps_and_repeats_none(
+    services: Services, model: OpenAIChatModel, prompt: str
+) -> None:
+    services.records.model_delay = 0.3
+    looked: list[str] = []
+    agent = Agent("planner")
+
+    @agent.job(timeout=60, attempts=1)
+    async def plan(ctx: Context, prompt: str) -> str:
+        return (await assistant_with(model, looked).run(prompt, capabilities=[AgentQueueDurability(ctx)])).output
+
+    async with Sandbox(agent) as box:
+        job = await box.client.enqueue(plan, prompt)
+        result = asyncio.create_task(job.result())
+        while services.records.model_calls == 0:
+            await asyncio.to_thread(services.records.wait)
+        await box.drain(grace=10)
+        assert await result == "I have seen Rome, Bonn, Lima."
+        assert (await job.status()).deliveries == 2
+    assert sorted(looked) == ["Bonn", "Lima", "Rome"]
+    assert set(services.records.prompts.values()) == {1}
+
+
 async def test_the_text_is_emitted_while_it_comes_and_once(services: Services, model: OpenAIChatModel) -> None:
     services.records.word_delay = 0.05
 
