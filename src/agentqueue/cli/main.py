@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from agentqueue import __version__
-from agentqueue.cli import acl, dead_letters, jobs, queues, schedules, signals, submit
+from agentqueue.cli import acl, dead_letters, jobs, queues, schedules, signals, submit, tail
 from agentqueue.cli.connection import ContextOption, InOption, add_cluster_option, cluster_ref, has_cluster_option
 from agentqueue.cli.streams import prepare_streams
 from agentqueue.errors import AgentQueueError, UsageError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GROUP = "agentqueue.commands"
 """Entry point group of the commands that other packages add."""
-MODULES = (submit, jobs, signals, queues, schedules, dead_letters, acl)
+MODULES = (submit, jobs, tail, signals, queues, schedules, dead_letters, acl)
 """Modules of the library's own commands, in the order of the help page."""
 COMMANDS_OF_PACKAGES: Final = {
     "up": ("operator", "agentqueue-operator"),

@@ -44,6 +44,7 @@ from agentqueue.client.results import (
 from agentqueue.client.schedules import ScheduleStatus, schedule_status
 from agentqueue.client.stats import QueueStats, stats_of, unreadable_stats
 from agentqueue.client.status import PAYLOADS, JobStatus, select_payloads, status_of, unreadable_status
+from agentqueue.client.stream_tokens import mint_for
 from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import (
     InvalidName,
@@ -119,6 +120,8 @@ NO_QUEUE: Final = "any"
 """Queue name for calls that identify a job by its ID alone."""
 MAX_SENDER: Final = 200
 """Maximum length of a signal's sender, in characters."""
+DEFAULT_STREAM_TTL_S: Final = 3_600.0
+"""Time for which a token for one stream counts by default, in seconds: as long as results are kept by default."""
 MAX_GROUPS: Final = 500
 """Maximum number of kinds that `dead_groups` returns. It bounds the calls, since each kind takes one."""
 
@@ -621,6 +624,27 @@ class Client:
             yield StreamEvent(follower.id, "end", str(status.state))
         finally:
             await reader.close()
+
+    def stream_token(
+        self,
+        id: str,  # noqa: A002
+        ttl: float | timedelta = DEFAULT_STREAM_TTL_S,
+        *,
+        secret: str | None = None,
+    ) -> str:
+        """Return a token with which a browser may read the stream of one job from the console's API, and nothing else.
+
+        Nothing is sent. The token goes into `GET /api/jobs/{id}/stream?token=…`, or into the header Authorization.
+
+        Args:
+            id: The job's ID.
+            ttl: Time for which the token counts, in seconds or as a timedelta.
+            secret: The console's token. By default the one in AGENTQUEUE_CONSOLE_TOKEN.
+
+        Raises:
+            UsageError: There is no secret, or `ttl` is out of range.
+        """
+        return mint_for(os.environ, id, ttl, secret=secret)
 
     async def cancel(self, id: str, *, queue: str | None = None, cascade: bool = True) -> Cancellation:  # noqa: A002
         """Cancel a job. A job that has not started is cancelled at once, a running one by its worker within a second.

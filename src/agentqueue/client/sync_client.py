@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 from agentqueue.agent.context import Context
 from agentqueue.agent.declaration import JobDeclaration
 from agentqueue.agent.job_definition import JobDefinition
-from agentqueue.client.async_client import Client, Job, ProgressCallback
+from agentqueue.client.async_client import DEFAULT_STREAM_TTL_S, Client, Job, ProgressCallback
 from agentqueue.client.bulk import chunks_of, prepare_each
 from agentqueue.client.fork_guard import ForkGuard
 from agentqueue.client.responses import Cancellation, DeadGroup, Page, Replayed
@@ -315,6 +315,16 @@ class SyncClient:
                 yield event
         finally:
             self._thread.run(events.aclose())
+
+    def stream_token(
+        self,
+        id: str,  # noqa: A002
+        ttl: float | timedelta = DEFAULT_STREAM_TTL_S,
+        *,
+        secret: str | None = None,
+    ) -> str:
+        """Return a token with which a browser may read the stream of one job; see `Client.stream_token`."""
+        return self._client.stream_token(id, ttl, secret=secret)
 
     def cancel(self, id: str, *, queue: str | None = None, cascade: bool = True) -> Cancellation:  # noqa: A002
         """Cancel a job; see `Client.cancel`."""

@@ -21,6 +21,7 @@ from agentqueue.console.auth import is_authorized
 from agentqueue.console.errors import REDIS_UNAVAILABLE, HttpProblem
 from agentqueue.console.requests import boolean, integer, parse_fields, read_object, word_list
 from agentqueue.errors import AgentQueueError, InvalidPayload, UsageError
+from agentqueue.integrations.starlette import event_stream
 from agentqueue.keys import check_id, check_queue
 from agentqueue.model.attempts import AttemptError, errors_of
 from agentqueue.model.dead_letter import dead_letter_to_json, decode_dead_letter, error_to_json
@@ -308,6 +309,14 @@ async def signal(request: Request) -> Response:
     return Json({"id": job_id, "signal": name, "deduplicated": not counted}, HTTPStatus.ACCEPTED)
 
 
+async def stream(request: Request) -> Response:
+    """Return what a job emits as server-sent events, from the one behind `Last-Event-ID` on, until the job ends.
+
+    It takes the console's token, or one that is for this stream alone: `?token=`, or in the header Authorization.
+    """
+    return await event_stream(client_of(request), check_id(request.path_params["id"]), request)
+
+
 # Dead letters
 
 
@@ -418,6 +427,7 @@ def routes() -> list[Route]:
         Route(f"{one}/dead/replay", replay, methods=["POST"]),
         Route(f"{one}/dead/discard", discard, methods=["POST"]),
         Route("/api/jobs/{id:path}/signals/{name}", signal, methods=["POST"]),
+        Route("/api/jobs/{id:path}/stream", stream),
         Route("/api/jobs/{id:path}/resolve", resolve, methods=["POST"]),
         Route("/api/jobs/{id:path}", show_job),
         Route("/api/jobs/{id:path}", cancel, methods=["DELETE"]),

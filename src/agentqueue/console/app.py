@@ -16,7 +16,7 @@ from starlette.routing import Route
 from agentqueue.client import Client
 from agentqueue.console import api
 from agentqueue.console import errors as problems
-from agentqueue.console.auth import AccessMiddleware
+from agentqueue.console.auth import MAX_STREAMS, AccessMiddleware
 from agentqueue.console.repeated_logs import RepeatedLogs
 from agentqueue.errors import AgentQueueError, UsageError
 
@@ -31,7 +31,12 @@ MAX_REQUESTS: Final = 64
 
 
 def create_app(
-    client: Client, *, token: str, repeated_logs: RepeatedLogs | None = None, max_requests: int = MAX_REQUESTS
+    client: Client,
+    *,
+    token: str,
+    repeated_logs: RepeatedLogs | None = None,
+    max_requests: int = MAX_REQUESTS,
+    max_streams: int = MAX_STREAMS,
 ) -> AccessMiddleware:
     """Return the console for the queues of a client's server, as an ASGI application.
 
@@ -40,6 +45,7 @@ def create_app(
         token: The token that callers must send.
         repeated_logs: Writes log lines of frequent events. The caller can close it at the end.
         max_requests: Maximum number of concurrent requests. A further one gets status 503.
+        max_streams: Maximum number of streams that are read at a time. A further one gets status 503.
 
     Raises:
         UsageError: The token is shorter than 8 characters, or has spaces around it.
@@ -61,7 +67,8 @@ def create_app(
     app.state.token = token
     app.state.repeated_logs = repeated_logs or RepeatedLogs()
     # It wraps the application: the response to an unexpected error does not pass Starlette's own middlewares.
-    return AccessMiddleware(app, token=token, repeated_logs=app.state.repeated_logs, max_requests=max_requests)
+    logs = app.state.repeated_logs
+    return AccessMiddleware(app, token=token, repeated_logs=logs, max_requests=max_requests, max_streams=max_streams)
 
 
 def page_routes() -> Sequence[Route]:

@@ -13,7 +13,7 @@ import uvicorn
 
 from agentqueue.client import Client
 from agentqueue.console.app import MAX_REQUESTS, create_app
-from agentqueue.console.auth import AccessMiddleware
+from agentqueue.console.auth import MAX_STREAMS, AccessMiddleware
 from agentqueue.console.connections import BACKLOG, Connection, connection_limit
 from agentqueue.console.repeated_logs import RepeatedLogs
 from agentqueue.console.settings import Settings
@@ -52,8 +52,13 @@ async def serve(options: ServerOptions, settings: Settings, *, announce: Callabl
     client = Client.at(replace(options, connect_timeout=2.0, timeout=REDIS_TIMEOUT_SECONDS))
     repeated_logs, limit = RepeatedLogs(), connection_limit()
     try:
-        max_requests = min(MAX_REQUESTS, limit // 2)
-        app = create_app(client, token=settings.token, repeated_logs=repeated_logs, max_requests=max_requests)
+        app = create_app(
+            client,
+            token=settings.token,
+            repeated_logs=repeated_logs,
+            max_requests=min(MAX_REQUESTS, limit // 2),
+            max_streams=min(MAX_STREAMS, limit // 3),
+        )
         limits = {"max_connections": limit, "repeated_logs": repeated_logs}
         server = make_server(app, type("ConsoleConnection", (Connection,), limits))
         with listen(settings) as listener:

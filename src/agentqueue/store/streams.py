@@ -121,6 +121,8 @@ class StreamState:
     """There are events that this job has emitted."""
     left_behind: str
     """ID of the last event that an earlier job with the same ID has left; empty if there is none."""
+    end_id: str
+    """ID of the end; empty if the stream goes on."""
 
 
 class StreamReader:
@@ -149,7 +151,9 @@ class StreamReader:
         last, is_live, is_of_this_job = await self._server.call(ask)
         entries = _decode_entries(last)
         is_ours = bool(entries) and (is_of_this_job or not is_live)
-        return StreamState(bool(is_live), is_ours, "" if is_ours or not entries else entries[-1][0])
+        last_id, fields = entries[-1] if entries else ("", {})
+        has_ended = is_ours and b"end" in fields
+        return StreamState(bool(is_live), is_ours, "" if is_ours else last_id, last_id if has_ended else "")
 
     async def is_live(self) -> bool:
         """Return whether the job has not ended."""
