@@ -44,6 +44,8 @@ SLOW = {
     "test_secrets_hidden.py",
     "test_sentinel.py",
     "test_step_faults.py",
+    "test_stream_faults.py",
+    "test_streams_docs.py",
     "test_signals_model.py",
     "test_tls.py",
     "test_up.py",

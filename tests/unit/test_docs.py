@@ -33,6 +33,7 @@ PAGES = {path.name: Page(path) for path in PATHS}
 LAPTOP, KIND = "tests/e2e/test_quickstart_laptop.py", "tests/e2e/test_quickstart_kind.py"
 ARQ, DOCS = "tests/integration/test_arq_docs.py", "tests/integration/test_docs.py"
 FRAMEWORKS = "tests/integration/test_frameworks.py"
+STREAMS = "tests/integration/test_streams_docs.py"
 OPERATIONS = "tests/e2e/test_operations.py"
 HEALTH = "tests/unit/agentqueue_operator/controller/status/test_health.py"
 EXPLAIN = "tests/unit/agentqueue_operator/autoscaling/test_explanation.py"
@@ -86,6 +87,14 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
         "agentqueue submit greeter say-hello '\"\"'": LAPTOP,
         "# enqueue.py": LAPTOP,
         "python enqueue.py": LAPTOP,
+    },
+    "streams.md": {
+        "# writer.py": STREAMS,
+        "<!-- page.html -->": STREAMS,
+        "# web.py": STREAMS,
+        "agentqueue stream-token": STREAMS,
+        "# test_writer.py": STREAMS,
+        "pytest test_writer.py": STREAMS,
     },
     "security.md": {"agentqueue acl": "tests/integration/test_acl.py"},
     "scaling.md": {"$ agentqueue explain": EXPLAIN},
