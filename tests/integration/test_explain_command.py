@@ -17,7 +17,8 @@ import pytest
 from agentqueue.cli.main import run
 from agentqueue.client import SyncClient
 from agentqueue.clock import now_ms
-from agentqueue.store import Server, ServerOptions, Store
+from agentqueue.model.schedule import Schedule
+from agentqueue.store import Schedules, Server, ServerOptions, Store
 from agentqueue_operator.autoscaling.decision import decide_replicas
 from agentqueue_operator.autoscaling.model import Load, Memory, Pods, ScalingPolicy, ScalingSnapshot
 from agentqueue_operator.queues.decision_publisher import Publisher
@@ -171,6 +172,16 @@ def test_a_queue_without_autoscaling(client: SyncClient, server_url: str, explai
     assert "no job before it: no worker runs, and none was requested." in shown
     assert "No autoscaling decision found" in shown
     assert json.loads(explain("work", "--json"))["decision"] is None
+
+
+def test_the_next_schedule_is_named(client: SyncClient, server_url: str, explain: Callable[..., str]) -> None:
+    async def put(server: Server) -> None:
+        often, rare = (Schedule(name, cron=cron, job="j") for name, cron in (("o", "0 * * * *"), ("r", "0 0 1 1 *")))
+        await Schedules(server).put("work", source="resource", schedules=[rare, often])
+
+    with_server(server_url, put)
+    assert re.search(r"Next scheduled: o in \d+\w.*, at \d{4}-\S+T\d\d:00:00\+00:00\.", explain("work"))
+    assert json.loads(explain("work", "--json"))["nextScheduledAt"].endswith(":00:00+00:00")
 
 
 def test_a_decision_of_another_version_is_named(

@@ -12,6 +12,7 @@ from agentqueue.cli.connection import RedisOption, with_client
 from agentqueue.cli.output import AsJson, print_json, print_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from agentqueue.client import Client, JobStatus, ScheduleStatus
@@ -58,6 +59,7 @@ def explain(
             "details": list(own.details),
             "decision": to_json(found.published) if found.published else None,
             "now": found.stats.to_json(),
+            "nextScheduledAt": None if found.next_at is None else found.next_at.isoformat(),
             "job": shown_job,
         }
     )
@@ -82,8 +84,18 @@ class _Found:
     job: Snapshot | None = None
     status: JobStatus | None = None
     ahead: int = 0
-    schedule: ScheduleStatus | None = None
-    """The schedule whose tick the job is."""
+    schedules: Sequence[ScheduleStatus] = ()
+
+    @property
+    def schedule(self) -> ScheduleStatus | None:
+        """The schedule whose tick the job is."""
+        name = None if self.status is None else self.status.schedule
+        return next((one for one in self.schedules if one.name == name), None)
+
+    @property
+    def next_at(self) -> datetime | None:
+        """Time of the next tick of any schedule."""
+        return min((one.next_at for one in self.schedules if one.next_at is not None), default=None)
 
 
 async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
@@ -108,7 +120,7 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
         published = None if raw is None else decode(raw)
     except ValueError as error:
         note = f"The last decision is {error}. Use the version of agentqueue that published it."
-    job, status, ahead, schedule = None, None, 0, None
+    job, status, ahead = None, None, 0
     if job_id is not None:
         check_id(job_id)
         owner = await find_queue(client.store, job_id)
@@ -118,10 +130,8 @@ async def _read(client: Client, queue: str, job_id: str | None) -> _Found:
         job = await client.store.inspect(queue, job_id)
         if job.level is not None and job.score is not None and status.state == "waiting":
             ahead = await client.store.count_ahead(queue, job.level, job.score)
-        if status.schedule is not None:
-            schedule = next((it for it in await client.schedules(queue) if it.name == status.schedule), None)
-    metrics = metrics_of(snapshot)
-    return _Found(metrics, stats_of(snapshot), snapshot.now_ms, published, note, job, status, ahead, schedule)
+    metrics, schedules = metrics_of(snapshot), await client.schedules(queue)
+    return _Found(metrics, stats_of(snapshot), snapshot.now_ms, published, note, job, status, ahead, schedules)
 
 
 def _of_queue(found: _Found) -> Explanation:
@@ -131,10 +141,23 @@ def _of_queue(found: _Found) -> Explanation:
     if published is None:
         undecided = explain_without_decision(found.metrics.load, _workers(found.metrics))
         notes = (found.note,) if found.note else ()
-        return Explanation(undecided.headline, (*notes, *undecided.details))
+        return Explanation(undecided.headline, (*notes, *undecided.details, *_next_tick(found)))
     explained = explain(published.decision)
-    explained = Explanation(explained.headline, (*explained.details, _history(published, found.now_ms)))
+    details = (*explained.details, *_next_tick(found), _history(published, found.now_ms))
+    explained = Explanation(explained.headline, details)
     return explained.for_processes() if published.by == "up" else explained
+
+
+def _next_tick(found: _Found) -> tuple[str, ...]:
+    """Return a sentence about the schedule that is due next. Without one, return nothing."""
+    from agentqueue.cli.output import format_duration  # noqa: PLC0415
+
+    due = found.next_at
+    if due is None:
+        return ()
+    names = ", ".join(one.name for one in found.schedules if one.next_at == due)
+    due_in = format_duration(max(0.0, due.timestamp() - found.now_ms / 1000))
+    return (f"Next scheduled: {names} in {due_in}, at {due.isoformat(timespec='seconds')}.",)
 
 
 def _history(published: PublishedDecision, now_ms: int) -> str:
