@@ -45,10 +45,10 @@ async def busy(client: Client, count: int) -> None:
 async def test_jobs_of_a_destroyed_node_run_again_on_another(
     second_node: str, bed: ScalingTestBed, client: Client, faults: Faults
 ) -> None:
-    # The slots are many more than the jobs, so that the forecast of arrivals asks for no second pod.
-    await bed.start(concurrency=10, scaling=AT_ZERO)
     await faults.cordon(NODES[0])
     try:
+        # The slots are many more than the jobs, so that the forecast of arrivals asks for no second pod.
+        await bed.start(concurrency=10, scaling=AT_ZERO)
         jobs = [await client.enqueue("work", "once-long") for _ in range(2)]
         await busy(client, 2)
     finally:

@@ -131,7 +131,7 @@ def start() -> Iterator[Callable[..., RunningServer]]:
 def external() -> Object:
     """An AgentQueue without pods, on a given server."""
     redis = {"external": {"urlSecretRef": {"name": "redis-url"}}}
-    return agent_queue(redis=redis, agents=[agent("greetings", scaling={"minReplicas": 0})])
+    return agent_queue(redis=redis, agents=[agent("greetings", scaling={"mode": "Fixed", "replicas": 0})])
 
 
 def secret(name: str, **data: str) -> Object:

@@ -27,7 +27,7 @@ def stored(size: str, **storage: str) -> Object:
 
 def idle(**spec: Any) -> Object:
     """Without workers: what is looked at is Redis."""
-    return agent_queue(agents=[agent("greetings", scaling={"minReplicas": 0})], **spec)
+    return agent_queue(agents=[agent("greetings", scaling={"mode": "Fixed", "replicas": 0})], **spec)
 
 
 async def make_class(kube: Kube, name: str, *, expandable: bool) -> None:

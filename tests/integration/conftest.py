@@ -50,6 +50,7 @@ SLOW = {
     "test_tls.py",
     "test_up.py",
     "test_up_external.py",
+    "test_up_schedules.py",
     "test_without_workers.py",
     "test_worker_forks.py",
     "test_worker_process.py",

@@ -194,8 +194,9 @@ async def write_kubeconfig(kube: Kube, path: Path, server: str | None = None) ->
 
 
 def plain_agent(name: str = "greetings", **given: Any) -> Object:
-    """Return an agent whose pods need not run."""
-    return {"name": name, "image": "example/agents:1", "handler": "agents:agent"} | given
+    """Return an agent without pods: in mode Auto, one would run until a worker has registered."""
+    scaling = {"mode": "Fixed", "replicas": 0}
+    return {"name": name, "image": "example/agents:1", "handler": "agents:agent", "scaling": scaling} | given
 
 
 def memory_mb(pid: int) -> float:
