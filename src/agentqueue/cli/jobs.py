@@ -24,6 +24,7 @@ from agentqueue.client.suggestions import check_queue_known
 from agentqueue.errors import UsageError
 from agentqueue.model.job import OMITTED
 from agentqueue.model.json_input import read_json
+from agentqueue.model.times import iso_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from agentqueue.client import Cancellation, Client, JobStatus, Page
-    from agentqueue.model.journal import StepRecord
+    from agentqueue.model.journal import RunningStep, StepRecord
 
 COLUMNS = ("id", "job", "state", "priority", "attempts", "age", "progress", "error")
 """Columns of `jobs`."""
@@ -90,6 +91,7 @@ def status_fields(status: JobStatus, now: datetime | None = None) -> dict[str, A
     if status.waits_for is not None and status.due_at is None:
         fields["waitsFor"] += ", no timeout"
     fields["steps"] = "\n".join(map(step_text, status.steps)) or None
+    fields["runningSteps"] = "\n".join(running_step_text(step, now) for step in status.running_steps) or None
     ended = fields.pop("childrenEnded")
     fields["children"] = f"{status.children}, of which {ended} have ended" if status.children else None
     return fields | {"progress": progress_text(status), "state": str(status.state)}
@@ -99,6 +101,12 @@ def step_text(step: StepRecord) -> str:
     """Return a step in one line, like `plan#1: done in 1.20 s, start 1`."""
     text = f"{step.name}: {step.outcome} in {step.ms / 1000:.2f} s, start {step.delivery}"
     return text if step.error is None else f"{text}: {step.error}"
+
+
+def running_step_text(step: RunningStep, now: datetime | None) -> str:
+    """Return a step that runs in one line, like `plan#1: since 12s, attempt 1`."""
+    since = iso_of(step.since_ms) if now is None else format_duration(max(now.timestamp() - step.since_ms / 1000, 0))
+    return f"{step.name}: since {since}, attempt {step.attempt}"
 
 
 def due_in(due_at: datetime, now: datetime) -> str:

@@ -11,7 +11,7 @@ from agentqueue.model.attempts import Progress, decode_progress, errors_of, retu
 from agentqueue.model.dead_letter import DeadLetter, priority_label
 from agentqueue.model.exceptions import clean_text
 from agentqueue.model.job import OMITTED, JobRecord, State
-from agentqueue.model.journal import StepRecord, step_to_json
+from agentqueue.model.journal import RUNNING_STEPS, STEP_ENDED, RunningStep, StepRecord, decode_running, step_to_json
 from agentqueue.model.json import camel
 from agentqueue.model.result import ResultRecord
 from agentqueue.model.times import LAST_MS, from_ms, iso, iso_of, moment_of
@@ -81,6 +81,8 @@ class JobStatus:
     """Due time of the tick. Known until the job ends."""
     steps: Sequence[StepRecord] = ()
     """The last 200 steps of the job (`ctx.step`), without their values. Empty in lists."""
+    running_steps: Sequence[RunningStep] = ()
+    """Steps whose functions run now, and have run for a second at least."""
 
     @property
     def is_final(self) -> bool:
@@ -100,6 +102,8 @@ def _json(value: Any) -> Any:
         return {"percent": value.percent, "message": value.message, "at": iso_of(value.at_ms)}
     if isinstance(value, StepRecord):
         return step_to_json(value)
+    if isinstance(value, RunningStep):
+        return {"name": value.name, "since": iso_of(value.since_ms), "attempt": value.attempt}
     return [_json(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -158,6 +162,10 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
     started = snapshot.attempts + returns_of(snapshot.meta)
     snoozes, snooze = snoozes_of(snapshot.meta)
     suspension = snapshot.suspension if state is State.SUSPENDED else None
+    deliveries = started + (state is State.ACTIVE)
+    ended = {step.name for step in snapshot.steps if step.outcome in STEP_ENDED}
+    runs = state is State.ACTIVE and not snapshot.is_truncated
+    running = decode_running(snapshot.meta.get(RUNNING_STEPS), deliveries, ended) if runs else []
     has_due_time = state is State.DELAYED or (suspension is not None and suspension.until_ms is not None)
     return JobStatus(
         id=snapshot.id,
@@ -168,7 +176,7 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
         data=record.data,
         progress=decode_progress(snapshot.meta.get("progress")),
         attempts=snapshot.attempts,
-        deliveries=started + (state is State.ACTIVE),
+        deliveries=deliveries,
         enqueued_at=moment_of(record.enqueued_ms),
         due_at=_due(snapshot) if has_due_time else None,
         started_at=moment_of(claimed_ms),
@@ -185,6 +193,7 @@ def _status_of_live(snapshot: Snapshot, state: State, record: JobRecord, problem
         schedule=None if record.tick is None else record.tick[0],
         scheduled_for=None if record.tick is None else moment_of(record.tick[1]),
         steps=tuple(snapshot.steps),
+        running_steps=tuple(running),
         **_origin(record),
     )
 

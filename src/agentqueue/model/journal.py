@@ -6,7 +6,7 @@ the state and the time to the body of an entry. The value comes last, so that th
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -24,6 +24,8 @@ MAX_ENTRIES: Final = 10_000
 """Maximum number of entries of a journal. Deleting as many takes Redis a few milliseconds."""
 MAX_STEPS_SHOWN: Final = 200
 """Number of steps that stay with a job's result and that its status shows: the last ones."""
+RUNNING_STEPS: Final = "running"
+"""Field of a job's meta hash with the steps that run. The worker writes it when a step has run for a moment."""
 STEP_PREFIX: Final = "step:"
 """Namespace of the fields of steps."""
 MAX_READABLE_KEY: Final = 100
@@ -79,6 +81,10 @@ class EntryState(StrEnum):
     """The call is about to start. If nothing follows, its outcome is not known."""
 
 
+STEP_ENDED: Final = (EntryState.DONE, EntryState.RAISED)
+"""Outcomes of steps that do not run again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A decoded entry of a journal."""
@@ -99,7 +105,7 @@ class Entry:
     @property
     def has_ended(self) -> bool:
         """Return whether the entry is final."""
-        return self.state in (EntryState.DONE, EntryState.RAISED)
+        return self.state in STEP_ENDED
 
 
 def encode_body(
@@ -158,7 +164,7 @@ def steps_of(entries: Mapping[str, bytes]) -> list[StepRecord]:
     """Return the last MAX_STEPS_SHOWN steps of a journal, in the order in which they ended.
 
     Args:
-        entries: Entries by field. They may be cut after some thousand bytes.
+        entries: Entries by field. They may end before their values.
     """
     steps = []
     for field, raw in entries.items():
@@ -172,6 +178,39 @@ def steps_of(entries: Mapping[str, bytes]) -> list[StepRecord]:
             name = field.removeprefix(STEP_PREFIX)
             steps.append(StepRecord(name, str(entry.state), entry.at_ms, entry.ms, entry.delivery, line or None))
     return sorted(steps, key=lambda step: step.at_ms)[-MAX_STEPS_SHOWN:]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStep:
+    """A step whose function runs now, as the worker has noted it after a moment."""
+
+    name: str
+    """Name and number of the step, such as `plan#1`."""
+    since_ms: int
+    """When the call began, in ms since the epoch, by the worker's clock."""
+    attempt: int
+    """Number of the call, from 1. A step with `attempts=` is tried again in place."""
+
+
+def encode_running(delivery: int, steps: Iterable[RunningStep]) -> bytes:
+    """Return the field `running` of a job's meta hash: the steps that run in a delivery."""
+    return orjson.dumps([delivery, [[step.name, step.since_ms, step.attempt] for step in steps]])
+
+
+def decode_running(raw: bytes | None, delivery: int, ended: Collection[str]) -> list[RunningStep]:
+    """Return the steps that run now. The field stays when a step ends, so what is outdated is left out.
+
+    Args:
+        raw: the field.
+        delivery: number of the present delivery; the steps of another one do not run.
+        ended: names of the steps that the journal has an outcome of.
+    """
+    try:
+        noted, steps = orjson.loads(raw or b"[0, []]")
+        running = [RunningStep(str(name), int(since_ms), int(attempt)) for name, since_ms, attempt in steps]
+    except (TypeError, ValueError):  # another program has written it; a JSONDecodeError is a ValueError
+        return []
+    return [step for step in running if noted == delivery and step.name not in ended]
 
 
 def encode_steps(steps: Sequence[StepRecord]) -> list[list[Any]]:

@@ -178,11 +178,12 @@ def _of_job(found: _Found) -> Explanation | None:
     status = found.status
     if status is None or found.job is None:
         return None
+    notes = (*step_notes(status, found.job.now_ms), *_notes(found, status))
     if status.is_final:
-        return Explanation(f"Job {status.id} is {status.state}: it no longer waits.", _notes(found, status))
+        return Explanation(f"Job {status.id} is {status.state}: it no longer waits.", notes)
     facts = _facts(found, found.job, JobState(str(status.state)))
     explained = explain_job(facts, _decision_now(found), _workers(found.metrics))
-    explained = Explanation(explained.headline, _notes(found, status))
+    explained = Explanation(explained.headline, notes)
     is_local = found.published is None or found.published.by == "up"
     return explained.for_processes() if is_local else explained
 
@@ -250,6 +251,35 @@ def _tick_note(name: str, due: datetime, schedule: ScheduleStatus | None) -> str
         "all": "it runs however late it starts",
     }
     return f"{tick} ({schedule.cron}, {schedule.timezone}); {rules[schedule.missed]}."
+
+
+def step_notes(status: JobStatus, now_ms: int) -> tuple[str, ...]:
+    """Return how far a job has come: its steps, the one that runs, and how often it has snoozed."""
+    from agentqueue.cli.output import format_duration  # noqa: PLC0415
+    from agentqueue.model.journal import STEP_ENDED  # noqa: PLC0415
+    from agentqueue.model.wording import counted  # noqa: PLC0415
+
+    def ago(at_ms: float) -> str:
+        return format_duration(max(0.0, now_ms - at_ms) / 1000)
+
+    notes, running = [], {step.name for step in status.running_steps}
+    if done := [step for step in status.steps if step.outcome in STEP_ENDED]:
+        notes.append(f"It has done {counted(len(done), 'step')}; the last, {done[-1].name}, {ago(done[-1].at_ms)} ago.")
+    notes += [
+        f"Step {step.name} has run for {ago(step.since_ms)}, in attempt {step.attempt} of the step."
+        for step in status.running_steps
+    ]
+    for step in status.steps:
+        if step.name in running:
+            continue
+        if step.outcome == "failed":
+            notes.append(f"Step {step.name} failed {ago(step.at_ms)} ago, and runs again: {step.error}.")
+        elif step.outcome == "intent":
+            notes.append(f"Step {step.name} began {ago(step.at_ms)} ago, and its outcome is not known yet.")
+    if status.snoozes:
+        times = "once" if status.snoozes == 1 else f"{status.snoozes} times"
+        notes.append(f"It has snoozed {times}, the last time because: {status.snooze}.")
+    return tuple(notes)
 
 
 def _notes(found: _Found, status: JobStatus) -> tuple[str, ...]:

@@ -13,14 +13,13 @@
     for each ID that was read (at least one)
       {record, in-progress value, attempts, result, {meta}, {dead letter}, {score per level}, finished ms, now ms,
        cancel requested at ms, {number of children that it waits for, number of these that have ended},
-       {field, entry without what follows STEP_BYTES}* of its steps, unless the bytes to read are limited}
+       {field, entry without its value}* of its steps, unless the bytes to read are limited}
     or, if a key of the job has a wrong type, the error's text; if both limits are 0, the call fails with that error
 ]]
 local max_value_bytes, max_reply_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local NOTES_IN_LISTS = {
   progress = true, errors = true, crashes = true, releases = true, suspended = true, suspensions = true,
 }
-local STEP_BYTES = 4096 -- An error has some 2,000 characters; a value comes after it.
 local reply_bytes = 0
 
 local function read_value(key)
@@ -63,7 +62,9 @@ local function read_steps(id)
   for i = 1, #entries, 2 do
     if string.sub(entries[i], 1, 5) == 'step:' then
       steps[#steps + 1] = entries[i]
-      steps[#steps + 1] = string.sub(entries[i + 1], 1, STEP_BYTES)
+      local entry = entries[i + 1]
+      local _, before_value = string.find(entry, ',"v":', 1, true)
+      steps[#steps + 1] = string.sub(entry, 1, before_value or #entry)
     end
   end
   return steps

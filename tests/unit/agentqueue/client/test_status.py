@@ -218,6 +218,7 @@ def test_json_has_the_public_names_in_order() -> None:
         "schedule",
         "scheduledFor",
         "steps",
+        "runningSteps",
     ]
     assert camel("enqueued_per_minute") == "enqueuedPerMinute"
 

@@ -12,10 +12,13 @@ from agentqueue.model.journal import (
     MAX_STEPS_SHOWN,
     Entry,
     EntryState,
+    RunningStep,
     StepRecord,
     decode_entry,
+    decode_running,
     decode_steps,
     encode_body,
+    encode_running,
     encode_steps,
     events_field,
     idempotency_key,
@@ -115,3 +118,21 @@ def test_an_entry_without_an_error_object_has_no_error_line() -> None:
 
 def test_what_a_step_has_emitted_has_a_field_beside_the_step() -> None:
     assert events_field("step:plan/ana#2") == "events:plan/ana#2"
+
+
+RUNNING = [RunningStep("plan#1", 1_700_000_000_000, 1), RunningStep("pay#2", 1_700_000_000_500, 3)]
+
+
+def test_running_steps_come_back_without_those_that_have_ended() -> None:
+    raw = encode_running(4, RUNNING)
+    assert decode_running(raw, 4, ()) == RUNNING
+    assert decode_running(raw, 4, {"plan#1"}) == RUNNING[1:]
+
+
+def test_steps_of_an_earlier_delivery_do_not_run() -> None:
+    assert decode_running(encode_running(4, RUNNING), 5, ()) == []
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"nonsense", b"7", b'[1, [["plan#1"]]]', b'[1, [["a", "b", "c"]]]'])
+def test_a_note_of_running_steps_that_is_missing_or_unreadable_has_none(raw: bytes | None) -> None:
+    assert decode_running(raw, 1, ()) == []

@@ -1,21 +1,25 @@
 """The durable calls of one running job: its journal, the places of its calls, and the end of the run."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
 from agentqueue.agent.outcomes import DurableError
-from agentqueue.clock import monotonic
+from agentqueue.clock import monotonic, now_ms
 from agentqueue.errors import InvalidPayload, JournalUnreadable, QueueFull, QueueUnavailable, UnsupportedServer
 from agentqueue.model.journal import (
     MAX_ENTRIES,
     MAX_JOURNAL_BYTES,
+    RUNNING_STEPS,
     Entry,
     EntryState,
+    RunningStep,
     StepRecord,
     decode_entry,
+    encode_running,
     events_field,
     steps_of,
 )
@@ -28,6 +32,8 @@ FIRST_RETRY_DELAY_S: Final = 0.05
 """Seconds until a call is sent again while Redis is unavailable. A failover often takes less than a second."""
 MAX_RETRY_DELAY_S: Final = 2.0
 """Maximum seconds between retries of a call while Redis is unavailable or full."""
+NOTED_AFTER_S: Final = 1.0
+"""Seconds that a step runs before the job's status shows it. Most steps are shorter, and cost nothing more."""
 REPLAYED_PER_TURN: Final = 100
 """Number of calls that are answered from the journal before other jobs get a turn of the event loop."""
 NEEDS_RERUN: Final = (Ending.DRAIN, Ending.LOST, Ending.SUSPEND)
@@ -92,6 +98,8 @@ class DurableRun:
         """The handler is a plain function, so that its calls are tasks of the event loop that nobody else cancels."""
         self.hold = Hold(self)
         self._refused = 0
+        self._running: dict[str, RunningStep] = {}
+        """Steps whose functions run now, by their places."""
         self._tasks: set[asyncio.Future[Any]] = set()
         """Tasks that end with the run."""
         self._uncut: set[asyncio.Future[Any]] = set()
@@ -249,6 +257,21 @@ class DurableRun:
     def progress_fields(self) -> dict[str, int]:
         """Return the fields of the meta hash that a call which makes progress writes. See `RunningJob`."""
         return self.job.progress_fields()
+
+    @contextmanager
+    def running_step(self, label: str, attempt: int) -> Iterator[None]:
+        """Note a step that runs longer than a moment in the job's status, as `agentqueue explain` shows it."""
+
+        def note() -> None:
+            self.state.note(self.job.id, RUNNING_STEPS, encode_running(self.job.delivery, self._running.values()))
+
+        self._running[label] = RunningStep(label, now_ms(), attempt)
+        timer = self.state.loop.call_later(NOTED_AFTER_S, note)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            del self._running[label]
 
     async def send(self, call: Callable[[], Awaitable[T]]) -> T:
         """Send a call to Redis until it is answered, and return its reply."""

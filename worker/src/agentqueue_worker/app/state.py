@@ -238,6 +238,12 @@ class WorkerState:
         if job is not None:
             self._progress_writer.schedule(job, "progress", encode_progress(progress))
 
+    def note(self, job_id: str, field: str, raw: bytes) -> None:
+        """Write a field of a running job's meta hash within half a second."""
+        job = self.running.get(job_id)
+        if job is not None:
+            self._progress_writer.schedule(job, field, raw)
+
     async def checkpoint(self, job_id: str, raw: bytes, *, strict: bool) -> None:
         """Write a job's checkpoint. While Redis is unavailable this waits, or raises if it is strict."""
         job = self.running.get(job_id)

@@ -92,9 +92,9 @@ class Steps:
             attempt += 1
             try:
                 if step.call.is_async:
-                    return await self._run_recorded(step)
+                    return await self._run_recorded(step, attempt)
                 # A thread goes on when its call is cancelled. It would have happened, and the next run would repeat it.
-                return await self._run.finish(self._run_recorded(step))
+                return await self._run.finish(self._run_recorded(step, attempt))
             except Exception as exc:
                 if attempt >= step.call.attempts or is_a(exc, (Fatal, Snooze)):
                     raise
@@ -103,11 +103,11 @@ class Steps:
                 await asyncio.sleep(backoff_ms(backoff, attempt=attempt, roll=roll) / 1000 if after is None else after)
                 await self._emitter.take_back(step.label)
 
-    async def _run_recorded(self, step: _Step) -> Any:
+    async def _run_recorded(self, step: _Step, attempt: int) -> Any:
         """Call the function once, and record its value or its failure."""
         started = monotonic()
         try:
-            value = await self._call(step)
+            value = await self._call(step, attempt)
         except Exception as exc:
             await self._record_failure(step, exc, started, EntryState.FAILED)
             raise
@@ -173,19 +173,20 @@ class Steps:
 
     # --- parts of both
 
-    async def _call(self, step: _Step) -> Any:
+    async def _call(self, step: _Step, attempt: int = 1) -> Any:
         """Call the function in this task, or in a thread if it is a plain one."""
         function = functools.partial(step.call.function, *step.call.args, **step.call.kwargs)
         token = current_step.set(step.label)
         try:
-            async with asyncio.timeout(step.call.timeout) as limit:
-                if step.call.is_async:
-                    value = function()
-                else:
-                    value = await self._run.state.run_step_in_thread(function)
-                while inspect.isawaitable(value):
-                    value = await value
-                return value
+            with self._run.running_step(step.label, attempt):
+                async with asyncio.timeout(step.call.timeout) as limit:
+                    if step.call.is_async:
+                        value = function()
+                    else:
+                        value = await self._run.state.run_step_in_thread(function)
+                    while inspect.isawaitable(value):
+                        value = await value
+                    return value
         except TimeoutError as exc:
             if limit.expired():
                 raise TimeoutError(
