@@ -1,4 +1,4 @@
-"""The connection of a worker's round trips: no reply reaches another call; the pool's errors and recoveries hold."""
+"""The connections of round trips and sends: no reply reaches another call; the pool's errors and recoveries hold."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from agentqueue import Client
 from agentqueue.errors import QueueUnavailable
 from agentqueue.store import Server
 from agentqueue.store.options import ServerOptions
@@ -112,3 +113,51 @@ async def test_close_ends_the_connection(server_url: str, shared_server: Running
         opened = connections(shared_server)
         assert opened
     await until(lambda: not connections(shared_server) & opened, what="the connection is closed")
+
+
+async def test_no_idle_connection_to_a_demoted_server_is_used_again(
+    server: Server, shared_server: RunningServer
+) -> None:
+    script = await echo(server, "text")
+    await asyncio.gather(*(server.run_dedicated(script, "q", ()) for _ in range(3)))
+    idle = connections(shared_server)
+    assert len(idle) == 3
+    with shared_server.client() as admin:
+        admin.replicaof("127.0.0.1", "1")
+        try:
+            with pytest.raises(QueueUnavailable, match="has become a read-only replica"):
+                await server.run_dedicated(COUNTERS, "q", ["completed", 1])
+        finally:
+            admin.replicaof("NO", "ONE")
+    await until(lambda: not connections(shared_server) & idle, what="the connections are closed")
+    await server.run_dedicated(COUNTERS, "q", ["completed", 1])
+
+
+def test_a_closed_server_serves_another_event_loop(server_url: str) -> None:
+    server = Server(ServerOptions(server_url))
+
+    async def count() -> None:
+        await server.run_dedicated(COUNTERS, "q", ["completed", 1])
+        await server.close()
+
+    for _ in range(2):
+        asyncio.run(count())
+
+
+async def test_a_cancelled_send_leaves_its_reply_to_no_other_send(
+    server_url: str, shared_server: RunningServer
+) -> None:
+    async with Client(server_url, timeout=5) as client:
+        first = await client.enqueue("q", "job", id="known", force=True)
+        shared_server.freeze()
+        try:
+            cancelled = asyncio.create_task(client.enqueue("q", "job", id="known", force=True))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            cancelled.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await cancelled
+        finally:
+            shared_server.thaw()
+        second = await client.enqueue("q", "job", id="new", force=True)
+    assert (first.deduplicated, second.deduplicated) == (False, False)

@@ -217,7 +217,7 @@ class Store:
                 args: list[Any] = [int(ids_are_random)]
                 for job in chunk:
                     args += (job.id, int(job.level), job.delay_ms, job.record)
-                positions = await self._run("enqueue", queue, args)
+                positions = await self.server.run_dedicated(self._scripts["enqueue"], queue, args)
                 known.update(chunk[position - 1].id for position in positions)
         return known
 

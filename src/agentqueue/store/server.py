@@ -47,8 +47,7 @@ class Server:
 
     async def close(self) -> None:
         """Close every connection."""
-        for connection in self._dedicated:
-            await connection.disconnect()
+        await self._drop_dedicated()
         await self.redis.aclose()
         await self.redis.connection_pool.disconnect()
 
@@ -67,7 +66,8 @@ class Server:
     async def run_dedicated(self, script: Script, queue: str, args: Sequence[Any]) -> Any:
         """Run a script as `run` does, over a connection that stays out of the pool.
 
-        A call costs the caller 20 us less processor time than one through the pool.
+        A call costs the caller 20 us less processor time than one through the pool. Calls at the same time take a
+        connection each, so callers bound their number.
         """
         return await self._run(self._execute_dedicated, script, queue, args)
 
@@ -100,6 +100,11 @@ class Server:
             raise
         finally:
             self._dedicated.append(connection)
+
+    async def _drop_dedicated(self) -> None:
+        """Close the idle connections of `run_dedicated`."""
+        while self._dedicated:
+            await self._dedicated.pop().disconnect()
 
     async def _load_and_run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         await self.redis.execute_command("SCRIPT LOAD", script.source)
@@ -150,6 +155,7 @@ class Server:
         if is_demoted(exc):
             # A new connection may reach the new primary; idle connections to the demoted server are useless.
             await self.redis.connection_pool.disconnect(inuse_connections=False)
+            await self._drop_dedicated()
         return translate(exc, self.options)
 
     async def check(self) -> None:
