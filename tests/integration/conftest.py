@@ -35,6 +35,7 @@ SLOW = {
     "test_installs.py",
     "test_kills.py",
     "test_limits_model.py",
+    "test_limits_proof.py",
     "test_managed_redis.py",
     "test_metrics.py",
     "test_mistakes.py",

@@ -1,4 +1,4 @@
-"""docs/write-an-agent.md, docs/durable-agents.md and docs/migrate-from-bullmq.md, run as they are written."""
+"""The pages of docs with code of agents and clients, run as they are written."""
 
 import os
 import re
@@ -19,8 +19,9 @@ from tests.support.servers import free_port
 from tests.support.workers import final, until, worker_process
 
 ROOT = Path(__file__).parents[2]
-AGENT, DURABLE, BULLMQ = (
-    Page(ROOT / "docs" / name) for name in ("write-an-agent.md", "durable-agents.md", "migrate-from-bullmq.md")
+AGENT, DURABLE, LIMITS, BULLMQ = (
+    Page(ROOT / "docs" / name)
+    for name in ("write-an-agent.md", "durable-agents.md", "provider-limits.md", "migrate-from-bullmq.md")
 )
 TOKEN = "a-long-token"
 
@@ -31,7 +32,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("page", "passed"), [(AGENT, 1), (DURABLE, 5)], ids=["write-an-agent", "durable-agents"])
+@pytest.mark.parametrize(
+    ("page", "passed"),
+    [(AGENT, 1), (DURABLE, 5), (LIMITS, 1)],
+    ids=["write-an-agent", "durable-agents", "provider-limits"],
+)
 def test_the_page_s_tests_pass_by_its_command(page: Page, passed: int, tmp_path: Path) -> None:
     page.write(tmp_path)
     (words,) = page.commands_of("pytest")

@@ -111,6 +111,7 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
     "pydantic-ai.md": {"# planner.py": FRAMEWORKS, "# buyer.py": FRAMEWORKS},
     "openai-agents.md": {"# planner.py": FRAMEWORKS},
     "langgraph.md": {"# planner.py": FRAMEWORKS, "# approval.py": FRAMEWORKS},
+    "provider-limits.md": {"# digest.py": DOCS, "# test_digest.py": DOCS, "pytest test_digest.py": DOCS},
     "write-an-agent.md": {
         "# search.py": DOCS,
         "# producer.py": DOCS,

@@ -36,6 +36,29 @@ class Fault:
 
 
 @dataclass
+class TokenLimit:
+    """A limit of the model on tokens, as it counts them itself: `max_tokens` of each request, when it arrives."""
+
+    tokens: int
+    """Tokens in any window."""
+    window: float = 60.0
+    """Length of the window, in seconds."""
+    taken: list[tuple[float, int]] = field(default_factory=list)
+    """Time and tokens of each request that was taken."""
+    refused: int = 0
+    """Number of requests that were refused with 429."""
+
+    def take(self, tokens: int) -> bool:
+        """Count a request, unless it goes over the limit."""
+        now = time.monotonic()
+        if sum(count for at, count in self.taken if at > now - self.window) + tokens > self.tokens:
+            self.refused += 1
+            return False
+        self.taken.append((now, tokens))
+        return True
+
+
+@dataclass
 class Records:
     """What the services were asked."""
 
@@ -50,6 +73,8 @@ class Records:
     payment_calls: int = 0
     payment_delay: float = 0.0
     """Seconds between a payment and its answer."""
+    token_limit: TokenLimit | None = None
+    """Limit of the model. Requests over it are answered with 429."""
     faults: deque[Fault] = field(default_factory=deque)
     """Faults of the next answers of the model."""
     asked: threading.Condition = field(default_factory=threading.Condition)
@@ -152,6 +177,9 @@ class Handler(BaseHTTPRequestHandler):
         with records.asked:
             records.prompts[f"{prompt} #{results}" if results else prompt] += 1
             fault = records.faults.popleft() if records.faults else Fault()
+            tokens = body.get("max_tokens", USAGE["total_tokens"])
+            if fault.status == 200 and records.token_limit is not None and not records.token_limit.take(tokens):
+                fault = Fault(429, retry_after=1)
             records.asked.notify_all()
         time.sleep(fault.delay or records.model_delay)
         if fault.status != 200:
@@ -164,7 +192,8 @@ class Handler(BaseHTTPRequestHandler):
             self._stream({**head, "object": "chat.completion.chunk"}, message, reason)
         else:
             choice = {"index": 0, "message": message, "finish_reason": reason}
-            self._send(200, {**head, "object": "chat.completion", "choices": [choice], "usage": USAGE})
+            usage = {**USAGE, "total_tokens": tokens} if records.token_limit is not None else USAGE
+            self._send(200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
     def _stream(self, head: Mapping[str, Any], message: Mapping[str, Any], reason: str) -> None:
         self.send_response(200)
@@ -208,6 +237,7 @@ class Server(ThreadingHTTPServer):
     """The services in threads of this process: `with Server() as services: services.url`."""
 
     daemon_threads = True
+    request_queue_size = 256  # Many workers connect at the same time.
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
