@@ -30,7 +30,7 @@ FOLDER = Path(__file__).parents[2] / "examples" / "agents"
 WINDOW_S: Final = float(os.environ.get("LIMITS_WINDOW_S", "8"))
 JOBS: Final = int(os.environ.get("LIMITS_JOBS", "60"))
 KILLS: Final = int(os.environ.get("LIMITS_KILLS", "4"))
-MARGIN_S: Final = 0.0 if WINDOW_S >= 60 else 2.0
+MARGIN_S: Final = 0.0 if WINDOW_S >= 60 else 3.0
 """Added to the window of the limit. A call may reach the provider one count later than the limit has room for it: a
 second if the window is a minute, and an eighth of one if it is 8 s, which a machine with other work may exceed."""
 LEAST_USED: Final = 0.95 if WINDOW_S >= 60 else 0.85

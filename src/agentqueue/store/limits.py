@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 
-from agentqueue.keys import LIMIT, LIMIT_LINE, LIMITS, Level
+from agentqueue.keys import IN_PROGRESS, LIMIT, LIMIT_CALLS, LIMIT_LINE, LIMITS, Level
 from agentqueue.model.limits import WINDOW_COUNTS, Limit, decode_limit, encode_limit
 from agentqueue.store.scripts import load
 from agentqueue.store.server import Server
@@ -199,26 +199,29 @@ class Limits:
         return [name.decode() for name in await self._server.run(self._define, queue, args)]
 
     async def view(self) -> list[LimitView]:
-        """Return all limits, by name, in two round trips. Those that each tenant has are shown without their counts."""
+        """Return all limits, by name, in three round trips. Those of each tenant are shown without their counts."""
         redis = self._server.redis
-        found = cast("Mapping[bytes, bytes]", await self._server.call(lambda: redis.execute_command("HGETALL", LIMITS)))
+        found: Mapping[bytes, bytes] = await self._server.call(lambda: redis.execute_command("HGETALL", LIMITS))
         if not found:
             return []
-        definitions = {name.decode(): raw for name, raw in found.items()}
-        names = sorted(definitions)
+        definitions = {name.decode(): raw for name, raw in sorted(found.items())}
 
         async def read() -> list[Any]:
             async with redis.pipeline(transaction=False) as pipe:
-                for name in names:
+                for name in definitions:
                     pipe.get(f"{LIMIT}{name}")
                     pipe.hgetall(f"{LIMIT_LINE}{name}")
+                    pipe.hgetall(f"{LIMIT_CALLS}{name}")
                 pipe.execute_command("TIME")
                 return list(await pipe.execute())
 
-        *states, (seconds, micros) = await self._server.call(read)
+        *read_, (seconds, micros) = await self._server.call(read)
         now_ms = int(seconds) * 1000 + int(micros) // 1000
+        running = await self._held(
+            [[call for call, raw in calls.items() if raw.endswith(b"|1")] for calls in read_[2::3]]
+        )
         views = []
-        for name, raw, line in zip(names, states[::2], states[1::2], strict=True):
+        for name, raw, line, count in zip(definitions, read_[::3], read_[1::3], running, strict=True):
             limit, source = decode_limit(definitions[name])
             state = orjson.loads(raw or b"{}")
             first = now_ms // limit.bucket_ms - WINDOW_COUNTS
@@ -235,7 +238,21 @@ class Limits:
                 rest_why=str(state.get("why", "")) if rests else "",
                 requests=round(sum(count[1] for count in counts)),
                 units=round(sum(count[2] for count in counts)),
-                running=int(state.get("running", 0)),
+                running=count,
             )
             views.append(view)
         return views
+
+    async def _held(self, reservations: Sequence[Sequence[bytes]]) -> list[int]:
+        """Return, for each limit, how many of its calls are made by workers that still hold the job."""
+        calls = [reservation.split(b"|", 2) for of_limit in reservations for reservation in of_limit]
+        keys = [IN_PROGRESS.encode() + job for _, _, job in calls]
+        leases = await self._server.call(lambda: self._server.redis.mget(keys)) if keys else []
+        held = [
+            bool(lease) and lease.startswith(owner + b"|") for (owner, _, _), lease in zip(calls, leases, strict=True)
+        ]
+        counts, first = [], 0
+        for of_limit in reservations:
+            counts.append(sum(held[first : first + len(of_limit)]))
+            first += len(of_limit)
+        return counts
