@@ -72,9 +72,13 @@ class Figures:
 def agent_queue(number: int, agents: int, *, is_managed: bool) -> Object:
     """One of many."""
     redis = {"managed": {}} if is_managed else {"external": {"urlSecretRef": {"name": "redis", "key": "url"}}}
+    # In mode Auto, each agent would start a pod until it has registered, and no image is there.
     each: list[Object] = [
         {"name": f"agent-{index}", "queueName": f"q{number}-{index}", "image": "example/agents:1", "handler": "a:agent"}
-        | {"env": [{"name": MARK, "value": "0"}]}
+        | {
+            "env": [{"name": MARK, "value": "0"}],
+            "scaling": {"mode": "Fixed", "replicas": 0},
+        }
         for index in range(agents)
     ]
     each[0]["scaling"] = {"minReplicas": 1}
