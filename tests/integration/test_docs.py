@@ -1,5 +1,6 @@
 """The pages of docs with code of agents and clients, run as they are written."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -12,16 +13,19 @@ import pytest
 import yaml
 
 from agentqueue import Client
+from agentqueue.cli import main
 from agentqueue.clock import monotonic
 from agentqueue.console.app import create_app
+from agentqueue.model.schedule import Schedule
+from agentqueue.store import Schedules
 from tests.support.pages import Page
 from tests.support.servers import free_port
 from tests.support.workers import final, until, worker_process
 
 ROOT = Path(__file__).parents[2]
-AGENT, DURABLE, LIMITS, BULLMQ = (
-    Page(ROOT / "docs" / name)
-    for name in ("write-an-agent.md", "durable-agents.md", "provider-limits.md", "migrate-from-bullmq.md")
+AGENT, DURABLE, LIMITS, SCHEDULES, BULLMQ = (
+    Page(ROOT / "docs" / f"{name}.md")
+    for name in ("write-an-agent", "durable-agents", "provider-limits", "schedules", "migrate-from-bullmq")
 )
 TOKEN = "a-long-token"
 
@@ -34,8 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("page", "passed"),
-    [(AGENT, 1), (DURABLE, 5), (LIMITS, 1)],
-    ids=["write-an-agent", "durable-agents", "provider-limits"],
+    [(AGENT, 1), (DURABLE, 5), (LIMITS, 1), (SCHEDULES, 1)],
+    ids=["write-an-agent", "durable-agents", "provider-limits", "schedules"],
 )
 def test_the_page_s_tests_pass_by_its_command(page: Page, passed: int, tmp_path: Path) -> None:
     page.write(tmp_path)
@@ -43,6 +47,33 @@ def test_the_page_s_tests_pass_by_its_command(page: Page, passed: int, tmp_path:
     program = str(Path(sys.executable).parent / words[0])
     done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, f"{passed} passed" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+async def test_schedules_are_listed_run_and_paused_by_the_page_s_commands(
+    tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    SCHEDULES.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTQUEUE_REDIS_URL", server_url)
+    resource = yaml.safe_load(SCHEDULES.files["agentqueue.yaml"])
+    (spec,) = resource["spec"]["agents"]
+    wanted = [Schedule.parse(fields) for fields in spec["schedules"]]
+    with worker_process(spec["handler"], tmp_path, server_url):
+        async with Client(server_url) as client:
+            await Schedules(client.server).put("reports", source="resource", schedules=wanted)
+
+            async def are_there() -> bool:
+                return [schedule.name for schedule in await client.schedules("reports")] == ["nightly", "standup"]
+
+            await until(are_there, what="the crons are registered")
+            list_all, run_one, pause, resume = SCHEDULES.commands_of("agentqueue")
+            for words in (list_all, run_one, pause, resume):
+                assert await asyncio.to_thread(main.run, words[1:]) == 0
+            out = capfd.readouterr().out
+            for text in ("45 8 * * MON-FRI Europe/Berlin", "nightly is paused", "nightly is resumed"):
+                assert text in out
+            job = client.job(next(line for line in out.splitlines() if len(line) == 32), queue="reports")
+            assert (await final(job)).result == "reminded the travel team"
 
 
 def test_the_buyer_waits_for_its_approval_by_the_page_s_commands(tmp_path: Path) -> None:

@@ -108,6 +108,13 @@ BLOCKS: Mapping[str, Mapping[str, str]] = {
         "# test_buyer.py": DOCS,
         "pytest test_buyer.py": DOCS,
     },
+    "schedules.md": {
+        "# reports.py": DOCS,
+        "# agentqueue.yaml": DOCS,
+        "agentqueue schedules list reports": DOCS,
+        "# test_reports.py": DOCS,
+        "pytest test_reports.py": DOCS,
+    },
     "pydantic-ai.md": {"# planner.py": FRAMEWORKS, "# buyer.py": FRAMEWORKS},
     "openai-agents.md": {"# planner.py": FRAMEWORKS},
     "langgraph.md": {"# planner.py": FRAMEWORKS, "# approval.py": FRAMEWORKS},

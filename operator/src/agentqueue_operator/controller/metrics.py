@@ -97,6 +97,8 @@ REDIS_COUNTERS: Final = {
     "enqueued": ("agentqueue_queue_enqueued_jobs", "Jobs that the queue has accepted, replays included"),
     "replayed": ("agentqueue_queue_replayed_jobs", "Dead letters that were replayed"),
     "signalled": ("agentqueue_queue_signals", "Signals that jobs of the queue have got"),
+    "ticks_started": ("agentqueue_queue_ticks_started", "Ticks of schedules that workers have started"),
+    "ticks_missed": ("agentqueue_queue_ticks_missed", "Ticks of schedules that were left out, since they were missed"),
     "lost": ("agentqueue_queue_lost_outcomes", "Outcomes dropped because another worker had claimed the job"),
 }
 """Counter in Redis -> name and help text of the metric."""

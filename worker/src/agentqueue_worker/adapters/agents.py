@@ -152,24 +152,6 @@ class AgentCodec:
             return encode_result(record)
 
 
-def _prepare_payload(job: JobDefinition) -> None:
-    """Build the model that checks the job's payloads.
-
-    Raises:
-        UsageError: the annotation can't be used. The message names the file and the line of the function.
-    """
-    try:
-        job.payload.prepare()
-    except UsageError:
-        raise
-    except Exception as exc:  # pydantic has errors of many types for a model that it can't use
-        code = inspect.unwrap(job.func).__code__
-        raise UsageError(
-            f"the payload of job {job.name!r} can't be used: {summarize(exc)} "
-            f"({code.co_filename}, line {code.co_firstlineno})"
-        ) from exc
-
-
 class AgentRegistry:
     """Registry of the handlers of one Agent.
 
@@ -190,7 +172,16 @@ class AgentRegistry:
         self._context: WorkerContext | None = None
         try:
             for job in agent.jobs.values():
-                _prepare_payload(job)
+                try:
+                    job.payload.prepare()
+                except UsageError:
+                    raise
+                except Exception as exc:  # pydantic has errors of many types for a model that it can't use
+                    code = inspect.unwrap(job.func).__code__
+                    raise UsageError(
+                        f"the payload of job {job.name!r} can't be used: {summarize(exc)} "
+                        f"({code.co_filename}, line {code.co_firstlineno})"
+                    ) from exc
             for value in decorated:
                 value.prepare()
             schemas = {name: job.payload.schema() for name, job in agent.jobs.items()}
