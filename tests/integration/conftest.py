@@ -42,6 +42,7 @@ SLOW = {
     "test_nasty_exceptions.py",
     "test_nothing_stuck_model.py",
     "test_process_one.py",
+    "test_schedules_model.py",
     "test_secrets_hidden.py",
     "test_sentinel.py",
     "test_step_faults.py",
