@@ -1,4 +1,4 @@
-"""Workers and Redis are killed at random under steady load of plans: nothing is lost or repeated, no job is stuck.
+"""Workers, Redis and `agentqueue up` are killed at random under a load of plans: nothing is lost, repeated or stuck.
 
 Rules 13 and 14. STORM_MINUTES (1 if absent) and STORM_SEED (any if absent; the report has it) come from the
 environment.
@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import random
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from agentqueue import Client
 from agentqueue.clock import monotonic
 from tests.support.plans.checks import check
 from tests.support.plans.driver import Driver
-from tests.support.plans.fleet import ProcessFleet
+from tests.support.plans.fleet import LocalUp, ProcessFleet
 from tests.support.plans.plan import QUEUES, random_plan
 from tests.support.plans.recorder import Recorder
 from tests.support.servers import RunningServer
@@ -57,10 +58,14 @@ async def test_a_storm_of_kills_repeats_and_loses_nothing(
         fleet = ProcessFleet(tmp_path, record, server.url, stack, chance)
         for queue in (*QUEUES, *QUEUES):
             fleet.start(queue)
+        local = LocalUp(tmp_path / "up", record, server.url)
+        stack.callback(local.close)
+        local.start()
+        await local.runs()
         ends = monotonic() + MINUTES * 60
         running = asyncio.create_task(driver.run(deadline=MINUTES * 60 + SETTLE_S))
         feeding = asyncio.create_task(feed(driver, ends))
-        restarts = 0
+        restarts = ups = 0
         while monotonic() < ends and not running.done():
             await asyncio.sleep(chance.uniform(0.5, 3.0))
             if chance.random() < 0.1:
@@ -68,6 +73,11 @@ async def test_a_storm_of_kills_repeats_and_loses_nothing(
                 await asyncio.sleep(chance.choice((0.0, 0.5)))
                 await asyncio.to_thread(server.start)
                 restarts += 1
+            elif chance.random() < 0.1:
+                await local.end(chance.choice((signal.SIGKILL, signal.SIGTERM)))
+                local.start()
+                await local.runs()
+                ups += 1
             else:
                 await fleet.end_one()
         if running.done():
@@ -80,8 +90,8 @@ async def test_a_storm_of_kills_repeats_and_loses_nothing(
     with capsys.disabled():
         blows = ", ".join(f"{number} x {name}" for name, number in fleet.dealt.most_common())
         print(
-            f"\ndurable storm of {MINUTES:g} min on {server.kind}, seed {SEED}: {blows}, {restarts} x Redis killed; "
-            f"{report}, parents stuck 0"
+            f"\ndurable storm of {MINUTES:g} min on {server.kind}, seed {SEED}: {blows}, {restarts} x Redis killed, "
+            f"{ups} x up killed or drained; {report}, parents stuck 0"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentqueue import Agent, Backoff, Client, Context
+from agentqueue import Agent, Backoff, Client, Context, Retry, Snooze
 from agentqueue.client import Job
 from agentqueue.model.job import State
 from agentqueue_worker.app.worker import Worker
@@ -216,3 +216,28 @@ async def test_a_cancelled_job_ends_its_step_and_may_clean_up(
         call.go.set()
         assert (await final(job)).state is State.CANCELLED
     assert (call.left, undone) == ([function], ["cancelled"])
+
+
+@pytest.mark.parametrize("error", [Retry("not now", after=60), Snooze("busy", after=60), ConnectionError("no answer")])
+async def test_a_cancelled_job_that_fails_before_its_next_call_is_cancelled(
+    client: Client, server_url: str, error: Exception
+) -> None:
+    """It is delivered once more, so that it can undo its steps. It is not tried again, whatever it raises there."""
+    agent, runs = Agent("q"), list[int]()
+
+    @agent.job(name="job", backoff=60)
+    async def fail(ctx: Context) -> None:
+        runs.append(ctx.delivery)
+        await ctx.step("first", asyncio.sleep, 0)
+        raise error
+
+    job = await client.enqueue("q", "job")
+
+    async def is_put_off() -> bool:
+        return (await job.status()).state is State.DELAYED
+
+    async with working(agent, server_url):
+        await until(is_put_off, what="the job waits for its next attempt")
+        await job.cancel()
+        assert (await final(job)).state is State.CANCELLED
+    assert runs == [1, 2]

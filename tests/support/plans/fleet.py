@@ -1,16 +1,22 @@
-"""Worker processes of plans, which are killed, drained and replaced."""
+"""Worker processes of plans, which are killed, drained and replaced, also those of `agentqueue up`."""
 
+import base64
 import contextlib
 import itertools
+import json
+import os
 import random
 import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from agentqueue.service import environment as env
 from tests.support.plans.plan import QUEUES
-from tests.support.workers import WorkerProcess, worker_process
+from tests.support.workers import WorkerProcess, until, worker_process
 
 HANDLERS: Final = """
 import sys
@@ -22,6 +28,79 @@ from tests.support.plans.agents import make_agents
 agents = make_agents(Path({record!r}))
 """
 ROOT: Final = Path(__file__).parents[3]
+
+
+def write_handlers(folder: Path, record: Path) -> None:
+    """Write the module `handlers`, whose agents record what they do: `agent_0` of the first queue, and so on."""
+    names = "\n".join(f"agent_{number} = agents[{queue!r}]" for number, queue in enumerate(QUEUES))
+    (folder / "handlers.py").write_text(HANDLERS.format(root=str(ROOT), record=str(record)) + names)
+
+
+@dataclass
+class LocalUp:
+    """`agentqueue up` with a worker for each queue, on an external Redis."""
+
+    folder: Path
+    record: Path
+    url: str
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir()
+        write_handlers(self.folder, self.record)
+        agents: list[dict[str, Any]] = [
+            {
+                "name": f"agent-{number}",
+                "queueName": queue,
+                "image": "example/plans:1",
+                "handler": f"handlers:agent_{number}",
+                "concurrency": 3,
+                "scaling": {"minReplicas": 1, "maxReplicas": 1},
+            }
+            for number, queue in enumerate(QUEUES)
+        ]
+        api = {"apiVersion": "agentqueue.dev/v1alpha1", "kind": "AgentQueue", "metadata": {"name": "storm"}}
+        redis = {"external": {"urlSecretRef": {"name": "given"}}}
+        url = base64.b64encode(self.url.encode()).decode()
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "given"}, "data": {"url": url}}
+        documents = [api | {"spec": {"redis": redis, "agents": agents}}, secret]
+        (self.folder / "agentqueue.yaml").write_text("\n---\n".join(map(json.dumps, documents)))
+
+    def start(self) -> None:
+        """Start it."""
+        environ = {name: value for name, value in os.environ.items() if name not in (*env.CONNECTION, "REDIS_URL")}
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from agentqueue.cli.main import main; main()", "up", "agentqueue.yaml"],
+                cwd=self.folder,
+                env=environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    async def runs(self) -> None:
+        """Wait until it runs. It does not start without a Redis that answers."""
+        process, log = self._process, self.folder / "log"
+        assert process is not None
+        await until(
+            lambda: "Ctrl-C drains" in log.read_text() or process.poll() is not None, what="`up` runs", deadline=60
+        )
+
+    async def end(self, number: signal.Signals) -> None:
+        """End it by a signal. Its workers end with it."""
+        process = self._process
+        assert process is not None
+        if process.poll() is not None:
+            raise AssertionError(f"`up` has ended by itself: {(self.folder / 'log').read_text()[-2_000:]}")
+        process.send_signal(number)
+        await until(lambda: process.poll() is not None, what="`up` exits", deadline=40)
+
+    def close(self) -> None:
+        """Kill it, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
 
 
 @dataclass
@@ -41,9 +120,7 @@ class ProcessFleet:
     _pods: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        names = "\n".join(f"agent_{number} = agents[{queue!r}]" for number, queue in enumerate(QUEUES))
-        text = HANDLERS.format(root=str(ROOT), record=str(self.record)) + names
-        (self.folder / "handlers.py").write_text(text)
+        write_handlers(self.folder, self.record)
 
     def start(self, queue: str, pod: dict[str, str] | None = None) -> None:
         """Start a worker in a new pod, or in the given one, whose container was restarted."""

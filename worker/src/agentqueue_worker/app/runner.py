@@ -365,6 +365,8 @@ class Runner:
                 pass
             case _ as other:
                 assert_never(other)
+        if job.claimed.cancel and self._rules.cancellable:  # it was delivered to undo what it has done, if it wants to
+            return CancelledOnRequest()
         try:
             return job.handler.judge(exc, job)
         except BaseException as problem:  # noqa: BLE001
