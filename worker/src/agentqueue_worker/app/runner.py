@@ -365,7 +365,7 @@ class Runner:
                 pass
             case _ as other:
                 assert_never(other)
-        if job.claimed.cancel and self._rules.cancellable:  # it was delivered to undo what it has done, if it wants to
+        if job.claimed.cancel and self._rules.cancellable:  # it was delivered so that it can undo its steps
             return CancelledOnRequest()
         try:
             return job.handler.judge(exc, job)

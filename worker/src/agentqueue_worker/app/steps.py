@@ -65,7 +65,13 @@ class Steps:
         await run.open()
         entry = await run.find(step.field)
         if entry is not None:
-            _check_arguments(step, entry)
+            if None not in (step.fingerprint, entry.fingerprint) and step.fingerprint != entry.fingerprint:
+                raise DurableError(  # the call must not get the value that was recorded for other arguments
+                    f'step "{step.label}" has other arguments than in delivery {entry.delivery}, whose outcome is '
+                    "recorded; what changes from run to run (the time, random values, a list that was read again) "
+                    "belongs into a step of its own, and calls for items of a list need key=; "
+                    f"`agentqueue dead replay --from-step {step.label}` runs it again"
+                )
             if entry.has_ended:
                 await self._emitter.emit_again(step.label)
                 self._ended(step.call.name, "replayed", 0.0)
@@ -246,18 +252,3 @@ class Steps:
             f"idempotency key {idempotency_key(job_id, step.label)}, and then run "
             f"`agentqueue resolve {job_id} {step.label}` with --value JSON, or with --run-again if nothing has happened"
         )
-
-
-def _check_arguments(step: _Step, entry: Entry) -> None:
-    """Check that the call has the arguments of the recorded one.
-
-    Raises:
-        DurableError: it has others. It must not get the value that was recorded for those.
-    """
-    if step.fingerprint is None or entry.fingerprint is None or step.fingerprint == entry.fingerprint:
-        return
-    raise DurableError(
-        f'step "{step.label}" has other arguments than in delivery {entry.delivery}, whose outcome is recorded; what '
-        "changes from run to run (the time, random values, a list that was read again) belongs into a step of its own, "
-        f"and calls for items of a list need key=; `agentqueue dead replay --from-step {step.label}` runs it again"
-    )
