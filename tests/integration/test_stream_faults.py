@@ -190,7 +190,7 @@ async def check_random_job(
 ) -> None:
     """Run a job whose workers crash after so many events each, and compare what its readers show."""
     agent, emitted = Agent("q"), list[Any]()
-    crash_at: asyncio.Future[None] | None = None
+    crash_at: asyncio.Future[Any] | None = None
     left = 0
 
     async def emit(ctx: Context, scope: str, count: int, differs: bool) -> None:
@@ -227,7 +227,7 @@ async def check_random_job(
         left, crash_at = events, asyncio.get_running_loop().create_future()
         worker = worker_for(agent, url)
         running = asyncio.create_task(worker.run())
-        done = asyncio.create_task(final(job))
+        done: asyncio.Future[Any] = asyncio.ensure_future(final(job))
         await asyncio.wait({crash_at, done}, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
         worker.crash()
         worker.stop(grace=0.0)
