@@ -1,6 +1,6 @@
 """How much a job that emits 10,000 events a second slows the other jobs of its worker.
 
-`python -m benchmarks.streams [--seconds 5] [--turns 6] [--rate 10000]` starts a Valkey, and runs short jobs in a worker,
+`python -m benchmarks.streams [--seconds 5] [--turns 6] [--rate 10000]` starts a Valkey, and runs short jobs in a worker
 in turns with and without a job beside them that emits. It prints the jobs per second of each turn and the ratio of the
 medians. The goal is a ratio over 0.9 on an idle machine.
 """

@@ -177,7 +177,8 @@ async def test_jobs_that_crash_at_random_places_have_the_text_of_their_last_run(
 ) -> None:
     rng = random.Random(15)
     for number in range(JOBS):
-        program, crashes = make_program(rng), [rng.randint(0, 25) for _ in range(rng.randint(1, 4))]
+        program = make_program(rng)
+        crashes = [rng.randint(0, 25) for _ in range(rng.randint(1, 2))]  # the third one would make the job dead
         try:
             await check_random_job(client, server_url, program, crashes, rng)
         except BaseException as exc:
@@ -239,6 +240,7 @@ async def check_random_job(
     if not (await job.status()).is_final:
         async with working(agent, url):
             await final(job)
+    assert (await job.status()).state is State.COMPLETED
     page, late = await reading, await read_all(client, job)
     assert page.pieces == late.pieces
     expected = {
