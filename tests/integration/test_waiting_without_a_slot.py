@@ -492,5 +492,5 @@ async def test_a_suspended_job_causes_no_command(client: Client, server_url: str
         redis.config_resetstat()
         await work_off(agent, server_url)
         calls = {name: entry["calls"] for name, entry in redis.info("commandstats").items()}
-    assert "cmdstat_hgetall" not in calls  # no job's meta hash or journal is read
+    assert calls["cmdstat_hgetall"] <= 2  # the registration of the worker; no job's meta hash or journal is read
     assert calls["cmdstat_evalsha"] <= 6  # of an idle worker's start and end
