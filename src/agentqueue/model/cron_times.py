@@ -4,14 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import lru_cache
-from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Final
+from itertools import chain, islice, takewhile
+from typing import Final
 
 from agentqueue.errors import UsageError
 from agentqueue.model.times import from_ms
-
-if TYPE_CHECKING:
-    from cronsim import CronSim
 
 AHEAD: Final = 32
 """Number of due times that a schedule holds ahead. Each claim of a tick takes one; the rest bridges the time until
@@ -68,13 +65,11 @@ def _times(cron: str, timezone: str, from_time_ms: int, *, reverse: bool = False
             f"{cron!r:.80} is not a cron expression that ever comes ({exc}); "
             "write five fields: minute hour day month weekday, or six with the seconds first"
         ) from exc
-    return _in_ms(first, moments)
+    return map(_to_ms, chain((first,), moments))
 
 
-def _in_ms(first: datetime, rest: "CronSim") -> Iterator[int]:
-    yield round(first.timestamp() * 1000)
-    for moment in rest:
-        yield round(moment.timestamp() * 1000)
+def _to_ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentqueue.errors import UsageError
+from agentqueue.errors import InvalidPayload, UsageError
 from agentqueue.keys import Level
 from agentqueue.model.job import decode_job
 from agentqueue.model.new_job import NO_PAYLOAD
@@ -116,6 +116,13 @@ def test_a_tick_is_the_parts_of_its_record_with_the_due_time_between(due: int, d
     assert (job.name, job.enqueued_ms, job.queue, job.tick) == ("report", due, "reports", ("nightly", due))
     assert list(job.args) == ([] if data is NO_PAYLOAD else [data])
     assert (wire["level"], job.priority) == (4, 15)
+
+
+@pytest.mark.parametrize("tick", ["nightly", ["nightly"], ["nightly", "5"], [5, 5], ["nightly", 5, 5]])
+def test_a_tick_of_another_shape_makes_a_record_unreadable(tick: Any) -> None:
+    record = orjson.dumps({"aq": 1, "tick": tick, "t": None, "f": "report", "et": 5, "a": [], "k": {}})
+    with pytest.raises(InvalidPayload, match=r"tick must be \[name of the schedule, due time in ms\]"):
+        decode_job(record)
 
 
 def test_the_id_of_a_tick_has_its_queue() -> None:
