@@ -58,6 +58,7 @@ RARE = {
     "ZSCAN": "a sweep",
     "HMGET": "a dead letter that goes",
     "HSCAN": "a parent that waits for lost children",
+    "HLEN": "a job that wakes in the worker that has suspended it",
     "HSTRLEN": "a child that is replayed",
     "XINFO": "the end of a stream; servers count it by its subcommand",
     "XDEL": "a stream that is rewound",

@@ -24,8 +24,14 @@ from tests.support.workers import final, until, worker_process
 
 ROOT = Path(__file__).parents[2]
 AGENT, DURABLE, LIMITS, SCHEDULES, BULLMQ = (
-    Page(ROOT / "docs" / f"{name}.md")
-    for name in ("write-an-agent", "durable-agents", "provider-limits", "schedules", "migrate-from-bullmq")
+    Page(ROOT / "docs" / name)
+    for name in (
+        "write-an-agent.md",
+        "durable-agents.md",
+        "provider-limits.md",
+        "schedules.md",
+        "migrate-from-bullmq.md",
+    )
 )
 TOKEN = "a-long-token"
 
