@@ -31,7 +31,7 @@ class LimitUse:
             retry_after: Time for which the provider asks, in seconds or as a timedelta. By default each rest in a row
                 is twice as long as the one before.
             limit: The limit that rests, by default the first one that the call names.
-            why: Shown by `agentqueue explain`.
+            why: Kept with the rest, for people who look into it.
 
         Raises:
             DurableError: The call does not name the limit.

@@ -152,6 +152,8 @@ class Claimed:
     of the record holds another Redis type, `wrong_type` names that type."""
     cancel: bool
     """Somebody asked to cancel the job before it started."""
+    overtaken: int = 0
+    """How often a job of a higher priority has passed it while it was the next one to start in its worker."""
 
     def count(self, name: str) -> int:
         """Return a number in `meta`, such as `crashes`; 0 if it is missing."""

@@ -8,6 +8,7 @@ from agentqueue.store import Engine, FinishAndClaimReply
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.domain.claim_size import STALE_AFTER_S, STALE_MEAN_S
+from agentqueue_worker.domain.start_order import merge_claimed
 
 
 class UnstartedJobs:
@@ -36,9 +37,9 @@ class UnstartedJobs:
         state.started += len(jobs)
         if not state.claimed:
             self.stale_at = now + STALE_AFTER_S
-        state.claimed += jobs
         if jobs[-1].is_suspect:
-            state.suspect = state.claimed.pop()
+            state.suspect, jobs = jobs[-1], jobs[:-1]
+        state.claimed = merge_claimed(state.claimed, jobs)
 
     def start_soon(self) -> None:
         """Start jobs in the next turn of the event loop."""

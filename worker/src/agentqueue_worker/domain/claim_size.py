@@ -24,7 +24,8 @@ With 100 slots and 50 ms jobs, slots are in use for 98% of the time. With 1.5 in
 fifth more CPU on both sides, since a slot that waits ends the interval.
 """
 MAX_AHEAD_S: Final = 0.01
-"""Maximum work that is claimed ahead, in seconds of all slots. An urgent job starts that much later at most."""
+"""Maximum work that is claimed ahead, in seconds of all slots. A job of a higher priority passes it (`start_order`): it
+waits for a round trip, and not for this work."""
 MIN_AHEAD_LIMIT: Final = 32
 """A worker with fewer slots may still claim this number of jobs ahead. With one slot it pays most: round trips take ten
 times as long as no-op jobs."""
