@@ -637,7 +637,7 @@ class TestAsAProcess:
         done = subprocess.run(
             command(), env=os.environ | asked, capture_output=True, text=True, check=False, timeout=30
         )
-        assert done.stdout.split() == ["status", "stats"]
+        assert done.stdout.split() == ["status", "stream-token", "stats"]
 
     def test_schedules_are_listed_run_paused_and_resumed(self, cli: Cli, with_raw_queue: Callable[..., Any]) -> None:
         async def put(raw_queue: RawQueue, *, suspend: bool = False) -> None:
