@@ -22,6 +22,8 @@ def test_keys_that_scripts_make_themselves_are_named_alike() -> None:
     assert keys.fingerprints == f"{keys.dead}:fp"
     assert keys.suspended("signal") == "flights:suspended:signal"
     assert keys.wake_of("w/1") == f"{keys.wake}:w/1"
+    named = [keys.schedules, keys.ticks, keys.registration, keys.templates]
+    assert named == [f"flights:{part}" for part in ("schedules", "ticks", "registration", "registration:templates")]
 
 
 @pytest.mark.parametrize("name", ["approval", "a.b:c-d_1", "7", "x" * 100])
