@@ -90,6 +90,8 @@ class Server:
         else:
             connection = cast("AbstractConnection", self.redis.connection_pool.make_connection())
         try:
+            if not connection.is_connected:
+                await connection.connect()  # newer redis-py connects when it sends, but not to Sentinel's primary
             await connection.send_packed_command(connection.pack_command(*words), check_health=False)
             return await connection.read_response()
         except BaseException as exc:
