@@ -21,8 +21,8 @@ WAITS = {SUSPECT_FIELD: b"waits"}
 ALONE = {SUSPECT_FIELD: RUNS_ALONE.encode()}
 
 
-def job(job_id: str, meta: dict[str, bytes] | None = None) -> Claimed:
-    return Claimed(job_id, Level.NORMAL, 1.0, b"{}", 0, meta or {}, cancel=False)
+def job(job_id: str, meta: dict[str, bytes] | None = None, level: Level = Level.NORMAL) -> Claimed:
+    return Claimed(job_id, level, 1.0, b"{}", 0, meta or {}, cancel=False)
 
 
 class World:
@@ -40,9 +40,9 @@ class World:
     def start(self, claimed: Claimed) -> None:
         self.state.running[claimed.id] = Mock(spec=RunningJob, id=claimed.id, claimed=claimed)
 
-    def take(self, *jobs: Claimed, now: float | None = None) -> None:
+    def take(self, *jobs: Claimed, now: float | None = None, aged: int = 0) -> None:
         reply = FinishAndClaimReply(
-            [], jobs, [], paused=False, retry_after_ms=None, next_due_ms=None, now_ms=1, repeated=False
+            [], jobs, [], paused=False, retry_after_ms=None, next_due_ms=None, now_ms=1, repeated=False, aged=aged
         )
         self.jobs.take(reply, monotonic() if now is None else now)
 
@@ -58,6 +58,17 @@ async def test_jobs_beyond_the_slots_start_when_slots_become_free() -> None:
     del world.state.running["a"]
     world.jobs.start()
     assert (sorted(world.state.running), world.unstarted()) == (["b", "c"], [])
+
+
+async def test_an_urgent_job_passes_those_that_wait_but_none_of_a_claim_with_old_jobs() -> None:
+    world = World()
+    world.take(job("a"), job("b"))
+    world.take(job("u", level=Level.URGENT))
+    assert world.unstarted() == ["u", "a", "b"]
+    world = World()
+    world.take(job("a"), job("old", level=Level.LOW), aged=1)
+    world.take(job("u", level=Level.URGENT))
+    assert world.unstarted() == ["a", "old", "u"]
 
 
 async def test_a_job_that_waits_for_a_slot_is_not_busy_unless_the_worker_is_to_be_removed() -> None:

@@ -8,7 +8,7 @@ from agentqueue.store import Engine, FinishAndClaimReply
 from agentqueue_worker.app.runner import Runner
 from agentqueue_worker.app.state import WorkerState
 from agentqueue_worker.domain.claim_size import STALE_AFTER_S, STALE_MEAN_S
-from agentqueue_worker.domain.start_order import merge_claimed
+from agentqueue_worker.domain.start_order import MAX_OVERTAKEN, merge_claimed
 
 
 class UnstartedJobs:
@@ -39,6 +39,9 @@ class UnstartedJobs:
             self.stale_at = now + STALE_AFTER_S
         if jobs[-1].is_suspect:
             state.suspect, jobs = jobs[-1], jobs[:-1]
+        if reply.aged:
+            for job in jobs:
+                job.overtaken = MAX_OVERTAKEN  # the script has put those that are old at their places among the others
         state.claimed = merge_claimed(state.claimed, jobs)
 
     def start_soon(self) -> None:
