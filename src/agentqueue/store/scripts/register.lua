@@ -49,5 +49,5 @@ if current and current ~= fingerprint then
   redis.call('HDEL', key, 'replaced:' .. fingerprint)
 end
 redis.call('HSET', key, 'current', text, 'names', names, 'fingerprint', fingerprint, 'at', now_text)
-redis.call('SADD', QUEUES, queue)
+redis.pcall('SADD', QUEUES, queue) -- A key of a wrong type must not keep a worker from its start; its claims report it.
 return {1, fingerprint}
