@@ -56,7 +56,7 @@ async def fail_once(ctx: Any, n: int) -> int:
 class LateServer(Server):
     """A server whose replies to steps come after the jobs that were claimed before have ended.
 
-    With many slots, how many of them have ended by then would depend on the machine, and the size of steps with it.
+    With ten slots or more, how many jobs have ended by then would depend on the machine, and the size of steps with it.
     """
 
     async def run_dedicated(self, script: Script, queue: str, args: Sequence[Any]) -> Any:
@@ -100,7 +100,7 @@ class Meter:
     def worker(self, concurrency: int, *, burst: bool = True) -> Worker:
         """Return a worker. Scripts of its lease thread are not counted as lines, as their number depends on time."""
         settings = Settings(redis=self.options, concurrency=concurrency, burst=burst)
-        kind = LateServer if concurrency > 10 else Server
+        kind = LateServer if concurrency >= 10 else Server
         program = replace(
             program_of(agent, settings), open_server=lambda lease: Server(self.options) if lease else self.server(kind)
         )
