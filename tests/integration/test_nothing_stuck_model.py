@@ -30,6 +30,7 @@ from agentqueue.model.outcomes import Released, Rescheduled
 from agentqueue.store import Engine, Server, ServerOptions, Store
 from agentqueue.store.engine import HOUSEKEEPING_INTERVAL_S
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
+from agentqueue_operator.controller.scaling.worker_pods import template_of
 from agentqueue_operator.queues.ports import Retention
 from agentqueue_operator.queues.reader import QueueReader
 from tests.support.model_size import model_settings
@@ -231,6 +232,7 @@ class NothingStuckMachine(RuleBasedStateMachine):
             self.time_passes(30, 1)
         assert not self.active()
         cluster = FakeCluster(0)
+        self.run(self.reader.keep_template(QUEUE, template_of(cluster.deployment), ""))  # it registers nothing
         scaler = QueueScaler(cluster)
         scaling = scaler.scale(queue_of(), cluster.agents, queues=self.reader, at=monotonic())
         assert bool(self.run(scaling)["work"].replicas) == bool(self.open)
