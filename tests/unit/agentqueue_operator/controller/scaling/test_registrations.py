@@ -10,7 +10,7 @@ from agentqueue.errors import QueueUnavailable
 from agentqueue.model.template import KeptTemplate
 from agentqueue_operator.autoscaling.model import ScalingReason
 from agentqueue_operator.autoscaling.queue_metrics import WorkerHeartbeat
-from agentqueue_operator.controller.ports import ApiRefused, NotLeading, Scaled
+from agentqueue_operator.controller.ports import ApiRefused, ApiUnavailable, NotLeading, Scaled
 from agentqueue_operator.controller.scaling import registrations
 from agentqueue_operator.controller.scaling.scaler import QueueScaler
 from agentqueue_operator.controller.scaling.worker_pods import template_of
@@ -151,20 +151,31 @@ async def test_few_replica_sets_are_remembered(monkeypatch: pytest.MonkeyPatch) 
     assert bed.kept == {"t1": "code"}
 
 
-@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("problem", [None, ApiUnavailable("no answer")])
 async def test_while_the_replica_set_cannot_be_read_nothing_is_registered(
-    monkeypatch: pytest.MonkeyPatch, gone: bool
+    monkeypatch: pytest.MonkeyPatch, problem: Exception | None
 ) -> None:
     bed = Bed(current=1)
     bed.start("w-1")
 
     async def get(*_: Any) -> None:
-        if not gone:
-            raise ApiRefused(403, "Forbidden", "no")
+        if problem is not None:
+            raise problem
 
     monkeypatch.setattr(bed.cluster, "get", get)
     assert (await bed.run_pass()).registering
     monkeypatch.undo()
+    assert not (await bed.run_pass()).registering
+
+
+async def test_with_the_rights_of_an_older_chart_any_worker_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = Bed(current=1)
+    bed.start("w-1")
+
+    async def refuse(*_: Any) -> None:
+        raise ApiRefused(403, "Forbidden", "no")
+
+    monkeypatch.setattr(bed.cluster, "get", refuse)
     assert not (await bed.run_pass()).registering
 
 
