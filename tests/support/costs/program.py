@@ -100,7 +100,7 @@ class Meter:
     def worker(self, concurrency: int, *, burst: bool = True) -> Worker:
         """Return a worker. Scripts of its lease thread are not counted as lines, as their number depends on time."""
         settings = Settings(redis=self.options, concurrency=concurrency, burst=burst)
-        kind = LateServer if concurrency >= 10 else Server
+        kind = LateServer if burst and concurrency >= 10 else Server
         program = replace(
             program_of(agent, settings), open_server=lambda lease: Server(self.options) if lease else self.server(kind)
         )
