@@ -1,7 +1,7 @@
 """Agents of pydantic-ai as jobs: what is a step, what is not made again, and what a busy provider does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from agentqueue import Agent, Context
 from agentqueue.errors import JobFailed, UsageError
 from agentqueue.integrations.pydantic_ai import AgentQueueDurability
 from agentqueue.testing import Sandbox, context
-from tests.support.models import MODEL, model_server, openai_client, read_text
+from tests.support.models import MODEL, model_server, openai_client, planner, read_text
 
 
 @pytest.fixture
@@ -46,20 +46,6 @@ def assistant_with(model: OpenAIChatModel, looked: list[str]) -> Assistant[None,
         return f"{place} is nice"
 
     return assistant
-
-
-def planner(run: Callable[[Context, str], Any]) -> tuple[Agent, Any]:
-    """An agent whose handler fails in its first two deliveries, after the run."""
-    agent = Agent("planner")
-
-    @agent.job(timeout=60, attempts=3, backoff=0.1)
-    async def plan(ctx: Context, prompt: str) -> Any:
-        value = await run(ctx, prompt)
-        if ctx.delivery < 3:
-            raise RuntimeError("again")
-        return value
-
-    return agent, plan
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 from assistants.services import Server
 from openai import AsyncOpenAI
 
+from agentqueue import Agent, Context
 from agentqueue.model.stream import StreamEvent
+from tests.support.streams import Page
 
 MODEL = "mock-1"
 
@@ -29,6 +32,20 @@ def model_server() -> Iterator[Server]:
                     os.environ[name] = value
 
 
+def planner(run: Callable[[Context, str], Any]) -> tuple[Agent, Any]:
+    """An agent whose handler fails in its first two deliveries, after the run."""
+    agent = Agent("planner")
+
+    @agent.job(timeout=60, attempts=3, backoff=0.1)
+    async def plan(ctx: Context, prompt: str) -> Any:
+        value = await run(ctx, prompt)
+        if ctx.delivery < 3:
+            raise RuntimeError("again")
+        return value
+
+    return agent, plan
+
+
 @contextlib.asynccontextmanager
 async def openai_client() -> AsyncIterator[AsyncOpenAI]:
     """Yield a client of the server that makes each request once."""
@@ -38,10 +55,7 @@ async def openai_client() -> AsyncIterator[AsyncOpenAI]:
 
 async def read_text(events: AsyncIterator[StreamEvent]) -> str:
     """Return the text of a job's stream, as a reader has it at its end."""
-    texts: list[str] = []
+    page = Page()
     async for event in events:
-        if event.type == "data":
-            texts.append(event.data)
-        elif event.type == "rewind":
-            del texts[event.data :]
-    return "".join(texts)
+        page.show(event)
+    return "".join(page.pieces)

@@ -16,13 +16,10 @@ from agentqueue.model.attempts import number_of
 from agentqueue.model.limits import check_limit_names
 from agentqueue.model.times import iso_of
 from agentqueue.store.limits import Granted, LimitCall, Limits, Refused, Waits
+from agentqueue_worker.app.durable_run import FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S
 from agentqueue_worker.app.job import Ending, RunningJob
 from agentqueue_worker.app.state import WorkerState
 
-FIRST_RETRY_DELAY_S: Final = 0.05
-"""Seconds until a call is sent again while Redis is unavailable. A failover often takes less than a second."""
-MAX_RETRY_DELAY_S: Final = 2.0
-"""Maximum seconds between retries of a call while Redis is unavailable or full."""
 SETTLE_FOR_S: Final = 10.0
 """Seconds for which an ended call is settled while Redis is unavailable. Then it counts as reserved, and its place is
 free when the job's lease ends."""
