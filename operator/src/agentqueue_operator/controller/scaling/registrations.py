@@ -126,23 +126,21 @@ class RegistrationObserver:
             if heartbeat is None:
                 continue
             for name in replica_sets_of([pod]):
-                try:
-                    is_present = await self._template_of(pod["metadata"]["namespace"], name) == template
-                except ApiRefused:
-                    is_present = True  # the rights of an older chart: any worker counts, or the agent is never Ready
-                if is_present:
+                if await self._template_of(pod["metadata"]["namespace"], name, template) == template:
                     heard.add(heartbeat.registration)
         return frozenset(heard)
 
-    async def _template_of(self, namespace: str, name: str) -> str | None:
+    async def _template_of(self, namespace: str, name: str, present: str) -> str | None:
         """Return the digest of the pod template of a ReplicaSet. None if it could not be read now.
 
-        Raises:
-            ApiRefused: the operator may not read ReplicaSets.
+        With the rights of an older chart the operator may not read ReplicaSets. Then each has the present template, so
+        that any worker counts: the agent would never be Ready otherwise.
         """
         if name not in self._templates:
             try:
                 live = await self._cluster.get(REPLICA_SET, namespace, name)
+            except ApiRefused:
+                return present
             except ApiUnavailable:
                 return None
             if live is None:
