@@ -134,7 +134,7 @@ async def test_code_that_cannot_be_imported_shows_without_any_job_and_a_good_ver
     began = monotonic()
     failed = has_condition("Ready", "False", reason=str(Reason.HANDLER_NOT_IMPORTED))
     found = await bed.kube.until(AQ, "demo", failed, timeout=60)
-    print(f"told after {monotonic() - began:.1f} s: {condition(found, 'Ready')['message']}")
+    print(f"Ready was False after {monotonic() - began:.1f} s: {condition(found, 'Ready')['message']}")
     assert "No module named 'no_such_library'" in condition(found, "Ready")["message"]
     assert len(await bed.pods()) <= 2  # a pod of the good version may have been made before
     assert await bed.replicas() == 1

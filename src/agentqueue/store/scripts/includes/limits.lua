@@ -25,7 +25,7 @@ local AGED_WINDOWS = 2 -- a ticket that waits longer than so many windows goes f
 local MAX_TURNS = 200 -- tenants whose last turn is remembered
 local MAX_WOKEN = 20 -- waiting calls that one script wakes
 local MAX_DOUBLINGS = 6 -- a rest without a given time lasts 1, 2, 4, ... 2^6 counts, the more rests come in a row
-local MIN_SEEN = 10 -- calls whose units must be known before they tell how many the next one takes
+local MIN_SEEN = 10 -- the units of so many calls must be known before the next call reserves by them
 local SEEN_STEPS = 8 -- steps of the histogram of units per factor of two
 local MAX_SEEN = 1000 -- the histogram is halved at so many calls, so that it follows a change
 

@@ -2,7 +2,7 @@
 -- The schedules of a queue. The hash {queue}:schedules has their definitions: name -> JSON, as
 -- agentqueue.model.schedule writes it. The hash {queue}:ticks has fields of each schedule:
 --   next:{name}     due times of its next ticks in ms, ascending, with commas between. The job of the first one stands in
---                   the queue. Lua has no time zones: whoever writes the schedule computes some times ahead
+--                   the queue. Lua has no time zones, so the writer of the schedule computes the next times
 --   past:{name}     time up to which no tick will come any more, ms
 --   last:{name}     `ID|due|started` of the last tick that a worker has claimed, times in ms
 --   end:{name}      `ID|state|ended` of the last tick that has ended
